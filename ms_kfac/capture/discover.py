@@ -1,0 +1,103 @@
+"""Which layers of a network can be preconditioned, and why the others can't."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Callable, Iterable, Sequence, Union
+
+from mindspore import Parameter, nn
+
+from ms_kfac.capture import convolution, dense
+from ms_kfac.capture.layer import Layer
+
+# The registry of supported classes: a kind of layer is a file beside this one and a line here.
+_DESCRIBE: tuple[tuple[tuple[type, ...], Callable[[str, nn.Cell], Union[Layer, str]]], ...] = (
+    (dense.CLASSES, dense.describe_dense),
+    (convolution.CLASSES, convolution.describe_convolution),
+)
+
+
+@dataclass(frozen=True)
+class FirstOrderCell:
+    """A cell whose parameters are trained first-order.
+
+    Attributes:
+        name: the cell's name in the network.
+        kind: its class.
+        parameters: its own parameters that the optimizer trains.
+        reason: why it is not preconditioned.
+    """
+
+    name: str
+    kind: str
+    parameters: tuple[Parameter, ...]
+    reason: str
+
+
+def discover(
+    network: nn.Cell, trained: Iterable[Parameter], skip: Sequence[str]
+) -> tuple[list[Layer], list[FirstOrderCell]]:
+    """Sort the cells of a network that own trained parameters.
+
+    Args:
+        network: the network, tapped or not.
+        trained: the parameters that the optimizer updates.
+        skip: regular expressions; a layer stays first-order when one of them is found in its name (``re.search``).
+
+    Returns:
+        The layers to precondition, in the network's order, and the cells that stay first-order with the reason.
+    """
+    trained_ids = {id(parameter) for parameter in trained}
+    owners: dict[int, list[str]] = {}
+    cells = [(name or type(cell).__name__, cell) for name, cell in network.cells_and_names()]
+    for name, cell in cells:
+        for parameter in _own_parameters(cell):
+            owners.setdefault(id(parameter), []).append(name)
+
+    layers: list[Layer] = []
+    first_order: list[FirstOrderCell] = []
+    for name, cell in cells:
+        own = tuple(parameter for parameter in _own_parameters(cell) if id(parameter) in trained_ids)
+        if not own:
+            continue
+        described = _describe(name, cell)
+        if isinstance(described, Layer):
+            reason = _objection(described, trained_ids, owners, skip)
+            if reason is None:
+                layers.append(described)
+                extra = tuple(p for p in own if all(p is not known for known in described.parameters()))
+                if extra:
+                    kind = type(cell).__name__
+                    first_order.append(FirstOrderCell(name, kind, extra, "a parameter beside the layer's weight and bias"))
+                continue
+        else:
+            reason = described
+        first_order.append(FirstOrderCell(name, type(cell).__name__, own, reason))
+    return layers, first_order
+
+
+def _own_parameters(cell: nn.Cell) -> list[Parameter]:
+    return [parameter for _, parameter in cell.parameters_and_names(expand=False)]
+
+
+def _describe(name: str, cell: nn.Cell) -> Union[Layer, str]:
+    for classes, describe in _DESCRIBE:
+        if isinstance(cell, classes):
+            return describe(name, cell)
+    return f"no curvature block for {type(cell).__name__}"
+
+
+def _objection(
+    layer: Layer, trained: set[int], owners: dict[int, list[str]], skip: Sequence[str]
+) -> Union[str, None]:
+    for pattern in skip:
+        if re.search(pattern, layer.name):
+            return f"skip pattern {pattern!r}"
+    for parameter in layer.parameters():
+        if id(parameter) not in trained:
+            return f"{parameter.name} is frozen or not given to the optimizer"
+        others = [name for name in owners[id(parameter)] if name != layer.name]
+        if others:
+            return f"{parameter.name} is tied to {', '.join(others)}"
+    return None

@@ -1,0 +1,43 @@
+"""The text table of what an optimizer preconditions, what it does not, and why."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from ms_kfac.capture.discover import FirstOrderCell
+from ms_kfac.capture.layer import Layer
+from ms_kfac.curvature.block import CurvatureBlock
+
+_HEADER = ("layer", "kind", "block", "dimensions", "KiB", "operators")
+
+
+def summary_table(
+    title: str, layers: Sequence[Layer], blocks: Sequence[CurvatureBlock], first_order: Sequence[FirstOrderCell]
+) -> str:
+    """Lay out one row a cell that owns trained parameters.
+
+    Args:
+        title: the first line.
+        layers: the preconditioned layers.
+        blocks: their curvature blocks, in the same order.
+        first_order: the cells that stay first-order.
+
+    Returns:
+        A table with a column each for the layer, its kind, its block, the dimensions of its factors, the memory of statistics and inverses,
+        and which form of the operators runs; then the first-order cells with the reason.
+    """
+    rows = [_HEADER]
+    for layer, block in zip(layers, blocks):
+        kind = layer.kind + (" (tapped at its primitive)" if layer.overridden else "")
+        rows.append((layer.name, kind, block.kind, block.dimensions(), f"{block.bytes() / 1024:.0f}", "composed"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    lines = [title]
+    lines += ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
+    lines.insert(2, "  ".join("-" * width for width in widths))
+    total = sum(block.bytes() for block in blocks)
+    lines.append(f"{len(blocks)} layers preconditioned, {total / 2**20:.1f} MiB of statistics and inverses")
+    if first_order:
+        width = max(len(cell.name) for cell in first_order)
+        lines.append(f"{len(first_order)} cells first-order:")
+        lines += [f"  {cell.name.ljust(width)}  {cell.kind}: {cell.reason}" for cell in first_order]
+    return "\n".join(lines)

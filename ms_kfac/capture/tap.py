@@ -1,0 +1,138 @@
+"""The tap: identity in the forward pass, statistics in the backward pass."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+from ms_kfac.refresh.gate import Gate
+
+
+class SampleCounter(nn.Cell):
+    """Counts the samples of a step's backward passes, for losses that are sums.
+
+    Args:
+        name: name of the Parameter that holds the count; the optimizer sets it back to zero after every step.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(auto_prefix=False)
+        self.samples = Parameter(Tensor(0.0, ms.float32), name=name, requires_grad=False)
+        self.assign_add = ops.AssignAdd()
+        self.shape = ops.Shape()
+
+    def construct(self, x: Tensor, samples: Parameter) -> bool:
+        self.assign_add(samples, float(self.shape(x)[0]))
+        return True
+
+
+class _Identity(nn.Cell):
+    """Passes y on; its ``bprop`` meets x and dout together.
+
+    The Parameters come in as inputs: used as attributes inside ``bprop`` they do not compile, and neither do a starred argument or a tuple
+    of them. Hence the fixed number of them, which every block keeps to.
+    """
+
+    def __init__(self, statistics: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.statistics = statistics
+        self.zeros_like = ops.ZerosLike()
+
+    def construct(
+        self, x: Tensor, y: Tensor, gate: Parameter, s1: Parameter, s2: Parameter, s3: Parameter, s4: Parameter
+    ) -> Tensor:
+        return y
+
+    def bprop(
+        self,
+        x: Tensor,
+        y: Tensor,
+        gate: Parameter,
+        s1: Parameter,
+        s2: Parameter,
+        s3: Parameter,
+        s4: Parameter,
+        out: Tensor,
+        dout: Tensor,
+    ) -> tuple[Tensor, ...]:
+        self.statistics(x, dout, gate, s1, s2, s3, s4)
+        zeros = self.zeros_like
+        return zeros(x), dout, zeros(gate), zeros(s1), zeros(s2), zeros(s3), zeros(s4)
+
+
+class _CountingIdentity(nn.Cell):
+    """Passes y on; its ``bprop`` counts the samples of x."""
+
+    def __init__(self, counter: SampleCounter) -> None:
+        super().__init__(auto_prefix=False)
+        self.counter = counter
+
+    def construct(self, x: Tensor, y: Tensor, samples: Parameter) -> Tensor:
+        return y
+
+    def bprop(
+        self, x: Tensor, y: Tensor, samples: Parameter, out: Tensor, dout: Tensor
+    ) -> tuple[Tensor, ...]:
+        self.counter(x, samples)
+        return ops.zeros_like(x), dout, ops.zeros_like(samples)
+
+
+class Tap(nn.Cell):
+    """Watches one linear map y = f(x): hands x and the gradient of y to the layer's statistics operator.
+
+    There are two ways in. A graph that is being compiled parses :meth:`construct`, where a custom ``bprop`` holds the operator and the gate
+    Parameter decides inside it. PyNative mode calls the object: with the gate closed it returns y itself, at no cost; with the gate open it
+    hooks y's gradient and runs the same operator, compiled.
+
+    Args:
+        statistics: the block's statistics operator.
+        state: the four Parameters that it writes.
+        gate: whether the coming step takes statistics.
+        counter: counts samples on every step, gate open or not; None where nobody asks.
+    """
+
+    def __init__(
+        self,
+        statistics: nn.Cell,
+        state: tuple[Parameter, ...],
+        gate: Gate,
+        counter: Optional[SampleCounter] = None,
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.identity = _Identity(statistics)
+        self.counts = counter is not None
+        self.counting_identity = None if counter is None else _CountingIdentity(counter)
+        # Kept out of the Cell's registries: the optimizer owns these Parameters, and the network must not list them.
+        self.__dict__["gate"] = gate
+        self.__dict__["gate_parameter"] = gate.parameter
+        self.__dict__["state"] = tuple(state)
+        self.__dict__["counter"] = counter
+        self.__dict__["samples"] = None if counter is None else counter.samples
+        self.__dict__["compiled_statistics"] = ms.jit(statistics.construct)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        if ms.get_context("mode") == ms.GRAPH_MODE:
+            return super().__call__(x, y)
+        is_open = self.gate.is_open(self)
+        if not is_open and self.counter is None:
+            return y
+        input_of_call = ops.stop_gradient(x)
+
+        def record(dout: Tensor) -> Tensor:
+            if is_open:
+                self.compiled_statistics(input_of_call, dout, self.gate_parameter, *self.state)
+            if self.counter is not None:
+                self.counter(input_of_call, self.samples)
+            return dout
+
+        y.register_hook(record)
+        return y
+
+    def construct(self, x: Tensor, y: Tensor) -> Tensor:
+        watched = ops.stop_gradient(x)
+        if self.counts:
+            y = self.counting_identity(watched, y, self.samples)
+        s1, s2, s3, s4 = self.state
+        return self.identity(watched, y, self.gate_parameter, s1, s2, s3, s4)

@@ -1,0 +1,1 @@
+"""Approximations of a layer's Fisher block, one file each."""

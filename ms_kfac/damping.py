@@ -1,0 +1,86 @@
+r"""Damping: how :math:`\lambda I` is split over two Kronecker factors, and how :math:`\lambda` changes with the step."""
+
+from __future__ import annotations
+
+from typing import Iterable, Union
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+Damping = Union[float, Iterable[float], Tensor, nn.Cell]
+
+
+def pi_split(trace_A: Tensor, dim_A: int, trace_G: Tensor, dim_G: int, damping: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Damping of each factor: :math:`A + \pi \sqrt{\lambda} I` and :math:`G + \frac{\sqrt{\lambda}}{\pi} I` with
+    :math:`\pi = \sqrt{\frac{\mathrm{tr} A / \dim A}{\mathrm{tr} G / \dim G}}` (Martens & Grosse 2015, eq. (26) and section 6.3).
+
+    A factor whose trace is zero (dead inputs, or an output that the loss does not reach) says nothing of the scale: then
+    :math:`\pi = 1`.
+
+    Args:
+        trace_A: trace of A, any shape, float32.
+        dim_A: dimension of A.
+        trace_G: trace of G, same shape.
+        dim_G: dimension of G.
+        damping: :math:`\lambda`, scalar float32, positive.
+
+    Returns:
+        The two numbers added to the diagonals of A and of G, shaped like the traces.
+    """
+    known = ops.logical_and(trace_A > 0, trace_G > 0)
+    ratio = (trace_A * (1.0 / dim_A)) / ops.select(known, trace_G * (1.0 / dim_G), ops.ones_like(trace_G))
+    pi = ops.sqrt(ops.select(known, ratio, ops.ones_like(ratio)))
+    root = ops.sqrt(damping)
+    return root * pi, root / pi
+
+
+class DampingSchedule(nn.Cell):
+    r""":math:`\lambda` as a function of the step.
+
+    Args:
+        damping: a positive number; an iterable or 1-D Tensor of them, one a step, the last one kept from then on; or a Cell called with the
+            step as ``mindspore.nn.LearningRateSchedule`` is.
+
+    Raises:
+        TypeError: if it is none of these.
+        ValueError: if a number is not positive and finite, or the iterable is empty.
+
+    Inputs:
+        - **step** (Tensor) - number of steps taken so far, int32, shape (1,).
+
+    Outputs:
+        Tensor, scalar float32.
+    """
+
+    def __init__(self, damping: Damping) -> None:
+        super().__init__(auto_prefix=False)
+        accepted = "a positive number, an iterable of positive numbers (one a step) or a LearningRateSchedule-like Cell"
+        self.schedule: nn.Cell | None = None
+        self.length = 1
+        if isinstance(damping, nn.Cell):
+            self.schedule = damping
+            return
+        if isinstance(damping, bool) or not isinstance(damping, (int, float, Tensor, Iterable)) or isinstance(damping, (str, dict)):
+            raise TypeError(f"damping must be {accepted}, got {damping!r}")
+        if isinstance(damping, Tensor):
+            values = damping.asnumpy()
+        elif isinstance(damping, (int, float)):
+            values = np.asarray(damping)
+        else:
+            values = np.asarray(list(damping))
+        if values.ndim > 1 or values.size == 0 or values.dtype.kind not in "iuf":
+            raise ValueError(f"damping must be {accepted}, got {damping!r}")
+        if not np.all(np.isfinite(values) & (values > 0)):
+            raise ValueError(f"damping must be positive and finite, got {damping!r}")
+        self.length = int(values.size)
+        self.values = Tensor(values.reshape(-1).astype(np.float32))
+        self.gather = ops.Gather()
+
+    def construct(self, step: Tensor) -> Tensor:
+        if self.schedule is not None:
+            return ops.cast(self.schedule(step), ms.float32).reshape(())
+        if self.length == 1:
+            return self.values.reshape(())
+        index = ops.minimum(step, self.length - 1)
+        return self.gather(self.values, index, 0).reshape(())

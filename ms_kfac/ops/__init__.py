@@ -1,0 +1,1 @@
+"""Graph-mode operators: one file each, with its formula and its composed form."""

@@ -1,0 +1,156 @@
+r"""Patches and output gradients of a convolution as columns, in the expand and the reduce setting.
+
+A convolution is a dense layer whose weights are shared over its T output locations: location t sees the patch
+:math:`p_{n,t} \in \mathbb{R}^{c_{in} k_h k_w / g}` (Grosse & Martens 2016, section 3.1, with the "expanded" activations of their
+eq. (17)). Padding, stride and dilation are the layer's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+from mindspore.ops.operations.array_ops import Im2Col
+
+Pair = Tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ConvolutionGeometry:
+    """How a two-dimensional convolution walks over its input.
+
+    Attributes:
+        kernel_size: height and width of the kernel.
+        stride: step in height and width.
+        dilation: distance of kernel elements in height and width.
+        pad_mode: "pad" (``padding`` says how much), "same" (output size is input size over stride, rounded up; the odd element goes to the
+            bottom and right, as MindSpore's Conv2D does it) or "valid".
+        padding: elements added at the top, bottom, left and right; used with pad_mode "pad" only.
+        groups: number of channel groups.
+    """
+
+    kernel_size: Pair
+    stride: Pair
+    dilation: Pair
+    pad_mode: str
+    padding: tuple[int, int, int, int]
+    groups: int
+
+    def padding_for(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Elements added at the top, bottom, left and right of an image of this size."""
+        if self.pad_mode == "valid":
+            return (0, 0, 0, 0)
+        if self.pad_mode == "pad":
+            return self.padding
+        amounts: list[int] = []
+        for size, kernel, stride, dilation in zip((height, width), self.kernel_size, self.stride, self.dilation):
+            outputs = -(-size // stride)
+            total = max((outputs - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
+            amounts += [total // 2, total - total // 2]
+        return (amounts[0], amounts[1], amounts[2], amounts[3])
+
+
+class ConvolutionPatches(nn.Cell):
+    r"""Layer input as columns of patches with the homogeneous coordinate of the bias.
+
+    Args:
+        geometry: the layer's kernel, stride, padding, dilation and groups.
+        bias: append a one to every patch.
+        reduce: average the patches over the locations, :math:`\bar p_n = \frac1T \sum_t p_{n,t}`.
+
+    Inputs:
+        - **x** (Tensor) - shape :math:`(N, c_{in}, H, W)`, any float type.
+
+    Outputs:
+        Tensor, float32, shape :math:`(N, d, T)`, or :math:`(N, g, d, T)` for g > 1 groups, with
+        :math:`d = c_{in} k_h k_w / g [+1]` in the order of the weight's axes; T = 1 in the reduce setting.
+    """
+
+    def __init__(self, geometry: ConvolutionGeometry, *, bias: bool, reduce: bool) -> None:
+        super().__init__(auto_prefix=False)
+        self.bias = bias
+        self.reduce = reduce
+        self.groups = geometry.groups
+        self.geometry = geometry
+        self.pointwise = (
+            geometry.kernel_size == (1, 1)
+            and geometry.stride == (1, 1)
+            and (geometry.pad_mode != "pad" or geometry.padding == (0, 0, 0, 0))
+        )
+        top, bottom, left, right = geometry.padding if geometry.pad_mode == "pad" else (0, 0, 0, 0)
+        self.pads_evenly = geometry.pad_mode != "same" and top == bottom and left == right
+        self.im2col = Im2Col(
+            ksizes=geometry.kernel_size,
+            strides=geometry.stride,
+            dilations=geometry.dilation,
+            pads=(top, left) if self.pads_evenly else 0,
+        )
+        self.shape = ops.Shape()
+        self.reshape = ops.Reshape()
+        self.cast = ops.Cast()
+        self.ones = ops.Ones()
+        self.concat = ops.Concat(axis=-2)
+        self.reduce_mean = ops.ReduceMean(keep_dims=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        x = self.cast(x, ms.float32)
+        shape = self.shape(x)
+        samples = shape[0]
+        if self.pointwise:
+            patches = x
+        elif self.pads_evenly:
+            patches = self.im2col(x)
+        else:
+            patches = self.im2col(self.padded(x, shape[2], shape[3]))
+        locations = self.shape(patches)[2] * self.shape(patches)[3] if self.pointwise else self.shape(patches)[3]
+        if self.groups == 1:
+            patches = self.reshape(patches, (samples, -1, locations))
+        else:
+            patches = self.reshape(patches, (samples, self.groups, -1, locations))
+        if self.reduce:
+            patches = self.reduce_mean(patches, -1)
+        if self.bias:
+            ones_shape = self.shape(patches)[:-2] + (1, self.shape(patches)[-1])
+            patches = self.concat((patches, self.ones(ones_shape, ms.float32)))
+        return patches
+
+    def padded(self, x: Tensor, height: int, width: int) -> Tensor:
+        top, bottom, left, right = self.geometry.padding_for(height, width)
+        return ops.pad(x, (left, right, top, bottom))
+
+
+class ConvolutionGradients(nn.Cell):
+    r"""Output gradient of a convolution as columns.
+
+    Args:
+        groups: number of channel groups g.
+        reduce: sum over the locations, :math:`\hat g_n = \sum_t g_{n,t}`.
+
+    Inputs:
+        - **dout** (Tensor) - shape :math:`(N, c_{out}, H', W')`, any float type.
+
+    Outputs:
+        Tensor, float32, shape :math:`(N, c_{out}, T)`, or :math:`(N, g, c_{out} / g, T)` for g > 1; T = 1 in the reduce setting.
+    """
+
+    def __init__(self, *, groups: int, reduce: bool) -> None:
+        super().__init__(auto_prefix=False)
+        self.groups = groups
+        self.reduce = reduce
+        self.shape = ops.Shape()
+        self.reshape = ops.Reshape()
+        self.cast = ops.Cast()
+        self.reduce_sum = ops.ReduceSum(keep_dims=True)
+
+    def construct(self, dout: Tensor) -> Tensor:
+        dout = self.cast(dout, ms.float32)
+        shape = self.shape(dout)
+        if self.groups == 1:
+            columns = self.reshape(dout, (shape[0], shape[1], shape[2] * shape[3]))
+        else:
+            columns = self.reshape(dout, (shape[0], self.groups, shape[1] // self.groups, shape[2] * shape[3]))
+        if self.reduce:
+            columns = self.reduce_sum(columns, -1)
+        return columns

@@ -1,0 +1,47 @@
+r"""A layer's gradient as the matrix that its Kronecker block acts on, and back.
+
+The weight gradient becomes :math:`dW \in \mathbb{R}^{d_{out} \times d_{in}}` and the bias gradient its last column, beside the homogeneous
+coordinate of the activations (Martens & Grosse 2015, section 2.1). A grouped convolution becomes a batch of g such matrices.
+"""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+
+class WeightMatrix(nn.Cell):
+    r"""Join weight and bias gradients into a matrix; split a matrix back.
+
+    Args:
+        weight_shape: shape of the weight Parameter, output channels first.
+        bias: whether the layer has a bias.
+        groups: number of channel groups g.
+    """
+
+    def __init__(self, weight_shape: tuple[int, ...], *, bias: bool, groups: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.weight_shape = tuple(weight_shape)
+        self.bias = bias
+        outputs = weight_shape[0] // groups
+        leading = () if groups == 1 else (groups,)
+        self.matrix_shape = (*leading, outputs, -1)
+        self.column_shape = (*leading, outputs, 1)
+        self.reshape = ops.Reshape()
+        self.concat = ops.Concat(axis=-1)
+
+    def construct(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """Matrix :math:`([g,] d_{out} / g, d_{in} [+1])`; ``bias`` is ignored where the layer has none."""
+        matrix = self.reshape(weight, self.matrix_shape)
+        if self.bias:
+            matrix = self.concat((matrix, self.reshape(bias, self.column_shape)))
+        return matrix
+
+    def weight_part(self, matrix: Tensor) -> Tensor:
+        """The weight's share of a matrix, in the weight's shape."""
+        if self.bias:
+            matrix = matrix[..., :-1]
+        return self.reshape(matrix, self.weight_shape)
+
+    def bias_part(self, matrix: Tensor) -> Tensor:
+        """The bias's share of a matrix, shape :math:`(d_{out},)`."""
+        return self.reshape(matrix[..., -1], (-1,))

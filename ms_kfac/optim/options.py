@@ -1,0 +1,175 @@
+"""Checks of the optimizers' options, made at construction."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, Iterable, Iterator, Sequence, Union
+
+import numpy as np
+from mindspore import Tensor
+from mindspore.nn.learning_rate_schedule import LearningRateSchedule
+
+from ms_kfac.refresh import FixedInterval, RefreshPolicy
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    low_open: bool = False,
+    high_open: bool = False,
+) -> float:
+    """A finite number in an interval.
+
+    Args:
+        name: the option's name.
+        value: what was given.
+        low: lower end.
+        high: upper end.
+        low_open: whether the lower end itself is refused.
+        high_open: whether the upper end itself is refused.
+
+    Returns:
+        The value as a float.
+
+    Raises:
+        TypeError: if it is not a number.
+        ValueError: if it is outside the interval or not finite.
+    """
+    left = "(" if low_open or low == -math.inf else "["
+    right = ")" if high_open or high == math.inf else "]"
+    accepted = f"a number in {left}{low:g}, {high:g}{right}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be {accepted}, got {value!r}")
+    outside = value < low or value > high or (low_open and value == low) or (high_open and value == high)
+    if not math.isfinite(value) or outside:
+        raise ValueError(f"{name} must be {accepted}, got {value!r}")
+    return float(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """A bool.
+
+    Args:
+        name: the option's name.
+        value: what was given.
+
+    Returns:
+        The value.
+
+    Raises:
+        TypeError: if it is not a bool.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """One of a few words.
+
+    Args:
+        name: the option's name.
+        value: what was given.
+        choices: the words accepted.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return str(value)
+
+
+def check_count(name: str, value: Any) -> int:
+    """A positive int.
+
+    Args:
+        name: the option's name.
+        value: what was given.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: if it is below 1.
+        TypeError: if it is not an int.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int of at least 1, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
+    return value
+
+
+def check_interval(name: str, value: Union[int, RefreshPolicy]) -> RefreshPolicy:
+    """A refresh policy from an int or a policy.
+
+    Args:
+        name: the option's name.
+        value: a number of steps, or a policy.
+
+    Returns:
+        The policy.
+
+    Raises:
+        ValueError: if an int is below 1.
+        TypeError: if it is neither.
+    """
+    if isinstance(value, RefreshPolicy):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int of at least 1 or a RefreshPolicy, got {value!r}")
+    return FixedInterval(check_count(name, value))
+
+
+def check_learning_rate(value: Any) -> None:
+    """A learning rate in any of the forms that ``mindspore.nn.Momentum`` takes.
+
+    Args:
+        value: what was given.
+
+    Raises:
+        TypeError: if it has none of the forms.
+        ValueError: if a number is negative or not finite, or there is none.
+    """
+    accepted = "a non-negative number, an iterable or Tensor of them (one a step) or a LearningRateSchedule"
+    if isinstance(value, LearningRateSchedule):
+        return
+    if isinstance(value, bool) or isinstance(value, (str, dict)) or not isinstance(value, (int, float, Tensor, Iterable)):
+        raise TypeError(f"learning_rate must be {accepted}, got {value!r}")
+    if isinstance(value, Iterator):
+        raise TypeError(f"learning_rate must be {accepted}; {value!r} can be read only once: make it a list")
+    numbers = value.asnumpy() if isinstance(value, Tensor) else np.asarray(value if np.isscalar(value) else list(value))
+    if numbers.size == 0 or numbers.dtype.kind not in "iuf" or not np.all(np.isfinite(numbers) & (numbers >= 0)):
+        raise ValueError(f"learning_rate must be {accepted}, got {value!r}")
+
+
+def check_patterns(name: str, value: Any) -> tuple[str, ...]:
+    """Regular expressions.
+
+    Args:
+        name: the option's name.
+        value: what was given: a sequence of strings.
+
+    Returns:
+        The patterns.
+
+    Raises:
+        TypeError: if it is a lone string or holds anything but strings.
+        ValueError: if one does not compile.
+    """
+    if isinstance(value, str) or not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+        raise TypeError(f"{name} must be a list or tuple of regular expressions on layer names, got {value!r}")
+    for pattern in value:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{name} holds {pattern!r}, which is no regular expression: {error}") from error
+    return tuple(value)

@@ -1,0 +1,37 @@
+r"""The trust region that bounds how far a step moves the model's predictions."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+
+class KLClip(nn.Cell):
+    r"""Scale of the preconditioned gradients so that the step's squared Fisher norm stays below :math:`\kappa`.
+
+    .. math::
+        \nu = \min\left(1, \sqrt{\frac{\kappa}{\sum_l \eta_l^2 \langle dW_l, U_l \rangle}}\right)
+
+    where :math:`\langle dW, U \rangle = U^{\top} F U` for U = F^{-1} dW (Ba, Grosse & Martens 2017, "Distributed Second-Order Optimization
+    using Kronecker-Factored Approximations", section 5). Half of the sum is the KL divergence of the step to second order.
+
+    Args:
+        kl_clip: :math:`\kappa`, positive.
+
+    Inputs:
+        - **products** (tuple[Tensor]) - :math:`\eta_l^2 \langle dW_l, U_l \rangle` of every preconditioned parameter, scalars.
+
+    Outputs:
+        Tensor, scalar float32, in (0, 1].
+    """
+
+    _SMALLEST_SUM = 1e-30
+
+    def __init__(self, kl_clip: float) -> None:
+        super().__init__(auto_prefix=False)
+        self.kl_clip = kl_clip
+        self.smallest = self._SMALLEST_SUM
+
+    def construct(self, products: tuple[Tensor, ...]) -> Tensor:
+        total = ops.cast(ops.addn(products), ms.float32)
+        return ops.minimum(ops.sqrt(self.kl_clip / ops.maximum(total, self.smallest)), 1.0)

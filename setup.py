@@ -1,0 +1,5 @@
+"""Build entry; all the metadata is in pyproject.toml."""
+
+from setuptools import setup
+
+setup()
