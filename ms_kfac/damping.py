@@ -1,22 +1,34 @@
-r"""Damping: how :math:`\lambda I` is split over two Kronecker factors, and how :math:`\lambda` changes with the step."""
+r"""Damping: the split of :math:`\lambda I` over two Kronecker factors, and its schedule."""
 
 from __future__ import annotations
 
-from typing import Iterable, Union
+from collections.abc import Iterable
+from typing import Union
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+_cast = ops.Cast()
+_greater = ops.Greater()
+_sqrt = ops.Sqrt()
+
 Damping = Union[float, Iterable[float], Tensor, nn.Cell]
 
 
-def pi_split(trace_A: Tensor, dim_A: int, trace_G: Tensor, dim_G: int, damping: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Damping of each factor: :math:`A + \pi \sqrt{\lambda} I` and :math:`G + \frac{\sqrt{\lambda}}{\pi} I` with
-    :math:`\pi = \sqrt{\frac{\mathrm{tr} A / \dim A}{\mathrm{tr} G / \dim G}}` (Martens & Grosse 2015, eq. (26) and section 6.3).
+def pi_split(
+    trace_A: Tensor, dim_A: int, trace_G: Tensor, dim_G: int, damping: Tensor
+) -> tuple[Tensor, Tensor]:
+    r"""Damping of each factor.
 
-    A factor whose trace is zero (dead inputs, or an output that the loss does not reach) says nothing of the scale: then
-    :math:`\pi = 1`.
+    .. math::
+        A + \pi \sqrt{\lambda} I, \qquad G + \frac{\sqrt{\lambda}}{\pi} I, \qquad
+        \pi = \sqrt{\frac{\mathrm{tr} A / \dim A}{\mathrm{tr} G / \dim G}}
+
+    (Martens & Grosse 2015, section 6.3).
+
+    A factor whose trace is zero (dead inputs, or an output that the loss does not reach) says nothing of the
+    scale: then :math:`\pi = 1`.
 
     Args:
         trace_A: trace of A, any shape, float32.
@@ -28,10 +40,12 @@ def pi_split(trace_A: Tensor, dim_A: int, trace_G: Tensor, dim_G: int, damping: 
     Returns:
         The two numbers added to the diagonals of A and of G, shaped like the traces.
     """
-    known = ops.logical_and(trace_A > 0, trace_G > 0)
-    ratio = (trace_A * (1.0 / dim_A)) / ops.select(known, trace_G * (1.0 / dim_G), ops.ones_like(trace_G))
-    pi = ops.sqrt(ops.select(known, ratio, ops.ones_like(ratio)))
-    root = ops.sqrt(damping)
+    # Arithmetic with a 0/1 mask in the place of select: a layer's refresh is compiled once a layer, so every
+    # operator here counts.
+    known = _cast(_greater(trace_A * trace_G, 0.0), ms.float32)
+    unknown = 1.0 - known
+    pi = _sqrt((trace_A * known * (1.0 / dim_A) + unknown) / (trace_G * known * (1.0 / dim_G) + unknown))
+    root = _sqrt(damping)
     return root * pi, root / pi
 
 
@@ -39,8 +53,8 @@ class DampingSchedule(nn.Cell):
     r""":math:`\lambda` as a function of the step.
 
     Args:
-        damping: a positive number; an iterable or 1-D Tensor of them, one a step, the last one kept from then on; or a Cell called with the
-            step as ``mindspore.nn.LearningRateSchedule`` is.
+        damping: a positive number; an iterable or 1-D Tensor of them, one a step, the last one kept from then
+            on; or a Cell called with the step as ``mindspore.nn.LearningRateSchedule`` is.
 
     Raises:
         TypeError: if it is none of these.
@@ -55,13 +69,17 @@ class DampingSchedule(nn.Cell):
 
     def __init__(self, damping: Damping) -> None:
         super().__init__(auto_prefix=False)
-        accepted = "a positive number, an iterable of positive numbers (one a step) or a LearningRateSchedule-like Cell"
+        accepted = "a positive number, an iterable of them (one a step) or a LearningRateSchedule-like Cell"
         self.schedule: nn.Cell | None = None
         self.length = 1
         if isinstance(damping, nn.Cell):
             self.schedule = damping
             return
-        if isinstance(damping, bool) or not isinstance(damping, (int, float, Tensor, Iterable)) or isinstance(damping, (str, dict)):
+        if (
+            isinstance(damping, bool)
+            or not isinstance(damping, (int, float, Tensor, Iterable))
+            or isinstance(damping, (str, dict))
+        ):
             raise TypeError(f"damping must be {accepted}, got {damping!r}")
         if isinstance(damping, Tensor):
             values = damping.asnumpy()

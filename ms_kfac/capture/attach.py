@@ -45,8 +45,8 @@ class TappedPrimitive(nn.Cell):
 def attach(layer: Layer, tap: Tap) -> bool:
     """Let a layer's output pass through a tap.
 
-    The changes go into the instance's ``__dict__``, past the Cell's registries, so that names, checkpoints, ``cells()`` and mixed-precision
-    casts of the network see the layer as it was.
+    The changes go into the instance's ``__dict__``, past the Cell's registries, so that names, checkpoints,
+    ``cells()`` and mixed-precision casts of the network see the layer as it was.
 
     Args:
         layer: the layer to tap.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 from mindspore import mint, nn
 
-from ms_kfac.capture.layer import Layer
+from ms_kfac.capture.layer import Layer, LayerOperators
 from ms_kfac.ops.patches import ConvolutionGeometry, ConvolutionGradients, ConvolutionPatches
 from ms_kfac.ops.second_moment import ColumnSecondMoment
 
@@ -15,38 +14,28 @@ CLASSES = (nn.Conv2d, mint.nn.Conv2d)
 
 
 @dataclass(frozen=True)
-class ConvolutionLayer(Layer):
-    """A convolution with its geometry."""
+class ConvolutionOperators(LayerOperators):
+    """Columns of a convolution of one geometry.
+
+    Attributes:
+        geometry: kernel, stride, padding, dilation and groups.
+    """
 
     geometry: ConvolutionGeometry
 
-    kind = "convolution"
     channels_first = True
 
-    @property
-    def groups(self) -> int:
-        return self.geometry.groups
-
-    @property
-    def input_dimension(self) -> int:
-        _, channels, height, width = self.weight.shape
-        return int(channels * height * width) + (self.bias is not None)
-
-    @property
-    def primitive(self) -> str:
-        return "conv2d"
-
     def activations(self, reduce: bool) -> nn.Cell:
-        return ConvolutionPatches(self.geometry, bias=self.bias is not None, reduce=reduce)
+        return ConvolutionPatches(self.geometry, bias=self.bias, reduce=reduce)
 
     def gradients(self, reduce: bool) -> nn.Cell:
-        return ConvolutionGradients(groups=self.groups, reduce=reduce)
+        return ConvolutionGradients(groups=self.geometry.groups, reduce=reduce)
 
     def second_moment(self) -> nn.Cell:
         return ColumnSecondMoment()
 
 
-def describe_convolution(name: str, cell: nn.Cell) -> Union[ConvolutionLayer, str]:
+def describe_convolution(name: str, cell: nn.Cell) -> Layer | str:
     """The layer, or why it can't be preconditioned.
 
     Args:
@@ -54,7 +43,7 @@ def describe_convolution(name: str, cell: nn.Cell) -> Union[ConvolutionLayer, st
         cell: an instance of one of ``CLASSES``.
 
     Returns:
-        A ConvolutionLayer, or a reason: the NHWC layout, or padding with anything but zeros.
+        The layer, or a reason: the NHWC layout, or padding with anything but zeros.
     """
     base = next(cls for cls in CLASSES if isinstance(cell, cls))
     if base is nn.Conv2d:
@@ -79,13 +68,20 @@ def describe_convolution(name: str, cell: nn.Cell) -> Union[ConvolutionLayer, st
         padding=padding,
         groups=groups,
     )
-    overridden = type(cell).construct is not base.construct  # type: ignore[attr-defined]
-    return ConvolutionLayer(
-        name=name, cell=cell, weight=cell.weight, bias=cell.bias, overridden=overridden, geometry=geometry
+    return Layer(
+        name=name,
+        kind="convolution",
+        cell=cell,
+        weight=cell.weight,
+        bias=cell.bias,
+        groups=groups,
+        operators=ConvolutionOperators(bias=cell.bias is not None, geometry=geometry),
+        primitive="conv2d",
+        overridden=type(cell).construct is not base.construct,
     )
 
 
-def _pair(value: Union[int, tuple[int, ...]]) -> tuple[int, int]:
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
     if isinstance(value, int):
         return (value, value)
     return (int(value[0]), int(value[-1]))

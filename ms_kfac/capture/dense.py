@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Union
+from dataclasses import dataclass
+from typing import Any
 
 from mindspore import mint, nn
 
-from ms_kfac.capture.layer import Layer
+from ms_kfac.capture.layer import Layer, LayerOperators
 from ms_kfac.ops.dense_locations import DenseActivations, DenseGradients
 from ms_kfac.ops.second_moment import RowSecondMoment
 
-_PRIMITIVES: dict[type, str] = {nn.Dense: "matmul", mint.nn.Linear: "dense"}
+_PRIMITIVES: dict[Any, str] = {nn.Dense: "matmul", mint.nn.Linear: "dense"}
 CLASSES = tuple(_PRIMITIVES)
 
 
-class DenseLayer(Layer):
-    """A layer that multiplies the last axis of its input by a weight."""
-
-    kind = "dense"
-
-    @property
-    def input_dimension(self) -> int:
-        return int(self.weight.shape[1]) + (self.bias is not None)
-
-    @property
-    def primitive(self) -> str:
-        return next(name for cls, name in _PRIMITIVES.items() if isinstance(self.cell, cls))
+@dataclass(frozen=True)
+class DenseOperators(LayerOperators):
+    """Rows of a layer that multiplies the last axis of its input."""
 
     def activations(self, reduce: bool) -> nn.Cell:
-        return DenseActivations(bias=self.bias is not None, reduce=reduce)
+        return DenseActivations(bias=self.bias, reduce=reduce)
 
     def gradients(self, reduce: bool) -> nn.Cell:
         return DenseGradients(reduce=reduce)
@@ -37,7 +29,7 @@ class DenseLayer(Layer):
         return RowSecondMoment()
 
 
-def describe_dense(name: str, cell: nn.Cell) -> Union[DenseLayer, str]:
+def describe_dense(name: str, cell: nn.Cell) -> Layer | str:
     """The layer, or why it can't be preconditioned.
 
     Args:
@@ -45,8 +37,17 @@ def describe_dense(name: str, cell: nn.Cell) -> Union[DenseLayer, str]:
         cell: an instance of one of ``CLASSES``.
 
     Returns:
-        A DenseLayer. Every dense layer can be preconditioned.
+        The layer. Every dense layer can be preconditioned.
     """
     base = next(cls for cls in CLASSES if isinstance(cell, cls))
-    overridden = type(cell).construct is not base.construct  # type: ignore[attr-defined]
-    return DenseLayer(name=name, cell=cell, weight=cell.weight, bias=cell.bias, overridden=overridden)
+    return Layer(
+        name=name,
+        kind="dense",
+        cell=cell,
+        weight=cell.weight,
+        bias=cell.bias,
+        groups=1,
+        operators=DenseOperators(bias=cell.bias is not None),
+        primitive=_PRIMITIVES[base],
+        overridden=type(cell).construct is not base.construct,
+    )

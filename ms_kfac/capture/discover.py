@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Callable, Iterable, Sequence, Union
+from typing import Callable
 
 from mindspore import Parameter, nn
 
@@ -12,7 +13,7 @@ from ms_kfac.capture import convolution, dense
 from ms_kfac.capture.layer import Layer
 
 # The registry of supported classes: a kind of layer is a file beside this one and a line here.
-_DESCRIBE: tuple[tuple[tuple[type, ...], Callable[[str, nn.Cell], Union[Layer, str]]], ...] = (
+_DESCRIBE: tuple[tuple[tuple[type, ...], Callable[[str, nn.Cell], Layer | str]], ...] = (
     (dense.CLASSES, dense.describe_dense),
     (convolution.CLASSES, convolution.describe_convolution),
 )
@@ -43,10 +44,12 @@ def discover(
     Args:
         network: the network, tapped or not.
         trained: the parameters that the optimizer updates.
-        skip: regular expressions; a layer stays first-order when one of them is found in its name (``re.search``).
+        skip: regular expressions; a layer stays first-order when one of them is found in its name
+            (``re.search``).
 
     Returns:
-        The layers to precondition, in the network's order, and the cells that stay first-order with the reason.
+        The layers to precondition, in the network's order, and the cells that stay first-order with the
+        reason.
     """
     trained_ids = {id(parameter) for parameter in trained}
     owners: dict[int, list[str]] = {}
@@ -69,7 +72,9 @@ def discover(
                 extra = tuple(p for p in own if all(p is not known for known in described.parameters()))
                 if extra:
                     kind = type(cell).__name__
-                    first_order.append(FirstOrderCell(name, kind, extra, "a parameter beside the layer's weight and bias"))
+                    first_order.append(
+                        FirstOrderCell(name, kind, extra, "a parameter beside the layer's weight and bias")
+                    )
                 continue
         else:
             reason = described
@@ -81,7 +86,7 @@ def _own_parameters(cell: nn.Cell) -> list[Parameter]:
     return [parameter for _, parameter in cell.parameters_and_names(expand=False)]
 
 
-def _describe(name: str, cell: nn.Cell) -> Union[Layer, str]:
+def _describe(name: str, cell: nn.Cell) -> Layer | str:
     for classes, describe in _DESCRIBE:
         if isinstance(cell, classes):
             return describe(name, cell)
@@ -90,7 +95,7 @@ def _describe(name: str, cell: nn.Cell) -> Union[Layer, str]:
 
 def _objection(
     layer: Layer, trained: set[int], owners: dict[int, list[str]], skip: Sequence[str]
-) -> Union[str, None]:
+) -> str | None:
     for pattern in skip:
         if re.search(pattern, layer.name):
             return f"skip pattern {pattern!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from ms_kfac.capture.discover import FirstOrderCell
 from ms_kfac.capture.layer import Layer
@@ -12,7 +12,10 @@ _HEADER = ("layer", "kind", "block", "dimensions", "KiB", "operators")
 
 
 def summary_table(
-    title: str, layers: Sequence[Layer], blocks: Sequence[CurvatureBlock], first_order: Sequence[FirstOrderCell]
+    title: str,
+    layers: Sequence[Layer],
+    blocks: Sequence[CurvatureBlock],
+    first_order: Sequence[FirstOrderCell],
 ) -> str:
     """Lay out one row a cell that owns trained parameters.
 
@@ -23,13 +26,16 @@ def summary_table(
         first_order: the cells that stay first-order.
 
     Returns:
-        A table with a column each for the layer, its kind, its block, the dimensions of its factors, the memory of statistics and inverses,
-        and which form of the operators runs; then the first-order cells with the reason.
+        A table with a column each for the layer, its kind, its block, the dimensions of its factors, the
+        memory of statistics and inverses, and which form of the operators runs; then the first-order cells
+        with the reason.
     """
     rows = [_HEADER]
     for layer, block in zip(layers, blocks):
         kind = layer.kind + (" (tapped at its primitive)" if layer.overridden else "")
-        rows.append((layer.name, kind, block.kind, block.dimensions(), f"{block.bytes() / 1024:.0f}", "composed"))
+        rows.append(
+            (layer.name, kind, block.kind, block.dimensions(), f"{block.bytes() / 1024:.0f}", "composed")
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     lines = [title]
     lines += ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]

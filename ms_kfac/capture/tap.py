@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from ms_kfac.ops.statistics import StatisticsOperator
 from ms_kfac.refresh.gate import Gate
 
 
@@ -31,17 +30,24 @@ class SampleCounter(nn.Cell):
 class _Identity(nn.Cell):
     """Passes y on; its ``bprop`` meets x and dout together.
 
-    The Parameters come in as inputs: used as attributes inside ``bprop`` they do not compile, and neither do a starred argument or a tuple
-    of them. Hence the fixed number of them, which every block keeps to.
+    The Parameters come in as inputs: used as attributes inside ``bprop`` they do not compile, and neither do
+    a starred argument or a tuple of them. Hence the fixed number of them, which every block keeps to.
     """
 
-    def __init__(self, statistics: nn.Cell) -> None:
+    def __init__(self, statistics: StatisticsOperator) -> None:
         super().__init__(auto_prefix=False)
         self.statistics = statistics
         self.zeros_like = ops.ZerosLike()
 
     def construct(
-        self, x: Tensor, y: Tensor, gate: Parameter, s1: Parameter, s2: Parameter, s3: Parameter, s4: Parameter
+        self,
+        x: Tensor,
+        y: Tensor,
+        gate: Parameter,
+        s1: Parameter,
+        s2: Parameter,
+        s3: Parameter,
+        s4: Parameter,
     ) -> Tensor:
         return y
 
@@ -82,9 +88,10 @@ class _CountingIdentity(nn.Cell):
 class Tap(nn.Cell):
     """Watches one linear map y = f(x): hands x and the gradient of y to the layer's statistics operator.
 
-    There are two ways in. A graph that is being compiled parses :meth:`construct`, where a custom ``bprop`` holds the operator and the gate
-    Parameter decides inside it. PyNative mode calls the object: with the gate closed it returns y itself, at no cost; with the gate open it
-    hooks y's gradient and runs the same operator, compiled.
+    There are two ways in. A graph that is being compiled parses :meth:`construct`, where a custom ``bprop``
+    holds the operator and the gate Parameter decides inside it. PyNative mode calls the object: with the gate
+    closed it returns y itself, at no cost; with the gate open it hooks y's gradient and runs the same
+    operator, compiled.
 
     Args:
         statistics: the block's statistics operator.
@@ -95,22 +102,23 @@ class Tap(nn.Cell):
 
     def __init__(
         self,
-        statistics: nn.Cell,
+        statistics: StatisticsOperator,
         state: tuple[Parameter, ...],
         gate: Gate,
-        counter: Optional[SampleCounter] = None,
+        counter: SampleCounter | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.identity = _Identity(statistics)
         self.counts = counter is not None
-        self.counting_identity = None if counter is None else _CountingIdentity(counter)
-        # Kept out of the Cell's registries: the optimizer owns these Parameters, and the network must not list them.
+        self.counting_identity: Any = None if counter is None else _CountingIdentity(counter)
+        # Kept out of the Cell's registries: the optimizer owns these Parameters, and the network must not
+        # list them.
         self.__dict__["gate"] = gate
         self.__dict__["gate_parameter"] = gate.parameter
         self.__dict__["state"] = tuple(state)
         self.__dict__["counter"] = counter
         self.__dict__["samples"] = None if counter is None else counter.samples
-        self.__dict__["compiled_statistics"] = ms.jit(statistics.construct)
+        self.__dict__["compiled_statistics"] = statistics.as_graph
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         if ms.get_context("mode") == ms.GRAPH_MODE:

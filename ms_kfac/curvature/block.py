@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Dict
-
 import numpy as np
 from mindspore import Parameter, Tensor, nn
+from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
+from ms_kfac.ops.statistics import StatisticsOperator
 from ms_kfac.ops.weight_matrix import WeightMatrix
 
 
 class CurvatureBlock(nn.Cell):
     """Base of the curvature blocks: statistics -> factors -> inverse -> precondition.
 
-    A subclass creates its statistics and inverses as Parameters, hands a tap the operator that fills them, and defines the four methods
-    below. All but :meth:`factors` run inside the compiled step.
+    A subclass creates its statistics and inverses as Parameters, hands a tap the operator that fills them,
+    and defines the four methods below. All but :meth:`factors` run inside the compiled step.
 
     Args:
         layer: the layer whose Fisher block this is.
@@ -26,13 +26,15 @@ class CurvatureBlock(nn.Cell):
     """
 
     kind = "abstract"
-    statistics: nn.Cell
+    statistics: StatisticsOperator
     state: tuple[Parameter, Parameter, Parameter, Parameter]
 
     def __init__(self, layer: Layer) -> None:
         super().__init__(auto_prefix=False)
         self.layer_name = layer.name
-        self.weight_matrix = WeightMatrix(layer.weight.shape, bias=layer.bias is not None, groups=layer.groups)
+        self.weight_matrix = WeightMatrix(
+            layer.weight.shape, bias=layer.bias is not None, groups=layer.groups
+        )
 
     def refresh(self, damping: Tensor) -> bool:
         """Recompute what :meth:`precondition` multiplies with from the present statistics."""
@@ -46,7 +48,7 @@ class CurvatureBlock(nn.Cell):
         """Multiply a gradient matrix by the inverse of the damped block."""
         raise TypeError(f"{type(self).__name__} does not define precondition(matrix)")
 
-    def factors(self) -> Dict[str, np.ndarray]:
+    def factors(self) -> dict[str, NDArray[np.float32]]:
         """Undamped moving-averaged statistics under their names in the literature, float32."""
         raise TypeError(f"{type(self).__name__} does not define factors()")
 

@@ -10,7 +10,8 @@ def status() -> str:
     """Say of every operator which form runs, and why.
 
     Returns:
-        A text table, one row an operator: "composed" for built-in MindSpore operators. This version ships no native kernels.
+        A text table, one row an operator: "composed" for built-in MindSpore operators. This version ships no
+        native kernels.
     """
     width = max(map(len, _OPERATORS))
     rows = [f"{name.ljust(width)}  composed  this version has no native kernel for it" for name in _OPERATORS]

@@ -11,15 +11,17 @@ class DampedInverse(nn.Cell):
     r"""Compute :math:`(F + c I)^{-1} = L^{-\top} L^{-1}` with :math:`F + c I = L L^{\top}`.
 
     Inputs:
-        - **factor** (Tensor) - shape :math:`(d, d)`, or :math:`(g, d, d)` for a batch of g, float32, positive semi-definite.
+        - **factor** (Tensor) - shape :math:`(d, d)`, or :math:`(g, d, d)` for a batch of g, float32, positive
+          semi-definite.
         - **damping** (Tensor) - scalar, or shape :math:`(g, 1, 1)`, float32, positive.
 
     Outputs:
         Tensor of the factor's shape, float32.
 
     Raises:
-        RuntimeError: by MindSpore's Cholesky on CPU, where the damped factor is not positive definite in float32 (damping below about
-            :math:`10^{-7}` of the factor's largest eigenvalue) or holds NaN or Inf.
+        RuntimeError: by MindSpore's Cholesky on CPU, where the damped factor is not positive definite in
+            float32 (damping below about :math:`10^{-7}` of the factor's largest eigenvalue) or holds NaN or
+            Inf.
 
     Platforms: CPU, GPU (composed of Cholesky and CholeskySolve).
     """

@@ -1,8 +1,8 @@
 r"""Activations and output gradients of a dense layer as rows, in the expand and the reduce setting.
 
-A dense layer on :math:`(N, d)` has one location a sample. On :math:`(N, T_1, ..., d)` its weights are shared over
-:math:`T = \prod_i T_i` locations (Eschenhagen et al. 2023, "Kronecker-Factored Approximate Curvature for Modern Neural Network
-Architectures", sections 3.2 and 3.3):
+A dense layer on :math:`(N, d)` has one location a sample. On :math:`(N, T_1, ..., d)` its weights are shared
+over :math:`T = \prod_i T_i` locations (Eschenhagen et al. 2023, "Kronecker-Factored Approximate Curvature for
+Modern Neural Network Architectures", sections 3.2 and 3.3):
 
 * expand: every location is a row of its own;
 * reduce: :math:`\bar a_n = \frac1T \sum_t a_{n,t}` and :math:`\hat g_n = \sum_t g_{n,t}`.

@@ -1,38 +1,47 @@
 r"""The operator that a tap calls: add one batch to a layer's Kronecker statistics, when its gate is open.
 
-The statistics are kept as weighted sums with their weights, :math:`S_A = \sum p p^{\top}` and :math:`n_A`, so that a factor is
-:math:`A = S_A / n_A`. Adding a micro-batch is then one accumulation whatever its size, and a moving average is one multiplication of
-sum and weight by the same number, which leaves the factor as it is (see :class:`ms_kfac.refresh.moving_average.MovingAverage`).
+The statistics are kept as weighted sums with their weights, :math:`S_A = \sum p p^{\top}` and :math:`n_A`, so
+that a factor is :math:`A = S_A / n_A`. Adding a micro-batch is then one accumulation whatever its size, and a
+moving average is one multiplication of sum and weight by the same number, which leaves the factor as it is
+(see :class:`ms_kfac.refresh.moving_average.MovingAverage`).
 """
 
 from __future__ import annotations
 
 from mindspore import Parameter, Tensor, nn, ops
 
+from ms_kfac.ops.statistics import StatisticsOperator
 
-class KroneckerStatistics(nn.Cell):
-    r"""Accumulate :math:`S_A \mathrel{+}= \sum p p^{\top}` and :math:`S_G \mathrel{+}= \sum g g^{\top}`, gated by a Parameter.
 
-    With T locations a sample, the weights are :math:`n_A \mathrel{+}= N` and :math:`n_G \mathrel{+}= N T` in the expand setting
-    (Grosse & Martens 2016, eq. (25): :math:`A = \frac1N \sum_{n,t} p p^{\top}`, :math:`G = \frac1{NT} \sum_{n,t} g g^{\top}`) and N for both
-    in the reduce setting (Eschenhagen et al. 2023, eq. (22)).
+class KroneckerStatistics(StatisticsOperator):
+    r"""Add a batch to a layer's sums and weights, when the gate is open.
+
+    .. math::
+        S_A \mathrel{+}= \sum_{n,t} p p^{\top}, \qquad S_G \mathrel{+}= \sum_{n,t} g g^{\top}
+
+    With T locations a sample, the weights are :math:`n_A \mathrel{+}= N` and :math:`n_G \mathrel{+}= N T` in
+    the expand setting (Grosse & Martens 2016, section 3: :math:`A = \frac1N \sum_{n,t} p p^{\top}`,
+    :math:`G = \frac1{NT} \sum_{n,t} g g^{\top}`) and N for both in the reduce setting (Eschenhagen et al. 2023,
+    section 3.3).
 
     Args:
         activations: turns the layer's input into rows or columns.
         gradients: turns the layer's output gradient into the same layout.
         second_moment: sums the outer products of that layout.
-        gradient_scale: what brings one sample's ``dout`` to the gradient of the per-sample loss. With mean reduction it is multiplied by
-            the number of samples N of the batch, see ``mean_reduction``.
+        gradient_scale: what brings one sample's ``dout`` to the gradient of the per-sample loss. With mean
+            reduction it is multiplied by the number of samples N of the batch, see ``mean_reduction``.
         mean_reduction: whether the loss averages over the batch: :math:`g = N \cdot scale \cdot dout`, else
             :math:`g = scale \cdot dout`.
         reduce: the reduce setting of weight sharing, else expand.
-        channels_first: whether ``dout`` is :math:`(N, c, ...)` (convolutions) or :math:`(N, ..., c)` (dense layers).
+        channels_first: whether ``dout`` is :math:`(N, c, ...)` (convolutions) or :math:`(N, ..., c)` (dense
+            layers).
 
     Inputs:
         - **x** (Tensor) - the layer's input.
         - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's linear output.
         - **gate** (Parameter) - scalar int32; the statistics are left alone when it is 0.
-        - **A_sum**, **G_sum** (Parameter) - :math:`(d, d)`, written in place; **A_count**, **G_count** (Parameter) - scalars, likewise.
+        - **A_sum**, **G_sum** (Parameter) - :math:`(d, d)`, written in place; **A_count**, **G_count**
+          (Parameter) - scalars, likewise.
 
     Outputs:
         bool, True.
@@ -51,7 +60,7 @@ class KroneckerStatistics(nn.Cell):
         reduce: bool,
         channels_first: bool,
     ) -> None:
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.activations = activations
         self.gradients = gradients
         self.second_moment = second_moment
@@ -80,7 +89,8 @@ class KroneckerStatistics(nn.Cell):
                 scale = scale * samples
             g = self.gradients(dout)
             if scale != 1.0:
-                # Scaled before the product: squares of a large batch's mean-loss gradients could underflow in float32.
+                # Scaled before the product: squares of a large batch's mean-loss gradients could underflow in
+                # float32.
                 g = self.mul(g, scale)
             self.assign_add(A_sum, self.second_moment(self.activations(x)))
             self.assign_add(G_sum, self.second_moment(g))

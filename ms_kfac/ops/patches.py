@@ -1,20 +1,19 @@
 r"""Patches and output gradients of a convolution as columns, in the expand and the reduce setting.
 
 A convolution is a dense layer whose weights are shared over its T output locations: location t sees the patch
-:math:`p_{n,t} \in \mathbb{R}^{c_{in} k_h k_w / g}` (Grosse & Martens 2016, section 3.1, with the "expanded" activations of their
-eq. (17)). Padding, stride and dilation are the layer's own.
+:math:`p_{n,t} \in \mathbb{R}^{c_{in} k_h k_w / g}` (Grosse & Martens 2016, section 3.1, with the "expanded"
+activations of their eq. (17)). Padding, stride and dilation are the layer's own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.ops.operations.array_ops import Im2Col
 
-Pair = Tuple[int, int]
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class ConvolutionGeometry:
         kernel_size: height and width of the kernel.
         stride: step in height and width.
         dilation: distance of kernel elements in height and width.
-        pad_mode: "pad" (``padding`` says how much), "same" (output size is input size over stride, rounded up; the odd element goes to the
-            bottom and right, as MindSpore's Conv2D does it) or "valid".
+        pad_mode: "pad" (``padding`` says how much), "same" (output size is input size over stride, rounded
+            up; the odd element goes to the bottom and right, as MindSpore's Conv2D does it) or "valid".
         padding: elements added at the top, bottom, left and right; used with pad_mode "pad" only.
         groups: number of channel groups.
     """
@@ -45,7 +44,9 @@ class ConvolutionGeometry:
         if self.pad_mode == "pad":
             return self.padding
         amounts: list[int] = []
-        for size, kernel, stride, dilation in zip((height, width), self.kernel_size, self.stride, self.dilation):
+        for size, kernel, stride, dilation in zip(
+            (height, width), self.kernel_size, self.stride, self.dilation
+        ):
             outputs = -(-size // stride)
             total = max((outputs - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
             amounts += [total // 2, total - total // 2]
@@ -104,7 +105,9 @@ class ConvolutionPatches(nn.Cell):
             patches = self.im2col(x)
         else:
             patches = self.im2col(self.padded(x, shape[2], shape[3]))
-        locations = self.shape(patches)[2] * self.shape(patches)[3] if self.pointwise else self.shape(patches)[3]
+        locations = (
+            self.shape(patches)[2] * self.shape(patches)[3] if self.pointwise else self.shape(patches)[3]
+        )
         if self.groups == 1:
             patches = self.reshape(patches, (samples, -1, locations))
         else:
@@ -112,7 +115,7 @@ class ConvolutionPatches(nn.Cell):
         if self.reduce:
             patches = self.reduce_mean(patches, -1)
         if self.bias:
-            ones_shape = self.shape(patches)[:-2] + (1, self.shape(patches)[-1])
+            ones_shape = (*self.shape(patches)[:-2], 1, self.shape(patches)[-1])
             patches = self.concat((patches, self.ones(ones_shape, ms.float32)))
         return patches
 
@@ -132,7 +135,8 @@ class ConvolutionGradients(nn.Cell):
         - **dout** (Tensor) - shape :math:`(N, c_{out}, H', W')`, any float type.
 
     Outputs:
-        Tensor, float32, shape :math:`(N, c_{out}, T)`, or :math:`(N, g, c_{out} / g, T)` for g > 1; T = 1 in the reduce setting.
+        Tensor, float32, shape :math:`(N, c_{out}, T)`, or :math:`(N, g, c_{out} / g, T)` for g > 1; T = 1 in
+        the reduce setting.
     """
 
     def __init__(self, *, groups: int, reduce: bool) -> None:
@@ -150,7 +154,9 @@ class ConvolutionGradients(nn.Cell):
         if self.groups == 1:
             columns = self.reshape(dout, (shape[0], shape[1], shape[2] * shape[3]))
         else:
-            columns = self.reshape(dout, (shape[0], self.groups, shape[1] // self.groups, shape[2] * shape[3]))
+            columns = self.reshape(
+                dout, (shape[0], self.groups, shape[1] // self.groups, shape[2] * shape[3])
+            )
         if self.reduce:
             columns = self.reduce_sum(columns, -1)
         return columns

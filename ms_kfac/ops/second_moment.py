@@ -1,11 +1,11 @@
 r"""Sums of outer products: the one expensive sum behind every Kronecker factor.
 
-Two layouts of the same sum :math:`\sum_r x_r x_r^{\top}` are served, because the data arrives in two layouts and copying it
-into the other one costs about as much as the sum itself:
+Two layouts of the same sum :math:`\sum_r x_r x_r^{\top}` are served, because the data arrives in two layouts
+and copying it into the other one costs about as much as the sum itself:
 
 * rows :math:`X \in \mathbb{R}^{R \times d}` from dense layers: :math:`X^{\top} X`;
-* columns :math:`X \in \mathbb{R}^{N \times d \times T}` from convolutions, one matrix a sample with a column a location:
-  :math:`\sum_n X_n X_n^{\top}`.
+* columns :math:`X \in \mathbb{R}^{N \times d \times T}` from convolutions, one matrix a sample with a column
+  a location: :math:`\sum_n X_n X_n^{\top}`.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ class ColumnSecondMoment(nn.Cell):
     Outputs:
         Tensor, shape :math:`(d, d)` or :math:`(g, d, d)`, float32: a sum, not a mean.
 
-    One product a sample followed by a sum needs a buffer of :math:`N d^2` numbers; gathering the samples' columns side by side first
-    needs :math:`N d T`. The smaller buffer is taken, from the shapes and so at compile time.
+    One product a sample followed by a sum needs a buffer of :math:`N d^2` numbers; gathering the samples'
+    columns side by side first needs :math:`N d T`. The smaller buffer is taken, from the shapes and so at
+    compile time.
 
     Platforms: CPU, GPU, Ascend (composed of BatchMatMul and ReduceSum, or Transpose and (Batch)MatMul).
     """
 
-    # Transposing costs about a second pass over the columns, so the buffer of products may be this much larger before it loses.
+    # Transposing costs about a second pass over the columns, so the buffer of products may be this much
+    # larger before it loses.
     _PRODUCT_BUFFER_ALLOWANCE = 2
 
     def __init__(self) -> None:

@@ -1,7 +1,8 @@
 r"""A layer's gradient as the matrix that its Kronecker block acts on, and back.
 
-The weight gradient becomes :math:`dW \in \mathbb{R}^{d_{out} \times d_{in}}` and the bias gradient its last column, beside the homogeneous
-coordinate of the activations (Martens & Grosse 2015, section 2.1). A grouped convolution becomes a batch of g such matrices.
+The weight gradient becomes :math:`dW \in \mathbb{R}^{d_{out} \times d_{in}}` and the bias gradient its last
+column, beside the homogeneous coordinate of the activations (Martens & Grosse 2015, section 2.1). A grouped
+convolution becomes a batch of g such matrices.
 """
 
 from __future__ import annotations

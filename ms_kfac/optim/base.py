@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Dict, Iterable, Optional, Union
+from collections.abc import Iterable
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
+from numpy.typing import NDArray
 
 from ms_kfac.capture.attach import attach
 from ms_kfac.capture.discover import discover
@@ -48,7 +50,12 @@ def _multiply_where_flagged(scale: Tensor, flag: bool, update: Tensor) -> Tensor
 
 @_momentum_step.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
 def _apply_momentum(
-    apply: Any, momentum: Tensor, learning_rate: Tensor, update: Tensor, parameter: Parameter, moment: Parameter
+    apply: Any,
+    momentum: Tensor,
+    learning_rate: Tensor,
+    update: Tensor,
+    parameter: Parameter,
+    moment: Parameter,
 ) -> bool:
     return ops.depend(True, apply(parameter, moment, learning_rate, update, momentum))
 
@@ -63,8 +70,9 @@ def _shrink_parameter(learning_rate: Tensor, decay: Tensor, flag: bool, paramete
 class SecondOrderOptimizer(nn.Optimizer):
     """Base of the second-order optimizers.
 
-    One step: scale the gradients, refresh the inverses when due, precondition, trust region, weight decay, momentum, learning rate; then set
-    the gate for the next step. All state is in Parameters, so a checkpoint of the optimizer carries it.
+    One step: scale the gradients, refresh the inverses when due, precondition, trust region, weight decay,
+    momentum, learning rate; then set the gate for the next step. All state is in Parameters, so a checkpoint
+    of the optimizer carries it.
 
     A subclass names itself in ``method`` and creates the block of a layer in :meth:`create_block`.
     """
@@ -76,16 +84,16 @@ class SecondOrderOptimizer(nn.Optimizer):
         network: nn.Cell,
         learning_rate: Any,
         *,
-        params: Optional[Iterable[Any]] = None,
+        params: Iterable[Any] | None = None,
         momentum: float = 0.9,
         nesterov: bool = False,
         weight_decay: Any = 0.0,
         decoupled_weight_decay: bool = False,
         damping: Damping = 1e-3,
         factor_decay: float = 0.95,
-        factor_interval: Union[int, RefreshPolicy] = 10,
-        inverse_interval: Union[int, RefreshPolicy] = 100,
-        kl_clip: Optional[float] = 1e-3,
+        factor_interval: int | RefreshPolicy = 10,
+        inverse_interval: int | RefreshPolicy = 100,
+        kl_clip: float | None = 1e-3,
         sharing: str = "expand",
         reduction: str = "mean",
         loss_scale: float = 1.0,
@@ -94,8 +102,8 @@ class SecondOrderOptimizer(nn.Optimizer):
     ) -> None:
         if not isinstance(network, nn.Cell):
             raise TypeError(
-                f"{type(self).__name__}: the first argument must be the network (a mindspore.nn.Cell), got {network!r}; "
-                "parameter groups go into params="
+                f"{type(self).__name__}: the first argument must be the network (a mindspore.nn.Cell), "
+                f"got {network!r}; parameter groups go into params="
             )
         check_learning_rate(learning_rate)
         momentum = check_number("momentum", momentum, low=0.0, high=1.0, high_open=True)
@@ -113,7 +121,8 @@ class SecondOrderOptimizer(nn.Optimizer):
         damping_schedule = DampingSchedule(damping)
 
         trained = network.trainable_params() if params is None else list(params)
-        # The base class would multiply weight decay by the loss scale, to divide both by it later; here gradients are unscaled first.
+        # The base class would multiply weight decay by the loss scale, to divide both by it later; here
+        # gradients are unscaled first.
         super().__init__(learning_rate, trained, weight_decay, loss_scale=1.0)
         self.loss_scale = loss_scale
         self.need_scale = loss_scale != 1.0
@@ -127,7 +136,9 @@ class SecondOrderOptimizer(nn.Optimizer):
         self.inverse_policy = inverse_policy
         self.damping = damping_schedule
         self.moving_average = MovingAverage(factor_decay, name=self.method)
-        self.kl_clip = None if kl_clip is None else KLClip(kl_clip)
+        self.clips = kl_clip is not None
+        # Never called when switched off; a Cell all the same, because a compiled step parses it either way.
+        self.trust_region = KLClip(1.0 if kl_clip is None else kl_clip)
 
         self._layers, self._first_order = discover(network, self.parameters, patterns)
         self.blocks = nn.CellList([self.create_block(layer) for layer in self._layers], auto_prefix=False)
@@ -142,6 +153,7 @@ class SecondOrderOptimizer(nn.Optimizer):
         self.apply_momentum = ops.ApplyMomentum(use_nesterov=nesterov)
         self.assign = ops.Assign()
         self.reduce_sum = ops.ReduceSum()
+        self.square = ops.Square()
         positions = {id(parameter): position for position, parameter in enumerate(self.parameters)}
         self.positions = tuple(tuple(positions[id(p)] for p in layer.parameters()) for layer in self._layers)
         preconditioned = {position for layer_positions in self.positions for position in layer_positions}
@@ -166,12 +178,14 @@ class SecondOrderOptimizer(nn.Optimizer):
                 replaced.append(layer.name)
         if replaced:
             warnings.warn(
-                f"{type(self).__name__} took over the layers {', '.join(replaced)}: an earlier optimizer on this network gets no "
-                "statistics of them any more",
+                f"{type(self).__name__} took over layers {', '.join(replaced)}: an earlier optimizer on this "
+                "network gets no more statistics of them",
                 stacklevel=4,
             )
         if self._counter is not None and not self._layers:
-            raise ValueError("reduction='sum' needs a preconditioned layer to count the batch's samples at, and there is none")
+            raise ValueError(
+                "reduction='sum' counts the batch's samples at a preconditioned layer, and there is none"
+            )
 
     def __call__(self, *inputs: Any) -> Any:
         outputs = super().__call__(*inputs)
@@ -188,7 +202,7 @@ class SecondOrderOptimizer(nn.Optimizer):
         updates = gradients
         if len(self.blocks) > 0:
             updates = self.preconditioned_gradients(gradients)
-            if self.kl_clip is not None:
+            if self.clips:
                 updates = self.clip(learning_rate, gradients, updates)
         self.update_parameters(learning_rate, updates)
         self.assignadd(self.global_step, self.global_step_increase_tensor)
@@ -199,14 +213,20 @@ class SecondOrderOptimizer(nn.Optimizer):
     def close_gate(self, gradients: tuple[Tensor, ...]) -> bool:
         """Close the gate once the backward pass is over.
 
-        The write also orders a compiled step: the taps write statistics while gradients are computed, and without a write that waits for the
-        gradients a graph is free to read the statistics before.
+        The write also orders a compiled step: the taps write statistics while gradients are computed, and
+        without a write that waits for the gradients a graph is free to read the statistics before.
+
+        Args:
+            gradients: what the write waits for.
+
+        Returns:
+            What the Assign returns.
         """
         return self.assign(self.gate, ops.depend(self.closed, gradients))
 
     def mean_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Gradients of the mean loss, whatever the reduction."""
-        if self.mean_reduction:
+        if self._counter is None:
             return gradients
         samples = ops.maximum(self._counter.samples, 1.0)
         gradients = self.map_(ops.partial(_multiply, 1.0 / samples), gradients)
@@ -237,13 +257,15 @@ class SecondOrderOptimizer(nn.Optimizer):
         self, learning_rate: Any, gradients: tuple[Tensor, ...], updates: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
         """Scale the preconditioned gradients into the trust region."""
-        products = ()
+        products: tuple[Tensor, ...] = ()
         for positions in self.positions:
             for position in positions:
-                rate = learning_rate[position] if self.is_group_lr else learning_rate
                 inner = self.reduce_sum(gradients[position] * updates[position])
-                products = products + (rate * rate * inner,)
-        nu = self.kl_clip(products)
+                if self.is_group_lr:
+                    inner = inner * self.square(learning_rate[position])
+                products = (*products, inner)
+        rate = 1.0 if self.is_group_lr else learning_rate
+        nu = self.trust_region(products, rate)
         return self.map_(ops.partial(_multiply_where, nu), self.preconditioned, updates)
 
     def update_parameters(self, learning_rate: Any, updates: tuple[Tensor, ...]) -> bool:
@@ -300,38 +322,45 @@ class SecondOrderOptimizer(nn.Optimizer):
             ValueError: if the number of gradients is not the number of parameters.
         """
         if len(gradients) != len(self.parameters):
-            raise ValueError(f"gradients must hold one Tensor a parameter ({len(self.parameters)}), got {len(gradients)}")
+            raise ValueError(
+                f"gradients must hold one Tensor a parameter ({len(self.parameters)}), got {len(gradients)}"
+            )
         if not self._layers:
             return tuple(gradients)
         return tuple(self._compiled_precondition(tuple(gradients)))
 
-    def factors(self, layer_name: str) -> Dict[str, np.ndarray]:
+    def factors(self, layer_name: str) -> dict[str, NDArray[np.float32]]:
         """The present statistics of a layer.
 
         Args:
             layer_name: the cell's name in the network before tapping ("conv1", "layer1.0.conv2").
 
         Returns:
-            NumPy float32 arrays by name ("A", "G" for K-FAC), undamped and moving-averaged, in the scale of the papers: per sample,
-            whatever reduction and loss scale; the bias as last row and column; a leading axis of groups for grouped convolutions. All zeros
-            before a backward pass has reached the layer.
+            NumPy float32 arrays by name ("A", "G" for K-FAC), undamped and moving-averaged, in the scale of
+            the papers: per sample, whatever reduction and loss scale; the bias as last row and column; a
+            leading axis of groups for grouped convolutions. All zeros before a backward pass has reached the
+            layer.
 
         Raises:
             KeyError: if no preconditioned layer has that name.
         """
         for layer, block in zip(self._layers, self.blocks):
             if layer.name == layer_name:
-                factors: Dict[str, np.ndarray] = block.factors()
+                factors: dict[str, NDArray[np.float32]] = block.factors()
                 return factors
         known = ", ".join(layer.name for layer in self._layers)
         raise KeyError(f"no preconditioned layer {layer_name!r}; there are: {known}")
 
     def summary(self) -> str:
-        """A text table: layer, kind, block, dimensions, memory, form of the operators; or why a cell stays first-order."""
+        """A text table of the preconditioned layers, and why the other cells stay first-order.
+
+        Returns:
+            A row a layer: name, kind, block, dimensions, KiB, form of the operators; then the other cells.
+        """
         return summary_table(repr(self), self._layers, list(self.blocks), self._first_order)
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({len(self._layers)} layers preconditioned, factors {self.factor_policy!r}, "
-            f"inverses {self.inverse_policy!r}, sharing {self.sharing})"
+            f"{type(self).__name__}({len(self._layers)} layers preconditioned, sharing {self.sharing!r}, "
+            f"factors {self.factor_policy!r}, inverses {self.inverse_policy!r})"
         )

@@ -10,7 +10,77 @@ from ms_kfac.optim.base import SecondOrderOptimizer
 class KFAC(SecondOrderOptimizer):
     r"""K-FAC for dense layers and KFC for convolutions, as an ``nn.Optimizer``.
 
-    PLACEHOLDER
+    One step on the gradients of the mean loss:
+
+    .. math::
+        U_l &= \left(G_l + \tfrac{\sqrt\lambda}{\pi_l} I\right)^{-1} dW_l
+               \left(A_l + \pi_l \sqrt\lambda I\right)^{-1} \\
+        \nu &= \min\left(1, \sqrt{\frac{\kappa}{\eta^2 \sum_l \langle dW_l, U_l \rangle}}\right) \\
+        v &\leftarrow \mu v + \nu U + w_d w, \qquad w \leftarrow w - \eta v
+
+    with :math:`A_l = E[a a^\top]` of a layer's inputs and :math:`G_l = E[g g^\top]` of the gradients of the
+    per-sample loss at its outputs (Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored
+    Approximate Curvature", eq. (1) to (4) and section 6.3; Grosse & Martens 2016, "A Kronecker-factored
+    Approximate Fisher Matrix for Convolution Layers"; the trust region is that of Ba, Grosse & Martens 2017).
+    The Fisher is the empirical one: g comes from the labels, in the training step's own backward pass.
+
+    The constructor taps the supported layers of ``network`` in place: dense layers (``nn.Dense``,
+    ``mint.nn.Linear``) and convolutions (``nn.Conv2d``, ``mint.nn.Conv2d``; any kernel, stride, padding,
+    dilation and groups) with their subclasses. They stay the same objects with the same Parameters. All other
+    parameters take the same step with :math:`\nu U` replaced by their gradient; :meth:`summary` says which
+    and why.
+
+    Args:
+        network: the network to train. A gradient computed through it fills the statistics, however it is
+            computed.
+        learning_rate: float, iterable, Tensor or LearningRateSchedule, as in ``mindspore.nn.Momentum``.
+        params: parameters or parameter groups as ``mindspore.nn.Momentum`` takes them. Default: None, the
+            network's trainable parameters.
+        momentum: :math:`\mu` in [0, 1). Default: 0.9.
+        nesterov: Nesterov's momentum in the place of the heavy ball. Default: False.
+        weight_decay: :math:`w_d`, a non-negative number or a Cell called with the step. As in
+            ``mindspore.nn.Momentum``, parameters with "beta" or "gamma" in their names are exempt unless
+            parameter groups say otherwise. Default: 0.0.
+        decoupled_weight_decay: shrink weights by :math:`1 - \eta w_d` outside the momentum. Default: False.
+        damping: :math:`\lambda`, a positive number, an iterable of them (one a step) or a Cell called with
+            the step. Default: 1e-3.
+        factor_decay: :math:`\epsilon` of the moving averages in [0, 1); the k-th refresh keeps :math:`\min(1
+            - 1/k, \epsilon)` of the past. Default: 0.95.
+        factor_interval: steps from one batch of statistics to the next, or a :class:`ms_kfac.RefreshPolicy`.
+            Default: 10.
+        inverse_interval: steps from one recomputation of the inverses to the next, or a policy. Default: 100.
+        kl_clip: :math:`\kappa` of the trust region; None switches it off. Default: 1e-3.
+        sharing: "expand" or "reduce", how the locations of a convolution, or of a dense layer on :math:`(N,
+            T, d)`, enter the factors (Eschenhagen et al. 2023). Default: "expand".
+        reduction: "mean" or "sum", how the loss reduces over the first axis of the batch. With "sum"
+            gradients are divided by the number of samples, which is counted at the first preconditioned
+            layer. Default: "mean".
+        loss_scale: what the loss is multiplied with before the backward pass; gradients arrive multiplied,
+            too. Default: 1.0.
+        accumulation_steps: what each micro-batch's loss is divided by when several backward passes precede
+            one step and their gradients are summed. Leave it at 1 where each has its own mean loss and the
+            gradients are averaged. Default: 1.
+        skip: regular expressions, searched in layer names; what matches stays first-order. Default: ().
+
+    Inputs:
+        - **gradients** (tuple[Tensor]) - gradients of ``parameters``, of the loss as scaled.
+
+    Outputs:
+        bool, True.
+
+    Raises:
+        TypeError: if ``network`` is not a Cell, or an option has the wrong type.
+        ValueError: if an option is outside its range.
+
+    Platforms: CPU. GPU with composed operators: not run on a GPU yet.
+
+    Examples:
+        >>> import mindspore as ms
+        >>> from mindspore import nn
+        >>> import ms_kfac
+        >>> net = nn.SequentialCell(nn.Dense(8, 16, activation="relu"), nn.Dense(16, 4))
+        >>> optimizer = ms_kfac.KFAC(net, learning_rate=0.1, damping=0.03)
+        >>> model = ms.Model(net, nn.CrossEntropyLoss(), optimizer)
     """
 
     method = "kfac"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Iterable, Iterator, Sequence, Union
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor
@@ -108,7 +109,7 @@ def check_count(name: str, value: Any) -> int:
     return value
 
 
-def check_interval(name: str, value: Union[int, RefreshPolicy]) -> RefreshPolicy:
+def check_interval(name: str, value: int | RefreshPolicy) -> RefreshPolicy:
     """A refresh policy from an int or a policy.
 
     Args:
@@ -142,12 +143,20 @@ def check_learning_rate(value: Any) -> None:
     accepted = "a non-negative number, an iterable or Tensor of them (one a step) or a LearningRateSchedule"
     if isinstance(value, LearningRateSchedule):
         return
-    if isinstance(value, bool) or isinstance(value, (str, dict)) or not isinstance(value, (int, float, Tensor, Iterable)):
+    if isinstance(value, (bool, str, dict)) or not isinstance(value, (int, float, Tensor, Iterable)):
         raise TypeError(f"learning_rate must be {accepted}, got {value!r}")
     if isinstance(value, Iterator):
         raise TypeError(f"learning_rate must be {accepted}; {value!r} can be read only once: make it a list")
-    numbers = value.asnumpy() if isinstance(value, Tensor) else np.asarray(value if np.isscalar(value) else list(value))
-    if numbers.size == 0 or numbers.dtype.kind not in "iuf" or not np.all(np.isfinite(numbers) & (numbers >= 0)):
+    numbers = (
+        value.asnumpy()
+        if isinstance(value, Tensor)
+        else np.asarray(list(value) if isinstance(value, Iterable) else value)
+    )
+    if (
+        numbers.size == 0
+        or numbers.dtype.kind not in "iuf"
+        or not np.all(np.isfinite(numbers) & (numbers >= 0))
+    ):
         raise ValueError(f"learning_rate must be {accepted}, got {value!r}")
 
 
@@ -165,8 +174,14 @@ def check_patterns(name: str, value: Any) -> tuple[str, ...]:
         TypeError: if it is a lone string or holds anything but strings.
         ValueError: if one does not compile.
     """
-    if isinstance(value, str) or not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
-        raise TypeError(f"{name} must be a list or tuple of regular expressions on layer names, got {value!r}")
+    if (
+        isinstance(value, str)
+        or not isinstance(value, (list, tuple))
+        or not all(isinstance(v, str) for v in value)
+    ):
+        raise TypeError(
+            f"{name} must be a list or tuple of regular expressions on layer names, got {value!r}"
+        )
     for pattern in value:
         try:
             re.compile(pattern)

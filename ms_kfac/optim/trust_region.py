@@ -2,24 +2,26 @@ r"""The trust region that bounds how far a step moves the model's predictions.""
 
 from __future__ import annotations
 
-import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 
 class KLClip(nn.Cell):
-    r"""Scale of the preconditioned gradients so that the step's squared Fisher norm stays below :math:`\kappa`.
+    r"""Scale that keeps the step's squared Fisher norm below :math:`\kappa`.
 
     .. math::
         \nu = \min\left(1, \sqrt{\frac{\kappa}{\sum_l \eta_l^2 \langle dW_l, U_l \rangle}}\right)
 
-    where :math:`\langle dW, U \rangle = U^{\top} F U` for U = F^{-1} dW (Ba, Grosse & Martens 2017, "Distributed Second-Order Optimization
-    using Kronecker-Factored Approximations", section 5). Half of the sum is the KL divergence of the step to second order.
+    where :math:`\langle dW, U \rangle = U^{\top} F U` for U = F^{-1} dW (Ba, Grosse & Martens 2017,
+    "Distributed Second-Order Optimization using Kronecker-Factored Approximations", section 5). Half of the
+    sum is the KL divergence of the step to second order.
 
     Args:
         kl_clip: :math:`\kappa`, positive.
 
     Inputs:
-        - **products** (tuple[Tensor]) - :math:`\eta_l^2 \langle dW_l, U_l \rangle` of every preconditioned parameter, scalars.
+        - **products** (tuple[Tensor]) - :math:`\langle dW_l, U_l \rangle` of every preconditioned parameter,
+          scalars; times :math:`\eta_l^2` where the learning rate differs by group.
+        - **rate** (Tensor) - the learning rate that all of them share, else 1.
 
     Outputs:
         Tensor, scalar float32, in (0, 1].
@@ -31,7 +33,11 @@ class KLClip(nn.Cell):
         super().__init__(auto_prefix=False)
         self.kl_clip = kl_clip
         self.smallest = self._SMALLEST_SUM
+        self.addn = ops.AddN()
+        self.sqrt = ops.Sqrt()
+        self.maximum = ops.Maximum()
+        self.minimum = ops.Minimum()
 
-    def construct(self, products: tuple[Tensor, ...]) -> Tensor:
-        total = ops.cast(ops.addn(products), ms.float32)
-        return ops.minimum(ops.sqrt(self.kl_clip / ops.maximum(total, self.smallest)), 1.0)
+    def construct(self, products: tuple[Tensor, ...], rate: Tensor) -> Tensor:
+        total = self.addn(products) * (rate * rate)
+        return self.minimum(self.sqrt(self.kl_clip / self.maximum(total, self.smallest)), 1.0)

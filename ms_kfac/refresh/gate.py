@@ -9,8 +9,9 @@ from mindspore import Parameter, Tensor
 class Gate:
     """A scalar Parameter that compiled graphs read, with a Python view of it for PyNative mode.
 
-    The optimizer writes the Parameter at the end of every step. In graph mode it is an input of each tap's operator. In PyNative mode a tap
-    asks :meth:`is_open`, which reads the Parameter back once a forward pass: the first tap that asks a second time has started a new pass.
+    The optimizer writes the Parameter at the end of every step. In graph mode it is an input of each tap's
+    operator. In PyNative mode a tap asks :meth:`is_open`, which reads the Parameter back once a forward pass:
+    the first tap that asks a second time has started a new pass.
 
     Args:
         name: name of the Parameter. It starts open, so that the first step takes statistics.

@@ -20,4 +20,6 @@ class RefreshPolicy(nn.Cell):
 
     def construct(self, step: Tensor) -> Tensor:
         """Whether a refresh is due."""
-        raise TypeError(f"{type(self).__name__} does not say when a refresh is due: define construct(self, step)")
+        raise TypeError(
+            f"{type(self).__name__} does not say when a refresh is due: define construct(self, step)"
+        )
