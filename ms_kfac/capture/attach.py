@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from types import MethodType
+from functools import cache
 from typing import Any
 
 from mindspore import Tensor, nn
 
-from ms_kfac.capture.layer import Layer
+from ms_kfac.capture.layer import UNTAPPED_CLASS, Layer
 from ms_kfac.capture.tap import Tap
 
-_ATTACHED = "curvature_detach"
+_ATTACHED = "curvature_attached"
 
 
-def tapped_construct(self: Any, x: Tensor) -> Tensor:
-    """``construct`` of a tapped layer: the layer's own, then the tap."""
-    y = self.untapped_construct(x)
-    return self.curvature_tap(x, y)
+class TappedConstruct:
+    """Mixed into the class of a tapped layer: the layer's own ``construct``, then the tap."""
+
+    untapped_construct: Any
+    curvature_tap: Tap
+
+    def construct(self, x: Tensor) -> Tensor:
+        y = self.untapped_construct(x)
+        return self.curvature_tap(x, y)
 
 
-def tapped_construct_before_activation(self: Any, x: Tensor) -> Tensor:
-    """``construct`` of a tapped ``nn.Dense`` with an activation: the tap must see the linear output."""
-    y = self.untapped_construct(x)
-    return self.activation(self.curvature_tap(x, y))
+class TappedConstructBeforeActivation:
+    """Mixed into a tapped ``nn.Dense`` with an activation: the tap must see the linear output."""
+
+    untapped_construct: Any
+    activation: Any
+    curvature_tap: Tap
+
+    def construct(self, x: Tensor) -> Tensor:
+        y = self.untapped_construct(x)
+        return self.activation(self.curvature_tap(x, y))
 
 
 class TappedPrimitive(nn.Cell):
@@ -42,33 +53,44 @@ class TappedPrimitive(nn.Cell):
         return self.tap(x, self.primitive(x, *arguments))
 
 
+@cache
+def _tapped_class(cls: Any, mixin: Any) -> Any:
+    # A construct set on the instance would do until MindSpore compiles the layer on its own: parsing it again
+    # inside a network then fails. A class of its own, under the old name, has no such trouble.
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    return type(cls.__name__, (mixin, cls), names)
+
+
 def attach(layer: Layer, tap: Tap) -> bool:
     """Let a layer's output pass through a tap.
 
-    The changes go into the instance's ``__dict__``, past the Cell's registries, so that names, checkpoints,
-    ``cells()`` and mixed-precision casts of the network see the layer as it was.
+    The layer's class becomes a subclass of what it was, under the same name; the tap goes into the instance's
+    ``__dict__``, past the Cell's registries, so that names, checkpoints, ``cells()`` and mixed-precision casts
+    of the network see the layer as it was.
 
     Args:
         layer: the layer to tap.
         tap: the tap.
 
     Returns:
-        Whether an earlier tap was replaced: its optimizer gets no statistics of this layer any more.
+        Whether an earlier tap was replaced: its optimizer gets no more statistics of this layer.
     """
     cell = layer.cell
     replaced = detach(cell)
-    before = dict(cell.__dict__)
+    cls = type(cell)
     if layer.overridden:
         changes: dict[str, Any] = {layer.primitive: TappedPrimitive(getattr(cell, layer.primitive), tap)}
     else:
         changes = {"untapped_construct": cell.construct, "curvature_tap": tap}
+        mixin: type = TappedConstruct
         if getattr(cell, "activation_flag", False):
             changes["activation_flag"] = False
-            changes["construct"] = MethodType(tapped_construct_before_activation, cell)
-        else:
-            changes["construct"] = MethodType(tapped_construct, cell)
-    changes[_ATTACHED] = {name: before[name] for name in changes if name in before}, tuple(changes)
+            mixin = TappedConstructBeforeActivation
+        cell.__class__ = _tapped_class(cls, mixin)
+    originals = {name: cell.__dict__[name] for name in changes if name in cell.__dict__}
     cell.__dict__.update(changes)
+    cell.__dict__[UNTAPPED_CLASS] = cls
+    cell.__dict__[_ATTACHED] = (originals, tuple(changes))
     return replaced
 
 
@@ -84,6 +106,7 @@ def detach(cell: nn.Cell) -> bool:
     if _ATTACHED not in cell.__dict__:
         return False
     originals, names = cell.__dict__.pop(_ATTACHED)
+    cell.__class__ = cell.__dict__.pop(UNTAPPED_CLASS)
     for name in names:
         cell.__dict__.pop(name, None)
     cell.__dict__.update(originals)

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from mindspore import Parameter, nn
+
+UNTAPPED_CLASS = "untapped_class"
+
+
+def untapped_class(cell: nn.Cell) -> Any:
+    """The class of a cell, looking through a tap.
+
+    Args:
+        cell: a layer, tapped or not.
+
+    Returns:
+        The class that the user gave it.
+    """
+    return cell.__dict__.get(UNTAPPED_CLASS, type(cell))
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ class KroneckerStatistics(StatisticsOperator):
 
     With T locations a sample, the weights are :math:`n_A \mathrel{+}= N` and :math:`n_G \mathrel{+}= N T` in
     the expand setting (Grosse & Martens 2016, section 3: :math:`A = \frac1N \sum_{n,t} p p^{\top}`,
-    :math:`G = \frac1{NT} \sum_{n,t} g g^{\top}`) and N for both in the reduce setting (Eschenhagen et al. 2023,
-    section 3.3).
+    :math:`G = \frac1{NT} \sum_{n,t} g g^{\top}`) and N for both in the reduce setting
+    (Eschenhagen et al. 2023, section 3.3).
 
     Args:
         activations: turns the layer's input into rows or columns.

@@ -33,6 +33,7 @@ from ms_kfac.refresh import Gate, MovingAverage, RefreshPolicy
 _multiply = ops.MultitypeFuncGraph("multiply")
 _multiply_where = ops.MultitypeFuncGraph("multiply_where")
 _momentum_step = ops.MultitypeFuncGraph("momentum_step")
+_nesterov_step = ops.MultitypeFuncGraph("nesterov_step")
 _shrink = ops.MultitypeFuncGraph("shrink")
 
 
@@ -58,6 +59,17 @@ def _apply_momentum(
     moment: Parameter,
 ) -> bool:
     return ops.depend(True, apply(parameter, moment, learning_rate, update, momentum))
+
+
+@_nesterov_step.register("Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+def _apply_nesterov(
+    momentum: Tensor, learning_rate: Tensor, update: Tensor, parameter: Parameter, moment: Parameter
+) -> bool:
+    # Spelled out: ApplyMomentum's CPU kernel in MindSpore 2.10 takes use_nesterov and ignores it.
+    velocity = moment * momentum + update
+    step = learning_rate * (update + momentum * velocity)
+    written = ops.assign(moment, velocity), ops.assign(parameter, parameter - step)
+    return ops.depend(True, written)
 
 
 @_shrink.register("Tensor", "Tensor", "Bool", "Tensor")
@@ -150,7 +162,8 @@ class SecondOrderOptimizer(nn.Optimizer):
 
         self.momentum = Parameter(Tensor(momentum, ms.float32), name="momentum", requires_grad=False)
         self.moments = self.parameters.clone(prefix="moments", init="zeros")
-        self.apply_momentum = ops.ApplyMomentum(use_nesterov=nesterov)
+        self.nesterov = nesterov
+        self.apply_momentum = ops.ApplyMomentum()
         self.assign = ops.Assign()
         self.reduce_sum = ops.ReduceSum()
         self.square = ops.Square()
@@ -275,7 +288,13 @@ class SecondOrderOptimizer(nn.Optimizer):
         else:
             updates = self.decay_weight(updates)
         apply, momentum = self.apply_momentum, self.momentum
-        if self.is_group_lr:
+        if self.nesterov and self.is_group_lr:
+            step = ops.partial(_nesterov_step, momentum)
+            self.hyper_map_reverse(step, learning_rate, updates, self.parameters, self.moments)
+        elif self.nesterov:
+            step = ops.partial(_nesterov_step, momentum, learning_rate)
+            self.hyper_map_reverse(step, updates, self.parameters, self.moments)
+        elif self.is_group_lr:
             step = ops.partial(_momentum_step, apply, momentum)
             self.hyper_map_reverse(step, learning_rate, updates, self.parameters, self.moments)
         else:
