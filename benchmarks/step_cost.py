@@ -2,7 +2,7 @@
 
     python benchmarks/step_cost.py [--mode graph|pynative|both] [--batch-size 64] [--steps 20]
 
-ResNet-20 on made images. Three ratios a mode, as medians over interleaved rounds (one step of each optimizer a
+ResNet-20 on made images. Three ratios a mode, as medians over interleaved rounds (one step of each a
 round, so that a change of the machine's speed meets all alike), with the quartiles of the paired ratios:
 
 * never due: intervals beyond the run, so taps are closed and inverses stay; the price of the taps and of

@@ -65,7 +65,7 @@ def attach(layer: Layer, tap: Tap) -> bool:
     """Let a layer's output pass through a tap.
 
     The layer's class becomes a subclass of what it was, under the same name; the tap goes into the instance's
-    ``__dict__``, past the Cell's registries, so that names, checkpoints, ``cells()`` and mixed-precision casts
+    ``__dict__``, past the Cell's registries, so that names, checkpoints, ``cells()`` and casts
     of the network see the layer as it was.
 
     Args:
@@ -82,7 +82,7 @@ def attach(layer: Layer, tap: Tap) -> bool:
         changes: dict[str, Any] = {layer.primitive: TappedPrimitive(getattr(cell, layer.primitive), tap)}
     else:
         changes = {"untapped_construct": cell.construct, "curvature_tap": tap}
-        mixin: type = TappedConstruct
+        mixin: Any = TappedConstruct
         if getattr(cell, "activation_flag", False):
             changes["activation_flag"] = False
             mixin = TappedConstructBeforeActivation

@@ -28,13 +28,13 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class ProgressBar(Callback):  # type: ignore[misc]
+class ProgressBar(Callback):
     """Shows loss, further figures, images a second and the time left, and writes a line an epoch.
 
-    On a terminal a bar runs along the whole training; elsewhere there are only the lines. The loss is fetched from the
-    device every `every` steps and at the end of an epoch, so that the other steps don't wait for it. Place it after
-    callbacks that evaluate at the end of an epoch, so that its line shows their results; their time is not counted into
-    images a second.
+    On a terminal a bar runs along the whole training; elsewhere there are only the lines. The loss is fetched
+    from the device every `every` steps and at the end of an epoch, so that the other steps don't wait for it.
+    Place it after callbacks that evaluate at the end of an epoch, so that its line shows their results; their
+    time is not counted into images a second. The first epoch's line counts compilation.
 
     Args:
         figures: called whenever the display changes; what it returns is shown after the loss.

@@ -1,0 +1,1 @@
+"""The deep auto-encoder of MNIST."""

@@ -1,0 +1,1 @@
+"""What every family of the zoo shares: recipes, data, optimizers, training, figures."""

@@ -1,0 +1,62 @@
+"""Draws training curves from the metrics.jsonl of one or more runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # Files only: there need be no screen.
+
+import matplotlib.pyplot as plt
+
+from model_zoo.common.journal import METRICS_FILE
+
+CURVES_FILE = "curves.png"
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The objects of a run's metrics.jsonl, in order."""
+    return [json.loads(line) for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
+
+
+def _draw_run(axes: Any, label: str, metrics: Sequence[Mapping[str, Any]], figure: str) -> None:
+    epochs = [line for line in metrics if line["kind"] == "epoch"]
+    steps = [line for line in metrics if line["kind"] == "step"]
+    steps_per_epoch = epochs[-1]["step"] / epochs[-1]["epoch"]
+    losses = [line["running_loss"] for line in steps]
+    (drawn,) = axes[0, 0].plot([line["step"] / steps_per_epoch for line in steps], losses, label=label)
+    style = {"color": drawn.get_color(), "label": label}
+    axes[0, 1].plot([line["seconds"] for line in steps], losses, **style)
+    figures = [line[figure] for line in epochs]
+    axes[1, 0].plot([line["epoch"] for line in epochs], figures, marker=".", **style)
+    axes[1, 1].plot([line["seconds"] for line in epochs], figures, marker=".", **style)
+
+
+def draw_curves(runs: Mapping[str, Path], figure: str, title: str, target: Path) -> None:
+    """Draws training loss (above) and a figure (below) against epochs (left) and seconds of training (right).
+
+    Args:
+        runs: the output folder of each run by the label to give it.
+        figure: the key of the epoch objects to draw below, such as "test_accuracy".
+        title: what stands above.
+        target: the PNG file to write.
+    """
+    picture, axes = plt.subplots(2, 2, figsize=(11, 7.5), sharey="row", constrained_layout=True)
+    for label, folder in runs.items():
+        _draw_run(axes, label, read_metrics(folder), figure)
+    for row, name in enumerate(("training loss", figure.replace("_", " "))):
+        axes[row, 0].set_ylabel(name)
+        for column, unit in enumerate(("epochs", "seconds of training, compilation included")):
+            axes[row, column].set_xlabel(unit)
+            axes[row, column].grid(alpha=0.3)
+    axes[0, 0].set_yscale("log")
+    if figure.endswith("_error"):
+        axes[1, 0].set_yscale("log")
+    axes[0, 0].legend()
+    picture.suptitle(title)
+    picture.savefig(target, dpi=120)
+    plt.close(picture)

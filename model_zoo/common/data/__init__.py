@@ -1,0 +1,1 @@
+"""Data sets as arrays, and the pipelines that batch and augment them."""

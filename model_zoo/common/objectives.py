@@ -1,0 +1,145 @@
+"""What a network is trained for: its loss and the figure that people read beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore as ms
+import mindspore.nn as nn
+import numpy as np
+from mindspore import Parameter, Tensor, ops
+from mindspore.train import Metric
+
+FIGURE_OF_NETWORK = {"resnet": "accuracy", "mlp": "accuracy", "autoencoder": "reconstruction_error"}
+
+
+class ClassificationLoss(nn.Cell):
+    """Softmax cross-entropy, averaged over the batch."""
+
+    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Maps logits (N, classes) and int32 labels (N,) to a scalar."""
+        return ops.cross_entropy(logits, labels)
+
+
+class ReconstructionLoss(nn.Cell):
+    """Sigmoid cross-entropy of the pixels, summed over an image and averaged over the batch."""
+
+    def construct(self, logits: Tensor, pixels: Tensor) -> Tensor:
+        """Maps logits (N, P) and intensities (N, P) in [0, 1] to a scalar."""
+        # max(z, 0) - z x + log(1 + exp(-|z|)) does not overflow for any logit z.
+        terms = ops.relu(logits) - logits * pixels + ops.log1p(ops.exp(-ops.abs(logits)))
+        return terms.sum() / logits.shape[0]
+
+
+class Accuracy(nn.Cell):
+    """The share of a batch that is classified correctly."""
+
+    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Maps logits (N, classes) and labels (N,) to a scalar."""
+        return (logits.argmax(1) == labels).astype(ms.float32).mean()
+
+
+class ReconstructionError(nn.Cell):
+    """The squared difference of pixel intensities, summed over an image and averaged over the batch."""
+
+    def construct(self, logits: Tensor, pixels: Tensor) -> Tensor:
+        """Maps logits (N, P) and intensities (N, P) in [0, 1] to a scalar."""
+        return ops.square(ops.sigmoid(logits) - pixels).sum() / logits.shape[0]
+
+
+class RunningObjective(nn.Cell):
+    """A loss that adds itself and the figure to running sums while it trains.
+
+    The sums live in Parameters: they cost neither a second forward pass nor a wait of the host in a step.
+
+    Args:
+        loss: of logits and targets, a scalar.
+        figure: of logits and targets, a scalar.
+    """
+
+    def __init__(self, loss: nn.Cell, figure: nn.Cell) -> None:
+        """Starts the sums at zero."""
+        super().__init__()
+        self.loss = loss
+        self.figure = figure
+        self.loss_sum = Parameter(Tensor(0.0, ms.float32), name="loss_sum", requires_grad=False)
+        self.figure_sum = Parameter(Tensor(0.0, ms.float32), name="figure_sum", requires_grad=False)
+
+    def construct(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss."""
+        loss = self.loss(logits, targets)
+        if self.training:
+            figure = self.figure(ops.stop_gradient(logits), targets)
+            ops.assign_add(self.loss_sum, ops.stop_gradient(loss))
+            ops.assign_add(self.figure_sum, figure)
+        return loss
+
+    def sums(self) -> tuple[float, float]:
+        """The sums of loss and figure over all training steps so far."""
+        return float(self.loss_sum.asnumpy()), float(self.figure_sum.asnumpy())
+
+    def reset(self) -> None:
+        """Sets the sums to zero."""
+        # A compiled graph goes on writing to the buffer that `set_data` would replace.
+        ops.assign(self.loss_sum, Tensor(0.0, ms.float32))
+        ops.assign(self.figure_sum, Tensor(0.0, ms.float32))
+
+
+def create_objective(network_name: str) -> RunningObjective:
+    """The objective of a network of the zoo.
+
+    Args:
+        network_name: its name in a recipe.
+
+    Returns:
+        The loss function for mindspore.train.Model.
+    """
+    if FIGURE_OF_NETWORK[network_name] == "accuracy":
+        return RunningObjective(ClassificationLoss(), Accuracy())
+    return RunningObjective(ReconstructionLoss(), ReconstructionError())
+
+
+class WeightedMean(Metric):
+    """The mean over images of what a cell gives as the mean over a batch; batches may differ in size.
+
+    Args:
+        quantity: of logits and targets, a scalar.
+    """
+
+    def __init__(self, quantity: nn.Cell) -> None:
+        """Starts empty."""
+        super().__init__()
+        self.quantity = quantity
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all batches."""
+        self._sum = 0.0
+        self._images = 0
+
+    def update(self, *inputs: Any) -> None:
+        """Adds one batch: its logits and its targets."""
+        logits, targets = inputs
+        images = logits.shape[0]
+        self._sum += float(self.quantity(logits, targets).asnumpy()) * images
+        self._images += images
+
+    def eval(self) -> float:
+        """The mean over all images so far; not a number when there were none."""
+        return self._sum / self._images if self._images else float(np.nan)
+
+
+def create_metrics(network_name: str) -> dict[str, Metric]:
+    """The metrics of mindspore.train.Model.eval for a network of the zoo.
+
+    Args:
+        network_name: its name in a recipe.
+
+    Returns:
+        The metrics "loss" and "accuracy" or "reconstruction_error".
+    """
+    objective = create_objective(network_name)
+    return {
+        "loss": WeightedMean(objective.loss),
+        FIGURE_OF_NETWORK[network_name]: WeightedMean(objective.figure),
+    }

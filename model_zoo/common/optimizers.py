@@ -1,0 +1,45 @@
+"""Optimizers from a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import mindspore.nn as nn
+
+import ms_kfac
+from model_zoo.common.recipe import AdamOptions, OptimizerOptions, SGDMOptions
+
+
+def create_optimizer(
+    options: OptimizerOptions, network: nn.Cell, learning_rate: float | list[float]
+) -> nn.Optimizer:
+    """Builds the optimizer of a recipe.
+
+    Args:
+        options: the recipe's optimizer section.
+        network: the network to train.
+        learning_rate: one rate, or one a step.
+
+    Returns:
+        The optimizer.
+    """
+    if isinstance(options, SGDMOptions):
+        return nn.Momentum(
+            network.trainable_params(),
+            learning_rate,
+            options.momentum,
+            weight_decay=options.weight_decay,
+            use_nesterov=options.nesterov,
+        )
+    if isinstance(options, AdamOptions):
+        return nn.Adam(
+            network.trainable_params(),
+            learning_rate,
+            beta1=options.beta1,
+            beta2=options.beta2,
+            eps=options.eps,
+            weight_decay=options.weight_decay,
+        )
+    hyper_parameters = dataclasses.asdict(options)
+    del hyper_parameters["name"], hyper_parameters["learning_rate"]
+    return ms_kfac.KFAC(network, learning_rate, **hyper_parameters)

@@ -1,0 +1,227 @@
+"""Reads plain mappings, as YAML gives them, into frozen dataclasses; each field carries its value's rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, Protocol, TypeVar
+
+from model_zoo.common.errors import RecipeError
+
+T = TypeVar("T")
+
+
+class Rule(Protocol):
+    """What a value must be."""
+
+    def read(self, path: str, value: object) -> Any:
+        """Returns the value to keep, or raises RecipeError that names path, value and what is accepted."""
+
+
+def setting(rule: Rule, default: Any = dataclasses.MISSING) -> Any:
+    """A dataclass field whose value is read by `rule`; without a default, the key is required."""
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def dotted(path: str, key: object) -> str:
+    """The dotted name of `key` inside the section `path` (the recipe itself is "")."""
+    return f"{path}.{key}" if path else str(key)
+
+
+def refuse_unknown(path: str, key: object, known: Sequence[str]) -> None:
+    """Refuses a key that is none of the known ones.
+
+    Args:
+        path: dotted name of the section.
+        key: the key found there.
+        known: the keys that the section takes.
+
+    Raises:
+        RecipeError: the key is unknown.
+    """
+    if key in known:
+        return
+    near = difflib.get_close_matches(str(key), known, n=1)
+    hint = f" (did you mean {dotted(path, near[0])}?)" if near else ""
+    raise RecipeError(f"{dotted(path, key)} is no key of a recipe{hint}; accepted there: {', '.join(known)}.")
+
+
+def read_section(kind: Callable[..., T], value: object, path: str) -> T:
+    """Reads one mapping into the dataclass `kind`.
+
+    Args:
+        kind: a frozen dataclass whose fields were made by `setting`.
+        value: what the YAML holds there.
+        path: dotted name of the section.
+
+    Returns:
+        The dataclass, every value checked.
+
+    Raises:
+        RecipeError: the value is no mapping, or a key is unknown, missing or has a bad value.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(value, Mapping):
+        raise RecipeError(
+            f"{path or 'the recipe'} is {value!r}; accepted: a mapping with the keys {', '.join(fields)}."
+        )
+    for key in value:
+        refuse_unknown(path, key, list(fields))
+    read = {}
+    for name, field in fields.items():
+        rule: Rule = field.metadata["rule"]
+        if name in value:
+            read[name] = rule.read(dotted(path, name), value[name])
+        elif field.default is dataclasses.MISSING:
+            raise RecipeError(f"{dotted(path, name)} is missing from the recipe.")
+    return kind(**read)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A nested mapping, read into one dataclass."""
+
+    kind: Callable[..., Any]
+
+    def read(self, path: str, value: object) -> Any:
+        """Returns the dataclass."""
+        return read_section(self.kind, value, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A nested mapping whose key `name` chooses the dataclass that the others are read into."""
+
+    kinds: Mapping[str, Callable[..., Any]]
+
+    def read(self, path: str, value: object) -> Any:
+        """Reads the section that `name` chooses.
+
+        Args:
+            path: dotted name of the section.
+            value: what the YAML holds there.
+
+        Returns:
+            The dataclass of that name.
+
+        Raises:
+            RecipeError: the value is no mapping, has no name or an unknown one, or a key is not accepted.
+        """
+        if not isinstance(value, Mapping) or "name" not in value:
+            raise RecipeError(
+                f"{path} is {value!r}; accepted: a mapping whose name is {one_of(self.kinds).accepts}."
+            )
+        name = one_of(self.kinds).read(dotted(path, "name"), value["name"])
+        return read_section(self.kinds[name], value, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A single value."""
+
+    accepts: str
+    convert: Callable[[Any], Any]
+
+    def read(self, path: str, value: object) -> Any:
+        """Converts the value.
+
+        Args:
+            path: dotted name of the key.
+            value: what the YAML holds there.
+
+        Returns:
+            The converted value.
+
+        Raises:
+            RecipeError: the value is not accepted.
+        """
+        try:
+            return self.convert(value)
+        except (TypeError, ValueError):
+            raise RecipeError(f"{path} is {value!r}; accepted: {self.accepts}.") from None
+
+
+def one_of(names: Any) -> Value:
+    """One of some words."""
+    choices = list(names)
+
+    def convert(value: Any) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError
+        return value
+
+    return Value(" or ".join(choices) if len(choices) < 3 else f"one of {', '.join(choices)}", convert)
+
+
+def integer(least: int) -> Value:
+    """A whole number of at least `least`."""
+
+    def convert(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError
+        return value
+
+    return Value(f"a whole number of at least {least}", convert)
+
+
+def number(
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> Value:
+    """A finite number inside the given bounds; 1e-3 counts, though YAML 1.1 reads it as a text."""
+    bounds: list[tuple[float | None, str, Callable[[float, float], bool]]] = [
+        (above, "above", operator.gt),
+        (least, "of at least", operator.ge),
+        (below, "below", operator.lt),
+        (most, "of at most", operator.le),
+    ]
+
+    def convert(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise TypeError
+        result = float(value)
+        if not math.isfinite(result) or not all(
+            holds(result, bound) for bound, _, holds in bounds if bound is not None
+        ):
+            raise ValueError
+        return result
+
+    words = " and ".join(f"{word} {bound:g}" for bound, word, _ in bounds if bound is not None)
+    return Value(f"a number {words}".strip(), convert)
+
+
+def optional(rule: Value) -> Value:
+    """None (YAML's null), or what `rule` accepts."""
+    return Value(f"null or {rule.accepts}", lambda value: None if value is None else rule.convert(value))
+
+
+def list_of(rule: Value, what: str) -> Value:
+    """A list, kept as a tuple, of what `rule` accepts."""
+
+    def convert(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError
+        return tuple(rule.convert(item) for item in value)
+
+    return Value(what, convert)
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+boolean = Value("true or false", _boolean)
+text = Value("a text", _text)

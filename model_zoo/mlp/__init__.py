@@ -1,0 +1,1 @@
+"""A small classifier of 14x14 MNIST."""

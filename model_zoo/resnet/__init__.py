@@ -1,0 +1,1 @@
+"""Residual networks for 32x32 images."""

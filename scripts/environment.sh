@@ -1,0 +1,74 @@
+# shellcheck shell=bash
+# Sourced by the launchers: the project's virtual environment, made once and reused.
+#
+#   ensure_environment EXTRA    creates .venv when it is missing and installs ms_kfac[EXTRA], editable, when
+#                               pyproject.toml or setup.py changed since the last time
+#   PYTHON                      the interpreter to make .venv from, instead of the first suitable one found
+#   VENV_PYTHON                 set here: the interpreter of .venv
+
+PROJECT_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+VENV_PYTHON="$PROJECT_ROOT/.venv/bin/python"
+
+# On AVX-512 machines oneDNN 3 picks a reference convolution for some of MindSpore's layouts, tens of times slower
+# than its AVX2 kernels. It reads this variable once, before its first operator runs.
+export ONEDNN_MAX_CPU_ISA="${ONEDNN_MAX_CPU_ISA:-AVX2}"
+
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+suitable_python() {
+    "$1" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1
+}
+
+find_python() {
+    local candidate
+    if [[ -n "${PYTHON:-}" ]]; then
+        suitable_python "$PYTHON" || fail "PYTHON=$PYTHON is not a Python from 3.9 to 3.12, which MindSpore needs."
+        printf '%s\n' "$PYTHON"
+        return
+    fi
+    for candidate in python3.11 python3 python3.12 python3.10 python3.9; do
+        if suitable_python "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    fail "no Python from 3.9 to 3.12 was found, which MindSpore needs; install python3.11 or set PYTHON."
+}
+
+create_venv() {
+    local python
+    python="$(find_python)" || exit 1
+    "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
+        fail "$python can't create virtual environments; on Debian, install the package python3-venv."
+    echo "Creating .venv with $("$python" --version)"
+    "$python" -m venv "$PROJECT_ROOT/.venv" || fail "$python could not create $PROJECT_ROOT/.venv."
+}
+
+# The first import shows what a bare machine lacks, while the cause can still be named.
+check_mindspore() {
+    local message
+    message="$("$VENV_PYTHON" -c 'import mindspore' 2>&1)" && return
+    case "$message" in
+        *libgomp.so.1*) fail "MindSpore needs libgomp.so.1; on Debian, install the package libgomp1." ;;
+        *) fail "MindSpore was installed but can't be imported: $(tail -n 1 <<<"$message")" ;;
+    esac
+}
+
+ensure_environment() {
+    local extra="$1" stamp wanted
+    "$VENV_PYTHON" -m pip --version >/dev/null 2>&1 || create_venv
+    # The install is editable: only the metadata can make it out of date, not the sources.
+    wanted="$(cat "$PROJECT_ROOT/pyproject.toml" "$PROJECT_ROOT/setup.py" | sha256sum | cut -d ' ' -f 1)"
+    stamp="$PROJECT_ROOT/.venv/ms_kfac-$extra.sha256"
+    if [[ -f "$stamp" && "$(<"$stamp")" == "$wanted" ]]; then
+        return
+    fi
+    echo "Installing ms_kfac[$extra] into .venv (once; MindSpore is a large download)"
+    "$VENV_PYTHON" -m pip install --quiet --quiet --disable-pip-version-check \
+        --editable "${PROJECT_ROOT}[$extra]" || fail "pip could not install ms_kfac[$extra]; see its message above."
+    check_mindspore
+    printf '%s\n' "$wanted" >"$stamp"
+}

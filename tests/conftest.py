@@ -1,0 +1,30 @@
+"""Both execution modes for every test that asks for `mode`, on the CPU backend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+# On AVX-512 machines oneDNN 3 picks a reference convolution for some of MindSpore's layouts, tens of times
+# slower than its AVX2 kernels. It reads this variable once, before its first operator runs.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+ms.set_device("CPU")
+
+
+@pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])
+def mode(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Runs the test once in each execution mode, and leaves MindSpore in the one it starts in."""
+    ms.set_context(mode=request.param)
+    yield request.param
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers that are the same in every run."""
+    return np.random.default_rng(20151)

@@ -1,0 +1,29 @@
+"""Fixtures of the zoo's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mindspore as ms
+import pytest
+
+from tests.model_zoo.made_data import write_cifar10, write_mnist
+
+
+@pytest.fixture(autouse=True)
+def _mindspore_as_it_was() -> Iterator[None]:
+    """A training run sets the mode of the whole process."""
+    mode = ms.get_context("mode")
+    yield
+    ms.set_context(mode=mode)
+
+
+@pytest.fixture
+def cifar10_folder(tmp_path: Path) -> Path:
+    return write_cifar10(tmp_path / "cifar")
+
+
+@pytest.fixture
+def mnist_folder(tmp_path: Path) -> Path:
+    return write_mnist(tmp_path / "idx")

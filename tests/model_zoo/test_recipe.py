@@ -1,0 +1,168 @@
+"""Recipes: those of the zoo are complete, and a mistake is refused by name."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from model_zoo.common.errors import RecipeError
+from model_zoo.common.recipe import KFACOptions, apply_override, load_recipe, parse_recipe, sibling
+from tests.model_zoo.made_data import RECIPES, ROOT
+
+CONTENT = {
+    "network": {"name": "resnet", "depth": 20},
+    "data": {"name": "digits", "batch_size": 32},
+    "optimizer": {"name": "kfac", "learning_rate": 0.1},
+    "schedule": {"name": "step", "milestones": [2, 4]},
+    "epochs": 5,
+}
+
+
+@pytest.fixture
+def content() -> dict:
+    return copy.deepcopy(CONTENT)
+
+
+def test_the_zoo_has_a_recipe_of_each_optimizer_for_each_network_and_data_set() -> None:
+    found = {(r.network.name, r.data.name, r.optimizer.name) for r in map(load_recipe, RECIPES)}
+    pairs = [("resnet", "digits"), ("resnet", "cifar10"), ("autoencoder", "mnist"), ("mlp", "mnist14")]
+    assert found == {(*pair, optimizer) for pair in pairs for optimizer in ("sgdm", "adam", "kfac")}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_says_what_it_is_and_is_named_after_its_optimizer(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    assert path.stem.endswith(f"_{recipe.data.name}_{recipe.optimizer.name}")
+    assert sibling(path, "sgdm").is_file()
+
+
+def test_siblings_differ_in_nothing_but_optimizer_and_schedule_on_the_data_that_are_compared() -> None:
+    for stem in ("resnet/resnet20_digits", "autoencoder/autoencoder_mnist", "mlp/mlp_mnist14"):
+        recipes = [
+            load_recipe(ROOT / "model_zoo" / f"{stem}_{name}.yaml") for name in ("sgdm", "adam", "kfac")
+        ]
+        assert len({(r.network, r.data, r.epochs, r.seed, r.mode, r.evaluate) for r in recipes}) == 1
+
+
+def test_values_arrive_and_defaults_fill_in(content: dict) -> None:
+    content["optimizer"] |= {"damping": "1e-2", "kl_clip": None, "skip": ["fc"]}
+    recipe = parse_recipe(content)
+    assert recipe.optimizer == KFACOptions("kfac", 0.1, damping=0.01, kl_clip=None, skip=("fc",))
+    assert recipe.schedule.milestones == (2, 4)
+    assert (recipe.mode, recipe.evaluate) == ("graph", ("test",))
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("epoch", "did you mean epochs?"),
+        ("optimizer.dampng", "did you mean optimizer.damping?"),
+        ("data.shuffle", "crop_padding"),
+        ("network.nonlinearity", "shortcut"),
+        ("schedule.power", "gamma"),
+    ],
+)
+def test_an_unknown_key_is_refused_by_its_dotted_name(content: dict, key: str, hint: str) -> None:
+    apply_override(content, f"{key}=1")
+    with pytest.raises(RecipeError, match=rf"^{key} is no key of a recipe") as caught:
+        parse_recipe(content)
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "accepted"),
+    [
+        ("epochs=0", "a whole number of at least 1"),
+        ("epochs=true", "a whole number of at least 1"),
+        ("epochs=2.5", "a whole number of at least 1"),
+        ("seed=-1", "a whole number of at least 0"),
+        ("mode=eager", "graph or pynative"),
+        ("evaluate=[valid]", "a list of train and test"),
+        ("network.name=vgg", "one of resnet, autoencoder, mlp"),
+        ("network.depth=21", "a whole number 6n\\+2 of at least 8, as 20 or 32"),
+        ("network.shortcut=none", "identity or projection"),
+        ("data.name=imagenet", "one of digits, cifar10, mnist, mnist14"),
+        ("data.flip=maybe", "true or false"),
+        ("data.batch_size=abc", "a whole number of at least 1"),
+        ("optimizer.learning_rate=0", "a number above 0"),
+        ("optimizer.learning_rate=.nan", "a number above 0"),
+        ("optimizer.learning_rate=.inf", "a number above 0"),
+        ("optimizer.momentum=1", "a number of at least 0 and below 1"),
+        ("optimizer.damping=fast", "a number above 0"),
+        ("optimizer.kl_clip=-1", "null or a number above 0"),
+        ("optimizer.factor_decay=1", "a number of at least 0 and below 1"),
+        ("optimizer.skip=fc", "a list of regular expressions on layer names"),
+        ("schedule.milestones=[0]", "a list of epochs of at least 1"),
+        ("schedule.gamma=2", "a number above 0 and of at most 1"),
+    ],
+)
+def test_a_bad_value_is_refused_with_what_is_accepted(content: dict, override: str, accepted: str) -> None:
+    apply_override(content, override)
+    key = override.partition("=")[0]
+    with pytest.raises(RecipeError, match=rf"^{key} is .*; accepted: {accepted}\.$"):
+        parse_recipe(content)
+
+
+@pytest.mark.parametrize("key", ["network", "epochs"])
+def test_a_missing_key_is_named(content: dict, key: str) -> None:
+    del content[key]
+    with pytest.raises(RecipeError, match=rf"^{key} is missing"):
+        parse_recipe(content)
+    del content["optimizer"]["learning_rate"]
+    content[key] = CONTENT[key]
+    with pytest.raises(RecipeError, match=r"^optimizer\.learning_rate is missing"):
+        parse_recipe(content)
+
+
+def test_data_that_the_network_cannot_take_are_refused(content: dict) -> None:
+    content["data"]["name"] = "mnist"
+    del content["network"]["depth"]
+    with pytest.raises(
+        RecipeError, match=r"^data.name is 'mnist'; accepted with network.name 'resnet': digits or cifar10"
+    ):
+        parse_recipe(content)
+
+
+@pytest.mark.parametrize("section", ["network", "optimizer", "data", "schedule"])
+def test_a_section_that_is_no_mapping_is_refused(content: dict, section: str) -> None:
+    content[section] = "sgdm"
+    with pytest.raises(RecipeError, match=rf"^{section} is 'sgdm'; accepted: a mapping whose name is"):
+        parse_recipe(content)
+
+
+@pytest.mark.parametrize("override", ["epochs", "=3", "epochs.a=1", "optimizer..damping=1", "epochs=[1"])
+def test_an_override_that_cannot_be_read_is_refused(content: dict, override: str) -> None:
+    with pytest.raises(RecipeError, match=r"^--set "):
+        apply_override(content, override)
+
+
+def test_an_override_wins_over_the_file() -> None:
+    path = ROOT / "model_zoo/resnet/resnet20_digits_kfac.yaml"
+    recipe = load_recipe(path, ["optimizer.learning_rate=0.5", "schedule.name=polynomial", "data.flip=true"])
+    assert (recipe.optimizer.learning_rate, recipe.schedule.name, recipe.data.flip) == (
+        0.5,
+        "polynomial",
+        True,
+    )
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [\n", "\xff"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"r\.yaml is no"):
+        load_recipe(path)
+
+
+def test_siblings_are_found_by_the_last_word_of_the_name(tmp_path: Path) -> None:
+    path = ROOT / "model_zoo/mlp/mlp_mnist14_kfac.yaml"
+    assert sibling(path, "adam").name == "mlp_mnist14_adam.yaml"
+    with pytest.raises(RecipeError, match="--compare names 'lamb'; accepted: sgdm, adam, kfac"):
+        sibling(path, "lamb")
+    with pytest.raises(RecipeError, match=r"needs the recipe .*mine_sgdm\.yaml, which does not exist"):
+        sibling(tmp_path / "mine_kfac.yaml", "sgdm")
+    with pytest.raises(RecipeError, match="whose name ends in"):
+        sibling(tmp_path / "mine.yaml", "sgdm")

@@ -1,0 +1,143 @@
+"""Every recipe of the zoo trains, and leaves what a run leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_zoo.common.curves import read_metrics
+from model_zoo.common.data import digits
+from model_zoo.common.data.splits import DataSet, Split
+from model_zoo.common.errors import DataError
+from model_zoo.common.networks import create_network
+from model_zoo.common.recipe import load_recipe
+from model_zoo.common.training import RunOptions, headline_figure, start_mindspore, train_recipe
+from tests.model_zoo.made_data import RECIPES, ROOT
+
+DIGITS_RECIPE = ROOT / "model_zoo/resnet/resnet20_digits_sgdm.yaml"
+SMALL = ["epochs=2", "data.batch_size=10", "data.evaluation_batch_size=10"]
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> DataSet:
+    """Twenty of the digits to train on and ten to test on."""
+    data = digits.load()
+    train = Split(data.train.images[:20], data.train.labels[:20])
+    test = Split(data.test.images[:10], data.test.labels[:10])
+    few = DataSet("digits", train, test, data.mean, data.deviation)
+    monkeypatch.setattr(digits, "load", lambda: few)
+    return few
+
+
+def small_recipe(path: Path, *overrides: str) -> object:
+    depth = ["network.depth=8"] if "resnet" in path.stem else []
+    return load_recipe(path, [*SMALL, *depth, *overrides])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.usefixtures("few_digits")
+def test_a_recipe_trains_two_epochs_of_two_steps(
+    path: Path, tmp_path: Path, cifar10_folder: Path, mnist_folder: Path
+) -> None:
+    folder = cifar10_folder if "cifar10" in path.stem else mnist_folder
+    recipe = small_recipe(path)
+    epochs = train_recipe(
+        recipe, RunOptions(path.stem, folder, tmp_path / "out", log_every=1, progress=False)
+    )
+    assert [line["epoch"] for line in epochs] == [1, 2]
+    assert epochs[-1]["step"] >= 4
+    assert all(np.isfinite([line["running_loss"], line[headline_figure(recipe)]]).all() for line in epochs)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_pynative_mode_trains_as_graph_mode_does(tmp_path: Path) -> None:
+    losses = []
+    for mode in ("graph", "pynative"):
+        recipe = small_recipe(DIGITS_RECIPE, f"mode={mode}")
+        epochs = train_recipe(recipe, RunOptions("run", None, tmp_path / mode, progress=False))
+        losses.append([line["running_loss"] for line in epochs])
+    np.testing.assert_allclose(*losses, rtol=2e-3)
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_can_be_repeated(tmp_path: Path) -> None:
+    runs = []
+    for name in ("first", "second"):
+        epochs = train_recipe(
+            small_recipe(DIGITS_RECIPE), RunOptions("run", None, tmp_path / name, progress=False)
+        )
+        runs.append([(line["running_loss"], line["test_loss"]) for line in epochs])
+    np.testing.assert_allclose(*runs, rtol=1e-4)
+
+
+def test_the_seed_decides_the_initial_weights() -> None:
+    weights = []
+    for seed in (1, 2, 1):
+        start_mindspore(small_recipe(DIGITS_RECIPE, f"seed={seed}"), "CPU")
+        weights.append(create_network("mlp").trainable_params()[0].asnumpy())
+    assert not np.array_equal(weights[0], weights[1])
+    np.testing.assert_array_equal(weights[0], weights[2])
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_leaves_its_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = small_recipe(DIGITS_RECIPE, "evaluate=[train,test]")
+    returned = train_recipe(recipe, RunOptions("my run", None, tmp_path, log_every=2, progress=False))
+
+    lines = read_metrics(tmp_path)
+    assert [(line["kind"], line["epoch"], line["step"]) for line in lines] == [
+        ("step", 1, 2),
+        ("epoch", 1, 2),
+        ("step", 2, 4),
+        ("epoch", 2, 4),
+    ]
+    assert [line for line in lines if line["kind"] == "epoch"] == json.loads(json.dumps(returned))
+    seconds = [line["seconds"] for line in lines]
+    assert seconds == sorted(seconds)
+    first, last = returned
+    assert 0 < first["first_step_seconds"] <= first["epoch_seconds"] <= first["seconds"] + 1e-4
+    assert last["images_per_second"] == pytest.approx(20 / last["epoch_seconds"])
+    # An epoch's mean over both steps is what its one step object, over the same two steps, says.
+    assert lines[0]["running_loss"] == pytest.approx(first["running_loss"], rel=1e-5)
+    assert {"train_loss", "train_accuracy", "test_loss", "test_accuracy"} <= set(last)
+
+    run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert run["recipe"]["optimizer"]["learning_rate"] == recipe.optimizer.learning_rate
+    assert run["headline"] == "test_accuracy"
+    assert set(run["versions"]) == {"python", "mindspore", "numpy"}
+    assert run["machine"]["processors"] >= 1
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "network.ckpt").stat().st_size > 0
+
+    printed = capsys.readouterr().out
+    assert "my run: resnet (depth 8, width 1, shortcut identity), 75,290 weights" in printed
+    assert "ONEDNN_MAX_CPU_ISA=" in printed
+    assert f"test accuracy {last['test_accuracy']:.4g}" in printed
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_kfac_run_prints_its_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = DIGITS_RECIPE.with_name("resnet20_digits_kfac.yaml")
+    train_recipe(small_recipe(path, "epochs=1"), RunOptions("run", None, tmp_path, progress=False))
+    printed = capsys.readouterr().out
+    assert "layer1.0.conv1" in printed
+    assert "bn1" in printed
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_an_epoch_without_a_batch_is_refused(tmp_path: Path) -> None:
+    recipe = small_recipe(DIGITS_RECIPE, "data.batch_size=21")
+    with pytest.raises(
+        DataError, match=r"digits has 20 training images, fewer than one batch \(data.batch_size 21\)"
+    ):
+        train_recipe(recipe, RunOptions("run", None, tmp_path))
+
+
+def test_an_auto_encoder_is_judged_by_the_training_images_and_a_classifier_by_others() -> None:
+    autoencoder = ROOT / "model_zoo/autoencoder/autoencoder_mnist_kfac.yaml"
+    assert headline_figure(load_recipe(autoencoder)) == "train_reconstruction_error"
+    assert headline_figure(load_recipe(autoencoder, ["evaluate=[test]"])) == "test_reconstruction_error"
+    assert headline_figure(load_recipe(DIGITS_RECIPE, ["evaluate=[]"])) == "running_accuracy"

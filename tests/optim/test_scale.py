@@ -1,0 +1,100 @@
+"""The same update for mean and sum, for one batch and micro-batches, and for every loss scale."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+from mindspore import nn
+
+import ms_kfac
+from tests.support.bank import tensor
+from tests.support.loops import Batch, cross_entropy, functional_step, gradient_function, run
+from tests.support.networks import SMALL_NET_LAYERS, SmallNet, batches, weights_of
+
+STEPS = 3
+OPTIONS = {"damping": 0.02, "factor_interval": 1, "inverse_interval": 2, "weight_decay": 0.01}
+
+
+def frozen_norm_net() -> SmallNet:
+    """`SmallNet` with BatchNorm on its running moments: otherwise a micro-batch is another function."""
+    net = SmallNet()
+    net.set_train(False)
+    return net
+
+
+Result = tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]
+
+
+def result(net: nn.Cell, optimizer: nn.Optimizer) -> Result:
+    """The weights by name and the factors by layer and letter."""
+    factors = {
+        (layer, letter): factor
+        for layer in SMALL_NET_LAYERS
+        for letter, factor in optimizer.factors(layer).items()
+    }
+    return weights_of(net), factors
+
+
+def plain_run(scale: float = 1.0, reduction: str = "mean") -> Result:
+    """One whole batch a step."""
+    net = frozen_norm_net()
+    optimizer = ms_kfac.KFAC(net, 0.1, loss_scale=scale, reduction=reduction, **OPTIONS)
+    run(functional_step(net, optimizer, cross_entropy(reduction), scale), batches(STEPS))
+    return result(net, optimizer)
+
+
+@functools.cache
+def baseline(mode: int) -> Result:
+    """Mean reduction, no loss scale, no micro-batches: the same for every test here, run once a mode."""
+    return plain_run()
+
+
+def assert_same(expected: Result, found: Result) -> None:
+    """Weights and factors of two runs: float32 rounding behind damped inverses of condition 1e2 to 1e3."""
+    start = weights_of(frozen_norm_net())
+    for name, weight in expected[0].items():
+        moved = np.abs(weight - start[name]).max()
+        assert moved > 1e-4, name
+        np.testing.assert_allclose(found[0][name], weight, rtol=0, atol=1e-3 * moved, err_msg=name)
+    for key, factor in expected[1].items():
+        scale = np.abs(factor).max()
+        np.testing.assert_allclose(found[1][key], factor, rtol=0, atol=2e-4 * scale, err_msg=str(key))
+
+
+@pytest.mark.parametrize(
+    ("scale", "reduction"), [(1024.0, "mean"), (1.0, "sum"), (128.0, "sum")], ids=["scale", "sum", "both"]
+)
+def test_loss_scale_and_reduction(mode: int, scale: float, reduction: str) -> None:
+    assert_same(baseline(mode), plain_run(scale, reduction))
+
+
+def halves(batch: Batch) -> list[Batch]:
+    x, y = batch
+    middle = len(x) // 2
+    return [(x[:middle], y[:middle]), (x[middle:], y[middle:])]
+
+
+def accumulated_run(weight: float, factor: float, reduction: str = "mean", **options: object) -> Result:
+    """Two backward passes a step on losses times `factor`; `weight` times the sum of their gradients."""
+    net = frozen_norm_net()
+    optimizer = ms_kfac.KFAC(net, 0.1, reduction=reduction, **OPTIONS, **options)
+    gradient = gradient_function(net, optimizer, cross_entropy(reduction), factor)
+    for batch in batches(STEPS):
+        parts = [gradient(tensor(x), tensor(y))[1] for x, y in halves(batch)]
+        optimizer(tuple((a + b) * weight for a, b in zip(*parts)))
+    return result(net, optimizer)
+
+
+def test_averaged_gradients_of_two_micro_batches(mode: int) -> None:
+    assert_same(baseline(mode), accumulated_run(0.5, 1.0))
+
+
+def test_two_micro_batches_with_divided_losses(mode: int) -> None:
+    """The other habit: each loss is divided by 2 before its backward pass; here under a loss scale too."""
+    assert_same(baseline(mode), accumulated_run(1.0, 256.0 / 2, loss_scale=256.0, accumulation_steps=2))
+
+
+def test_two_micro_batches_with_sum_reduction(mode: int) -> None:
+    assert_same(baseline(mode), accumulated_run(1.0, 1.0, reduction="sum"))

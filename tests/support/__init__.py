@@ -1,0 +1,1 @@
+"""Small nets and training loops that the tests share."""
