@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -34,6 +32,7 @@ import numpy as np  # noqa: E402
 from mindspore import nn  # noqa: E402
 
 import ms_kfac  # noqa: E402
+from benchmarks.machine import describe_machine  # noqa: E402
 from model_zoo.common.networks import create_network  # noqa: E402
 
 NEVER = 10**9
@@ -127,28 +126,6 @@ def measure(mode: str, batch_size: int, rounds: int) -> dict[str, Any]:
     return result
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {
-        "cpus": os.cpu_count(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "mindspore": ms.__version__,
-        "ms_kfac": ms_kfac.__version__,
-        "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA"),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -175,7 +152,8 @@ def main() -> None:
             print(f"  compilation over nn.Momentum: {result['compile_ratio']:.2f}  (seconds {compiled})")
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n")
+        figures = {"machine": describe_machine(), "date": time.strftime("%Y-%m-%d"), "results": results}
+        arguments.output.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

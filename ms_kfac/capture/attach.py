@@ -77,7 +77,7 @@ def attach(layer: Layer, tap: Tap) -> bool:
     """
     cell = layer.cell
     replaced = detach(cell)
-    cls = type(cell)
+    cls: Any = type(cell)
     if layer.overridden:
         changes: dict[str, Any] = {layer.primitive: TappedPrimitive(getattr(cell, layer.primitive), tap)}
     else:

@@ -1,0 +1,154 @@
+"""K-FAC beside SGD with momentum and Adam on the MNIST auto-encoder, at equal seconds.
+
+    python benchmarks/autoencoder.py --data-dir DIR [--epochs 5] [--longer] [--runs DIR] [--output DIR]
+
+Every optimizer trains for ``--epochs`` epochs at each learning rate of its grid (``GRID``); all else stands in
+the committed recipes. The run with the least training reconstruction error at its end counts. With
+``--longer`` the first-order ones run again for as many epochs as fit into K-FAC's seconds. Runs are kept under
+``--runs``, and one that is finished there is not repeated. Writes ``figures.json``, ``table.txt`` and
+``curves.png``.
+
+The comparison at equal seconds reads the last evaluation that K-FAC had finished by then: its epochs are
+longer, and nothing is interpolated in its favour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import describe_machine  # noqa: E402
+from model_zoo.common.curves import draw_curves, read_metrics  # noqa: E402
+
+GRID = {
+    "sgdm": (0.0003, 0.001, 0.003),
+    "adam": (0.0003, 0.001, 0.003),
+    "kfac": (0.03, 0.1, 0.3),
+}
+FIGURE = "train_reconstruction_error"
+
+
+Epochs = list[dict[str, Any]]
+
+
+def train(optimizer: str, learning_rate: float, epochs: int, data: Path, output: Path) -> Epochs:
+    """Train one recipe in a process of its own.
+
+    Args:
+        optimizer: "sgdm", "adam" or "kfac".
+        learning_rate: overrides the recipe's.
+        epochs: overrides the recipe's.
+        data: the folder that holds MNIST.
+        output: where the run writes.
+
+    Returns:
+        The metrics of each epoch; empty when the run failed or its loss stopped being finite.
+    """
+    if (output / "curves.png").exists():
+        return finite_epochs(output)
+    recipe = ROOT / "model_zoo" / "autoencoder" / f"autoencoder_mnist_{optimizer}.yaml"
+    command = [sys.executable, "-m", "model_zoo.train", "--recipe", str(recipe), "--data-dir", str(data)]
+    command += ["--output", str(output), "--no-progress", "--set", f"optimizer.learning_rate={learning_rate}"]
+    command += ["--set", f"epochs={epochs}"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        print(f"  {optimizer} {learning_rate:g} failed: {finished.stderr.strip().splitlines()[-1:]}")
+        return []
+    return finite_epochs(output)
+
+
+def finite_epochs(output: Path) -> Epochs:
+    """The metrics of each epoch of a finished run; none when an error was not finite."""
+    lines = [line for line in read_metrics(output) if line["kind"] == "epoch"]
+    return lines if all(math.isfinite(line[FIGURE]) for line in lines) else []
+
+
+def error_after(epochs: Epochs, seconds: float) -> float:
+    """The error at the last evaluation that was finished after so many seconds of training."""
+    finished = [line[FIGURE] for line in epochs if line["seconds"] <= seconds]
+    return finished[-1] if finished else math.nan
+
+
+def tune(
+    data: Path, epochs: int, folder: Path
+) -> tuple[dict[str, float], dict[str, Epochs], dict[str, dict[str, float]]]:
+    """Try every learning rate of the grid.
+
+    Args:
+        data: the folder that holds MNIST.
+        epochs: epochs a trial.
+        folder: where the runs write, each to OPTIMIZER-RATE.
+
+    Returns:
+        The best rate of each optimizer, the metrics of its run, and the errors at the end of all.
+    """
+    best: dict[str, float] = {}
+    runs: dict[str, Epochs] = {}
+    errors: dict[str, dict[str, float]] = {}
+    for optimizer, rates in GRID.items():
+        trials = {
+            rate: train(optimizer, rate, epochs, data, folder / f"{optimizer}-{rate:g}") for rate in rates
+        }
+        ends = {rate: lines[-1][FIGURE] if lines else math.inf for rate, lines in trials.items()}
+        best[optimizer] = min(ends, key=lambda rate: ends[rate])
+        runs[optimizer] = trials[best[optimizer]]
+        errors[optimizer] = {f"{rate:g}": error for rate, error in ends.items()}
+        print(f"  {optimizer}, error by learning rate after {epochs} epochs: {errors[optimizer]}", flush=True)
+    return best, runs, errors
+
+
+def main() -> None:
+    """Tune, train, compare, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "autoencoder")
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "autoencoder")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--longer", action="store_true")
+    arguments = parser.parse_args()
+    output = arguments.output.resolve()
+    data = arguments.data_dir.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    folder = arguments.runs.resolve()
+    best, runs, tried = tune(data, arguments.epochs, folder)
+    folders = {f"{name}, lr {rate:g}": folder / f"{name}-{rate:g}" for name, rate in best.items()}
+    longer = {}
+    for name in ("sgdm", "adam") if arguments.longer else ():
+        share = runs["kfac"][-1]["seconds"] / runs[name][-1]["seconds"]
+        epochs = math.ceil(max(share, 1.0) * arguments.epochs)
+        longer[name] = train(name, best[name], epochs, data, folder / f"{name}-longer")
+        folders[f"{name}, {epochs} epochs"] = folder / f"{name}-longer"
+    draw_curves(folders, FIGURE, "MNIST auto-encoder, batch 500", output / "curves.png")
+
+    rows = [f"learning rates, best of the grid: {best}"]
+    rows.append(f"{'run':8} {'epochs':>6} {'seconds':>8} {'error':>7} {'K-FAC then':>11}")
+    kfac = runs["kfac"]
+    for name, lines in (*runs.items(), *((f"{name}+", lines) for name, lines in longer.items())):
+        last = lines[-1]
+        then = error_after(kfac, last["seconds"])
+        rows.append(f"{name:8} {last['epoch']:6} {last['seconds']:8.1f} {last[FIGURE]:7.2f} {then:11.2f}")
+    rows.append("error: training reconstruction error, summed over pixels, mean over the 60,000 images")
+    rows.append("K-FAC then: K-FAC's at its last evaluation within the same seconds of training; +: run on")
+    table = "\n".join(rows)
+    print(table)
+    (output / "table.txt").write_text(table + "\n")
+    figures = {"machine": describe_machine(), "date": time.strftime("%Y-%m-%d"), "grid": tried, "best": best}
+    keep = ("epoch", "seconds", FIGURE)
+    figures["runs"] = {
+        name: [{key: line[key] for key in keep} for line in lines]
+        for name, lines in (*runs.items(), *((f"{name}-longer", lines) for name, lines in longer.items()))
+    }
+    (output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
