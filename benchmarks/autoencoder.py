@@ -2,10 +2,10 @@
 
     python benchmarks/autoencoder.py --data-dir DIR [--epochs 5] [--longer] [--runs DIR] [--output DIR]
 
-Every optimizer trains for ``--epochs`` epochs at each learning rate of its grid (``GRID``); all else stands in
-the committed recipes. The run with the least training reconstruction error at its end counts. With
-``--longer`` the first-order ones run again for as many epochs as fit into K-FAC's seconds. Runs are kept under
-``--runs``, and one that is finished there is not repeated. Writes ``figures.json``, ``table.txt`` and
+Every optimizer trains for ``--epochs`` epochs at each learning rate of its grid (``GRID``); all else stands
+in the committed recipes. The run with the least training reconstruction error at its end counts. With
+``--longer`` the first-order ones run again for as many epochs as fit into K-FAC's seconds. Runs are kept
+under ``--runs``, and one that is finished there is not repeated. Writes ``figures.json``, ``table.txt`` and
 ``curves.png``.
 
 The comparison at equal seconds reads the last evaluation that K-FAC had finished by then: its epochs are
@@ -98,7 +98,9 @@ def tune(
         trials = {
             rate: train(optimizer, rate, epochs, data, folder / f"{optimizer}-{rate:g}") for rate in rates
         }
-        ends = {rate: lines[-1][FIGURE] if lines else math.inf for rate, lines in trials.items()}
+        ends = {rate: lines[-1][FIGURE] for rate, lines in trials.items() if lines}
+        if not ends:
+            sys.exit(f"{optimizer} failed at every learning rate of its grid")
         best[optimizer] = min(ends, key=lambda rate: ends[rate])
         runs[optimizer] = trials[best[optimizer]]
         errors[optimizer] = {f"{rate:g}": error for rate, error in ends.items()}

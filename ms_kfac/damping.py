@@ -42,7 +42,7 @@ def pi_split(
     """
     # Arithmetic with a 0/1 mask in the place of select: a layer's refresh is compiled once a layer, so every
     # operator here counts.
-    known = _cast(_greater(trace_A * trace_G, 0.0), ms.float32)
+    known = _cast(_greater(trace_A, 0.0), ms.float32) * _cast(_greater(trace_G, 0.0), ms.float32)
     unknown = 1.0 - known
     pi = _sqrt((trace_A * known * (1.0 / dim_A) + unknown) / (trace_G * known * (1.0 / dim_G) + unknown))
     root = _sqrt(damping)

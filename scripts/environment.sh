@@ -43,6 +43,7 @@ create_venv() {
     python="$(find_python)" || exit 1
     "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
         fail "$python can't create virtual environments; on Debian, install the package python3-venv."
+    rm -f "$PROJECT_ROOT"/.venv/ms_kfac-*
     echo "Creating .venv with $("$python" --version)"
     "$python" -m venv "$PROJECT_ROOT/.venv" || fail "$python could not create $PROJECT_ROOT/.venv."
 }

@@ -29,7 +29,6 @@ def create_optimizer(
             learning_rate,
             options.momentum,
             weight_decay=options.weight_decay,
-            use_nesterov=options.nesterov,
         )
     if isinstance(options, AdamOptions):
         return nn.Adam(

@@ -19,9 +19,9 @@ from model_zoo.common.schema import (
     number,
     one_of,
     optional,
+    pattern,
     read_section,
     setting,
-    text,
 )
 
 _MOMENTUM = number(least=0, below=1)
@@ -86,12 +86,11 @@ class PixelVectors:
 
 @dataclass(frozen=True)
 class SGDMOptions:
-    """mindspore.nn.Momentum."""
+    """mindspore.nn.Momentum, heavy ball: on CPU MindSpore 2.10 takes its use_nesterov and ignores it."""
 
     name: str = setting(one_of(["sgdm"]))
     learning_rate: float = setting(_POSITIVE)
     momentum: float = setting(_MOMENTUM, 0.9)
-    nesterov: bool = setting(boolean, False)
     weight_decay: float = setting(_NOT_NEGATIVE, 0.0)
 
 
@@ -123,7 +122,7 @@ class KFACOptions:
     inverse_interval: int = setting(integer(1), 100)
     kl_clip: float | None = setting(optional(_POSITIVE), 1e-3)
     sharing: str = setting(one_of(["expand", "reduce"]), "expand")
-    skip: tuple[str, ...] = setting(list_of(text, "a list of regular expressions on layer names"), ())
+    skip: tuple[str, ...] = setting(list_of(pattern, "a list of regular expressions on layer names"), ())
 
 
 NetworkOptions = Union[ResNetOptions, AutoEncoderOptions, MLPOptions]

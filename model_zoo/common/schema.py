@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Protocol, TypeVar
 
@@ -140,7 +141,7 @@ class Value:
         """
         try:
             return self.convert(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise RecipeError(f"{path} is {value!r}; accepted: {self.accepts}.") from None
 
 
@@ -223,5 +224,14 @@ def _text(value: Any) -> str:
     return value
 
 
+def _pattern(value: Any) -> str:
+    try:
+        re.compile(_text(value))
+    except re.error as error:
+        raise ValueError(str(error)) from error
+    return str(value)
+
+
 boolean = Value("true or false", _boolean)
 text = Value("a text", _text)
+pattern = Value("a regular expression", _pattern)

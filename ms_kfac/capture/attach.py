@@ -11,6 +11,7 @@ from ms_kfac.capture.layer import UNTAPPED_CLASS, Layer
 from ms_kfac.capture.tap import Tap
 
 _ATTACHED = "curvature_attached"
+_TAP = "curvature_tap"
 
 
 class TappedConstruct:
@@ -32,8 +33,13 @@ class TappedConstructBeforeActivation:
     curvature_tap: Tap
 
     def construct(self, x: Tensor) -> Tensor:
-        y = self.untapped_construct(x)
-        return self.activation(self.curvature_tap(x, y))
+        y = self.curvature_tap(x, self.untapped_construct(x))
+        shape = y.shape
+        if len(shape) == 2:
+            return self.activation(y)
+        # nn.Dense applies its activation to rows, before it restores the leading axes.
+        rows = self.activation(y.reshape((-1, shape[-1])))
+        return rows.reshape((*shape[:-1], rows.shape[-1]))
 
 
 class TappedPrimitive(nn.Cell):
@@ -79,9 +85,10 @@ def attach(layer: Layer, tap: Tap) -> bool:
     replaced = detach(cell)
     cls: Any = type(cell)
     if layer.overridden:
-        changes: dict[str, Any] = {layer.primitive: TappedPrimitive(getattr(cell, layer.primitive), tap)}
+        tapped = TappedPrimitive(getattr(cell, layer.primitive), tap)
+        changes: dict[str, Any] = {layer.primitive: tapped, _TAP: tap}
     else:
-        changes = {"untapped_construct": cell.construct, "curvature_tap": tap}
+        changes = {"untapped_construct": cell.construct, _TAP: tap}
         mixin: Any = TappedConstruct
         if getattr(cell, "activation_flag", False):
             changes["activation_flag"] = False
@@ -92,6 +99,18 @@ def attach(layer: Layer, tap: Tap) -> bool:
     cell.__dict__[UNTAPPED_CLASS] = cls
     cell.__dict__[_ATTACHED] = (originals, tuple(changes))
     return replaced
+
+
+def attached_tap(cell: nn.Cell) -> Any:
+    """The tap that watches a layer.
+
+    Args:
+        cell: a layer.
+
+    Returns:
+        The tap, or None.
+    """
+    return cell.__dict__.get(_TAP)
 
 
 def detach(cell: nn.Cell) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mindspore import mint, nn
 
-from ms_kfac.capture.layer import Layer, LayerOperators, untapped_class
+from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
 from ms_kfac.ops.patches import ConvolutionGeometry, ConvolutionGradients, ConvolutionPatches
 from ms_kfac.ops.second_moment import ColumnSecondMoment
 
@@ -77,7 +77,7 @@ def describe_convolution(name: str, cell: nn.Cell) -> Layer | str:
         groups=groups,
         operators=ConvolutionOperators(bias=cell.bias is not None, geometry=geometry),
         primitive="conv2d",
-        overridden=untapped_class(cell).construct is not base.construct,
+        overridden=overrides_construct(cell, base),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mindspore import mint, nn
 
-from ms_kfac.capture.layer import Layer, LayerOperators, untapped_class
+from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
 from ms_kfac.ops.dense_locations import DenseActivations, DenseGradients
 from ms_kfac.ops.second_moment import RowSecondMoment
 
@@ -49,5 +49,5 @@ def describe_dense(name: str, cell: nn.Cell) -> Layer | str:
         groups=1,
         operators=DenseOperators(bias=cell.bias is not None),
         primitive=_PRIMITIVES[base],
-        overridden=untapped_class(cell).construct is not base.construct,
+        overridden=overrides_construct(cell, base),
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Callable
 
+import mindspore as ms
 from mindspore import Parameter, nn
 
 from ms_kfac.capture import convolution, dense
@@ -100,6 +101,8 @@ def _objection(
         if re.search(pattern, layer.name):
             return f"skip pattern {pattern!r}"
     for parameter in layer.parameters():
+        if parameter.dtype != ms.float32:
+            return f"{parameter.name} is {parameter.dtype}, not Float32"
         if id(parameter) not in trained:
             return f"{parameter.name} is frozen or not given to the optimizer"
         others = [name for name in owners[id(parameter)] if name != layer.name]

@@ -11,6 +11,19 @@ from mindspore import Parameter, nn
 UNTAPPED_CLASS = "untapped_class"
 
 
+def overrides_construct(cell: nn.Cell, base: Any) -> bool:
+    """Whether a subclass or the instance itself replaces a supported class's ``construct``.
+
+    Args:
+        cell: a layer, tapped or not.
+        base: the supported class.
+
+    Returns:
+        Whether the layer computes anything but what the class does.
+    """
+    return "construct" in cell.__dict__ or untapped_class(cell).construct is not base.construct
+
+
 def untapped_class(cell: nn.Cell) -> Any:
     """The class of a cell, looking through a tap.
 

@@ -132,12 +132,18 @@ class Tap(nn.Cell):
 
         def record(dout: Tensor) -> Tensor:
             if is_open:
-                self.compiled_statistics(input_of_call, dout, self.gate_parameter, *self.state)
+                # Copies: a compiled function in MindSpore 2.10 reads a view from the start of its storage.
+                self.compiled_statistics(input_of_call.copy(), dout.copy(), self.gate_parameter, *self.state)
             if self.counter is not None:
                 self.counter(input_of_call, self.samples)
             return dout
 
-        y.register_hook(record)
+        try:
+            y.register_hook(record)
+        except RuntimeError as error:
+            # Outside a gradient there may be nothing to hook; nobody asks for statistics then.
+            if "requires grad" not in str(error):
+                raise
         return y
 
     def construct(self, x: Tensor, y: Tensor) -> Tensor:

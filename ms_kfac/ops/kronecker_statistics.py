@@ -83,7 +83,7 @@ class KroneckerStatistics(StatisticsOperator):
         G_count: Parameter,
     ) -> bool:
         if gate > 0:
-            samples = self.shape(x)[0]
+            samples = self.shape(x)[0] if len(self.shape(x)) > 1 else 1
             scale = self.gradient_scale
             if self.mean_reduction:
                 scale = scale * samples

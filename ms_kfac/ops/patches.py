@@ -2,7 +2,7 @@ r"""Patches and output gradients of a convolution as columns, in the expand and 
 
 A convolution is a dense layer whose weights are shared over its T output locations: location t sees the patch
 :math:`p_{n,t} \in \mathbb{R}^{c_{in} k_h k_w / g}` (Grosse & Martens 2016, section 3.1, with the "expanded"
-activations of their eq. (17)). Padding, stride and dilation are the layer's own.
+activations). Padding, stride and dilation are the layer's own.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import mindspore as ms
@@ -11,10 +11,9 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
-from ms_kfac.capture.attach import attach
+from ms_kfac.capture.attach import attach, attached_tap, detach
 from ms_kfac.capture.discover import discover
 from ms_kfac.capture.layer import Layer
-from ms_kfac.capture.summary import summary_table
 from ms_kfac.capture.tap import SampleCounter, Tap
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.damping import Damping, DampingSchedule
@@ -25,8 +24,10 @@ from ms_kfac.optim.options import (
     check_interval,
     check_learning_rate,
     check_number,
+    check_parameters,
     check_patterns,
 )
+from ms_kfac.optim.summary import summary_table
 from ms_kfac.optim.trust_region import KLClip
 from ms_kfac.refresh import Gate, MovingAverage, RefreshPolicy
 
@@ -117,7 +118,7 @@ class SecondOrderOptimizer(nn.Optimizer):
                 f"{type(self).__name__}: the first argument must be the network (a mindspore.nn.Cell), "
                 f"got {network!r}; parameter groups go into params="
             )
-        check_learning_rate(learning_rate)
+        learning_rate = check_learning_rate(learning_rate)
         momentum = check_number("momentum", momentum, low=0.0, high=1.0, high_open=True)
         nesterov = check_flag("nesterov", nesterov)
         decoupled = check_flag("decoupled_weight_decay", decoupled_weight_decay)
@@ -132,7 +133,7 @@ class SecondOrderOptimizer(nn.Optimizer):
         patterns = check_patterns("skip", skip)
         damping_schedule = DampingSchedule(damping)
 
-        trained = network.trainable_params() if params is None else list(params)
+        trained = network.trainable_params() if params is None else check_parameters(params)
         # The base class would multiply weight decay by the loss scale, to divide both by it later; here
         # gradients are unscaled first.
         super().__init__(learning_rate, trained, weight_decay, loss_scale=1.0)
@@ -142,7 +143,8 @@ class SecondOrderOptimizer(nn.Optimizer):
 
         self.sharing = check_choice("sharing", sharing, ("expand", "reduce"))
         self.mean_reduction = check_choice("reduction", reduction, ("mean", "sum")) == "mean"
-        self.gradient_scale = check_count("accumulation_steps", accumulation_steps) / loss_scale
+        self.accumulation_steps = check_count("accumulation_steps", accumulation_steps)
+        self.gradient_scale = self.accumulation_steps / loss_scale
         self.decoupled_weight_decay = decoupled
         self.factor_policy = factor_policy
         self.inverse_policy = inverse_policy
@@ -185,9 +187,11 @@ class SecondOrderOptimizer(nn.Optimizer):
 
     def _attach_taps(self) -> None:
         replaced = []
+        self._taps = []
         for layer, block in zip(self._layers, self.blocks):
             counter = self._counter if layer is self._layers[0] else None
-            if attach(layer, Tap(block.statistics, block.state, self._gate, counter)):
+            self._taps.append(Tap(block.statistics, block.state, self._gate, counter))
+            if attach(layer, self._taps[-1]):
                 replaced.append(layer.name)
         if replaced:
             warnings.warn(
@@ -242,7 +246,7 @@ class SecondOrderOptimizer(nn.Optimizer):
         if self._counter is None:
             return gradients
         samples = ops.maximum(self._counter.samples, 1.0)
-        gradients = self.map_(ops.partial(_multiply, 1.0 / samples), gradients)
+        gradients = self.map_(ops.partial(_multiply, self.accumulation_steps / samples), gradients)
         return ops.depend(gradients, self.assign(self._counter.samples, samples * 0.0))
 
     def refresh_inverses(self) -> bool:
@@ -323,6 +327,30 @@ class SecondOrderOptimizer(nn.Optimizer):
             for block in self.blocks:
                 block.decay(factor)
         return True
+
+    def detach(self) -> None:
+        """Take this optimizer's taps out of the network, which then trains as if it had never been tapped.
+
+        A layer that a later optimizer has taken over is left to it.
+        """
+        for layer, tap in zip(self._layers, self._taps):
+            if attached_tap(layer.cell) is tap:
+                detach(layer.cell)
+
+    def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
+        """Load a state into this optimizer and its network after steps have been taken.
+
+        ``mindspore.load_param_into_net`` serves before the first step. Afterwards it would leave compiled
+        steps, which hold control flow on these Parameters, on the old buffers; this writes into them.
+
+        Args:
+            checkpoint: what ``mindspore.load_checkpoint`` returned; names that the optimizer does not have
+                are passed over, and Parameters that it does not name stay as they are.
+        """
+        for parameter in self.get_parameters():
+            if parameter.name in checkpoint:
+                ops.assign(parameter, ms.Tensor(checkpoint[parameter.name].asnumpy(), parameter.dtype))
+        self._gate.expire()
 
     @ms.jit
     def _compiled_precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -20,7 +20,7 @@ class KFAC(SecondOrderOptimizer):
 
     with :math:`A_l = E[a a^\top]` of a layer's inputs and :math:`G_l = E[g g^\top]` of the gradients of the
     per-sample loss at its outputs (Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored
-    Approximate Curvature", eq. (1) to (4) and section 6.3; Grosse & Martens 2016, "A Kronecker-factored
+    Approximate Curvature", sections 3, 4 and 6.3; Grosse & Martens 2016, "A Kronecker-factored
     Approximate Fisher Matrix for Convolution Layers"; the trust region is that of Ba, Grosse & Martens 2017).
     The Fisher is the empirical one: g comes from the labels, in the training step's own backward pass.
 

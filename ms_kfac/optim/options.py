@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from mindspore import Tensor
+from mindspore import Parameter, Tensor
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
+from numpy.typing import NDArray
 
 from ms_kfac.refresh import FixedInterval, RefreshPolicy
 
@@ -130,11 +131,14 @@ def check_interval(name: str, value: int | RefreshPolicy) -> RefreshPolicy:
     return FixedInterval(check_count(name, value))
 
 
-def check_learning_rate(value: Any) -> None:
+def check_learning_rate(value: Any) -> Any:
     """A learning rate in any of the forms that ``mindspore.nn.Momentum`` takes.
 
     Args:
         value: what was given.
+
+    Returns:
+        The value; an iterator as a list.
 
     Raises:
         TypeError: if it has none of the forms.
@@ -142,22 +146,61 @@ def check_learning_rate(value: Any) -> None:
     """
     accepted = "a non-negative number, an iterable or Tensor of them (one a step) or a LearningRateSchedule"
     if isinstance(value, LearningRateSchedule):
-        return
+        return value
     if isinstance(value, (bool, str, dict)) or not isinstance(value, (int, float, Tensor, Iterable)):
         raise TypeError(f"learning_rate must be {accepted}, got {value!r}")
     if isinstance(value, Iterator):
-        raise TypeError(f"learning_rate must be {accepted}; {value!r} can be read only once: make it a list")
-    numbers = (
-        value.asnumpy()
-        if isinstance(value, Tensor)
-        else np.asarray(list(value) if isinstance(value, Iterable) else value)
-    )
-    if (
-        numbers.size == 0
-        or numbers.dtype.kind not in "iuf"
-        or not np.all(np.isfinite(numbers) & (numbers >= 0))
-    ):
+        value = list(value)
+    numbers = number_array(value)
+    if numbers is None or not np.all(numbers >= 0):
         raise ValueError(f"learning_rate must be {accepted}, got {value!r}")
+    return value
+
+
+def number_array(value: Any) -> NDArray[Any] | None:
+    """A number, or an iterable or Tensor of numbers, as an array.
+
+    Args:
+        value: what was given.
+
+    Returns:
+        A finite, non-empty array of at most one axis; None where the value is no such thing.
+    """
+    if isinstance(value, Tensor):
+        numbers = value.asnumpy()
+    elif isinstance(value, (int, float)):
+        numbers = np.asarray(value)
+    else:
+        items = list(value)
+        if not all(isinstance(item, (int, float, np.number)) for item in items):
+            return None
+        numbers = np.asarray(items)
+    shaped = numbers.ndim <= 1 and numbers.size > 0 and numbers.dtype.kind in "iuf"
+    return numbers if shaped and np.all(np.isfinite(numbers)) else None
+
+
+def check_parameters(value: Any) -> list[Any]:
+    """Parameters or parameter groups.
+
+    Args:
+        value: what was given.
+
+    Returns:
+        They as a list; what a group holds is checked by ``mindspore.nn.Optimizer``.
+
+    Raises:
+        TypeError: if it is no iterable of Parameters alone or of dicts alone.
+        ValueError: if it is empty.
+    """
+    accepted = "an iterable of Parameters, or of parameter groups as mindspore.nn.Momentum takes them"
+    if not isinstance(value, Iterable):
+        raise TypeError(f"params must be {accepted}, got {value!r}")
+    parameters = list(value)
+    if not parameters:
+        raise ValueError(f"params must be {accepted}, got {value!r}")
+    if not any(all(isinstance(item, kind) for item in parameters) for kind in (Parameter, dict)):
+        raise TypeError(f"params must be {accepted}, got {value!r}")
+    return parameters
 
 
 def check_patterns(name: str, value: Any) -> tuple[str, ...]:

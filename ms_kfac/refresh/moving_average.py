@@ -32,7 +32,7 @@ class MovingAverage(nn.Cell):
 
     # With decay 0 the past keeps this weight instead of none, so that S / n stays defined until the next
     # batch has been added; it changes a float32 factor by less than its rounding error.
-    _SMALLEST_DECAY = 1e-12
+    _SMALLEST_DECAY = 1e-8
 
     def __init__(self, decay: float, *, name: str) -> None:
         super().__init__(auto_prefix=False)

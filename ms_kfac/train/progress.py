@@ -44,6 +44,7 @@ class ProgressBar(Callback):
         lines: where to write the line of an epoch; standard output unless given.
 
     Raises:
+        TypeError: `every` is no int.
         ValueError: `every` is below 1.
 
     Examples:
@@ -61,8 +62,10 @@ class ProgressBar(Callback):
     ) -> None:
         """Draws nothing yet."""
         super().__init__()
+        if isinstance(every, bool) or not isinstance(every, int):
+            raise TypeError(f"every must be an int of at least 1, but is {every!r}")
         if every < 1:
-            raise ValueError(f"every must be at least 1, but is {every}")
+            raise ValueError(f"every must be an int of at least 1, but is {every!r}")
         self._figures = figures
         self._every = every
         self._stream = stream if stream is not None else sys.stderr

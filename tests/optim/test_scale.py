@@ -98,3 +98,21 @@ def test_two_micro_batches_with_divided_losses(mode: int) -> None:
 
 def test_two_micro_batches_with_sum_reduction(mode: int) -> None:
     assert_same(baseline(mode), accumulated_run(1.0, 1.0, reduction="sum"))
+
+
+def test_two_micro_batches_with_divided_sum_losses(mode: int) -> None:
+    """Both conventions at once: sums over the batch, each divided by the number of micro-batches."""
+    assert_same(baseline(mode), accumulated_run(1.0, 0.5, reduction="sum", accumulation_steps=2))
+
+
+def test_micro_batches_may_be_views(mode: int) -> None:
+    """Slices of one Tensor on the device, not copies of slices of an array."""
+    net = frozen_norm_net()
+    optimizer = ms_kfac.KFAC(net, 0.1, **OPTIONS)
+    gradient = gradient_function(net, optimizer, cross_entropy())
+    for x, y in batches(STEPS):
+        images, labels, middle = tensor(x), tensor(y), len(x) // 2
+        first = gradient(images[:middle], labels[:middle])[1]
+        second = gradient(images[middle:], labels[middle:])[1]
+        optimizer(tuple((a + b) * 0.5 for a, b in zip(first, second)))
+    assert_same(baseline(mode), result(net, optimizer))

@@ -17,7 +17,7 @@ def test_weighted_sums_give_the_recursion(mode: int, decay: float) -> None:
         total, weight = total + 7 * batch, weight + 7
         epsilon = min(1 - 1 / k, decay)
         estimate = epsilon * estimate + (1 - epsilon) * batch
-        # The decays are float32 numbers, multiplied up to k times; decay 0 keeps 1e-12 of the past.
+        # The decays are float32 numbers, multiplied up to k times; decay 0 keeps 1e-8 of the past.
         assert total / weight == pytest.approx(estimate, abs=1.2e-7 * 30 * np.abs(batches).max())
         d = float(average().asnumpy())
         total, weight = d * total, d * weight
