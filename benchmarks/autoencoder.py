@@ -30,7 +30,7 @@ from benchmarks.machine import describe_machine  # noqa: E402
 from model_zoo.common.curves import draw_curves, read_metrics  # noqa: E402
 
 GRID = {
-    "sgdm": (0.0003, 0.001, 0.003),
+    "sgdm": (0.0003, 0.001, 0.003, 0.01),
     "adam": (0.0003, 0.001, 0.003),
     "kfac": (0.03, 0.1, 0.3),
 }
