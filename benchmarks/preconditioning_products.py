@@ -1,4 +1,4 @@
-"""What the products of preconditioning cost by themselves: G^-1 dW A^-1 of every layer of ResNet-20, as one graph.
+"""What the products of preconditioning cost alone: G^-1 dW A^-1 of every layer of ResNet-20, as one graph.
 
 python benchmarks/preconditioning_products.py
 """
