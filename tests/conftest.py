@@ -12,6 +12,13 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 import mindspore as ms
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, so that a red run names a change and not a draw. The other profile looks for
+# new ones: HYPOTHESIS_PROFILE=explore.
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 ms.set_device("CPU")
 

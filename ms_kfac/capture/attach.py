@@ -25,6 +25,23 @@ class TappedConstruct:
         return self.curvature_tap(x, y)
 
 
+class TappedConstructWithBatchMoments:
+    """Mixed into a tapped batch normalisation that uses its batch's moments in training alone.
+
+    In evaluation it normalises by its moving moments, which its statistics know nothing of.
+    """
+
+    untapped_construct: Any
+    training: bool
+    curvature_tap: Tap
+
+    def construct(self, x: Tensor) -> Tensor:
+        y = self.untapped_construct(x)
+        if self.training:
+            return self.curvature_tap(x, y)
+        return y
+
+
 class TappedConstructBeforeActivation:
     """Mixed into a tapped ``nn.Dense`` with an activation: the tap must see the linear output."""
 
@@ -93,6 +110,8 @@ def attach(layer: Layer, tap: Tap) -> bool:
         if getattr(cell, "activation_flag", False):
             changes["activation_flag"] = False
             mixin = TappedConstructBeforeActivation
+        elif getattr(cell, "use_batch_statistics", True) is None:
+            mixin = TappedConstructWithBatchMoments
         cell.__class__ = _tapped_class(cls, mixin)
     originals = {name: cell.__dict__[name] for name in changes if name in cell.__dict__}
     cell.__dict__.update(changes)

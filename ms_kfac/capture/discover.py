@@ -10,13 +10,16 @@ from typing import Callable
 import mindspore as ms
 from mindspore import Parameter, nn
 
-from ms_kfac.capture import convolution, dense
+from ms_kfac.capture import convolution, dense, embedding, normalization
 from ms_kfac.capture.layer import Layer
 
 # The registry of supported classes: a kind of layer is a file beside this one and a line here.
 _DESCRIBE: tuple[tuple[tuple[type, ...], Callable[[str, nn.Cell], Layer | str]], ...] = (
     (dense.CLASSES, dense.describe_dense),
     (convolution.CLASSES, convolution.describe_convolution),
+    (embedding.CLASSES, embedding.describe_embedding),
+    (normalization.BATCH_NORM_CLASSES, normalization.describe_batch_norm),
+    (normalization.LAYER_NORM_CLASSES, normalization.describe_layer_norm),
 )
 
 
@@ -38,7 +41,11 @@ class FirstOrderCell:
 
 
 def discover(
-    network: nn.Cell, trained: Iterable[Parameter], skip: Sequence[str]
+    network: nn.Cell,
+    trained: Iterable[Parameter],
+    skip: Sequence[str],
+    *,
+    normalization_blocks: bool = False,
 ) -> tuple[list[Layer], list[FirstOrderCell]]:
     """Sort the cells of a network that own trained parameters.
 
@@ -47,6 +54,7 @@ def discover(
         trained: the parameters that the optimizer updates.
         skip: regular expressions; a layer stays first-order when one of them is found in its name
             (``re.search``).
+        normalization_blocks: whether normalisation layers are preconditioned.
 
     Returns:
         The layers to precondition, in the network's order, and the cells that stay first-order with the
@@ -68,6 +76,8 @@ def discover(
         described = _describe(name, cell)
         if isinstance(described, Layer):
             reason = _objection(described, trained_ids, owners, skip)
+            if reason is None and described.kind == normalization.KIND and not normalization_blocks:
+                reason = "normalization='first_order' (normalization='unit_wise' preconditions it)"
             if reason is None:
                 layers.append(described)
                 extra = tuple(p for p in own if all(p is not known for known in described.parameters()))

@@ -69,13 +69,14 @@ class Layer:
 
     Attributes:
         name: the cell's name in the network ("layer1.0.conv2").
-        kind: "dense" or "convolution".
+        kind: "dense", "convolution", "embedding" or "normalization".
         cell: the layer itself.
-        weight: its weight Parameter, output channels first.
-        bias: its bias Parameter, or None.
+        weight: its weight Parameter, output channels first; the table of an embedding (a row an id), gamma of
+            a normalisation.
+        bias: its bias Parameter, or None; beta of a normalisation.
         groups: number of channel groups, each with factors of its own.
         operators: how its inputs and output gradients become rows or columns.
-        primitive: the cell's attribute that computes the linear map.
+        primitive: the cell's attribute that computes the linear map; empty where it is never tapped there.
         overridden: whether a subclass replaced the ``construct`` of the supported class. Its linear map is
             then tapped where the primitive is called, so that whatever the subclass does before and after
             stays outside.

@@ -33,7 +33,10 @@ class _Identity(nn.Cell):
     """Passes y on; its ``bprop`` meets x and dout together.
 
     The Parameters come in as inputs: used as attributes inside ``bprop`` they do not compile, and neither do
-    a starred argument or a tuple of them. Hence the fixed number of them, which every block keeps to.
+    a starred argument or a tuple of them. Hence a class for each number of them that a block may have.
+
+    The gate is read when dout is there: a compiled step may write it between two passes, and would else be
+    free to read it at any time.
     """
 
     def __init__(self, statistics: StatisticsOperator) -> None:
@@ -65,9 +68,56 @@ class _Identity(nn.Cell):
         out: Tensor,
         dout: Tensor,
     ) -> tuple[Tensor, ...]:
-        self.statistics(x, dout, gate, s1, s2, s3, s4)
+        self.statistics(x, dout, ops.depend(gate, dout), s1, s2, s3, s4)
         zeros = self.zeros_like
         return zeros(x), dout, zeros(gate), zeros(s1), zeros(s2), zeros(s3), zeros(s4)
+
+
+class _IdentityOfSix(nn.Cell):
+    """The same for six Parameters."""
+
+    def __init__(self, statistics: StatisticsOperator) -> None:
+        super().__init__(auto_prefix=False)
+        self.statistics = statistics
+        self.zeros_like = ops.ZerosLike()
+
+    def construct(
+        self,
+        x: Tensor,
+        y: Tensor,
+        gate: Parameter,
+        s1: Parameter,
+        s2: Parameter,
+        s3: Parameter,
+        s4: Parameter,
+        s5: Parameter,
+        s6: Parameter,
+    ) -> Tensor:
+        return y
+
+    def bprop(
+        self,
+        x: Tensor,
+        y: Tensor,
+        gate: Parameter,
+        s1: Parameter,
+        s2: Parameter,
+        s3: Parameter,
+        s4: Parameter,
+        s5: Parameter,
+        s6: Parameter,
+        out: Tensor,
+        dout: Tensor,
+    ) -> tuple[Tensor, ...]:
+        self.statistics(x, dout, ops.depend(gate, dout), s1, s2, s3, s4, s5, s6)
+        zeros = self.zeros_like
+        return (
+            *(zeros(x), dout, zeros(gate)),
+            *(zeros(s1), zeros(s2), zeros(s3), zeros(s4), zeros(s5), zeros(s6)),
+        )
+
+
+_IDENTITIES: dict[int, Any] = {4: _Identity, 6: _IdentityOfSix}
 
 
 class _CountingIdentity(nn.Cell):
@@ -97,7 +147,7 @@ class Tap(nn.Cell):
 
     Args:
         statistics: the block's statistics operator.
-        state: the four Parameters that it writes.
+        state: the four or six Parameters that it reads and writes.
         gate: whether the coming step takes statistics.
         counter: counts samples on every step, gate open or not; None where nobody asks.
     """
@@ -110,7 +160,8 @@ class Tap(nn.Cell):
         counter: SampleCounter | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.identity = _Identity(statistics)
+        self.identity = _IDENTITIES[len(state)](statistics)
+        self.carries_six = len(state) == 6
         self.counts = counter is not None
         self.counting_identity: Any = None if counter is None else _CountingIdentity(counter)
         # Kept out of the Cell's registries: the optimizer owns these Parameters, and the network must not
@@ -148,7 +199,12 @@ class Tap(nn.Cell):
 
     def construct(self, x: Tensor, y: Tensor) -> Tensor:
         watched = ops.stop_gradient(x)
+        self.identity.statistics.expect(watched, y)
         if self.counts:
             y = self.counting_identity(watched, y, self.samples)
+        gate = self.gate_parameter
+        if self.carries_six:
+            s1, s2, s3, s4, s5, s6 = self.state
+            return self.identity(watched, y, gate, s1, s2, s3, s4, s5, s6)
         s1, s2, s3, s4 = self.state
-        return self.identity(watched, y, self.gate_parameter, s1, s2, s3, s4)
+        return self.identity(watched, y, gate, s1, s2, s3, s4)

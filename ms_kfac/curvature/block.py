@@ -2,38 +2,89 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
-from ms_kfac.capture.layer import Layer
-from ms_kfac.ops.statistics import StatisticsOperator
+from ms_kfac.capture.layer import Layer, LayerOperators
+from ms_kfac.ops.statistics import LayerStatistics, StatisticsOperator, StatisticsOptions
 from ms_kfac.ops.weight_matrix import WeightMatrix
+
+
+@cache
+def layer_statistics(
+    kind: Any, operators: LayerOperators, options: StatisticsOptions, **own: Any
+) -> LayerStatistics:
+    """The statistics operator that all layers of one geometry share.
+
+    Args:
+        kind: a subclass of LayerStatistics.
+        operators: how a layer's inputs and output gradients become rows or columns.
+        options: how a batch enters.
+        **own: keyword arguments of that subclass, hashable.
+
+    Returns:
+        The operator.
+    """
+    reduce = options.sharing == "reduce"
+    operator: LayerStatistics = kind(
+        operators.activations(reduce),
+        operators.gradients(reduce),
+        operators.second_moment(),
+        channels_first=operators.channels_first,
+        options=options,
+        **own,
+    )
+    return operator
 
 
 class CurvatureBlock(nn.Cell):
     """Base of the curvature blocks: statistics -> factors -> inverse -> precondition.
 
     A subclass creates its statistics and inverses as Parameters, hands a tap the operator that fills them,
-    and defines the four methods below. All but :meth:`factors` run inside the compiled step.
+    and defines the methods below that raise here. All but :meth:`factors`, :meth:`dimensions` and
+    :meth:`bytes` run inside the compiled step.
 
     Args:
         layer: the layer whose Fisher block this is.
+        prefix: what the names of the block's Parameters start with.
 
     Attributes:
         statistics: the operator that a tap calls with x, dout, the gate and ``state``.
-        state: the four Parameters that ``statistics`` writes in place (a tap carries exactly four).
+        state: the four or six Parameters that ``statistics`` reads and writes in place.
+        statistic_groups: which of ``state``, by index, are sums and weights that fade together; one group a
+            statistic that can be refreshed on its own. Where there are two, the gate's INPUTS opens the first
+            and its GRADIENTS the second.
+        size: dimension of the block: the layer's number of weights.
     """
 
     kind = "abstract"
     statistics: StatisticsOperator
-    state: tuple[Parameter, Parameter, Parameter, Parameter]
+    state: tuple[Parameter, ...]
+    statistic_groups: tuple[tuple[int, ...], ...]
 
-    def __init__(self, layer: Layer) -> None:
+    # Below any weight that a moving average leaves; keeps 0 / 0 at 0 before the first statistics.
+    SMALLEST_COUNT = 1e-30
+
+    def __init__(self, layer: Layer, *, prefix: str) -> None:
         super().__init__(auto_prefix=False)
         self.layer_name = layer.name
+        self.name_prefix = f"{prefix}.{layer.name}"
         self.weight_matrix = WeightMatrix(
             layer.weight.shape, bias=layer.bias is not None, groups=layer.groups
+        )
+        self.size = sum(int(np.prod(parameter.shape)) for parameter in layer.parameters())
+        self.assign = ops.Assign()
+        self.smallest_count = self.SMALLEST_COUNT
+
+    def parameter(self, name: str, value: Any) -> Parameter:
+        """A float32 Parameter of this block, named after the layer, untouched by training."""
+        array = np.ascontiguousarray(value, np.float32)
+        return Parameter(
+            Tensor(array.reshape(np.shape(value))), name=f"{self.name_prefix}.{name}", requires_grad=False
         )
 
     def refresh(self, damping: Tensor) -> bool:
@@ -41,12 +92,36 @@ class CurvatureBlock(nn.Cell):
         raise TypeError(f"{type(self).__name__} does not define refresh(damping)")
 
     def decay(self, factor: Tensor) -> bool:
-        """Multiply sums and weights of the statistics by the same factor."""
-        raise TypeError(f"{type(self).__name__} does not define decay(factor)")
+        """Let the past fade: multiply all sums and weights of the statistics by the same factor."""
+        for group in range(len(self.statistic_groups)):
+            self.decay_group(group, factor)
+        return True
+
+    def decay_group(self, group: int, factor: Tensor) -> bool:
+        """Let the past of one statistic fade."""
+        for index in self.statistic_groups[group]:
+            self.assign(self.state[index], self.state[index] * factor)
+        return True
 
     def precondition(self, matrix: Tensor) -> Tensor:
         """Multiply a gradient matrix by the inverse of the damped block."""
         raise TypeError(f"{type(self).__name__} does not define precondition(matrix)")
+
+    def product(self, matrix: Tensor) -> Tensor:
+        """Multiply a matrix by the block itself: present statistics, no damping."""
+        raise TypeError(f"{type(self).__name__} does not define product(matrix)")
+
+    def trace(self) -> Tensor:
+        """Trace of the block, undamped, from the present statistics: scalar float32."""
+        raise TypeError(f"{type(self).__name__} does not define trace()")
+
+    def observed(self, group: int) -> tuple[Tensor, ...]:
+        """The averaged statistics of one group, for policies that compare them over time."""
+        raise TypeError(f"{type(self).__name__} does not define observed(group)")
+
+    def observed_shapes(self, group: int) -> tuple[tuple[int, ...], ...]:
+        """Shapes of what :meth:`observed` gives."""
+        return tuple(tuple(tensor.shape) for tensor in self.observed(group))
 
     def factors(self) -> dict[str, NDArray[np.float32]]:
         """Undamped moving-averaged statistics under their names in the literature, float32."""

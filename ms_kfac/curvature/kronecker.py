@@ -14,49 +14,21 @@ Convolution Layers", section 3).
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, ops
+from mindspore import Tensor
 from numpy.typing import NDArray
 
-from ms_kfac.capture.layer import Layer, LayerOperators
-from ms_kfac.curvature.block import CurvatureBlock
+from ms_kfac.capture.layer import Layer
+from ms_kfac.curvature.block import layer_statistics
+from ms_kfac.curvature.factored import FactoredBlock
 from ms_kfac.damping import pi_split
 from ms_kfac.ops.damped_inverse import DampedInverse
 from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
+from ms_kfac.ops.statistics import StatisticsOptions
 
 
-@cache
-def kronecker_statistics(
-    operators: LayerOperators, sharing: str, mean_reduction: bool, gradient_scale: float
-) -> KroneckerStatistics:
-    """The statistics operator of all layers of one geometry.
-
-    Args:
-        operators: how the layer's inputs and output gradients become rows or columns.
-        sharing: "expand" or "reduce".
-        mean_reduction: whether the loss averages over the batch.
-        gradient_scale: what undoes the loss scale in ``dout``.
-
-    Returns:
-        The operator.
-    """
-    reduce = sharing == "reduce"
-    return KroneckerStatistics(
-        operators.activations(reduce),
-        operators.gradients(reduce),
-        operators.second_moment(),
-        gradient_scale=gradient_scale,
-        mean_reduction=mean_reduction,
-        reduce=reduce,
-        channels_first=operators.channels_first,
-    )
-
-
-class KroneckerBlock(CurvatureBlock):
+class KroneckerBlock(FactoredBlock):
     """Kronecker-factored Fisher block of a dense layer or a convolution.
 
     Grouped convolutions have one pair of factors a group, as a leading axis of every Parameter here.
@@ -64,9 +36,7 @@ class KroneckerBlock(CurvatureBlock):
     Args:
         layer: the layer.
         prefix: what the names of the Parameters start with.
-        sharing: "expand" or "reduce".
-        mean_reduction: whether the loss averages over the batch.
-        gradient_scale: what undoes the loss scale in ``dout``.
+        options: how a batch enters the statistics.
 
     Note:
         Until a backward pass has reached the layer its inverses are identities: its gradient passes
@@ -74,58 +44,43 @@ class KroneckerBlock(CurvatureBlock):
     """
 
     kind = "Kronecker"
+    statistic_groups = ((0, 1), (2, 3))
 
-    # Below any weight that a moving average leaves; keeps 0 / 0 at 0 before the first statistics.
-    _SMALLEST_COUNT = 1e-30
-
-    def __init__(
-        self, layer: Layer, *, prefix: str, sharing: str, mean_reduction: bool, gradient_scale: float
-    ) -> None:
-        super().__init__(layer)
-        self.groups = layer.groups
-        self.dim_A = layer.input_dimension
-        self.dim_G = layer.output_dimension
-        self.statistics = kronecker_statistics(layer.operators, sharing, mean_reduction, gradient_scale)
-        name = f"{prefix}.{layer.name}"
-        self.A_sum = self._matrix(f"{name}.A_sum", np.zeros((self.dim_A, self.dim_A)))
-        self.G_sum = self._matrix(f"{name}.G_sum", np.zeros((self.dim_G, self.dim_G)))
-        self.A_count = Parameter(Tensor(0.0, ms.float32), name=f"{name}.A_count", requires_grad=False)
-        self.G_count = Parameter(Tensor(0.0, ms.float32), name=f"{name}.G_count", requires_grad=False)
-        self.A_inverse = self._matrix(f"{name}.A_inverse", np.eye(self.dim_A))
-        self.G_inverse = self._matrix(f"{name}.G_inverse", np.eye(self.dim_G))
+    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions) -> None:
+        super().__init__(layer, prefix=prefix)
+        self.statistics = layer_statistics(KroneckerStatistics, layer.operators, options)
+        self.A_sum = self.matrix_parameter("A_sum", np.zeros((self.dim_A, self.dim_A)))
+        self.G_sum = self.matrix_parameter("G_sum", np.zeros((self.dim_G, self.dim_G)))
+        self.A_count = self.parameter("A_count", 0.0)
+        self.G_count = self.parameter("G_count", 0.0)
+        self.create_inverses()
         self.state = (self.A_sum, self.A_count, self.G_sum, self.G_count)
         self.damped_inverse = DampedInverse()
-        self.matmul = ops.MatMul() if self.groups == 1 else ops.BatchMatMul()
-        self.assign = ops.Assign()
-        self.reduce_sum = ops.ReduceSum(keep_dims=self.groups > 1)
-        self.cast = ops.Cast()
-        self.equal = ops.Equal()
-        self.maximum = ops.Maximum()
-        self.eye = ops.Eye()
-        self.smallest_count = self._SMALLEST_COUNT
 
-    def _matrix(self, name: str, value: NDArray[Any]) -> Parameter:
-        if self.groups > 1:
-            value = np.broadcast_to(value, (self.groups, *value.shape))
-        return Parameter(Tensor(np.ascontiguousarray(value, np.float32)), name=name, requires_grad=False)
+    def create_inverses(self) -> None:
+        """Create what :meth:`refresh` writes and :meth:`precondition` reads, as identities."""
+        self.A_inverse = self.matrix_parameter("A_inverse", np.eye(self.dim_A))
+        self.G_inverse = self.matrix_parameter("G_inverse", np.eye(self.dim_G))
 
-    def refresh(self, damping: Tensor) -> bool:
-        unseen = self.cast(self.equal(self.A_count, 0.0), ms.float32)
+    def averages(self) -> tuple[Tensor, Tensor]:
+        """A and G; zeros before the first statistics."""
         A = self.A_sum / self.maximum(self.A_count, self.smallest_count)
         G = self.G_sum / self.maximum(self.G_count, self.smallest_count)
-        eye_A = self.eye(self.dim_A, self.dim_A, ms.float32)
-        eye_G = self.eye(self.dim_G, self.dim_G, ms.float32)
-        trace_A = self.reduce_sum(A * eye_A, (-2, -1))
-        trace_G = self.reduce_sum(G * eye_G, (-2, -1))
+        return A, G
+
+    def factor_dampings(self, A: Tensor, G: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added to the diagonals of A and of G, one a group."""
+        unseen = self.cast(self.equal(self.A_count, 0.0), ms.float32)
+        trace_A, trace_G = self.factor_traces(A, G)
         damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
         # A layer that no backward pass has reached yet has zero factors: "damped" to the identity.
-        self.assign(self.A_inverse, self.damped_inverse(A, damping_A + unseen * (1.0 - damping_A)))
-        self.assign(self.G_inverse, self.damped_inverse(G, damping_G + unseen * (1.0 - damping_G)))
-        return True
+        return damping_A + unseen * (1.0 - damping_A), damping_G + unseen * (1.0 - damping_G)
 
-    def decay(self, factor: Tensor) -> bool:
-        for parameter in self.state:
-            self.assign(parameter, parameter * factor)
+    def refresh(self, damping: Tensor) -> bool:
+        A, G = self.averages()
+        damping_A, damping_G = self.factor_dampings(A, G, damping)
+        self.assign(self.A_inverse, self.damped_inverse(A, damping_A))
+        self.assign(self.G_inverse, self.damped_inverse(G, damping_G))
         return True
 
     def precondition(self, matrix: Tensor) -> Tensor:
@@ -135,7 +90,3 @@ class KroneckerBlock(CurvatureBlock):
         counts = {"A": float(self.A_count.asnumpy()), "G": float(self.G_count.asnumpy())}
         sums = {"A": self.A_sum.asnumpy(), "G": self.G_sum.asnumpy()}
         return {key: sums[key] / counts[key] if counts[key] > 0 else sums[key].copy() for key in sums}
-
-    def dimensions(self) -> str:
-        groups = f"{self.groups} x " if self.groups > 1 else ""
-        return f"{groups}A {self.dim_A}, G {self.dim_G}"

@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 # Operators of ms_kfac.ops that do the work of a refresh or a step.
-_OPERATORS = ("kronecker_statistics", "second_moment", "damped_inverse")
+_OPERATORS = (
+    "kronecker_statistics",
+    "trace_restricted_statistics",
+    "sherman_morrison_statistics",
+    "swift_statistics",
+    "eigenbasis_statistics",
+    "unit_wise_statistics",
+    "embedding_statistics",
+    "second_moment",
+    "diagonal_moment",
+    "damped_inverse",
+    "diagonal_blocks",
+    "rank_one_inverse",
+    "low_rank_inverse",
+    "eigendecomposition",
+)
 
 
 def status() -> str:

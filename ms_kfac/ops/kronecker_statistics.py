@@ -8,12 +8,12 @@ moving average is one multiplication of sum and weight by the same number, which
 
 from __future__ import annotations
 
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor
 
-from ms_kfac.ops.statistics import StatisticsOperator
+from ms_kfac.ops.statistics import BESIDE_FACTORS, LayerStatistics
 
 
-class KroneckerStatistics(StatisticsOperator):
+class KroneckerStatistics(LayerStatistics):
     r"""Add a batch to a layer's sums and weights, when the gate is open.
 
     .. math::
@@ -28,18 +28,14 @@ class KroneckerStatistics(StatisticsOperator):
         activations: turns the layer's input into rows or columns.
         gradients: turns the layer's output gradient into the same layout.
         second_moment: sums the outer products of that layout.
-        gradient_scale: what brings one sample's ``dout`` to the gradient of the per-sample loss. With mean
-            reduction it is multiplied by the number of samples N of the batch, see ``mean_reduction``.
-        mean_reduction: whether the loss averages over the batch: :math:`g = N \cdot scale \cdot dout`, else
-            :math:`g = scale \cdot dout`.
-        reduce: the reduce setting of weight sharing, else expand.
-        channels_first: whether ``dout`` is :math:`(N, c, ...)` (convolutions) or :math:`(N, ..., c)` (dense
-            layers).
+        channels_first: layout of ``dout``.
+        options: how a batch enters.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
         - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's linear output.
-        - **gate** (Parameter) - scalar int32; the statistics are left alone when it is 0.
+        - **gate** (Parameter) - scalar int32; the statistics are left alone when it is 0 or asks for what is
+          beside the factors alone. With separate statistics, 1 adds to A alone, 2 to G alone and 3 to both.
         - **A_sum**, **G_sum** (Parameter) - :math:`(d, d)`, written in place; **A_count**, **G_count**
           (Parameter) - scalars, likewise.
 
@@ -49,28 +45,7 @@ class KroneckerStatistics(StatisticsOperator):
     Platforms: CPU, GPU, Ascend (composed of built-in operators).
     """
 
-    def __init__(
-        self,
-        activations: nn.Cell,
-        gradients: nn.Cell,
-        second_moment: nn.Cell,
-        *,
-        gradient_scale: float,
-        mean_reduction: bool,
-        reduce: bool,
-        channels_first: bool,
-    ) -> None:
-        super().__init__()
-        self.activations = activations
-        self.gradients = gradients
-        self.second_moment = second_moment
-        self.gradient_scale = gradient_scale
-        self.mean_reduction = mean_reduction
-        self.reduce = reduce
-        self.channels_first = channels_first
-        self.shape = ops.Shape()
-        self.mul = ops.Mul()
-        self.assign_add = ops.AssignAdd()
+    beside_factors = BESIDE_FACTORS
 
     def construct(
         self,
@@ -82,29 +57,25 @@ class KroneckerStatistics(StatisticsOperator):
         G_sum: Parameter,
         G_count: Parameter,
     ) -> bool:
-        if gate > 0:
-            samples = self.shape(x)[0] if len(self.shape(x)) > 1 else 1
-            scale = self.gradient_scale
-            if self.mean_reduction:
-                scale = scale * samples
-            g = self.gradients(dout)
-            if scale != 1.0:
-                # Scaled before the product: squares of a large batch's mean-loss gradients could underflow in
-                # float32.
-                g = self.mul(g, scale)
-            self.assign_add(A_sum, self.second_moment(self.activations(x)))
-            self.assign_add(G_sum, self.second_moment(g))
-            self.assign_add(A_count, float(samples))
-            self.assign_add(G_count, float(samples * self.locations(dout)))
+        asked = gate % self.beside_factors
+        if self.separate:
+            if asked % 2 > 0:
+                self.add_inputs(x, A_sum, A_count)
+            if asked > 1:
+                self.add_gradients(x, dout, G_sum, G_count)
+        elif asked > 0:
+            self.add_inputs(x, A_sum, A_count)
+            self.add_gradients(x, dout, G_sum, G_count)
         return True
 
-    def locations(self, dout: Tensor) -> int:
-        """Weight-sharing locations a sample that count for G."""
-        if self.reduce:
-            return 1
-        shape = self.shape(dout)
-        shared = shape[2:] if self.channels_first else shape[1:-1]
-        locations = 1
-        for size in shared:
-            locations = locations * size
-        return locations
+    def add_inputs(self, x: Tensor, A_sum: Parameter, A_count: Parameter) -> bool:
+        """Add a batch to the statistics of inputs."""
+        self.assign_add(A_sum, self.second_moment(self.activations(x)))
+        self.assign_add(A_count, float(self.samples(x)))
+        return True
+
+    def add_gradients(self, x: Tensor, dout: Tensor, G_sum: Parameter, G_count: Parameter) -> bool:
+        """Add a batch to the statistics of output gradients."""
+        self.assign_add(G_sum, self.second_moment(self.output_gradients(x, dout)))
+        self.assign_add(G_count, float(self.samples(x) * self.locations(dout)))
+        return True

@@ -1,18 +1,44 @@
-"""What a tap needs of a statistics operator."""
+"""What a tap needs of a statistics operator, and what such operators share."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Callable
 
 import mindspore as ms
-from mindspore import nn
+from mindspore import Tensor, nn, ops
+
+# What the gate of a tap holds: 0 is closed, otherwise a sum of these.
+INPUTS = 1
+GRADIENTS = 2
+EVERYTHING = INPUTS + GRADIENTS
+# Alone, for operators that track something beside the factors: leave the factors as they are.
+BESIDE_FACTORS = 4
+
+
+@dataclass(frozen=True)
+class StatisticsOptions:
+    r"""How a batch enters the statistics; the same for all layers of an optimizer.
+
+    Attributes:
+        sharing: "expand" or "reduce", how weight-sharing locations enter.
+        mean_reduction: whether the loss averages over the batch: :math:`g = N \cdot scale \cdot dout`, else
+            :math:`g = scale \cdot dout`.
+        gradient_scale: the scale of that formula; it undoes the loss scale.
+        separate: whether the gate opens for statistics of inputs and of gradients separately.
+    """
+
+    sharing: str
+    mean_reduction: bool
+    gradient_scale: float
+    separate: bool = False
 
 
 class StatisticsOperator(nn.Cell):
     """Base of the operators that add one batch to a layer's statistics, gated by a Parameter.
 
-    Inputs of a subclass: x, dout, the gate (scalar int32 Parameter) and the four Parameters that it writes in
-    place.
+    Inputs of a subclass: x, dout, the gate (scalar int32 Parameter, see this module's constants) and the four
+    or six Parameters that it reads and writes in place.
 
     Layers of the same geometry share one operator object, so that PyNative mode compiles it once a shape, not
     once a layer.
@@ -26,3 +52,78 @@ class StatisticsOperator(nn.Cell):
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
         self.__dict__["as_graph"] = ms.jit(self.construct)
+
+    def expect(self, x: Tensor, y: Tensor) -> bool:
+        """Called where a forward pass is compiled, for operators that want to know its shapes early.
+
+        Args:
+            x: the layer's input.
+            y: its linear output.
+
+        Returns:
+            True.
+        """
+        return True
+
+
+class LayerStatistics(StatisticsOperator):
+    """Base of the operators of dense layers and convolutions: samples, locations, the scale of g.
+
+    Args:
+        activations: turns the layer's input into rows or columns.
+        gradients: turns the layer's output gradient into the same layout.
+        second_moment: sums the outer products of that layout.
+        channels_first: whether ``dout`` is :math:`(N, c, ...)` (convolutions) or :math:`(N, ..., c)` (dense
+            layers).
+        options: how a batch enters.
+    """
+
+    def __init__(
+        self,
+        activations: nn.Cell,
+        gradients: nn.Cell,
+        second_moment: nn.Cell,
+        *,
+        channels_first: bool,
+        options: StatisticsOptions,
+    ) -> None:
+        super().__init__()
+        self.activations = activations
+        self.gradients = gradients
+        self.second_moment = second_moment
+        self.channels_first = channels_first
+        self.reduce = options.sharing == "reduce"
+        self.mean_reduction = options.mean_reduction
+        self.gradient_scale = options.gradient_scale
+        self.separate = options.separate
+        self.shape = ops.Shape()
+        self.mul = ops.Mul()
+        self.assign_add = ops.AssignAdd()
+
+    def samples(self, x: Tensor) -> int:
+        """Samples N of a batch: the first axis of the layer's input."""
+        shape = self.shape(x)
+        return shape[0] if len(shape) > 1 else 1
+
+    def output_gradients(self, x: Tensor, dout: Tensor) -> Tensor:
+        """Rows or columns g of the per-sample loss."""
+        scale = self.gradient_scale
+        if self.mean_reduction:
+            scale = scale * self.samples(x)
+        g = self.gradients(dout)
+        if scale != 1.0:
+            # Scaled before any product: squares of a large batch's mean-loss gradients could underflow in
+            # float32.
+            g = self.mul(g, scale)
+        return g
+
+    def locations(self, dout: Tensor) -> int:
+        """Weight-sharing locations a sample that count for G: T in the expand setting, 1 in reduce."""
+        if self.reduce:
+            return 1
+        shape = self.shape(dout)
+        shared = shape[2:] if self.channels_first else shape[1:-1]
+        locations = 1
+        for size in shared:
+            locations = locations * size
+        return locations

@@ -46,3 +46,20 @@ class WeightMatrix(nn.Cell):
     def bias_part(self, matrix: Tensor) -> Tensor:
         """The bias's share of a matrix, shape :math:`(d_{out},)`."""
         return self.reshape(matrix[..., -1], (-1,))
+
+
+class UnitMatrix(WeightMatrix):
+    r"""The same for a normalisation layer: :math:`d\gamma` beside :math:`d\beta`, a row a channel.
+
+    Args:
+        shape: shape of gamma and of beta; several axes are flattened into C channels.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape, bias=True, groups=1)
+        self.matrix_shape = (-1, 1)
+        self.column_shape = (-1, 1)
+
+    def bias_part(self, matrix: Tensor) -> Tensor:
+        """The share of beta, in its shape."""
+        return self.reshape(matrix[..., -1], self.weight_shape)

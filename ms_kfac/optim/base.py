@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import mindspore as ms
-import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
-from numpy.typing import NDArray
 
-from ms_kfac.capture.attach import attach, attached_tap, detach
+from ms_kfac.capture.attach import attach
 from ms_kfac.capture.discover import discover
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.tap import SampleCounter, Tap
 from ms_kfac.curvature.block import CurvatureBlock
-from ms_kfac.damping import Damping, DampingSchedule
+from ms_kfac.curvature.embedding import EmbeddingBlock
+from ms_kfac.curvature.unit_wise import UnitWiseBlock
+from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
+from ms_kfac.ops.kept_values import KeptValues
+from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.optim.averaging import PolyakAverage
+from ms_kfac.optim.inspection import Inspection
+from ms_kfac.optim.momentum import MomentumOptimizer
 from ms_kfac.optim.options import (
     check_choice,
     check_count,
@@ -27,15 +32,12 @@ from ms_kfac.optim.options import (
     check_parameters,
     check_patterns,
 )
-from ms_kfac.optim.summary import summary_table
+from ms_kfac.optim.quadratic_model import QuadraticModel
 from ms_kfac.optim.trust_region import KLClip
-from ms_kfac.refresh import Gate, MovingAverage, RefreshPolicy
+from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
 
 _multiply = ops.MultitypeFuncGraph("multiply")
 _multiply_where = ops.MultitypeFuncGraph("multiply_where")
-_momentum_step = ops.MultitypeFuncGraph("momentum_step")
-_nesterov_step = ops.MultitypeFuncGraph("nesterov_step")
-_shrink = ops.MultitypeFuncGraph("shrink")
 
 
 @_multiply.register("Tensor", "Tensor")
@@ -50,47 +52,19 @@ def _multiply_where_flagged(scale: Tensor, flag: bool, update: Tensor) -> Tensor
     return update
 
 
-@_momentum_step.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
-def _apply_momentum(
-    apply: Any,
-    momentum: Tensor,
-    learning_rate: Tensor,
-    update: Tensor,
-    parameter: Parameter,
-    moment: Parameter,
-) -> bool:
-    return ops.depend(True, apply(parameter, moment, learning_rate, update, momentum))
-
-
-@_nesterov_step.register("Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
-def _apply_nesterov(
-    momentum: Tensor, learning_rate: Tensor, update: Tensor, parameter: Parameter, moment: Parameter
-) -> bool:
-    # Spelled out: ApplyMomentum's CPU kernel in MindSpore 2.10 takes use_nesterov and ignores it.
-    velocity = moment * momentum + update
-    step = learning_rate * (update + momentum * velocity)
-    written = ops.assign(moment, velocity), ops.assign(parameter, parameter - step)
-    return ops.depend(True, written)
-
-
-@_shrink.register("Tensor", "Tensor", "Bool", "Tensor")
-def _shrink_parameter(learning_rate: Tensor, decay: Tensor, flag: bool, parameter: Parameter) -> bool:
-    if flag:
-        return ops.depend(True, ops.assign(parameter, parameter * (1.0 - learning_rate * decay)))
-    return True
-
-
-class SecondOrderOptimizer(nn.Optimizer):
+class SecondOrderOptimizer(Inspection, MomentumOptimizer):
     """Base of the second-order optimizers.
 
     One step: scale the gradients, refresh the inverses when due, precondition, trust region, weight decay,
-    momentum, learning rate; then set the gate for the next step. All state is in Parameters, so a checkpoint
+    momentum, learning rate; then set the gates for the next step. All state is in Parameters, so a checkpoint
     of the optimizer carries it.
 
     A subclass names itself in ``method`` and creates the block of a layer in :meth:`create_block`.
     """
 
     method = "abstract"
+    # Whether a block asks for statistics beside its factors once it has been refreshed.
+    measures_beside_factors = False
 
     def __init__(
         self,
@@ -107,11 +81,14 @@ class SecondOrderOptimizer(nn.Optimizer):
         factor_interval: int | RefreshPolicy = 10,
         inverse_interval: int | RefreshPolicy = 100,
         kl_clip: float | None = 1e-3,
+        fisher: str = "empirical",
         sharing: str = "expand",
         reduction: str = "mean",
         loss_scale: float = 1.0,
         accumulation_steps: int = 1,
         skip: Iterable[str] = (),
+        averaging: float | None = None,
+        normalization: str = "first_order",
     ) -> None:
         if not isinstance(network, nn.Cell):
             raise TypeError(
@@ -132,40 +109,73 @@ class SecondOrderOptimizer(nn.Optimizer):
         loss_scale = check_number("loss_scale", loss_scale, low=0.0, low_open=True)
         patterns = check_patterns("skip", skip)
         damping_schedule = DampingSchedule(damping)
+        if averaging is not None:
+            averaging = check_number("averaging", averaging, low=0.0, high=1.0, high_open=True)
+        fisher = check_choice("fisher", fisher, ("empirical", "sampled"))
 
+        sharing = check_choice("sharing", sharing, ("expand", "reduce"))
+        normalization = check_choice("normalization", normalization, ("first_order", "unit_wise"))
+        mean_reduction = check_choice("reduction", reduction, ("mean", "sum")) == "mean"
+        accumulation_steps = check_count("accumulation_steps", accumulation_steps)
+
+        adapts = isinstance(damping, LevenbergMarquardt)
+        if accumulation_steps > 1 and (fisher == "sampled" or adapts):
+            raise ValueError(
+                "accumulation_steps must be 1 with fisher='sampled' or damping=LevenbergMarquardt(...), as "
+                f"the training cell takes one backward pass a step, got {accumulation_steps!r}"
+            )
         trained = network.trainable_params() if params is None else check_parameters(params)
-        # The base class would multiply weight decay by the loss scale, to divide both by it later; here
-        # gradients are unscaled first.
-        super().__init__(learning_rate, trained, weight_decay, loss_scale=1.0)
+        super().__init__(
+            learning_rate,
+            trained,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled,
+        )
         self.loss_scale = loss_scale
         self.need_scale = loss_scale != 1.0
         self.reciprocal_scale = Tensor(1.0 / loss_scale, ms.float32)
 
-        self.sharing = check_choice("sharing", sharing, ("expand", "reduce"))
-        self.mean_reduction = check_choice("reduction", reduction, ("mean", "sum")) == "mean"
-        self.accumulation_steps = check_count("accumulation_steps", accumulation_steps)
-        self.gradient_scale = self.accumulation_steps / loss_scale
-        self.decoupled_weight_decay = decoupled
+        self.sharing = sharing
+        self.mean_reduction = mean_reduction
+        self.accumulation_steps = accumulation_steps
         self.factor_policy = factor_policy
         self.inverse_policy = inverse_policy
         self.damping = damping_schedule
-        self.moving_average = MovingAverage(factor_decay, name=self.method)
         self.clips = kl_clip is not None
         # Never called when switched off; a Cell all the same, because a compiled step parses it either way.
         self.trust_region = KLClip(1.0 if kl_clip is None else kl_clip)
+        self.averages = averaging is not None
+        self.average = PolyakAverage(self.parameters, 0.0 if averaging is None else averaging)
 
-        self._layers, self._first_order = discover(network, self.parameters, patterns)
-        self.blocks = nn.CellList([self.create_block(layer) for layer in self._layers], auto_prefix=False)
-        self._gate = Gate(f"{self.method}.gate")
-        self.gate = self._gate.parameter
-        self.closed = Tensor(0, ms.int32)
-        self._counter = None if self.mean_reduction else SampleCounter(f"{self.method}.samples")
+        self.statistics_options = StatisticsOptions(
+            sharing=sharing,
+            mean_reduction=mean_reduction,
+            gradient_scale=accumulation_steps / loss_scale,
+            separate=factor_policy.separate,
+        )
+        self._layers, self._first_order = discover(
+            network, self.parameters, patterns, normalization_blocks=normalization == "unit_wise"
+        )
+        self.blocks = nn.CellList([self._block_of(layer) for layer in self._layers], auto_prefix=False)
+        stopped = inverse_policy.stopped_layers(len(self.blocks), self.method)
+        by_layer = self.measures_beside_factors and inverse_policy.by_layer
+        schedule_options = ScheduleOptions(factor_decay, self.method, fisher == "sampled", stopped, by_layer)
+        self.statistics_schedule = factor_policy.for_statistics(list(self.blocks), schedule_options)
+        gates = self.statistics_schedule.gates
+        self.inverse_schedule = inverse_policy.for_inverses(
+            list(self.blocks), self.damping, gates, stopped, self.method
+        )
+        self._counter = None if mean_reduction else SampleCounter(f"{self.method}.samples")
         self._attach_taps()
+        self.fisher = fisher
+        self.adapts_damping = adapts
+        self.needs_train_cell = fisher == "sampled" or adapts
+        # Set by what makes the passes that these take beside the ordinary one.
+        self.has_train_cell = not self.needs_train_cell
 
-        self.momentum = Parameter(Tensor(momentum, ms.float32), name="momentum", requires_grad=False)
-        self.moments = self.parameters.clone(prefix="moments", init="zeros")
-        self.nesterov = nesterov
-        self.apply_momentum = ops.ApplyMomentum()
+        self.one = Tensor(1.0, ms.float32)
         self.assign = ops.Assign()
         self.reduce_sum = ops.ReduceSum()
         self.square = ops.Square()
@@ -173,9 +183,11 @@ class SecondOrderOptimizer(nn.Optimizer):
         self.positions = tuple(tuple(positions[id(p)] for p in layer.parameters()) for layer in self._layers)
         preconditioned = {position for layer_positions in self.positions for position in layer_positions}
         self.preconditioned = tuple(position in preconditioned for position in range(len(self.parameters)))
+        self.quadratic_model = QuadraticModel(list(self.blocks), self.positions)
+        self.weights_before = KeptValues(self.parameters if self.adapts_damping else ())
 
     def create_block(self, layer: Layer) -> CurvatureBlock:
-        """The method's approximation of a layer's Fisher block.
+        """The method's approximation of the Fisher block of a dense layer or a convolution.
 
         Args:
             layer: the layer.
@@ -185,12 +197,27 @@ class SecondOrderOptimizer(nn.Optimizer):
         """
         raise TypeError(f"{type(self).__name__} does not define create_block(layer)")
 
+    def _block_of(self, layer: Layer) -> CurvatureBlock:
+        if layer.kind == "normalization":
+            return UnitWiseBlock(layer, prefix=self.method, options=self.statistics_options)
+        if layer.kind == "embedding":
+            return EmbeddingBlock(layer, prefix=self.method, options=self.statistics_options)
+        return self.create_block(layer)
+
+    def _counting_layer(self) -> Layer | None:
+        # A batch normalisation in evaluation passes its tap by, and the first axis of an embedding's ids may
+        # be that of positions: they count only where there is no other.
+        last_resorts = ("normalization", "embedding")
+        others = [layer for layer in self._layers if layer.kind not in last_resorts]
+        return next(iter([*others, *self._layers]), None)
+
     def _attach_taps(self) -> None:
         replaced = []
         self._taps = []
-        for layer, block in zip(self._layers, self.blocks):
-            counter = self._counter if layer is self._layers[0] else None
-            self._taps.append(Tap(block.statistics, block.state, self._gate, counter))
+        counting = self._counting_layer()
+        for layer, block, gate in zip(self._layers, self.blocks, self.statistics_schedule.gates):
+            counter = self._counter if layer is counting else None
+            self._taps.append(Tap(block.statistics, block.state, gate, counter))
             if attach(layer, self._taps[-1]):
                 replaced.append(layer.name)
         if replaced:
@@ -206,13 +233,19 @@ class SecondOrderOptimizer(nn.Optimizer):
 
     def __call__(self, *inputs: Any) -> Any:
         outputs = super().__call__(*inputs)
-        self._gate.expire()
+        self.statistics_schedule.expire()
         return outputs
 
     @ms.jit
     def construct(self, gradients: tuple[Tensor, ...]) -> bool:
-        self.close_gate(gradients)
-        gradients = self.mean_gradients(self.scale_grad(self.gradients_centralization(gradients)))
+        if not self.has_train_cell:
+            raise RuntimeError(
+                "fisher='sampled' and damping=LevenbergMarquardt(...) take passes of their own: train with "
+                "ms_kfac.TrainOneStepCell or ms_kfac.Model"
+            )
+        self.statistics_schedule.count(gradients)
+        samples = self.counted_samples()
+        gradients = self.mean_gradients(self.scale_grad(self.gradients_centralization(gradients)), samples)
         if len(self.blocks) > 0:
             self.refresh_inverses()
         learning_rate = self.get_lr()
@@ -221,41 +254,43 @@ class SecondOrderOptimizer(nn.Optimizer):
             updates = self.preconditioned_gradients(gradients)
             if self.clips:
                 updates = self.clip(learning_rate, gradients, updates)
-        self.update_parameters(learning_rate, updates)
+        if self.adapts_damping:
+            self.predicted_step(learning_rate, gradients, updates, samples)
+        else:
+            self.update_parameters(learning_rate, updates)
+        if self.averages:
+            self.average(self.global_step, self.parameters)
+        if len(self.blocks) > 0:
+            self.finish_step()
         self.assignadd(self.global_step, self.global_step_increase_tensor)
         if len(self.blocks) > 0:
             self.prepare_statistics()
         return True
 
-    def close_gate(self, gradients: tuple[Tensor, ...]) -> bool:
-        """Close the gate once the backward pass is over.
+    def counters(self) -> list[Parameter]:
+        """What backward passes count beside statistics: the samples, for losses that are sums."""
+        return [] if self._counter is None else [self._counter.samples]
 
-        The write also orders a compiled step: the taps write statistics while gradients are computed, and
-        without a write that waits for the gradients a graph is free to read the statistics before.
+    def counted_samples(self) -> Tensor:
+        """Samples of this step's backward passes, for losses that are sums."""
+        if self._counter is None:
+            return self.one
+        samples = ops.maximum(self._counter.samples, 1.0)
+        return ops.depend(samples, self.assign(self._counter.samples, samples * 0.0))
 
-        Args:
-            gradients: what the write waits for.
-
-        Returns:
-            What the Assign returns.
-        """
-        return self.assign(self.gate, ops.depend(self.closed, gradients))
-
-    def mean_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def mean_gradients(self, gradients: tuple[Tensor, ...], samples: Tensor) -> tuple[Tensor, ...]:
         """Gradients of the mean loss, whatever the reduction."""
         if self._counter is None:
             return gradients
-        samples = ops.maximum(self._counter.samples, 1.0)
-        gradients = self.map_(ops.partial(_multiply, self.accumulation_steps / samples), gradients)
-        return ops.depend(gradients, self.assign(self._counter.samples, samples * 0.0))
+        return self.map_(ops.partial(_multiply, self.mean_factor(samples)), gradients)
+
+    def mean_factor(self, samples: Tensor) -> Any:
+        """What turns the reduced loss, as delivered, into the mean loss."""
+        return 1.0 if self._counter is None else self.accumulation_steps / samples
 
     def refresh_inverses(self) -> bool:
-        """Recompute every block's inverse when the policy says so."""
-        if self.inverse_policy(self.global_step):
-            damping = self.damping(self.global_step)
-            for block in self.blocks:
-                block.refresh(damping)
-        return True
+        """Recompute the blocks' inverses where the policy says so."""
+        return self.inverse_schedule(self.global_step)
 
     def preconditioned_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """U of every preconditioned parameter in its place, the others' gradients as they are."""
@@ -285,129 +320,25 @@ class SecondOrderOptimizer(nn.Optimizer):
         nu = self.trust_region(products, rate)
         return self.map_(ops.partial(_multiply_where, nu), self.preconditioned, updates)
 
-    def update_parameters(self, learning_rate: Any, updates: tuple[Tensor, ...]) -> bool:
-        """Weight decay, momentum and learning rate: nn.Momentum's rule on the updates."""
-        if self.decoupled_weight_decay:
-            self.shrink_parameters(learning_rate)
+    def predicted_step(
+        self, learning_rate: Any, gradients: tuple[Tensor, ...], updates: tuple[Tensor, ...], samples: Tensor
+    ) -> bool:
+        """Update the parameters; where the damping is due, also predict what that does to the loss."""
+        rule: Any = self.damping.schedule
+        if rule.is_due(self.global_step + 1):
+            before = self.weights_before.read()
+            self.update_parameters(learning_rate, ops.depend(updates, before))
+            step = self.weights_before.moved(before)
+            change = self.quadratic_model(gradients, step, self.damping(self.global_step))
+            rule.expect(change / self.mean_factor(samples))
         else:
-            updates = self.decay_weight(updates)
-        apply, momentum = self.apply_momentum, self.momentum
-        if self.nesterov and self.is_group_lr:
-            step = ops.partial(_nesterov_step, momentum)
-            self.hyper_map_reverse(step, learning_rate, updates, self.parameters, self.moments)
-        elif self.nesterov:
-            step = ops.partial(_nesterov_step, momentum, learning_rate)
-            self.hyper_map_reverse(step, updates, self.parameters, self.moments)
-        elif self.is_group_lr:
-            step = ops.partial(_momentum_step, apply, momentum)
-            self.hyper_map_reverse(step, learning_rate, updates, self.parameters, self.moments)
-        else:
-            step = ops.partial(_momentum_step, apply, momentum, learning_rate)
-            self.hyper_map_reverse(step, updates, self.parameters, self.moments)
+            self.update_parameters(learning_rate, updates)
         return True
 
-    def shrink_parameters(self, learning_rate: Any) -> bool:
-        """Decoupled weight decay, w <- (1 - lr weight_decay) w."""
-        if self.exec_weight_decay:
-            decay = self.get_weight_decay()
-            if self.is_group and self.is_group_lr:
-                self.map_(_shrink, learning_rate, decay, self.decay_flags, self.parameters)
-            elif self.is_group:
-                self.map_(ops.partial(_shrink, learning_rate), decay, self.decay_flags, self.parameters)
-            else:
-                self.map_(ops.partial(_shrink, learning_rate, decay), self.decay_flags, self.parameters)
+    def finish_step(self) -> bool:
+        """What a method does after the weights have moved, with the step's number not yet counted up."""
         return True
 
     def prepare_statistics(self) -> bool:
-        """Set the gate for the next step; when it opens, let the past fade first."""
-        due = self.factor_policy(self.global_step)
-        self.assign(self.gate, ops.cast(due, ms.int32).reshape(()))
-        if due:
-            factor = self.moving_average()
-            for block in self.blocks:
-                block.decay(factor)
-        return True
-
-    def detach(self) -> None:
-        """Take this optimizer's taps out of the network, which then trains as if it had never been tapped.
-
-        A layer that a later optimizer has taken over is left to it.
-        """
-        for layer, tap in zip(self._layers, self._taps):
-            if attached_tap(layer.cell) is tap:
-                detach(layer.cell)
-
-    def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
-        """Load a state into this optimizer and its network after steps have been taken.
-
-        ``mindspore.load_param_into_net`` serves before the first step. Afterwards it would leave compiled
-        steps, which hold control flow on these Parameters, on the old buffers; this writes into them.
-
-        Args:
-            checkpoint: what ``mindspore.load_checkpoint`` returned; names that the optimizer does not have
-                are passed over, and Parameters that it does not name stay as they are.
-        """
-        for parameter in self.get_parameters():
-            if parameter.name in checkpoint:
-                ops.assign(parameter, ms.Tensor(checkpoint[parameter.name].asnumpy(), parameter.dtype))
-        self._gate.expire()
-
-    @ms.jit
-    def _compiled_precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return self.preconditioned_gradients(gradients)
-
-    def precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Preconditioned gradients with the present inverses, before trust region, weight decay and momentum.
-
-        Args:
-            gradients: one a parameter, in the order of ``parameters``, unscaled.
-
-        Returns:
-            U in the parameters' shapes; the gradients of first-order parameters come back as they are.
-
-        Raises:
-            ValueError: if the number of gradients is not the number of parameters.
-        """
-        if len(gradients) != len(self.parameters):
-            raise ValueError(
-                f"gradients must hold one Tensor a parameter ({len(self.parameters)}), got {len(gradients)}"
-            )
-        if not self._layers:
-            return tuple(gradients)
-        return tuple(self._compiled_precondition(tuple(gradients)))
-
-    def factors(self, layer_name: str) -> dict[str, NDArray[np.float32]]:
-        """The present statistics of a layer.
-
-        Args:
-            layer_name: the cell's name in the network before tapping ("conv1", "layer1.0.conv2").
-
-        Returns:
-            NumPy float32 arrays by name ("A", "G" for K-FAC), undamped and moving-averaged, in the scale of
-            the papers: per sample, whatever reduction and loss scale; the bias as last row and column; a
-            leading axis of groups for grouped convolutions. All zeros before a backward pass has reached the
-            layer.
-
-        Raises:
-            KeyError: if no preconditioned layer has that name.
-        """
-        for layer, block in zip(self._layers, self.blocks):
-            if layer.name == layer_name:
-                factors: dict[str, NDArray[np.float32]] = block.factors()
-                return factors
-        known = ", ".join(layer.name for layer in self._layers)
-        raise KeyError(f"no preconditioned layer {layer_name!r}; there are: {known}")
-
-    def summary(self) -> str:
-        """A text table of the preconditioned layers, and why the other cells stay first-order.
-
-        Returns:
-            A row a layer: name, kind, block, dimensions, KiB, form of the operators; then the other cells.
-        """
-        return summary_table(repr(self), self._layers, list(self.blocks), self._first_order)
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({len(self._layers)} layers preconditioned, sharing {self.sharing!r}, "
-            f"factors {self.factor_policy!r}, inverses {self.inverse_policy!r})"
-        )
+        """Set the gates for the next step; where one opens, let the past fade first."""
+        return self.statistics_schedule(self.global_step)

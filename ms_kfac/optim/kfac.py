@@ -22,13 +22,15 @@ class KFAC(SecondOrderOptimizer):
     per-sample loss at its outputs (Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored
     Approximate Curvature", sections 3, 4 and 6.3; Grosse & Martens 2016, "A Kronecker-factored
     Approximate Fisher Matrix for Convolution Layers"; the trust region is that of Ba, Grosse & Martens 2017).
-    The Fisher is the empirical one: g comes from the labels, in the training step's own backward pass.
+    With ``fisher="empirical"`` g comes from the labels, in the training step's own backward pass; with
+    "sampled" it comes from targets drawn from the model's own distribution, as in Martens & Grosse 2015.
 
     The constructor taps the supported layers of ``network`` in place: dense layers (``nn.Dense``,
     ``mint.nn.Linear``) and convolutions (``nn.Conv2d``, ``mint.nn.Conv2d``; any kernel, stride, padding,
-    dilation and groups) with their subclasses. They stay the same objects with the same Parameters. All other
-    parameters take the same step with :math:`\nu U` replaced by their gradient; :meth:`summary` says which
-    and why.
+    dilation and groups) with their subclasses, embedding tables (``nn.Embedding``) and, on request,
+    normalisation layers (``nn.BatchNorm1d``, ``nn.BatchNorm2d``, ``nn.BatchNorm3d``, ``nn.LayerNorm``). They
+    stay the same objects with the same Parameters. All other parameters take the same step with :math:`\nu U`
+    replaced by their gradient; :meth:`summary` says which and why.
 
     Args:
         network: the network to train. A gradient computed through it fills the statistics, however it is
@@ -42,25 +44,32 @@ class KFAC(SecondOrderOptimizer):
             ``mindspore.nn.Momentum``, parameters with "beta" or "gamma" in their names are exempt unless
             parameter groups say otherwise. Default: 0.0.
         decoupled_weight_decay: shrink weights by :math:`1 - \eta w_d` outside the momentum. Default: False.
-        damping: :math:`\lambda`, a positive number, an iterable of them (one a step) or a Cell called with
-            the step. Default: 1e-3.
+        damping: :math:`\lambda`, a positive number, an iterable of them (one a step), a Cell called with
+            the step, or :class:`ms_kfac.LevenbergMarquardt`. Default: 1e-3.
         factor_decay: :math:`\epsilon` of the moving averages in [0, 1); the k-th refresh keeps :math:`\min(1
             - 1/k, \epsilon)` of the past. Default: 0.95.
         factor_interval: steps from one batch of statistics to the next, or a :class:`ms_kfac.RefreshPolicy`.
             Default: 10.
         inverse_interval: steps from one recomputation of the inverses to the next, or a policy. Default: 100.
         kl_clip: :math:`\kappa` of the trust region; None switches it off. Default: 1e-3.
+        fisher: "empirical" or "sampled"; the latter trains by :class:`ms_kfac.TrainOneStepCell` or
+            :class:`ms_kfac.Model`. Default: "empirical".
         sharing: "expand" or "reduce", how the locations of a convolution, or of a dense layer on :math:`(N,
             T, d)`, enter the factors (Eschenhagen et al. 2023). Default: "expand".
         reduction: "mean" or "sum", how the loss reduces over the first axis of the batch. With "sum"
-            gradients are divided by the number of samples, which is counted at the first preconditioned
-            layer. Default: "mean".
+            gradients are divided by the number of samples, which is counted at the first dense layer or
+            convolution that is preconditioned. Default: "mean".
         loss_scale: what the loss is multiplied with before the backward pass; gradients arrive multiplied,
             too. Default: 1.0.
         accumulation_steps: what each micro-batch's loss is divided by when several backward passes precede
             one step and their gradients are summed. Leave it at 1 where each has its own mean loss and the
             gradients are averaged. Default: 1.
         skip: regular expressions, searched in layer names; what matches stays first-order. Default: ().
+        normalization: "first_order", or "unit_wise" to precondition gamma and beta of normalisation layers by
+            one 2 x 2 Fisher block a channel (:class:`ms_kfac.curvature.unit_wise.UnitWiseBlock`). Default:
+            "first_order".
+        averaging: :math:`\xi` in [0, 1) of Polyak's average of the weights, :math:`\exp(-1/\tau)` for about
+            :math:`\tau` steps; see :meth:`averaged_weights`. None takes no average. Default: None.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - gradients of ``parameters``, of the loss as scaled.
@@ -94,10 +103,4 @@ class KFAC(SecondOrderOptimizer):
         Returns:
             Its block.
         """
-        return KroneckerBlock(
-            layer,
-            prefix=self.method,
-            sharing=self.sharing,
-            mean_reduction=self.mean_reduction,
-            gradient_scale=self.gradient_scale,
-        )
+        return KroneckerBlock(layer, prefix=self.method, options=self.statistics_options)

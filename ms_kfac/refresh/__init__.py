@@ -1,8 +1,23 @@
-"""When to refresh: policies, the gate that carries their answer to the taps, and the moving average."""
+"""When to refresh: policies, the schedules that carry them out, the gate of the taps, the moving average."""
 
 from ms_kfac.refresh.fixed_interval import FixedInterval
 from ms_kfac.refresh.gate import Gate
+from ms_kfac.refresh.interval_schedule import IntervalSchedule
 from ms_kfac.refresh.moving_average import MovingAverage
+from ms_kfac.refresh.new_statistics import OnNewStatistics
 from ms_kfac.refresh.policy import RefreshPolicy
+from ms_kfac.refresh.stale_statistics import StaleStatistics
+from ms_kfac.refresh.statistics_schedule import ScheduleOptions
+from ms_kfac.refresh.trace_change import TraceChange
 
-__all__ = ["FixedInterval", "Gate", "MovingAverage", "RefreshPolicy"]
+__all__ = [
+    "FixedInterval",
+    "Gate",
+    "IntervalSchedule",
+    "MovingAverage",
+    "OnNewStatistics",
+    "RefreshPolicy",
+    "ScheduleOptions",
+    "StaleStatistics",
+    "TraceChange",
+]

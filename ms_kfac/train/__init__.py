@@ -1,5 +1,7 @@
-"""Callbacks for mindspore.train.Model."""
+"""The training step with further passes, mindspore.train.Model with it, and callbacks."""
 
+from ms_kfac.train.model import Model
+from ms_kfac.train.one_step import TrainOneStepCell
 from ms_kfac.train.progress import ProgressBar
 
-__all__ = ["ProgressBar"]
+__all__ = ["Model", "ProgressBar", "TrainOneStepCell"]

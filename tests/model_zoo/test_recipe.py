@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from model_zoo.common.errors import RecipeError
-from model_zoo.common.recipe import KFACOptions, apply_override, load_recipe, parse_recipe, sibling
+from model_zoo.common.recipe import (
+    OPTIMIZERS,
+    KFACOptions,
+    apply_override,
+    load_recipe,
+    parse_recipe,
+    sibling,
+)
 from tests.model_zoo.made_data import RECIPES, ROOT
+
+THREE = ("sgdm", "adam", "kfac")
 
 CONTENT = {
     "network": {"name": "resnet", "depth": 20},
@@ -27,8 +37,9 @@ def content() -> dict:
 
 def test_the_zoo_has_a_recipe_of_each_optimizer_for_each_network_and_data_set() -> None:
     found = {(r.network.name, r.data.name, r.optimizer.name) for r in map(load_recipe, RECIPES)}
-    pairs = [("resnet", "digits"), ("resnet", "cifar10"), ("autoencoder", "mnist"), ("mlp", "mnist14")]
-    assert found == {(*pair, optimizer) for pair in pairs for optimizer in ("sgdm", "adam", "kfac")}
+    compared = {("resnet", "digits"): OPTIMIZERS, ("autoencoder", "mnist"): OPTIMIZERS}
+    others = {("resnet", "cifar10"): THREE, ("mlp", "mnist14"): THREE}
+    assert found == {(*pair, name) for pair, names in (compared | others).items() for name in names}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -41,9 +52,8 @@ def test_a_recipe_says_what_it_is_and_is_named_after_its_optimizer(path: Path) -
 
 def test_siblings_differ_in_nothing_but_optimizer_and_schedule_on_the_data_that_are_compared() -> None:
     for stem in ("resnet/resnet20_digits", "autoencoder/autoencoder_mnist", "mlp/mlp_mnist14"):
-        recipes = [
-            load_recipe(ROOT / "model_zoo" / f"{stem}_{name}.yaml") for name in ("sgdm", "adam", "kfac")
-        ]
+        names = THREE if "mlp" in stem else OPTIMIZERS
+        recipes = [load_recipe(ROOT / "model_zoo" / f"{stem}_{name}.yaml") for name in names]
         assert len({(r.network, r.data, r.epochs, r.seed, r.mode, r.evaluate) for r in recipes}) == 1
 
 
@@ -166,3 +176,20 @@ def test_siblings_are_found_by_the_last_word_of_the_name(tmp_path: Path) -> None
         sibling(tmp_path / "mine_kfac.yaml", "sgdm")
     with pytest.raises(RecipeError, match="whose name ends in"):
         sibling(tmp_path / "mine.yaml", "sgdm")
+
+
+def test_recipes_of_methods_differ_from_kfac_in_what_the_method_is_alone() -> None:
+    """Momentum, weight decay, clip and, where the method has them, intervals and decay are K-FAC's."""
+    own = {
+        "learning_rate",
+        "damping",
+        *("spatial", "samples", "damping_split"),
+        *("rescale", "full_refreshes", "similarity", "omega1", "split"),
+    }
+    replaced = {"skfac": {"factor_decay"}, "spngd": {"factor_interval", "inverse_interval", "normalization"}}
+    for stem in ("resnet/resnet20_digits", "autoencoder/autoencoder_mnist"):
+        kfac = dataclasses.asdict(load_recipe(ROOT / "model_zoo" / f"{stem}_kfac.yaml").optimizer)
+        for name in set(OPTIMIZERS) - set(THREE):
+            options = dataclasses.asdict(load_recipe(ROOT / "model_zoo" / f"{stem}_{name}.yaml").optimizer)
+            for key in set(kfac) - own - replaced.get(name, set()) - {"name"}:
+                assert options[key] == kfac[key], f"{stem} {name} {key}"

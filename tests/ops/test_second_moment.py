@@ -17,7 +17,7 @@ def assert_close(actual: ms.Tensor, expected: np.ndarray, terms: int) -> None:
     np.testing.assert_allclose(actual.asnumpy(), expected, rtol=0, atol=tolerance)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(1, 40), st.integers(1, 12))
 def test_rows(rows: int, dimension: int) -> None:
     x = np.random.default_rng(rows * 100 + dimension).standard_normal((rows, dimension), dtype=np.float32)

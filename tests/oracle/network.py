@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.oracle.factors import conv_factors, dense_factors
 from tests.oracle.patches import Geometry, convolve, extract, fold
+from tests.oracle.unit_wise import unit_wise_fisher
 
 Weights = Mapping[str, np.ndarray]
 
@@ -32,6 +33,10 @@ class Module:
     def factors(self) -> tuple[np.ndarray, np.ndarray] | None:
         """(A, G) of the last batch in the expand setting; None for a module that is not affine."""
         return None
+
+    def fisher(self) -> np.ndarray:
+        """F (C, 2, 2) of the last batch; for normalisations only."""
+        raise NotImplementedError
 
 
 class Dense(Module):
@@ -103,12 +108,59 @@ class BatchNorm(Module):
         return self.normal * gamma[:, None, None] + beta[:, None, None]
 
     def backward(self, dy: np.ndarray, weights: Weights, gradients: dict[str, np.ndarray]) -> np.ndarray:
+        self.g = dy * len(dy)
         gradients[f"{self.name}.gamma"] = (dy * self.normal).sum(axis=(0, 2, 3))
         gradients[f"{self.name}.beta"] = dy.sum(axis=(0, 2, 3))
         d_normal = dy * weights[f"{self.name}.gamma"][:, None, None]
         axes = (0, 2, 3)
         projected = self.normal * (d_normal * self.normal).mean(axis=axes, keepdims=True)
         return self.scale * (d_normal - d_normal.mean(axis=axes, keepdims=True) - projected)
+
+    def fisher(self) -> np.ndarray:
+        return unit_wise_fisher(np.moveaxis(self.normal, 1, -1), np.moveaxis(self.g, 1, -1))
+
+
+class LayerNorm(Module):
+    """Normalisation of every (n, t) over the last axis of (N, T, d)."""
+
+    def __init__(self, name: str, epsilon: float = 1e-7) -> None:
+        self.name, self.epsilon = name, epsilon
+
+    def forward(self, x: np.ndarray, weights: Weights) -> np.ndarray:
+        self.scale = 1 / np.sqrt(x.var(axis=-1, keepdims=True) + self.epsilon)
+        self.normal = (x - x.mean(axis=-1, keepdims=True)) * self.scale
+        return self.normal * weights[f"{self.name}.gamma"] + weights[f"{self.name}.beta"]
+
+    def backward(self, dy: np.ndarray, weights: Weights, gradients: dict[str, np.ndarray]) -> np.ndarray:
+        self.g = dy * len(dy)
+        gradients[f"{self.name}.gamma"] = (dy * self.normal).sum(axis=(0, 1))
+        gradients[f"{self.name}.beta"] = dy.sum(axis=(0, 1))
+        d_normal = dy * weights[f"{self.name}.gamma"]
+        projected = self.normal * (d_normal * self.normal).mean(axis=-1, keepdims=True)
+        return self.scale * (d_normal - d_normal.mean(axis=-1, keepdims=True) - projected)
+
+    def fisher(self) -> np.ndarray:
+        return unit_wise_fisher(self.normal, self.g)
+
+
+class Embedding(Module):
+    """Rows of a table for ids (N, T); a dense layer on one-hot inputs."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def forward(self, x: np.ndarray, weights: Weights) -> np.ndarray:
+        table = weights[f"{self.name}.embedding_table"]
+        self.one_hot = np.eye(len(table))[x.astype(int)]
+        return self.one_hot @ table
+
+    def backward(self, dy: np.ndarray, weights: Weights, gradients: dict[str, np.ndarray]) -> np.ndarray:
+        self.g = dy * len(dy)
+        gradients[f"{self.name}.embedding_table"] = np.einsum("ntv,ntd->vd", self.one_hot, dy)
+        return np.zeros(dy.shape[:-1])
+
+    def factors(self) -> tuple[np.ndarray, np.ndarray]:
+        return dense_factors(self.one_hot, self.g, False)
 
 
 class Tanh(Module):

@@ -21,17 +21,22 @@ from tests.support.networks import (
     small_net_reference,
     weights_of,
 )
+from tests.support.normalization import TokenNet, token_batches, token_net_reference
 
 
 @pytest.mark.parametrize(
     ("net", "modules", "features"),
-    [(SmallNet(), small_net_reference(), None), (Perceptron((6, 7, 5)), perceptron_reference(2), 6)],
-    ids=["small net", "perceptron"],
+    [
+        (SmallNet(), small_net_reference(), None),
+        (Perceptron((6, 7, 5)), perceptron_reference(2), 6),
+        (TokenNet(), token_net_reference(), None),
+    ],
+    ids=["small net", "perceptron", "token net"],
 )
 def test_gradients_equal_mindspore(
     net: nn.Cell, modules: list[Module], features: int | None, rng: np.random.Generator
 ) -> None:
-    x, y = batches(1)[0]
+    x, y = (token_batches if isinstance(net, TokenNet) else batches)(1)[0]
     if features:
         x = rng.standard_normal((len(y), features)).astype(np.float32)
     net.set_train(True)
@@ -48,6 +53,19 @@ def test_gradients_equal_mindspore(
         np.testing.assert_allclose(
             gradient.asnumpy(), expected[parameter.name], rtol=1e-4, atol=1e-5, err_msg=parameter.name
         )
+
+
+def test_unit_wise_fisher_is_the_second_moment_of_single_sample_gradients() -> None:
+    """Of a net whose samples do not meet: each sample's gradients come from a batch of one."""
+    modules, weights = token_net_reference(), weights_of(TokenNet())
+    x, y = token_batches(1)[0]
+    F = np.zeros((6, 2, 2))
+    for n in range(len(x)):
+        _, gradients, _ = differentiate(modules, weights, x[n : n + 1], y[n : n + 1])
+        pair = np.stack([gradients["norm.gamma"], gradients["norm.beta"]], axis=1)
+        F += pair[:, :, None] * pair[:, None, :] / len(x)
+    differentiate(modules, weights, x, y)
+    np.testing.assert_allclose(modules[1].fisher(), F, rtol=1e-10)
 
 
 def test_fold_is_the_transpose_of_extract(rng: np.random.Generator) -> None:

@@ -1,0 +1,62 @@
+"""Embedding tables: ``nn.Embedding``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mindspore import nn
+
+from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
+from ms_kfac.ops.dense_locations import DenseGradients
+from ms_kfac.ops.embedding_statistics import IdCounts
+from ms_kfac.ops.second_moment import RowSecondMoment
+
+CLASSES = (nn.Embedding,)
+
+
+@dataclass(frozen=True)
+class EmbeddingOperators(LayerOperators):
+    """Counts of ids and rows of output gradients.
+
+    Attributes:
+        vocabulary: rows of the table.
+    """
+
+    vocabulary: int
+
+    def activations(self, reduce: bool) -> nn.Cell:
+        return IdCounts(self.vocabulary, reduce=reduce)
+
+    def gradients(self, reduce: bool) -> nn.Cell:
+        return DenseGradients(reduce=reduce)
+
+    def second_moment(self) -> nn.Cell:
+        return RowSecondMoment()
+
+
+def describe_embedding(name: str, cell: nn.Cell) -> Layer | str:
+    """The layer, or why it can't be preconditioned.
+
+    ``padding_idx`` needs no care: ``nn.Embedding`` starts that row at zero and then trains it as any other.
+
+    Args:
+        name: the cell's name in the network.
+        cell: an instance of one of ``CLASSES``.
+
+    Returns:
+        The layer, or a reason: a ``construct`` of its own.
+    """
+    if overrides_construct(cell, nn.Embedding):
+        return "a construct of its own in the place of Embedding's"
+    table = cell.embedding_table
+    return Layer(
+        name=name,
+        kind="embedding",
+        cell=cell,
+        weight=table,
+        bias=None,
+        groups=1,
+        operators=EmbeddingOperators(bias=False, vocabulary=int(table.shape[0])),
+        primitive="",
+        overridden=False,
+    )

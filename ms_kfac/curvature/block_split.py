@@ -1,0 +1,81 @@
+r"""THOR's block: K-FAC's factors, of which only the diagonal blocks are inverted.
+
+.. math::
+    U = \mathrm{diag}_i\left(G_{ii} + \tfrac{\sqrt\lambda}{\pi} I\right)^{-1} dW\,
+        \mathrm{diag}_j\left(A_{jj} + \pi \sqrt\lambda I\right)^{-1}
+
+with :math:`A_{jj}`, :math:`G_{ii}` the blocks of at most ``split`` rows on the diagonals (Chen et al. 2021,
+"THOR, Trace-based Hardware-driven Layer-Oriented Natural Gradient Descent Computation"). With b rows a block,
+inverting a factor costs :math:`O(d b^2)` in place of :math:`O(d^3)`, applying it to a row :math:`O(d b)` in
+place of :math:`O(d^2)`.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from ms_kfac.capture.layer import Layer
+from ms_kfac.curvature.kronecker import KroneckerBlock
+from ms_kfac.ops.diagonal_blocks import DiagonalBlocks
+from ms_kfac.ops.statistics import StatisticsOptions
+
+
+class BlockSplitBlock(KroneckerBlock):
+    """Kronecker-factored block of a layer with ungrouped weights whose factors are inverted in pieces.
+
+    ``factors()``, ``trace()`` and ``product()`` are K-FAC's: the statistics are whole.
+
+    Args:
+        layer: the layer; of one group.
+        prefix: what the names of the Parameters start with.
+        options: how a batch enters the statistics.
+        split: largest size of a block.
+    """
+
+    kind = "Kronecker, split"
+
+    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, split: int) -> None:
+        self.split = split
+        super().__init__(layer, prefix=prefix, options=options)
+
+    def create_inverses(self) -> None:
+        self.A_blocks = DiagonalBlocks(self.dim_A, self.split)
+        self.G_blocks = DiagonalBlocks(self.dim_G, self.split)
+        self.A_inverses, self.A_last_inverse = self._identities("A", self.A_blocks)
+        self.G_inverses, self.G_last_inverse = self._identities("G", self.G_blocks)
+
+    def _identities(self, name: str, pieces: DiagonalBlocks) -> tuple[ms.Parameter, ms.Parameter]:
+        # A Parameter can't be empty: where there is no such piece a single unused number stands for it.
+        whole = np.broadcast_to(np.eye(pieces.split), (pieces.count, pieces.split, pieces.split))
+        inverses = self.parameter(f"{name}_inverses", whole if pieces.count else np.zeros((1, 1, 1)))
+        last = self.parameter(f"{name}_last_inverse", np.eye(max(pieces.rest, 1)))
+        return inverses, last
+
+    def refresh(self, damping: Tensor) -> bool:
+        A, G = self.averages()
+        damping_A, damping_G = self.factor_dampings(A, G, damping)
+        if self.A_blocks.count > 0:
+            self.assign(self.A_inverses, self.A_blocks.inverse_of_blocks(A, damping_A))
+        if self.A_blocks.rest > 0:
+            self.assign(self.A_last_inverse, self.A_blocks.inverse_of_last(A, damping_A))
+        if self.G_blocks.count > 0:
+            self.assign(self.G_inverses, self.G_blocks.inverse_of_blocks(G, damping_G))
+        if self.G_blocks.rest > 0:
+            self.assign(self.G_last_inverse, self.G_blocks.inverse_of_last(G, damping_G))
+        return True
+
+    def precondition(self, matrix: Tensor) -> Tensor:
+        left = self.G_blocks.from_left(self.G_inverses, self.G_last_inverse, matrix)
+        return self.A_blocks.from_right(left, self.A_inverses, self.A_last_inverse)
+
+    def dimensions(self) -> str:
+        return f"A {self._pieces(self.A_blocks)}, G {self._pieces(self.G_blocks)}"
+
+    @staticmethod
+    def _pieces(pieces: DiagonalBlocks) -> str:
+        if pieces.count == 0:
+            return str(pieces.dimension)
+        rest = f" + {pieces.rest}" if pieces.rest else ""
+        return f"{pieces.dimension} ({pieces.count} x {pieces.split}{rest})"

@@ -1,0 +1,264 @@
+r"""K-FAC's block whose inverses are soon updated by rank-one steps in the place of being recomputed.
+
+The first k refreshes invert the damped factors as K-FAC does. From then on a refresh takes the diagonals of
+the factors alone, :math:`u_i = \sqrt{A_{ii}}` and :math:`v_i = \sqrt{G_{ii}}`, and
+
+.. math::
+    A^{-1} \leftarrow (A + \alpha u u^{\top})^{-1} =
+    A^{-1} - \frac{(A^{-1} u)(A^{-1} u)^{\top}}{1 / \alpha + u^{\top} A^{-1} u}
+
+and likewise :math:`G^{-1}` with v and :math:`\beta` (Liu, Gao & Wang 2021, "K-FAC Algorithm Based on
+Sherman-Morrison Formula", equations 6 to 8). A refresh then costs :math:`O(d^2)` in the place of
+:math:`O(d^3)`, and a batch of statistics :math:`O(d)` a location in the place of :math:`O(d^2)`.
+
+Where the printed text is not followed:
+
+* its loop counts from 0 while t <= k, which makes k + 1 full refreshes; here there are k, as its prose
+  says;
+* :math:`u u^{\top}` is called diagonal there; it is a dense matrix of rank one that has A's diagonal, and
+  that is what its equations 7 and 8 use;
+* the denominator of :math:`\pi` is the trace of G; the printed D is a misprint.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+from numpy.typing import NDArray
+
+from ms_kfac.capture.layer import Layer
+from ms_kfac.curvature.block import layer_statistics
+from ms_kfac.curvature.factored import FactoredBlock
+from ms_kfac.damping import pi_split
+from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.rank_one_inverse import RankOneInverse
+from ms_kfac.ops.sherman_morrison_statistics import ShermanMorrisonStatistics
+from ms_kfac.ops.statistics import StatisticsOptions
+
+
+class ShermanMorrisonBlock(FactoredBlock):
+    r"""Fisher block with Kronecker factors whose inverses get rank-one updates after the first k refreshes.
+
+    A refresh is full or rank-one, and statistics between two refreshes are as the later of the two needs
+    them. Refreshes are counted from the first statistics of the layer on. A full refresh that finds no full
+    statistics (statistics rarer than inverses) is put off: a rank-one update, not counted, takes its place.
+
+    The damping :math:`\lambda` enters by K-FAC's split at full refreshes. Rank-one updates only add to the
+    implied factor :math:`P = (A^{-1})^{-1}`, so its inverse shrinks from one to the next. With ``rescale``
+    the matrix inverted is a multiple of P with the trace t* of the damped factor that K-FAC would invert now.
+    With :math:`c_A` A's share of the present damping:
+
+    .. math::
+        t^* = \mathrm{tr} A + d\,c_A, \qquad
+        U \propto dW \left(\tfrac{t^*}{t} P\right)^{-1} = \tfrac{t}{t^*}\, dW P^{-1}, \qquad t = \mathrm{tr} P
+
+    t is known at a full refresh, and :math:`\mathrm{tr}(P + \alpha u u^{\top}) = t + \alpha\,\mathrm{tr} A`:
+    it is kept in a Parameter, and the factor t / t* in another. P itself stays as printed: every u keeps the
+    weight it came with. (Rescaling P before each update instead would make it a moving average of the
+    :math:`u u^{\top}`, whose inverse grows like :math:`(1 + \alpha)^m` over m updates; this one's grows no
+    faster than :math:`1 + \alpha m` while traces stay put.)
+
+    Args:
+        layer: the layer.
+        prefix: what the names of the Parameters start with.
+        options: how a batch enters the statistics.
+        full_refreshes: k, the number of full refreshes at the start.
+        weights: :math:`\alpha` and :math:`\beta`.
+        rescale: whether the implied factors are scaled to the tracked traces.
+        interval: number of rank-one updates after which one refresh is full again; None for never. The sums
+            that it uses start anew after the last of those updates.
+
+    Note:
+        Until a backward pass has reached the layer its inverses are identities: its gradient passes
+        unchanged.
+    """
+
+    kind = "Sherman-Morrison"
+    # Counts belong to all four sums: decay_group is written out below.
+    statistic_groups = ((0, 2), (1, 3))
+
+    def __init__(
+        self,
+        layer: Layer,
+        *,
+        prefix: str,
+        options: StatisticsOptions,
+        full_refreshes: int,
+        weights: tuple[float, float],
+        rescale: bool,
+        interval: int | None,
+    ) -> None:
+        super().__init__(layer, prefix=prefix)
+        self.full_refreshes = full_refreshes
+        self.alpha, self.beta = weights
+        self.rescales = rescale
+        self.repeats = interval is not None
+        self.interval = 0 if interval is None else interval
+        self.statistics = layer_statistics(ShermanMorrisonStatistics, layer.operators, options)
+        self.A_sum = self.matrix_parameter("A_sum", np.zeros((self.dim_A, self.dim_A)))
+        self.G_sum = self.matrix_parameter("G_sum", np.zeros((self.dim_G, self.dim_G)))
+        self.A_diagonal = self.matrix_parameter("A_diagonal", np.zeros(self.dim_A))
+        self.G_diagonal = self.matrix_parameter("G_diagonal", np.zeros(self.dim_G))
+        self.counts = self.parameter("counts", np.zeros(4))
+        # Whether the coming refresh is full: what the statistics ask.
+        self.full = self.parameter("full", 1.0)
+        self.state = (self.A_sum, self.G_sum, self.A_diagonal, self.G_diagonal, self.counts, self.full)
+        self.refreshes = self.parameter("refreshes", 0.0)
+        self.A_inverse = self.matrix_parameter("A_inverse", np.eye(self.dim_A))
+        self.G_inverse = self.matrix_parameter("G_inverse", np.eye(self.dim_G))
+        if rescale:
+            self.A_trace = self.matrix_parameter("A_trace", np.full((1, 1), float(self.dim_A)))
+            self.G_trace = self.matrix_parameter("G_trace", np.full((1, 1), float(self.dim_G)))
+            # Of both inverses together, as they are only ever applied together.
+            self.scale = self.matrix_parameter("scale", np.ones((1, 1)))
+        self.damped_inverse = DampedInverse()
+        self.rank_one_A = RankOneInverse(self.alpha)
+        self.rank_one_G = RankOneInverse(self.beta)
+        self.sqrt = ops.Sqrt()
+        self.reshape = ops.Reshape()
+        self.expand_dims = ops.ExpandDims()
+        self.trace_shape = (1, 1) if self.groups == 1 else (self.groups, 1, 1)
+        # Which of the counts belong to a statistic: of the full sums, of the diagonals.
+        self.count_masks = tuple(Tensor(row, ms.float32) for row in np.eye(4))
+
+    def averages(self) -> tuple[Tensor, Tensor]:
+        """A and G by the latest full statistics; zeros where there are none."""
+        A = self.A_sum / self.maximum(self.counts[0], self.smallest_count)
+        G = self.G_sum / self.maximum(self.counts[1], self.smallest_count)
+        return A, G
+
+    def diagonals(self) -> tuple[Tensor, Tensor]:
+        """Tracked diagonals of A and G, :math:`([g,] d)`; zeros before the first statistics."""
+        a = self.A_diagonal / self.maximum(self.counts[2], self.smallest_count)
+        g = self.G_diagonal / self.maximum(self.counts[3], self.smallest_count)
+        return a, g
+
+    def damping_split(self, a: Tensor, g: Tensor, damping: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Traces of A and G and the damping of each, shape (1, 1) or :math:`(g, 1, 1)`, from diagonals."""
+        trace_A = self.reshape(self.reduce_sum(a, -1), self.trace_shape)
+        trace_G = self.reshape(self.reduce_sum(g, -1), self.trace_shape)
+        return trace_A, trace_G, *pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
+
+    def decay(self, factor: Tensor) -> bool:
+        # The full sums are passed over unless they grow: they would cost as much as an update of the inverse.
+        if self.full > 0:
+            self.assign(self.A_sum, self.A_sum * factor)
+            self.assign(self.G_sum, self.G_sum * factor)
+            self.assign(self.counts, self.counts * factor)
+        else:
+            kept = self.count_masks[0] + self.count_masks[1]
+            self.assign(self.counts, self.counts * (kept + (1.0 - kept) * factor))
+        self.assign(self.A_diagonal, self.A_diagonal * factor)
+        self.assign(self.G_diagonal, self.G_diagonal * factor)
+        return True
+
+    def decay_group(self, group: int, factor: Tensor) -> bool:
+        if self.full > 0:
+            self.assign(self.state[group], self.state[group] * factor)
+        self.assign(self.state[group + 2], self.state[group + 2] * factor)
+        fading = self.count_masks[group] * self.full + self.count_masks[group + 2]
+        self.assign(self.counts, self.counts * (1.0 - fading + fading * factor))
+        return True
+
+    def refresh(self, damping: Tensor) -> bool:
+        # Full statistics of both factors.
+        ready = self.full * self.cast(self.counts[0] * self.counts[1] > 0, ms.float32)
+        if ready > 0:
+            self.invert(damping)
+        else:
+            self.update(damping)
+        return True
+
+    def invert(self, damping: Tensor) -> bool:
+        """A full refresh."""
+        A, G = self.averages()
+        trace_A, trace_G = self.factor_traces(A, G)
+        damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
+        self.assign(self.A_inverse, self.damped_inverse(A, damping_A))
+        self.assign(self.G_inverse, self.damped_inverse(G, damping_G))
+        if self.rescales:
+            self.assign(self.A_trace, self.reshape(trace_A + damping_A * self.dim_A, self.trace_shape))
+            self.assign(self.G_trace, self.reshape(trace_G + damping_G * self.dim_G, self.trace_shape))
+            self.assign(self.scale, self.scale * 0.0 + 1.0)
+        self.count_refresh(self.refreshes + 1.0)
+        return True
+
+    def update(self, damping: Tensor) -> bool:
+        """A rank-one refresh."""
+        a, g = self.diagonals()
+        self.assign(self.A_inverse, self.rank_one_A(self.A_inverse, self.sqrt(a)))
+        self.assign(self.G_inverse, self.rank_one_G(self.G_inverse, self.sqrt(g)))
+        if self.rescales:
+            trace_A, trace_G, damping_A, damping_G = self.damping_split(a, g, damping)
+            implied_A = self.A_trace + self.alpha * trace_A
+            implied_G = self.G_trace + self.beta * trace_G
+            target_A = trace_A + damping_A * self.dim_A
+            target_G = trace_G + damping_G * self.dim_G
+            # 1 for a layer without statistics, whose inverses stay identities.
+            seen = self.cast(self.counts[2] * self.counts[3] > 0, ms.float32)
+            scale = (implied_A / target_A) * (implied_G / target_G)
+            self.assign(self.scale, 1.0 + seen * (scale - 1.0))
+            self.assign(self.A_trace, implied_A)
+            self.assign(self.G_trace, implied_G)
+        self.count_refresh(self.refreshes + (1.0 - self.full))
+        return True
+
+    def count_refresh(self, refreshes: Tensor) -> bool:
+        """Keep the number of refreshes; decide whether the coming one is full."""
+        self.assign(self.refreshes, refreshes)
+        full = self.cast(refreshes < self.full_refreshes, ms.float32)
+        if self.repeats:
+            position = (refreshes - self.full_refreshes) % (self.interval + 1)
+            again = self.cast(position == self.interval, ms.float32)
+            full = self.maximum(full, (1.0 - full) * again)
+            if full > self.full:
+                # What the sums hold is older than all the updates since.
+                self.assign(self.A_sum, self.A_sum * 0.0)
+                self.assign(self.G_sum, self.G_sum * 0.0)
+                self.assign(self.counts, self.counts * (self.count_masks[2] + self.count_masks[3]))
+        self.assign(self.full, full)
+        return True
+
+    def precondition(self, matrix: Tensor) -> Tensor:
+        update = self.matmul(self.matmul(self.G_inverse, matrix), self.A_inverse)
+        return update * self.scale if self.rescales else update
+
+    def product(self, matrix: Tensor) -> Tensor:
+        # s A s with s_i = √(a_i / A_ii) has the tracked diagonal a, as trace() has: A itself while statistics
+        # are full, afterwards the correlations of the last full ones in the present scale. Where the sums
+        # have been cleared for new ones the diagonals stand alone.
+        A, G = self.averages()
+        a, g = self.diagonals()
+        empty = self.cast(self.counts[0:2] == 0, ms.float32)
+        eye_A = self.eye(self.dim_A, self.dim_A, ms.float32)
+        eye_G = self.eye(self.dim_G, self.dim_G, ms.float32)
+        A, G = A + empty[0] * eye_A, G + empty[1] * eye_G
+        A_diagonal = self.sum_all(A * eye_A, -1)
+        G_diagonal = self.sum_all(G * eye_G, -1)
+        # A coordinate that was always zero has a zero row and column: any scale will do.
+        scale_A = self.sqrt(a / (A_diagonal + self.cast(A_diagonal == 0, ms.float32)))
+        scale_G = self.sqrt(g / (G_diagonal + self.cast(G_diagonal == 0, ms.float32)))
+        rows, columns = self.expand_dims(scale_G, -1), self.expand_dims(scale_A, -2)
+        return self.matmul(self.matmul(G, matrix * rows * columns), A) * rows * columns
+
+    def trace(self) -> Tensor:
+        a, g = self.diagonals()
+        return self.sum_all(self.sum_all(a, -1) * self.sum_all(g, -1))
+
+    def observed(self, group: int) -> tuple[Tensor, ...]:
+        """The tracked diagonal: what is there after every refresh of the statistics."""
+        a, g = self.diagonals()
+        return (a,) if group == 0 else (g,)
+
+    def factors(self) -> dict[str, NDArray[np.float32]]:
+        """A and G by the latest full statistics, and the diagonals that are tracked beyond them."""
+        names = ("A", "G", "A_diagonal", "G_diagonal")
+        counts = self.counts.asnumpy()
+        sums: dict[str, Any] = {name: self.state[i].asnumpy() for i, name in enumerate(names)}
+        return {
+            name: sums[name] / counts[i] if counts[i] > 0 else sums[name].copy()
+            for i, name in enumerate(names)
+        }

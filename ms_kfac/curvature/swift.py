@@ -1,0 +1,237 @@
+r"""SKFAC's block: :math:`F \approx A \otimes G` of one batch, inverted through the batch's rank.
+
+With :math:`D = \sqrt\lambda` on both sides, or split between them by their traces as K-FAC does,
+
+.. math::
+    U = (G + D_G I)^{-1} dW (A + D_A I)^{-1}
+
+where a factor of R < d rows is inverted by Woodbury's identity (:mod:`ms_kfac.ops.low_rank_inverse`), so that
+neither it nor its inverse is ever formed, and the others through their Cholesky decomposition (Tang et al.
+2021, "SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate Curvature").
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from zlib import crc32
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, ops
+from mindspore.ops.primitive import constexpr
+from numpy.typing import NDArray
+
+from ms_kfac.capture.layer import Layer
+from ms_kfac.curvature.block import CurvatureBlock
+from ms_kfac.damping import pi_split
+from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.factor_ranks import FactorRanks, Ranks
+from ms_kfac.ops.low_rank_inverse import LowRankInverse
+from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.swift_statistics import SwiftOptions, SwiftStatistics
+
+
+class SwiftBlock(CurvatureBlock):
+    """Kronecker-factored Fisher block of one batch, each factor as rows or as a sum of outer products.
+
+    Grouped convolutions have one pair of factors a group, as a leading axis of every matrix here.
+
+    Args:
+        layer: the layer.
+        prefix: what the names of the Parameters start with.
+        options: how a batch enters the statistics.
+        swift: how locations of a convolution become rows.
+        steps: backward passes that feed one step.
+
+    Attributes:
+        ranks: which form each factor takes; decided when the first training step is compiled.
+
+    Note:
+        Until a backward pass has reached the layer its gradient passes unchanged.
+    """
+
+    kind = "swift Kronecker"
+    statistic_groups = ((0, 1), (2, 3))
+
+    def __init__(
+        self, layer: Layer, *, prefix: str, options: StatisticsOptions, swift: SwiftOptions, steps: int
+    ) -> None:
+        super().__init__(layer, prefix=prefix)
+        self.groups = layer.groups
+        self.dim_A = layer.input_dimension
+        self.dim_G = layer.output_dimension
+        self.A_rows = self.matrix_parameter("A_rows", np.zeros((self.dim_A, self.dim_A)))
+        self.G_rows = self.matrix_parameter("G_rows", np.zeros((self.dim_G, self.dim_G)))
+        # Rows present, whether the next batch joins them, the factor's rank: see SwiftStatistics.
+        self.A_count = self.parameter("A_count", np.zeros(3))
+        self.G_count = self.parameter("G_count", np.zeros(3))
+        # Z of LowRankInverse above zeros, or a dense inverse.
+        self.A_solver = self.matrix_parameter("A_solver", np.eye(self.dim_A))
+        self.G_solver = self.matrix_parameter("G_solver", np.eye(self.dim_G))
+        # H becomes (H - H Zᵀ Z) / D, or H itself before the first refresh, where there is no Z yet.
+        self.A_damping = self.matrix_parameter("A_damping", np.ones((1, 1)))
+        self.G_damping = self.matrix_parameter("G_damping", np.ones((1, 1)))
+        self.refreshed = self.parameter("refreshed", 0.0)
+        self.splits = swift.split
+        self.state = (self.A_rows, self.A_count, self.G_rows, self.G_count)
+        ranks = FactorRanks(layer.name, (self.dim_A, self.dim_G), steps, self.stored_ranks)
+        self.__dict__["ranks"] = ranks
+        self.factor_ranks = constexpr(fn=ranks.for_inverses, name="factor_ranks", reuse_result=False)
+        stream = crc32(layer.name.encode()) % 2**31
+        self.statistics = SwiftStatistics(layer.operators, layer.groups, options, swift, ranks, stream)
+        self.damped_inverse = DampedInverse()
+        self.low_rank_inverse = LowRankInverse(groups=self.groups)
+        grouped = self.groups > 1
+        self.matmul = ops.BatchMatMul() if grouped else ops.MatMul()
+        self.outer = (ops.BatchMatMul if grouped else ops.MatMul)(transpose_a=True)
+        self.reduce_sum = ops.ReduceSum(keep_dims=grouped)
+        self.sum_all = ops.ReduceSum()
+        self.cast = ops.Cast()
+        self.eye = ops.Eye()
+        self.sqrt = ops.Sqrt()
+        self.square = ops.Square()
+        self.minimum = ops.Minimum()
+        self.maximum = ops.Maximum()
+        self.pad_rows = ops.Concat(axis=-2)
+        self.zeros = ops.Zeros()
+        self.joining = Tensor([1.0, 0.0, 1.0], ms.float32)
+        self.reshape = ops.Reshape()
+        self.broadcast_to = ops.broadcast_to
+        self.one = Tensor(1.0, ms.float32)
+
+    def matrix_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
+        """A Parameter with one such matrix a group."""
+        if self.groups > 1:
+            value = np.broadcast_to(value, (self.groups, *value.shape))
+        return self.parameter(name, value)
+
+    def stored_ranks(self) -> Ranks:
+        """The ranks that the statistics present were written with, 0 where there are none."""
+        return int(self.A_count.asnumpy()[2]), int(self.G_count.asnumpy()[2])
+
+    def decay_group(self, group: int, factor: Tensor) -> bool:
+        """No moving average: the next batch replaces the statistics, which stay readable until then."""
+        count = self.state[2 * group + 1]
+        self.assign(count, count * self.joining)
+        return True
+
+    def rows_or_factor(self, buffer: Parameter, count: Parameter, dim: int, rank: int) -> Tensor:
+        """X (rank, dim) with the factor XᵀX where rank < dim, else the factor itself; zeros at the start."""
+        present = self.maximum(count[0], self.smallest_count)
+        if rank < dim:
+            return buffer[..., :rank, :] / self.sqrt(self.minimum(present, float(rank)))
+        return buffer / present
+
+    def statistics_now(self) -> tuple[Tensor, Tensor]:
+        """What :meth:`rows_or_factor` gives for A and for G."""
+        rank_A, rank_G = self.factor_ranks()
+        A = self.rows_or_factor(self.A_rows, self.A_count, self.dim_A, rank_A)
+        G = self.rows_or_factor(self.G_rows, self.G_count, self.dim_G, rank_G)
+        return A, G
+
+    def refresh(self, damping: Tensor) -> bool:
+        rank_A, rank_G = self.factor_ranks()
+        seen = self.cast(self.A_count[0] > 0.0, ms.float32)
+        A, G = self.statistics_now()
+        damping_A = damping_G = self.sqrt(damping)
+        if self.splits:
+            trace_A = self.factor_trace(A, self.dim_A, rank_A)
+            trace_G = self.factor_trace(G, self.dim_G, rank_G)
+            damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
+        # A layer that no backward pass has reached yet has zero factors: "damped" to the identity.
+        damping_A = damping_A * seen + (1.0 - seen)
+        damping_G = damping_G * seen + (1.0 - seen)
+        self.assign(self.A_solver, self.solver(A, self.dim_A, rank_A, damping_A))
+        self.assign(self.G_solver, self.solver(G, self.dim_G, rank_G, damping_G))
+        shape = self.A_damping.shape
+        if self.splits:
+            self.assign(self.A_damping, self.reshape(damping_A, shape))
+            self.assign(self.G_damping, self.reshape(damping_G, shape))
+        else:
+            self.assign(self.A_damping, self.broadcast_to(damping_A, shape))
+            self.assign(self.G_damping, self.broadcast_to(damping_G, shape))
+        self.assign(self.refreshed, self.one)
+        return True
+
+    def solver(self, statistics: Tensor, dim: int, rank: int, root: Tensor) -> Tensor:
+        """Z of a factor's rows above zeros where rank < dim, else its damped inverse."""
+        if rank < dim:
+            Z = self.low_rank_inverse(statistics, root)
+            leading = () if self.groups == 1 else (self.groups,)
+            return self.pad_rows((Z, self.zeros((*leading, dim - rank, dim), ms.float32)))
+        return self.damped_inverse(statistics, root)
+
+    def precondition(self, matrix: Tensor) -> Tensor:
+        rank_A, rank_G = self.factor_ranks()
+        if rank_A < self.dim_A:
+            projected = self.low_rank_inverse.projected_right(matrix, self.A_solver[..., :rank_A, :])
+            matrix = (matrix - projected * self.refreshed) / self.A_damping
+        else:
+            matrix = self.matmul(matrix, self.A_solver)
+        if rank_G < self.dim_G:
+            projected = self.low_rank_inverse.projected_left(matrix, self.G_solver[..., :rank_G, :])
+            return (matrix - projected * self.refreshed) / self.G_damping
+        return self.matmul(self.G_solver, matrix)
+
+    def product(self, matrix: Tensor) -> Tensor:
+        rank_A, rank_G = self.factor_ranks()
+        A, G = self.statistics_now()
+        if rank_A < self.dim_A:
+            matrix = self.low_rank_inverse.projected_right(matrix, A)
+        else:
+            matrix = self.matmul(matrix, A)
+        if rank_G < self.dim_G:
+            return self.low_rank_inverse.projected_left(matrix, G)
+        return self.matmul(G, matrix)
+
+    def trace(self) -> Tensor:
+        rank_A, rank_G = self.factor_ranks()
+        A, G = self.statistics_now()
+        return self.sum_all(
+            self.factor_trace(A, self.dim_A, rank_A) * self.factor_trace(G, self.dim_G, rank_G)
+        )
+
+    def factor_trace(self, statistics: Tensor, dim: int, rank: int) -> Tensor:
+        """Trace of a factor from what :meth:`rows_or_factor` gives, one a group."""
+        if rank < dim:
+            return self.reduce_sum(self.square(statistics), (-2, -1))
+        return self.reduce_sum(statistics * self.eye(dim, dim, ms.float32), (-2, -1))
+
+    def observed(self, group: int) -> tuple[Tensor, ...]:
+        rank_A, rank_G = self.factor_ranks()
+        A, G = self.statistics_now()
+        if group == 0:
+            return (self.outer(A, A) if rank_A < self.dim_A else A,)
+        return (self.outer(G, G) if rank_G < self.dim_G else G,)
+
+    def observed_shapes(self, group: int) -> tuple[tuple[int, ...], ...]:
+        # Without asking for the ranks, which are settled when the first step is compiled.
+        return (tuple(self.state[2 * group].shape),)
+
+    def factors(self) -> dict[str, NDArray[np.float32]]:
+        return {
+            "A": self.factor(self.A_rows.asnumpy(), self.A_count.asnumpy()),
+            "G": self.factor(self.G_rows.asnumpy(), self.G_count.asnumpy()),
+        }
+
+    def factor(self, buffer: NDArray[Any], count: NDArray[Any]) -> NDArray[np.float32]:
+        """A factor from its buffer and count."""
+        rows, rank = float(count[0]), int(count[2])
+        if rows == 0.0:
+            return np.zeros_like(buffer)
+        if rank < buffer.shape[-1]:
+            X = buffer[..., :rank, :]
+            product: NDArray[np.float32] = np.swapaxes(X, -1, -2) @ X / np.float32(min(rows, rank))
+            return product
+        average: NDArray[np.float32] = buffer / np.float32(rows)
+        return average
+
+    def dimensions(self) -> str:
+        groups = f"{self.groups} x " if self.groups > 1 else ""
+        if self.ranks.chosen is None:
+            return f"{groups}A {self.dim_A}, G {self.dim_G} (chosen at the first step)"
+        forms = [
+            f"{letter} {dim} ({f'Woodbury, rank {rank}' if rank < dim else 'Cholesky'})"
+            for letter, dim, rank in zip("AG", (self.dim_A, self.dim_G), self.ranks.chosen)
+        ]
+        return groups + ", ".join(forms)

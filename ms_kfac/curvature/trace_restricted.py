@@ -1,0 +1,196 @@
+r"""TKFAC's block: :math:`F \approx \delta\, \Phi \otimes \Psi`, factors of trace one and a scale.
+
+For per-sample :math:`\Lambda = a a^{\top}` and :math:`\Gamma = g g^{\top}`,
+
+.. math::
+    \delta = E[\mathrm{tr}\Lambda\, \mathrm{tr}\Gamma], \qquad
+    \Phi = \frac{E[\mathrm{tr}(\Gamma)\, \Lambda]}{\delta}, \qquad
+    \Psi = \frac{E[\mathrm{tr}(\Lambda)\, \Gamma]}{\delta}
+
+(Gao et al. 2021, "A Trace-restricted Kronecker-Factored Approximation to Natural Gradient", equation 8; for
+convolutions theorem 3, put right: see :mod:`ms_kfac.ops.trace_restricted_statistics`). :math:`\Phi` and
+:math:`\Psi` have trace one, so the block's trace is :math:`\delta`, which is that of the exact block. Its
+damped inverse acts as
+
+.. math::
+    U = \left(\sqrt{\tilde\delta}\, \Psi + c_\Psi I\right)^{-1} dW
+        \left(\sqrt{\tilde\delta}\, \Phi + c_\Phi I\right)^{-1}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, ops
+from numpy.typing import NDArray
+
+from ms_kfac.capture.layer import Layer
+from ms_kfac.curvature.automatic_damping import AutomaticDamping
+from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
+from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.statistics import StatisticsOperator, StatisticsOptions
+from ms_kfac.ops.trace_restricted_statistics import TraceRestrictedStatistics
+
+
+class TraceRestrictedBlock(CurvatureBlock):
+    r"""Trace-restricted Kronecker-factored Fisher block of a dense layer or a convolution.
+
+    The moving average is taken of the partial traces :math:`E[\mathrm{tr}(\Gamma) \Lambda]`,
+    :math:`E[\mathrm{tr}(\Lambda) \Gamma]` and :math:`\delta`; they are normalised at inversion. So the traces
+    stay equal under the average too.
+
+    Normal damping: :math:`\tilde\delta = \delta`, :math:`c_\Phi = c_\Psi = \sqrt\lambda` (equation 14; no
+    :math:`\pi`: the two factors have the same trace).
+
+    Automatic damping: :math:`c_\Phi = \tilde\delta / \dim\Phi`, :math:`c_\Psi = \tilde\delta / \dim\Psi`
+    (equation 15), or :math:`\sqrt{\tilde\delta}` over the dimension in the homogeneous form, whose damping is
+    the mean of the factor's diagonal whatever :math:`\tilde\delta` is; in the printed form it is
+    :math:`\sqrt{\tilde\delta}` times that mean. Convolutions have :math:`\tilde\delta = \max(\nu, \delta)`,
+    other layers :math:`\tilde\delta = \max(\nu, \beta\delta)`. The paper has :math:`\beta\delta` there and
+    remarks that these layers' traces exceed :math:`\nu`; then both are the same. Where a trace does not, the
+    printed diagonal would vanish with it, and :math:`\nu` bounds it as it does for convolutions.
+    :math:`\lambda` is not used.
+
+    Grouped convolutions have one :math:`(\Phi, \Psi, \delta)` a group, as a leading axis of every Parameter
+    here but the count.
+
+    Args:
+        layer: the layer.
+        prefix: what the names of the Parameters start with.
+        options: how a batch enters the statistics.
+        automatic: options of the automatic damping; None for the normal one.
+        expansion: :math:`\beta`, scalar float32, shared by the layers that are no convolutions; read with
+            automatic damping only.
+
+    Note:
+        Until a backward pass has reached the layer its inverses are identities: its gradient passes
+        unchanged.
+    """
+
+    kind = "trace-restricted"
+    statistic_groups = ((0, 1, 2, 3),)
+
+    def __init__(
+        self,
+        layer: Layer,
+        *,
+        prefix: str,
+        options: StatisticsOptions,
+        automatic: AutomaticDamping | None = None,
+        expansion: Parameter | None = None,
+    ) -> None:
+        super().__init__(layer, prefix=prefix)
+        self.groups = layer.groups
+        self.dim_Phi = layer.input_dimension
+        self.dim_Psi = layer.output_dimension
+        self.follows_trace = automatic is not None
+        self.nu = 0.0 if automatic is None else automatic.nu
+        self.homogeneous = automatic is not None and automatic.homogeneous
+        self.expands = automatic is not None and layer.kind != "convolution"
+        self.expansion = expansion if self.expands else None
+        self.statistics = self.statistics_operator(layer, options)
+        self.Phi_sum = self.grouped_parameter("Phi_sum", np.zeros((self.dim_Phi, self.dim_Phi)))
+        self.Psi_sum = self.grouped_parameter("Psi_sum", np.zeros((self.dim_Psi, self.dim_Psi)))
+        self.traces = self.traces_parameter()
+        self.count = self.parameter("count", 0.0)
+        self.Phi_inverse = self.grouped_parameter("Phi_inverse", np.eye(self.dim_Phi))
+        self.Psi_inverse = self.grouped_parameter("Psi_inverse", np.eye(self.dim_Psi))
+        self.state = (self.Phi_sum, self.Psi_sum, self.traces, self.count)
+        self.damped_inverse = DampedInverse()
+        self.matmul = ops.MatMul() if self.groups == 1 else ops.BatchMatMul()
+        self.sqrt = ops.Sqrt()
+        self.maximum = ops.Maximum()
+        self.cast = ops.Cast()
+        self.equal = ops.Equal()
+        self.sum_all = ops.ReduceSum()
+        self.min_all = ops.ReduceMin()
+
+    def statistics_operator(self, layer: Layer, options: StatisticsOptions) -> StatisticsOperator:
+        """What fills ``state``."""
+        return layer_statistics(TraceRestrictedStatistics, layer.operators, options)
+
+    def traces_parameter(self) -> Parameter:
+        """The third of ``state``: here the sum of the products of traces, one a group."""
+        return self.grouped_parameter("delta_sum", np.zeros((1, 1) if self.groups > 1 else ()))
+
+    def grouped_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
+        """A Parameter with one such array a group."""
+        if self.groups > 1:
+            value = np.broadcast_to(value, (self.groups, *value.shape))
+        return self.parameter(name, value)
+
+    def average(self, total: Tensor) -> Tensor:
+        """A sum over its weight; zero before the first statistics."""
+        return total / self.maximum(self.count, self.smallest_count)
+
+    def delta(self) -> Tensor:
+        r""":math:`\delta`: scalar, or :math:`(g, 1, 1)` for g groups."""
+        return self.average(self.traces)
+
+    def smallest_delta(self, otherwise: float) -> Tensor:
+        """The smallest trace of a group, scalar; ``otherwise`` stands for a group without signal."""
+        delta = self.delta()
+        return self.min_all(delta + self.cast(self.equal(delta, 0.0), ms.float32) * otherwise)
+
+    def roots(self) -> tuple[Tensor, Tensor]:
+        r""":math:`\sqrt\delta\, \Phi` and :math:`\sqrt\delta\, \Psi`; zeros where :math:`\delta` is."""
+        root = self.sqrt(self.maximum(self.delta(), self.smallest_count))
+        return self.average(self.Phi_sum) / root, self.average(self.Psi_sum) / root
+
+    def expanded_delta(self, delta: Tensor) -> Tensor:
+        r""":math:`\tilde\delta` of the automatic damping."""
+        if self.expands:
+            delta = delta * self.expansion
+        return self.maximum(delta, self.nu)
+
+    def growth_and_shift(self) -> tuple[Tensor, Tensor]:
+        r""":math:`\sqrt{\tilde\delta / \delta}`, and the diagonal before its division by the dimension."""
+        delta = self.delta()
+        expanded = self.expanded_delta(delta)
+        growth = self.sqrt(expanded / self.maximum(delta, self.smallest_count))
+        return growth, self.sqrt(expanded) if self.homogeneous else expanded
+
+    def refresh(self, damping: Tensor) -> bool:
+        unseen = self.cast(self.equal(self.count, 0.0), ms.float32)
+        Phi, Psi = self.roots()
+        if self.follows_trace:
+            growth, shift = self.growth_and_shift()
+            Phi, Psi = Phi * growth, Psi * growth
+            shift_Phi, shift_Psi = shift * (1.0 / self.dim_Phi), shift * (1.0 / self.dim_Psi)
+        else:
+            shift_Phi = self.sqrt(damping)
+            shift_Psi = shift_Phi
+        # A layer that no backward pass has reached yet has zero factors: "damped" to the identity.
+        self.assign(self.Phi_inverse, self.damped_inverse(Phi, shift_Phi + unseen * (1.0 - shift_Phi)))
+        self.assign(self.Psi_inverse, self.damped_inverse(Psi, shift_Psi + unseen * (1.0 - shift_Psi)))
+        return True
+
+    def precondition(self, matrix: Tensor) -> Tensor:
+        return self.matmul(self.matmul(self.Psi_inverse, matrix), self.Phi_inverse)
+
+    def product(self, matrix: Tensor) -> Tensor:
+        Phi, Psi = self.roots()
+        return self.matmul(self.matmul(Psi, matrix), Phi)
+
+    def trace(self) -> Tensor:
+        return self.sum_all(self.delta())
+
+    def observed(self, group: int) -> tuple[Tensor, ...]:
+        return self.roots()
+
+    def factors(self) -> dict[str, NDArray[np.float32]]:
+        count = float(self.count.asnumpy())
+        delta_sum = self.traces.asnumpy()
+        delta = delta_sum.reshape(-1) if self.groups > 1 else delta_sum
+        present = np.where(delta_sum > 0, delta_sum, np.float32(1.0))
+        return {
+            "Phi": self.Phi_sum.asnumpy() / present,
+            "Psi": self.Psi_sum.asnumpy() / present,
+            "delta": np.asarray(delta / count if count > 0 else delta.copy(), np.float32),
+        }
+
+    def dimensions(self) -> str:
+        groups = f"{self.groups} x " if self.groups > 1 else ""
+        return f"{groups}Phi {self.dim_Phi}, Psi {self.dim_Psi}"

@@ -1,0 +1,97 @@
+r"""TKFAC's block under the moving average of its paper, which is taken of roots of the block.
+
+Gao et al. 2021 average the damped factors of each batch (equations 17 and 18). A constant :math:`\lambda`
+passes through that average unchanged, so averaging :math:`\sqrt{\delta_b}\, \Phi_b` and
+:math:`\sqrt{\delta_b}\, \Psi_b` and adding the diagonal at inversion is the same, and it lets
+:math:`\lambda` follow a schedule without delay.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, ops
+from numpy.typing import NDArray
+
+from ms_kfac.capture.layer import Layer
+from ms_kfac.curvature.block import layer_statistics
+from ms_kfac.curvature.trace_restricted import TraceRestrictedBlock
+from ms_kfac.ops.statistics import StatisticsOperator, StatisticsOptions
+from ms_kfac.ops.trace_restricted_statistics import TraceRestrictedRootStatistics
+
+
+class TraceRestrictedRootsBlock(TraceRestrictedBlock):
+    r"""Trace-restricted block whose moving average is that of equations (17) and (18).
+
+    What this loses against :class:`ms_kfac.curvature.trace_restricted.TraceRestrictedBlock`: the block's
+    trace is :math:`\overline{\sqrt{\delta_b}}^2`, at most the :math:`\overline{\delta_b}` of the exact
+    block, and micro-batches do not add up to their union exactly, because a batch enters through the root of
+    its own trace.
+
+    With automatic damping a convolution averages :math:`\sqrt{\tilde\delta_b}\, \Phi_b`,
+    :math:`\sqrt{\tilde\delta_b}\, \Psi_b` and its diagonal with :math:`\tilde\delta_b = \max(\nu, \delta_b)`
+    of each batch; so :math:`\tilde\delta` stands in the place of :math:`\delta` in what :meth:`factors`,
+    :meth:`product` and :meth:`trace` give. Other layers average with :math:`\delta_b`; :math:`\beta`, which
+    is known only when all layers' statistics are in, multiplies the averages at inversion, and is taken from
+    the convolutions' averaged :math:`\delta_b`.
+
+    Args:
+        layer: the layer.
+        prefix: what the names of the Parameters start with.
+        options: how a batch enters the statistics.
+        automatic: options of the automatic damping; None for the normal one.
+        expansion: :math:`\beta`, as in the base.
+    """
+
+    kind = "trace-restricted roots"
+
+    def statistics_operator(self, layer: Layer, options: StatisticsOptions) -> StatisticsOperator:
+        return layer_statistics(
+            TraceRestrictedRootStatistics,
+            layer.operators,
+            options,
+            floor=0.0 if self.expands else self.nu,
+            homogeneous=self.homogeneous,
+        )
+
+    def traces_parameter(self) -> Parameter:
+        groups = (self.groups, 1, 1) if self.groups > 1 else ()
+        # Used by trace() below; created here because the base calls this while it creates its operators.
+        self.sum_diagonal = ops.ReduceSum(keep_dims=self.groups > 1)
+        self.eye = ops.Eye()
+        return self.parameter("traces", np.zeros((2, *groups)))
+
+    def delta(self) -> Tensor:
+        return self.average(self.traces[0])
+
+    def roots(self) -> tuple[Tensor, Tensor]:
+        return self.average(self.Phi_sum), self.average(self.Psi_sum)
+
+    def growth_and_shift(self) -> tuple[Tensor, Tensor]:
+        shift = self.average(self.traces[1])
+        if not self.expands:
+            return 1.0, shift
+        growth, _ = super().growth_and_shift()
+        if self.homogeneous:
+            return growth, self.maximum(shift * self.sqrt(self.expansion), self.nu**0.5)
+        return growth, self.maximum(shift * self.expansion, self.nu)
+
+    def trace(self) -> Tensor:
+        Phi, Psi = self.roots()
+        eye_Phi = self.eye(self.dim_Phi, self.dim_Phi, ms.float32)
+        eye_Psi = self.eye(self.dim_Psi, self.dim_Psi, ms.float32)
+        trace_Phi = self.sum_diagonal(Phi * eye_Phi, (-2, -1))
+        return self.sum_all(trace_Phi * self.sum_diagonal(Psi * eye_Psi, (-2, -1)))
+
+    def factors(self) -> dict[str, NDArray[np.float32]]:
+        r""":math:`\Phi` and :math:`\Psi` of trace one, and the product of the averaged roots' traces."""
+        count = float(self.count.asnumpy())
+        found = {}
+        delta = np.ones((), np.float32)
+        for name, parameter in (("Phi", self.Phi_sum), ("Psi", self.Psi_sum)):
+            root = parameter.asnumpy() / (count if count > 0 else 1.0)
+            trace = np.trace(root, axis1=-2, axis2=-1)
+            found[name] = root / np.where(trace > 0, trace, np.float32(1.0))[..., None, None]
+            delta = delta * trace
+        found["delta"] = np.asarray(delta, np.float32)
+        return found

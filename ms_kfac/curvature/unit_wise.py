@@ -1,0 +1,117 @@
+r"""The unit-wise block of a normalisation layer: one :math:`2 \times 2` Fisher a channel, solved exactly.
+
+.. math::
+    F_c = E_n\begin{bmatrix} \nabla\gamma_{n,c}^2 & \nabla\gamma_{n,c} \nabla\beta_{n,c} \\
+                             \nabla\gamma_{n,c} \nabla\beta_{n,c} & \nabla\beta_{n,c}^2 \end{bmatrix},
+    \qquad (U_{\gamma,c}, U_{\beta,c})^{\top} = (F_c + \lambda I)^{-1} (d\gamma_c, d\beta_c)^{\top}
+
+(Osawa et al. 2020, "Scalable and Practical Natural Gradient for Large-Scale Deep Learning", for batch
+normalisation; here also for layer normalisation, whose :math:`\gamma` and :math:`\beta` play the same part.)
+Correlations within a channel are kept, those between channels are dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+from numpy.typing import NDArray
+
+from ms_kfac.capture.layer import Layer
+from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
+from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.unit_wise_statistics import UnitWiseStatistics
+from ms_kfac.ops.weight_matrix import UnitMatrix
+
+
+class UnitWiseBlock(CurvatureBlock):
+    r"""Unit-wise Fisher block of a batch or layer normalisation.
+
+    The gradient matrix is :math:`(C, 2)`: :math:`d\gamma` beside :math:`d\beta`, channels flattened where a
+    layer normalisation has several axes of them.
+
+    :math:`\nabla\gamma_n` is the share of sample n in the gradient, times N for a loss that averages. In a
+    network with batch normalisation the loss of a sample depends on all samples; the share is what passes
+    through sample n's own outputs of this layer, as in the factor G of the other layers.
+
+    Args:
+        layer: the layer.
+        prefix: what the names of the Parameters start with.
+        options: how a batch enters the statistics.
+
+    Note:
+        Until a backward pass in training has reached the layer its gradient passes unchanged.
+    """
+
+    kind = "unit-wise"
+    statistic_groups = ((0, 1, 2, 3),)
+
+    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions) -> None:
+        super().__init__(layer, prefix=prefix)
+        self.weight_matrix = UnitMatrix(layer.weight.shape)
+        self.channels = int(np.prod(layer.weight.shape))
+        self.statistics = layer_statistics(UnitWiseStatistics, layer.operators, options)
+        zeros = np.zeros(self.channels)
+        self.gamma_gamma = self.parameter("gamma_gamma", zeros)
+        self.gamma_beta = self.parameter("gamma_beta", zeros)
+        self.beta_beta = self.parameter("beta_beta", zeros)
+        self.count = self.parameter("count", 0.0)
+        identities: NDArray[Any] = np.broadcast_to(np.eye(2), (self.channels, 2, 2))
+        self.inverse = self.parameter("inverse", identities)
+        self.state = (self.gamma_gamma, self.gamma_beta, self.beta_beta, self.count)
+        self.stack = ops.Stack(axis=1)
+        self.reshape = ops.Reshape()
+        self.reduce_sum = ops.ReduceSum()
+        self.cast = ops.Cast()
+        self.equal = ops.Equal()
+        self.maximum = ops.Maximum()
+
+    def averages(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The three distinct entries of every :math:`F_c`; zeros before the first statistics."""
+        weight = 1.0 / self.maximum(self.count, self.smallest_count)
+        return self.gamma_gamma * weight, self.gamma_beta * weight, self.beta_beta * weight
+
+    def refresh(self, damping: Tensor) -> bool:
+        unseen = self.cast(self.equal(self.count, 0.0), ms.float32)
+        damping = damping + unseen * (1.0 - damping)
+        a, b, d = self.averages()
+        # F_c is a second moment, so a d - b² can only be negative by rounding. Kept apart from the damping's
+        # share, which it would otherwise cancel where the two gradients go together.
+        determinant = damping * (a + d + damping) + self.maximum(a * d - b * b, 0.0)
+        adjugate = self.matrices(d + damping, -b, a + damping)
+        self.assign(self.inverse, adjugate / self.reshape(determinant, (-1, 1, 1)))
+        return True
+
+    def matrices(self, a: Tensor, b: Tensor, d: Tensor) -> Tensor:
+        """Symmetric matrices [[a, b], [b, d]], one a channel."""
+        return self.reshape(self.stack((a, b, b, d)), (-1, 2, 2))
+
+    def multiply(self, matrices: Tensor, matrix: Tensor) -> Tensor:
+        """Multiply every row of a gradient matrix by the matrix of its channel."""
+        return self.reduce_sum(matrices * self.reshape(matrix, (-1, 1, 2)), 2)
+
+    def precondition(self, matrix: Tensor) -> Tensor:
+        return self.multiply(self.inverse, matrix)
+
+    def product(self, matrix: Tensor) -> Tensor:
+        a, b, d = self.averages()
+        return self.multiply(self.matrices(a, b, d), matrix)
+
+    def trace(self) -> Tensor:
+        a, _, d = self.averages()
+        return self.reduce_sum(a + d)
+
+    def observed(self, group: int) -> tuple[Tensor, ...]:
+        a, b, d = self.averages()
+        return (self.matrices(a, b, d),)
+
+    def factors(self) -> dict[str, NDArray[np.float32]]:
+        count = float(self.count.asnumpy())
+        a, b, d = (parameter.asnumpy() for parameter in self.state[:3])
+        F = np.stack([a, b, b, d], axis=1).reshape(-1, 2, 2)
+        return {"F": F / np.float32(count) if count > 0 else F}
+
+    def dimensions(self) -> str:
+        return f"{self.channels} x F 2"

@@ -1,0 +1,148 @@
+r"""Damping that adapts to how well the quadratic model predicts the loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+
+def _check_positive(name: str, value: Any) -> float:
+    accepted = "a positive, finite number"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"LevenbergMarquardt: {name} must be {accepted}, got {value!r}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"LevenbergMarquardt: {name} must be {accepted}, got {value!r}")
+    return float(value)
+
+
+class LevenbergMarquardt(nn.Cell):
+    r"""Levenberg-Marquardt rule for :math:`\lambda`: trust the quadratic model as far as it predicts.
+
+    Every ``interval`` steps, with :math:`\delta` the step taken, h the loss and M its quadratic model,
+
+    .. math::
+        \rho = \frac{h(\theta + \delta) - h(\theta)}{M(\delta) - M(0)}, \qquad
+        M(\delta) - M(0) = \nabla h^{\top} \delta + \tfrac12 \delta^{\top} F \delta
+        + \tfrac12 \lambda \|\delta\|^2
+
+    and :math:`\lambda \leftarrow \omega \lambda` where :math:`\rho > 3/4`, :math:`\lambda \leftarrow \lambda
+    / \omega` where :math:`\rho < 1/4` (Martens & Grosse 2015, section 6.5, whose :math:`\omega_1` is
+    :math:`(19/20)^{T_1}` for an interval :math:`T_1`). A ratio that is not a number changes nothing.
+
+    It is given as ``damping=`` to an optimizer of this package and works with
+    :class:`ms_kfac.TrainOneStepCell` or :class:`ms_kfac.Model` only, which evaluate h once more on the same
+    batch. Both evaluations are in training mode: layers that draw at random, like dropout, draw anew in the
+    second, and :math:`\rho` then carries that noise. h is the loss alone; weight decay enters through
+    :math:`\delta`, which is the difference of the weights whatever rule made it. The blocks are those of the
+    present statistics; parameters that stay first-order have no curvature in M.
+
+    A new :math:`\lambda` takes effect when inverses are next recomputed, so that ``interval`` is best no
+    longer than the optimizer's ``inverse_interval``.
+
+    Args:
+        initial: :math:`\lambda` of the first steps, within [minimum, maximum]. Martens & Grosse start large,
+            because the rule lowers it soon.
+        interval: steps from one comparison to the next. Default: 5.
+        decrease: :math:`\omega` in (0, 1). Default: None, :math:`(19/20)^{interval}`.
+        minimum: :math:`\lambda` never falls below. Default: 1e-8.
+        maximum: :math:`\lambda` never rises above. Default: 1e4.
+
+    Raises:
+        TypeError: if an argument is not a number.
+        ValueError: if an argument is outside its range.
+
+    Inputs:
+        - **step** (Tensor) - number of steps taken so far; any, as the rule looks at losses only.
+
+    Outputs:
+        Tensor, scalar float32, :math:`\lambda`.
+
+    Attributes:
+        value: Parameter, scalar float32, the present :math:`\lambda`.
+        predicted: Parameter, scalar float32, :math:`M(\delta) - M(0)` of the last comparison, in the units of
+            the reduced loss.
+        ratio: Parameter, scalar float32, :math:`\rho` of the last comparison.
+
+    Platforms: CPU, GPU, Ascend (composed of built-in operators; not run on a GPU yet).
+
+    Examples:
+        >>> import ms_kfac
+        >>> from mindspore import nn
+        >>> net = nn.Dense(4, 2)
+        >>> damping = ms_kfac.LevenbergMarquardt(1.0, interval=5)
+        >>> optimizer = ms_kfac.KFAC(net, 0.1, damping=damping, inverse_interval=20)
+        >>> model = ms_kfac.Model(net, nn.MSELoss(), optimizer)
+    """
+
+    # The ends between which the model is neither trusted more nor less.
+    _GOOD = 0.75
+    _BAD = 0.25
+
+    def __init__(
+        self,
+        initial: float,
+        *,
+        interval: int = 5,
+        decrease: float | None = None,
+        minimum: float = 1e-8,
+        maximum: float = 1e4,
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        if isinstance(interval, bool) or not isinstance(interval, int):
+            raise TypeError(f"LevenbergMarquardt: interval must be an int of at least 1, got {interval!r}")
+        if interval < 1:
+            raise ValueError(f"LevenbergMarquardt: interval must be an int of at least 1, got {interval!r}")
+        self.interval = interval
+        self.decrease = (19 / 20) ** interval if decrease is None else _check_positive("decrease", decrease)
+        if self.decrease >= 1.0:
+            raise ValueError(f"LevenbergMarquardt: decrease must be a number in (0, 1), got {decrease!r}")
+        self.minimum = _check_positive("minimum", minimum)
+        self.maximum = _check_positive("maximum", maximum)
+        if not self.minimum <= self.maximum:
+            raise ValueError(
+                f"LevenbergMarquardt: minimum must be a number of at most {maximum!r}, got {minimum!r}"
+            )
+        if not self.minimum <= _check_positive("initial", initial) <= self.maximum:
+            raise ValueError(
+                f"LevenbergMarquardt: initial must be a number in [{minimum!r}, {maximum!r}], got {initial!r}"
+            )
+        self.good = self._GOOD
+        self.bad = self._BAD
+        self.value = Parameter(Tensor(initial, ms.float32), name="damping.value", requires_grad=False)
+        self.predicted = Parameter(Tensor(0.0, ms.float32), name="damping.predicted", requires_grad=False)
+        self.ratio = Parameter(Tensor(1.0, ms.float32), name="damping.ratio", requires_grad=False)
+        self.assign = ops.Assign()
+        self.cast = ops.Cast()
+
+    def construct(self, step: Tensor) -> Tensor:
+        return self.value
+
+    def is_due(self, steps: Tensor) -> Tensor:
+        """Whether the step after which ``steps`` have been taken compares the model with the loss."""
+        return steps % self.interval == 0
+
+    def expect(self, predicted: Tensor) -> bool:
+        """Keep the change of the loss that the model predicts for the step just taken."""
+        self.assign(self.predicted, predicted)
+        return True
+
+    def adapt(self, change: Tensor) -> bool:
+        """Compare the change of the loss with the prediction, and set the damping.
+
+        Args:
+            change: h(θ + δ) − h(θ), scalar float32, in the units of the prediction.
+
+        Returns:
+            True.
+        """
+        ratio = change / self.predicted
+        # Comparisons with a ratio that is not a number are false: both masks are then 0.
+        raised = self.cast(ratio < self.bad, ms.float32) * (1.0 / self.decrease - 1.0)
+        lowered = self.cast(ratio > self.good, ms.float32) * (self.decrease - 1.0)
+        value = ops.clamp(self.value * (1.0 + raised + lowered), self.minimum, self.maximum)
+        self.assign(self.ratio, ratio)
+        self.assign(self.value, value)
+        return True

@@ -1,0 +1,75 @@
+r"""Second moments of per-sample gradients in a Kronecker-factored basis."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+
+class EigenbasisMoments(nn.Cell):
+    r"""Sum over samples of the squared gradient coordinates, :math:`\sum_n (Q_G^{\top} dW_n Q_A)^2`.
+
+    :math:`dW_n = \sum_t g_{n,t} p_{n,t}^{\top}` is the gradient of sample n, all its locations taken together
+    before the square. With one location a sample it is of rank one, and the sum is one product of two
+    matrices of squares, :math:`\left((g Q_G)^2\right)^{\top} (p Q_A)^2`. Otherwise the samples' gradients
+    exist one by one: a buffer of :math:`N d_{out} d_{in}` numbers, twice.
+
+    Args:
+        columns: whether inputs are columns (convolutions) or rows (dense layers).
+
+    Inputs:
+        - **p** (Tensor) - rows :math:`(N T, d_{in})`, the locations of a sample side by side, or columns
+          :math:`(N, d_{in}, T)` or :math:`(N, g, d_{in}, T)` for g groups, float32.
+        - **g** (Tensor) - the same with :math:`d_{out}`: gradients of the per-sample loss.
+        - **Q_A** (Tensor) - :math:`([g,] d_{in}, d_{in})`, a basis as columns.
+        - **Q_G** (Tensor) - :math:`([g,] d_{out}, d_{out})`, likewise.
+        - **samples** (int) - N.
+
+    Outputs:
+        Tensor, shape :math:`([g,] d_{out}, d_{in})`, float32: a sum, not a mean.
+
+    Platforms: CPU, GPU, Ascend (composed of MatMul, BatchMatMul and elementwise operators).
+    """
+
+    def __init__(self, *, columns: bool) -> None:
+        super().__init__(auto_prefix=False)
+        self.columns = columns
+        self.shape = ops.Shape()
+        self.reshape = ops.Reshape()
+        self.square = ops.Square()
+        self.reduce_sum = ops.ReduceSum()
+        self.matmul = ops.MatMul()
+        self.transposed_matmul = ops.MatMul(transpose_a=True)
+        self.batch_matmul = ops.BatchMatMul()
+        self.batch_matmul_of_transposed = ops.BatchMatMul(transpose_a=True)
+        self.batch_matmul_by_transposed = ops.BatchMatMul(transpose_b=True)
+
+    def construct(self, p: Tensor, g: Tensor, Q_A: Tensor, Q_G: Tensor, samples: int) -> Tensor:
+        if not self.columns:
+            return self.of_rows(p, g, Q_A, Q_G, samples)
+        shape = self.shape(p)
+        if len(shape) == 3 and shape[2] == 1:
+            p, g = self.reshape(p, (samples, -1)), self.reshape(g, (samples, -1))
+            return self.of_rows(p, g, Q_A, Q_G, samples)
+        return self.of_columns(p, g, Q_A, Q_G, samples)
+
+    def of_rows(self, p: Tensor, g: Tensor, Q_A: Tensor, Q_G: Tensor, samples: int) -> Tensor:
+        """Rows are projected first: plain products, whatever the number of locations."""
+        p, g = self.matmul(p, Q_A), self.matmul(g, Q_G)
+        p_shape, g_shape = self.shape(p), self.shape(g)
+        if p_shape[0] == samples:
+            return self.transposed_matmul(self.square(g), self.square(p))
+        p = self.reshape(p, (samples, -1, p_shape[1]))
+        g = self.reshape(g, (samples, -1, g_shape[1]))
+        return self.reduce_sum(self.square(self.batch_matmul_of_transposed(g, p)), 0)
+
+    def of_columns(self, p: Tensor, g: Tensor, Q_A: Tensor, Q_G: Tensor, samples: int) -> Tensor:
+        """Gradients are projected by Q_A: a product with every location's patch would be the dearer one."""
+        basis_G = ops.broadcast_to(Q_G, (samples, *self.shape(Q_G)))
+        g = self.batch_matmul_of_transposed(basis_G, g)
+        dW = self.batch_matmul_by_transposed(g, p)
+        shape = self.shape(dW)
+        if len(shape) == 3:
+            rows = self.matmul(self.reshape(dW, (-1, shape[2])), Q_A)
+            return self.reduce_sum(self.square(self.reshape(rows, shape)), 0)
+        basis_A = ops.broadcast_to(Q_A, (samples, *self.shape(Q_A)))
+        return self.reduce_sum(self.square(self.batch_matmul(dW, basis_A)), 0)

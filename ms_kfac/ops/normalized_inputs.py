@@ -1,0 +1,132 @@
+r"""Normalised inputs and output gradients of normalisation layers, one value a sample, position and channel.
+
+A normalisation layer is :math:`y = \gamma \hat x + \beta` with :math:`\hat x = (x - \mu) / \sqrt{\sigma^2 +
+\epsilon}`. What is left of a layer's input once the normalised value of every channel is known are its
+positions: T of them a sample, over which :math:`\gamma` and :math:`\beta` are shared.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+
+class BatchNormalizedInputs(nn.Cell):
+    r""":math:`\hat x` of a batch normalisation, with the moments of this batch.
+
+    .. math::
+        \hat x_{n,c,t} = \frac{x_{n,c,t} - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}}
+
+    with :math:`\mu_c` and :math:`\sigma_c^2` (divided by N T, not N T - 1) over samples and positions (Ioffe
+    & Szegedy 2015, "Batch Normalization", algorithm 1).
+
+    Args:
+        epsilon: :math:`\epsilon`.
+
+    Inputs:
+        - **x** (Tensor) - shape :math:`(N, C, ...)`, any float type.
+
+    Outputs:
+        Tensor, float32, shape :math:`(N, C, T)`.
+
+    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    """
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__(auto_prefix=False)
+        self.epsilon = epsilon
+        self.columns = ChannelColumns()
+        self.reduce_mean = ops.ReduceMean(keep_dims=True)
+        self.square = ops.Square()
+        self.rsqrt = ops.Rsqrt()
+
+    def construct(self, x: Tensor) -> Tensor:
+        x = self.columns(x)
+        centred = x - self.reduce_mean(x, (0, 2))
+        variance = self.reduce_mean(self.square(centred), (0, 2))
+        return centred * self.rsqrt(variance + self.epsilon)
+
+
+class LayerNormalizedInputs(nn.Cell):
+    r""":math:`\hat x` of a layer normalisation.
+
+    .. math::
+        \hat x_{n,t,c} = \frac{x_{n,t,c} - \mu_{n,t}}{\sqrt{\sigma_{n,t}^2 + \epsilon}}
+
+    with the moments of each position over its C normalised values (Ba, Kiros & Hinton 2016, "Layer
+    Normalization", eq. 4).
+
+    Args:
+        epsilon: :math:`\epsilon`.
+        channels: C, the size of all normalised axes together.
+
+    Inputs:
+        - **x** (Tensor) - shape :math:`(N, ..., C_1, ..., C_k)` with :math:`\prod_i C_i = C`, any float type.
+
+    Outputs:
+        Tensor, float32, shape :math:`(N, T, C)`.
+
+    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    """
+
+    def __init__(self, epsilon: float, channels: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.epsilon = epsilon
+        self.rows = ChannelRows(channels)
+        self.reduce_mean = ops.ReduceMean(keep_dims=True)
+        self.square = ops.Square()
+        self.rsqrt = ops.Rsqrt()
+
+    def construct(self, x: Tensor) -> Tensor:
+        x = self.rows(x)
+        centred = x - self.reduce_mean(x, 2)
+        variance = self.reduce_mean(self.square(centred), 2)
+        return centred * self.rsqrt(variance + self.epsilon)
+
+
+class ChannelColumns(nn.Cell):
+    """Positions of a layout with channels first as one axis.
+
+    Inputs:
+        - **x** (Tensor) - shape :math:`(N, C, ...)`, any float type.
+
+    Outputs:
+        Tensor, float32, shape :math:`(N, C, T)`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.shape = ops.Shape()
+        self.reshape = ops.Reshape()
+        self.cast = ops.Cast()
+
+    def construct(self, x: Tensor) -> Tensor:
+        shape = self.shape(x)
+        return self.reshape(self.cast(x, ms.float32), (shape[0], shape[1], -1))
+
+
+class ChannelRows(nn.Cell):
+    """Positions of a layout with channels last as one axis.
+
+    Args:
+        channels: C, the size of all normalised axes together.
+
+    Inputs:
+        - **x** (Tensor) - shape :math:`(N, ..., C_1, ..., C_k)`, any float type; without axes before the
+          normalised one it is a single sample.
+
+    Outputs:
+        Tensor, float32, shape :math:`(N, T, C)`.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.channels = channels
+        self.shape = ops.Shape()
+        self.reshape = ops.Reshape()
+        self.cast = ops.Cast()
+
+    def construct(self, x: Tensor) -> Tensor:
+        shape = self.shape(x)
+        samples = shape[0] if len(shape) > 1 else 1
+        return self.reshape(self.cast(x, ms.float32), (samples, -1, self.channels))

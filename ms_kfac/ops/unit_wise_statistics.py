@@ -1,0 +1,91 @@
+r"""The operator that the tap of a normalisation layer calls: add one batch to its unit-wise statistics."""
+
+from __future__ import annotations
+
+from mindspore import Parameter, Tensor, nn, ops
+
+from ms_kfac.ops.statistics import BESIDE_FACTORS, LayerStatistics
+
+
+class UnitWiseSecondMoment(nn.Cell):
+    r"""Sums over samples of products of the per-sample gradients of :math:`\gamma` and :math:`\beta`.
+
+    .. math::
+        \nabla\gamma_{n,c} = \sum_t g_{n,c,t} \hat x_{n,c,t}, \qquad \nabla\beta_{n,c} = \sum_t g_{n,c,t}
+
+    Args:
+        positions_axis: the axis of the positions t, 1 or 2.
+
+    Inputs:
+        - **x_hat** (Tensor) - normalised inputs, shape :math:`(N, C, T)` or :math:`(N, T, C)`, float32.
+        - **g** (Tensor) - output gradients of the per-sample loss, same shape.
+
+    Outputs:
+        Three Tensors of shape :math:`(C,)`, float32: :math:`\sum_n \nabla\gamma_n^2`, :math:`\sum_n
+        \nabla\gamma_n \nabla\beta_n`, :math:`\sum_n \nabla\beta_n^2`; sums, not means.
+
+    Platforms: CPU, GPU, Ascend (composed of Mul and ReduceSum).
+    """
+
+    def __init__(self, positions_axis: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.positions_axis = positions_axis
+        self.reduce_sum = ops.ReduceSum()
+
+    def construct(self, x_hat: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        gamma = self.reduce_sum(g * x_hat, self.positions_axis)
+        beta = self.reduce_sum(g, self.positions_axis)
+        return (
+            self.reduce_sum(gamma * gamma, 0),
+            self.reduce_sum(gamma * beta, 0),
+            self.reduce_sum(beta * beta, 0),
+        )
+
+
+class UnitWiseStatistics(LayerStatistics):
+    r"""Add a batch to the sums and the weight of a normalisation layer's unit-wise Fisher, gate permitting.
+
+    The sums are those of :class:`UnitWiseSecondMoment`, the weight grows by N: :math:`F_c = S_c / n`. The
+    positions of a sample are summed before anything is squared, whatever the optimizer's ``sharing``: the
+    gradient of a sample is at hand, and there is nothing to approximate.
+
+    Args:
+        activations: turns the layer's input into normalised values.
+        gradients: turns the layer's output gradient into the same layout.
+        second_moment: sums the products of the per-sample gradients.
+        channels_first: layout of ``dout``.
+        options: how a batch enters.
+
+    Inputs:
+        - **x** (Tensor) - the layer's input.
+        - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's output.
+        - **gate** (Parameter) - scalar int32. There is one statistic, which inputs and output gradients make
+          together: it is taken when the gate asks for either.
+        - **gamma_gamma**, **gamma_beta**, **beta_beta** (Parameter) - :math:`(C,)`, written in place;
+          **count** (Parameter) - scalar, likewise.
+
+    Outputs:
+        bool, True.
+
+    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    """
+
+    beside_factors = BESIDE_FACTORS
+
+    def construct(
+        self,
+        x: Tensor,
+        dout: Tensor,
+        gate: Parameter,
+        gamma_gamma: Parameter,
+        gamma_beta: Parameter,
+        beta_beta: Parameter,
+        count: Parameter,
+    ) -> bool:
+        if gate % self.beside_factors > 0:
+            sums = self.second_moment(self.activations(x), self.output_gradients(x, dout))
+            self.assign_add(gamma_gamma, sums[0])
+            self.assign_add(gamma_beta, sums[1])
+            self.assign_add(beta_beta, sums[2])
+            self.assign_add(count, float(self.samples(x)))
+        return True

@@ -1,0 +1,163 @@
+"""What a person can ask an optimizer for between steps: factors, updates, counts, averages, its taps out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, ops
+from numpy.typing import NDArray
+
+from ms_kfac.capture.attach import attached_tap, detach
+from ms_kfac.capture.discover import FirstOrderCell
+from ms_kfac.capture.layer import Layer
+from ms_kfac.capture.tap import Tap
+from ms_kfac.optim.averaging import PolyakAverage
+from ms_kfac.optim.summary import summary_table
+from ms_kfac.refresh import RefreshPolicy
+
+
+class Inspection:
+    """Mixed into :class:`ms_kfac.optim.base.SecondOrderOptimizer`, which has the step itself.
+
+    Nothing here runs inside a compiled training step.
+    """
+
+    parameters: Any
+    blocks: Any
+    sharing: str
+    factor_policy: RefreshPolicy
+    inverse_policy: RefreshPolicy
+    statistics_schedule: Any
+    inverse_schedule: Any
+    averages: bool
+    average: PolyakAverage
+    global_step: Any
+    get_parameters: Any
+    preconditioned_gradients: Any
+    _layers: Sequence[Layer]
+    _first_order: Sequence[FirstOrderCell]
+    _taps: Sequence[Tap]
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Hold Polyak's averages in the network while a ``with`` block runs; then the weights come back.
+
+        Before the first step the weights are their own average. What is not trained, like the moving moments
+        of BatchNorm, stays that of the present weights. A training step inside is lost.
+
+        Returns:
+            The context manager. The weights come back when an exception leaves the block, too.
+
+        Raises:
+            ValueError: if the optimizer was made with ``averaging=None``.
+        """
+        if not self.averages:
+            raise ValueError(
+                "averaged_weights() needs averaging= to be a number in [0, 1) when the optimizer is made, "
+                "got None"
+            )
+        if int(self.global_step.asnumpy().item()) == 0:
+            # Nothing has been averaged yet; weights may have been loaded since the optimizer was made.
+            return nullcontext()
+        return self.average.in_place()
+
+    def detach(self) -> None:
+        """Take this optimizer's taps out of the network, which then trains as if it had never been tapped.
+
+        A layer that a later optimizer has taken over is left to it.
+        """
+        for layer, tap in zip(self._layers, self._taps):
+            if attached_tap(layer.cell) is tap:
+                detach(layer.cell)
+
+    def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
+        """Load a state into this optimizer and its network after steps have been taken.
+
+        ``mindspore.load_param_into_net`` serves before the first step. Afterwards it would leave compiled
+        steps, which hold control flow on these Parameters, on the old buffers; this writes into them.
+
+        Args:
+            checkpoint: what ``mindspore.load_checkpoint`` returned; names that the optimizer does not have
+                are passed over, and Parameters that it does not name stay as they are.
+        """
+        for parameter in self.get_parameters():
+            if parameter.name in checkpoint:
+                ops.assign(parameter, ms.Tensor(checkpoint[parameter.name].asnumpy(), parameter.dtype))
+        self.statistics_schedule.expire()
+
+    @ms.jit
+    def _compiled_precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self.preconditioned_gradients(gradients)
+
+    def precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Preconditioned gradients with the present inverses, before trust region, weight decay and momentum.
+
+        Args:
+            gradients: one a parameter, in the order of ``parameters``, unscaled.
+
+        Returns:
+            U in the parameters' shapes; the gradients of first-order parameters come back as they are.
+
+        Raises:
+            ValueError: if the number of gradients is not the number of parameters.
+        """
+        if len(gradients) != len(self.parameters):
+            raise ValueError(
+                f"gradients must hold one Tensor a parameter ({len(self.parameters)}), got {len(gradients)}"
+            )
+        if not self._layers:
+            return tuple(gradients)
+        return tuple(self._compiled_precondition(tuple(gradients)))
+
+    def factors(self, layer_name: str) -> dict[str, NDArray[np.float32]]:
+        """The present statistics of a layer.
+
+        Args:
+            layer_name: the cell's name in the network before tapping ("conv1", "layer1.0.conv2").
+
+        Returns:
+            NumPy float32 arrays by name ("A", "G" for K-FAC), undamped and moving-averaged, in the scale of
+            the papers: per sample, whatever reduction and loss scale; the bias as last row and column; a
+            leading axis of groups for grouped convolutions. Whatever the method, an embedding table has the
+            diagonal of A as "A" (V,) beside "G", and a normalisation layer "F" (C, 2, 2), gamma before beta.
+            All zeros before a backward pass has reached the layer.
+
+        Raises:
+            KeyError: if no preconditioned layer has that name.
+        """
+        for layer, block in zip(self._layers, self.blocks):
+            if layer.name == layer_name:
+                factors: dict[str, NDArray[np.float32]] = block.factors()
+                return factors
+        known = ", ".join(layer.name for layer in self._layers)
+        raise KeyError(f"no preconditioned layer {layer_name!r}; there are: {known}")
+
+    def refreshes(self) -> dict[str, int]:
+        """How often curvature has been refreshed so far.
+
+        Returns:
+            "statistics": batches of statistics taken; "inverses": inverses recomputed. Each counts all layers
+            together while they share a policy's answer, and every layer on its own where the policy decides
+            by layer.
+        """
+        return {
+            "statistics": int(self.statistics_schedule.refreshes.asnumpy()),
+            "inverses": int(self.inverse_schedule.refreshes.asnumpy()),
+        }
+
+    def summary(self) -> str:
+        """A text table of the preconditioned layers, and why the other cells stay first-order.
+
+        Returns:
+            A row a layer: name, kind, block, dimensions, KiB, form of the operators; then the other cells.
+        """
+        return summary_table(repr(self), self._layers, list(self.blocks), self._first_order)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({len(self._layers)} layers preconditioned, sharing {self.sharing!r}, "
+            f"factors {self.factor_policy!r}, inverses {self.inverse_policy!r})"
+        )

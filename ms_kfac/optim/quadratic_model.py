@@ -1,0 +1,56 @@
+r"""The quadratic model of the loss that a second-order step minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+
+class QuadraticModel(nn.Cell):
+    r"""Change of the loss that the curvature predicts for a step.
+
+    .. math::
+        M(\delta) - M(0) = \nabla h^{\top} \delta + \tfrac12 \sum_l \delta_l^{\top} F_l \delta_l
+        + \tfrac12 \lambda \|\delta\|^2
+
+    (Martens & Grosse 2015, section 6.5), with :math:`F_l` the undamped block of a layer from the present
+    statistics. Parameters outside the blocks have no curvature here.
+
+    Args:
+        blocks: the curvature blocks.
+        positions: for every block, where weight and bias stand among the parameters.
+
+    Inputs:
+        - **gradients** (tuple[Tensor]) - gradients of the mean loss before the step.
+        - **step** (tuple[Tensor]) - :math:`\delta`, one a parameter.
+        - **damping** (Tensor) - :math:`\lambda`, scalar float32.
+
+    Outputs:
+        Tensor, scalar float32.
+
+    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    """
+
+    def __init__(self, blocks: Sequence[Any], positions: tuple[tuple[int, ...], ...]) -> None:
+        super().__init__(auto_prefix=False)
+        self.blocks = nn.CellList(blocks, auto_prefix=False)
+        self.positions = positions
+        self.reduce_sum = ops.ReduceSum()
+        self.cast = ops.Cast()
+        self.addn = ops.AddN()
+
+    def construct(self, gradients: tuple[Tensor, ...], step: tuple[Tensor, ...], damping: Tensor) -> Tensor:
+        terms: tuple[Tensor, ...] = ()
+        for position in range(len(step)):
+            delta = self.cast(step[position], ms.float32)
+            gradient = self.cast(gradients[position], ms.float32)
+            terms = (*terms, self.reduce_sum(delta * (gradient + delta * (0.5 * damping))))
+        for index in range(len(self.blocks)):
+            block = self.blocks[index]
+            positions = self.positions[index]
+            delta = block.weight_matrix(step[positions[0]], step[positions[-1]])
+            terms = (*terms, self.reduce_sum(delta * block.product(delta)) * 0.5)
+        return self.addn(terms)

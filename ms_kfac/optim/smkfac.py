@@ -1,0 +1,106 @@
+r"""SMKFAC: K-FAC with rank-one updates of its inverses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mindspore import nn
+
+from ms_kfac.capture.layer import Layer
+from ms_kfac.curvature.sherman_morrison import ShermanMorrisonBlock
+from ms_kfac.optim.base import SecondOrderOptimizer
+from ms_kfac.optim.options import check_choice, check_count, check_number
+
+
+class SMKFAC(SecondOrderOptimizer):
+    r"""K-FAC by the Sherman-Morrison formula, as an ``nn.Optimizer``.
+
+    The first k refreshes of the inverses are :class:`ms_kfac.KFAC`'s. Each later one is
+
+    .. math::
+        A^{-1} \leftarrow A^{-1} - \frac{(A^{-1} u)(A^{-1} u)^{\top}}{1 / \alpha + u^{\top} A^{-1} u}, \qquad
+        u_i = \sqrt{A_{ii}}
+
+    with the moving average of A's diagonal, which is all that the statistics still take, and likewise for G
+    with :math:`\beta` (Liu, Gao & Wang 2021, "K-FAC Algorithm Based on Sherman-Morrison Formula", equations 6
+    to 8). Nothing is factorized then and no covariance is formed.
+
+    Every update adds to the factor that an inverse stands for, and ``damping`` has entered by the full
+    refreshes alone. ``full_refresh_interval`` makes a refresh full now and then.
+
+    Args:
+        network: the network to train; as in :class:`ms_kfac.KFAC`.
+        learning_rate: as in :class:`ms_kfac.KFAC`.
+        full_refreshes: k, at least 1. Default: 10.
+        alpha: :math:`\alpha` in (0, inf), the weight of A's updates. Default: 0.1.
+        beta: :math:`\beta` in (0, inf), the weight of G's updates. Default: 0.1.
+        rescale: "none" for the printed form; "trace" scales the factors that the inverses stand for to the
+            traces of the present damped factors
+            (:class:`ms_kfac.curvature.sherman_morrison.ShermanMorrisonBlock` derives it). Directions outside
+            the updates are then magnified by up to :math:`(1 + \alpha m)(1 + \beta m)` after m updates: take
+            it with ``full_refresh_interval`` and the KL clip. Default: "none".
+        full_refresh_interval: number of rank-one updates after which one refresh is full again, at least 1.
+            Statistics are full, and begin anew, from the last of those updates on. Default: None, never.
+        **options: all other options of :class:`ms_kfac.KFAC`.
+
+    Inputs:
+        - **gradients** (tuple[Tensor]) - gradients of ``parameters``, of the loss as scaled.
+
+    Outputs:
+        bool, True.
+
+    Raises:
+        TypeError: if ``network`` is not a Cell, or an option has the wrong type.
+        ValueError: if an option is outside its range.
+
+    Platforms: CPU. GPU with composed operators: not run on a GPU yet.
+
+    Examples:
+        >>> import mindspore as ms
+        >>> from mindspore import nn
+        >>> import ms_kfac
+        >>> net = nn.SequentialCell(nn.Dense(8, 16, activation="relu"), nn.Dense(16, 4))
+        >>> optimizer = ms_kfac.SMKFAC(net, learning_rate=0.1, damping=0.03, full_refreshes=5)
+        >>> model = ms.Model(net, nn.CrossEntropyLoss(), optimizer)
+    """
+
+    method = "smkfac"
+
+    def __init__(
+        self,
+        network: nn.Cell,
+        learning_rate: Any,
+        *,
+        full_refreshes: int = 10,
+        alpha: float = 0.1,
+        beta: float = 0.1,
+        rescale: str = "none",
+        full_refresh_interval: int | None = None,
+        **options: Any,
+    ) -> None:
+        full_refreshes = check_count("full_refreshes", full_refreshes)
+        alpha = check_number("alpha", alpha, low=0.0, low_open=True)
+        beta = check_number("beta", beta, low=0.0, low_open=True)
+        rescale = check_choice("rescale", rescale, ("none", "trace"))
+        if full_refresh_interval is not None:
+            full_refresh_interval = check_count("full_refresh_interval", full_refresh_interval)
+        self.block_options: dict[str, Any] = {
+            "full_refreshes": full_refreshes,
+            "weights": (alpha, beta),
+            "rescale": rescale == "trace",
+            "interval": full_refresh_interval,
+        }
+        super().__init__(network, learning_rate, **options)
+
+    def create_block(self, layer: Layer) -> ShermanMorrisonBlock:
+        """The block of a layer.
+
+        Args:
+            layer: the layer.
+
+        Returns:
+            Its block.
+        """
+        return ShermanMorrisonBlock(
+            layer, prefix=self.method, options=self.statistics_options, **self.block_options
+        )

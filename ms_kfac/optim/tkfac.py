@@ -1,0 +1,150 @@
+r"""TKFAC: natural gradient with Kronecker factors that keep the trace of the Fisher."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn
+
+from ms_kfac.capture.layer import Layer
+from ms_kfac.curvature.automatic_damping import AutomaticDamping, ExpandingDamping
+from ms_kfac.curvature.trace_restricted import TraceRestrictedBlock
+from ms_kfac.curvature.trace_restricted_roots import TraceRestrictedRootsBlock
+from ms_kfac.damping import LevenbergMarquardt
+from ms_kfac.optim.base import SecondOrderOptimizer
+from ms_kfac.optim.options import check_choice, check_number
+
+
+class TKFAC(SecondOrderOptimizer):
+    r"""Trace-restricted K-FAC for dense layers and convolutions, as an ``nn.Optimizer``.
+
+    The step of :class:`ms_kfac.KFAC` with another block:
+
+    .. math::
+        U_l = \left(\sqrt{\tilde\delta_l}\, \Psi_l + c_{\Psi,l} I\right)^{-1} dW_l
+              \left(\sqrt{\tilde\delta_l}\, \Phi_l + c_{\Phi,l} I\right)^{-1}
+
+    with :math:`\Phi_l = E[\lVert g \rVert^2 a a^{\top}] / \delta_l`, :math:`\Psi_l = E[\lVert a \rVert^2 g
+    g^{\top}] / \delta_l` and :math:`\delta_l = E[\lVert a \rVert^2 \lVert g \rVert^2]`, which is the trace
+    of the layer's exact Fisher block (Gao et al. 2021, "A Trace-restricted Kronecker-Factored Approximation
+    to Natural Gradient", equation 8; convolutions: sums over locations, as theorem 2 derives them. Their
+    equation (12) is not followed where it contradicts that theorem).
+
+    ``damping_mode="normal"`` (the paper's TKFAC_nor): :math:`\tilde\delta_l = \delta_l` and
+    :math:`c_\Phi = c_\Psi = \sqrt\lambda` (equation 14).
+
+    ``damping_mode="automatic"`` (TKFAC_new): :math:`\lambda`, that is ``damping``, is not used. Convolutions
+    have :math:`\tilde\delta_l = \max(\nu, \delta_l)`, other layers :math:`\tilde\delta_l = \max(\nu, \beta
+    \delta_l)` with :math:`\beta = \max_l \tilde\delta_l / \delta_l` over the convolutions (equations 15 and
+    16; the outer maximum only matters for a layer whose own trace is below :math:`\nu`, for which the paper
+    gives no rule). The diagonals are :math:`c_\Phi = \tilde\delta / \dim\Phi` and :math:`c_\Psi =
+    \tilde\delta / \dim\Psi`. A network without convolutions has :math:`\beta = 1`.
+
+    Args:
+        network: the network to train.
+        learning_rate: as in :class:`ms_kfac.KFAC`.
+        damping_mode: "normal" or "automatic". Default: "normal".
+        nu: :math:`\nu` of the automatic damping, positive. The paper searched 1e-4 to 10 and asks for a
+            "reasonably large" one. At the default of 1 the diagonal of a layer whose trace is at or below
+            :math:`\nu` is the mean of its factor's diagonal: as much damping as curvature, in the printed
+            and in the homogeneous form alike. Default: 1.0.
+        ema: what the moving average is taken of. "partial_trace": of :math:`E[\lVert g \rVert^2 a a^{\top}]`,
+            :math:`E[\lVert a \rVert^2 g g^{\top}]` and :math:`\delta`, normalised at inversion, which keeps
+            the equality of traces and lets micro-batches add up. "paper": of :math:`\sqrt{\tilde\delta}\,
+            \Phi` and :math:`\sqrt{\tilde\delta}\, \Psi` of each batch and of the diagonals (equations 17 and
+            18), which does neither exactly. Default: "partial_trace".
+        automatic_form: "printed" for the diagonals above, whose ratio to the mean of the factor's diagonal is
+            :math:`\sqrt{\tilde\delta}`, or "homogeneous" for :math:`\sqrt{\tilde\delta} / \dim`, whose ratio
+            is one.
+            Default: "printed".
+        max_expansion: upper bound of :math:`\beta`, at least 1. :math:`\beta` diverges as a convolution's
+            gradients vanish, and in the printed form directions without curvature get
+            :math:`\beta^{-2}` of their step in dense layers. Default: 100.0.
+        **options: ``params``, ``momentum``, ``nesterov``, ``weight_decay``, ``decoupled_weight_decay``,
+            ``damping``, ``factor_decay``, ``factor_interval``, ``inverse_interval``, ``kl_clip``, ``fisher``,
+            ``sharing``, ``reduction``, ``loss_scale``, ``accumulation_steps``, ``skip`` and ``averaging``,
+            as in :class:`ms_kfac.KFAC`.
+
+    Attributes:
+        expansion: :math:`\beta` of the last refresh of inverses, scalar float32; None with normal damping.
+
+    Inputs:
+        - **gradients** (tuple[Tensor]) - gradients of ``parameters``, of the loss as scaled.
+
+    Outputs:
+        bool, True.
+
+    Raises:
+        TypeError: if ``network`` is not a Cell, or an option has the wrong type.
+        ValueError: if an option is outside its range.
+
+    Note:
+        :meth:`factors` gives "Phi" and "Psi" of trace one, and "delta" (one a group for grouped
+        convolutions).
+
+    Platforms: CPU. GPU with composed operators: not run on a GPU yet.
+
+    Examples:
+        >>> import mindspore as ms
+        >>> from mindspore import nn
+        >>> import ms_kfac
+        >>> net = nn.SequentialCell(nn.Dense(8, 16, activation="relu"), nn.Dense(16, 4))
+        >>> optimizer = ms_kfac.TKFAC(net, learning_rate=0.1, damping=0.03)
+        >>> model = ms.Model(net, nn.CrossEntropyLoss(), optimizer)
+    """
+
+    method = "tkfac"
+
+    def __init__(
+        self,
+        network: nn.Cell,
+        learning_rate: Any,
+        *,
+        damping_mode: str = "normal",
+        nu: float = 1.0,
+        ema: str = "partial_trace",
+        automatic_form: str = "printed",
+        max_expansion: float = 100.0,
+        **options: Any,
+    ) -> None:
+        damping_mode = check_choice("damping_mode", damping_mode, ("normal", "automatic"))
+        nu = check_number("nu", nu, low=0.0, low_open=True)
+        automatic_form = check_choice("automatic_form", automatic_form, ("printed", "homogeneous"))
+        max_expansion = check_number("max_expansion", max_expansion, low=1.0)
+        if damping_mode == "automatic" and isinstance(options.get("damping"), LevenbergMarquardt):
+            raise ValueError(
+                "damping must be a number or a schedule with damping_mode='automatic', which damps dense "
+                "layers and convolutions without it, got LevenbergMarquardt"
+            )
+        ema = check_choice("ema", ema, ("partial_trace", "paper"))
+        automatic, expansion = None, None
+        self._own = f"damping {damping_mode}, average {ema!r}"
+        if damping_mode == "automatic":
+            automatic = AutomaticDamping(nu, automatic_form == "homogeneous", max_expansion)
+            expansion = Parameter(
+                Tensor(1.0, ms.float32), name=f"{self.method}.expansion", requires_grad=False
+            )
+            self._own = f"damping automatic ({automatic_form}, nu {nu:g}, lambda not used), average {ema!r}"
+        block = TraceRestrictedRootsBlock if ema == "paper" else TraceRestrictedBlock
+        self._block = partial(block, automatic=automatic, expansion=expansion)
+        super().__init__(network, learning_rate, **options)
+        self.expansion = expansion
+        if automatic is not None and expansion is not None:
+            convolutions = [b for b, layer in zip(self.blocks, self._layers) if layer.kind == "convolution"]
+            self.inverse_schedule.damping = ExpandingDamping(self.damping, convolutions, expansion, automatic)
+
+    def create_block(self, layer: Layer) -> TraceRestrictedBlock:
+        """TKFAC's block of a layer.
+
+        Args:
+            layer: the layer.
+
+        Returns:
+            Its block.
+        """
+        return self._block(layer, prefix=self.method, options=self.statistics_options)
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, {self._own})"

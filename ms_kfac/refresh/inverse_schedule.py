@@ -1,0 +1,60 @@
+"""Carries out a policy for inverses: asks the blocks that are due to refresh theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+
+class InverseSchedule(nn.Cell):
+    """Base of the schedules of inverses. Calling it with the step's number refreshes what is due.
+
+    Args:
+        blocks: the curvature blocks.
+        damping: called with the step when inverses are due.
+        prefix: what the names of Parameters start with.
+
+    Attributes:
+        refreshes: inverses recomputed so far, int32: of one layer each, or of all together where they are due
+            together.
+    """
+
+    def __init__(self, blocks: Sequence[Any], damping: nn.Cell, prefix: str) -> None:
+        super().__init__(auto_prefix=False)
+        self.blocks = nn.CellList(blocks, auto_prefix=False)
+        self.damping = damping
+        self.refreshes = Parameter(
+            Tensor(0, ms.int32), name=f"{prefix}.inverse_refreshes", requires_grad=False
+        )
+        self.assign = ops.Assign()
+        self.assign_add = ops.AssignAdd()
+
+    def construct(self, step: Tensor) -> bool:
+        """Refresh what is due."""
+        raise TypeError(f"{type(self).__name__} does not define construct(step)")
+
+
+class SharedInverses(InverseSchedule):
+    """Inverses of all layers at the same steps.
+
+    Args:
+        policy: says whether a step is due.
+        blocks: the curvature blocks.
+        damping: called with the step when inverses are due.
+        prefix: what the names of Parameters start with.
+    """
+
+    def __init__(self, policy: nn.Cell, blocks: Sequence[Any], damping: nn.Cell, prefix: str) -> None:
+        super().__init__(blocks, damping, prefix)
+        self.policy = policy
+
+    def construct(self, step: Tensor) -> bool:
+        if self.policy(step):
+            damping = self.damping(step)
+            for block in self.blocks:
+                block.refresh(damping)
+            self.assign_add(self.refreshes, 1)
+        return True

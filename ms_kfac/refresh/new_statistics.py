@@ -1,0 +1,72 @@
+"""Refresh an inverse whenever its statistics are new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mindspore import Parameter, ParameterTuple, Tensor, nn
+
+from ms_kfac.ops.statistics import BESIDE_FACTORS
+from ms_kfac.refresh.gate import Gate
+from ms_kfac.refresh.inverse_schedule import InverseSchedule
+from ms_kfac.refresh.policy import RefreshPolicy
+from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSchedule
+
+
+class OnNewStatistics(RefreshPolicy):
+    """An inverse is due at the steps that take statistics of its layer.
+
+    Raises:
+        ValueError: when an optimizer is built, if the policy is its ``factor_interval``.
+    """
+
+    def for_statistics(self, blocks: Sequence[Any], options: ScheduleOptions) -> StatisticsSchedule:
+        raise ValueError("OnNewStatistics follows the statistics: give it as inverse_interval")
+
+    def for_inverses(
+        self,
+        blocks: Sequence[Any],
+        damping: nn.Cell,
+        gates: Sequence[Gate],
+        stopped: Parameter | None,
+        prefix: str,
+    ) -> InverseSchedule:
+        return InversesOfNewStatistics(blocks, damping, gates, prefix)
+
+    def __repr__(self) -> str:
+        return "with new statistics"
+
+
+class InversesOfNewStatistics(InverseSchedule):
+    """Refreshes the blocks whose gate was open in this step.
+
+    Args:
+        blocks: the curvature blocks.
+        damping: called with the step when inverses are due.
+        gates: the gate of each block.
+        prefix: what the names of Parameters start with.
+    """
+
+    def __init__(self, blocks: Sequence[Any], damping: nn.Cell, gates: Sequence[Gate], prefix: str) -> None:
+        super().__init__(blocks, damping, prefix)
+        distinct = list(dict.fromkeys(gates))
+        self.pending = ParameterTuple([gate.pending for gate in distinct])
+        self.shared = len(distinct) < len(blocks)
+        # Second moments taken beside the factors are no reason for another basis.
+        self.beside_factors = BESIDE_FACTORS
+
+    def construct(self, step: Tensor) -> bool:
+        if self.shared:
+            if self.pending[0] % self.beside_factors > 0:
+                damping = self.damping(step)
+                for block in self.blocks:
+                    block.refresh(damping)
+                self.assign_add(self.refreshes, 1)
+            return True
+        damping = self.damping(step)
+        for index in range(len(self.blocks)):
+            if self.pending[index] % self.beside_factors > 0:
+                self.blocks[index].refresh(damping)
+                self.assign_add(self.refreshes, 1)
+        return True

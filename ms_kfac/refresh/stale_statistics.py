@@ -1,0 +1,182 @@
+r"""Refresh each statistic of each layer as seldom as its changes allow (SP-NGD)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, ops
+
+from ms_kfac.ops.statistics import EVERYTHING, GRADIENTS, INPUTS
+from ms_kfac.refresh.gate import Gate
+from ms_kfac.refresh.moving_average import MovingAverage
+from ms_kfac.refresh.policy import RefreshPolicy
+from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSchedule
+
+
+class StaleStatistics(RefreshPolicy):
+    r"""An interval :math:`\Delta` of its own for every statistic; it grows while the statistic stays similar.
+
+    When a statistic X has been refreshed it is compared with the one before, :math:`X_{-1}`, and with the one
+    before that, :math:`X_{-2}`; "similar to Y" means :math:`\|X - Y\|_F < \alpha \|Y\|_F`:
+
+    .. math::
+        \Delta \leftarrow \begin{cases}
+            \max(1, \lfloor \Delta / 2 \rfloor) & X \text{ not similar to } X_{-1} \\
+            \Delta & X \text{ similar to } X_{-1}, \text{ not to } X_{-2} \\
+            \Delta + \Delta_{-1} & \text{otherwise}
+        \end{cases}
+
+    :math:`\Delta_{-1}` is the interval before, so that intervals grow like Fibonacci's numbers (Osawa et al.
+    2020, "Scalable and Practical Natural Gradient for Large-Scale Deep Learning", its adaptive frequency of
+    stale statistics).
+
+    X is the statistic that the preconditioner uses. With a moving average (``factor_decay`` above 0) that
+    changes by at most a share of :math:`1 - \epsilon` a refresh, so it looks similar sooner than a batch's.
+
+    Statistics of inputs and of output gradients have an interval each where the block keeps them apart
+    (Kronecker factors); a block with one joint statistic has one. The two earlier values cost twice the
+    memory of the statistics.
+
+    Args:
+        similarity: :math:`\alpha`, positive. Default: 0.1.
+
+    Raises:
+        ValueError: if ``similarity`` is not a positive number; when an optimizer is built, if the policy is
+            its ``inverse_interval``.
+    """
+
+    separate = True
+
+    def __init__(self, similarity: float = 0.1) -> None:
+        super().__init__()
+        number = isinstance(similarity, (int, float)) and not isinstance(similarity, bool)
+        if not number or not 0.0 < similarity < float("inf"):
+            raise ValueError(f"StaleStatistics: similarity must be a positive number, got {similarity!r}")
+        self.similarity = float(similarity)
+
+    def for_statistics(self, blocks: Sequence[Any], options: ScheduleOptions) -> StatisticsSchedule:
+        return StaleSchedule(self.similarity, blocks, options)
+
+    def for_inverses(self, *arguments: Any, **named: Any) -> Any:
+        raise ValueError(
+            "StaleStatistics decides when statistics are refreshed: give it as factor_interval; for "
+            "inverse_interval there is OnNewStatistics"
+        )
+
+    def __repr__(self) -> str:
+        return f"while similar within {self.similarity:g}"
+
+
+class StaleSchedule(StatisticsSchedule):
+    """The intervals, earlier values and gates of one optimizer's statistics.
+
+    All intervals stand in vectors with an element a statistic, so that the compiled step holds two branches
+    however many layers there are: one for steps that took a statistic, one for steps before such a step.
+
+    Args:
+        similarity: of two statistics that count as similar.
+        blocks: the curvature blocks.
+        options: names, decay and which layers have stopped.
+    """
+
+    def __init__(self, similarity: float, blocks: Sequence[Any], options: ScheduleOptions) -> None:
+        prefix = options.prefix
+        gates = [Gate(f"{prefix}.{block.layer_name}.gate", deferred=options.deferred) for block in blocks]
+        super().__init__(gates or [Gate(f"{prefix}.gate", deferred=options.deferred)], prefix)
+        self.blocks = ms.nn.CellList(blocks, auto_prefix=False)
+        self.similarity_squared = similarity * similarity
+        self.owners = tuple(
+            (index, group)
+            for index, block in enumerate(blocks)
+            for group in range(len(block.statistic_groups))
+        )
+        codes = np.zeros((len(blocks), max(len(self.owners), 1)), np.int32)
+        for position, (index, group) in enumerate(self.owners):
+            joint = len(blocks[index].statistic_groups) == 1
+            codes[index, position] = EVERYTHING if joint else (INPUTS, GRADIENTS)[group]
+        self.codes = Tensor(codes)
+        self.owner_of = Tensor(np.array([index for index, _ in self.owners] or [0], np.int32))
+        count = max(len(self.owners), 1)
+        self.interval = self._vector(f"{prefix}.interval", np.ones(count, np.int32))
+        self.interval_before = self._vector(f"{prefix}.interval_before", np.ones(count, np.int32))
+        self.next_step = self._vector(f"{prefix}.next_step", np.zeros(count, np.int32))
+        self.due = self._vector(f"{prefix}.due", np.ones(count, np.float32))
+        self.moving_average = MovingAverage(options.decay, name=prefix, statistics=count)
+        self.stops = options.stopped is not None
+        self.stopped: Any = options.stopped
+        self.last = self._earlier_values("last")
+        self.second_last = self._earlier_values("second_last")
+        self.stack = ops.Stack()
+        self.reduce_sum = ops.ReduceSum()
+        self.square = ops.Square()
+        self.select = ops.Select()
+        self.gather = ops.Gather()
+        self.where = ops.where
+
+    @staticmethod
+    def _vector(name: str, value: Any) -> Parameter:
+        return Parameter(Tensor(value), name=name, requires_grad=False)
+
+    def _earlier_values(self, name: str) -> Any:
+        values = []
+        for index, group in self.owners:
+            block = self.blocks[index]
+            for part, shape in enumerate(block.observed_shapes(group)):
+                zeros = np.zeros(shape, np.float32)
+                values.append(self._vector(f"{block.name_prefix}.{name}_{group}_{part}", zeros))
+        return ParameterTuple(values)
+
+    def construct(self, step: Tensor) -> bool:
+        if self.reduce_sum(self.due) > 0:
+            self.observe(step - 1)
+        due = self.cast(self.next_step <= step, ms.float32)
+        if self.stops:
+            due = due * (1.0 - self.gather(self.stopped, self.owner_of, 0))
+        self.assign(self.due, due)
+        codes = self.reduce_sum(self.codes * self.cast(due, ms.int32), 1)
+        for index in range(len(self.pending)):
+            self.assign(self.pending[index], codes[index])
+        if self.reduce_sum(due) > 0:
+            factors = self.moving_average(due)
+            for position in range(len(self.owners)):
+                index, group = self.owners[position]
+                self.blocks[index].decay_group(group, factors[position])
+        return True
+
+    def observe(self, step: Tensor) -> bool:
+        """Compare what this step refreshed with its earlier values, and set the intervals anew."""
+        unlike_last: tuple[Tensor, ...] = ()
+        unlike_second_last: tuple[Tensor, ...] = ()
+        part = 0
+        for position in range(len(self.owners)):
+            index, group = self.owners[position]
+            taken = self.due[position] > 0
+            excess_last = 0.0
+            excess_second_last = 0.0
+            for X in self.blocks[index].observed(group):
+                last, second_last = self.last[part], self.second_last[part]
+                excess_last = excess_last + self.excess(X, last)
+                excess_second_last = excess_second_last + self.excess(X, second_last)
+                self.assign(second_last, self.where(taken, last, second_last))
+                self.assign(last, self.where(taken, X, last))
+                part = part + 1
+            unlike_last = (*unlike_last, excess_last)
+            unlike_second_last = (*unlike_second_last, excess_second_last)
+        interval, before = self.interval, self.interval_before
+        halved = ops.maximum(interval // 2, 1)
+        grown = self.select(self.stack(unlike_second_last) >= 0, interval + 0, interval + before)
+        chosen = self.select(self.stack(unlike_last) >= 0, halved, grown)
+        taken = self.due > 0
+        next_step = self.select(taken, chosen + step, self.next_step + 0)
+        self.assign(self.interval_before, self.select(taken, interval + 0, before + 0))
+        self.assign(self.interval, self.select(taken, chosen, interval + 0))
+        self.assign(self.next_step, next_step)
+        return True
+
+    def excess(self, X: Tensor, Y: Tensor) -> Tensor:
+        """Squared distance of X from Y beyond what counts as similar: negative for similar ones."""
+        distance = self.reduce_sum(self.square(X - Y))
+        return distance - self.similarity_squared * self.reduce_sum(self.square(Y))

@@ -1,0 +1,189 @@
+"""Carries out a policy for statistics: sets the gates for the coming step and lets the past fade."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+from ms_kfac.ops.statistics import EVERYTHING
+from ms_kfac.refresh.gate import Gate
+from ms_kfac.refresh.moving_average import MovingAverage
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """What a schedule of statistics needs beside its policy.
+
+    Attributes:
+        decay: of the moving averages.
+        prefix: what the names of Parameters start with.
+        deferred: whether the gates wait for a pass over sampled targets.
+        stopped: float32 (layers,), 1 for a layer that is refreshed no more; None where layers never stop.
+        by_layer: whether every layer needs a gate of its own, stopping or not.
+    """
+
+    decay: float
+    prefix: str
+    deferred: bool = False
+    stopped: Parameter | None = None
+    by_layer: bool = False
+
+
+class _OpenedGates(nn.Cell):
+    """Writes what taps read of deferred gates; called from Python, lets PyNative taps read it anew.
+
+    Args:
+        gates: deferred gates.
+    """
+
+    def __init__(self, gates: Sequence[Gate]) -> None:
+        super().__init__(auto_prefix=False)
+        self.__dict__["gates"] = tuple(gates)
+        self.pending = ms.ParameterTuple([gate.pending for gate in gates])
+        self.opened = ms.ParameterTuple([gate.parameter for gate in gates])
+        self.assign = ops.Assign()
+
+    def __call__(self, *inputs: Any) -> Any:
+        outputs = super().__call__(*inputs)
+        for gate in self.gates:
+            gate.expire()
+        return outputs
+
+    def construct(self, opens: int, after: Any) -> Tensor:
+        total = ops.depend(self.pending[0] * 0, after)
+        for index in range(len(self.pending)):
+            code = ops.depend(self.pending[index] * opens, after)
+            total = total + self.assign(self.opened[index], code)
+        return total
+
+
+class StatisticsSchedule(nn.Cell):
+    """Base of the schedules of statistics. Calling it with the coming step's number prepares that step.
+
+    Args:
+        gates: the gate of each block; several blocks may share one.
+        prefix: what the names of Parameters start with.
+
+    Attributes:
+        refreshes: statistics taken so far, int32: batches of all layers together where they share a gate.
+    """
+
+    def __init__(self, gates: Sequence[Gate], prefix: str) -> None:
+        super().__init__(auto_prefix=False)
+        self.__dict__["gates"] = tuple(gates)
+        distinct = tuple(dict.fromkeys(gates))
+        self.pending = ms.ParameterTuple([gate.pending for gate in distinct])
+        self.opened = ms.ParameterTuple([gate.parameter for gate in distinct])
+        self.deferred = any(gate.parameter is not gate.pending for gate in distinct)
+        self.opened_gates: Any = _OpenedGates(distinct) if self.deferred else None
+        self.refreshes = Parameter(
+            Tensor(0, ms.int32), name=f"{prefix}.statistics_refreshes", requires_grad=False
+        )
+        self.assign = ops.Assign()
+        self.assign_add = ops.AssignAdd()
+        self.cast = ops.Cast()
+
+    def count(self, gradients: Any) -> bool:
+        """Count the statistics that this step's backward pass took; waits for the gradients.
+
+        The write also orders a compiled step: the taps write statistics while gradients are computed, and
+        without a write that waits for the gradients a graph is free to read the statistics before.
+
+        Args:
+            gradients: what the write waits for.
+
+        Returns:
+            True.
+        """
+        # Deferred statistics are counted by the pass that takes them.
+        taken = self.pending[0] * 0 if self.deferred else self.number_pending()
+        self.assign_add(self.refreshes, ops.depend(taken, gradients))
+        return True
+
+    def number_pending(self) -> Tensor:
+        """Gates that open in this step: scalar int32."""
+        number = self.cast(self.pending[0] > 0, ms.int32)
+        for index in range(1, len(self.pending)):
+            number = number + self.cast(self.pending[index] > 0, ms.int32)
+        return number
+
+    def is_pending(self) -> Tensor:
+        """Whether this step takes statistics of any layer: scalar bool."""
+        return self.number_pending() > 0
+
+    def open(self, after: Any) -> Tensor:
+        """Open the deferred gates that are pending, for a pass over sampled targets.
+
+        Args:
+            after: what the write waits for.
+
+        Returns:
+            What the pass has to wait for, by ``ops.depend``: a compiled graph keeps no other order between a
+            write and the backward pass that a gradient was made of.
+        """
+        return self.opened_gates(1, after)
+
+    def close(self, after: Any) -> Tensor:
+        """Close the deferred gates again; what is pending stays so until the optimizer's step.
+
+        Args:
+            after: what the write waits for: the gradients of the pass.
+
+        Returns:
+            What further passes have to wait for, by ``ops.depend``.
+        """
+        self.assign_add(self.refreshes, ops.depend(self.number_pending(), after))
+        return self.opened_gates(0, after)
+
+    def expire(self) -> None:
+        """Let PyNative taps read their gates anew."""
+        for gate in self.gates:
+            gate.expire()
+
+
+class SharedStatistics(StatisticsSchedule):
+    """Statistics of all layers at the same steps.
+
+    Args:
+        policy: says whether a step is due.
+        blocks: the curvature blocks.
+        options: names, decay and which layers have stopped.
+    """
+
+    def __init__(self, policy: nn.Cell, blocks: Sequence[Any], options: ScheduleOptions) -> None:
+        prefix = options.prefix
+        if options.stopped is None and not options.by_layer:
+            gates = [Gate(f"{prefix}.gate", deferred=options.deferred)] * max(len(blocks), 1)
+        else:
+            gates = [Gate(f"{prefix}.{block.layer_name}.gate", deferred=options.deferred) for block in blocks]
+        super().__init__(gates, prefix)
+        self.policy = policy
+        self.blocks = nn.CellList(blocks, auto_prefix=False)
+        self.moving_average = MovingAverage(options.decay, name=prefix)
+        self.stops = options.stopped is not None
+        self.stopped: Any = options.stopped
+        self.everything = EVERYTHING
+        self.one = Tensor(1.0, ms.float32)
+
+    def construct(self, step: Tensor) -> bool:
+        due = self.policy(step)
+        code = self.cast(due, ms.int32).reshape(()) * self.everything
+        for index in range(len(self.pending)):
+            if self.stops:
+                running = self.cast(1.0 - self.stopped[index], ms.int32)
+                self.assign(self.pending[index], code * running)
+            else:
+                self.assign(self.pending[index], code)
+        if due:
+            factor = self.moving_average(self.one)
+            for index in range(len(self.blocks)):
+                if self.stops:
+                    stopped = self.stopped[index]
+                    self.blocks[index].decay(factor * (1.0 - stopped) + stopped)
+                else:
+                    self.blocks[index].decay(factor)
+        return True

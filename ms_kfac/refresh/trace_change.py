@@ -1,0 +1,155 @@
+r"""Refresh a layer's inverse when the trace of its Fisher block has changed enough (THOR)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from ms_kfac.refresh.fixed_interval import FixedInterval
+from ms_kfac.refresh.gate import Gate
+from ms_kfac.refresh.inverse_schedule import InverseSchedule
+from ms_kfac.refresh.policy import RefreshPolicy
+from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSchedule
+
+
+class TraceChange(RefreshPolicy):
+    r"""Looks at every layer at an interval and refreshes, keeps or stops it by how its trace has moved.
+
+    .. math::
+        r = \frac{|\mathrm{tr}(F + \lambda I) - \mathrm{tr}(F_{last} + \lambda I)|}
+                 {\mathrm{tr}(F_{last} + \lambda I)}
+
+    with :math:`F_{last}` the block of the last refresh and the present :math:`\lambda` on both sides: a
+    change of the damping alone is no change of the trace. :math:`r > \omega_1`: refresh the inverse;
+    :math:`\omega_2 \le r \le \omega_1`: keep it; :math:`0 < r < \omega_2`: neither inverse nor statistics of
+    this layer are refreshed any more (Chen et al. 2021, "THOR, Trace-based Hardware-driven Layer-Oriented
+    Natural Gradient Descent Computation"). A trace that has not moved at all belongs to statistics that have
+    not been taken since, and stops nothing.
+
+    :math:`(\omega_1, \omega_2)` = (0.01, 0) is the paper's THOR, (0.01, 0.001) its THOR_stop; (0, 0)
+    refreshes whatever has moved at all.
+
+    Args:
+        omega1: :math:`\omega_1`, not negative. Default: 0.01.
+        omega2: :math:`\omega_2` in [0, :math:`\omega_1`]. Default: 0.0.
+        interval: steps from one look to the next, or a policy that decides by the step. Default: 1.
+
+    Raises:
+        ValueError: if a number is outside its range; when an optimizer is built, if the policy is its
+            ``factor_interval``.
+        TypeError: if ``interval`` is neither an int nor a policy.
+    """
+
+    by_layer = True
+
+    def __init__(
+        self, omega1: float = 0.01, omega2: float = 0.0, *, interval: int | RefreshPolicy = 1
+    ) -> None:
+        super().__init__()
+        for name, value, high in (("omega1", omega1, float("inf")), ("omega2", omega2, omega1)):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0.0 <= value <= high or value == float("inf"):
+                accepted = "a number of at least 0" + (" and at most omega1" if name == "omega2" else "")
+                raise ValueError(f"TraceChange: {name} must be {accepted}, got {value!r}")
+        self.omega1, self.omega2 = float(omega1), float(omega2)
+        if isinstance(interval, RefreshPolicy):
+            if type(interval).construct is RefreshPolicy.construct:
+                raise ValueError(
+                    "TraceChange: interval must be an int or a policy that decides by the step, got "
+                    f"{type(interval).__name__}"
+                )
+            self.look = interval
+        elif isinstance(interval, int) and not isinstance(interval, bool):
+            self.look = FixedInterval(interval)
+        else:
+            raise TypeError(f"TraceChange: interval must be an int or a RefreshPolicy, got {interval!r}")
+
+    def construct(self, step: Tensor) -> Tensor:
+        return self.look(step)
+
+    def for_statistics(self, blocks: Sequence[Any], options: ScheduleOptions) -> StatisticsSchedule:
+        raise ValueError("TraceChange decides when inverses are refreshed: give it as inverse_interval")
+
+    def for_inverses(
+        self,
+        blocks: Sequence[Any],
+        damping: nn.Cell,
+        gates: Sequence[Gate],
+        stopped: Parameter | None,
+        prefix: str,
+    ) -> InverseSchedule:
+        return InversesOfChangedTraces(self, blocks, damping, stopped, prefix)
+
+    def stopped_layers(self, count: int, prefix: str) -> Parameter | None:
+        if self.omega2 == 0.0 or count == 0:
+            return None
+        return Parameter(Tensor(np.zeros(count, np.float32)), name=f"{prefix}.stopped", requires_grad=False)
+
+    def __repr__(self) -> str:
+        limits = f"where the trace moved by more than {self.omega1:g}"
+        if self.omega2 > 0:
+            limits += f", stopped below {self.omega2:g}"
+        return f"{self.look!r} {limits}"
+
+
+class InversesOfChangedTraces(InverseSchedule):
+    """Keeps the trace of each layer's last refresh and compares.
+
+    Args:
+        policy: the limits, and when to look.
+        blocks: the curvature blocks.
+        damping: called with the step at every look.
+        stopped: flags of the layers that are refreshed no more; None where layers never stop.
+        prefix: what the names of Parameters start with.
+    """
+
+    def __init__(
+        self,
+        policy: TraceChange,
+        blocks: Sequence[Any],
+        damping: nn.Cell,
+        stopped: Parameter | None,
+        prefix: str,
+    ) -> None:
+        super().__init__(blocks, damping, prefix)
+        self.policy = policy
+        self.omega1, self.omega2 = policy.omega1, policy.omega2
+        self.stops = stopped is not None
+        self.stopped: Any = stopped
+        sizes = np.array([block.size for block in blocks] or [1], np.float32)
+        self.sizes = Tensor(sizes)
+        # Undamped; negative before the first refresh, which nothing measured ever is.
+        self.last_trace = Parameter(
+            Tensor(-np.ones_like(sizes)), name=f"{prefix}.last_trace", requires_grad=False
+        )
+        self.stack = ops.Stack()
+        self.cast = ops.Cast()
+        self.abs = ops.Abs()
+
+    def construct(self, step: Tensor) -> bool:
+        if self.policy(step):
+            damping = self.damping(step)
+            traces: tuple[Tensor, ...] = ()
+            for block in self.blocks:
+                traces = (*traces, block.trace())
+            trace = self.stack(traces)
+            change = self.abs(trace - self.last_trace)
+            damped = self.last_trace + damping * self.sizes
+            first = self.cast(self.last_trace < 0, ms.float32)
+            due = ops.maximum(self.cast(change > self.omega1 * damped, ms.float32), first)
+            if self.stops:
+                small = self.cast(change < self.omega2 * damped, ms.float32)
+                moved = self.cast(change > 0, ms.float32)
+                stopped = ops.maximum(self.stopped, small * moved * (1.0 - first))
+                self.assign(self.stopped, stopped)
+                due = due * (1.0 - stopped)
+            self.assign(self.last_trace, due * trace + (1.0 - due) * self.last_trace)
+            for index in range(len(self.blocks)):
+                if due[index] > 0:
+                    self.blocks[index].refresh(damping)
+                    self.assign_add(self.refreshes, 1)
+        return True

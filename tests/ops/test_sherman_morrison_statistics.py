@@ -1,0 +1,142 @@
+"""One batch's statistics by the operator alone: every layer, reduction, loss scale and gate."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import mindspore as ms
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ms_kfac.curvature.block import layer_statistics
+from ms_kfac.ops.sherman_morrison_statistics import ShermanMorrisonStatistics
+from ms_kfac.ops.statistics import EVERYTHING, GRADIENTS, INPUTS, StatisticsOptions
+from tests.oracle.patches import Geometry
+from tests.support.bank import tensor
+from tests.support.layer_bank import CASES, Case, build, layers_of
+
+MEAN = StatisticsOptions(sharing="expand", mean_reduction=True, gradient_scale=1.0)
+
+
+def empty_state(case: Case, full: bool) -> list[ms.Parameter]:
+    groups, A, G = 1, case.d_in + case.bias, case.d_out
+    if case.geometry is not None:
+        groups = case.geometry.groups
+        A = int(np.prod(case.geometry.weight_shape[1:])) + case.geometry.bias
+        G = case.geometry.out_channels // groups
+    leading = (groups,) if groups > 1 else ()
+    shapes = [(*leading, A, A), (*leading, G, G), (*leading, A), (*leading, G), (4,)]
+    values = [*map(np.zeros, shapes), np.array(float(full))]
+    return [ms.Parameter(ms.Tensor(v, ms.float32), name=f"s{i}") for i, v in enumerate(values)]
+
+
+def run(
+    case: Case,
+    options: StatisticsOptions,
+    state: list[ms.Parameter],
+    parts: list[tuple[np.ndarray, np.ndarray]],
+    gate: int = EVERYTHING,
+    scale: float = 1.0,
+) -> list[np.ndarray]:
+    """The state after these micro-batches, each with the gradients that its own reduced loss has."""
+    layer = layers_of(build([case], np.random.default_rng(0)))[0]
+    operator = layer_statistics(ShermanMorrisonStatistics, layer.operators, options)
+    for x, g in parts:
+        dout = g * scale / (len(x) if options.mean_reduction else 1)
+        operator(tensor(x), tensor(dout), ms.Tensor(gate, ms.int32), *state)
+    return [parameter.asnumpy() for parameter in state]
+
+
+def assert_statistics(
+    case: Case,
+    found: list[np.ndarray],
+    x: np.ndarray,
+    g: np.ndarray,
+    full: bool = True,
+    sharing: str = "expand",
+) -> None:
+    pairs = case.factors(x, g, sharing)
+    for letter in range(2):
+        factors = np.stack([pair[letter] for pair in pairs])
+        diagonal = found[letter + 2].reshape(factors.shape[:2]) / found[4][letter + 2]
+        # Sums of at most a few hundred float32 products.
+        np.testing.assert_allclose(diagonal, np.einsum("gii->gi", factors), rtol=1e-5)
+        if full:
+            matrix = found[letter].reshape(factors.shape) / found[4][letter]
+            np.testing.assert_allclose(matrix, factors, rtol=0, atol=1e-5 * np.abs(factors).max())
+        else:
+            assert not found[letter].any()
+            assert found[4][letter] == 0
+
+
+OPTIONS = {
+    "mean": (MEAN, 1.0),
+    "sum": (dataclasses.replace(MEAN, mean_reduction=False), 1.0),
+    "scale": (dataclasses.replace(MEAN, gradient_scale=1 / 1024), 1024.0),
+    "reduce": (dataclasses.replace(MEAN, sharing="reduce"), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("full", [True, False])
+def test_equal_the_definition(name: str, full: bool, rng: np.random.Generator) -> None:
+    options, scale = OPTIONS[name]
+    for case in CASES:
+        x, g = case.batch(6, rng)
+        found = run(case, options, empty_state(case, full), [(x, g)], scale=scale)
+        assert_statistics(case, found, x, g, full, options.sharing)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_micro_batches_add_up(full: bool, rng: np.random.Generator) -> None:
+    for case in CASES:
+        x, g = case.batch(7, rng)
+        found = run(case, MEAN, empty_state(case, full), [(x[:2], g[:2]), (x[2:], g[2:])])
+        assert_statistics(case, found, x, g, full)
+
+
+@pytest.mark.parametrize(
+    ("separate", "gate"),
+    [(False, 0), (False, EVERYTHING), (True, 0), (True, INPUTS), (True, GRADIENTS), (True, EVERYTHING)],
+)
+def test_gate_codes(separate: bool, gate: int, rng: np.random.Generator) -> None:
+    case = CASES[0]
+    options = dataclasses.replace(MEAN, separate=separate)
+    for full in (True, False):
+        found = run(case, options, empty_state(case, full), [case.batch(6, rng)], gate)
+        taken = (bool(gate & INPUTS), bool(gate & GRADIENTS))
+        assert tuple(array.any() for array in found[2:4]) == taken
+        assert tuple(found[4][2:] > 0) == taken
+        expected = taken if full else (False, False)
+        assert tuple(array.any() for array in found[:2]) == expected
+        assert tuple(found[4][:2] > 0) == expected
+
+
+@settings(max_examples=8)
+@given(
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.booleans(),
+)
+def test_random_shapes(
+    samples: int, channels: int, kernel: int, locations: int, groups: int, bias: bool
+) -> None:
+    rng = np.random.default_rng(samples + 10 * channels + 100 * kernel)
+    shape = Geometry(
+        groups * channels,
+        2 * groups,
+        (kernel, 1),
+        pad_mode="pad",
+        padding=1,
+        groups=groups,
+        bias=bias,
+        image=(kernel + locations, 3),
+    )
+    for case in (Case(shape), Case(d_in=channels, d_out=kernel, bias=bias, middle=(locations,) * groups)):
+        x, g = case.batch(samples, rng)
+        assert_statistics(case, run(case, MEAN, empty_state(case, True), [(x, g)]), x, g)
