@@ -9,6 +9,16 @@ import mindspore.nn as nn
 import ms_kfac
 from model_zoo.common.recipe import AdamOptions, OptimizerOptions, SGDMOptions
 
+_METHODS = {
+    "kfac": ms_kfac.KFAC,
+    "tkfac": ms_kfac.TKFAC,
+    "smkfac": ms_kfac.SMKFAC,
+    "skfac": ms_kfac.SKFAC,
+    "ekfac": ms_kfac.EKFAC,
+    "spngd": ms_kfac.SPNGD,
+    "thor": ms_kfac.THOR,
+}
+
 
 def create_optimizer(
     options: OptimizerOptions, network: nn.Cell, learning_rate: float | list[float]
@@ -41,4 +51,5 @@ def create_optimizer(
         )
     hyper_parameters = dataclasses.asdict(options)
     del hyper_parameters["name"], hyper_parameters["learning_rate"]
-    return ms_kfac.KFAC(network, learning_rate, **hyper_parameters)
+    optimizer: nn.Optimizer = _METHODS[options.name](network, learning_rate, **hyper_parameters)
+    return optimizer

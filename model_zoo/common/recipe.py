@@ -107,10 +107,10 @@ class AdamOptions:
 
 
 @dataclass(frozen=True)
-class KFACOptions:
-    """ms_kfac.KFAC, whose documentation says what each of these is."""
+class SecondOrderOptions:
+    """What all optimizers of ms_kfac take; the documentation of ms_kfac.KFAC says what each of these is."""
 
-    name: str = setting(one_of(["kfac"]))
+    name: str = setting(one_of(["kfac", "tkfac", "smkfac", "skfac", "ekfac", "spngd", "thor"]))
     learning_rate: float = setting(_POSITIVE)
     momentum: float = setting(_MOMENTUM, 0.9)
     nesterov: bool = setting(boolean, False)
@@ -122,16 +122,89 @@ class KFACOptions:
     inverse_interval: int = setting(integer(1), 100)
     kl_clip: float | None = setting(optional(_POSITIVE), 1e-3)
     sharing: str = setting(one_of(["expand", "reduce"]), "expand")
+    normalization: str = setting(one_of(["first_order", "unit_wise"]), "first_order")
+    averaging: float | None = setting(optional(number(least=0, below=1)), None)
     skip: tuple[str, ...] = setting(list_of(pattern, "a list of regular expressions on layer names"), ())
+
+
+@dataclass(frozen=True)
+class KFACOptions(SecondOrderOptions):
+    """ms_kfac.KFAC."""
+
+
+@dataclass(frozen=True)
+class TKFACOptions(SecondOrderOptions):
+    """ms_kfac.TKFAC."""
+
+    damping_mode: str = setting(one_of(["normal", "automatic"]), "normal")
+    nu: float = setting(_POSITIVE, 1.0)
+    ema: str = setting(one_of(["partial_trace", "paper"]), "partial_trace")
+    automatic_form: str = setting(one_of(["printed", "homogeneous"]), "printed")
+    max_expansion: float = setting(number(least=1), 100.0)
+
+
+@dataclass(frozen=True)
+class SMKFACOptions(SecondOrderOptions):
+    """ms_kfac.SMKFAC."""
+
+    full_refreshes: int = setting(integer(1), 10)
+    alpha: float = setting(_POSITIVE, 0.1)
+    beta: float = setting(_POSITIVE, 0.1)
+    rescale: str = setting(one_of(["none", "trace"]), "none")
+    full_refresh_interval: int | None = setting(optional(integer(1)), None)
+
+
+@dataclass(frozen=True)
+class SKFACOptions(SecondOrderOptions):
+    """ms_kfac.SKFAC."""
+
+    spatial: str = setting(one_of(["sum", "mean", "subsample"]), "sum")
+    samples: int = setting(integer(1), 4)
+    damping_split: str = setting(one_of(["none", "pi"]), "none")
+
+
+@dataclass(frozen=True)
+class EKFACOptions(SecondOrderOptions):
+    """ms_kfac.EKFAC."""
+
+
+@dataclass(frozen=True)
+class SPNGDOptions(SecondOrderOptions):
+    """ms_kfac.SPNGD, whose intervals follow the statistics unless they are given."""
+
+    factor_decay: float = setting(number(least=0, below=1), 0.0)
+    factor_interval: int | None = setting(optional(integer(1)), None)  # type: ignore[assignment]
+    inverse_interval: int | None = setting(optional(integer(1)), None)  # type: ignore[assignment]
+    normalization: str = setting(one_of(["first_order", "unit_wise"]), "unit_wise")
+    similarity: float = setting(_POSITIVE, 0.1)
+
+
+@dataclass(frozen=True)
+class THOROptions(SecondOrderOptions):
+    """ms_kfac.THOR."""
+
+    omega1: float = setting(_NOT_NEGATIVE, 0.01)
+    omega2: float = setting(_NOT_NEGATIVE, 0.0)
+    split: int = setting(integer(1), 128)
 
 
 NetworkOptions = Union[ResNetOptions, AutoEncoderOptions, MLPOptions]
 DataOptions = Union[ColourImages, PixelVectors]
-OptimizerOptions = Union[SGDMOptions, AdamOptions, KFACOptions]
+OptimizerOptions = Union[SGDMOptions, AdamOptions, SecondOrderOptions]
 
 NETWORKS = {"resnet": ResNetOptions, "autoencoder": AutoEncoderOptions, "mlp": MLPOptions}
 DATA = {"digits": ColourImages, "cifar10": ColourImages, "mnist": PixelVectors, "mnist14": PixelVectors}
-OPTIMIZERS = {"sgdm": SGDMOptions, "adam": AdamOptions, "kfac": KFACOptions}
+OPTIMIZERS = {
+    "sgdm": SGDMOptions,
+    "adam": AdamOptions,
+    "kfac": KFACOptions,
+    "tkfac": TKFACOptions,
+    "smkfac": SMKFACOptions,
+    "skfac": SKFACOptions,
+    "ekfac": EKFACOptions,
+    "spngd": SPNGDOptions,
+    "thor": THOROptions,
+}
 
 # The first layer's inputs decide what a network can learn from.
 DATA_OF_NETWORK = {"resnet": ("digits", "cifar10"), "autoencoder": ("mnist",), "mlp": ("mnist14",)}
@@ -249,7 +322,7 @@ def sibling(path: Path, optimizer: str) -> Path:
 
     Args:
         path: a recipe such as resnet20_digits_kfac.yaml.
-        optimizer: "sgdm", "adam" or "kfac".
+        optimizer: a key of OPTIMIZERS, such as "sgdm".
 
     Returns:
         The path of the sibling, such as resnet20_digits_sgdm.yaml.
@@ -262,7 +335,7 @@ def sibling(path: Path, optimizer: str) -> Path:
     stem, _, last = path.stem.rpartition("_")
     if last not in OPTIMIZERS:
         raise RecipeError(
-            f"--compare needs a recipe whose name ends in _sgdm, _adam or _kfac, which {path.name} does not."
+            f"--compare needs a recipe whose name ends in an optimizer, as _kfac, which {path.name} does not."
         )
     result = path.with_name(f"{stem}_{optimizer}{path.suffix}")
     if not result.is_file():

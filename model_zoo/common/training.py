@@ -6,13 +6,13 @@ import dataclasses
 import json
 import os
 import platform
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore.train import Model
 
 from model_zoo.common import host
 from model_zoo.common.curves import CURVES_FILE, draw_curves
@@ -25,6 +25,7 @@ from model_zoo.common.objectives import FIGURE_OF_NETWORK, create_metrics, creat
 from model_zoo.common.optimizers import create_optimizer
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.schedules import learning_rates
+from ms_kfac import Model
 from ms_kfac.train import ProgressBar
 
 RUN_FILE = "run.json"
@@ -109,6 +110,11 @@ def describe_run(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
     }
 
 
+def write_description(folder: Path, description: dict[str, Any]) -> None:
+    """Writes run.json."""
+    (folder / RUN_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
 def describe_section(section: Any) -> str:
     """One section of a recipe in a line, as "sgdm (learning_rate 0.1, momentum 0.9)"."""
     options = dataclasses.asdict(section)
@@ -148,9 +154,8 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     check_sizes(recipe, data)
     machine = start_mindspore(recipe, options.device)
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / RUN_FILE).write_text(
-        json.dumps(describe_run(recipe, options), indent=2) + "\n", encoding="utf-8"
-    )
+    description = describe_run(recipe, options)
+    write_description(options.output, description)
 
     batches = training_batches(data, recipe.data)
     steps = batches.get_dataset_size()
@@ -185,7 +190,13 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     bar = ProgressBar(figures=journal.figures, bar=None if options.progress else False)
     model.train(recipe.epochs, batches, callbacks=[journal, bar], dataset_sink_mode=False)
 
-    ms.save_checkpoint(network, str(options.output / CHECKPOINT_FILE))
+    if hasattr(optimizer, "refreshes"):
+        description["refreshes"] = optimizer.refreshes()
+        write_description(options.output, description)
+    averages = getattr(optimizer, "averages", False)
+    with optimizer.averaged_weights() if averages else nullcontext():
+        # What was evaluated.
+        ms.save_checkpoint(network, str(options.output / CHECKPOINT_FILE))
     draw_curves(
         {recipe.optimizer.name: options.output},
         headline_figure(recipe),
