@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv on the first call, then runs the tests; the arguments go to pytest.
+# Sets up .venv on the first call, then runs the tests; the arguments go to pytest. Without any the whole suite
+# runs in a process a processor: most of its time is compilation, which uses one.
 #
 #   bash scripts/run_tests.sh
 #   bash scripts/run_tests.sh tests/optim -k momentum
@@ -10,4 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 ensure_environment test
 cd "$PROJECT_ROOT"
+if (($# == 0)); then
+    set -- -n auto
+fi
 exec "$VENV_PYTHON" -m pytest "$@"
