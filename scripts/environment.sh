@@ -2,7 +2,7 @@
 # Sourced by the launchers: the project's virtual environment, made once and reused.
 #
 #   ensure_environment EXTRA    creates .venv when it is missing and installs ms_kfac[EXTRA], editable, when
-#                               pyproject.toml or setup.py changed since the last time
+#                               pyproject.toml, setup.py or a kernel changed since the last time
 #   PYTHON                      the interpreter to make .venv from, instead of the first suitable one found
 #   VENV_PYTHON                 set here: the interpreter of .venv
 
@@ -61,8 +61,9 @@ check_mindspore() {
 ensure_environment() {
     local extra="$1" stamp wanted
     "$VENV_PYTHON" -m pip --version >/dev/null 2>&1 || create_venv
-    # The install is editable: only the metadata can make it out of date, not the sources.
-    wanted="$(cat "$PROJECT_ROOT/pyproject.toml" "$PROJECT_ROOT/setup.py" | sha256sum | cut -d ' ' -f 1)"
+    # The install is editable: only the metadata and the kernels, which it compiles, can make it out of date.
+    wanted="$(cd "$PROJECT_ROOT" && find pyproject.toml setup.py ms_kfac/kernels/cpu -type f -exec sha256sum {} + |
+        sort | sha256sum | cut -d ' ' -f 1)"
     stamp="$PROJECT_ROOT/.venv/ms_kfac-$extra.sha256"
     if [[ -f "$stamp" && "$(<"$stamp")" == "$wanted" ]]; then
         return

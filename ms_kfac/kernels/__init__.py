@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-# Operators of ms_kfac.ops that do the work of a refresh or a step.
-_OPERATORS = (
-    "kronecker_statistics",
-    "trace_restricted_statistics",
-    "sherman_morrison_statistics",
-    "swift_statistics",
-    "eigenbasis_statistics",
-    "unit_wise_statistics",
-    "embedding_statistics",
-    "second_moment",
-    "diagonal_moment",
-    "damped_inverse",
-    "diagonal_blocks",
-    "rank_one_inverse",
-    "low_rank_inverse",
-    "eigendecomposition",
-)
+from ms_kfac.kernels.catalogue import CATALOGUE
+from ms_kfac.kernels.library import library
+from ms_kfac.kernels.operator import is_native
 
 
 def status() -> str:
     """Say of every operator which form runs, and why.
 
     Returns:
-        A text table, one row an operator: "composed" for built-in MindSpore operators. This version ships no
-        native kernels.
+        A text table: the library and its threads, one row an operator ("native" or "composed" of built-in
+        MindSpore operators), and what kernels have warned of.
     """
-    width = max(map(len, _OPERATORS))
-    rows = [f"{name.ljust(width)}  composed  this version has no native kernel for it" for name in _OPERATORS]
+    loaded = library()
+    width = max(map(len, CATALOGUE))
+    if loaded.path:
+        rows = [f"library {loaded.path}, {loaded.threads()} threads"]
+    else:
+        rows = [f"no native library: {loaded.reason}"]
+    for name, function in CATALOGUE.items():
+        if is_native(name):
+            form = "native"
+        elif function is None:
+            form = "composed  no native kernel is written for it"
+        else:
+            form = f"composed  {loaded.reason or 'the kernel is for CPUs'}"
+        rows.append(f"{name.ljust(width)}  {form}")
+    rows += [f"warning: {text}" for text in loaded.warnings()]
     return "\n".join(rows)
+
+
+def set_threads(count: int) -> None:
+    """Set how many threads a native kernel uses.
+
+    Default: the processors that this process may run on, or the environment variable ``MS_KFAC_THREADS``.
+    OpenBLAS inside a kernel never uses more.
+
+    Args:
+        count: number of threads, at least 1.
+
+    Raises:
+        ValueError: if ``count`` is not a positive int.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"set_threads: count must be a positive int, got {count!r}")
+    library().set_threads(count)

@@ -1,0 +1,23 @@
+"""The operators of ``ms_kfac.ops`` that do the work of a refresh or a step, and which have native kernels."""
+
+from __future__ import annotations
+
+# One line an operator: its name, and the exported function of its kernel for CPUs; None while there is none.
+# Every operator has its composed form.
+CATALOGUE: dict[str, str | None] = {
+    "kronecker_statistics": None,
+    "trace_restricted_statistics": None,
+    "sherman_morrison_statistics": None,
+    "swift_statistics": None,
+    "eigenbasis_statistics": None,
+    "unit_wise_statistics": None,
+    "embedding_statistics": None,
+    "second_moment": None,
+    "diagonal_moment": None,
+    "damped_inverse": None,
+    "diagonal_blocks": None,
+    "rank_one_inverse": None,
+    "low_rank_inverse": None,
+    "eigendecomposition": None,
+    "decay": "Decay",
+}

@@ -1,0 +1,31 @@
+// What MindSpore hands a Custom AOT operator beside its arrays: the attributes set in Python.
+//
+// The class mirrors mindspore::AotExtra of MindSpore 2.10 by the order of its virtual functions and members, because
+// the installed header pulls in MindSpore's internals. Strings pass by value across this boundary: everything is built
+// with -D_GLIBCXX_USE_CXX11_ABI=0, as MindSpore's own binaries are.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+struct AotKernelData {
+  virtual ~AotKernelData() = default;
+};
+
+struct AotExtra {
+  virtual ~AotExtra() = default;
+  virtual bool HasAttr(std::string name) = 0;
+  virtual bool GetAttrBool(std::string name) = 0;
+  virtual int64_t GetAttrInt(std::string name) = 0;
+  virtual float GetAttrFloat(std::string name) = 0;
+  virtual std::string GetAttrStr(std::string name) = 0;
+  virtual std::vector<int64_t> GetAttrIntVec(std::string name) = 0;
+  virtual std::vector<float> GetAttrFloatVec(std::string name) = 0;
+  virtual std::vector<std::vector<int64_t>> GetAttrInt2DVec(std::string name) = 0;
+  virtual std::vector<std::vector<float>> GetAttrFloat2DVec(std::string name) = 0;
+
+  std::vector<size_t> workspaces;
+  AotKernelData* kernel_data;
+};

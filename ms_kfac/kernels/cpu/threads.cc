@@ -1,0 +1,115 @@
+#include "threads.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+
+namespace ms_kfac {
+namespace {
+
+// Whether this thread is inside parallel_for: locking a mutex twice in one thread is not defined.
+thread_local bool inside = false;
+
+class Pool {
+ public:
+  void resize(int threads) { threads_ = std::max(threads, 1); }
+  int threads() const { return threads_; }
+
+  void run(int64_t count, const std::function<void(int64_t)>& task) {
+    std::unique_lock<std::mutex> ownership(owner_, std::defer_lock);
+    if (!inside) ownership.try_lock();
+    const int helpers = static_cast<int>(std::min<int64_t>(threads_, count)) - 1;
+    if (!ownership.owns_lock() || helpers < 1) {
+      for (int64_t index = 0; index < count; ++index) task(index);
+      return;
+    }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      // Detached and never ended: a forked child has none of them and must not wait for them when it exits.
+      for (; started_ < helpers; ++started_) std::thread([this, index = started_] { work(index); }).detach();
+      task_ = &task;
+      count_ = count;
+      next_ = 0;
+      failure_ = nullptr;
+      wanted_ = helpers;
+      busy_ = helpers;
+      ++round_;
+    }
+    wake_.notify_all();
+    take(task, count);
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return busy_ == 0; });
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  void work(int index) {
+    uint64_t seen = 0;
+    for (;;) {
+      const std::function<void(int64_t)>* task;
+      int64_t count;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return round_ != seen && index < wanted_; });
+        seen = round_;
+        task = task_;
+        count = count_;
+      }
+      take(*task, count);
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+        --busy_;
+      }
+      done_.notify_one();
+    }
+  }
+
+  void take(const std::function<void(int64_t)>& task, int64_t count) {
+    inside = true;
+    for (;;) {
+      const int64_t index = next_.fetch_add(1);
+      if (index >= count) break;
+      try {
+        task(index);
+      } catch (...) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (!failure_) failure_ = std::current_exception();
+      }
+    }
+    inside = false;
+  }
+
+  std::atomic<int> threads_{static_cast<int>(std::max(std::thread::hardware_concurrency(), 1u))};
+  std::mutex owner_, mutex_;
+  std::condition_variable wake_, done_;
+  const std::function<void(int64_t)>* task_ = nullptr;
+  int64_t count_ = 0;
+  std::atomic<int64_t> next_{0};
+  std::exception_ptr failure_;
+  int started_ = 0, wanted_ = 0, busy_ = 0;
+  uint64_t round_ = 0;
+};
+
+Pool* instance = new Pool;
+
+// A forked child has a copy of the pool and none of its threads: it starts one of its own.
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] {
+  const int threads = instance->threads();
+  instance = new Pool;
+  instance->resize(threads);
+});
+
+}  // namespace
+
+int threads() { return instance->threads(); }
+
+void set_threads(int count) { instance->resize(count); }
+
+void parallel_for(int64_t count, const std::function<void(int64_t)>& task) { instance->run(count, task); }
+
+}  // namespace ms_kfac

@@ -1,0 +1,58 @@
+"""A native kernel as an operator that graph mode and PyNative mode call."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import mindspore as ms
+from mindspore import ops
+
+from ms_kfac.kernels.catalogue import CATALOGUE
+from ms_kfac.kernels.library import library
+
+
+def is_native(operator: str) -> bool:
+    """Whether an operator of ``ms_kfac.ops`` runs its native form.
+
+    Args:
+        operator: its name in :func:`ms_kfac.kernels.status`.
+
+    Returns:
+        True where the device is a CPU, a kernel of it exists and the library is loaded.
+    """
+    return bool(CATALOGUE[operator] and ms.get_context("device_target") == "CPU" and library().path)
+
+
+def native_operator(
+    name: str, *, shapes: Callable[..., Any] | None = None, dtypes: Any = None, **attributes: Any
+) -> Any:
+    """A kernel of the library as an operator.
+
+    Args:
+        name: the operator's name in :func:`ms_kfac.kernels.status`.
+        shapes: from the inputs' shapes to the outputs' shapes, one or a tuple of them. None: the kernel works
+            in place and has one output (1,) of float32, which stands for its having run.
+        dtypes: the outputs' types, in the structure of ``shapes``. None: float32 for one output.
+        **attributes: what the kernel reads when it is created: bools, ints, floats, strings, lists of ints or
+            of floats.
+
+    Returns:
+        The operator. It keeps its place among other operators that write memory, because it may write its
+        inputs.
+    """
+    infer_shapes = _done_shape if shapes is None else shapes
+    types = ms.float32 if dtypes is None else dtypes
+    operator = ops.Custom(
+        f"{library().path}:{CATALOGUE[name]}",
+        out_shape=infer_shapes,
+        out_dtype=lambda *inputs: types,
+        func_type="aot",
+    )
+    for key, value in attributes.items():
+        operator.add_prim_attr(key, value)
+    operator.add_prim_attr("side_effect_mem", True)
+    return operator
+
+
+def _done_shape(*inputs: Any) -> tuple[int]:
+    return (1,)

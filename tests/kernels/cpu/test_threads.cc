@@ -1,0 +1,51 @@
+// Every task runs once, whatever their number, from inside a task and from several threads at a time.
+
+#include <atomic>
+#include <stdexcept>
+#include <thread>
+
+#include "check.h"
+
+static void expect(bool condition, const char* what) {
+  if (!condition) {
+    std::fprintf(stderr, "%s\n", what);
+    std::exit(1);
+  }
+}
+
+int main(int argc, char** argv) {
+  check::start(argc, argv);
+  for (int count : {0, 1, 2, 3, 7, 1000}) {
+    std::vector<std::atomic<int>> runs(count);
+    ms_kfac::parallel_for(count, [&](int64_t index) { ++runs[index]; });
+    for (const auto& run : runs) expect(run == 1, "a task ran not once");
+  }
+
+  std::atomic<int> nested{0};
+  ms_kfac::parallel_for(4, [&](int64_t) { ms_kfac::parallel_for(5, [&](int64_t) { ++nested; }); });
+  expect(nested == 20, "nested tasks were lost");
+
+  std::atomic<int> shared{0};
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 4; ++caller)
+    callers.emplace_back([&] {
+      for (int round = 0; round < 200; ++round) ms_kfac::parallel_for(3, [&](int64_t) { ++shared; });
+    });
+  for (std::thread& caller : callers) caller.join();
+  expect(shared == 4 * 200 * 3, "tasks of concurrent callers were lost");
+
+  bool thrown = false;
+  try {
+    ms_kfac::parallel_for(10, [](int64_t index) {
+      if (index == 7) throw std::runtime_error("seven");
+    });
+  } catch (const std::runtime_error&) {
+    thrown = true;
+  }
+  expect(thrown, "a task's exception was swallowed");
+
+  ms_kfac::set_threads(1);
+  int alone = 0;
+  ms_kfac::parallel_for(6, [&](int64_t) { ++alone; });
+  expect(alone == 6, "tasks of one thread were lost");
+}
