@@ -14,7 +14,13 @@ setup(
             depends=sorted(glob(f"{KERNELS}/**/*.h", recursive=True)),
             language="c++",
             # MindSpore's binaries pass std::string in the older form. Symbols but the operators' stay inside.
-            extra_compile_args=["-std=c++17", "-O3", "-D_GLIBCXX_USE_CXX11_ABI=0", "-ffp-contract=fast"],
+            extra_compile_args=[
+                "-std=c++17",
+                "-O3",
+                "-g0",
+                "-D_GLIBCXX_USE_CXX11_ABI=0",
+                "-ffp-contract=fast",
+            ],
             extra_link_args=["-ldl", "-lpthread"],
             # Without a compiler the package installs all the same, and runs on composed operators.
             optional=True,

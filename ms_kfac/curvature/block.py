@@ -103,6 +103,25 @@ class CurvatureBlock(nn.Cell):
             self.assign(self.state[index], self.state[index] * factor)
         return True
 
+    def fading(self, separate: bool) -> tuple[tuple[Parameter, ...], ...] | None:
+        """What :meth:`decay` multiplies by one factor, for a kernel that does so for all layers at once.
+
+        Called where an optimizer is built, not inside a compiled step.
+
+        Args:
+            separate: whether statistics fade on their own, as by :meth:`decay_group`.
+
+        Returns:
+            The Parameters of each statistic, of all together where they are not ``separate``; None where
+            fading is more than that.
+        """
+        plain = type(self).decay is CurvatureBlock.decay
+        plain = plain and type(self).decay_group is CurvatureBlock.decay_group
+        if not plain:
+            return None
+        groups = tuple(tuple(self.state[index] for index in group) for group in self.statistic_groups)
+        return groups if separate else (tuple(parameter for group in groups for parameter in group),)
+
     def precondition(self, matrix: Tensor) -> Tensor:
         """Multiply a gradient matrix by the inverse of the damped block."""
         raise TypeError(f"{type(self).__name__} does not define precondition(matrix)")

@@ -18,7 +18,7 @@ from functools import cache
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Parameter, Tensor, ops
 from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer, LayerOperators
@@ -116,6 +116,9 @@ class EigenbasisBlock(FactoredBlock):
         fading = self.count_masks[group]
         self.assign(self.counts, self.counts * (1.0 - fading + fading * factor))
         return True
+
+    def fading(self, separate: bool) -> tuple[tuple[Parameter, ...], ...] | None:
+        return None if separate else ((self.A_sum, self.G_sum, self.s_sum, self.counts),)
 
     def refresh(self, damping: Tensor) -> bool:
         unseen = self.cast(self.equal(self.counts[0], 0.0), ms.float32)

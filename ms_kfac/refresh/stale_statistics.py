@@ -9,11 +9,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, ops
 
+from ms_kfac.ops.decay import Decay
 from ms_kfac.ops.statistics import EVERYTHING, GRADIENTS, INPUTS
 from ms_kfac.refresh.gate import Gate
 from ms_kfac.refresh.moving_average import MovingAverage
 from ms_kfac.refresh.policy import RefreshPolicy
-from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSchedule
+from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSchedule, split_by_fading
 
 
 class StaleStatistics(RefreshPolicy):
@@ -107,6 +108,10 @@ class StaleSchedule(StatisticsSchedule):
         self.moving_average = MovingAverage(options.decay, name=prefix, statistics=count)
         self.stops = options.stopped is not None
         self.stopped: Any = options.stopped
+        plain, own = split_by_fading(blocks, separate=True)
+        positions = {owner: position for position, owner in enumerate(self.owners)}
+        self.decay = Decay([p for p, _, _ in plain], [positions[index, group] for _, index, group in plain])
+        self.own = tuple(positions[owner] for owner in self.owners if owner[0] in own)
         self.last = self._earlier_values("last")
         self.second_last = self._earlier_values("second_last")
         self.stack = ops.Stack()
@@ -139,9 +144,11 @@ class StaleSchedule(StatisticsSchedule):
         codes = self.reduce_sum(self.codes * self.cast(due, ms.int32), 1)
         for index in range(len(self.pending)):
             self.assign(self.pending[index], codes[index])
-        if self.reduce_sum(due) > 0:
-            factors = self.moving_average(due)
-            for position in range(len(self.owners)):
+        factors = self.moving_average(due)
+        taken = self.reduce_sum(due)
+        self.decay(self.cast(taken, ms.int32), factors)
+        if len(self.own) > 0 and taken > 0:
+            for position in self.own:
                 index, group = self.owners[position]
                 self.blocks[index].decay_group(group, factors[position])
         return True

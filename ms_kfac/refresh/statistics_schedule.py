@@ -9,6 +9,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from ms_kfac.ops.decay import Decay
 from ms_kfac.ops.statistics import EVERYTHING
 from ms_kfac.refresh.gate import Gate
 from ms_kfac.refresh.moving_average import MovingAverage
@@ -59,6 +60,30 @@ class _OpenedGates(nn.Cell):
             code = ops.depend(self.pending[index] * opens, after)
             total = total + self.assign(self.opened[index], code)
         return total
+
+
+def split_by_fading(
+    blocks: Sequence[Any], *, separate: bool
+) -> tuple[list[tuple[Parameter, int, int]], tuple[int, ...]]:
+    """Which Parameters fade by a plain multiplication, and which blocks see to it themselves.
+
+    Args:
+        blocks: the curvature blocks.
+        separate: whether statistics of a block fade on their own.
+
+    Returns:
+        The Parameters, each with the index of its block and of its statistic there; the indices of the other
+        blocks.
+    """
+    plain: list[tuple[Parameter, int, int]] = []
+    own: list[int] = []
+    for index, block in enumerate(blocks):
+        groups = block.fading(separate)
+        if groups is None:
+            own.append(index)
+        else:
+            plain += [(parameter, index, group) for group, parts in enumerate(groups) for parameter in parts]
+    return plain, tuple(own)
 
 
 class StatisticsSchedule(nn.Cell):
@@ -167,23 +192,25 @@ class SharedStatistics(StatisticsSchedule):
         self.stops = options.stopped is not None
         self.stopped: Any = options.stopped
         self.everything = EVERYTHING
-        self.one = Tensor(1.0, ms.float32)
+        plain, self.own = split_by_fading(blocks, separate=False)
+        # One factor for all, or one a layer where some have stopped.
+        owners = [index if self.stops else 0 for _, index, _ in plain]
+        self.decay = Decay([parameter for parameter, _, _ in plain], owners)
 
     def construct(self, step: Tensor) -> bool:
-        due = self.policy(step)
-        code = self.cast(due, ms.int32).reshape(()) * self.everything
+        due = self.cast(self.policy(step), ms.int32).reshape(())
+        code = due * self.everything
         for index in range(len(self.pending)):
             if self.stops:
                 running = self.cast(1.0 - self.stopped[index], ms.int32)
                 self.assign(self.pending[index], code * running)
             else:
                 self.assign(self.pending[index], code)
-        if due:
-            factor = self.moving_average(self.one)
-            for index in range(len(self.blocks)):
-                if self.stops:
-                    stopped = self.stopped[index]
-                    self.blocks[index].decay(factor * (1.0 - stopped) + stopped)
-                else:
-                    self.blocks[index].decay(factor)
+        factors = self.moving_average(self.cast(due, ms.float32)).reshape((1,))
+        if self.stops:
+            factors = factors * (1.0 - self.stopped) + self.stopped
+        self.decay(due, factors)
+        if len(self.own) > 0 and due > 0:
+            for index in self.own:
+                self.blocks[index].decay(factors[index if self.stops else 0])
         return True

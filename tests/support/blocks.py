@@ -49,6 +49,9 @@ class ScriptedBlock(nn.Cell):
         ops.assign_add(self.refreshes, Tensor(1, ms.int32))
         return True
 
+    def fading(self, separate: bool) -> None:
+        return None
+
     def decay(self, factor: Tensor) -> bool:
         for group in range(len(self.statistic_groups)):
             self.decay_group(group, factor)
