@@ -1,0 +1,103 @@
+"""The library: threads, switching it off, living without it, without a compiler."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ms_kfac import kernels
+from ms_kfac.kernels.library import library
+
+ROOT = Path(__file__).resolve().parents[2]
+
+STEP = """
+import numpy as np
+import mindspore as ms
+from mindspore import nn
+import ms_kfac
+ms.set_device("CPU")
+ms.set_context(mode=ms.GRAPH_MODE)
+net = nn.SequentialCell(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Dense(48, 4))
+optimizer = ms_kfac.KFAC(net, 0.1, factor_interval=1, inverse_interval=1)
+step = nn.TrainOneStepCell(nn.WithLossCell(net, nn.CrossEntropyLoss()), optimizer)
+x = ms.Tensor(np.random.default_rng(0).standard_normal((5, 2, 4, 4)).astype(np.float32))
+losses = [float(step(x, ms.Tensor([0, 1, 2, 3, 0], ms.int32)).asnumpy()) for _ in range(3)]
+assert losses[2] < losses[0], losses
+print(ms_kfac.kernels.status())
+"""
+
+needs_library = pytest.mark.skipif(not library().path, reason=f"no native library: {library().reason}")
+
+
+def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+
+def test_switched_off_everything_is_composed_and_trains() -> None:
+    finished = run(STEP, MS_KFAC_NATIVE="0")
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stdout.splitlines()
+    assert lines[0] == "no native library: MS_KFAC_NATIVE=0"
+    assert len(lines) > 1
+    assert all(line.split()[1] == "composed" for line in lines[1:])
+
+
+def test_without_openblas_the_status_says_so() -> None:
+    code = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "scipy_openblas32" else find(name, *rest)
+import ms_kfac
+print(ms_kfac.kernels.status())
+"""
+    finished = run(code, MS_KFAC_NATIVE="1")
+    assert finished.returncode == 0, finished.stderr
+    if library().path:
+        assert "scipy-openblas32 is not installed" in finished.stdout.splitlines()[0]
+
+
+def test_without_a_compiler_the_package_builds_without_a_library(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", minversion="77", reason="building needs setuptools 77")
+    finished = subprocess.run(
+        [
+            *(sys.executable, "setup.py", "build_ext"),
+            *("--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp")),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "CC": "/bin/false", "CXX": "/bin/false"},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@needs_library
+def test_threads_by_environment() -> None:
+    code = "import ms_kfac; print(ms_kfac.kernels.status().splitlines()[0])"
+    assert run(code, MS_KFAC_THREADS="1").stdout.endswith(", 1 threads\n")
+    refused = run(code, MS_KFAC_THREADS="none")
+    assert refused.returncode != 0
+    assert "MS_KFAC_THREADS must be a positive number of threads, got 'none'" in refused.stderr
+
+
+@needs_library
+def test_set_threads() -> None:
+    before = library().threads()
+    try:
+        kernels.set_threads(3)
+        assert library().threads() == 3
+        assert ", 3 threads" in kernels.status()
+    finally:
+        kernels.set_threads(before)
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])
+def test_a_wrong_number_of_threads_is_refused(count: object) -> None:
+    with pytest.raises(ValueError, match="set_threads: count must be a positive int"):
+        kernels.set_threads(count)  # type: ignore[arg-type]
