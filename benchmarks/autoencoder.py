@@ -19,14 +19,13 @@ import json
 import math
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import describe_run  # noqa: E402
 from model_zoo.common.curves import draw_curves, read_metrics  # noqa: E402
 
 GRID = {
@@ -143,7 +142,7 @@ def main() -> None:
     table = "\n".join(rows)
     print(table)
     (output / "table.txt").write_text(table + "\n")
-    figures = {"machine": describe_machine(), "date": time.strftime("%Y-%m-%d"), "grid": tried, "best": best}
+    figures = {**describe_run(), "grid": tried, "best": best}
     keep = ("epoch", "seconds", FIGURE)
     figures["runs"] = {
         name: [{key: line[key] for key in keep} for line in lines]

@@ -32,7 +32,7 @@ import numpy as np  # noqa: E402
 from mindspore import nn  # noqa: E402
 
 import ms_kfac  # noqa: E402
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import describe_run  # noqa: E402
 from model_zoo.common.data import cifar10  # noqa: E402
 from model_zoo.common.networks import create_network  # noqa: E402
 
@@ -225,8 +225,7 @@ def main() -> None:
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         record = {
-            "machine": describe_machine(),
-            "date": time.strftime("%Y-%m-%d"),
+            **describe_run(),
             "batch_size": arguments.batch_size,
             "kernels": ms_kfac.kernels.status().splitlines(),
             "isolated": isolated,

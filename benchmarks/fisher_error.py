@@ -22,9 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
@@ -42,7 +40,7 @@ import numpy as np  # noqa: E402
 from mindspore import nn, ops  # noqa: E402
 
 import ms_kfac  # noqa: E402
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import describe_run  # noqa: E402
 from benchmarks.twin import Twin, mnist14_vectors  # noqa: E402
 from model_zoo.mlp.network import MLP  # noqa: E402
 
@@ -180,13 +178,8 @@ def main() -> None:
     axes[0].set_yscale("log")
     picture.suptitle("Distance from the exact Fisher: 196-20-20-20-10, 14x14 MNIST, batch 500")
     picture.savefig(output / "error.png", dpi=120)
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     figures = {
-        "commit": commit.stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": describe_machine(),
+        **describe_run(),
         "means": {
             title: {
                 "error": float(np.mean([row[title] for row in rows])),

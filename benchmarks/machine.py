@@ -1,15 +1,39 @@
-"""What a figure was measured on."""
+"""What a figure was measured on, when, and with which state of the code."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 
 import ms_kfac
+from ms_kfac.kernels.library import library
+
+
+def describe_run() -> dict[str, Any]:
+    """Commit, date and machine, as the head of a file of figures.
+
+    Returns:
+        The commit with "+" where files differ from it, the date, and :func:`describe_machine`.
+    """
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": commit + ("+" if changed else ""),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": describe_machine(),
+    }
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).resolve().parent
+    finished = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    return finished.stdout.strip()
 
 
 def describe_machine() -> dict[str, Any]:
@@ -21,6 +45,7 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "mindspore": ms.__version__,
         "ms_kfac": ms_kfac.__version__,
+        "native_threads": library().threads(),
         "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA"),
     }
 

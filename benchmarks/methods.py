@@ -20,7 +20,6 @@ import math
 import re
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import describe_run  # noqa: E402
 from model_zoo.common.curves import draw_curves, read_metrics  # noqa: E402
 
 FIRST_ORDER = ("sgdm", "adam")
@@ -270,14 +269,9 @@ def main() -> None:
     (output / f"{arguments.task}.txt").write_text(text + "\n")
     folders = {method: folder / f"{best[method].name()}-full" for method in runs if runs[method]["epochs"]}
     draw_curves(folders, headline, f"{arguments.task}: best of the grid", output / f"{arguments.task}.png")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     keep = ("epoch", "seconds", "running_loss", headline, "images_per_second", "first_step_seconds")
     figures = {
-        "commit": commit.stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": describe_machine(),
+        **describe_run(),
         "grid": tried,
         "runs": {
             method: {

@@ -14,7 +14,6 @@ import csv
 import json
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ import numpy as np  # noqa: E402
 from mindspore import nn  # noqa: E402
 
 import ms_kfac  # noqa: E402
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import describe_run  # noqa: E402
 from model_zoo.common.networks import create_network  # noqa: E402
 
 STEPS = 5
@@ -111,7 +110,7 @@ def main() -> None:
         print(f"{row['place']:12}{row['operator']:34}{row['calls']:7}{row['ms']:10.2f}{share:>8}")
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        record = {"machine": describe_machine(), "date": time.strftime("%Y-%m-%d"), "rows": rows}
+        record = {**describe_run(), "rows": rows}
         arguments.output.write_text(json.dumps(record, indent=2) + "\n")
 
 

@@ -19,9 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
@@ -38,7 +36,7 @@ import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
 
 import ms_kfac  # noqa: E402
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import describe_run  # noqa: E402
 from benchmarks.twin import Twin, mnist14_vectors  # noqa: E402
 
 BATCH = 500
@@ -116,13 +114,8 @@ def main() -> None:
     axes[2].set_ylabel("cosine of the preconditioned gradients")
     picture.suptitle("Sherman-Morrison K-FAC beside K-FAC, both refreshed at every step")
     picture.savefig(output / "drift.png", dpi=120)
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     figures = {
-        "commit": commit.stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": describe_machine(),
+        **describe_run(),
         "last": rows[-1],
         "rows": rows,
     }

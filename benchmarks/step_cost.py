@@ -32,7 +32,7 @@ import numpy as np  # noqa: E402
 from mindspore import nn  # noqa: E402
 
 import ms_kfac  # noqa: E402
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import describe_run  # noqa: E402
 from model_zoo.common.networks import create_network  # noqa: E402
 
 NEVER = 10**9
@@ -154,7 +154,7 @@ def main() -> None:
             print(f"  compilation over nn.Momentum: {result['compile_ratio']:.2f}  (seconds {compiled})")
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        figures = {"machine": describe_machine(), "date": time.strftime("%Y-%m-%d"), "results": results}
+        figures = {**describe_run(), "results": results}
         arguments.output.write_text(json.dumps(figures, indent=2) + "\n")
 
 
