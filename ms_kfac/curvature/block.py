@@ -10,6 +10,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer, LayerOperators
+from ms_kfac.ops.layer_refresh import NativeRefresh
+from ms_kfac.ops.split_damping import SMALLEST_COUNT
 from ms_kfac.ops.statistics import LayerStatistics, StatisticsOperator, StatisticsOptions
 from ms_kfac.ops.weight_matrix import WeightMatrix
 
@@ -45,8 +47,9 @@ class CurvatureBlock(nn.Cell):
     """Base of the curvature blocks: statistics -> factors -> inverse -> precondition.
 
     A subclass creates its statistics and inverses as Parameters, hands a tap the operator that fills them,
-    and defines the methods below that raise here. All but :meth:`factors`, :meth:`dimensions` and
-    :meth:`bytes` run inside the compiled step.
+    sets ``layer_refresh`` or defines :meth:`refresh`, and defines the methods below that raise here. All but
+    :meth:`native_refresh`, :meth:`factors`, :meth:`dimensions` and :meth:`bytes` run inside the compiled
+    step.
 
     Args:
         layer: the layer whose Fisher block this is.
@@ -58,6 +61,7 @@ class CurvatureBlock(nn.Cell):
         statistic_groups: which of ``state``, by index, are sums and weights that fade together; one group a
             statistic that can be refreshed on its own. Where there are two, the gate's INPUTS opens the first
             and its GRADIENTS the second.
+        layer_refresh: the operator that recomputes what :meth:`precondition` multiplies with.
         size: dimension of the block: the layer's number of weights.
     """
 
@@ -65,9 +69,9 @@ class CurvatureBlock(nn.Cell):
     statistics: StatisticsOperator
     state: tuple[Parameter, ...]
     statistic_groups: tuple[tuple[int, ...], ...]
+    layer_refresh: Any = None
 
-    # Below any weight that a moving average leaves; keeps 0 / 0 at 0 before the first statistics.
-    SMALLEST_COUNT = 1e-30
+    SMALLEST_COUNT = SMALLEST_COUNT
 
     def __init__(self, layer: Layer, *, prefix: str) -> None:
         super().__init__(auto_prefix=False)
@@ -89,7 +93,17 @@ class CurvatureBlock(nn.Cell):
 
     def refresh(self, damping: Tensor) -> bool:
         """Recompute what :meth:`precondition` multiplies with from the present statistics."""
-        raise TypeError(f"{type(self).__name__} does not define refresh(damping)")
+        return self.layer_refresh(damping)
+
+    def native_refresh(self) -> NativeRefresh | None:
+        """This layer's part in a native call that refreshes many layers; not for use inside a graph.
+
+        Returns:
+            The part; None where the refresh is composed, or where a subclass defines :meth:`refresh`
+            itself.
+        """
+        own = type(self).refresh is not CurvatureBlock.refresh
+        return None if own or self.layer_refresh is None else self.layer_refresh.part
 
     def decay(self, factor: Tensor) -> bool:
         """Let the past fade: multiply all sums and weights of the statistics by the same factor."""

@@ -19,6 +19,7 @@ from mindspore import Tensor
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.ops.diagonal_blocks import DiagonalBlocks
+from ms_kfac.ops.split_damping import SplitDamping
 from ms_kfac.ops.statistics import StatisticsOptions
 
 
@@ -43,6 +44,7 @@ class BlockSplitBlock(KroneckerBlock):
     def create_inverses(self) -> None:
         self.A_blocks = DiagonalBlocks(self.dim_A, self.split)
         self.G_blocks = DiagonalBlocks(self.dim_G, self.split)
+        self.split_damping = SplitDamping(self.dim_A, self.dim_G, groups=1)
         self.A_inverses, self.A_last_inverse = self._identities("A", self.A_blocks)
         self.G_inverses, self.G_last_inverse = self._identities("G", self.G_blocks)
 
@@ -54,8 +56,7 @@ class BlockSplitBlock(KroneckerBlock):
         return inverses, last
 
     def refresh(self, damping: Tensor) -> bool:
-        A, G = self.averages()
-        damping_A, damping_G = self.factor_dampings(A, G, damping)
+        A, G, damping_A, damping_G = self.split_damping(*self.state, damping)
         if self.A_blocks.count > 0:
             self.assign(self.A_inverses, self.A_blocks.inverse_of_blocks(A, damping_A))
         if self.A_blocks.rest > 0:

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
-from ms_kfac.damping import pi_split
 from ms_kfac.ops.damped_inverse import DampedInverse
 from ms_kfac.ops.embedding_statistics import EmbeddingStatistics
+from ms_kfac.ops.pi_split import pi_split
 from ms_kfac.ops.statistics import StatisticsOptions
 
 

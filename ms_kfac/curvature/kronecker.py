@@ -14,7 +14,6 @@ Convolution Layers", section 3).
 
 from __future__ import annotations
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 from numpy.typing import NDArray
@@ -22,8 +21,7 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
-from ms_kfac.damping import pi_split
-from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
 from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
 from ms_kfac.ops.statistics import StatisticsOptions
 
@@ -53,35 +51,21 @@ class KroneckerBlock(FactoredBlock):
         self.G_sum = self.matrix_parameter("G_sum", np.zeros((self.dim_G, self.dim_G)))
         self.A_count = self.parameter("A_count", 0.0)
         self.G_count = self.parameter("G_count", 0.0)
-        self.create_inverses()
         self.state = (self.A_sum, self.A_count, self.G_sum, self.G_count)
-        self.damped_inverse = DampedInverse()
+        self.create_inverses()
 
     def create_inverses(self) -> None:
-        """Create what :meth:`refresh` writes and :meth:`precondition` reads, as identities."""
+        """Create what :meth:`precondition` reads, as identities, and the operator that refreshes it."""
         self.A_inverse = self.matrix_parameter("A_inverse", np.eye(self.dim_A))
         self.G_inverse = self.matrix_parameter("G_inverse", np.eye(self.dim_G))
+        arrays = (*self.state, self.A_inverse, self.G_inverse)
+        self.layer_refresh = KroneckerRefresh(self.layer_name, arrays)
 
     def averages(self) -> tuple[Tensor, Tensor]:
         """A and G; zeros before the first statistics."""
         A = self.A_sum / self.maximum(self.A_count, self.smallest_count)
         G = self.G_sum / self.maximum(self.G_count, self.smallest_count)
         return A, G
-
-    def factor_dampings(self, A: Tensor, G: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
-        """What is added to the diagonals of A and of G, one a group."""
-        unseen = self.cast(self.equal(self.A_count, 0.0), ms.float32)
-        trace_A, trace_G = self.factor_traces(A, G)
-        damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
-        # A layer that no backward pass has reached yet has zero factors: "damped" to the identity.
-        return damping_A + unseen * (1.0 - damping_A), damping_G + unseen * (1.0 - damping_G)
-
-    def refresh(self, damping: Tensor) -> bool:
-        A, G = self.averages()
-        damping_A, damping_G = self.factor_dampings(A, G, damping)
-        self.assign(self.A_inverse, self.damped_inverse(A, damping_A))
-        self.assign(self.G_inverse, self.damped_inverse(G, damping_G))
-        return True
 
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.matmul(self.matmul(self.G_inverse, matrix), self.A_inverse)

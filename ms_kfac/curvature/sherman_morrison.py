@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
-from ms_kfac.damping import pi_split
 from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.pi_split import pi_split
 from ms_kfac.ops.rank_one_inverse import RankOneInverse
 from ms_kfac.ops.sherman_morrison_statistics import ShermanMorrisonStatistics
 from ms_kfac.ops.statistics import StatisticsOptions

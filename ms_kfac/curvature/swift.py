@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock
-from ms_kfac.damping import pi_split
 from ms_kfac.ops.damped_inverse import DampedInverse
 from ms_kfac.ops.factor_ranks import FactorRanks, Ranks
 from ms_kfac.ops.low_rank_inverse import LowRankInverse
+from ms_kfac.ops.pi_split import pi_split
 from ms_kfac.ops.statistics import StatisticsOptions
 from ms_kfac.ops.swift_statistics import SwiftOptions, SwiftStatistics
 

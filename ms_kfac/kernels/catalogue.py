@@ -20,4 +20,5 @@ CATALOGUE: dict[str, str | None] = {
     "low_rank_inverse": None,
     "eigendecomposition": None,
     "decay": "Decay",
+    "kronecker_refresh": "KroneckerRefresh",
 }

@@ -1,0 +1,149 @@
+#include "damped_inverse.h"
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <set>
+#include <sstream>
+#include <stdexcept>
+
+#include "blas.h"
+#include "operator.h"
+#include "threads.h"
+
+namespace ms_kfac {
+namespace {
+
+// Rows that are one task where a single matrix is copied by all threads.
+constexpr int kRows = 64;
+// Side of the square tiles of a transpose: two of them fit the first cache.
+constexpr int kTile = 32;
+// Below this size OpenBLAS's own threads cost more than they save.
+constexpr int kSharedSize = 256;
+
+void for_row_blocks(int size, const std::function<void(int first, int last)>& task) {
+  parallel_for((size + kRows - 1) / kRows, [&](int64_t block) {
+    const int first = static_cast<int>(block) * kRows;
+    task(first, std::min(first + kRows, size));
+  });
+}
+
+template <typename Number>
+void copy_upper_triangle(const DampedFactor& of, double damping, Number* matrix) {
+  const Number scale = of.scale;
+  for_row_blocks(of.size, [&](int first, int last) {
+    for (int i = first; i < last; ++i) {
+      const float* from = of.factor + i * of.stride;
+      Number* to = matrix + static_cast<int64_t>(i) * of.size;
+      for (int j = i; j < of.size; ++j) to[j] = scale * from[j];
+      to[i] += static_cast<Number>(damping);
+    }
+  });
+}
+
+// Inverts in place; a row-major upper triangle is LAPACK's lower one. Returns whether the matrix was positive definite
+// and its inverse can be told in float32.
+//
+// OpenBLAS's Cholesky doesn't stop at NaN. But a NaN in row i makes L_ii one, and so the inverse's i-th diagonal; an
+// infinite F_ii makes that 0.
+template <typename Number, typename Factorize>
+bool invert(int size, Number* matrix, Factorize potrf, Factorize potri) {
+  int info = 0;
+  potrf("L", &size, matrix, &size, &info);
+  if (info != 0) return false;
+  potri("L", &size, matrix, &size, &info);
+  if (info != 0) return false;
+  for (int64_t i = 0; i < size; ++i) {
+    const float diagonal = static_cast<float>(matrix[i * size + i]);
+    if (!(diagonal > 0.0f) || std::isinf(diagonal)) return false;
+  }
+  return true;
+}
+
+void check_finite(const DampedFactor& of) {
+  bool finite = std::isfinite(of.scale) && std::isfinite(of.damping);
+  for (int i = 0; finite && i < of.size; ++i)
+    for (int j = i; finite && j < of.size; ++j) finite = std::isfinite(of.factor[i * of.stride + j]);
+  if (!finite) throw std::runtime_error(of.name + " or its damping holds NaN or infinity");
+}
+
+double trace(const DampedFactor& of) {
+  double sum = 0;
+  for (int i = 0; i < of.size; ++i) sum += of.factor[i * of.stride + i];
+  return of.scale * sum;
+}
+
+// Once a factor, because the damping differs from one refresh to the next.
+void warn_of_damping(const DampedFactor& of, double damping) {
+  static std::mutex mutex;
+  static std::set<std::string>* const warned = new std::set<std::string>;
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (!warned->insert(of.name).second) return;
+  }
+  std::ostringstream text;
+  text << of.name << " is not positive definite with damping " << of.damping << ": inverted with " << damping;
+  warn_once(text.str());
+}
+
+void invert_in_float64(const DampedFactor& of) {
+  check_finite(of);
+  const int64_t size = of.size;
+  const double largest = trace(of);
+  std::vector<double> matrix(size * size);
+  double damping = of.damping;
+  for (;;) {
+    copy_upper_triangle(of, damping, matrix.data());
+    if (invert(of.size, matrix.data(), blas::dpotrf, blas::dpotri)) break;
+    if (!(damping <= largest)) {
+      std::ostringstream text;
+      text << of.name << " has trace " << largest << " and is not positive definite with damping " << damping;
+      throw std::runtime_error(text.str());
+    }
+    // Not below what float64 resolves beside the trace, where it would change nothing.
+    damping = std::max(10 * damping, 1e-15 * largest);
+    // A trace of zero leaves nothing to grow towards.
+    if (damping == 0) damping = 1;
+  }
+  if (damping != of.damping) warn_of_damping(of, damping);
+  for (int64_t i = 0; i < size; ++i)
+    for (int64_t j = i; j < size; ++j) of.inverse[i * size + j] = static_cast<float>(matrix[i * size + j]);
+}
+
+void invert_one(const DampedFactor& of) {
+  copy_upper_triangle(of, of.damping, of.inverse);
+  if (!invert(of.size, of.inverse, blas::spotrf, blas::spotri)) invert_in_float64(of);
+  mirror_upper(of.inverse, of.size);
+}
+
+double cost(const DampedFactor& of) { return std::pow(of.size, 3.0); }
+
+}  // namespace
+
+void mirror_upper(float* matrix, int size) {
+  for_row_blocks(size, [&](int first, int last) {
+    for (int i0 = first; i0 < last; i0 += kTile)
+      for (int j0 = 0; j0 < std::min(i0 + kTile, last); j0 += kTile)
+        for (int64_t i = i0; i < std::min(i0 + kTile, last); ++i)
+          for (int64_t j = j0; j < std::min<int64_t>(j0 + kTile, i); ++j) matrix[i * size + j] = matrix[j * size + i];
+  });
+}
+
+void invert_damped(std::vector<DampedFactor> factors) {
+  std::sort(factors.begin(), factors.end(),
+            [](const DampedFactor& one, const DampedFactor& other) { return one.size > other.size; });
+  double remaining = 0;
+  for (const DampedFactor& factor : factors) remaining += cost(factor);
+  size_t alone = 0;
+  // A factor that one thread would still be at when the others have done all the rest gets every thread.
+  for (; alone < factors.size(); ++alone) {
+    const DampedFactor& factor = factors[alone];
+    if (threads() == 1 || factor.size < kSharedSize || cost(factor) * threads() <= remaining) break;
+    remaining -= cost(factor);
+    blas::Threads guard(threads());
+    invert_one(factor);
+  }
+  parallel_for(factors.size() - alone, [&](int64_t index) { invert_one(factors[alone + index]); });
+}
+
+}  // namespace ms_kfac

@@ -1,0 +1,60 @@
+r"""The damped inverses of a layer's Kronecker factors, from their sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mindspore import Parameter, Tensor, ops
+
+from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.layer_refresh import LayerRefresh
+from ms_kfac.ops.split_damping import SplitDamping
+
+
+class KroneckerRefresh(LayerRefresh):
+    r"""Recompute K-FAC's inverses of one layer.
+
+    .. math::
+        A^{-1} \leftarrow (A + \pi \sqrt\lambda I)^{-1}, \qquad
+        G^{-1} \leftarrow \left(G + \tfrac{\sqrt\lambda}{\pi} I\right)^{-1}, \qquad
+        \pi = \sqrt{\frac{\mathrm{tr} A / \dim A}{\mathrm{tr} G / \dim G}}
+
+    (Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored Approximate Curvature",
+    section 6.3). A layer without statistics gets identities.
+
+    The native form shares its threads over the factors of all layers in a call. A factor that is not positive
+    definite in float32 is inverted in float64 there, one that is not so either with ten times its damping,
+    again and again, and a warning; the composed form raises.
+
+    Args:
+        layer: the layer's name.
+        arrays: the Parameters A_sum :math:`([g,] d_{in}, d_{in})`, A_count (scalar), G_sum
+            :math:`([g,] d_{out}, d_{out})`, G_count, A_inverse and G_inverse, float32; with a leading axis
+            where there are g groups. The inverses are written.
+
+    Inputs:
+        - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
+
+    Outputs:
+        bool, True.
+
+    Raises:
+        RuntimeError: where a factor holds NaN or Inf, or can't be inverted as said above.
+
+    Platforms: CPU (native or composed), GPU (composed of Cholesky and CholeskySolve).
+    """
+
+    def __init__(self, layer: str, arrays: Sequence[Parameter]) -> None:
+        super().__init__("kronecker_refresh", layer, arrays)
+        shape_A, shape_G = arrays[0].shape, arrays[2].shape
+        groups = shape_A[0] if len(shape_A) == 3 else 1
+        self.split_damping = SplitDamping(shape_A[-1], shape_G[-1], groups=groups)
+        self.damped_inverse = DampedInverse()
+        self.assign = ops.Assign()
+
+    def composed(self, damping: Tensor) -> bool:
+        A_sum, A_count, G_sum, G_count, A_inverse, G_inverse = self.arrays
+        A, G, damping_A, damping_G = self.split_damping(A_sum, A_count, G_sum, G_count, damping)
+        self.assign(A_inverse, self.damped_inverse(A, damping_A))
+        self.assign(G_inverse, self.damped_inverse(G, damping_G))
+        return True
