@@ -10,7 +10,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer, LayerOperators
-from ms_kfac.ops.layer_refresh import NativeRefresh
+from ms_kfac.ops.layer_refresh import LayerRefresh, NativeRefresh
 from ms_kfac.ops.split_damping import SMALLEST_COUNT
 from ms_kfac.ops.statistics import LayerStatistics, StatisticsOperator, StatisticsOptions
 from ms_kfac.ops.weight_matrix import WeightMatrix
@@ -69,7 +69,7 @@ class CurvatureBlock(nn.Cell):
     statistics: StatisticsOperator
     state: tuple[Parameter, ...]
     statistic_groups: tuple[tuple[int, ...], ...]
-    layer_refresh: Any = None
+    layer_refresh: LayerRefresh
 
     SMALLEST_COUNT = SMALLEST_COUNT
 
@@ -103,7 +103,7 @@ class CurvatureBlock(nn.Cell):
             itself.
         """
         own = type(self).refresh is not CurvatureBlock.refresh
-        return None if own or self.layer_refresh is None else self.layer_refresh.part
+        return None if own else self.layer_refresh.part
 
     def decay(self, factor: Tensor) -> bool:
         """Let the past fade: multiply all sums and weights of the statistics by the same factor."""

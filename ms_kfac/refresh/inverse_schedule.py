@@ -8,6 +8,8 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from ms_kfac.refresh.due_inverses import DueInverses
+
 
 class InverseSchedule(nn.Cell):
     """Base of the schedules of inverses. Calling it with the step's number refreshes what is due.
@@ -25,10 +27,12 @@ class InverseSchedule(nn.Cell):
     def __init__(self, blocks: Sequence[Any], damping: nn.Cell, prefix: str) -> None:
         super().__init__(auto_prefix=False)
         self.blocks = nn.CellList(blocks, auto_prefix=False)
+        self.due_inverses = DueInverses(blocks)
         self.damping = damping
         self.refreshes = Parameter(
             Tensor(0, ms.int32), name=f"{prefix}.inverse_refreshes", requires_grad=False
         )
+        self.cast = ops.Cast()
         self.assign = ops.Assign()
         self.assign_add = ops.AssignAdd()
 
@@ -52,9 +56,7 @@ class SharedInverses(InverseSchedule):
         self.policy = policy
 
     def construct(self, step: Tensor) -> bool:
-        if self.policy(step):
-            damping = self.damping(step)
-            for block in self.blocks:
-                block.refresh(damping)
-            self.assign_add(self.refreshes, 1)
+        due = self.cast(self.policy(step), ms.int32).reshape(())
+        self.due_inverses(due, self.damping(step))
+        self.assign_add(self.refreshes, due)
         return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mindspore import Parameter, ParameterTuple, Tensor, nn
+import mindspore as ms
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.ops.statistics import BESIDE_FACTORS
 from ms_kfac.refresh.gate import Gate
@@ -55,18 +56,18 @@ class InversesOfNewStatistics(InverseSchedule):
         self.shared = len(distinct) < len(blocks)
         # Second moments taken beside the factors are no reason for another basis.
         self.beside_factors = BESIDE_FACTORS
+        self.stack = ops.Stack()
+        self.reduce_sum = ops.ReduceSum()
 
     def construct(self, step: Tensor) -> bool:
         if self.shared:
-            if self.pending[0] % self.beside_factors > 0:
-                damping = self.damping(step)
-                for block in self.blocks:
-                    block.refresh(damping)
-                self.assign_add(self.refreshes, 1)
-            return True
-        damping = self.damping(step)
-        for index in range(len(self.blocks)):
-            if self.pending[index] % self.beside_factors > 0:
-                self.blocks[index].refresh(damping)
-                self.assign_add(self.refreshes, 1)
+            due = self.cast(self.pending[0] % self.beside_factors > 0, ms.int32).reshape(())
+            self.assign_add(self.refreshes, due)
+        else:
+            codes: tuple[Tensor, ...] = ()
+            for pending in self.pending:
+                codes = (*codes, pending.reshape(()))
+            due = self.cast(self.stack(codes) % self.beside_factors > 0, ms.int32)
+            self.assign_add(self.refreshes, self.reduce_sum(due))
+        self.due_inverses(due, self.damping(step))
         return True

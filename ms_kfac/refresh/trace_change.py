@@ -127,7 +127,7 @@ class InversesOfChangedTraces(InverseSchedule):
             Tensor(-np.ones_like(sizes)), name=f"{prefix}.last_trace", requires_grad=False
         )
         self.stack = ops.Stack()
-        self.cast = ops.Cast()
+        self.reduce_sum = ops.ReduceSum()
         self.abs = ops.Abs()
 
     def construct(self, step: Tensor) -> bool:
@@ -148,8 +148,7 @@ class InversesOfChangedTraces(InverseSchedule):
                 self.assign(self.stopped, stopped)
                 due = due * (1.0 - stopped)
             self.assign(self.last_trace, due * trace + (1.0 - due) * self.last_trace)
-            for index in range(len(self.blocks)):
-                if due[index] > 0:
-                    self.blocks[index].refresh(damping)
-                    self.assign_add(self.refreshes, 1)
+            flags = self.cast(due, ms.int32)
+            self.due_inverses(flags, damping)
+            self.assign_add(self.refreshes, self.reduce_sum(flags))
         return True

@@ -52,6 +52,9 @@ class ScriptedBlock(nn.Cell):
     def fading(self, separate: bool) -> None:
         return None
 
+    def native_refresh(self) -> None:
+        return None
+
     def decay(self, factor: Tensor) -> bool:
         for group in range(len(self.statistic_groups)):
             self.decay_group(group, factor)

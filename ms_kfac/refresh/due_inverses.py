@@ -1,0 +1,81 @@
+"""Refreshes the inverses that are due: many layers in one native call, the others one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mindspore import ParameterTuple, Tensor, nn, ops
+
+from ms_kfac.ops.layer_refresh import joint_refresh
+
+
+class _JointCall(nn.Cell):
+    """One native call for several layers.
+
+    Args:
+        parts: what the layers' blocks gave, all of one operator.
+        layers: their indices among all layers.
+        of: how many layers there are.
+    """
+
+    def __init__(self, parts: Sequence[Any], layers: Sequence[int], of: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.kernel = joint_refresh(parts)
+        self.arrays = ParameterTuple([array for part in parts for array in part.arrays])
+        self.takes_all = len(layers) == of
+        self.layers = Tensor(np.array(layers, np.int32))
+        self.gather = ops.Gather()
+
+    def construct(self, due: Tensor, damping: Tensor, by_layer: bool) -> bool:
+        if by_layer and not self.takes_all:
+            due = self.gather(due, self.layers, 0)
+        self.kernel(due, damping, *self.arrays)
+        return True
+
+
+class DueInverses(nn.Cell):
+    """Refreshes what is due of some blocks, with no branch where all of them have native kernels.
+
+    Args:
+        blocks: the curvature blocks.
+
+    Inputs:
+        - **due** (Tensor) - int32, 0 for what stays as it is: shape () for all blocks together, or (blocks,)
+          for each.
+        - **damping** (Tensor) - scalar float32.
+
+    Outputs:
+        bool, True.
+    """
+
+    def __init__(self, blocks: Sequence[Any]) -> None:
+        super().__init__(auto_prefix=False)
+        self.blocks = nn.CellList(blocks, auto_prefix=False)
+        parts = [block.native_refresh() for block in blocks]
+        members: dict[str, list[int]] = {}
+        for index, part in enumerate(parts):
+            if part is not None:
+                members.setdefault(part.operator, []).append(index)
+        self.calls = nn.CellList(
+            [
+                _JointCall([parts[index] for index in indices], indices, len(parts))
+                for indices in members.values()
+            ],
+            auto_prefix=False,
+        )
+        self.alone = tuple(index for index, part in enumerate(parts) if part is None)
+
+    def construct(self, due: Tensor, damping: Tensor) -> bool:
+        by_layer = len(due.shape) > 0
+        for call in self.calls:
+            call(due, damping, by_layer)
+        if by_layer:
+            for index in self.alone:
+                if due[index] > 0:
+                    self.blocks[index].refresh(damping)
+        elif len(self.alone) > 0 and due > 0:
+            for index in self.alone:
+                self.blocks[index].refresh(damping)
+        return True
