@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mindspore import mint, nn
 
@@ -33,6 +34,19 @@ class ConvolutionOperators(LayerOperators):
 
     def second_moment(self) -> nn.Cell:
         return ColumnSecondMoment()
+
+    def native_geometry(self) -> dict[str, Any] | None:
+        geometry = self.geometry
+        return {
+            "convolution": True,
+            "bias": self.bias,
+            "kernel_size": list(geometry.kernel_size),
+            "stride": list(geometry.stride),
+            "dilation": list(geometry.dilation),
+            "same_padding": geometry.pad_mode == "same",
+            "padding": list(geometry.padding) if geometry.pad_mode == "pad" else [0, 0, 0, 0],
+            "groups": geometry.groups,
+        }
 
 
 def describe_convolution(name: str, cell: nn.Cell) -> Layer | str:

@@ -28,6 +28,9 @@ class DenseOperators(LayerOperators):
     def second_moment(self) -> nn.Cell:
         return RowSecondMoment()
 
+    def native_geometry(self) -> dict[str, Any] | None:
+        return {"convolution": False, "bias": self.bias}
+
 
 def describe_dense(name: str, cell: nn.Cell) -> Layer | str:
     """The layer, or why it can't be preconditioned.

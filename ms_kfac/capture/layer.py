@@ -62,6 +62,10 @@ class LayerOperators(ABC):
     def second_moment(self) -> nn.Cell:
         """Operator that sums the outer products of those rows or columns."""
 
+    def native_geometry(self) -> dict[str, Any] | None:
+        """Attributes of a native kernel in the place of these operators; None where no kernel knows them."""
+        return None
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -38,6 +38,7 @@ def layer_statistics(
         operators.second_moment(),
         channels_first=operators.channels_first,
         options=options,
+        geometry=operators.native_geometry(),
         **own,
     )
     return operator

@@ -5,8 +5,8 @@ from __future__ import annotations
 # One line an operator: its name, and the exported function of its kernel for CPUs; None while there is none.
 # Every operator has its composed form.
 CATALOGUE: dict[str, str | None] = {
-    "kronecker_statistics": None,
-    "trace_restricted_statistics": None,
+    "kronecker_statistics": "KroneckerStatistics",
+    "trace_restricted_statistics": "TraceRestrictedStatistics",
     "sherman_morrison_statistics": None,
     "swift_statistics": None,
     "eigenbasis_statistics": None,

@@ -8,9 +8,12 @@ moving average is one multiplication of sum and weight by the same number, which
 
 from __future__ import annotations
 
-from mindspore import Parameter, Tensor
+from typing import Any
 
-from ms_kfac.ops.statistics import BESIDE_FACTORS, LayerStatistics
+from mindspore import Parameter, Tensor, nn
+
+from ms_kfac.kernels.operator import is_native, native_operator
+from ms_kfac.ops.statistics import BESIDE_FACTORS, LayerStatistics, StatisticsOptions
 
 
 class KroneckerStatistics(LayerStatistics):
@@ -30,6 +33,7 @@ class KroneckerStatistics(LayerStatistics):
         second_moment: sums the outer products of that layout.
         channels_first: layout of ``dout``.
         options: how a batch enters.
+        geometry: for the native form, from the layer's ``native_geometry()``; None: composed.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
@@ -42,10 +46,34 @@ class KroneckerStatistics(LayerStatistics):
     Outputs:
         bool, True.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    The native form neither writes out all patches nor keeps a product a sample. Of a convolution with stride
+    and dilation 1 it takes one product of shifted images for all pairs of kernel elements with the same
+    distance, and puts the borders right; of others it multiplies some patches at a time.
+
+    Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, MatMul or BatchMatMul, AssignAdd).
     """
 
     beside_factors = BESIDE_FACTORS
+
+    def __init__(
+        self,
+        activations: nn.Cell,
+        gradients: nn.Cell,
+        second_moment: nn.Cell,
+        *,
+        channels_first: bool,
+        options: StatisticsOptions,
+        geometry: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            activations, gradients, second_moment, channels_first=channels_first, options=options
+        )
+        self.native = geometry is not None and is_native("kronecker_statistics")
+        self.kernel: Any = None
+        if geometry is not None and self.native:
+            self.kernel = native_operator(
+                "kronecker_statistics", separate=self.separate, **self.native_attributes(geometry)
+            )
 
     def construct(
         self,
@@ -57,6 +85,9 @@ class KroneckerStatistics(LayerStatistics):
         G_sum: Parameter,
         G_count: Parameter,
     ) -> bool:
+        if self.native:
+            self.kernel(x, dout, gate, A_sum, A_count, G_sum, G_count)
+            return True
         asked = gate % self.beside_factors
         if self.separate:
             if asked % 2 > 0:

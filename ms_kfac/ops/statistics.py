@@ -76,6 +76,7 @@ class LayerStatistics(StatisticsOperator):
         channels_first: whether ``dout`` is :math:`(N, c, ...)` (convolutions) or :math:`(N, ..., c)` (dense
             layers).
         options: how a batch enters.
+        geometry: for the native form, from the layer's ``native_geometry()``; None: composed.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class LayerStatistics(StatisticsOperator):
         *,
         channels_first: bool,
         options: StatisticsOptions,
+        geometry: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.activations = activations
@@ -99,6 +101,15 @@ class LayerStatistics(StatisticsOperator):
         self.shape = ops.Shape()
         self.mul = ops.Mul()
         self.assign_add = ops.AssignAdd()
+
+    def native_attributes(self, geometry: dict[str, Any]) -> dict[str, Any]:
+        """What native kernels of layer statistics read when they are created."""
+        return {
+            **geometry,
+            "reduce": self.reduce,
+            "mean_reduction": self.mean_reduction,
+            "gradient_scale": float(self.gradient_scale),
+        }
 
     def samples(self, x: Tensor) -> int:
         """Samples N of a batch: the first axis of the layer's input."""

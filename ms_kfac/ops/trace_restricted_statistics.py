@@ -14,8 +14,11 @@ and :math:`\Psi = N_\Psi / N_\delta` have trace one.
 
 from __future__ import annotations
 
+from typing import Any
+
 from mindspore import Parameter, Tensor, nn, ops
 
+from ms_kfac.kernels.operator import is_native, native_operator
 from ms_kfac.ops.statistics import LayerStatistics, StatisticsOptions
 
 
@@ -47,6 +50,7 @@ class TraceRestrictedStatistics(LayerStatistics):
         second_moment: sums the outer products of that layout.
         channels_first: layout of ``dout``.
         options: how a batch enters.
+        geometry: for the native form, from the layer's ``native_geometry()``; None: composed.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
@@ -61,7 +65,7 @@ class TraceRestrictedStatistics(LayerStatistics):
     Outputs:
         bool, True.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, MatMul or BatchMatMul, AssignAdd).
     """
 
     def __init__(
@@ -72,10 +76,12 @@ class TraceRestrictedStatistics(LayerStatistics):
         *,
         channels_first: bool,
         options: StatisticsOptions,
+        geometry: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             activations, gradients, second_moment, channels_first=channels_first, options=options
         )
+        self.use_native(geometry, roots=False)
         self.feature_axis = -2 if channels_first else -1
         self.sample_axes = (0, -1) if channels_first else (0,)
         self.square = ops.Square()
@@ -83,6 +89,14 @@ class TraceRestrictedStatistics(LayerStatistics):
         self.reshape = ops.Reshape()
         self.sum_features = ops.ReduceSum(keep_dims=True)
         self.sum_samples = ops.ReduceSum()
+
+    def use_native(self, geometry: dict[str, Any] | None, **own: Any) -> None:
+        """Choose between the native and the composed form."""
+        self.native = geometry is not None and is_native("trace_restricted_statistics")
+        self.kernel: Any = None
+        if geometry is not None and self.native:
+            attributes = self.native_attributes(geometry)
+            self.kernel = native_operator("trace_restricted_statistics", **own, **attributes)
 
     def construct(
         self,
@@ -94,7 +108,9 @@ class TraceRestrictedStatistics(LayerStatistics):
         delta_sum: Parameter,
         count: Parameter,
     ) -> bool:
-        if gate > 0:
+        if self.native:
+            self.kernel(x, dout, gate, Phi_sum, Psi_sum, delta_sum, count)
+        elif gate > 0:
             Phi, Psi, delta = self.partial_traces(x, dout)
             self.assign_add(Phi_sum, Phi)
             self.assign_add(Psi_sum, Psi)
@@ -136,6 +152,7 @@ class TraceRestrictedRootStatistics(TraceRestrictedStatistics):
         options: how a batch enters.
         floor: :math:`\nu`; 0 leaves :math:`\delta_b` as it is.
         homogeneous: whether s is the square root.
+        geometry: for the native form, from the layer's ``native_geometry()``; None: composed.
 
     Inputs:
         - **x**, **dout**, **gate**, **Phi_sum**, **Psi_sum**, **count** - as in
@@ -145,7 +162,7 @@ class TraceRestrictedRootStatistics(TraceRestrictedStatistics):
     Outputs:
         bool, True.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, MatMul or BatchMatMul, AssignAdd).
     """
 
     # Below any trace that float32 statistics resolve; keeps 0 / 0 at 0 where a batch brings no signal.
@@ -161,6 +178,7 @@ class TraceRestrictedRootStatistics(TraceRestrictedStatistics):
         options: StatisticsOptions,
         floor: float,
         homogeneous: bool,
+        geometry: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             activations, gradients, second_moment, channels_first=channels_first, options=options
@@ -168,6 +186,13 @@ class TraceRestrictedRootStatistics(TraceRestrictedStatistics):
         self.floor = floor
         self.homogeneous = homogeneous
         self.smallest_trace = self.SMALLEST_TRACE
+        self.use_native(
+            geometry,
+            roots=True,
+            floor=float(floor),
+            smallest_trace=self.smallest_trace,
+            homogeneous=homogeneous,
+        )
         self.maximum = ops.Maximum()
         self.stack = ops.Stack()
 
@@ -181,7 +206,9 @@ class TraceRestrictedRootStatistics(TraceRestrictedStatistics):
         traces: Parameter,
         count: Parameter,
     ) -> bool:
-        if gate > 0:
+        if self.native:
+            self.kernel(x, dout, gate, Phi_sum, Psi_sum, traces, count)
+        elif gate > 0:
             samples = float(self.samples(x))
             Phi, Psi, delta = self.partial_traces(x, dout)
             delta = self.reshape(delta, self.shape(traces)[1:]) / samples

@@ -1,0 +1,52 @@
+// Vectors that are rows, one after the other: of dense layers, and of any layer in the reduce setting.
+#pragma once
+
+#include "window.h"
+
+namespace ms_kfac {
+
+// Source of rows without the coordinate of a bias.
+class Rows {
+ public:
+  virtual ~Rows() = default;
+  virtual int64_t count() const = 0;
+  virtual int64_t features() const = 0;
+  // Rows [first, first + count), features() apart: the array itself where it is that already, else in `scratch`.
+  virtual const float* read(int64_t first, int64_t count, std::vector<float>& scratch) const = 0;
+};
+
+// Sums, times a factor, over `locations` rows that lie one after the other. One location and the factor 1: the rows.
+class StackedRows : public Rows {
+ public:
+  StackedRows(const Values& values, int64_t count, int64_t locations, int64_t features, float factor)
+      : values_(values), count_(count), locations_(locations), features_(features), factor_(factor) {}
+  int64_t count() const override { return count_; }
+  int64_t features() const override { return features_; }
+  const float* read(int64_t first, int64_t count, std::vector<float>& scratch) const override;
+
+ private:
+  Values values_;
+  int64_t count_, locations_, features_;
+  float factor_;
+};
+
+// Sums, times a factor, over the locations of a convolution: a row a sample.
+class SummedPatches : public Rows {
+ public:
+  SummedPatches(const Images& images, const Window& window, float factor)
+      : images_(images), window_(window), factor_(factor) {}
+  int64_t count() const override { return images_.samples; }
+  int64_t features() const override { return images_.channels * window_.taps(); }
+  const float* read(int64_t first, int64_t count, std::vector<float>& scratch) const override;
+
+ private:
+  Images images_;
+  Window window_;
+  float factor_;
+};
+
+// The sum over all locations of what each tap sees of an image of one channel: taps() numbers.
+void sum_taps(const float* image, int64_t height, int64_t width, const Window& window, float* sums,
+              std::vector<float>& scratch);
+
+}  // namespace ms_kfac

@@ -1,0 +1,56 @@
+// Images, and how the window of a convolution moves over them. Pairs are (height, width).
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+#include "values.h"
+
+namespace ms_kfac {
+
+using Pair = std::array<int64_t, 2>;
+
+// By default one that sees single pixels.
+struct Window {
+  Pair kernel{1, 1}, stride{1, 1}, dilation{1, 1};
+  // Zeros before and after the image.
+  Pair before{0, 0}, after{0, 0};
+
+  int64_t taps() const { return kernel[0] * kernel[1]; }
+  // Locations along an axis of an image of that size.
+  int64_t locations(int axis, int64_t size) const {
+    const int64_t reach = dilation[axis] * (kernel[axis] - 1) + 1;
+    return (size + before[axis] + after[axis] - reach) / stride[axis] + 1;
+  }
+  bool is_pointwise() const {
+    const Pair ones{1, 1}, zeros{0, 0};
+    return kernel == ones && stride == ones && before == zeros && after == zeros;
+  }
+  bool is_dense() const {
+    const Pair ones{1, 1};
+    return stride == ones && dilation == ones;
+  }
+  // Locations [first, last) along an axis at which a tap is inside an image of that size.
+  Pair inside(int axis, int64_t tap, int64_t size) const {
+    const int64_t start = before[axis] - tap * dilation[axis];
+    const int64_t first = start > 0 ? (start + stride[axis] - 1) / stride[axis] : 0;
+    const int64_t end = size + start;
+    const int64_t last = end > 0 ? (end - 1) / stride[axis] + 1 : 0;
+    const int64_t count = locations(axis, size);
+    return {std::min(first, count), std::max(std::min(last, count), std::min(first, count))};
+  }
+};
+
+// Some channels of a batch: value (n, c, h, w) is at offset + n * sample_stride + (c * height + h) * width + w.
+struct Images {
+  Values values;
+  int64_t samples, channels, height, width;
+  int64_t sample_stride, offset;
+
+  int64_t at(int64_t sample, int64_t channel, int64_t row) const {
+    return offset + sample * sample_stride + (channel * height + row) * width;
+  }
+};
+
+}  // namespace ms_kfac

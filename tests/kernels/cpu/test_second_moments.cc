@@ -1,0 +1,194 @@
+// Second moments of rows and of patches, of any shape, against plain loops in float64.
+
+#include <string>
+
+#include "check.h"
+#include "lag_moments.h"
+#include "lagged_products.h"
+#include "second_moments.h"
+
+namespace {
+
+using namespace ms_kfac;
+
+// Sums of products of standard normals and of ones over up to 3000 vectors, in single precision, relative to the
+// largest sum: the lag moments' difference adds at most the number of taps to it.
+constexpr double kTolerance = 3e-6;
+
+std::mt19937 generator(11);
+
+int64_t pick(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(generator); }
+
+// A symmetric matrix with something in it: the kernels add.
+std::vector<float> start(int64_t dimension) {
+  std::vector<float> matrix = check::normal(dimension * dimension, 5);
+  for (int64_t i = 0; i < dimension; ++i)
+    for (int64_t j = 0; j < i; ++j) matrix[i * dimension + j] = matrix[j * dimension + i];
+  return matrix;
+}
+
+void add_products(std::vector<double>& expected, const std::vector<double>& vector) {
+  for (size_t i = 0; i < vector.size(); ++i)
+    for (size_t j = 0; j < vector.size(); ++j) expected[i * vector.size() + j] += vector[i] * vector[j];
+}
+
+// Calls use(vector) for every patch, or once a sample for their sum times a factor.
+template <typename Use>
+void each_patch(const std::vector<float>& x, const Images& images, const Window& window, bool bias, const Use& use) {
+  for (int64_t n = 0; n < images.samples; ++n)
+    for (int64_t u = 0; u < window.locations(0, images.height); ++u)
+      for (int64_t v = 0; v < window.locations(1, images.width); ++v) {
+        std::vector<double> patch;
+        for (int64_t c = 0; c < images.channels; ++c)
+          for (int64_t i = 0; i < window.kernel[0]; ++i)
+            for (int64_t j = 0; j < window.kernel[1]; ++j) {
+              const int64_t row = u * window.stride[0] + i * window.dilation[0] - window.before[0];
+              const int64_t column = v * window.stride[1] + j * window.dilation[1] - window.before[1];
+              const bool inside = row >= 0 && row < images.height && column >= 0 && column < images.width;
+              patch.push_back(inside ? x[images.at(n, c, row) + column] : 0.0);
+            }
+        if (bias) patch.push_back(1.0);
+        use(n, patch);
+      }
+}
+
+struct Case {
+  std::vector<float> x;
+  Images images;
+  Window window;
+  bool bias;
+  std::string name;
+};
+
+Case random_case(bool dense, int64_t most_channels) {
+  Window window{};
+  Pair size{};
+  for (int axis : {0, 1}) {
+    window.kernel[axis] = pick(1, 4);
+    window.stride[axis] = dense ? 1 : pick(1, 3);
+    window.dilation[axis] = dense ? 1 : pick(1, 2);
+    window.before[axis] = pick(0, 4);
+    window.after[axis] = pick(0, 4);
+    const int64_t reach = window.dilation[axis] * (window.kernel[axis] - 1) + 1;
+    size[axis] = pick(std::max<int64_t>(1, reach - window.before[axis] - window.after[axis]), 9);
+  }
+  const int64_t samples = pick(1, 12), channels = pick(1, most_channels), others = pick(0, 2);
+  const int64_t stride = (channels + others) * size[0] * size[1];
+  std::vector<float> x = check::normal(samples * stride, static_cast<unsigned>(stride));
+  for (float& value : x) value += 0.5f;
+  const Values values(nullptr, FloatType::kFloat32);
+  Case made{std::move(x),
+            {values, samples, channels, size[0], size[1], stride, others * size[0] * size[1]},
+            window,
+            pick(0, 1) == 1,
+            ""};
+  for (int64_t number : {samples, channels, size[0], size[1], window.kernel[0], window.kernel[1], window.before[0],
+                         window.before[1], window.after[0], window.after[1], window.stride[0], window.stride[1]})
+    made.name += " " + std::to_string(number);
+  return made;
+}
+
+void check_patches(int index) {
+  const bool dense = index % 3 != 0;
+  Case drawn = random_case(dense, index % 10 == 9 ? 21 : 6);
+  drawn.images.values = Values(drawn.x.data(), FloatType::kFloat32);
+  const Columns columns(drawn.images, drawn.window, drawn.bias);
+  const int64_t d = columns.features();
+  std::vector<float> unfolded = start(d), lagged = unfolded;
+  std::vector<double> expected(unfolded.begin(), unfolded.end());
+  each_patch(drawn.x, drawn.images, drawn.window, drawn.bias,
+             [&](int64_t, const std::vector<double>& patch) { add_products(expected, patch); });
+  add_unfolded_moment(columns, unfolded.data(), pick(1, 3));
+  check::close(("unfolded" + drawn.name).c_str(), unfolded.data(), expected, kTolerance);
+  if (!dense) return;
+  LagMoments(drawn.images, drawn.window).add(drawn.bias, lagged.data(), pick(1, 3));
+  check::close(("lagged" + drawn.name).c_str(), lagged.data(), expected, kTolerance);
+  for (int64_t i = 0; i < d; ++i)
+    for (int64_t j = 0; j < i; ++j)
+      if (lagged[i * d + j] != lagged[j * d + i]) {
+        std::fprintf(stderr, "lagged: not symmetric%s\n", drawn.name.c_str());
+        std::exit(1);
+      }
+}
+
+void check_summed_patches() {
+  Case drawn = random_case(false, 6);
+  drawn.images.values = Values(drawn.x.data(), FloatType::kFloat32);
+  const SummedPatches rows(drawn.images, drawn.window, 0.25f);
+  const int64_t d = rows.features() + (drawn.bias ? 1 : 0);
+  std::vector<float> found = start(d);
+  std::vector<double> expected(found.begin(), found.end());
+  std::vector<std::vector<double>> sums(rows.count(), std::vector<double>(d));
+  each_patch(drawn.x, drawn.images, drawn.window, drawn.bias, [&](int64_t n, const std::vector<double>& patch) {
+    for (int64_t i = 0; i < d; ++i) sums[n][i] += 0.25 * patch[i];
+    if (drawn.bias) sums[n][d - 1] = 1.0;
+  });
+  for (const auto& sum : sums) add_products(expected, sum);
+  add_row_moment(rows, drawn.bias, found.data(), 3);
+  check::close(("summed" + drawn.name).c_str(), found.data(), expected, kTolerance);
+}
+
+// Large enough that several threads share the sum by its vectors, by its rows or by both.
+void check_rows(int64_t count, int64_t features, bool bias) {
+  const std::vector<float> x = check::normal(count * features, 3);
+  const int64_t d = features + (bias ? 1 : 0);
+  std::vector<float> found = start(d);
+  std::vector<double> expected(found.begin(), found.end());
+  for (int64_t row = 0; row < count; ++row) {
+    std::vector<double> vector(x.begin() + row * features, x.begin() + (row + 1) * features);
+    for (double& value : vector) value *= 2.0;
+    if (bias) vector.push_back(1.0);
+    add_products(expected, vector);
+  }
+  const Values values(x.data(), FloatType::kFloat32, 2.0f);
+  add_row_moment(StackedRows(values, count, 1, features, 1.0f), bias, found.data(), 3);
+  check::close("rows", found.data(), expected, kTolerance);
+}
+
+void check_large_patches(int64_t channels, int64_t samples) {
+  const int64_t size = 6;
+  std::vector<float> x = check::normal(samples * channels * size * size, 8);
+  const Images images{Values(x.data(), FloatType::kFloat32), samples, channels, size, size, channels * size * size, 0};
+  const Window window{{3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}};
+  const Columns columns(images, window, false);
+  const int64_t d = columns.features();
+  std::vector<float> unfolded(d * d), lagged(d * d);
+  add_unfolded_moment(columns, unfolded.data(), 3);
+  LagMoments(images, window).add(false, lagged.data(), 3);
+  const std::vector<double> expected(unfolded.begin(), unfolded.end());
+  check::close("large lagged", lagged.data(), expected, kTolerance);
+}
+
+void check_types() {
+  // 1.5, -2, the smallest subnormal, infinity and 65504 in float16; 1.5, -2 and 3 in bfloat16.
+  const uint16_t halves[] = {0x3e00, 0xc000, 0x0001, 0x7c00, 0x7bff}, brains[] = {0x3fc0, 0xc000, 0x4040};
+  const double doubles[] = {0.25, -4.0};
+  std::vector<float> scratch;
+  const auto expect = [&](const void* data, FloatType type, int64_t at, float expected) {
+    const float found = *Values(data, type, 2.0f).read(at, 1, scratch);
+    if (found == 2.0f * expected) return;
+    std::fprintf(stderr, "types: %g in the place of %g\n", found, 2.0 * expected);
+    std::exit(1);
+  };
+  const float floats[] = {1.5f, -2.0f, 0x1p-24f, INFINITY, 65504.0f};
+  for (int64_t i = 0; i < 5; ++i) expect(halves, FloatType::kFloat16, i, floats[i]);
+  expect(brains, FloatType::kBfloat16, 0, 1.5f);
+  expect(brains, FloatType::kBfloat16, 1, -2.0f);
+  expect(brains, FloatType::kBfloat16, 2, 3.0f);
+  expect(doubles, FloatType::kFloat64, 0, 0.25f);
+  expect(doubles, FloatType::kFloat64, 1, -4.0f);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  check::start(argc, argv);
+  check_types();
+  for (int index = 0; index < 60; ++index) check_patches(index);
+  for (int index = 0; index < 10; ++index) check_summed_patches();
+  check_rows(7, 5, true);
+  check_rows(3000, 40, true);
+  check_rows(40, 300, true);
+  check_rows(60, 600, false);
+  check_large_patches(60, 40);
+}
