@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer, LayerOperators
+from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.layer_refresh import LayerRefresh, NativeRefresh
 from ms_kfac.ops.split_damping import SMALLEST_COUNT
 from ms_kfac.ops.statistics import LayerStatistics, StatisticsOperator, StatisticsOptions
@@ -64,6 +66,7 @@ class CurvatureBlock(nn.Cell):
             and its GRADIENTS the second.
         layer_refresh: the operator that recomputes what :meth:`precondition` multiplies with.
         size: dimension of the block: the layer's number of weights.
+        float32: whether all parameters of the layer are.
     """
 
     kind = "abstract"
@@ -82,6 +85,8 @@ class CurvatureBlock(nn.Cell):
             layer.weight.shape, bias=layer.bias is not None, groups=layer.groups
         )
         self.size = sum(int(np.prod(parameter.shape)) for parameter in layer.parameters())
+        self.groups = layer.groups
+        self.float32 = all(parameter.dtype == ms.float32 for parameter in layer.parameters())
         self.assign = ops.Assign()
         self.smallest_count = self.SMALLEST_COUNT
 
@@ -140,6 +145,18 @@ class CurvatureBlock(nn.Cell):
     def precondition(self, matrix: Tensor) -> Tensor:
         """Multiply a gradient matrix by the inverse of the damped block."""
         raise TypeError(f"{type(self).__name__} does not define precondition(matrix)")
+
+    def native_precondition(self) -> TwoSided | None:
+        """The same for a kernel that preconditions many layers in one call; None where there is none."""
+        return None
+
+    def precondition_layer(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+        """Preconditioned gradients of the layer's parameters; ``bias`` is ignored where it has none."""
+        join = self.weight_matrix
+        matrix = self.precondition(join(weight, bias))
+        if join.bias:
+            return join.weight_part(matrix), join.bias_part(matrix)
+        return (join.weight_part(matrix),)
 
     def product(self, matrix: Tensor) -> Tensor:
         """Multiply a matrix by the block itself: present statistics, no damping."""

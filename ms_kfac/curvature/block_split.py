@@ -12,13 +12,13 @@ place of :math:`O(d^2)`.
 
 from __future__ import annotations
 
-import mindspore as ms
 import numpy as np
-from mindspore import Tensor
+from mindspore import Parameter, Tensor
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.ops.diagonal_blocks import DiagonalBlocks
+from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.split_damping import SplitDamping
 from ms_kfac.ops.statistics import StatisticsOptions
 
@@ -48,7 +48,7 @@ class BlockSplitBlock(KroneckerBlock):
         self.A_inverses, self.A_last_inverse = self._identities("A", self.A_blocks)
         self.G_inverses, self.G_last_inverse = self._identities("G", self.G_blocks)
 
-    def _identities(self, name: str, pieces: DiagonalBlocks) -> tuple[ms.Parameter, ms.Parameter]:
+    def _identities(self, name: str, pieces: DiagonalBlocks) -> tuple[Parameter, Parameter]:
         # A Parameter can't be empty: where there is no such piece a single unused number stands for it.
         whole = np.broadcast_to(np.eye(pieces.split), (pieces.count, pieces.split, pieces.split))
         inverses = self.parameter(f"{name}_inverses", whole if pieces.count else np.zeros((1, 1, 1)))
@@ -70,6 +70,15 @@ class BlockSplitBlock(KroneckerBlock):
     def precondition(self, matrix: Tensor) -> Tensor:
         left = self.G_blocks.from_left(self.G_inverses, self.G_last_inverse, matrix)
         return self.A_blocks.from_right(left, self.A_inverses, self.A_last_inverse)
+
+    def native_precondition(self) -> TwoSided | None:
+        left = self._pieces_of(self.G_blocks, self.G_inverses, self.G_last_inverse)
+        return TwoSided(left, self._pieces_of(self.A_blocks, self.A_inverses, self.A_last_inverse))
+
+    @staticmethod
+    def _pieces_of(pieces: DiagonalBlocks, whole: Parameter, last: Parameter) -> tuple[Parameter, ...]:
+        present = (pieces.count > 0, whole), (pieces.rest > 0, last)
+        return tuple(parameter for is_there, parameter in present if is_there)
 
     def dimensions(self) -> str:
         return f"A {self._pieces(self.A_blocks)}, G {self._pieces(self.G_blocks)}"

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
+from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
 from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
 from ms_kfac.ops.statistics import StatisticsOptions
@@ -69,6 +70,9 @@ class KroneckerBlock(FactoredBlock):
 
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.matmul(self.matmul(self.G_inverse, matrix), self.A_inverse)
+
+    def native_precondition(self) -> TwoSided | None:
+        return TwoSided((self.G_inverse,), (self.A_inverse,))
 
     def factors(self) -> dict[str, NDArray[np.float32]]:
         counts = {"A": float(self.A_count.asnumpy()), "G": float(self.G_count.asnumpy())}

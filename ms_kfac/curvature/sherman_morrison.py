@@ -33,6 +33,7 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
 from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.pi_split import pi_split
 from ms_kfac.ops.rank_one_inverse import RankOneInverse
 from ms_kfac.ops.sherman_morrison_statistics import ShermanMorrisonStatistics
@@ -225,6 +226,9 @@ class ShermanMorrisonBlock(FactoredBlock):
     def precondition(self, matrix: Tensor) -> Tensor:
         update = self.matmul(self.matmul(self.G_inverse, matrix), self.A_inverse)
         return update * self.scale if self.rescales else update
+
+    def native_precondition(self) -> TwoSided | None:
+        return TwoSided((self.G_inverse,), (self.A_inverse,), self.scale if self.rescales else None)
 
     def product(self, matrix: Tensor) -> Tensor:
         # s A s with s_i = √(a_i / A_ii) has the tracked diagonal a, as trace() has: A itself while statistics

@@ -30,6 +30,7 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.automatic_damping import AutomaticDamping
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
 from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.statistics import StatisticsOperator, StatisticsOptions
 from ms_kfac.ops.trace_restricted_statistics import TraceRestrictedStatistics
 
@@ -169,6 +170,9 @@ class TraceRestrictedBlock(CurvatureBlock):
 
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.matmul(self.matmul(self.Psi_inverse, matrix), self.Phi_inverse)
+
+    def native_precondition(self) -> TwoSided | None:
+        return TwoSided((self.Psi_inverse,), (self.Phi_inverse,))
 
     def product(self, matrix: Tensor) -> Tensor:
         Phi, Psi = self.roots()

@@ -21,4 +21,6 @@ CATALOGUE: dict[str, str | None] = {
     "eigendecomposition": None,
     "decay": "Decay",
     "kronecker_refresh": "KroneckerRefresh",
+    "kronecker_precondition": "KroneckerPrecondition",
+    "momentum_step": "MomentumStep",
 }

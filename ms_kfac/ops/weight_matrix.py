@@ -17,6 +17,10 @@ class WeightMatrix(nn.Cell):
         weight_shape: shape of the weight Parameter, output channels first.
         bias: whether the layer has a bias.
         groups: number of channel groups g.
+
+    Attributes:
+        weight_shape: shape of the weight.
+        bias_shape: shape of the bias.
     """
 
     def __init__(self, weight_shape: tuple[int, ...], *, bias: bool, groups: int) -> None:
@@ -27,6 +31,7 @@ class WeightMatrix(nn.Cell):
         leading = () if groups == 1 else (groups,)
         self.matrix_shape = (*leading, outputs, -1)
         self.column_shape = (*leading, outputs, 1)
+        self.bias_shape: tuple[int, ...] = (int(weight_shape[0]),)
         self.reshape = ops.Reshape()
         self.concat = ops.Concat(axis=-1)
 
@@ -44,8 +49,8 @@ class WeightMatrix(nn.Cell):
         return self.reshape(matrix, self.weight_shape)
 
     def bias_part(self, matrix: Tensor) -> Tensor:
-        """The bias's share of a matrix, shape :math:`(d_{out},)`."""
-        return self.reshape(matrix[..., -1], (-1,))
+        """The bias's share of a matrix, in its shape."""
+        return self.reshape(matrix[..., -1], self.bias_shape)
 
 
 class UnitMatrix(WeightMatrix):
@@ -59,7 +64,4 @@ class UnitMatrix(WeightMatrix):
         super().__init__(shape, bias=True, groups=1)
         self.matrix_shape = (-1, 1)
         self.column_shape = (-1, 1)
-
-    def bias_part(self, matrix: Tensor) -> Tensor:
-        """The share of beta, in its shape."""
-        return self.reshape(matrix[..., -1], self.weight_shape)
+        self.bias_shape = self.weight_shape

@@ -32,24 +32,17 @@ from ms_kfac.optim.options import (
     check_parameters,
     check_patterns,
 )
+from ms_kfac.optim.preconditioner import Preconditioner
 from ms_kfac.optim.quadratic_model import QuadraticModel
 from ms_kfac.optim.trust_region import KLClip
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
 
 _multiply = ops.MultitypeFuncGraph("multiply")
-_multiply_where = ops.MultitypeFuncGraph("multiply_where")
 
 
 @_multiply.register("Tensor", "Tensor")
 def _multiply_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
     return gradient * ops.cast(scale, gradient.dtype)
-
-
-@_multiply_where.register("Tensor", "Bool", "Tensor")
-def _multiply_where_flagged(scale: Tensor, flag: bool, update: Tensor) -> Tensor:
-    if flag:
-        return update * ops.cast(scale, update.dtype)
-    return update
 
 
 class SecondOrderOptimizer(Inspection, MomentumOptimizer):
@@ -177,12 +170,13 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
 
         self.one = Tensor(1.0, ms.float32)
         self.assign = ops.Assign()
-        self.reduce_sum = ops.ReduceSum()
-        self.square = ops.Square()
         positions = {id(parameter): position for position, parameter in enumerate(self.parameters)}
         self.positions = tuple(tuple(positions[id(p)] for p in layer.parameters()) for layer in self._layers)
         preconditioned = {position for layer_positions in self.positions for position in layer_positions}
         self.preconditioned = tuple(position in preconditioned for position in range(len(self.parameters)))
+        self.preconditioner = Preconditioner(list(self.blocks), self.positions, len(self.parameters))
+        self.sources = self.preconditioner.sources()
+        self.create_momentum_step([flag and self.clips for flag in self.preconditioned], self.sources)
         self.quadratic_model = QuadraticModel(list(self.blocks), self.positions)
         self.weights_before = KeptValues(self.parameters if self.adapts_damping else ())
 
@@ -249,15 +243,17 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         if len(self.blocks) > 0:
             self.refresh_inverses()
         learning_rate = self.get_lr()
-        updates = gradients
+        updates, scale = gradients, self.one
         if len(self.blocks) > 0:
-            updates = self.preconditioned_gradients(gradients)
+            preconditioned, products = self.preconditioner(gradients)
+            # Each parameter finds its own among them by its source.
+            updates = (*preconditioned, *gradients)
             if self.clips:
-                updates = self.clip(learning_rate, gradients, updates)
+                scale = self.trust_region(products, self.product_rates(learning_rate))
         if self.adapts_damping:
-            self.predicted_step(learning_rate, gradients, updates, samples)
+            self.predicted_step(learning_rate, gradients, updates, scale, samples)
         else:
-            self.update_parameters(learning_rate, updates)
+            self.update_parameters(learning_rate, updates, scale)
         if self.averages:
             self.average(self.global_step, self.parameters)
         if len(self.blocks) > 0:
@@ -294,45 +290,40 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
 
     def preconditioned_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """U of every preconditioned parameter in its place, the others' gradients as they are."""
-        updates = list(gradients)
-        for index in range(len(self.blocks)):
-            block = self.blocks[index]
-            positions = self.positions[index]
-            join = block.weight_matrix
-            matrix = block.precondition(join(gradients[positions[0]], gradients[positions[-1]]))
-            updates[positions[0]] = join.weight_part(matrix)
-            if len(positions) > 1:
-                updates[positions[1]] = join.bias_part(matrix)
-        return tuple(updates)
+        preconditioned, _ = self.preconditioner(gradients)
+        candidates = (*preconditioned, *gradients)
+        updates: tuple[Tensor, ...] = ()
+        for source in self.sources:
+            updates = (*updates, candidates[source])
+        return updates
 
-    def clip(
-        self, learning_rate: Any, gradients: tuple[Tensor, ...], updates: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        """Scale the preconditioned gradients into the trust region."""
-        products: tuple[Tensor, ...] = ()
-        for positions in self.positions:
-            for position in positions:
-                inner = self.reduce_sum(gradients[position] * updates[position])
-                if self.is_group_lr:
-                    inner = inner * self.square(learning_rate[position])
-                products = (*products, inner)
-        rate = 1.0 if self.is_group_lr else learning_rate
-        nu = self.trust_region(products, rate)
-        return self.map_(ops.partial(_multiply_where, nu), self.preconditioned, updates)
+    def product_rates(self, learning_rate: Any) -> Any:
+        """Learning rates in the order of the preconditioner's inner products, or the one of all."""
+        if not self.is_group_lr:
+            return learning_rate
+        rates: tuple[Tensor, ...] = ()
+        for position in self.preconditioner.order:
+            rates = (*rates, learning_rate[position])
+        return ops.stack(rates)
 
     def predicted_step(
-        self, learning_rate: Any, gradients: tuple[Tensor, ...], updates: tuple[Tensor, ...], samples: Tensor
+        self,
+        learning_rate: Any,
+        gradients: tuple[Tensor, ...],
+        updates: tuple[Tensor, ...],
+        scale: Tensor,
+        samples: Tensor,
     ) -> bool:
         """Update the parameters; where the damping is due, also predict what that does to the loss."""
         rule: Any = self.damping.schedule
         if rule.is_due(self.global_step + 1):
             before = self.weights_before.read()
-            self.update_parameters(learning_rate, ops.depend(updates, before))
+            self.update_parameters(learning_rate, ops.depend(updates, before), scale)
             step = self.weights_before.moved(before)
             change = self.quadratic_model(gradients, step, self.damping(self.global_step))
             rule.expect(change / self.mean_factor(samples))
         else:
-            self.update_parameters(learning_rate, updates)
+            self.update_parameters(learning_rate, updates, scale)
         return True
 
     def finish_step(self) -> bool:

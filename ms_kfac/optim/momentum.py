@@ -2,44 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn
 
-_momentum_step = ops.MultitypeFuncGraph("momentum_step")
-_nesterov_step = ops.MultitypeFuncGraph("nesterov_step")
-_shrink = ops.MultitypeFuncGraph("shrink")
-
-
-@_momentum_step.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
-def _apply_momentum(
-    apply: Any,
-    momentum: Tensor,
-    learning_rate: Tensor,
-    update: Tensor,
-    parameter: Parameter,
-    moment: Parameter,
-) -> bool:
-    return ops.depend(True, apply(parameter, moment, learning_rate, update, momentum))
-
-
-@_nesterov_step.register("Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
-def _apply_nesterov(
-    momentum: Tensor, learning_rate: Tensor, update: Tensor, parameter: Parameter, moment: Parameter
-) -> bool:
-    # Spelled out: ApplyMomentum's CPU kernel in MindSpore 2.10 takes use_nesterov and ignores it.
-    velocity = moment * momentum + update
-    step = learning_rate * (update + momentum * velocity)
-    written = ops.assign(moment, velocity), ops.assign(parameter, parameter - step)
-    return ops.depend(True, written)
-
-
-@_shrink.register("Tensor", "Tensor", "Bool", "Tensor")
-def _shrink_parameter(learning_rate: Tensor, decay: Tensor, flag: bool, parameter: Parameter) -> bool:
-    if flag:
-        return ops.depend(True, ops.assign(parameter, parameter * (1.0 - learning_rate * decay)))
-    return True
+from ms_kfac.ops.momentum_step import MomentumStep
 
 
 class MomentumOptimizer(nn.Optimizer):
@@ -77,37 +46,27 @@ class MomentumOptimizer(nn.Optimizer):
         self.momentum = Parameter(Tensor(momentum, ms.float32), name="momentum", requires_grad=False)
         self.moments = self.parameters.clone(prefix="moments", init="zeros")
         self.nesterov = nesterov
-        self.apply_momentum = ops.ApplyMomentum()
 
-    def update_parameters(self, learning_rate: Any, updates: tuple[Tensor, ...]) -> bool:
-        """Weight decay, momentum and learning rate: nn.Momentum's rule on the updates."""
-        if self.decoupled_weight_decay:
-            self.shrink_parameters(learning_rate)
-        else:
-            updates = self.decay_weight(updates)
-        apply, momentum = self.apply_momentum, self.momentum
-        if self.nesterov and self.is_group_lr:
-            step = ops.partial(_nesterov_step, momentum)
-            self.hyper_map_reverse(step, learning_rate, updates, self.parameters, self.moments)
-        elif self.nesterov:
-            step = ops.partial(_nesterov_step, momentum, learning_rate)
-            self.hyper_map_reverse(step, updates, self.parameters, self.moments)
-        elif self.is_group_lr:
-            step = ops.partial(_momentum_step, apply, momentum)
-            self.hyper_map_reverse(step, learning_rate, updates, self.parameters, self.moments)
-        else:
-            step = ops.partial(_momentum_step, apply, momentum, learning_rate)
-            self.hyper_map_reverse(step, updates, self.parameters, self.moments)
-        return True
+    def create_momentum_step(self, scaled: Sequence[bool], sources: Sequence[int]) -> None:
+        """Create the operator of :meth:`update_parameters`.
 
-    def shrink_parameters(self, learning_rate: Any) -> bool:
-        """Decoupled weight decay, w <- (1 - lr weight_decay) w."""
-        if self.exec_weight_decay:
-            decay = self.get_weight_decay()
-            if self.is_group and self.is_group_lr:
-                self.map_(_shrink, learning_rate, decay, self.decay_flags, self.parameters)
-            elif self.is_group:
-                self.map_(ops.partial(_shrink, learning_rate), decay, self.decay_flags, self.parameters)
-            else:
-                self.map_(ops.partial(_shrink, learning_rate, decay), self.decay_flags, self.parameters)
-        return True
+        Args:
+            scaled: for every parameter, whether the scale multiplies its update.
+            sources: for every parameter, which of the updates is its own.
+        """
+        self.momentum_step = MomentumStep(
+            self.parameters,
+            self.moments,
+            self.momentum,
+            scaled=scaled,
+            sources=sources,
+            decayed=[self.exec_weight_decay and flag for flag in self.decay_flags],
+            nesterov=self.nesterov,
+            decoupled=self.decoupled_weight_decay,
+            own_rates=self.is_group_lr,
+            own_decays=self.is_group,
+        )
+
+    def update_parameters(self, learning_rate: Any, updates: tuple[Tensor, ...], scale: Tensor) -> bool:
+        """Scale, weight decay, momentum and learning rate: nn.Momentum's rule on the updates."""
+        return self.momentum_step(learning_rate, self.get_weight_decay(), scale, updates)

@@ -19,9 +19,9 @@ class KLClip(nn.Cell):
         kl_clip: :math:`\kappa`, positive.
 
     Inputs:
-        - **products** (tuple[Tensor]) - :math:`\langle dW_l, U_l \rangle` of every preconditioned parameter,
-          scalars; times :math:`\eta_l^2` where the learning rate differs by group.
-        - **rate** (Tensor) - the learning rate that all of them share, else 1.
+        - **products** (Tensor) - :math:`\langle dW_l, U_l \rangle` of every preconditioned parameter,
+          float32, shape :math:`(k,)`.
+        - **rates** (Tensor) - :math:`\eta_l` in the same shape, or the scalar that they all are.
 
     Outputs:
         Tensor, scalar float32, in (0, 1].
@@ -33,11 +33,12 @@ class KLClip(nn.Cell):
         super().__init__(auto_prefix=False)
         self.kl_clip = kl_clip
         self.smallest = self._SMALLEST_SUM
-        self.addn = ops.AddN()
+        self.reduce_sum = ops.ReduceSum()
+        self.square = ops.Square()
         self.sqrt = ops.Sqrt()
         self.maximum = ops.Maximum()
         self.minimum = ops.Minimum()
 
-    def construct(self, products: tuple[Tensor, ...], rate: Tensor) -> Tensor:
-        total = self.addn(products) * (rate * rate)
+    def construct(self, products: Tensor, rates: Tensor) -> Tensor:
+        total = self.reduce_sum(products * self.square(rates))
         return self.minimum(self.sqrt(self.kl_clip / self.maximum(total, self.smallest)), 1.0)

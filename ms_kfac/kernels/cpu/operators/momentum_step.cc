@@ -1,0 +1,59 @@
+// Weight decay, momentum and learning rate for all parameters, in place.
+//
+// Attributes: preconditioned and decayed, a flag a parameter; rates and decays, the number of learning rates and of
+// weight decays, either one for all parameters or one each; updates, the number of updates; sources, which of them each
+// parameter takes; nesterov; decoupled.
+// Inputs, float32: momentum, the scale of preconditioned updates, learning rates, weight decays; then the updates, the
+// weights and the moments. Output: a float32 that stands for its having run.
+
+#include "../momentum_step.h"
+
+#include "../operator.h"
+
+namespace {
+
+struct MomentumStepAttributes {
+  explicit MomentumStepAttributes(AotExtra& extra)
+      : preconditioned(extra.GetAttrIntVec("preconditioned")),
+        decayed(extra.GetAttrIntVec("decayed")),
+        sources(extra.GetAttrIntVec("sources")),
+        rates(static_cast<int>(extra.GetAttrInt("rates"))),
+        decays(static_cast<int>(extra.GetAttrInt("decays"))),
+        updates(static_cast<int>(extra.GetAttrInt("updates"))),
+        nesterov(extra.GetAttrBool("nesterov")),
+        decoupled(extra.GetAttrBool("decoupled")) {}
+  std::vector<int64_t> preconditioned, decayed, sources;
+  int rates, decays, updates;
+  bool nesterov, decoupled;
+};
+
+float scalar(const ms_kfac::Array& array) {
+  if (array.size() != 1) throw std::invalid_argument("expected a scalar");
+  return array.floats()[0];
+}
+
+}  // namespace
+
+MS_KFAC_OPERATOR(MomentumStep) {
+  const int count = static_cast<int>(attributes.preconditioned.size());
+  const int rates = 2, decays = rates + attributes.rates, updates = decays + attributes.decays;
+  const int weights = updates + attributes.updates, moments = weights + count;
+  if (arguments.count() != moments + count + 1)
+    throw std::invalid_argument("not the inputs that the attributes tell of");
+  const ms_kfac::MomentumRule rule{scalar(arguments[0]), attributes.nesterov, attributes.decoupled};
+  const float scale = scalar(arguments[1]);
+  std::vector<ms_kfac::MomentumArrays> arrays;
+  for (int index = 0; index < count; ++index) {
+    const ms_kfac::Array update = arguments[updates + static_cast<int>(attributes.sources[index])];
+    const ms_kfac::Array weight = arguments[weights + index];
+    const ms_kfac::Array moment = arguments[moments + index];
+    if (update.size() != weight.size() || moment.size() != weight.size())
+      throw std::invalid_argument("an update does not fit its weight");
+    const float rate = scalar(arguments[rates + (attributes.rates == 1 ? 0 : index)]);
+    const float decay =
+        attributes.decayed[index] ? scalar(arguments[decays + (attributes.decays == 1 ? 0 : index)]) : 0.0f;
+    arrays.push_back({update.floats(), weight.floats(), moment.floats(), weight.size(), rate,
+                      attributes.preconditioned[index] ? scale : 1.0f, decay});
+  }
+  ms_kfac::momentum_step(rule, arrays);
+}

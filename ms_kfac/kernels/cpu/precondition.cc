@@ -1,0 +1,145 @@
+#include "precondition.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "blas.h"
+#include "inner_product.h"
+#include "threads.h"
+
+namespace ms_kfac {
+namespace {
+
+struct Products {
+  double weight = 0, bias = 0;
+};
+
+// A layer without the last column of A^-1, which belongs to the bias, has `width` columns of intermediate results.
+int64_t width(const KroneckerLayer& layer) { return layer.columns + (layer.bias_gradient ? 1 : 0); }
+
+double cost(const KroneckerLayer& layer) {
+  double per_row = 0;
+  for (const DiagonalBlock& block : layer.right) per_row += static_cast<double>(block.size) * block.size;
+  double per_column = 0;
+  for (const DiagonalBlock& block : layer.left) per_column += static_cast<double>(block.size) * block.size;
+  return layer.groups * (layer.rows * per_row + width(layer) * per_column);
+}
+
+// Rows [first, last) of [dW db] A^-1 of one group, into rows of the same numbers.
+void multiply_right(const KroneckerLayer& layer, int64_t group, int64_t first, int64_t last, float* result) {
+  const int64_t stride = width(layer);
+  const float* gradient = layer.weight_gradient + group * layer.rows * layer.columns;
+  int64_t offset = 0;
+  for (const DiagonalBlock& block : layer.right) {
+    const float* values = block.values + group * block.size * block.size;
+    const int64_t inner = std::min(block.size, layer.columns - offset);
+    float* part = result + first * stride + offset;
+    const bool has_bias = inner < block.size;
+    if (has_bias) {
+      const float* bias = layer.bias_gradient + group * layer.rows;
+      const float* last_row = values + inner * block.size;
+      for (int64_t row = first; row < last; ++row)
+        for (int64_t column = 0; column < block.size; ++column)
+          part[(row - first) * stride + column] = bias[row] * last_row[column];
+    }
+    if (inner > 0)
+      blas::sgemm(blas::kRowMajor, blas::kNo, blas::kNo, last - first, block.size, inner, 1.0f,
+                  gradient + first * layer.columns + offset, layer.columns, values, block.size, has_bias ? 1.0f : 0.0f,
+                  part, stride);
+    offset += block.size;
+  }
+}
+
+// Rows [first, last) of the update of one group, from all rows of what multiply_right gives. Returns the rows' share
+// of the inner products.
+Products multiply_left(const KroneckerLayer& layer, int64_t group, int64_t first, int64_t last, const float* right) {
+  const int64_t stride = width(layer);
+  const int64_t weights = group * layer.rows * layer.columns, biases = group * layer.rows;
+  const float scale = layer.scale ? layer.scale[group] : 1.0f;
+  int64_t offset = 0;
+  for (const DiagonalBlock& block : layer.left) {
+    const int64_t from = std::max(offset, first), to = std::min(offset + block.size, last);
+    if (from < to) {
+      const float* values = block.values + group * block.size * block.size + (from - offset) * block.size;
+      const float* rows = right + offset * stride;
+      blas::sgemm(blas::kRowMajor, blas::kNo, blas::kNo, to - from, layer.columns, block.size, scale, values,
+                  block.size, rows, stride, 0.0f, layer.weight_update + weights + from * layer.columns, layer.columns);
+      if (layer.bias_gradient)
+        blas::sgemm(blas::kRowMajor, blas::kNo, blas::kNo, to - from, 1, block.size, scale, values, block.size,
+                    rows + layer.columns, stride, 0.0f, layer.bias_update + biases + from, 1);
+    }
+    offset += block.size;
+  }
+  Products products;
+  const int64_t begin = weights + first * layer.columns;
+  products.weight =
+      inner_product(layer.weight_gradient + begin, layer.weight_update + begin, (last - first) * layer.columns);
+  if (layer.bias_gradient)
+    products.bias =
+        inner_product(layer.bias_gradient + biases + first, layer.bias_update + biases + first, last - first);
+  return products;
+}
+
+void keep(const KroneckerLayer& layer, const Products& products) {
+  *layer.weight_product = static_cast<float>(products.weight);
+  if (layer.bias_gradient) *layer.bias_product = static_cast<float>(products.bias);
+}
+
+// On the calling thread. Keeps one group's intermediate result.
+void precondition_alone(const KroneckerLayer& layer) {
+  thread_local std::vector<float> scratch;
+  const size_t size = layer.rows * width(layer);
+  if (scratch.size() < size) scratch.resize(size);
+  Products total;
+  for (int64_t group = 0; group < layer.groups; ++group) {
+    multiply_right(layer, group, 0, layer.rows, scratch.data());
+    const Products products = multiply_left(layer, group, 0, layer.rows, scratch.data());
+    total.weight += products.weight;
+    total.bias += products.bias;
+  }
+  keep(layer, total);
+}
+
+// On all threads: rows in as many parts as there are threads.
+void precondition_together(const KroneckerLayer& layer) {
+  const int64_t parts = std::min<int64_t>(threads(), layer.rows);
+  const int64_t size = layer.rows * width(layer);
+  std::vector<float> scratch(layer.groups * size);
+  std::vector<Products> shares(layer.groups * parts);
+  const auto first = [&](int64_t part) { return layer.rows * part / parts; };
+  parallel_for(layer.groups * parts, [&](int64_t task) {
+    const int64_t group = task / parts, part = task % parts;
+    multiply_right(layer, group, first(part), first(part + 1), scratch.data() + group * size);
+  });
+  parallel_for(layer.groups * parts, [&](int64_t task) {
+    const int64_t group = task / parts, part = task % parts;
+    shares[task] = multiply_left(layer, group, first(part), first(part + 1), scratch.data() + group * size);
+  });
+  Products total;
+  for (const Products& share : shares) {
+    total.weight += share.weight;
+    total.bias += share.bias;
+  }
+  keep(layer, total);
+}
+
+}  // namespace
+
+void precondition(const std::vector<KroneckerLayer>& layers) {
+  std::vector<double> costs;
+  for (const KroneckerLayer& layer : layers) costs.push_back(cost(layer));
+  std::vector<int64_t> order(layers.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return costs[a] > costs[b]; });
+  double rest = std::accumulate(costs.begin(), costs.end(), 0.0);
+  // A layer of more than a thread's share would keep the others waiting at the end.
+  size_t shared = 0;
+  for (; threads() > 1 && shared < order.size() && costs[order[shared]] * threads() > rest; ++shared) {
+    precondition_together(layers[order[shared]]);
+    rest -= costs[order[shared]];
+  }
+  parallel_for(static_cast<int64_t>(order.size() - shared),
+               [&](int64_t task) { precondition_alone(layers[order[shared + task]]); });
+}
+
+}  // namespace ms_kfac
