@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
@@ -66,7 +65,6 @@ class CurvatureBlock(nn.Cell):
             and its GRADIENTS the second.
         layer_refresh: the operator that recomputes what :meth:`precondition` multiplies with.
         size: dimension of the block: the layer's number of weights.
-        float32: whether all parameters of the layer are.
     """
 
     kind = "abstract"
@@ -86,7 +84,6 @@ class CurvatureBlock(nn.Cell):
         )
         self.size = sum(int(np.prod(parameter.shape)) for parameter in layer.parameters())
         self.groups = layer.groups
-        self.float32 = all(parameter.dtype == ms.float32 for parameter in layer.parameters())
         self.assign = ops.Assign()
         self.smallest_count = self.SMALLEST_COUNT
 

@@ -106,14 +106,12 @@ class InnerProducts(nn.Cell):
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
         self.reduce_sum = ops.ReduceSum()
-        self.cast = ops.Cast()
         self.stack = ops.Stack()
 
     def construct(self, gradients: tuple[Tensor, ...], updates: tuple[Tensor, ...]) -> Tensor:
         products: tuple[Tensor, ...] = ()
         for index in range(len(gradients)):
-            gradient = self.cast(gradients[index], ms.float32)
-            products = (*products, self.reduce_sum(gradient * self.cast(updates[index], ms.float32)))
+            products = (*products, self.reduce_sum(gradients[index] * updates[index]))
         return self.stack(products)
 
 

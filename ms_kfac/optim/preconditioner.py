@@ -34,7 +34,7 @@ class Preconditioner(nn.Cell):
 
     def __init__(self, blocks: Sequence[Any], positions: Sequence[tuple[int, ...]], parameters: int) -> None:
         super().__init__(auto_prefix=False)
-        forms = [two_sided(block) if block.float32 else None for block in blocks]
+        forms = [two_sided(block) for block in blocks]
         has_kernel = is_native("kronecker_precondition")
         parts = []
         order: tuple[int, ...] = ()
