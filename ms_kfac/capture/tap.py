@@ -41,7 +41,9 @@ class _Identity(nn.Cell):
 
     def __init__(self, statistics: StatisticsOperator) -> None:
         super().__init__(auto_prefix=False)
-        self.statistics = statistics
+        # A kernel is called past the Cell around it: what is not there need not be compiled, once a layer.
+        self.statistics: Any = getattr(statistics, "kernel", None) or statistics
+        self.depend = ops.Depend()
         self.zeros_like = ops.ZerosLike()
 
     def construct(
@@ -68,9 +70,9 @@ class _Identity(nn.Cell):
         out: Tensor,
         dout: Tensor,
     ) -> tuple[Tensor, ...]:
-        self.statistics(x, dout, ops.depend(gate, dout), s1, s2, s3, s4)
-        zeros = self.zeros_like
-        return zeros(x), dout, zeros(gate), zeros(s1), zeros(s2), zeros(s3), zeros(s4)
+        self.statistics(x, dout, self.depend(gate, dout), s1, s2, s3, s4)
+        # Nobody asks for gradients of the Parameters; zeros of their shapes would have to be compiled.
+        return self.zeros_like(x), dout, gate, s1, s2, s3, s4
 
 
 class _IdentityOfSix(nn.Cell):
@@ -78,7 +80,8 @@ class _IdentityOfSix(nn.Cell):
 
     def __init__(self, statistics: StatisticsOperator) -> None:
         super().__init__(auto_prefix=False)
-        self.statistics = statistics
+        self.statistics: Any = getattr(statistics, "kernel", None) or statistics
+        self.depend = ops.Depend()
         self.zeros_like = ops.ZerosLike()
 
     def construct(
@@ -109,12 +112,8 @@ class _IdentityOfSix(nn.Cell):
         out: Tensor,
         dout: Tensor,
     ) -> tuple[Tensor, ...]:
-        self.statistics(x, dout, ops.depend(gate, dout), s1, s2, s3, s4, s5, s6)
-        zeros = self.zeros_like
-        return (
-            *(zeros(x), dout, zeros(gate)),
-            *(zeros(s1), zeros(s2), zeros(s3), zeros(s4), zeros(s5), zeros(s6)),
-        )
+        self.statistics(x, dout, self.depend(gate, dout), s1, s2, s3, s4, s5, s6)
+        return self.zeros_like(x), dout, gate, s1, s2, s3, s4, s5, s6
 
 
 _IDENTITIES: dict[int, Any] = {4: _Identity, 6: _IdentityOfSix}
@@ -161,6 +160,8 @@ class Tap(nn.Cell):
     ) -> None:
         super().__init__(auto_prefix=False)
         self.identity = _IDENTITIES[len(state)](statistics)
+        self.statistics = statistics
+        self.stop_gradient = ops.StopGradient()
         self.carries_six = len(state) == 6
         self.counts = counter is not None
         self.counting_identity: Any = None if counter is None else _CountingIdentity(counter)
@@ -198,8 +199,8 @@ class Tap(nn.Cell):
         return y
 
     def construct(self, x: Tensor, y: Tensor) -> Tensor:
-        watched = ops.stop_gradient(x)
-        self.identity.statistics.expect(watched, y)
+        watched = self.stop_gradient(x)
+        self.statistics.expect(watched, y)
         if self.counts:
             y = self.counting_identity(watched, y, self.samples)
         gate = self.gate_parameter
@@ -208,3 +209,43 @@ class Tap(nn.Cell):
             return self.identity(watched, y, gate, s1, s2, s3, s4, s5, s6)
         s1, s2, s3, s4 = self.state
         return self.identity(watched, y, gate, s1, s2, s3, s4)
+
+
+class PlainTap(Tap):
+    """A tap of four Parameters that neither counts nor tells its operator of shapes: less to compile a layer.
+
+    Args:
+        statistics: the block's statistics operator.
+        state: the four Parameters.
+        gate: whether the coming step takes statistics.
+    """
+
+    def __init__(self, statistics: StatisticsOperator, state: tuple[Parameter, ...], gate: Gate) -> None:
+        super().__init__(statistics, state, gate)
+        for name, parameter in zip(("s1", "s2", "s3", "s4"), state):
+            self.__dict__[name] = parameter
+
+    def construct(self, x: Tensor, y: Tensor) -> Tensor:
+        watched = self.stop_gradient(x)
+        return self.identity(watched, y, self.gate_parameter, self.s1, self.s2, self.s3, self.s4)
+
+
+def create_tap(
+    statistics: StatisticsOperator,
+    state: tuple[Parameter, ...],
+    gate: Gate,
+    counter: SampleCounter | None = None,
+) -> Tap:
+    """The tap for an operator, as plain as it can be.
+
+    Args:
+        statistics: the block's statistics operator.
+        state: the four or six Parameters that it reads and writes.
+        gate: whether the coming step takes statistics.
+        counter: counts samples on every step, gate open or not; None where nobody asks.
+
+    Returns:
+        The tap.
+    """
+    plain = type(statistics).expect is StatisticsOperator.expect and counter is None and len(state) == 4
+    return PlainTap(statistics, state, gate) if plain else Tap(statistics, state, gate, counter)

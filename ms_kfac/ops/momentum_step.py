@@ -141,12 +141,11 @@ class MomentumStep(nn.Cell):
 
     def construct(self, learning_rate: Any, decay: Any, scale: Tensor, updates: tuple[Tensor, ...]) -> bool:
         if self.native:
-            rates = learning_rate if self.own_rates else (learning_rate,)
-            decays: Any = ()
-            if self.decays:
-                decays = decay if self.own_decays else (decay,)
             used = updates[: self.updates]
-            self.kernel(self.momentum, scale, *rates, *decays, *used, *self.weights, *self.moments)
+            if self.decays:
+                self.kernel(self.momentum, scale, learning_rate, decay, used, self.weights, self.moments)
+            else:
+                self.kernel(self.momentum, scale, learning_rate, used, self.weights, self.moments)
         else:
             own: tuple[Tensor, ...] = ()
             for source in self.sources:

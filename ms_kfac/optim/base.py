@@ -12,7 +12,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from ms_kfac.capture.attach import attach
 from ms_kfac.capture.discover import discover
 from ms_kfac.capture.layer import Layer
-from ms_kfac.capture.tap import SampleCounter, Tap
+from ms_kfac.capture.tap import SampleCounter, create_tap
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.curvature.embedding import EmbeddingBlock
 from ms_kfac.curvature.unit_wise import UnitWiseBlock
@@ -211,7 +211,7 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         counting = self._counting_layer()
         for layer, block, gate in zip(self._layers, self.blocks, self.statistics_schedule.gates):
             counter = self._counter if layer is counting else None
-            self._taps.append(Tap(block.statistics, block.state, gate, counter))
+            self._taps.append(create_tap(block.statistics, block.state, gate, counter))
             if attach(layer, self._taps[-1]):
                 replaced.append(layer.name)
         if replaced:
