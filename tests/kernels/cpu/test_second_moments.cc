@@ -145,16 +145,16 @@ void check_rows(int64_t count, int64_t features, bool bias) {
   check::close("rows", found.data(), expected, kTolerance);
 }
 
-void check_large_patches(int64_t channels, int64_t samples) {
-  const int64_t size = 6;
+// Both ways of summing, where buffers are filled more than once and the last time not to the end.
+void check_large_patches(int64_t channels, int64_t samples, int64_t size, int64_t workers) {
   std::vector<float> x = check::normal(samples * channels * size * size, 8);
   const Images images{Values(x.data(), FloatType::kFloat32), samples, channels, size, size, channels * size * size, 0};
   const Window window{{3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}};
   const Columns columns(images, window, false);
   const int64_t d = columns.features();
   std::vector<float> unfolded(d * d), lagged(d * d);
-  add_unfolded_moment(columns, unfolded.data(), 3);
-  LagMoments(images, window).add(false, lagged.data(), 3);
+  add_unfolded_moment(columns, unfolded.data(), workers);
+  LagMoments(images, window).add(false, lagged.data(), workers);
   const std::vector<double> expected(unfolded.begin(), unfolded.end());
   check::close("large lagged", lagged.data(), expected, kTolerance);
 }
@@ -190,5 +190,8 @@ int main(int argc, char** argv) {
   check_rows(3000, 40, true);
   check_rows(40, 300, true);
   check_rows(60, 600, false);
-  check_large_patches(60, 40);
+  // So few that the threads share the matrix.
+  check_rows(2, 2100, true);
+  check_large_patches(60, 40, 6, 3);
+  check_large_patches(60, 50, 5, 1);
 }

@@ -38,8 +38,7 @@ void compare(const char* what, const LayerBatch& batch, const std::vector<std::p
     delta[0] += squared_norm(a) * squared_norm(g);
   }
   std::vector<float> found_Phi(d * d), found_Psi(e * e);
-  const auto found =
-      static_cast<float>(add_trace_restricted(inputs, gradients, found_Phi.data(), found_Psi.data(), pick(1, 3)));
+  const auto found = static_cast<float>(add_trace_restricted(inputs, gradients, found_Phi.data(), found_Psi.data(), 3));
   check::close(what, found_Phi.data(), Phi, kTolerance);
   check::close(what, found_Psi.data(), Psi, kTolerance);
   check::close(what, &found, delta, kTolerance);
@@ -98,6 +97,9 @@ int main(int argc, char** argv) {
   check::start(argc, argv);
   for (int index = 0; index < 10; ++index) check_dense(pick(1, 30), pick(1, 20), pick(1, 9));
   check_dense(300, 230, 100);
+  // So wide that the threads share the matrices.
+  check_dense(4, 1500, 3);
+  check_convolution(1, 300, 3, 3);
   for (int index = 0; index < 20; ++index) check_convolution(pick(1, 5), pick(1, 5), pick(1, 5), pick(3, 7));
   check_convolution(4, 12, 70, 9);
   check_convolution(6, 40, 5, 6);
