@@ -12,7 +12,7 @@ def status() -> str:
 
     Returns:
         A text table: the library and its threads, one row an operator ("native" or "composed" of built-in
-        MindSpore operators), and what kernels have warned of.
+        MindSpore operators), what kernels have warned of and the last error of one.
     """
     loaded = library()
     width = max(map(len, CATALOGUE))
@@ -29,6 +29,8 @@ def status() -> str:
             form = f"composed  {loaded.reason or 'the kernel is for CPUs'}"
         rows.append(f"{name.ljust(width)}  {form}")
     rows += [f"warning: {text}" for text in loaded.warnings()]
+    if loaded.last_error():
+        rows.append(f"last error: {loaded.last_error()}")
     return "\n".join(rows)
 
 

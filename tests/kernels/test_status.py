@@ -10,6 +10,8 @@ from ms_kfac.kernels.catalogue import CATALOGUE
 
 def test_status_names_every_operator_and_its_form() -> None:
     library, *rows = ms_kfac.kernels.status().splitlines()
+    # Other tests of this process may have made kernels complain.
+    rows = [row for row in rows if not row.startswith(("warning: ", "last error: "))]
     # What kernels have warned of in tests before this one.
     rows = [row for row in rows if not row.startswith("warning: ")]
     assert library.startswith("library ") or library.startswith("no native library: ")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
+from ms_kfac import kernels
 from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops import decay as module
 from ms_kfac.ops.decay import Decay
@@ -59,3 +60,4 @@ def test_an_owner_without_a_factor_is_refused() -> None:
         decay(Tensor(1, ms.int32), Tensor([0.5, 0.5], ms.float32))
         # PyNative mode runs behind Python: reading what was to be written waits for it.
         decay.faded[0].asnumpy()
+    assert "last error: Decay: an owner without a factor" in kernels.status()
