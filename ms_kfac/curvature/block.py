@@ -10,7 +10,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer, LayerOperators
-from ms_kfac.ops.kronecker_precondition import TwoSided
+from ms_kfac.ops.layer_precondition import NativeForm
 from ms_kfac.ops.layer_refresh import LayerRefresh, NativeRefresh
 from ms_kfac.ops.split_damping import SMALLEST_COUNT
 from ms_kfac.ops.statistics import LayerStatistics, StatisticsOperator, StatisticsOptions
@@ -143,7 +143,7 @@ class CurvatureBlock(nn.Cell):
         """Multiply a gradient matrix by the inverse of the damped block."""
         raise TypeError(f"{type(self).__name__} does not define precondition(matrix)")
 
-    def native_precondition(self) -> TwoSided | None:
+    def native_precondition(self) -> NativeForm | None:
         """The same for a kernel that preconditions many layers in one call; None where there is none."""
         return None
 

@@ -71,7 +71,7 @@ class BlockSplitBlock(KroneckerBlock):
         left = self.G_blocks.from_left(self.G_inverses, self.G_last_inverse, matrix)
         return self.A_blocks.from_right(left, self.A_inverses, self.A_last_inverse)
 
-    def native_precondition(self) -> TwoSided | None:
+    def native_precondition(self) -> TwoSided:
         left = self._pieces_of(self.G_blocks, self.G_inverses, self.G_last_inverse)
         return TwoSided(left, self._pieces_of(self.A_blocks, self.A_inverses, self.A_last_inverse))
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer, LayerOperators
 from ms_kfac.curvature.factored import FactoredBlock
+from ms_kfac.ops.eigenbasis_precondition import InEigenbasis
 from ms_kfac.ops.eigenbasis_statistics import EigenbasisStatistics
 from ms_kfac.ops.eigendecomposition import Eigendecomposition
 from ms_kfac.ops.statistics import StatisticsOptions
@@ -148,6 +149,9 @@ class EigenbasisBlock(FactoredBlock):
 
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.from_basis(self.to_basis(matrix) / (self.second_moments() + self.damping))
+
+    def native_precondition(self) -> InEigenbasis:
+        return InEigenbasis(self.Q_A, self.Q_G, self.s_sum, self.counts, self.S_A, self.S_G, self.damping)
 
     def product(self, matrix: Tensor) -> Tensor:
         return self.from_basis(self.to_basis(matrix) * self.second_moments())

@@ -71,7 +71,7 @@ class KroneckerBlock(FactoredBlock):
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.matmul(self.matmul(self.G_inverse, matrix), self.A_inverse)
 
-    def native_precondition(self) -> TwoSided | None:
+    def native_precondition(self) -> TwoSided:
         return TwoSided((self.G_inverse,), (self.A_inverse,))
 
     def factors(self) -> dict[str, NDArray[np.float32]]:

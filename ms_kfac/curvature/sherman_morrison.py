@@ -227,7 +227,7 @@ class ShermanMorrisonBlock(FactoredBlock):
         update = self.matmul(self.matmul(self.G_inverse, matrix), self.A_inverse)
         return update * self.scale if self.rescales else update
 
-    def native_precondition(self) -> TwoSided | None:
+    def native_precondition(self) -> TwoSided:
         return TwoSided((self.G_inverse,), (self.A_inverse,), self.scale if self.rescales else None)
 
     def product(self, matrix: Tensor) -> Tensor:

@@ -171,7 +171,7 @@ class TraceRestrictedBlock(CurvatureBlock):
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.matmul(self.matmul(self.Psi_inverse, matrix), self.Phi_inverse)
 
-    def native_precondition(self) -> TwoSided | None:
+    def native_precondition(self) -> TwoSided:
         return TwoSided((self.Psi_inverse,), (self.Phi_inverse,))
 
     def product(self, matrix: Tensor) -> Tensor:

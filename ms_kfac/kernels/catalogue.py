@@ -22,5 +22,6 @@ CATALOGUE: dict[str, str | None] = {
     "decay": "Decay",
     "kronecker_refresh": "KroneckerRefresh",
     "kronecker_precondition": "KroneckerPrecondition",
+    "eigenbasis_precondition": "EigenbasisPrecondition",
     "momentum_step": "MomentumStep",
 }

@@ -175,7 +175,7 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         preconditioned = {position for layer_positions in self.positions for position in layer_positions}
         self.preconditioned = tuple(position in preconditioned for position in range(len(self.parameters)))
         self.preconditioner = Preconditioner(list(self.blocks), self.positions, len(self.parameters))
-        self.sources = self.preconditioner.sources()
+        self.sources = self.preconditioner.sources
         self.create_momentum_step([flag and self.clips for flag in self.preconditioned], self.sources)
         self.quadratic_model = QuadraticModel(list(self.blocks), self.positions)
         self.weights_before = KeptValues(self.parameters if self.adapts_damping else ())

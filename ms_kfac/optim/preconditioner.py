@@ -1,4 +1,4 @@
-"""The preconditioned gradients of all layers: in one kernel where blocks allow it, else block by block."""
+"""The preconditioned gradients of all layers: in few kernels where blocks allow it, else block by block."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from typing import Any
 
 from mindspore import Tensor, nn, ops
 
-from ms_kfac.kernels.operator import is_native
+from ms_kfac.ops.eigenbasis_precondition import EigenbasisPrecondition, InEigenbasis
 from ms_kfac.ops.kronecker_precondition import KroneckerPrecondition, TwoSided
+from ms_kfac.ops.layer_precondition import LayerPrecondition, NativeForm
+
+_OPERATORS: dict[type, type[LayerPrecondition]] = {
+    TwoSided: KroneckerPrecondition,
+    InEigenbasis: EigenbasisPrecondition,
+    type(None): LayerPrecondition,
+}
 
 
 class Preconditioner(nn.Cell):
@@ -20,7 +27,10 @@ class Preconditioner(nn.Cell):
         parameters: number of parameters.
 
     Attributes:
+        parts: the operators, one a native form.
         order: of every U the position of its parameter.
+        sources: of every parameter the place of its update among those in ``order`` with all gradients behind
+            them.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - one a parameter.
@@ -34,42 +44,36 @@ class Preconditioner(nn.Cell):
 
     def __init__(self, blocks: Sequence[Any], positions: Sequence[tuple[int, ...]], parameters: int) -> None:
         super().__init__(auto_prefix=False)
-        forms = [two_sided(block) for block in blocks]
-        has_kernel = is_native("kronecker_precondition")
+        forms = [native_form(block) for block in blocks]
         parts = []
         order: tuple[int, ...] = ()
-        for native in (True, False):
-            chosen = [i for i, form in enumerate(forms) if (has_kernel and form is not None) == native]
-            own_forms = [form for form in (forms[index] for index in chosen) if form is not None]
-            own_positions = [tuple(positions[index]) for index in chosen]
-            own_blocks = [blocks[index] for index in chosen]
-            order = (*order, *(position for own in own_positions for position in own))
-            if chosen:
-                parts.append(
-                    KroneckerPrecondition(own_blocks, own_forms, own_positions, parameters, native=native)
-                )
+        for kind, operator in _OPERATORS.items():
+            own = [index for index, form in enumerate(forms) if type(form) is kind]
+            if own:
+                own_positions = [tuple(positions[index]) for index in own]
+                own_forms = [forms[index] for index in own]
+                parts.append(operator([blocks[index] for index in own], own_forms, own_positions, parameters))
+                order = (*order, *(position for pair in own_positions for position in pair))
         self.parts = nn.CellList(parts, auto_prefix=False)
         self.order = order
-        self.parameters_count = parameters
+        self.sources = tuple(
+            order.index(position) if position in order else len(order) + position
+            for position in range(parameters)
+        )
         self.concat = ops.Concat()
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
-        updates, products = self.parts[0](gradients)
-        if len(self.parts) > 1:
-            others, more = self.parts[1](gradients)
-            return (*updates, *others), self.concat((products, more))
-        return updates, products
-
-    def sources(self) -> tuple[int, ...]:
-        """Of every parameter the place of its update among those in ``order`` with all gradients behind."""
-        return tuple(
-            self.order.index(position) if position in self.order else len(self.order) + position
-            for position in range(self.parameters_count)
-        )
+        updates: tuple[Tensor, ...] = ()
+        products: tuple[Tensor, ...] = ()
+        for index in range(len(self.parts)):
+            own_updates, own_products = self.parts[index](gradients)
+            updates = (*updates, *own_updates)
+            products = (*products, own_products)
+        return updates, products[0] if len(products) == 1 else self.concat(products)
 
 
-def two_sided(block: Any) -> TwoSided | None:
-    """What a block says in ``native_precondition``, unless a subclass has overridden ``precondition`` since.
+def native_form(block: Any) -> NativeForm | None:
+    """What a block gives in ``native_precondition``, unless a subclass has overridden ``precondition`` since.
 
     Args:
         block: the curvature block.
@@ -84,5 +88,5 @@ def two_sided(block: Any) -> TwoSided | None:
 
     if depth("precondition") < depth("native_precondition"):
         return None
-    form: TwoSided | None = block.native_precondition()
+    form: NativeForm | None = block.native_precondition()
     return form

@@ -1,33 +1,25 @@
-#include "precondition.h"
+#include "kronecker_precondition.h"
 
 #include <algorithm>
 #include <numeric>
 
 #include "blas.h"
-#include "inner_product.h"
 #include "threads.h"
 
 namespace ms_kfac {
 namespace {
-
-struct Products {
-  double weight = 0, bias = 0;
-};
-
-// A layer without the last column of A^-1, which belongs to the bias, has `width` columns of intermediate results.
-int64_t width(const KroneckerLayer& layer) { return layer.columns + (layer.bias_gradient ? 1 : 0); }
 
 double cost(const KroneckerLayer& layer) {
   double per_row = 0;
   for (const DiagonalBlock& block : layer.right) per_row += static_cast<double>(block.size) * block.size;
   double per_column = 0;
   for (const DiagonalBlock& block : layer.left) per_column += static_cast<double>(block.size) * block.size;
-  return layer.groups * (layer.rows * per_row + width(layer) * per_column);
+  return layer.groups * (layer.rows * per_row + layer.width() * per_column);
 }
 
 // Rows [first, last) of [dW db] A^-1 of one group, into rows of the same numbers.
 void multiply_right(const KroneckerLayer& layer, int64_t group, int64_t first, int64_t last, float* result) {
-  const int64_t stride = width(layer);
+  const int64_t stride = layer.width();
   const float* gradient = layer.weight_gradient + group * layer.rows * layer.columns;
   int64_t offset = 0;
   for (const DiagonalBlock& block : layer.right) {
@@ -53,7 +45,7 @@ void multiply_right(const KroneckerLayer& layer, int64_t group, int64_t first, i
 // Rows [first, last) of the update of one group, from all rows of what multiply_right gives. Returns the rows' share
 // of the inner products.
 Products multiply_left(const KroneckerLayer& layer, int64_t group, int64_t first, int64_t last, const float* right) {
-  const int64_t stride = width(layer);
+  const int64_t stride = layer.width();
   const int64_t weights = group * layer.rows * layer.columns, biases = group * layer.rows;
   const float scale = layer.scale ? layer.scale[group] : 1.0f;
   int64_t offset = 0;
@@ -71,24 +63,14 @@ Products multiply_left(const KroneckerLayer& layer, int64_t group, int64_t first
     offset += block.size;
   }
   Products products;
-  const int64_t begin = weights + first * layer.columns;
-  products.weight =
-      inner_product(layer.weight_gradient + begin, layer.weight_update + begin, (last - first) * layer.columns);
-  if (layer.bias_gradient)
-    products.bias =
-        inner_product(layer.bias_gradient + biases + first, layer.bias_update + biases + first, last - first);
+  products.add_rows(layer, group, first, last);
   return products;
-}
-
-void keep(const KroneckerLayer& layer, const Products& products) {
-  *layer.weight_product = static_cast<float>(products.weight);
-  if (layer.bias_gradient) *layer.bias_product = static_cast<float>(products.bias);
 }
 
 // On the calling thread. Keeps one group's intermediate result.
 void precondition_alone(const KroneckerLayer& layer) {
   thread_local std::vector<float> scratch;
-  const size_t size = layer.rows * width(layer);
+  const size_t size = layer.rows * layer.width();
   if (scratch.size() < size) scratch.resize(size);
   Products total;
   for (int64_t group = 0; group < layer.groups; ++group) {
@@ -97,13 +79,13 @@ void precondition_alone(const KroneckerLayer& layer) {
     total.weight += products.weight;
     total.bias += products.bias;
   }
-  keep(layer, total);
+  total.keep(layer);
 }
 
 // On all threads: rows in as many parts as there are threads.
 void precondition_together(const KroneckerLayer& layer) {
   const int64_t parts = std::min<int64_t>(threads(), layer.rows);
-  const int64_t size = layer.rows * width(layer);
+  const int64_t size = layer.rows * layer.width();
   std::vector<float> scratch(layer.groups * size);
   std::vector<Products> shares(layer.groups * parts);
   const auto first = [&](int64_t part) { return layer.rows * part / parts; };
@@ -120,7 +102,7 @@ void precondition_together(const KroneckerLayer& layer) {
     total.weight += share.weight;
     total.bias += share.bias;
   }
-  keep(layer, total);
+  total.keep(layer);
 }
 
 }  // namespace

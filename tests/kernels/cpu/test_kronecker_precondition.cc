@@ -2,7 +2,7 @@
 // layers of very different sizes, so that some are done by all threads together.
 
 #include "check.h"
-#include "precondition.h"
+#include "kronecker_precondition.h"
 
 namespace {
 
