@@ -7,7 +7,7 @@ from __future__ import annotations
 CATALOGUE: dict[str, str | None] = {
     "kronecker_statistics": "KroneckerStatistics",
     "trace_restricted_statistics": "TraceRestrictedStatistics",
-    "sherman_morrison_statistics": None,
+    "sherman_morrison_statistics": "ShermanMorrisonStatistics",
     "swift_statistics": None,
     "eigenbasis_statistics": None,
     "unit_wise_statistics": None,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, nn
 
+from ms_kfac.kernels.operator import is_native, native_operator
 from ms_kfac.ops.diagonal_moment import DiagonalMoment
-from ms_kfac.ops.statistics import LayerStatistics
+from ms_kfac.ops.statistics import LayerStatistics, StatisticsOptions
 
 
 class ShermanMorrisonStatistics(LayerStatistics):
@@ -25,7 +26,9 @@ class ShermanMorrisonStatistics(LayerStatistics):
         activations: turns the layer's input into rows or columns.
         gradients: turns the layer's output gradient into the same layout.
         second_moment: sums the outer products of that layout.
-        options: ``channels_first`` and ``options`` of the base.
+        channels_first: layout of ``dout``.
+        options: how a batch enters.
+        geometry: for the native form, from the layer's ``native_geometry()``; None: composed.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
@@ -41,12 +44,33 @@ class ShermanMorrisonStatistics(LayerStatistics):
     Outputs:
         bool, True.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    The native form writes out no patches for a diagonal: it sums the squared images over the samples, and
+    then what each kernel element sees of that sum.
+
+    Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, Square, ReduceSum and AssignAdd, and
+    MatMul or BatchMatMul for the factors).
     """
 
-    def __init__(self, activations: Any, gradients: Any, second_moment: Any, **options: Any) -> None:
-        super().__init__(activations, gradients, second_moment, **options)
+    def __init__(
+        self,
+        activations: nn.Cell,
+        gradients: nn.Cell,
+        second_moment: nn.Cell,
+        *,
+        channels_first: bool,
+        options: StatisticsOptions,
+        geometry: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            activations, gradients, second_moment, channels_first=channels_first, options=options
+        )
         self.diagonal_moment = DiagonalMoment(columns=self.channels_first)
+        self.native = geometry is not None and is_native("sherman_morrison_statistics")
+        self.kernel: Any = None
+        if geometry is not None and self.native:
+            self.kernel = native_operator(
+                "sherman_morrison_statistics", separate=self.separate, **self.native_attributes(geometry)
+            )
 
     def construct(
         self,
@@ -60,7 +84,9 @@ class ShermanMorrisonStatistics(LayerStatistics):
         counts: Parameter,
         full: Parameter,
     ) -> bool:
-        if self.separate:
+        if self.native:
+            self.kernel(x, dout, gate, A_sum, G_sum, A_diagonal, G_diagonal, counts, full)
+        elif self.separate:
             if gate % 2 > 0:
                 self.add_inputs(x, A_sum, A_diagonal, counts, full)
             if gate > 1:

@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ms_kfac.curvature.block import layer_statistics
+from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops.sherman_morrison_statistics import ShermanMorrisonStatistics
 from ms_kfac.ops.statistics import EVERYTHING, GRADIENTS, INPUTS, StatisticsOptions
+from tests.oracle.factors import conv_factors
 from tests.oracle.patches import Geometry
 from tests.support.bank import tensor
 from tests.support.layer_bank import CASES, Case, build, layers_of
+from tests.support.statistics import OPTIONS as ANY_OPTIONS
+from tests.support.statistics import add, assert_close, convolutions, operators_of, state_of, statistics
 
 MEAN = StatisticsOptions(sharing="expand", mean_reduction=True, gradient_scale=1.0)
 
@@ -40,13 +43,22 @@ def run(
     gate: int = EVERYTHING,
     scale: float = 1.0,
 ) -> list[np.ndarray]:
-    """The state after these micro-batches, each with the gradients that its own reduced loss has."""
+    """The state after these micro-batches, each with the gradients that its own reduced loss has.
+
+    By the native form where there is one, which is held to the composed form here.
+    """
     layer = layers_of(build([case], np.random.default_rng(0)))[0]
-    operator = layer_statistics(ShermanMorrisonStatistics, layer.operators, options)
-    for x, g in parts:
-        dout = g * scale / (len(x) if options.mean_reduction else 1)
-        operator(tensor(x), tensor(dout), ms.Tensor(gate, ms.int32), *state)
-    return [parameter.asnumpy() for parameter in state]
+    results = []
+    for native in (True, False) if is_native("sherman_morrison_statistics") else (False,):
+        operator = statistics(ShermanMorrisonStatistics, layer.operators, options, native)
+        own = [ms.Parameter(ms.Tensor(p.asnumpy()), name=p.name, requires_grad=False) for p in state]
+        for x, g in parts:
+            dout = g * scale / (len(x) if options.mean_reduction else 1)
+            operator(tensor(x), tensor(dout), ms.Tensor(gate, ms.int32), *own)
+        results.append([parameter.asnumpy() for parameter in own])
+    for first, second in zip(results[0], results[-1]):
+        assert_close(first, second)
+    return results[0]
 
 
 def assert_statistics(
@@ -140,3 +152,41 @@ def test_random_shapes(
     for case in (Case(shape), Case(d_in=channels, d_out=kernel, bias=bias, middle=(locations,) * groups)):
         x, g = case.batch(samples, rng)
         assert_statistics(case, run(case, MEAN, empty_state(case, True), [(x, g)]), x, g)
+
+
+@pytest.mark.skipif(not is_native("sherman_morrison_statistics"), reason="no native kernels here")
+@settings(max_examples=25)
+@given(geometry=convolutions(), options=ANY_OPTIONS, samples=st.integers(1, 5), full=st.booleans())
+def test_any_convolution(geometry: Geometry, options: StatisticsOptions, samples: int, full: bool) -> None:
+    rng = np.random.default_rng(samples)
+    x = (rng.standard_normal((samples, geometry.in_channels, *geometry.image)) + 0.5).astype(np.float32)
+    output = geometry.output_size()
+    g = rng.standard_normal((samples, geometry.out_channels, *output)).astype(np.float32)
+    A, G = conv_factors(x, g, geometry, options.sharing)
+    scale = options.gradient_scale * (samples if options.mean_reduction else 1.0)
+    G_count = samples * (1 if options.sharing == "reduce" else output[0] * output[1])
+    A, G = A * samples, G * G_count * scale**2
+    diagonals = [np.diagonal(factor, axis1=-2, axis2=-1) for factor in (A, G)]
+    counts = np.array([full * samples, full * G_count, samples, G_count])
+    for native in (True, False):
+        operator = statistics(ShermanMorrisonStatistics, operators_of(geometry), options, native)
+        state = state_of([A.shape, G.shape, *(diagonal.shape for diagonal in diagonals), (4,), ()])
+        state[-1].set_data(ms.Tensor(float(full), ms.float32))
+        found = add(operator, x, g, state, EVERYTHING)
+        for array, wanted in zip(found, [A * full, G * full, *diagonals, counts]):
+            assert_close(array, wanted)
+
+
+def test_modes(mode: int, rng: np.random.Generator) -> None:
+    geometry = Geometry(3, 2, bias=True)
+    x = rng.standard_normal((4, 3, 6, 6)).astype(np.float32)
+    g = rng.standard_normal((4, 2, 6, 6)).astype(np.float32)
+    A, G = conv_factors(x, g, geometry)
+    operator = statistics(
+        ShermanMorrisonStatistics, operators_of(geometry), MEAN, is_native("sherman_morrison_statistics")
+    )
+    state = state_of([A.shape, G.shape, A.shape[:1], G.shape[:1], (4,), ()], value=0.0)
+    for _ in range(2):
+        found = add(operator, x, g / 4, state, EVERYTHING)
+    for array, wanted in zip(found[2:4], (A * 8, G * 8 * 36)):
+        assert_close(array, np.diagonal(wanted))

@@ -5,8 +5,8 @@
 #include <numeric>
 
 #include "blas.h"
+#include "clones.h"
 #include "threads.h"
-#include "vectorized.h"
 
 namespace ms_kfac {
 namespace {
@@ -30,13 +30,13 @@ void split(const EigenbasisLayer& layer, int64_t group, const float* matrix) {
   }
 }
 
-MS_KFAC_VECTORIZED
+MS_KFAC_CLONES
 void divide_by_moments(float* __restrict values, const float* __restrict sums, float weight, float damping,
                        int64_t size) {
   for (int64_t i = 0; i < size; ++i) values[i] /= sums[i] * weight + damping;
 }
 
-MS_KFAC_VECTORIZED
+MS_KFAC_CLONES
 void divide_by_eigenvalues(float* __restrict values, float S_G, const float* __restrict S_A, float damping,
                            int64_t size) {
   for (int64_t i = 0; i < size; ++i) values[i] /= S_G * S_A[i] + damping;

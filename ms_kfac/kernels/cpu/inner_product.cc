@@ -1,10 +1,10 @@
 #include "inner_product.h"
 
-#include "vectorized.h"
+#include "clones.h"
 
 namespace ms_kfac {
 
-MS_KFAC_VECTORIZED
+MS_KFAC_CLONES
 double inner_product(const float* x, const float* y, int64_t size) {
   // Sums side by side: a compiler may not reorder a single one.
   constexpr int kLanes = 16;

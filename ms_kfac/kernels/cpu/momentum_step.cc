@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "clones.h"
 #include "threads.h"
-#include "vectorized.h"
 
 // Products are rounded before they are added, as in ApplyMomentum: where nothing is preconditioned, weights are those
 // of mindspore.nn.Momentum to the bit.
@@ -20,7 +20,7 @@ struct Factors {
   float momentum, learning_rate, scale, decay, shrink;
 };
 
-MS_KFAC_VECTORIZED
+MS_KFAC_CLONES
 void heavy_ball(const Factors& f, const float* __restrict update, float* __restrict weight, float* __restrict moment,
                 int64_t size) {
   const float momentum = f.momentum, rate = f.learning_rate, scale = f.scale, decay = f.decay, shrink = f.shrink;
@@ -31,7 +31,7 @@ void heavy_ball(const Factors& f, const float* __restrict update, float* __restr
   }
 }
 
-MS_KFAC_VECTORIZED
+MS_KFAC_CLONES
 void nesterov(const Factors& f, const float* __restrict update, float* __restrict weight, float* __restrict moment,
               int64_t size) {
   const float momentum = f.momentum, rate = f.learning_rate, scale = f.scale, decay = f.decay, shrink = f.shrink;
