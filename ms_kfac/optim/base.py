@@ -129,6 +129,7 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         self.loss_scale = loss_scale
         self.need_scale = loss_scale != 1.0
         self.reciprocal_scale = Tensor(1.0 / loss_scale, ms.float32)
+        self.centralizes = self.is_group and any(self.grad_centralization_flags)
 
         self.sharing = sharing
         self.mean_reduction = mean_reduction
@@ -239,7 +240,9 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
             )
         self.statistics_schedule.count(gradients)
         samples = self.counted_samples()
-        gradients = self.mean_gradients(self.scale_grad(self.gradients_centralization(gradients)), samples)
+        if self.centralizes:
+            gradients = self.gradients_centralization(gradients)
+        gradients = self.mean_gradients(self.scale_grad(gradients), samples)
         if len(self.blocks) > 0:
             self.refresh_inverses()
         learning_rate = self.get_lr()
