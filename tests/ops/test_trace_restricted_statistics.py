@@ -101,7 +101,8 @@ def test_closed_gate_leaves_the_statistics_alone() -> None:
 needs_kernels = pytest.mark.skipif(
     not is_native("trace_restricted_statistics"), reason="no native kernels here"
 )
-ROOTS = {"floor": 3.0, "homogeneous": True}
+# Some of the batches' traces are above that floor and some below.
+ROOTS = {"floor": 1e4, "homogeneous": True}
 
 
 def expected_state(
