@@ -17,9 +17,9 @@ from mindspore import Parameter, Tensor
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.kronecker import KroneckerBlock
+from ms_kfac.ops.block_split_refresh import BlockSplitRefresh
 from ms_kfac.ops.diagonal_blocks import DiagonalBlocks
 from ms_kfac.ops.kronecker_precondition import TwoSided
-from ms_kfac.ops.split_damping import SplitDamping
 from ms_kfac.ops.statistics import StatisticsOptions
 
 
@@ -44,9 +44,11 @@ class BlockSplitBlock(KroneckerBlock):
     def create_inverses(self) -> None:
         self.A_blocks = DiagonalBlocks(self.dim_A, self.split)
         self.G_blocks = DiagonalBlocks(self.dim_G, self.split)
-        self.split_damping = SplitDamping(self.dim_A, self.dim_G, groups=1)
         self.A_inverses, self.A_last_inverse = self._identities("A", self.A_blocks)
         self.G_inverses, self.G_last_inverse = self._identities("G", self.G_blocks)
+        inverses = (self.A_inverses, self.A_last_inverse, self.G_inverses, self.G_last_inverse)
+        arrays = (*self.state, *inverses)
+        self.layer_refresh = BlockSplitRefresh(self.layer_name, arrays, split=self.split)
 
     def _identities(self, name: str, pieces: DiagonalBlocks) -> tuple[Parameter, Parameter]:
         # A Parameter can't be empty: where there is no such piece a single unused number stands for it.
@@ -54,18 +56,6 @@ class BlockSplitBlock(KroneckerBlock):
         inverses = self.parameter(f"{name}_inverses", whole if pieces.count else np.zeros((1, 1, 1)))
         last = self.parameter(f"{name}_last_inverse", np.eye(max(pieces.rest, 1)))
         return inverses, last
-
-    def refresh(self, damping: Tensor) -> bool:
-        A, G, damping_A, damping_G = self.split_damping(*self.state, damping)
-        if self.A_blocks.count > 0:
-            self.assign(self.A_inverses, self.A_blocks.inverse_of_blocks(A, damping_A))
-        if self.A_blocks.rest > 0:
-            self.assign(self.A_last_inverse, self.A_blocks.inverse_of_last(A, damping_A))
-        if self.G_blocks.count > 0:
-            self.assign(self.G_inverses, self.G_blocks.inverse_of_blocks(G, damping_G))
-        if self.G_blocks.rest > 0:
-            self.assign(self.G_last_inverse, self.G_blocks.inverse_of_last(G, damping_G))
-        return True
 
     def precondition(self, matrix: Tensor) -> Tensor:
         left = self.G_blocks.from_left(self.G_inverses, self.G_last_inverse, matrix)

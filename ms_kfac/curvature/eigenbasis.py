@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer, LayerOperators
 from ms_kfac.curvature.factored import FactoredBlock
 from ms_kfac.ops.eigenbasis_precondition import InEigenbasis
+from ms_kfac.ops.eigenbasis_refresh import EigenbasisRefresh
 from ms_kfac.ops.eigenbasis_statistics import EigenbasisStatistics
-from ms_kfac.ops.eigendecomposition import Eigendecomposition
 from ms_kfac.ops.statistics import StatisticsOptions
 
 
@@ -88,12 +88,12 @@ class EigenbasisBlock(FactoredBlock):
         self.S_G = self.matrix_parameter("S_G", np.zeros((self.dim_G, 1)))
         # λ as of the last refresh; 1, with second moments of 0, for a layer without statistics.
         self.damping = self.parameter("damping", 1.0)
-        self.eigendecomposition = Eigendecomposition()
+        arrays = (*self.state, self.fresh, self.S_A, self.S_G, self.damping)
+        self.layer_refresh = EigenbasisRefresh(self.layer_name, arrays)
         product = ops.MatMul if self.groups == 1 else ops.BatchMatMul
         self.transposed_matmul = product(transpose_a=True)
         self.matmul_by_transposed = product(transpose_b=True)
-        self.expand_dims = ops.ExpandDims()
-        self.count_masks = tuple(Tensor(row, ms.float32) for row in ((1, 0, 0), (0, 1, 1), (1, 1, 0)))
+        self.count_masks = tuple(Tensor(row, ms.float32) for row in ((1, 0, 0), (0, 1, 1)))
 
     def averages(self) -> tuple[Tensor, Tensor]:
         A = self.A_sum / self.maximum(self.counts[0], self.smallest_count)
@@ -120,24 +120,6 @@ class EigenbasisBlock(FactoredBlock):
 
     def fading(self, separate: bool) -> tuple[tuple[Parameter, ...], ...] | None:
         return None if separate else ((self.A_sum, self.G_sum, self.s_sum, self.counts),)
-
-    def refresh(self, damping: Tensor) -> bool:
-        unseen = self.cast(self.equal(self.counts[0], 0.0), ms.float32)
-        A, G = self.averages()
-        eye_A = self.eye(self.dim_A, self.dim_A, ms.float32)
-        eye_G = self.eye(self.dim_G, self.dim_G, ms.float32)
-        # The basis of a layer without statistics is the identity; its S_G is set to zero below.
-        S_A, Q_A = self.eigendecomposition(A + unseen * eye_A)
-        S_G, Q_G = self.eigendecomposition(G + unseen * eye_G)
-        self.assign(self.Q_A, Q_A)
-        self.assign(self.Q_G, Q_G)
-        self.assign(self.S_A, self.expand_dims(S_A, -2))
-        self.assign(self.S_G, self.expand_dims(S_G, -1) * (1.0 - unseen))
-        self.assign(self.s_sum, self.s_sum * 0.0)
-        self.assign(self.counts, self.counts * self.count_masks[2])
-        self.assign(self.damping, damping + unseen * (1.0 - damping))
-        self.assign(self.fresh, self.fresh * 0.0 + 1.0)
-        return True
 
     def to_basis(self, matrix: Tensor) -> Tensor:
         r""":math:`Q_G^{\top} M Q_A`."""

@@ -32,10 +32,8 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
-from ms_kfac.ops.damped_inverse import DampedInverse
 from ms_kfac.ops.kronecker_precondition import TwoSided
-from ms_kfac.ops.pi_split import pi_split
-from ms_kfac.ops.rank_one_inverse import RankOneInverse
+from ms_kfac.ops.sherman_morrison_refresh import ShermanMorrisonOptions, ShermanMorrisonRefresh
 from ms_kfac.ops.sherman_morrison_statistics import ShermanMorrisonStatistics
 from ms_kfac.ops.statistics import StatisticsOptions
 
@@ -93,11 +91,7 @@ class ShermanMorrisonBlock(FactoredBlock):
         interval: int | None,
     ) -> None:
         super().__init__(layer, prefix=prefix)
-        self.full_refreshes = full_refreshes
-        self.alpha, self.beta = weights
         self.rescales = rescale
-        self.repeats = interval is not None
-        self.interval = 0 if interval is None else interval
         self.statistics = layer_statistics(ShermanMorrisonStatistics, layer.operators, options)
         self.A_sum = self.matrix_parameter("A_sum", np.zeros((self.dim_A, self.dim_A)))
         self.G_sum = self.matrix_parameter("G_sum", np.zeros((self.dim_G, self.dim_G)))
@@ -115,13 +109,13 @@ class ShermanMorrisonBlock(FactoredBlock):
             self.G_trace = self.matrix_parameter("G_trace", np.full((1, 1), float(self.dim_G)))
             # Of both inverses together, as they are only ever applied together.
             self.scale = self.matrix_parameter("scale", np.ones((1, 1)))
-        self.damped_inverse = DampedInverse()
-        self.rank_one_A = RankOneInverse(self.alpha)
-        self.rank_one_G = RankOneInverse(self.beta)
+        arrays = [*self.state, self.refreshes, self.A_inverse, self.G_inverse]
+        if rescale:
+            arrays += [self.A_trace, self.G_trace, self.scale]
+        refresh_options = ShermanMorrisonOptions(full_refreshes, weights, rescale, interval)
+        self.layer_refresh = ShermanMorrisonRefresh(self.layer_name, arrays, refresh_options)
         self.sqrt = ops.Sqrt()
-        self.reshape = ops.Reshape()
         self.expand_dims = ops.ExpandDims()
-        self.trace_shape = (1, 1) if self.groups == 1 else (self.groups, 1, 1)
         # Which of the counts belong to a statistic: of the full sums, of the diagonals.
         self.count_masks = tuple(Tensor(row, ms.float32) for row in np.eye(4))
 
@@ -136,12 +130,6 @@ class ShermanMorrisonBlock(FactoredBlock):
         a = self.A_diagonal / self.maximum(self.counts[2], self.smallest_count)
         g = self.G_diagonal / self.maximum(self.counts[3], self.smallest_count)
         return a, g
-
-    def damping_split(self, a: Tensor, g: Tensor, damping: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Traces of A and G and the damping of each, shape (1, 1) or :math:`(g, 1, 1)`, from diagonals."""
-        trace_A = self.reshape(self.reduce_sum(a, -1), self.trace_shape)
-        trace_G = self.reshape(self.reduce_sum(g, -1), self.trace_shape)
-        return trace_A, trace_G, *pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
 
     def decay(self, factor: Tensor) -> bool:
         # The full sums are passed over unless they grow: they would cost as much as an update of the inverse.
@@ -162,65 +150,6 @@ class ShermanMorrisonBlock(FactoredBlock):
         self.assign(self.state[group + 2], self.state[group + 2] * factor)
         fading = self.count_masks[group] * self.full + self.count_masks[group + 2]
         self.assign(self.counts, self.counts * (1.0 - fading + fading * factor))
-        return True
-
-    def refresh(self, damping: Tensor) -> bool:
-        # Full statistics of both factors.
-        ready = self.full * self.cast(self.counts[0] * self.counts[1] > 0, ms.float32)
-        if ready > 0:
-            self.invert(damping)
-        else:
-            self.update(damping)
-        return True
-
-    def invert(self, damping: Tensor) -> bool:
-        """A full refresh."""
-        A, G = self.averages()
-        trace_A, trace_G = self.factor_traces(A, G)
-        damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
-        self.assign(self.A_inverse, self.damped_inverse(A, damping_A))
-        self.assign(self.G_inverse, self.damped_inverse(G, damping_G))
-        if self.rescales:
-            self.assign(self.A_trace, self.reshape(trace_A + damping_A * self.dim_A, self.trace_shape))
-            self.assign(self.G_trace, self.reshape(trace_G + damping_G * self.dim_G, self.trace_shape))
-            self.assign(self.scale, self.scale * 0.0 + 1.0)
-        self.count_refresh(self.refreshes + 1.0)
-        return True
-
-    def update(self, damping: Tensor) -> bool:
-        """A rank-one refresh."""
-        a, g = self.diagonals()
-        self.assign(self.A_inverse, self.rank_one_A(self.A_inverse, self.sqrt(a)))
-        self.assign(self.G_inverse, self.rank_one_G(self.G_inverse, self.sqrt(g)))
-        if self.rescales:
-            trace_A, trace_G, damping_A, damping_G = self.damping_split(a, g, damping)
-            implied_A = self.A_trace + self.alpha * trace_A
-            implied_G = self.G_trace + self.beta * trace_G
-            target_A = trace_A + damping_A * self.dim_A
-            target_G = trace_G + damping_G * self.dim_G
-            # 1 for a layer without statistics, whose inverses stay identities.
-            seen = self.cast(self.counts[2] * self.counts[3] > 0, ms.float32)
-            scale = (implied_A / target_A) * (implied_G / target_G)
-            self.assign(self.scale, 1.0 + seen * (scale - 1.0))
-            self.assign(self.A_trace, implied_A)
-            self.assign(self.G_trace, implied_G)
-        self.count_refresh(self.refreshes + (1.0 - self.full))
-        return True
-
-    def count_refresh(self, refreshes: Tensor) -> bool:
-        """Keep the number of refreshes; decide whether the coming one is full."""
-        self.assign(self.refreshes, refreshes)
-        full = self.cast(refreshes < self.full_refreshes, ms.float32)
-        if self.repeats:
-            position = (refreshes - self.full_refreshes) % (self.interval + 1)
-            again = self.cast(position == self.interval, ms.float32)
-            full = self.maximum(full, (1.0 - full) * again)
-            if full > self.full:
-                # What the sums hold is older than all the updates since.
-                self.assign(self.A_sum, self.A_sum * 0.0)
-                self.assign(self.G_sum, self.G_sum * 0.0)
-                self.assign(self.counts, self.counts * (self.count_masks[2] + self.count_masks[3]))
-        self.assign(self.full, full)
         return True
 
     def precondition(self, matrix: Tensor) -> Tensor:

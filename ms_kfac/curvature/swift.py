@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock
-from ms_kfac.ops.damped_inverse import DampedInverse
 from ms_kfac.ops.factor_ranks import FactorRanks, Ranks
 from ms_kfac.ops.low_rank_inverse import LowRankInverse
-from ms_kfac.ops.pi_split import pi_split
 from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.swift_refresh import SwiftRefresh
 from ms_kfac.ops.swift_statistics import SwiftOptions, SwiftStatistics
 
 
@@ -72,32 +71,21 @@ class SwiftBlock(CurvatureBlock):
         self.A_damping = self.matrix_parameter("A_damping", np.ones((1, 1)))
         self.G_damping = self.matrix_parameter("G_damping", np.ones((1, 1)))
         self.refreshed = self.parameter("refreshed", 0.0)
-        self.splits = swift.split
         self.state = (self.A_rows, self.A_count, self.G_rows, self.G_count)
         ranks = FactorRanks(layer.name, (self.dim_A, self.dim_G), steps, self.stored_ranks)
         self.__dict__["ranks"] = ranks
         self.factor_ranks = constexpr(fn=ranks.for_inverses, name="factor_ranks", reuse_result=False)
         stream = crc32(layer.name.encode()) % 2**31
         self.statistics = SwiftStatistics(layer.operators, layer.groups, options, swift, ranks, stream)
-        self.damped_inverse = DampedInverse()
+        solvers = (self.A_solver, self.G_solver, self.A_damping, self.G_damping, self.refreshed)
+        arrays = (*self.state, *solvers)
+        self.layer_refresh = SwiftRefresh(layer.name, arrays, self.factor_ranks, split=swift.split)
         self.low_rank_inverse = LowRankInverse(groups=self.groups)
         grouped = self.groups > 1
         self.matmul = ops.BatchMatMul() if grouped else ops.MatMul()
         self.outer = (ops.BatchMatMul if grouped else ops.MatMul)(transpose_a=True)
-        self.reduce_sum = ops.ReduceSum(keep_dims=grouped)
         self.sum_all = ops.ReduceSum()
-        self.cast = ops.Cast()
-        self.eye = ops.Eye()
-        self.sqrt = ops.Sqrt()
-        self.square = ops.Square()
-        self.minimum = ops.Minimum()
-        self.maximum = ops.Maximum()
-        self.pad_rows = ops.Concat(axis=-2)
-        self.zeros = ops.Zeros()
         self.joining = Tensor([1.0, 0.0, 1.0], ms.float32)
-        self.reshape = ops.Reshape()
-        self.broadcast_to = ops.broadcast_to
-        self.one = Tensor(1.0, ms.float32)
 
     def matrix_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
         """A Parameter with one such matrix a group."""
@@ -115,51 +103,12 @@ class SwiftBlock(CurvatureBlock):
         self.assign(count, count * self.joining)
         return True
 
-    def rows_or_factor(self, buffer: Parameter, count: Parameter, dim: int, rank: int) -> Tensor:
-        """X (rank, dim) with the factor XᵀX where rank < dim, else the factor itself; zeros at the start."""
-        present = self.maximum(count[0], self.smallest_count)
-        if rank < dim:
-            return buffer[..., :rank, :] / self.sqrt(self.minimum(present, float(rank)))
-        return buffer / present
-
     def statistics_now(self) -> tuple[Tensor, Tensor]:
-        """What :meth:`rows_or_factor` gives for A and for G."""
+        """Rows X with the factor XᵀX where the rank is below the dimension, else the factor; A's and G's."""
         rank_A, rank_G = self.factor_ranks()
-        A = self.rows_or_factor(self.A_rows, self.A_count, self.dim_A, rank_A)
-        G = self.rows_or_factor(self.G_rows, self.G_count, self.dim_G, rank_G)
+        A = self.layer_refresh.rows_or_factor(self.A_rows, self.A_count, self.dim_A, rank_A)
+        G = self.layer_refresh.rows_or_factor(self.G_rows, self.G_count, self.dim_G, rank_G)
         return A, G
-
-    def refresh(self, damping: Tensor) -> bool:
-        rank_A, rank_G = self.factor_ranks()
-        seen = self.cast(self.A_count[0] > 0.0, ms.float32)
-        A, G = self.statistics_now()
-        damping_A = damping_G = self.sqrt(damping)
-        if self.splits:
-            trace_A = self.factor_trace(A, self.dim_A, rank_A)
-            trace_G = self.factor_trace(G, self.dim_G, rank_G)
-            damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
-        # A layer that no backward pass has reached yet has zero factors: "damped" to the identity.
-        damping_A = damping_A * seen + (1.0 - seen)
-        damping_G = damping_G * seen + (1.0 - seen)
-        self.assign(self.A_solver, self.solver(A, self.dim_A, rank_A, damping_A))
-        self.assign(self.G_solver, self.solver(G, self.dim_G, rank_G, damping_G))
-        shape = self.A_damping.shape
-        if self.splits:
-            self.assign(self.A_damping, self.reshape(damping_A, shape))
-            self.assign(self.G_damping, self.reshape(damping_G, shape))
-        else:
-            self.assign(self.A_damping, self.broadcast_to(damping_A, shape))
-            self.assign(self.G_damping, self.broadcast_to(damping_G, shape))
-        self.assign(self.refreshed, self.one)
-        return True
-
-    def solver(self, statistics: Tensor, dim: int, rank: int, root: Tensor) -> Tensor:
-        """Z of a factor's rows above zeros where rank < dim, else its damped inverse."""
-        if rank < dim:
-            Z = self.low_rank_inverse(statistics, root)
-            leading = () if self.groups == 1 else (self.groups,)
-            return self.pad_rows((Z, self.zeros((*leading, dim - rank, dim), ms.float32)))
-        return self.damped_inverse(statistics, root)
 
     def precondition(self, matrix: Tensor) -> Tensor:
         rank_A, rank_G = self.factor_ranks()
@@ -187,15 +136,8 @@ class SwiftBlock(CurvatureBlock):
     def trace(self) -> Tensor:
         rank_A, rank_G = self.factor_ranks()
         A, G = self.statistics_now()
-        return self.sum_all(
-            self.factor_trace(A, self.dim_A, rank_A) * self.factor_trace(G, self.dim_G, rank_G)
-        )
-
-    def factor_trace(self, statistics: Tensor, dim: int, rank: int) -> Tensor:
-        """Trace of a factor from what :meth:`rows_or_factor` gives, one a group."""
-        if rank < dim:
-            return self.reduce_sum(self.square(statistics), (-2, -1))
-        return self.reduce_sum(statistics * self.eye(dim, dim, ms.float32), (-2, -1))
+        trace_A = self.layer_refresh.factor_trace(A, self.dim_A, rank_A)
+        return self.sum_all(trace_A * self.layer_refresh.factor_trace(G, self.dim_G, rank_G))
 
     def observed(self, group: int) -> tuple[Tensor, ...]:
         rank_A, rank_G = self.factor_ranks()

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.automatic_damping import AutomaticDamping
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
-from ms_kfac.ops.damped_inverse import DampedInverse
 from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.statistics import StatisticsOperator, StatisticsOptions
+from ms_kfac.ops.trace_restricted_refresh import TraceRestrictedDamping, TraceRestrictedRefresh
 from ms_kfac.ops.trace_restricted_statistics import TraceRestrictedStatistics
 
 
@@ -72,6 +72,8 @@ class TraceRestrictedBlock(CurvatureBlock):
 
     kind = "trace-restricted"
     statistic_groups = ((0, 1, 2, 3),)
+    # Whether the sums are of roots of the block, and `traces` has a second part.
+    sums_roots = False
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class TraceRestrictedBlock(CurvatureBlock):
         self.Phi_inverse = self.grouped_parameter("Phi_inverse", np.eye(self.dim_Phi))
         self.Psi_inverse = self.grouped_parameter("Psi_inverse", np.eye(self.dim_Psi))
         self.state = (self.Phi_sum, self.Psi_sum, self.traces, self.count)
-        self.damped_inverse = DampedInverse()
+        self.layer_refresh = self.refresh_operator()
         self.matmul = ops.MatMul() if self.groups == 1 else ops.BatchMatMul()
         self.sqrt = ops.Sqrt()
         self.maximum = ops.Maximum()
@@ -115,6 +117,19 @@ class TraceRestrictedBlock(CurvatureBlock):
     def traces_parameter(self) -> Parameter:
         """The third of ``state``: here the sum of the products of traces, one a group."""
         return self.grouped_parameter("delta_sum", np.zeros((1, 1) if self.groups > 1 else ()))
+
+    def refresh_operator(self) -> TraceRestrictedRefresh:
+        """What recomputes the inverses from ``state``."""
+        inverses = (self.Phi_inverse, self.Psi_inverse)
+        beta = self.expansion if self.expands else self.count
+        options = TraceRestrictedDamping(
+            automatic=self.follows_trace,
+            nu=self.nu,
+            homogeneous=self.homogeneous,
+            expands=self.expands,
+            roots=self.sums_roots,
+        )
+        return TraceRestrictedRefresh(self.layer_name, (*self.state, *inverses, beta), options)
 
     def grouped_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
         """A Parameter with one such array a group."""
@@ -139,34 +154,6 @@ class TraceRestrictedBlock(CurvatureBlock):
         r""":math:`\sqrt\delta\, \Phi` and :math:`\sqrt\delta\, \Psi`; zeros where :math:`\delta` is."""
         root = self.sqrt(self.maximum(self.delta(), self.smallest_count))
         return self.average(self.Phi_sum) / root, self.average(self.Psi_sum) / root
-
-    def expanded_delta(self, delta: Tensor) -> Tensor:
-        r""":math:`\tilde\delta` of the automatic damping."""
-        if self.expands:
-            delta = delta * self.expansion
-        return self.maximum(delta, self.nu)
-
-    def growth_and_shift(self) -> tuple[Tensor, Tensor]:
-        r""":math:`\sqrt{\tilde\delta / \delta}`, and the diagonal before its division by the dimension."""
-        delta = self.delta()
-        expanded = self.expanded_delta(delta)
-        growth = self.sqrt(expanded / self.maximum(delta, self.smallest_count))
-        return growth, self.sqrt(expanded) if self.homogeneous else expanded
-
-    def refresh(self, damping: Tensor) -> bool:
-        unseen = self.cast(self.equal(self.count, 0.0), ms.float32)
-        Phi, Psi = self.roots()
-        if self.follows_trace:
-            growth, shift = self.growth_and_shift()
-            Phi, Psi = Phi * growth, Psi * growth
-            shift_Phi, shift_Psi = shift * (1.0 / self.dim_Phi), shift * (1.0 / self.dim_Psi)
-        else:
-            shift_Phi = self.sqrt(damping)
-            shift_Psi = shift_Phi
-        # A layer that no backward pass has reached yet has zero factors: "damped" to the identity.
-        self.assign(self.Phi_inverse, self.damped_inverse(Phi, shift_Phi + unseen * (1.0 - shift_Phi)))
-        self.assign(self.Psi_inverse, self.damped_inverse(Psi, shift_Psi + unseen * (1.0 - shift_Psi)))
-        return True
 
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.matmul(self.matmul(self.Psi_inverse, matrix), self.Phi_inverse)

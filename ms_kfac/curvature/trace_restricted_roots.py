@@ -44,6 +44,7 @@ class TraceRestrictedRootsBlock(TraceRestrictedBlock):
     """
 
     kind = "trace-restricted roots"
+    sums_roots = True
 
     def statistics_operator(self, layer: Layer, options: StatisticsOptions) -> StatisticsOperator:
         return layer_statistics(
@@ -66,15 +67,6 @@ class TraceRestrictedRootsBlock(TraceRestrictedBlock):
 
     def roots(self) -> tuple[Tensor, Tensor]:
         return self.average(self.Phi_sum), self.average(self.Psi_sum)
-
-    def growth_and_shift(self) -> tuple[Tensor, Tensor]:
-        shift = self.average(self.traces[1])
-        if not self.expands:
-            return 1.0, shift
-        growth, _ = super().growth_and_shift()
-        if self.homogeneous:
-            return growth, self.maximum(shift * self.sqrt(self.expansion), self.nu**0.5)
-        return growth, self.maximum(shift * self.expansion, self.nu)
 
     def trace(self) -> Tensor:
         Phi, Psi = self.roots()

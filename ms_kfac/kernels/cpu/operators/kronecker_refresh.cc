@@ -12,7 +12,7 @@ using KroneckerRefreshAttributes = ms_kfac::RefreshAttributes;
 MS_KFAC_OPERATOR(KroneckerRefresh) {
   const float lambda = arguments[1].floats()[0];
   std::vector<ms_kfac::DampedFactor> factors;
-  ms_kfac::for_due_layers(arguments, attributes, 6, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+  ms_kfac::for_due_layers(arguments, attributes, [&](int layer, const ms_kfac::LayerArrays& arrays) {
     const std::string& name = attributes.layers[layer];
     const int size_A = ms_kfac::size_of(arrays[0]), size_G = ms_kfac::size_of(arrays[2]);
     const float count_A = arrays.number(1);

@@ -37,12 +37,11 @@ class LayerArrays {
 
 // Calls visit(layer's index, its arrays) for every layer that is due.
 template <typename Visit>
-void for_due_layers(const Arguments& arguments, const RefreshAttributes& attributes, int arrays, Visit visit) {
+void for_due_layers(const Arguments& arguments, const RefreshAttributes& attributes, Visit visit) {
   const int layers = static_cast<int>(attributes.layers.size());
-  const int expected = 2 + layers * arrays + 1;
-  if (arguments.count() != expected)
-    throw std::invalid_argument("expected " + std::to_string(expected) + " arrays, got " +
-                                std::to_string(arguments.count()));
+  const int arrays = (arguments.count() - 3) / layers;
+  if (layers * arrays != arguments.count() - 3)
+    throw std::invalid_argument("every layer must have the same number of arrays");
   const Array due = arguments[0];
   const bool shared = due.size() == 1;
   if (!shared && due.size() != layers)

@@ -1,0 +1,76 @@
+#include "eigendecomposition.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <utility>
+
+#include "blas.h"
+#include "threads.h"
+
+namespace ms_kfac {
+namespace {
+
+// Side of the square tiles of a transpose: two of them fit the first cache.
+constexpr int kTile = 32;
+// Below this size OpenBLAS's own threads cost more than they save.
+constexpr int kSharedSize = 256;
+
+void transpose(float* matrix, int size) {
+  for (int i0 = 0; i0 < size; i0 += kTile)
+    for (int j0 = 0; j0 <= i0; j0 += kTile)
+      for (int64_t i = i0; i < std::min(i0 + kTile, size); ++i)
+        for (int64_t j = j0; j < std::min<int64_t>(j0 + kTile, i); ++j)
+          std::swap(matrix[i * size + j], matrix[j * size + i]);
+}
+
+void decompose_one(const EigenFactor& of) {
+  const int size = of.size;
+  bool finite = std::isfinite(of.scale);
+  for (int64_t i = 0; i < size; ++i) {
+    for (int64_t j = i; j < size; ++j) {
+      const float value = of.scale * of.factor[i * size + j];
+      finite &= std::isfinite(value);
+      of.vectors[i * size + j] = value;
+    }
+    of.vectors[i * size + i] += of.shift;
+  }
+  // LAPACK's iterations need not end on NaN.
+  if (!finite) throw std::runtime_error(of.name + " holds NaN or infinity");
+  int info = 0, work_size = -1, integer_size = -1, integer_best = 0;
+  float best = 0;
+  // A row-major upper triangle is LAPACK's lower one.
+  blas::ssyevd("V", "L", &size, of.vectors, &size, of.values, &best, &work_size, &integer_best, &integer_size, &info);
+  // float32 rounds the size that comes back.
+  work_size = static_cast<int>(
+      std::max<int64_t>(static_cast<int64_t>(best * 1.0001f) + 1, 1 + 6 * int64_t{size} + 2 * int64_t{size} * size));
+  integer_size = std::max(integer_best, 3 + 5 * size);
+  std::vector<float> work(work_size);
+  std::vector<int> integers(integer_size);
+  blas::ssyevd("V", "L", &size, of.vectors, &size, of.values, work.data(), &work_size, integers.data(), &integer_size,
+               &info);
+  if (info != 0) throw std::runtime_error(of.name + ": LAPACK's ssyevd did not converge");
+  for (int i = 0; i < size; ++i) of.values[i] = std::max(of.values[i], 0.0f);
+  transpose(of.vectors, size);
+}
+
+}  // namespace
+
+void decompose(std::vector<EigenFactor> factors) {
+  std::sort(factors.begin(), factors.end(),
+            [](const EigenFactor& one, const EigenFactor& other) { return one.size > other.size; });
+  double remaining = 0;
+  for (const EigenFactor& factor : factors) remaining += std::pow(factor.size, 3.0);
+  size_t alone = 0;
+  // A factor that one thread would still be at when the others have done all the rest gets every thread.
+  for (; alone < factors.size(); ++alone) {
+    const double cost = std::pow(factors[alone].size, 3.0);
+    if (threads() == 1 || factors[alone].size < kSharedSize || cost * threads() <= remaining) break;
+    remaining -= cost;
+    blas::Threads guard(threads());
+    decompose_one(factors[alone]);
+  }
+  parallel_for(factors.size() - alone, [&](int64_t index) { decompose_one(factors[alone + index]); });
+}
+
+}  // namespace ms_kfac

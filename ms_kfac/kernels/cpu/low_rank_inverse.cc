@@ -1,0 +1,58 @@
+#include "low_rank_inverse.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "blas.h"
+#include "threads.h"
+
+namespace ms_kfac {
+namespace {
+
+constexpr int kNonUnit = 131;
+
+// Whether L came out and its diagonal is finite: OpenBLAS's Cholesky doesn't stop at NaN.
+template <typename Number, typename Factorize>
+bool factorize(int rank, std::vector<Number>& small, Factorize potrf) {
+  int info = 0;
+  potrf("L", &rank, small.data(), &rank, &info);
+  bool finite = info == 0;
+  for (int64_t i = 0; finite && i < rank; ++i) finite = std::isfinite(static_cast<float>(small[i * rank + i]));
+  return finite;
+}
+
+void factorize_in_float64(const LowRankFactor& of, std::vector<float>& small) {
+  const int rank = of.rank;
+  std::vector<double> X(of.Z, of.Z + int64_t{rank} * of.size), precise(small.size(), 0.0);
+  for (int64_t i = 0; i < rank; ++i) precise[i * rank + i] = of.damping;
+  blas::dgemm(blas::kRowMajor, blas::kNo, blas::kYes, rank, rank, of.size, 1.0, X.data(), of.size, X.data(), of.size,
+              1.0, precise.data(), rank);
+  if (!factorize(rank, precise, blas::dpotrf))
+    throw std::runtime_error(of.name + " is not positive definite with its damping, or holds NaN or infinity");
+  std::copy(precise.begin(), precise.end(), small.begin());
+}
+
+void invert_one(const LowRankFactor& of) {
+  const int rank = of.rank, size = of.size;
+  const int64_t count = int64_t{rank} * size;
+  for (int64_t i = 0; i < count; ++i) of.Z[i] = of.scale * of.rows[i];
+  std::vector<float> small(int64_t{rank} * rank);
+  blas::ssyrk(blas::kRowMajor, blas::kUpper, blas::kNo, rank, size, 1.0f, of.Z, size, 0.0f, small.data(), rank);
+  for (int64_t i = 0; i < rank; ++i) small[i * rank + i] += of.damping;
+  // A row-major upper triangle is LAPACK's lower one: what comes out is L' in row-major order.
+  if (!factorize(rank, small, blas::spotrf)) factorize_in_float64(of, small);
+  blas::strsm(blas::kRowMajor, blas::kLeft, blas::kUpper, blas::kYes, kNonUnit, rank, size, 1.0f, small.data(), rank,
+              of.Z, size);
+}
+
+}  // namespace
+
+void invert_low_rank(std::vector<LowRankFactor> factors) {
+  const auto cost = [](const LowRankFactor& of) { return double(of.rank) * of.rank * (of.size + of.rank); };
+  std::sort(factors.begin(), factors.end(),
+            [&](const LowRankFactor& one, const LowRankFactor& other) { return cost(one) > cost(other); });
+  parallel_for(factors.size(), [&](int64_t index) { invert_one(factors[index]); });
+}
+
+}  // namespace ms_kfac

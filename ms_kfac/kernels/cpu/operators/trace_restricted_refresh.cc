@@ -1,0 +1,82 @@
+// Damped inverses of both trace-restricted factors of every layer that is due.
+//
+// A layer's arrays: Phi_sum, Psi_sum, traces, count, Phi_inverse, Psi_inverse, beta. Where there are groups, the sums,
+// traces and inverses have an element a group; beta is read with `expands` only. A layer without statistics gets
+// identities.
+
+#include <algorithm>
+#include <cmath>
+
+#include "../damped_inverse.h"
+#include "../factor_damping.h"
+#include "refresh.h"
+
+namespace {
+
+// All but nu are 0 or 1, one a layer.
+struct TraceRestrictedRefreshAttributes : ms_kfac::RefreshAttributes {
+  std::vector<int64_t> automatic, homogeneous, expands, roots;
+  std::vector<float> nu;
+
+  explicit TraceRestrictedRefreshAttributes(AotExtra& extra)
+      : RefreshAttributes(extra),
+        automatic(extra.GetAttrIntVec("automatic")),
+        homogeneous(extra.GetAttrIntVec("homogeneous")),
+        expands(extra.GetAttrIntVec("expands")),
+        roots(extra.GetAttrIntVec("roots")),
+        nu(extra.GetAttrFloatVec("nu")) {}
+};
+
+// What the sums are multiplied by, and the diagonal before its division by the dimension.
+struct GrowthAndShift {
+  double scale, shift;
+};
+
+// With `roots` the sums are of sqrt(delta) Phi and come with a sum of shifts of their own.
+GrowthAndShift growth_and_shift(const TraceRestrictedRefreshAttributes& attributes, int layer, double count,
+                                double delta, double root_shift, double beta) {
+  const bool roots = attributes.roots[layer], homogeneous = attributes.homogeneous[layer];
+  const bool expands = attributes.expands[layer];
+  const double nu = attributes.nu[layer];
+  // A trace of zero comes with sums of zero.
+  const double scale = roots ? 1.0 / count : delta > 0 ? 1.0 / (count * std::sqrt(delta)) : 0.0;
+  if (!attributes.automatic[layer]) return {scale, 0.0};
+  const double expanded = std::max(expands ? delta * beta : delta, nu);
+  const double growth = delta > 0 ? std::sqrt(expanded / delta) : 0.0;
+  if (!roots) return {scale * growth, homogeneous ? std::sqrt(expanded) : expanded};
+  if (!expands) return {scale, root_shift};
+  if (homogeneous) return {scale * growth, std::max(root_shift * std::sqrt(beta), std::sqrt(nu))};
+  return {scale * growth, std::max(root_shift * beta, nu)};
+}
+
+}  // namespace
+
+MS_KFAC_OPERATOR(TraceRestrictedRefresh) {
+  const float lambda = arguments[1].floats()[0];
+  std::vector<ms_kfac::DampedFactor> factors;
+  ms_kfac::for_due_layers(arguments, attributes, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+    const std::string& name = attributes.layers[layer];
+    const int size_Phi = ms_kfac::size_of(arrays[0]), size_Psi = ms_kfac::size_of(arrays[1]);
+    const int64_t groups = ms_kfac::batch_of(arrays[0]);
+    const float* traces = arrays[2].floats();
+    const double count = arrays.number(3);
+    for (int64_t group = 0; group < groups; ++group) {
+      float scale = 0.0f, shift_Phi = 1.0f, shift_Psi = 1.0f;
+      if (count != 0.0) {
+        const double root_shift = attributes.roots[layer] ? traces[groups + group] / count : 0.0;
+        const GrowthAndShift found =
+            growth_and_shift(attributes, layer, count, traces[group] / count, root_shift, arrays.number(6));
+        const bool automatic = attributes.automatic[layer];
+        scale = static_cast<float>(found.scale);
+        shift_Phi = automatic ? static_cast<float>(found.shift / size_Phi) : std::sqrt(lambda);
+        shift_Psi = automatic ? static_cast<float>(found.shift / size_Psi) : std::sqrt(lambda);
+      }
+      const int64_t from_Phi = group * size_Phi * size_Phi, from_Psi = group * size_Psi * size_Psi;
+      factors.push_back({name + ": factor Phi", arrays[0].floats() + from_Phi, size_Phi, size_Phi, scale, shift_Phi,
+                         arrays[4].floats() + from_Phi});
+      factors.push_back({name + ": factor Psi", arrays[1].floats() + from_Psi, size_Psi, size_Psi, scale, shift_Psi,
+                         arrays[5].floats() + from_Psi});
+    }
+  });
+  ms_kfac::invert_damped(std::move(factors));
+}

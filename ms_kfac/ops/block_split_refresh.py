@@ -1,0 +1,64 @@
+r"""The damped inverses of the diagonal blocks of a layer's Kronecker factors, from their sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mindspore import Parameter, Tensor, ops
+
+from ms_kfac.ops.diagonal_blocks import DiagonalBlocks
+from ms_kfac.ops.layer_refresh import LayerRefresh
+from ms_kfac.ops.split_damping import SplitDamping
+
+
+class BlockSplitRefresh(LayerRefresh):
+    r"""Recompute THOR's inverses of one layer.
+
+    .. math::
+        (A_{jj} + \pi \sqrt\lambda I)^{-1}, \qquad \left(G_{ii} + \tfrac{\sqrt\lambda}{\pi} I\right)^{-1}
+
+    of the blocks of at most ``split`` rows on the diagonals of A and of G (Chen et al. 2021, "THOR,
+    Trace-based Hardware-driven Layer-Oriented Natural Gradient Descent Computation"), with :math:`\pi` of
+    the whole factors. A layer without statistics gets identities. In the native form the blocks of all
+    layers in a call share its threads, and a block that is not positive definite is treated as in
+    :class:`ms_kfac.ops.kronecker_refresh.KroneckerRefresh`.
+
+    Args:
+        layer: the layer's name.
+        arrays: the Parameters A_sum :math:`(d_{in}, d_{in})`, A_count (scalar), G_sum
+            :math:`(d_{out}, d_{out})`, G_count, then for A and for G the inverses of the blocks of full size
+            (count, split, split) and of the last one, float32. The inverses are written.
+        split: largest size of a block.
+
+    Inputs:
+        - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
+
+    Outputs:
+        bool, True.
+
+    Raises:
+        RuntimeError: where a block holds NaN or Inf, or can't be inverted as said there.
+
+    Platforms: CPU (native or composed), GPU (composed of Cholesky and CholeskySolve).
+    """
+
+    def __init__(self, layer: str, arrays: Sequence[Parameter], *, split: int) -> None:
+        super().__init__("block_split_refresh", layer, arrays, split=split)
+        dim_A, dim_G = arrays[0].shape[0], arrays[2].shape[0]
+        self.split_damping = SplitDamping(dim_A, dim_G, groups=1)
+        self.A_blocks = DiagonalBlocks(dim_A, split)
+        self.G_blocks = DiagonalBlocks(dim_G, split)
+        self.assign = ops.Assign()
+
+    def composed(self, damping: Tensor) -> bool:
+        A_sum, A_count, G_sum, G_count, A_inverses, A_last, G_inverses, G_last = self.arrays
+        A, G, damping_A, damping_G = self.split_damping(A_sum, A_count, G_sum, G_count, damping)
+        if self.A_blocks.count > 0:
+            self.assign(A_inverses, self.A_blocks.inverse_of_blocks(A, damping_A))
+        if self.A_blocks.rest > 0:
+            self.assign(A_last, self.A_blocks.inverse_of_last(A, damping_A))
+        if self.G_blocks.count > 0:
+            self.assign(G_inverses, self.G_blocks.inverse_of_blocks(G, damping_G))
+        if self.G_blocks.rest > 0:
+            self.assign(G_last, self.G_blocks.inverse_of_last(G, damping_G))
+        return True

@@ -1,0 +1,78 @@
+r"""The eigenbases of a layer's Kronecker factors, from their sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, ops
+
+from ms_kfac.ops.eigendecomposition import Eigendecomposition
+from ms_kfac.ops.layer_refresh import LayerRefresh
+from ms_kfac.ops.split_damping import SMALLEST_COUNT
+
+
+class EigenbasisRefresh(LayerRefresh):
+    r"""Recompute EKFAC's basis of one layer; second moments start anew, because they belong to a basis.
+
+    .. math::
+        A = Q_A S_A Q_A^{\top}, \qquad G = Q_G S_G Q_G^{\top}, \qquad s \leftarrow 0
+
+    (George et al. 2018, "Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis",
+    algorithm 1, ComputeEigenBasis). Eigenvalues ascend; eigenvectors are columns, whose signs, and whose
+    choice within the eigenspace of a repeated eigenvalue, differ between the forms. A layer without
+    statistics gets identities, :math:`S_G = 0` and a damping of 1.
+
+    Args:
+        layer: the layer's name.
+        arrays: the Parameters A_sum :math:`([g,] d_{in}, d_{in})`, G_sum :math:`([g,] d_{out}, d_{out})`,
+            counts (of A, G and s: 3), Q_A, Q_G, s_sum :math:`([g,] d_{out}, d_{in})`, fresh (scalar, set to
+            1), S_A :math:`([g,] 1, d_{in})`, S_G :math:`([g,] d_{out}, 1)` and damping (scalar), float32; all
+            but the sums of A and of G are written.
+
+    Inputs:
+        - **damping** (Tensor) - :math:`\lambda`, scalar float32.
+
+    Outputs:
+        bool, True.
+
+    Raises:
+        RuntimeError: by the native form, where a factor holds NaN or Inf.
+
+    Platforms: CPU (native, or composed of Eigh, one call a matrix).
+    """
+
+    def __init__(self, layer: str, arrays: Sequence[Parameter]) -> None:
+        super().__init__("eigenbasis_refresh", layer, arrays)
+        self.dim_A = arrays[0].shape[-1]
+        self.dim_G = arrays[1].shape[-1]
+        self.eigendecomposition = Eigendecomposition()
+        self.expand_dims = ops.ExpandDims()
+        self.cast = ops.Cast()
+        self.equal = ops.Equal()
+        self.maximum = ops.Maximum()
+        self.eye = ops.Eye()
+        self.assign = ops.Assign()
+        self.of_factors = Tensor([1.0, 1.0, 0.0], ms.float32)
+
+    def composed(self, damping: Tensor) -> bool:
+        A_sum, G_sum, counts, Q_A, Q_G, s_sum, fresh, S_A, S_G, last_damping = self.arrays
+        unseen = self.cast(self.equal(counts[0], 0.0), ms.float32)
+        A = A_sum / self.maximum(counts[0], SMALLEST_COUNT)
+        G = G_sum / self.maximum(counts[1], SMALLEST_COUNT)
+        # The basis of a layer without statistics is the identity; its S_G is set to zero below.
+        values_A, vectors_A = self.eigendecomposition(
+            A + unseen * self.eye(self.dim_A, self.dim_A, ms.float32)
+        )
+        values_G, vectors_G = self.eigendecomposition(
+            G + unseen * self.eye(self.dim_G, self.dim_G, ms.float32)
+        )
+        self.assign(Q_A, vectors_A)
+        self.assign(Q_G, vectors_G)
+        self.assign(S_A, self.expand_dims(values_A, -2))
+        self.assign(S_G, self.expand_dims(values_G, -1) * (1.0 - unseen))
+        self.assign(s_sum, s_sum * 0.0)
+        self.assign(counts, counts * self.of_factors)
+        self.assign(last_damping, damping + unseen * (1.0 - damping))
+        self.assign(fresh, fresh * 0.0 + 1.0)
+        return True

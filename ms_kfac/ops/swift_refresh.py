@@ -1,0 +1,124 @@
+r"""What inverts a layer's factors of low rank, from a batch's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, ops
+
+from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.layer_refresh import LayerRefresh
+from ms_kfac.ops.low_rank_inverse import LowRankInverse
+from ms_kfac.ops.pi_split import pi_split
+from ms_kfac.ops.split_damping import SMALLEST_COUNT
+
+
+class SwiftRefresh(LayerRefresh):
+    r"""Recompute SKFAC's solvers of one layer.
+
+    For a factor of R < d rows X the solver is Z of
+
+    .. math::
+        (D I_d + X^{\top} X)^{-1} = \frac1D \left[ I_d - Z^{\top} Z \right]
+
+    (:class:`ms_kfac.ops.low_rank_inverse.LowRankInverse`) above zeros, for any other its damped inverse (Tang
+    et al. 2021, "SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate Curvature").
+    :math:`D = \sqrt\lambda`, or K-FAC's split of it. A layer without statistics of both
+    keeps passing its gradient.
+
+    In the native form the factors of all layers in a call share its threads; the rank is the one that the
+    statistics were written with. A dense factor that is not positive definite is treated as in
+    :class:`ms_kfac.ops.kronecker_refresh.KroneckerRefresh`.
+
+    Args:
+        layer: the layer's name.
+        arrays: the Parameters A_rows :math:`([g,] d_{in}, d_{in})`, A_count (3: rows present, whether the
+            next batch joins them, the rank), G_rows, G_count, A_solver of A_rows' shape, G_solver, A_damping
+            :math:`([g,] 1, 1)`, G_damping and refreshed (scalar, set to 1), float32. The last five are
+            written.
+        factor_ranks: gives the ranks of A and G when a graph is compiled.
+        split: whether traces split the damping.
+
+    Inputs:
+        - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
+
+    Outputs:
+        bool, True.
+
+    Raises:
+        RuntimeError: where a factor holds NaN or Inf, or can't be inverted as said above.
+
+    Platforms: CPU (native, or composed of Cholesky, SolveTriangular, CholeskySolve and matrix products).
+    """
+
+    def __init__(self, layer: str, arrays: Sequence[Parameter], factor_ranks: Any, *, split: bool) -> None:
+        super().__init__("swift_refresh", layer, arrays, splits=int(split))
+        shape_A, shape_G = arrays[0].shape, arrays[2].shape
+        grouped = len(shape_A) == 3
+        self.leading: tuple[int, ...] = (shape_A[0],) if grouped else ()
+        self.dim_A, self.dim_G = shape_A[-1], shape_G[-1]
+        self.factor_ranks = factor_ranks
+        self.splits = split
+        self.damped_inverse = DampedInverse()
+        self.low_rank_inverse = LowRankInverse(groups=shape_A[0] if grouped else 1)
+        self.reduce_sum = ops.ReduceSum(keep_dims=grouped)
+        self.square = ops.Square()
+        self.sqrt = ops.Sqrt()
+        self.minimum = ops.Minimum()
+        self.maximum = ops.Maximum()
+        self.cast = ops.Cast()
+        self.eye = ops.Eye()
+        self.zeros = ops.Zeros()
+        self.pad_rows = ops.Concat(axis=-2)
+        self.reshape = ops.Reshape()
+        self.broadcast_to = ops.broadcast_to
+        self.assign = ops.Assign()
+        self.one = Tensor(1.0, ms.float32)
+
+    def composed(self, damping: Tensor) -> bool:
+        A_rows, A_count, G_rows, G_count, A_solver, G_solver, A_damping, G_damping, refreshed = self.arrays
+        rank_A, rank_G = self.factor_ranks()
+        seen = self.cast(A_count[0] > 0.0, ms.float32)
+        A = self.rows_or_factor(A_rows, A_count, self.dim_A, rank_A)
+        G = self.rows_or_factor(G_rows, G_count, self.dim_G, rank_G)
+        damping_A = damping_G = self.sqrt(damping)
+        if self.splits:
+            trace_A = self.factor_trace(A, self.dim_A, rank_A)
+            trace_G = self.factor_trace(G, self.dim_G, rank_G)
+            damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
+        # A layer that no backward pass has reached yet has zero factors: "damped" to the identity.
+        damping_A = damping_A * seen + (1.0 - seen)
+        damping_G = damping_G * seen + (1.0 - seen)
+        self.assign(A_solver, self.solver(A, self.dim_A, rank_A, damping_A))
+        self.assign(G_solver, self.solver(G, self.dim_G, rank_G, damping_G))
+        shape = A_damping.shape
+        if self.splits:
+            self.assign(A_damping, self.reshape(damping_A, shape))
+            self.assign(G_damping, self.reshape(damping_G, shape))
+        else:
+            self.assign(A_damping, self.broadcast_to(damping_A, shape))
+            self.assign(G_damping, self.broadcast_to(damping_G, shape))
+        self.assign(refreshed, self.one)
+        return True
+
+    def rows_or_factor(self, buffer: Parameter, count: Parameter, dim: int, rank: int) -> Tensor:
+        """X (rank, dim) with the factor XᵀX where rank < dim, else the factor itself; zeros at the start."""
+        present = self.maximum(count[0], SMALLEST_COUNT)
+        if rank < dim:
+            return buffer[..., :rank, :] / self.sqrt(self.minimum(present, float(rank)))
+        return buffer / present
+
+    def factor_trace(self, statistics: Tensor, dim: int, rank: int) -> Tensor:
+        """Trace of a factor from what :meth:`rows_or_factor` gives, one a group."""
+        if rank < dim:
+            return self.reduce_sum(self.square(statistics), (-2, -1))
+        return self.reduce_sum(statistics * self.eye(dim, dim, ms.float32), (-2, -1))
+
+    def solver(self, statistics: Tensor, dim: int, rank: int, root: Tensor) -> Tensor:
+        """Z of a factor's rows above zeros where rank < dim, else its damped inverse."""
+        if rank < dim:
+            Z = self.low_rank_inverse(statistics, root)
+            return self.pad_rows((Z, self.zeros((*self.leading, dim - rank, dim), ms.float32)))
+        return self.damped_inverse(statistics, root)

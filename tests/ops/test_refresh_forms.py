@@ -1,0 +1,247 @@
+"""The native forms of the other refreshes against their composed ones, over random shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mindspore import Tensor
+
+from ms_kfac.kernels.operator import is_native
+from ms_kfac.ops.block_split_refresh import BlockSplitRefresh
+from ms_kfac.ops.eigenbasis_refresh import EigenbasisRefresh
+from ms_kfac.ops.layer_refresh import LayerRefresh
+from ms_kfac.ops.sherman_morrison_refresh import ShermanMorrisonOptions, ShermanMorrisonRefresh
+from ms_kfac.ops.swift_refresh import SwiftRefresh
+from ms_kfac.ops.trace_restricted_refresh import TraceRestrictedDamping, TraceRestrictedRefresh
+from tests.support.refreshes import Joint, assert_same, gram_sum, parameter, refreshed
+
+pytestmark = pytest.mark.skipif(not is_native("eigenbasis_refresh"), reason="no native library")
+
+dims = st.integers(1, 40)
+# The damped factors' condition numbers stay under a few hundred: that many times float32's 6e-8.
+CLOSE = 3e-5
+
+
+def identities(shape: tuple[int, ...]) -> Any:
+    return np.full(shape, 7.0)
+
+
+def split_arrays(dim_A: int, dim_G: int, split: int, count: float) -> list[Any]:
+    rng = np.random.default_rng([dim_A, dim_G, split])
+    values = [gram_sum(dim_A, 1, rng) * (count > 0), count, gram_sum(dim_G, 1, rng) * (count > 0), count]
+    for dim in (dim_A, dim_G):
+        pieces = dim // split if dim > split else 0
+        rest = dim - pieces * split
+        values += [identities((pieces, split, split) if pieces else (1, 1, 1))]
+        values += [identities((max(rest, 1),) * 2)]
+    return values
+
+
+@settings(max_examples=15)
+@given(dims, dims, st.integers(1, 16), st.sampled_from([0.0, 3.0]))
+def test_block_split(dim_A: int, dim_G: int, split: int, count: float) -> None:
+    values = split_arrays(dim_A, dim_G, split, count)
+
+    def create(arrays: Any) -> LayerRefresh:
+        return BlockSplitRefresh("layer", arrays, split=split)
+
+    assert_same(refreshed(True, values, create, 0.1), refreshed(False, values, create, 0.1), CLOSE)
+
+
+def trace_restricted_arrays(dim_Phi: int, dim_Psi: int, groups: int, count: float, roots: bool) -> list[Any]:
+    rng = np.random.default_rng([dim_Phi, dim_Psi, groups])
+    seen = count > 0
+    shape = (groups, 1, 1) if groups > 1 else ()
+    sums = [gram_sum(dim, groups, rng) * seen for dim in (dim_Phi, dim_Psi)]
+    # As large as the sums' own traces, which keeps the damping in proportion.
+    traces = rng.uniform(0.5, 2.0, (2, *shape) if roots else shape) * max(dim_Phi, dim_Psi) ** 2 * seen
+    return [*sums, traces, count, *(identities(total.shape) for total in sums), 1.5]
+
+
+@settings(max_examples=40)
+@given(
+    st.tuples(dims, dims, st.integers(1, 3)),
+    st.sampled_from([0.0, 3.0]),
+    *(st.booleans() for _ in range(4)),
+    st.sampled_from([0.01, 5.0]),
+)
+def test_trace_restricted(
+    shape: tuple[int, int, int],
+    count: float,
+    automatic: bool,
+    homogeneous: bool,
+    expands: bool,
+    roots: bool,
+    nu: float,
+) -> None:
+    values = trace_restricted_arrays(*shape, count, roots)
+    options = TraceRestrictedDamping(automatic, nu, automatic and homogeneous, automatic and expands, roots)
+
+    def create(arrays: Any) -> LayerRefresh:
+        return TraceRestrictedRefresh("layer", arrays, options)
+
+    found, expected = refreshed(True, values, create, 4.0), refreshed(False, values, create, 4.0)
+    # Automatic damping is the trace over the dimension: a condition number of at most the dimension.
+    assert_same(found, expected, CLOSE)
+
+
+def eigenbasis_arrays(dim_A: int, dim_G: int, groups: int, count: float) -> list[Any]:
+    rng = np.random.default_rng([dim_A, dim_G, groups])
+    seen = count > 0
+    leading = (groups,) if groups > 1 else ()
+    A, G = gram_sum(dim_A, groups, rng) * seen, gram_sum(dim_G, groups, rng) * seen
+    shapes = [(dim_A, dim_A), (dim_G, dim_G), (dim_G, dim_A), (), (1, dim_A), (dim_G, 1)]
+    Q_A, Q_G, s_sum, _, S_A, S_G = (identities((*leading, *shape)) for shape in shapes)
+    return [A, G, np.array([count, count, 2.0 * seen]), Q_A, Q_G, s_sum, 0.0, S_A, S_G, 7.0]
+
+
+@settings(max_examples=15)
+@given(dims, dims, st.integers(1, 3), st.sampled_from([0.0, 3.0]))
+def test_eigenbasis(dim_A: int, dim_G: int, groups: int, count: float) -> None:
+    values = eigenbasis_arrays(dim_A, dim_G, groups, count)
+
+    def create(arrays: Any) -> LayerRefresh:
+        return EigenbasisRefresh("layer", arrays)
+
+    found, expected = refreshed(True, values, create, 0.3), refreshed(False, values, create, 0.3)
+    # Bases differ in signs and within eigenspaces: both must give the factor back, orthogonally.
+    for total, Q, S in ((0, 3, 7), (1, 4, 8)):
+        vectors, eigenvalues = found[Q], found[S].reshape(*found[Q].shape[:-2], 1, -1)
+        transposed = np.swapaxes(vectors, -1, -2)
+        eye = np.broadcast_to(np.eye(vectors.shape[-1]), vectors.shape)
+        assert_same([vectors @ transposed], [eye], CLOSE)
+        if count > 0:
+            assert_same([(vectors * eigenvalues) @ transposed], [values[total] / count], CLOSE)
+            assert (np.diff(eigenvalues) >= 0).all()
+    others = [index for index in range(len(found)) if index not in (3, 4)]
+    assert_same([found[i] for i in others], [expected[i] for i in others], CLOSE)
+
+
+def sherman_morrison_arrays(
+    shape: tuple[int, int, int], counts: tuple[float, ...], full: float, refreshes: float, rescale: bool
+) -> list[Any]:
+    dim_A, dim_G, groups = shape
+    rng = np.random.default_rng([dim_A, dim_G, groups])
+    leading = (groups,) if groups > 1 else ()
+    values: list[Any] = [gram_sum(dim, groups, rng) * (counts[0] > 0) for dim in (dim_A, dim_G)]
+    values += [rng.uniform(0.5, 2.0, (*leading, dim)) * (counts[2] > 0) for dim in (dim_A, dim_G)]
+    values += [np.array(counts), full, refreshes]
+    values += [np.linalg.inv(gram_sum(dim, groups, rng) + np.eye(dim)) for dim in (dim_A, dim_G)]
+    return values + [rng.uniform(5.0, 9.0, (*leading, 1, 1)) for _ in range(3 * rescale)]
+
+
+@settings(max_examples=40)
+@given(
+    st.tuples(dims, dims, st.integers(1, 3)),
+    st.sampled_from([(0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 2.0, 3.0), (2.0, 3.0, 2.0, 3.0)]),
+    st.sampled_from([0.0, 1.0]),
+    st.integers(0, 9),
+    st.booleans(),
+    st.sampled_from([None, 1, 3]),
+)
+def test_sherman_morrison(
+    shape: tuple[int, int, int],
+    counts: tuple[float, ...],
+    full: float,
+    refreshes: int,
+    rescale: bool,
+    interval: int | None,
+) -> None:
+    values = sherman_morrison_arrays(shape, counts, full, float(refreshes), rescale)
+    options = ShermanMorrisonOptions(2, (0.2, 0.3), rescale, interval)
+
+    def create(arrays: Any) -> LayerRefresh:
+        return ShermanMorrisonRefresh("layer", arrays, options)
+
+    found = refreshed(True, values, create, 0.1)
+    assert_same(found, refreshed(False, values, create, 0.1), CLOSE)
+    for inverse in found[7:9]:
+        assert_same([inverse], [np.swapaxes(inverse, -1, -2)], 1e-6)
+
+
+def swift_arrays(dim_A: int, dim_G: int, groups: int, rows: int) -> list[Any]:
+    rng = np.random.default_rng([dim_A, dim_G, groups])
+    leading = (groups,) if groups > 1 else ()
+    values: list[Any] = []
+    for dim in (dim_A, dim_G):
+        rank = min(rows, dim)
+        buffer = np.zeros((*leading, dim, dim))
+        buffer[..., :rank, :] = rng.standard_normal((*leading, rank, dim))
+        # One row fewer than the rank has room for, as after a smaller batch.
+        buffer[..., rank - 1, :] *= rank == 1
+        values += [gram_sum(dim, groups, rng) if rank == dim else buffer, np.array([rows, 1.0, rank])]
+    values += [identities((*leading, dim, dim)) for dim in (dim_A, dim_G)]
+    return [*values, *(identities((*leading, 1, 1)) for _ in range(2)), 0.0]
+
+
+@settings(max_examples=20)
+@given(dims, dims, st.integers(1, 3), st.integers(1, 50), st.booleans())
+def test_swift(dim_A: int, dim_G: int, groups: int, rows: int, split: bool) -> None:
+    values = swift_arrays(dim_A, dim_G, groups, rows)
+
+    def create(arrays: Any) -> LayerRefresh:
+        return SwiftRefresh("layer", arrays, lambda: (min(rows, dim_A), min(rows, dim_G)), split=split)
+
+    assert_same(refreshed(True, values, create, 0.1), refreshed(False, values, create, 0.1), CLOSE)
+
+
+def test_swift_leaves_a_layer_without_statistics() -> None:
+    values = swift_arrays(5, 6, 1, 3)
+    values[1] = values[3] = np.zeros(3)
+
+    def create(arrays: Any) -> LayerRefresh:
+        return SwiftRefresh("layer", arrays, lambda: (3, 3), split=True)
+
+    assert_same(refreshed(True, values, create, 0.1), [np.asarray(value) for value in values], 1e-7)
+
+
+OPTIONS = TraceRestrictedDamping(automatic=True, nu=0.1, homogeneous=False, expands=True, roots=False)
+OPERATORS = {
+    "block_split": (
+        [split_arrays(9, 7, 4, 3.0), split_arrays(5, 6, 3, 3.0)],
+        lambda arrays, i: BlockSplitRefresh(f"layer {i}", arrays, split=(4, 3)[i]),
+    ),
+    "trace_restricted": (
+        [trace_restricted_arrays(9, 7, 2, 3.0, False), trace_restricted_arrays(5, 6, 1, 3.0, False)],
+        lambda arrays, i: TraceRestrictedRefresh(f"layer {i}", arrays, OPTIONS),
+    ),
+    "sherman_morrison": (
+        [
+            sherman_morrison_arrays((9, 7, 2), (2.0, 3.0, 2.0, 3.0), 1.0, 1.0, True),
+            sherman_morrison_arrays((5, 6, 1), (2.0, 3.0, 2.0, 3.0), 0.0, 4.0, True),
+        ],
+        lambda arrays, i: ShermanMorrisonRefresh(
+            f"layer {i}", arrays, ShermanMorrisonOptions(2, (0.2, 0.3), True, 3)
+        ),
+    ),
+    "swift": (
+        [swift_arrays(9, 7, 2, 4), swift_arrays(5, 6, 1, 7)],
+        lambda arrays, i: SwiftRefresh(f"layer {i}", arrays, None, split=bool(i)),
+    ),
+    "eigenbasis": (
+        [eigenbasis_arrays(9, 7, 2, 3.0), eigenbasis_arrays(5, 6, 1, 3.0)],
+        lambda arrays, i: EigenbasisRefresh(f"layer {i}", arrays),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("due", [0, 1, [0, 1]], ids=str)
+def test_only_layers_that_are_due(name: str, due: Any, mode: int) -> None:
+    layers, create = OPERATORS[name]
+    parameters = [
+        [parameter(f"layer{layer}.array{i}", value) for i, value in enumerate(values)]
+        for layer, values in enumerate(layers)
+    ]
+    joint = Joint([create(arrays, index) for index, arrays in enumerate(parameters)])
+    joint(Tensor(due, ms.int32), Tensor(0.1, ms.float32))
+    for index, wanted in enumerate(np.broadcast_to(due, 2)):
+        alone = refreshed(True, layers[index], lambda arrays, i=index: create(arrays, i), 0.1)
+        before = [np.asarray(value, np.float32) for value in layers[index]]
+        for found, expected in zip(parameters[index], alone if wanted else before):
+            np.testing.assert_array_equal(found.asnumpy(), expected)
