@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mindspore import Parameter, ParameterTuple, Tensor, nn
+from mindspore import Parameter, Tensor
 
 import ms_kfac
 from ms_kfac.kernels.library import library
@@ -18,15 +18,12 @@ from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops import layer_refresh
 from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
 from ms_kfac.ops.layer_refresh import joint_refresh
+from tests.support.refreshes import Joint, parameter
 
 native_only = pytest.mark.skipif(not is_native("kronecker_refresh"), reason="no native library")
 
 Shape = tuple[int, int, int]
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3))
-
-
-def parameter(name: str, value: Any) -> Parameter:
-    return Parameter(Tensor(np.asarray(value, np.float32)), name=name, requires_grad=False)
 
 
 def layer(name: str, shape: Shape, *, count: float = 3.0, seed: int = 0) -> tuple[Parameter, ...]:
@@ -61,20 +58,6 @@ def assert_close(found: Parameter, expected: Any) -> None:
     # The damped factors' condition numbers stay under 100 here: that many times float32's 6e-8.
     largest = np.abs(expected).max()
     np.testing.assert_allclose(found.asnumpy(), expected, rtol=0, atol=1e-5 * largest)
-
-
-class Joint(nn.Cell):
-    """One call for all layers."""
-
-    def __init__(self, layers: Sequence[KroneckerRefresh]) -> None:
-        super().__init__(auto_prefix=False)
-        parts = [refresh.part for refresh in layers if refresh.part is not None]
-        self.kernel = joint_refresh(parts)
-        self.arrays = ParameterTuple([array for part in parts for array in part.arrays])
-
-    def construct(self, due: Tensor, damping: Tensor) -> bool:
-        self.kernel(due, damping, *self.arrays)
-        return True
 
 
 @settings(max_examples=15)

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "blas.h"
+#include "largest_first.h"
 #include "operator.h"
 #include "threads.h"
 
@@ -18,8 +19,6 @@ namespace {
 constexpr int kRows = 64;
 // Side of the square tiles of a transpose: two of them fit the first cache.
 constexpr int kTile = 32;
-// Below this size OpenBLAS's own threads cost more than they save.
-constexpr int kSharedSize = 256;
 
 void for_row_blocks(int size, const std::function<void(int first, int last)>& task) {
   parallel_for((size + kRows - 1) / kRows, [&](int64_t block) {
@@ -116,8 +115,6 @@ void invert_one(const DampedFactor& of) {
   mirror_upper(of.inverse, of.size);
 }
 
-double cost(const DampedFactor& of) { return std::pow(of.size, 3.0); }
-
 }  // namespace
 
 void mirror_upper(float* matrix, int size) {
@@ -130,20 +127,8 @@ void mirror_upper(float* matrix, int size) {
 }
 
 void invert_damped(std::vector<DampedFactor> factors) {
-  std::sort(factors.begin(), factors.end(),
-            [](const DampedFactor& one, const DampedFactor& other) { return one.size > other.size; });
-  double remaining = 0;
-  for (const DampedFactor& factor : factors) remaining += cost(factor);
-  size_t alone = 0;
-  // A factor that one thread would still be at when the others have done all the rest gets every thread.
-  for (; alone < factors.size(); ++alone) {
-    const DampedFactor& factor = factors[alone];
-    if (threads() == 1 || factor.size < kSharedSize || cost(factor) * threads() <= remaining) break;
-    remaining -= cost(factor);
-    blas::Threads guard(threads());
-    invert_one(factor);
-  }
-  parallel_for(factors.size() - alone, [&](int64_t index) { invert_one(factors[alone + index]); });
+  const auto cost = [](const DampedFactor& of) { return std::pow(of.size, 3.0); };
+  run_largest_first(factors, cost, invert_one);
 }
 
 }  // namespace ms_kfac

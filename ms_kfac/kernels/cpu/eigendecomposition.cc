@@ -6,15 +6,13 @@
 #include <utility>
 
 #include "blas.h"
-#include "threads.h"
+#include "largest_first.h"
 
 namespace ms_kfac {
 namespace {
 
 // Side of the square tiles of a transpose: two of them fit the first cache.
 constexpr int kTile = 32;
-// Below this size OpenBLAS's own threads cost more than they save.
-constexpr int kSharedSize = 256;
 
 void transpose(float* matrix, int size) {
   for (int i0 = 0; i0 < size; i0 += kTile)
@@ -57,20 +55,8 @@ void decompose_one(const EigenFactor& of) {
 }  // namespace
 
 void decompose(std::vector<EigenFactor> factors) {
-  std::sort(factors.begin(), factors.end(),
-            [](const EigenFactor& one, const EigenFactor& other) { return one.size > other.size; });
-  double remaining = 0;
-  for (const EigenFactor& factor : factors) remaining += std::pow(factor.size, 3.0);
-  size_t alone = 0;
-  // A factor that one thread would still be at when the others have done all the rest gets every thread.
-  for (; alone < factors.size(); ++alone) {
-    const double cost = std::pow(factors[alone].size, 3.0);
-    if (threads() == 1 || factors[alone].size < kSharedSize || cost * threads() <= remaining) break;
-    remaining -= cost;
-    blas::Threads guard(threads());
-    decompose_one(factors[alone]);
-  }
-  parallel_for(factors.size() - alone, [&](int64_t index) { decompose_one(factors[alone + index]); });
+  const auto cost = [](const EigenFactor& of) { return std::pow(of.size, 3.0); };
+  run_largest_first(factors, cost, decompose_one);
 }
 
 }  // namespace ms_kfac

@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "blas.h"
-#include "threads.h"
+#include "largest_first.h"
 
 namespace ms_kfac {
 namespace {
@@ -50,9 +50,7 @@ void invert_one(const LowRankFactor& of) {
 
 void invert_low_rank(std::vector<LowRankFactor> factors) {
   const auto cost = [](const LowRankFactor& of) { return double(of.rank) * of.rank * (of.size + of.rank); };
-  std::sort(factors.begin(), factors.end(),
-            [&](const LowRankFactor& one, const LowRankFactor& other) { return cost(one) > cost(other); });
-  parallel_for(factors.size(), [&](int64_t index) { invert_one(factors[index]); });
+  run_largest_first(factors, cost, invert_one);
 }
 
 }  // namespace ms_kfac
