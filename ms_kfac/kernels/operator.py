@@ -38,7 +38,8 @@ def native_operator(
 
     Returns:
         The operator. It keeps its place among other operators that write memory, because it may write its
-        inputs.
+        inputs. What it writes must be a Parameter that is an input of its own: in a tuple a Parameter is a
+        mere value to MindSpore's compiler, which does not see the write.
     """
     infer_shapes = _done_shape if shapes is None else shapes
     types = ms.float32 if dtypes is None else dtypes

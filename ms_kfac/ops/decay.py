@@ -39,7 +39,7 @@ class Decay(nn.Cell):
     def construct(self, due: Tensor, factors: Tensor) -> bool:
         if self.exists:
             if self.native:
-                self.kernel(due, factors, self.faded)
+                self.kernel(due, factors, *self.faded)
             elif due > 0:
                 for index in range(len(self.faded)):
                     parameter = self.faded[index]

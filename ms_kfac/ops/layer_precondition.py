@@ -78,7 +78,7 @@ class LayerPrecondition(nn.Cell):
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
         if self.native:
-            outputs = self.kernel(gradients, self.inverses)
+            outputs = self.kernel(gradients, *self.inverses)
             return outputs[:-1], outputs[-1]
         updates: tuple[Tensor, ...] = ()
         products: tuple[Tensor, ...] = ()

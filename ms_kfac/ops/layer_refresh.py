@@ -88,7 +88,7 @@ class LayerRefresh(nn.Cell):
 
     def construct(self, damping: Tensor) -> bool:
         if self.native:
-            self.kernel(self.due, damping, self.arrays)
+            self.kernel(self.due, damping, *self.arrays)
         else:
             self.composed(damping)
         return True

@@ -143,9 +143,9 @@ class MomentumStep(nn.Cell):
         if self.native:
             used = updates[: self.updates]
             if self.decays:
-                self.kernel(self.momentum, scale, learning_rate, decay, used, self.weights, self.moments)
+                self.kernel(self.momentum, scale, learning_rate, decay, used, *self.weights, *self.moments)
             else:
-                self.kernel(self.momentum, scale, learning_rate, used, self.weights, self.moments)
+                self.kernel(self.momentum, scale, learning_rate, used, *self.weights, *self.moments)
         else:
             own: tuple[Tensor, ...] = ()
             for source in self.sources:

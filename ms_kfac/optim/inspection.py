@@ -16,7 +16,7 @@ from ms_kfac.capture.discover import FirstOrderCell
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.tap import Tap
 from ms_kfac.optim.averaging import PolyakAverage
-from ms_kfac.optim.summary import summary_table
+from ms_kfac.optim.summary import operator_forms, summary_table
 from ms_kfac.refresh import RefreshPolicy
 
 
@@ -27,6 +27,7 @@ class Inspection:
     """
 
     parameters: Any
+    preconditioner: Any
     blocks: Any
     sharing: str
     factor_policy: RefreshPolicy
@@ -154,7 +155,15 @@ class Inspection:
         Returns:
             A row a layer: name, kind, block, dimensions, KiB, form of the operators; then the other cells.
         """
-        return summary_table(repr(self), self._layers, list(self.blocks), self._first_order)
+        forms = [
+            operator_forms(
+                statistics=getattr(block.statistics, "kernel", None) is not None,
+                refresh=block.native_refresh() is not None,
+                preconditioning=preconditioning,
+            )
+            for block, preconditioning in zip(self.blocks, self.preconditioner.native)
+        ]
+        return summary_table(repr(self), self._layers, list(self.blocks), forms, self._first_order)
 
     def __repr__(self) -> str:
         return (

@@ -28,6 +28,7 @@ class Preconditioner(nn.Cell):
 
     Attributes:
         parts: the operators, one a native form.
+        native: of every block, whether a kernel preconditions its gradients.
         order: of every U the position of its parameter.
         sources: of every parameter the place of its update among those in ``order`` with all gradients behind
             them.
@@ -46,15 +47,19 @@ class Preconditioner(nn.Cell):
         super().__init__(auto_prefix=False)
         forms = [native_form(block) for block in blocks]
         parts = []
+        native: set[int] = set()
         order: tuple[int, ...] = ()
         for kind, operator in _OPERATORS.items():
             own = [index for index, form in enumerate(forms) if type(form) is kind]
             if own:
                 own_positions = [tuple(positions[index]) for index in own]
                 own_forms = [forms[index] for index in own]
-                parts.append(operator([blocks[index] for index in own], own_forms, own_positions, parameters))
+                part = operator([blocks[index] for index in own], own_forms, own_positions, parameters)
+                native = {*native, *(own if part.native else ())}
+                parts.append(part)
                 order = (*order, *(position for pair in own_positions for position in pair))
         self.parts = nn.CellList(parts, auto_prefix=False)
+        self.native = tuple(index in native for index in range(len(blocks)))
         self.order = order
         self.sources = tuple(
             order.index(position) if position in order else len(order) + position

@@ -11,10 +11,26 @@ from ms_kfac.curvature.block import CurvatureBlock
 _HEADER = ("layer", "kind", "block", "dimensions", "KiB", "operators")
 
 
+def operator_forms(**native: bool) -> str:
+    """Which form of a layer's operators runs.
+
+    Args:
+        **native: whether each of them, by what it does, is native.
+
+    Returns:
+        "native", "composed", or "native" with what is composed.
+    """
+    composed = [name for name, flag in native.items() if not flag]
+    if not composed:
+        return "native"
+    return "composed" if len(composed) == len(native) else f"native, composed {' and '.join(composed)}"
+
+
 def summary_table(
     title: str,
     layers: Sequence[Layer],
     blocks: Sequence[CurvatureBlock],
+    forms: Sequence[str],
     first_order: Sequence[FirstOrderCell],
 ) -> str:
     """Lay out one row a cell that owns trained parameters.
@@ -23,6 +39,7 @@ def summary_table(
         title: the first line.
         layers: the preconditioned layers.
         blocks: their curvature blocks, in the same order.
+        forms: which form of its operators runs, for each layer.
         first_order: the cells that stay first-order.
 
     Returns:
@@ -31,11 +48,9 @@ def summary_table(
         with the reason.
     """
     rows = [_HEADER]
-    for layer, block in zip(layers, blocks):
+    for layer, block, form in zip(layers, blocks, forms):
         kind = layer.kind + (" (tapped at its primitive)" if layer.overridden else "")
-        rows.append(
-            (layer.name, kind, block.kind, block.dimensions(), f"{block.bytes() / 1024:.0f}", "composed")
-        )
+        rows.append((layer.name, kind, block.kind, block.dimensions(), f"{block.bytes() / 1024:.0f}", form))
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     lines = [title]
     lines += ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]

@@ -31,7 +31,7 @@ class _JointCall(nn.Cell):
     def construct(self, due: Tensor, damping: Tensor, by_layer: bool) -> bool:
         if by_layer and not self.takes_all:
             due = self.gather(due, self.layers, 0)
-        self.kernel(due, damping, self.arrays)
+        self.kernel(due, damping, *self.arrays)
         return True
 
 
