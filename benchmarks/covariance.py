@@ -27,7 +27,7 @@ import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
 from mindspore import Parameter, Tensor, nn  # noqa: E402
 
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.machine import describe_run  # noqa: E402
 from ms_kfac.capture.convolution import ConvolutionOperators  # noqa: E402
 from ms_kfac.capture.dense import DenseOperators  # noqa: E402
 from ms_kfac.kernels import status  # noqa: E402
@@ -208,12 +208,13 @@ def main() -> None:
     print(f"all of ResNet-20: native {totals['native']:.1f} ms, composed {totals['composed']:.1f} ms")
     if arguments.output:
         record = {
-            "machine": describe_machine(),
+            **describe_run(),
             "kernels": status().splitlines()[0].rsplit(", ", 1)[-1],
             "rounds": arguments.rounds,
             "resnet20_ms": totals,
             "layers": results,
         }
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(record, indent=1) + "\n")
 
 

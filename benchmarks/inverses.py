@@ -1,6 +1,6 @@
 """Damped inverses of one factor: the native refresh, MindSpore's MatrixInverse, LAPACK called directly.
 
-python benchmarks/inverses.py [--sizes 576 1024 2304] [--rounds 10] [--output FILE]
+    python benchmarks/inverses.py [--sizes 576 1024 2304] [--rounds 10] [--output FILE]
 
 The three take turns in every round. LAPACK is spotrf and spotri of the OpenBLAS that the kernels use, with as
 many threads; it leaves half of the inverse unwritten. Times are of whole calls from Python, in graph mode.
@@ -12,17 +12,20 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_run
 from ms_kfac.kernels.library import find_openblas, library
 from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
 
@@ -131,7 +134,7 @@ def main() -> None:
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
     lapack = Lapack()
-    report: dict[str, Any] = {"machine": describe_machine(), "threads": library().threads(), "sizes": {}}
+    report: dict[str, Any] = {**describe_run(), "threads": library().threads(), "sizes": {}}
     for size in arguments.sizes:
         times = measure(size, arguments.rounds, lapack)
         quartiles = {name: np.percentile(values, [25, 50, 75]).tolist() for name, values in times.items()}
@@ -143,6 +146,7 @@ def main() -> None:
         print(f"{size}: MatrixInverse takes {ratios['MatrixInverse']:.1f} times, ", end="")
         print(f"LAPACK {ratios['LAPACK']:.2f} times as long as the native refresh")
     if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(report, indent=1) + "\n")
 
 
