@@ -1,10 +1,13 @@
 """Build entry: the native kernels; all the metadata is in pyproject.toml."""
 
+import runpy
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 
 KERNELS = "ms_kfac/kernels/cpu"
+FINGERPRINT = runpy.run_path("ms_kfac/kernels/fingerprint.py")["fingerprint"](Path(KERNELS))
 
 setup(
     ext_modules=[
@@ -12,6 +15,7 @@ setup(
             "ms_kfac.kernels._cpu",
             sources=sorted(glob(f"{KERNELS}/**/*.cc", recursive=True)),
             depends=sorted(glob(f"{KERNELS}/**/*.h", recursive=True)),
+            define_macros=[("MS_KFAC_SOURCES", f'"{FINGERPRINT}"')],
             language="c++",
             # MindSpore's binaries pass std::string in the older form. Symbols but the operators' stay inside.
             extra_compile_args=[

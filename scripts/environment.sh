@@ -58,6 +58,11 @@ check_mindspore() {
     esac
 }
 
+# A compiler that came later, or a library that went, is a reason to install again.
+kernels_built_or_no_compiler() {
+    compgen -G "$PROJECT_ROOT/ms_kfac/kernels/_cpu*.so" >/dev/null || ! command -v g++ >/dev/null
+}
+
 ensure_environment() {
     local extra="$1" stamp wanted
     "$VENV_PYTHON" -m pip --version >/dev/null 2>&1 || create_venv
@@ -65,12 +70,13 @@ ensure_environment() {
     wanted="$(cd "$PROJECT_ROOT" && find pyproject.toml setup.py ms_kfac/kernels/cpu -type f -exec sha256sum {} + |
         sort | sha256sum | cut -d ' ' -f 1)"
     stamp="$PROJECT_ROOT/.venv/ms_kfac-$extra.sha256"
-    if [[ -f "$stamp" && "$(<"$stamp")" == "$wanted" ]]; then
+    if [[ -f "$stamp" && "$(<"$stamp")" == "$wanted" ]] && kernels_built_or_no_compiler; then
         return
     fi
     echo "Installing ms_kfac[$extra] into .venv (once; MindSpore is a large download)"
     "$VENV_PYTHON" -m pip install --quiet --quiet --disable-pip-version-check \
         --editable "${PROJECT_ROOT}[$extra]" || fail "pip could not install ms_kfac[$extra]; see its message above."
     check_mindspore
+    "$VENV_PYTHON" -c 'from ms_kfac import kernels; print(kernels.status().splitlines()[0])' 2>/dev/null || true
     printf '%s\n' "$wanted" >"$stamp"
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ms_kfac.kernels.catalogue import CATALOGUE
-from ms_kfac.kernels.library import library
+from ms_kfac.kernels.library import MOST_THREADS, library
 from ms_kfac.kernels.operator import is_native
 
 
@@ -41,11 +41,11 @@ def set_threads(count: int) -> None:
     OpenBLAS inside a kernel never uses more.
 
     Args:
-        count: number of threads, at least 1.
+        count: number of threads, from 1 to 1024.
 
     Raises:
-        ValueError: if ``count`` is not a positive int.
+        ValueError: if ``count`` is no such int.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"set_threads: count must be a positive int, got {count!r}")
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"set_threads: count must be an int from 1 to {MOST_THREADS}, got {count!r}")
     library().set_threads(count)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import importlib.util
 import os
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from ms_kfac.kernels.fingerprint import fingerprint
+
 SWITCH = "MS_KFAC_NATIVE"
 THREADS = "MS_KFAC_THREADS"
+MOST_THREADS = 1024
+# The release whose Custom AOT interface cpu/aot_extra.h mirrors.
+CHECKED_WITH = "2.10"
 
 
 class Library:
@@ -29,25 +36,33 @@ class Library:
         if os.environ.get(SWITCH, "1") == "0":
             self.reason = f"{SWITCH}=0"
             return
-        built = sorted(Path(__file__).parent.glob("_cpu*.so"))
-        if not built:
-            self.reason = "not built: the package was installed without a C++ compiler"
+        version = _version("mindspore")
+        if not version.startswith(CHECKED_WITH):
+            self.reason = f"kernels were checked with MindSpore {CHECKED_WITH} alone, this is {version}"
+            return
+        folder = Path(__file__).parent
+        built = folder / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
+        if not built.exists():
+            self.reason = "not built: no C++ compiler was there, or it failed (pip install -v shows why)"
             return
         openblas = find_openblas()
         if openblas is None:
             self.reason = "the package scipy-openblas32 is not installed"
             return
         try:
-            handle = ctypes.CDLL(str(built[-1]))
+            handle = ctypes.CDLL(str(built))
         except OSError as error:
-            self.reason = f"{built[-1].name} can't be loaded: {error}"
+            self.reason = f"{built.name} can't be loaded: {error}"
+            return
+        if _sources_of(handle) != fingerprint(folder / "cpu"):
+            self.reason = f"{built.name} was built from other sources: install the package again"
             return
         with _core_type():
             if not handle.ms_kfac_load_blas(os.fsencode(openblas)):
                 self.reason = f"{openblas} lacks functions of BLAS or LAPACK"
                 return
         self._handle = handle
-        self.path = str(built[-1])
+        self.path = str(built)
         wanted = os.environ.get(THREADS)
         self.set_threads(len(os.sched_getaffinity(0)) if wanted is None else _thread_count(wanted))
 
@@ -77,9 +92,23 @@ class Library:
         return buffer.value.decode()
 
 
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "of no known version"
+
+
+def _sources_of(handle: ctypes.CDLL) -> str:
+    if not hasattr(handle, "ms_kfac_sources"):
+        return ""
+    handle.ms_kfac_sources.restype = ctypes.c_char_p
+    return str(handle.ms_kfac_sources().decode())
+
+
 def _thread_count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise ValueError(f"{THREADS} must be a positive number of threads, got {text!r}")
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
+        raise ValueError(f"{THREADS} must be a number of threads from 1 to {MOST_THREADS}, got {text!r}")
     return int(text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from ms_kfac import kernels
-from ms_kfac.kernels.library import library
+from ms_kfac.kernels.fingerprint import fingerprint
+from ms_kfac.kernels.library import Library, library
 
+module = importlib.import_module("ms_kfac.kernels.library")
 ROOT = Path(__file__).resolve().parents[2]
 
 STEP = """
@@ -47,18 +50,41 @@ def test_switched_off_everything_is_composed_and_trains() -> None:
     assert all(line.split()[1] == "composed" for line in lines[1:])
 
 
-def test_without_openblas_the_status_says_so() -> None:
-    code = """
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "scipy_openblas32" else find(name, *rest)
-import ms_kfac
-print(ms_kfac.kernels.status())
-"""
-    finished = run(code, MS_KFAC_NATIVE="1")
-    assert finished.returncode == 0, finished.stderr
-    if library().path:
-        assert "scipy-openblas32 is not installed" in finished.stdout.splitlines()[0]
+@needs_library
+def test_without_openblas_the_status_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_openblas", lambda: None)
+    refused = Library()
+    assert not refused.path
+    assert refused.reason == "the package scipy-openblas32 is not installed"
+
+
+@needs_library
+def test_a_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "fingerprint", lambda folder: "0123456789abcdef")
+    refused = Library()
+    assert not refused.path
+    assert "was built from other sources: install the package again" in refused.reason
+
+
+def test_another_mindspore_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MS_KFAC_NATIVE", raising=False)
+    monkeypatch.setattr(module, "_version", lambda package: "2.7.1")
+    refused = Library()
+    assert not refused.path
+    assert refused.reason == "kernels were checked with MindSpore 2.10 alone, this is 2.7.1"
+
+
+def test_the_fingerprint_follows_the_sources(tmp_path: Path) -> None:
+    (tmp_path / "operators").mkdir()
+    (tmp_path / "a.cc").write_text("int a;")
+    first = fingerprint(tmp_path)
+    (tmp_path / "operators" / "b.h").write_text("int b;")
+    second = fingerprint(tmp_path)
+    (tmp_path / "a.cc").write_text("int c;")
+    assert len({first, second, fingerprint(tmp_path)}) == 3
+    (tmp_path / "notes.txt").write_text("no source")
+    (tmp_path / "a.cc").write_text("int a;")
+    assert fingerprint(tmp_path) == second
 
 
 def test_without_a_compiler_the_package_builds_without_a_library(tmp_path: Path) -> None:
@@ -81,9 +107,10 @@ def test_without_a_compiler_the_package_builds_without_a_library(tmp_path: Path)
 def test_threads_by_environment() -> None:
     code = "import ms_kfac; print(ms_kfac.kernels.status().splitlines()[0])"
     assert run(code, MS_KFAC_THREADS="1").stdout.endswith(", 1 threads\n")
-    refused = run(code, MS_KFAC_THREADS="none")
-    assert refused.returncode != 0
-    assert "MS_KFAC_THREADS must be a positive number of threads, got 'none'" in refused.stderr
+    for wrong in ("none", "0", "²", "4294967297"):
+        refused = run(code, MS_KFAC_THREADS=wrong)
+        assert refused.returncode != 0
+        assert f"MS_KFAC_THREADS must be a number of threads from 1 to 1024, got '{wrong}'" in refused.stderr
 
 
 @needs_library
@@ -97,7 +124,7 @@ def test_set_threads() -> None:
         kernels.set_threads(before)
 
 
-@pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])
+@pytest.mark.parametrize("count", [0, -1, 1.5, True, "2", 1025, 2**32 + 1])
 def test_a_wrong_number_of_threads_is_refused(count: object) -> None:
-    with pytest.raises(ValueError, match="set_threads: count must be a positive int"):
+    with pytest.raises(ValueError, match="set_threads: count must be an int from 1 to 1024"):
         kernels.set_threads(count)  # type: ignore[arg-type]

@@ -44,7 +44,14 @@ void warn_once(const std::string& text) {
 
 }  // namespace ms_kfac
 
+#ifndef MS_KFAC_SOURCES
+#define MS_KFAC_SOURCES ""
+#endif
+
 extern "C" {
+
+// A digest of the sources that this library was built from.
+const char* ms_kfac_sources() { return MS_KFAC_SOURCES; }
 
 int ms_kfac_load_blas(const char* path) { return ms_kfac::blas::load(path) ? 1 : 0; }
 

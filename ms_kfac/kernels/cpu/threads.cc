@@ -21,10 +21,10 @@ class Pool {
   int threads() const { return threads_; }
 
   void run(int64_t count, const std::function<void(int64_t)>& task) {
-    std::unique_lock<std::mutex> ownership(owner_, std::defer_lock);
-    if (!inside) ownership.try_lock();
+    // A single task keeps the pool free for what it shares out itself.
     const int helpers = static_cast<int>(std::min<int64_t>(threads_, count)) - 1;
-    if (!ownership.owns_lock() || helpers < 1) {
+    std::unique_lock<std::mutex> ownership(owner_, std::defer_lock);
+    if (helpers < 1 || inside || !ownership.try_lock()) {
       for (int64_t index = 0; index < count; ++index) task(index);
       return;
     }

@@ -1,6 +1,9 @@
 // Every task runs once, whatever their number, from inside a task and from several threads at a time.
 
 #include <atomic>
+#include <chrono>
+#include <mutex>
+#include <set>
 #include <stdexcept>
 #include <thread>
 
@@ -24,6 +27,22 @@ int main(int argc, char** argv) {
   std::atomic<int> nested{0};
   ms_kfac::parallel_for(4, [&](int64_t) { ms_kfac::parallel_for(5, [&](int64_t) { ++nested; }); });
   expect(nested == 20, "nested tasks were lost");
+
+  // Tasks that wait for one another show that each has a thread: a lone task around them must not keep the pool.
+  std::set<std::thread::id> threads;
+  std::mutex mutex;
+  std::atomic<int> arrived{0};
+  ms_kfac::parallel_for(1, [&](int64_t) {
+    ms_kfac::parallel_for(3, [&](int64_t) {
+      const auto start = std::chrono::steady_clock::now();
+      ++arrived;
+      while (arrived < 3 && std::chrono::steady_clock::now() - start < std::chrono::seconds(20))
+        std::this_thread::yield();
+      std::lock_guard<std::mutex> lock(mutex);
+      threads.insert(std::this_thread::get_id());
+    });
+  });
+  expect(threads.size() == 3, "tasks of a lone task did not run on all threads");
 
   std::atomic<int> shared{0};
   std::vector<std::thread> callers;
