@@ -29,6 +29,27 @@ class SampleCounter(nn.Cell):
         return True
 
 
+def directly(statistics: StatisticsOperator) -> Any:
+    """What a tap calls in a compiled graph: the kernel past the Cell around it, where that Cell adds nothing.
+
+    What is not there need not be compiled, once a layer.
+
+    Args:
+        statistics: the block's statistics operator.
+
+    Returns:
+        Its kernel; the operator itself where it has none, or where a subclass replaces ``construct`` and
+        leaves the kernel as its base made it.
+    """
+    lineage = type(statistics).__mro__
+
+    def depth(method: str) -> int:
+        return next(level for level, owner in enumerate(lineage) if method in vars(owner))
+
+    kernel = getattr(statistics, "kernel", None)
+    return statistics if kernel is None or depth("construct") < depth("__init__") else kernel
+
+
 class _Identity(nn.Cell):
     """Passes y on; its ``bprop`` meets x and dout together.
 
@@ -37,12 +58,15 @@ class _Identity(nn.Cell):
 
     The gate is read when dout is there: a compiled step may write it between two passes, and would else be
     free to read it at any time.
+
+    To the compiler the Parameters are values here, and a kernel's write to them is not seen: what a graph
+    reads of them before a backward pass it may read after it, unless it has stored it (``ops.assign``).
+    Nothing does so; the optimizer reads statistics behind the write with which it counts them.
     """
 
     def __init__(self, statistics: StatisticsOperator) -> None:
         super().__init__(auto_prefix=False)
-        # A kernel is called past the Cell around it: what is not there need not be compiled, once a layer.
-        self.statistics: Any = getattr(statistics, "kernel", None) or statistics
+        self.statistics = directly(statistics)
         self.depend = ops.Depend()
         self.zeros_like = ops.ZerosLike()
 
@@ -80,7 +104,7 @@ class _IdentityOfSix(nn.Cell):
 
     def __init__(self, statistics: StatisticsOperator) -> None:
         super().__init__(auto_prefix=False)
-        self.statistics: Any = getattr(statistics, "kernel", None) or statistics
+        self.statistics = directly(statistics)
         self.depend = ops.Depend()
         self.zeros_like = ops.ZerosLike()
 

@@ -253,6 +253,9 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
             updates = (*preconditioned, *gradients)
             if self.clips:
                 scale = self.trust_region(products, self.product_rates(learning_rate))
+            else:
+                # Used, or the compiler warns at each compilation of an output that nobody reads.
+                scale = ops.depend(self.one, products)
         if self.adapts_damping:
             self.predicted_step(learning_rate, gradients, updates, scale, samples)
         else:
