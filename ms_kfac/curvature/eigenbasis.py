@@ -47,6 +47,7 @@ def eigenbasis_statistics(operators: LayerOperators, options: StatisticsOptions)
         operators.second_moment(),
         channels_first=operators.channels_first,
         options=options,
+        geometry=operators.native_geometry(),
     )
 
 

@@ -9,7 +9,7 @@ CATALOGUE: dict[str, str | None] = {
     "trace_restricted_statistics": "TraceRestrictedStatistics",
     "sherman_morrison_statistics": "ShermanMorrisonStatistics",
     "swift_statistics": None,
-    "eigenbasis_statistics": None,
+    "eigenbasis_statistics": "EigenbasisStatistics",
     "unit_wise_statistics": None,
     "embedding_statistics": None,
     "decay": "Decay",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from mindspore import Parameter, Tensor, ops
+from mindspore import Parameter, Tensor, nn, ops
 
+from ms_kfac.kernels.operator import is_native, native_operator
 from ms_kfac.ops.eigenbasis_moments import EigenbasisMoments
-from ms_kfac.ops.statistics import LayerStatistics
+from ms_kfac.ops.statistics import LayerStatistics, StatisticsOptions
 
 
 class EigenbasisStatistics(LayerStatistics):
@@ -25,7 +26,9 @@ class EigenbasisStatistics(LayerStatistics):
         activations: turns the layer's input into rows or columns, one a location whatever the sharing.
         gradients: turns the layer's output gradient into the same layout.
         second_moment: sums the outer products of that layout.
-        options: ``channels_first`` and ``options`` of the base.
+        channels_first: layout of ``dout``.
+        options: how a batch enters.
+        geometry: for the native form, from the layer's ``native_geometry()``; None: composed.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
@@ -40,11 +43,33 @@ class EigenbasisStatistics(LayerStatistics):
     Outputs:
         bool, True.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    The native form sums a sample's gradient over some locations at a time, and projects a side before that
+    sum where the locations are fewer than the features of the other side, else after it. It keeps the
+    gradients of a few samples, never those of the batch.
+
+    Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, MatMul or BatchMatMul, Square,
+    ReduceSum and AssignAdd).
     """
 
-    def __init__(self, activations: Any, gradients: Any, second_moment: Any, **options: Any) -> None:
-        super().__init__(activations, gradients, second_moment, **options)
+    def __init__(
+        self,
+        activations: nn.Cell,
+        gradients: nn.Cell,
+        second_moment: nn.Cell,
+        *,
+        channels_first: bool,
+        options: StatisticsOptions,
+        geometry: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            activations, gradients, second_moment, channels_first=channels_first, options=options
+        )
+        self.native = geometry is not None and is_native("eigenbasis_statistics")
+        self.kernel: Any = None
+        if geometry is not None and self.native:
+            self.kernel = native_operator(
+                "eigenbasis_statistics", separate=self.separate, **self.native_attributes(geometry)
+            )
         self.moments = EigenbasisMoments(columns=self.channels_first)
         self.axis = -1 if self.channels_first else 1
         self.reshape = ops.Reshape()
@@ -63,7 +88,9 @@ class EigenbasisStatistics(LayerStatistics):
         Q_G: Parameter,
         s_sum: Parameter,
     ) -> bool:
-        if self.separate:
+        if self.native:
+            self.kernel(x, dout, gate, A_sum, G_sum, counts, Q_A, Q_G, s_sum)
+        elif self.separate:
             if gate % 2 > 0:
                 self.add_inputs(x, A_sum, counts)
             if gate % 4 > 1:

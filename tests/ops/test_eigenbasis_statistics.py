@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -10,12 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ms_kfac.capture.dense import DenseOperators
 from ms_kfac.curvature.eigenbasis import eigenbasis_statistics
-from ms_kfac.ops.statistics import EVERYTHING, GRADIENTS, INPUTS, StatisticsOptions
-from tests.oracle.eigenbasis import second_moments
+from ms_kfac.kernels.operator import is_native
+from ms_kfac.ops import eigenbasis_statistics as module
+from ms_kfac.ops.eigenbasis_statistics import EigenbasisStatistics
+from ms_kfac.ops.statistics import BESIDE_FACTORS, EVERYTHING, GRADIENTS, INPUTS, StatisticsOptions
+from tests.oracle.eigenbasis import conv_gradients, dense_gradients, second_moments
+from tests.oracle.factors import conv_factors, dense_factors
 from tests.oracle.patches import Geometry
 from tests.support.bank import tensor
 from tests.support.layer_bank import CASES, Case, build, layers_of
+from tests.support.statistics import OPTIONS as ANY_OPTIONS
+from tests.support.statistics import add, assert_close, convolutions, operators_of
 
 MEAN = StatisticsOptions(sharing="expand", mean_reduction=True, gradient_scale=1.0)
 POINT = Geometry(3, 4, (2, 3), pad_mode="valid", bias=True, image=(2, 3))
@@ -26,6 +34,24 @@ def orthogonal(groups: int, dimension: int, rng: np.random.Generator) -> np.ndar
     return np.stack([np.linalg.qr(rng.standard_normal((dimension, dimension)))[0] for _ in range(groups)])
 
 
+needs_kernels = pytest.mark.skipif(not is_native("eigenbasis_statistics"), reason="no native kernels here")
+FORMS = [True, False] if is_native("eigenbasis_statistics") else [False]
+
+
+def statistics(operators: Any, options: StatisticsOptions, native: bool) -> EigenbasisStatistics:
+    """The operator in its native or its composed form."""
+    operator = EigenbasisStatistics(
+        operators.activations(False),
+        operators.gradients(False),
+        operators.second_moment(),
+        channels_first=operators.channels_first,
+        options=options,
+        geometry=operators.native_geometry() if native else None,
+    )
+    assert operator.native == native
+    return operator
+
+
 def run(
     case: Case,
     options: StatisticsOptions,
@@ -33,7 +59,10 @@ def run(
     gate: int = EVERYTHING,
     scale: float = 1.0,
 ) -> list[np.ndarray]:
-    """The state after these micro-batches with a leading axis of groups; it starts with a random basis."""
+    """The state after these micro-batches with a leading axis of groups; it starts with a random basis.
+
+    By the native form where there is one, which is held to the composed form here.
+    """
     layer = layers_of(build([case], np.random.default_rng(0)))[0]
     groups, A, G = layer.groups, layer.input_dimension, layer.output_dimension
     rng = np.random.default_rng(A)
@@ -41,13 +70,17 @@ def run(
     values += [orthogonal(groups, A, rng), orthogonal(groups, G, rng), np.zeros((groups, G, A))]
     if groups == 1:
         values = [value if value.ndim == 1 else value[0] for value in values]
-    state = [ms.Parameter(ms.Tensor(v, ms.float32), name=f"s{i}") for i, v in enumerate(values)]
-    operator = eigenbasis_statistics(layer.operators, options)
-    for x, g in parts:
-        dout = g * scale / (len(x) if options.mean_reduction else 1)
-        operator(tensor(x), tensor(dout), ms.Tensor(gate, ms.int32), *state)
-    arrays = [parameter.asnumpy() for parameter in state]
-    return [array[None] if groups == 1 and array.ndim == 2 else array for array in arrays]
+    results = []
+    for native in FORMS:
+        operator = statistics(layer.operators, options, native)
+        state = [ms.Parameter(ms.Tensor(v, ms.float32), name=f"s{i}") for i, v in enumerate(values)]
+        for x, g in parts:
+            dout = g * scale / (len(x) if options.mean_reduction else 1)
+            operator(tensor(x), tensor(dout), ms.Tensor(gate, ms.int32), *state)
+        results.append([parameter.asnumpy() for parameter in state])
+    for first, second in zip(results[0], results[-1]):
+        assert_close(first, second)
+    return [array[None] if groups == 1 and array.ndim == 2 else array for array in results[0]]
 
 
 def assert_statistics(
@@ -136,3 +169,133 @@ def test_random_shapes(
     for case in (Case(shape), Case(d_in=channels, d_out=kernel, bias=bias, middle=(locations,) * groups)):
         x, g = case.batch(samples, rng)
         assert_statistics(case, run(case, MEAN, [(x, g)]), x, g)
+
+
+def check_forms(
+    operators: Any,
+    options: StatisticsOptions,
+    x: np.ndarray,
+    dout: np.ndarray,
+    factors: tuple[np.ndarray, np.ndarray],
+    dW: np.ndarray,
+    locations: int,
+) -> None:
+    """Both forms against the definition: averages A and G of dout itself, gradients (g, N, d_out, d_in)."""
+    groups, samples = dW.shape[:2]
+    scale = options.gradient_scale * (samples if options.mean_reduction else 1.0)
+    G_count = samples * (1 if options.sharing == "reduce" else locations)
+    A_sum, G_sum = factors[0] * samples, factors[1] * G_count * scale**2
+    rng = np.random.default_rng(3)
+    shape = (lambda array: array[0]) if groups == 1 else np.asarray
+    Q_A, Q_G = (orthogonal(groups, size, rng) for size in (dW.shape[3], dW.shape[2]))
+    s_sum = np.stack([samples * second_moments(dW[i] * scale, Q_A[i], Q_G[i]) for i in range(groups)])
+    initial = [*map(np.zeros_like, (A_sum, G_sum)), np.zeros(3), shape(Q_A), shape(Q_G), shape(0 * s_sum)]
+    for native in (True, False):
+        state = [ms.Parameter(ms.Tensor(v, ms.float32), name=f"s{i}") for i, v in enumerate(initial)]
+        found = add(statistics(operators, options, native), x, dout, state, EVERYTHING)
+        assert_close(found[0], A_sum)
+        assert_close(found[1], G_sum)
+        np.testing.assert_array_equal(found[2], [samples, G_count, samples])
+        for array, basis in zip(found[3:5], initial[3:5]):
+            np.testing.assert_array_equal(array, basis.astype(np.float32))
+        assert_close(found[5], shape(s_sum))
+
+
+@needs_kernels
+@settings(max_examples=25)
+@given(geometry=convolutions(), options=ANY_OPTIONS, samples=st.integers(1, 5))
+def test_any_convolution(geometry: Geometry, options: StatisticsOptions, samples: int) -> None:
+    rng = np.random.default_rng(samples)
+    x = (rng.standard_normal((samples, geometry.in_channels, *geometry.image)) + 0.5).astype(np.float32)
+    output = geometry.output_size()
+    g = rng.standard_normal((samples, geometry.out_channels, *output)).astype(np.float32)
+    factors = conv_factors(x, g, geometry, options.sharing)
+    dW = conv_gradients(x, g, geometry)
+    check_forms(operators_of(geometry), options, x, g, factors, dW, output[0] * output[1])
+
+
+@needs_kernels
+@settings(max_examples=15)
+@given(
+    options=ANY_OPTIONS,
+    leading=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    widths=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    bias=st.booleans(),
+)
+def test_any_dense_layer(
+    options: StatisticsOptions, leading: list[int], widths: tuple[int, int], bias: bool
+) -> None:
+    rng = np.random.default_rng(sum(leading) + widths[0])
+    x = (rng.standard_normal((*leading, widths[0])) + 0.5).astype(np.float32)
+    g = rng.standard_normal((*leading, widths[1])).astype(np.float32)
+    factors = dense_factors(x, g, bias, options.sharing)
+    dW = dense_gradients(x, g, bias)
+    check_forms(DenseOperators(bias=bias), options, x, g, factors, dW, int(np.prod(leading[1:])))
+
+
+# Locations more and fewer than features of either side; the last but one sees its image once.
+@needs_kernels
+@pytest.mark.parametrize(
+    ("channels", "outputs", "size", "kernel", "groups"),
+    [(16, 16, 20, 3, 1), (24, 70, 8, 3, 1), (2, 90, 6, 3, 1), (40, 30, 3, 3, 1), (8, 10, 12, 3, 2)],
+)
+def test_large_convolution(
+    channels: int, outputs: int, size: int, kernel: int, groups: int, rng: np.random.Generator
+) -> None:
+    pad = "valid" if size == kernel else "same"
+    geometry = Geometry(channels, outputs, (kernel, kernel), pad_mode=pad, groups=groups, image=(size, size))
+    x = rng.standard_normal((20, channels, size, size), dtype=np.float32)
+    g = rng.standard_normal((20, outputs, *geometry.output_size()), dtype=np.float32)
+    factors = conv_factors(x, g, geometry)
+    locations = int(np.prod(geometry.output_size()))
+    check_forms(operators_of(geometry), MEAN, x, g, factors, conv_gradients(x, g, geometry), locations)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+@pytest.mark.parametrize("native", FORMS)
+def test_modes_and_types_and_repeated_batches(
+    mode: int, native: bool, kind: Any, rng: np.random.Generator
+) -> None:
+    geometry = Geometry(3, 2, bias=True)
+    x = rng.standard_normal((4, 3, 6, 6)).astype(kind)
+    g = rng.standard_normal((4, 2, 6, 6)).astype(kind)
+    A, G = conv_factors(x, g, geometry)
+    Q_A, Q_G = orthogonal(1, len(A), rng)[0], orthogonal(1, len(G), rng)[0]
+    # The factor that a loss scale of 1024 asks for.
+    options = dataclasses.replace(MEAN, gradient_scale=1 / 1024)
+    scale = (4 / 1024) ** 2
+    s = second_moments(conv_gradients(x, g, geometry)[0], Q_A, Q_G)
+    initial = [0 * A + 2, 0 * G + 2, np.full(3, 2.0), Q_A, Q_G, 0 * s + 2]
+    state = [ms.Parameter(ms.Tensor(v, ms.float32), name=f"s{i}") for i, v in enumerate(initial)]
+    operator = statistics(operators_of(geometry), options, native)
+    for _ in range(2):
+        found = add(operator, x, g, state, EVERYTHING)
+    counts = np.array([10.0, 2 + 2 * 4 * 36, 10.0])
+    added = [A * 8 + 2, G * 4 * 36 * 2 * scale + 2, counts, Q_A, Q_G, s * 8 * scale + 2]
+    for array, wanted in zip(found, added):
+        assert_close(array, wanted)
+
+
+@pytest.mark.parametrize("native", FORMS)
+@pytest.mark.parametrize("separate", [True, False])
+def test_gate(mode: int, separate: bool, native: bool) -> None:
+    options = dataclasses.replace(MEAN, mean_reduction=False, separate=separate)
+    operator = statistics(DenseOperators(bias=False), options, native)
+    x, g = np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)
+    for gate in range(2 * BESIDE_FACTORS):
+        initial = [np.zeros((3, 3)), np.zeros((4, 4)), np.zeros(3), np.eye(3), np.eye(4), np.zeros((4, 3))]
+        state = [ms.Parameter(ms.Tensor(v, ms.float32), name=f"s{i}") for i, v in enumerate(initial)]
+        A_sum, G_sum, counts, _, _, s_sum = add(operator, x, g, state, gate)
+        factors = gate % BESIDE_FACTORS
+        inputs = bool(factors & INPUTS if separate else factors)
+        gradients = bool(factors & GRADIENTS if separate else factors)
+        moments = gate > INPUTS or (gate == INPUTS and not separate)
+        np.testing.assert_array_equal(counts, [2.0 * inputs, 2.0 * gradients, 2.0 * moments])
+        for array, changed in zip((A_sum, G_sum, s_sum), (inputs, gradients, moments)):
+            np.testing.assert_array_equal(array, np.full(array.shape, 2.0 if changed else 0.0))
+
+
+def test_composed_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "is_native", lambda name: False)
+    options = dataclasses.replace(MEAN, gradient_scale=0.125)
+    assert not eigenbasis_statistics(DenseOperators(bias=True), options).native
