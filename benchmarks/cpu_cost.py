@@ -46,7 +46,7 @@ OPTIMIZERS: dict[str, tuple[str, tuple[int, int]]] = {
 }
 BATCHES = 8
 WARM_UP_STEPS = 2
-ISOLATED_STEPS = 24
+ISOLATED_STEPS = 12
 
 
 def load_batches(data_dir: Path, batch_size: int) -> list[tuple[ms.Tensor, ms.Tensor]]:
