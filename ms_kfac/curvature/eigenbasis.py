@@ -97,14 +97,14 @@ class EigenbasisBlock(FactoredBlock):
         self.count_masks = tuple(Tensor(row, ms.float32) for row in ((1, 0, 0), (0, 1, 1)))
 
     def averages(self) -> tuple[Tensor, Tensor]:
-        A = self.A_sum / self.maximum(self.counts[0], self.smallest_count)
-        G = self.G_sum / self.maximum(self.counts[1], self.smallest_count)
+        A = self.A_sum / self.maximum(self.element(self.counts, 0), self.smallest_count)
+        G = self.G_sum / self.maximum(self.element(self.counts, 1), self.smallest_count)
         return A, G
 
     def second_moments(self) -> Tensor:
         """s, or K-FAC's eigenvalues until it is measured: :math:`([g,] d_{out}, d_{in})`."""
-        unmeasured = self.cast(self.equal(self.counts[2], 0.0), ms.float32)
-        measured = self.s_sum / self.maximum(self.counts[2], self.smallest_count)
+        unmeasured = self.cast(self.equal(self.element(self.counts, 2), 0.0), ms.float32)
+        measured = self.s_sum / self.maximum(self.element(self.counts, 2), self.smallest_count)
         return measured + unmeasured * self.S_G * self.S_A
 
     def decay(self, factor: Tensor) -> bool:

@@ -37,12 +37,18 @@ class FactoredBlock(CurvatureBlock):
         self.equal = ops.Equal()
         self.maximum = ops.Maximum()
         self.eye = ops.Eye()
+        self.slice = ops.Slice()
+        self.reshape = ops.Reshape()
 
     def matrix_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
         """A Parameter with one such array a group."""
         if self.groups > 1:
             value = np.broadcast_to(value, (self.groups, *value.shape))
         return self.parameter(name, value)
+
+    def element(self, vector: Parameter, index: int) -> Tensor:
+        """``vector[index]`` by primitives; compiled, that view may be taken before a kernel has written."""
+        return self.reshape(self.slice(vector, (index,), (1,)), ())
 
     def averages(self) -> tuple[Tensor, Tensor]:
         """A and G; zeros before the first statistics."""

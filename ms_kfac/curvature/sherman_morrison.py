@@ -121,14 +121,14 @@ class ShermanMorrisonBlock(FactoredBlock):
 
     def averages(self) -> tuple[Tensor, Tensor]:
         """A and G by the latest full statistics; zeros where there are none."""
-        A = self.A_sum / self.maximum(self.counts[0], self.smallest_count)
-        G = self.G_sum / self.maximum(self.counts[1], self.smallest_count)
+        A = self.A_sum / self.maximum(self.element(self.counts, 0), self.smallest_count)
+        G = self.G_sum / self.maximum(self.element(self.counts, 1), self.smallest_count)
         return A, G
 
     def diagonals(self) -> tuple[Tensor, Tensor]:
         """Tracked diagonals of A and G, :math:`([g,] d)`; zeros before the first statistics."""
-        a = self.A_diagonal / self.maximum(self.counts[2], self.smallest_count)
-        g = self.G_diagonal / self.maximum(self.counts[3], self.smallest_count)
+        a = self.A_diagonal / self.maximum(self.element(self.counts, 2), self.smallest_count)
+        g = self.G_diagonal / self.maximum(self.element(self.counts, 3), self.smallest_count)
         return a, g
 
     def decay(self, factor: Tensor) -> bool:
@@ -165,7 +165,7 @@ class ShermanMorrisonBlock(FactoredBlock):
         # have been cleared for new ones the diagonals stand alone.
         A, G = self.averages()
         a, g = self.diagonals()
-        empty = self.cast(self.counts[0:2] == 0, ms.float32)
+        empty = self.cast(self.slice(self.counts, (0,), (2,)) == 0, ms.float32)
         eye_A = self.eye(self.dim_A, self.dim_A, ms.float32)
         eye_G = self.eye(self.dim_G, self.dim_G, ms.float32)
         A, G = A + empty[0] * eye_A, G + empty[1] * eye_G

@@ -80,6 +80,7 @@ class SwiftBlock(CurvatureBlock):
         solvers = (self.A_solver, self.G_solver, self.A_damping, self.G_damping, self.refreshed)
         arrays = (*self.state, *solvers)
         self.layer_refresh = SwiftRefresh(layer.name, arrays, self.factor_ranks, split=swift.split)
+        self.slice = ops.Slice()
         self.low_rank_inverse = LowRankInverse(groups=self.groups)
         grouped = self.groups > 1
         self.matmul = ops.BatchMatMul() if grouped else ops.MatMul()
@@ -110,15 +111,21 @@ class SwiftBlock(CurvatureBlock):
         G = self.layer_refresh.rows_or_factor(self.G_rows, self.G_count, self.dim_G, rank_G)
         return A, G
 
+    def first_rows(self, matrices: Parameter, rank: int) -> Tensor:
+        """``matrices[..., :rank, :]`` by a primitive; compiled, that view was taken before the kernel wrote."""
+        shape = matrices.shape
+        leading = shape[:-2]
+        return self.slice(matrices, (0,) * len(shape), (*leading, rank, shape[-1]))
+
     def precondition(self, matrix: Tensor) -> Tensor:
         rank_A, rank_G = self.factor_ranks()
         if rank_A < self.dim_A:
-            projected = self.low_rank_inverse.projected_right(matrix, self.A_solver[..., :rank_A, :])
+            projected = self.low_rank_inverse.projected_right(matrix, self.first_rows(self.A_solver, rank_A))
             matrix = (matrix - projected * self.refreshed) / self.A_damping
         else:
             matrix = self.matmul(matrix, self.A_solver)
         if rank_G < self.dim_G:
-            projected = self.low_rank_inverse.projected_left(matrix, self.G_solver[..., :rank_G, :])
+            projected = self.low_rank_inverse.projected_left(matrix, self.first_rows(self.G_solver, rank_G))
             return (matrix - projected * self.refreshed) / self.G_damping
         return self.matmul(self.G_solver, matrix)
 

@@ -60,10 +60,15 @@ class TraceRestrictedRootsBlock(TraceRestrictedBlock):
         # Used by trace() below; created here because the base calls this while it creates its operators.
         self.sum_diagonal = ops.ReduceSum(keep_dims=self.groups > 1)
         self.eye = ops.Eye()
+        self.slice = ops.Slice()
+        self.reshape = ops.Reshape()
         return self.parameter("traces", np.zeros((2, *groups)))
 
     def delta(self) -> Tensor:
-        return self.average(self.traces[0])
+        # By primitives: traces[0] is a view, which a compiled step may take before a kernel has written.
+        shape = self.traces.shape
+        first = self.slice(self.traces, (0,) * len(shape), (1, *shape[1:]))
+        return self.average(self.reshape(first, shape[1:]))
 
     def roots(self) -> tuple[Tensor, Tensor]:
         return self.average(self.Phi_sum), self.average(self.Psi_sum)
