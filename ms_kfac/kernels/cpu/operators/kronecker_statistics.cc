@@ -15,19 +15,16 @@ struct KroneckerStatisticsAttributes {
   bool separate;
 };
 
-// The gate's codes, of ms_kfac/ops/statistics.py.
-constexpr int kInputs = 1, kGradients = 2, kBesideFactors = 4;
-
 }  // namespace
 
 MS_KFAC_OPERATOR(KroneckerStatistics) {
-  int asked = arguments[2].integers()[0] % kBesideFactors;
+  int asked = arguments[2].integers()[0] % ms_kfac::kBesideFactors;
   if (asked <= 0) return;
-  if (!attributes.separate) asked = kInputs + kGradients;
+  if (!attributes.separate) asked = ms_kfac::kInputs + ms_kfac::kGradients;
   const ms_kfac::LayerBatch batch(attributes.geometry, ms_kfac::float_array(arguments[0]),
                                   ms_kfac::float_array(arguments[1]));
   const auto samples = static_cast<float>(batch.samples());
-  if (asked & kInputs) {
+  if (asked & ms_kfac::kInputs) {
     const int64_t features = batch.inputs(0).features();
     float* sums = ms_kfac::matrices_of(arguments[3], batch.groups(), features);
     batch.for_groups([&](int64_t group, int64_t workers) {
@@ -35,7 +32,7 @@ MS_KFAC_OPERATOR(KroneckerStatistics) {
     });
     arguments[4].floats()[0] += samples;
   }
-  if (asked & kGradients) {
+  if (asked & ms_kfac::kGradients) {
     const int64_t features = batch.gradients(0).features();
     float* sums = ms_kfac::matrices_of(arguments[5], batch.groups(), features);
     batch.for_groups([&](int64_t group, int64_t workers) {

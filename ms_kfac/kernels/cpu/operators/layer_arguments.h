@@ -8,6 +8,9 @@
 
 namespace ms_kfac {
 
+// The gate's codes, of ms_kfac/ops/statistics.py.
+constexpr int kInputs = 1, kGradients = 2, kBesideFactors = 4;
+
 inline Pair pair_of(const std::vector<int64_t>& values, size_t first) {
   return {values.at(first), values.at(first + 1)};
 }

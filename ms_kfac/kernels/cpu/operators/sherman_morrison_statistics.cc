@@ -18,9 +18,6 @@ struct ShermanMorrisonStatisticsAttributes {
   bool separate;
 };
 
-// The gate's codes, of ms_kfac/ops/statistics.py.
-constexpr int kInputs = 1, kGradients = 2;
-
 float* diagonals_of(const ms_kfac::Array& array, int64_t groups, int64_t features) {
   if (array.size() != groups * features) throw std::invalid_argument("a diagonal does not fit its layer");
   return array.floats();
@@ -31,7 +28,7 @@ float* diagonals_of(const ms_kfac::Array& array, int64_t groups, int64_t feature
 MS_KFAC_OPERATOR(ShermanMorrisonStatistics) {
   int asked = arguments[2].integers()[0];
   if (asked <= 0) return;
-  if (!attributes.separate) asked = kInputs + kGradients;
+  if (!attributes.separate) asked = ms_kfac::kInputs + ms_kfac::kGradients;
   const ms_kfac::LayerBatch batch(attributes.geometry, ms_kfac::float_array(arguments[0]),
                                   ms_kfac::float_array(arguments[1]));
   const ms_kfac::Array counts = arguments[7];
@@ -51,6 +48,6 @@ MS_KFAC_OPERATOR(ShermanMorrisonStatistics) {
     counts.floats()[2 + side] += static_cast<float>(weight);
     if (full) counts.floats()[side] += static_cast<float>(weight);
   };
-  if (asked & kInputs) add(0, batch.samples());
-  if (asked & kGradients) add(1, batch.samples() * batch.counted_locations());
+  if (asked & ms_kfac::kInputs) add(0, batch.samples());
+  if (asked & ms_kfac::kGradients) add(1, batch.samples() * batch.counted_locations());
 }
