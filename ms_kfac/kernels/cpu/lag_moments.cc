@@ -23,36 +23,51 @@ constexpr double kAccumulator = 4.0;
 constexpr int64_t kCachedFloats = 256 << 10;
 // Positions whose products take as long as summing up the lanes.
 constexpr double kLaneSums = 86;
+// For every pair of taps, and every piece of the images that it may leave out.
+constexpr double kPlannedPair = 80, kPlannedPiece = 2.2;
 
 }  // namespace
 
-LagMoments::LagMoments(const Images& images, const Window& window)
-    : images_(images), window_(window), channels_(round_up(images.channels, kChannelBlock)) {
+std::vector<LagMoments::Band> LagMoments::bands(int axis, const ImageShape& shape, const Window& window) {
+  const int64_t size = axis == 0 ? shape.height : shape.width;
+  const int64_t before = std::clamp<int64_t>(window.kernel[axis] - 1 - window.before[axis], 0, size);
+  const int64_t after = std::clamp<int64_t>(window.kernel[axis] - 1 - window.after[axis], 0, size);
+  std::vector<Band> found = {{Place::kWhole, 0, 1}};
+  if (before > 0) found.push_back({Place::kBefore, 0, before});
+  if (after > 0) found.push_back({Place::kAfter, size - after, after});
+  return found;
+}
+
+double LagMoments::planning_cost(const ImageShape& shape, const Window& window) {
+  const auto taps = static_cast<double>(window.taps());
+  double pieces = 1;
+  for (int axis : {0, 1}) {
+    int64_t count = 0;
+    for (const Band& band : bands(axis, shape, window)) count += band.count;
+    pieces *= static_cast<double>(count);
+  }
+  return 0.5 * taps * (taps + 1) * (kPlannedPair + kPlannedPiece * pieces);
+}
+
+LagMoments::LagMoments(const ImageShape& shape, const Window& window)
+    : shape_(shape), window_(window), channels_(round_up(shape.channels, kChannelBlock)) {
   for (int64_t first = 0; first < window.taps(); ++first)
     for (int64_t second = first; second < window.taps(); ++second) pairs_.push_back({first, second, {}});
-  std::array<std::vector<Band>, 2> bands;
-  for (int axis : {0, 1}) {
-    const int64_t size = axis == 0 ? images.height : images.width;
-    const int64_t before = std::clamp<int64_t>(window.kernel[axis] - 1 - window.before[axis], 0, size);
-    const int64_t after = std::clamp<int64_t>(window.kernel[axis] - 1 - window.after[axis], 0, size);
-    bands[axis].push_back({Place::kWhole, 0, 1});
-    if (before > 0) bands[axis].push_back({Place::kBefore, 0, before});
-    if (after > 0) bands[axis].push_back({Place::kAfter, size - after, after});
-  }
-  for (const Band& rows : bands[0])
-    for (const Band& columns : bands[1]) add_cut(rows, columns);
+  for (const Band& rows : bands(0, shape, window))
+    for (const Band& columns : bands(1, shape, window)) add_cut(rows, columns);
+  cost_ = estimate();
 }
 
 void LagMoments::add_cut(const Band& rows, const Band& columns) {
   Cut cut{rows, columns, rows.count * columns.count, 1, 0, 0, 0, {}, products_};
   // After each row and each sample as many zeros as a shift may reach.
-  const int64_t line = columns.whole() ? images_.width + window_.kernel[1] - 1 : 1;
-  const int64_t lines = rows.whole() ? images_.height + window_.kernel[0] - 1 : 1;
+  const int64_t line = columns.whole() ? shape_.width + window_.kernel[1] - 1 : 1;
+  const int64_t lines = rows.whole() ? shape_.height + window_.kernel[0] - 1 : 1;
   cut.sample_length = line * lines;
   const int64_t floats = rows.whole() && columns.whole() ? kPlaneFloats : kBandFloats;
   cut.capacity = std::max(floats / (channels_ * cut.sample_length * cut.pieces),
                           (kFewPositions + cut.sample_length - 1) / cut.sample_length);
-  cut.capacity = std::clamp<int64_t>(cut.capacity, 1, std::max<int64_t>(images_.samples, 1));
+  cut.capacity = std::clamp<int64_t>(cut.capacity, 1, std::max<int64_t>(shape_.samples, 1));
   cut.piece_length = round_up(cut.capacity * cut.sample_length, kPositionBlock);
   const int64_t reach = rows.whole() ? window_.kernel[0] * line : window_.kernel[1];
   cut.stride = round_up(cut.pieces * cut.piece_length + reach, kPositionBlock);
@@ -68,7 +83,7 @@ bool LagMoments::leaves_out(int axis, const Band& band, int64_t tap, int64_t pie
     case Place::kBefore:
       return position < start;
     case Place::kAfter:
-      return position >= start + window_.locations(axis, axis == 0 ? images_.height : images_.width);
+      return position >= start + window_.locations(axis, axis == 0 ? shape_.height : shape_.width);
     default:
       return true;
   }
@@ -80,8 +95,8 @@ void LagMoments::add_terms(Cut& cut, TapPair& pair, std::vector<int64_t>& known)
   const int64_t i = pair.first / width, j = pair.first % width;
   const int64_t down = pair.second / width - i, right = pair.second % width - j;
   const int64_t lags = height * (2 * width - 1);
-  if (known.empty()) known.assign(cut.pieces * cut.pieces * lags, -1);
-  const int64_t line = columns.whole() ? images_.width + width - 1 : 1;
+  if (known.empty()) known.assign(cut.pieces * lags, -1);
+  const int64_t line = columns.whole() ? shape_.width + width - 1 : 1;
   const int64_t shift = (rows.whole() ? down * line : 0) + (columns.whole() ? right : 0);
   const float sign = rows.whole() == columns.whole() ? 1.0f : -1.0f;
   for (int64_t row = 0; row < rows.count; ++row)
@@ -91,7 +106,8 @@ void LagMoments::add_terms(Cut& cut, TapPair& pair, std::vector<int64_t>& known)
       // There the image has ended.
       if (other_row < 0 || other_row >= rows.count || other_column < 0 || other_column >= columns.count) continue;
       const int64_t piece = row * columns.count + column, other = other_row * columns.count + other_column;
-      int64_t& product = known[(piece * cut.pieces + other) * lags + down * (2 * width - 1) + right + width - 1];
+      // The other piece follows from this one and the lag.
+      int64_t& product = known[piece * lags + down * (2 * width - 1) + right + width - 1];
       if (product < 0) {
         product = cut.first_product + static_cast<int64_t>(cut.products.size());
         cut.products.push_back({piece, (other - piece) * cut.piece_length + shift, down == 0 && right == 0});
@@ -103,8 +119,8 @@ void LagMoments::add_terms(Cut& cut, TapPair& pair, std::vector<int64_t>& known)
 // The buffers of one task, and the accumulators that it adds to.
 class LagMoments::Task {
  public:
-  Task(const LagMoments& moments, int64_t first, int64_t last, float* sums)
-      : moments_(moments), first_(first), last_(last) {
+  Task(const LagMoments& moments, const Images& images, int64_t first, int64_t last, float* sums)
+      : moments_(moments), images_(images), first_(first), last_(last) {
     for (const Cut& cut : moments.cuts_) {
       buffers_.emplace_back(moments.channels_ * cut.stride);
       std::vector<std::vector<Lag>> lags(cut.pieces);
@@ -118,14 +134,14 @@ class LagMoments::Task {
 
   // Takes a sample in; adds to `tap_sums`, where there is one, what each tap of each channel sees.
   void take(int64_t sample, double* tap_sums) {
-    const Images& images = moments_.images_;
     const int64_t taps = moments_.window_.taps();
-    for (int64_t channel = 0; channel < images.channels; ++channel) {
-      const float* image = images.values.read(images.at(sample, channel, 0), images.height * images.width, converted_);
+    for (int64_t channel = 0; channel < images_.channels; ++channel) {
+      const float* image =
+          images_.values.read(images_.at(sample, channel, 0), images_.height * images_.width, converted_);
       for (size_t cut = 0; cut < buffers_.size(); ++cut) copy(cut, channel, image);
       if (tap_sums == nullptr) continue;
       seen_.resize(taps);
-      sum_taps(image, images.height, images.width, moments_.window_, seen_.data(), column_sums_);
+      sum_taps(image, images_.height, images_.width, moments_.window_, seen_.data(), column_sums_);
       for (int64_t tap = 0; tap < taps; ++tap) tap_sums[channel * taps + tap] += seen_[tap];
     }
     for (size_t cut = 0; cut < buffers_.size(); ++cut)
@@ -139,7 +155,7 @@ class LagMoments::Task {
  private:
   void copy(size_t index, int64_t channel, const float* image) {
     const Cut& cut = moments_.cuts_[index];
-    const int64_t height = moments_.images_.height, width = moments_.images_.width;
+    const int64_t height = images_.height, width = images_.width;
     float* to = buffers_[index].data() + channel * cut.stride + filled_[index] * cut.sample_length;
     if (cut.columns.whole()) {
       const int64_t rows = cut.rows.whole() ? height : cut.rows.count;
@@ -175,6 +191,7 @@ class LagMoments::Task {
   }
 
   const LagMoments& moments_;
+  const Images& images_;
   // Channels whose rows of the accumulators this task fills.
   int64_t first_, last_;
   std::vector<std::vector<float>> buffers_;
@@ -183,20 +200,20 @@ class LagMoments::Task {
   std::vector<float> converted_, seen_, column_sums_;
 };
 
-void LagMoments::add(bool bias, float* matrix, int64_t workers) const {
-  const int64_t all = products_ * accumulator(), features = images_.channels * window_.taps();
+void LagMoments::add(const Images& images, bool bias, float* matrix, int64_t workers) const {
+  const int64_t all = products_ * accumulator(), features = shape_.channels * window_.taps();
   const int64_t stride = features + (bias ? 1 : 0), blocks = channels_ / kChannelBlock;
-  Split split(workers, cost() / kMultiplyAdd, images_.samples, all);
+  Split split(workers, cost() / kMultiplyAdd, shape_.samples, all);
   split.panels = std::min(split.panels, blocks);
   std::vector<float> sums(split.parts * all);
   std::vector<double> tap_sums(bias ? split.parts * features : 0);
   parallel_for(split.tasks(), [&](int64_t index) {
     const int64_t part = split.part(index), panel = split.panel(index);
-    Task task(*this, panel * blocks / split.panels * kChannelBlock, (panel + 1) * blocks / split.panels * kChannelBlock,
-              sums.data() + part * all);
+    Task task(*this, images, panel * blocks / split.panels * kChannelBlock,
+              (panel + 1) * blocks / split.panels * kChannelBlock, sums.data() + part * all);
     double* own_tap_sums = bias && panel == 0 ? tap_sums.data() + part * features : nullptr;
-    const int64_t last = split.last(index, images_.samples);
-    for (int64_t sample = split.first(index, images_.samples); sample < last; ++sample) task.take(sample, own_tap_sums);
+    const int64_t last = split.last(index, shape_.samples);
+    for (int64_t sample = split.first(index, shape_.samples); sample < last; ++sample) task.take(sample, own_tap_sums);
     task.finish();
   });
   for (int64_t part = 1; part < split.parts; ++part)
@@ -209,14 +226,14 @@ void LagMoments::add(bool bias, float* matrix, int64_t workers) const {
     matrix[features * stride + feature] += static_cast<float>(total);
     matrix[feature * stride + features] = matrix[features * stride + feature];
   }
-  const int64_t locations = window_.locations(0, images_.height) * window_.locations(1, images_.width);
-  matrix[features * stride + features] += static_cast<float>(images_.samples * locations);
+  const int64_t locations = window_.locations(0, shape_.height) * window_.locations(1, shape_.width);
+  matrix[features * stride + features] += static_cast<float>(shape_.samples * locations);
 }
 
 void LagMoments::assemble(const float* sums, float* matrix, int64_t stride, bool parallel) const {
   // Tiles of channels, so that what is written, against the grain in one triangle, stays in the cache.
   constexpr int64_t kTile = 16;
-  const int64_t channels = images_.channels, taps = window_.taps(), tiles = (channels + kTile - 1) / kTile;
+  const int64_t channels = shape_.channels, taps = window_.taps(), tiles = (channels + kTile - 1) / kTile;
   const auto assemble_tiles = [&](int64_t tile) {
     for (int64_t column = 0; column < tiles; ++column)
       for (const TapPair& pair : pairs_) {
@@ -246,18 +263,18 @@ void LagMoments::assemble(const float* sums, float* matrix, int64_t stride, bool
   }
 }
 
-double LagMoments::cost() const {
+double LagMoments::estimate() const {
   double positions = 0;
   for (const Cut& cut : cuts_) {
     const double length = static_cast<double>(cut.capacity * cut.sample_length);
-    const double batches = static_cast<double>(images_.samples) / cut.capacity;
+    const double batches = static_cast<double>(shape_.samples) / cut.capacity;
     const double once = length + kLaneSums * std::max(1.0, length / 1024);
     for (const Product& product : cut.products) positions += (product.symmetric ? 0.5 : 1.0) * once * batches;
   }
   double terms = 0;
   for (const TapPair& pair : pairs_) terms += kEntry + kTermOfEntry * static_cast<double>(pair.terms.size());
-  const double channels = static_cast<double>(images_.channels);
-  const double pixels = static_cast<double>(images_.samples * images_.height * images_.width);
+  const double channels = static_cast<double>(shape_.channels);
+  const double pixels = static_cast<double>(shape_.samples * shape_.height * shape_.width);
   const auto outside = static_cast<double>(std::max<int64_t>(products_ * accumulator() - kCachedFloats, 0));
   return kMultiplyAdd * positions * accumulator() + kCopy * pixels * channels + terms * channels * channels +
          kAccumulator * outside;

@@ -12,7 +12,12 @@
 //
 // What rounds in the difference is the sum over the plane. Every pixel is in the window of one tap at least, so that
 // this sum is at most k_h k_w times the largest entry of these channels' blocks.
+//
+// Which products each block is the sum of is planned from the images' shape alone. The plan grows with the fourth power
+// of the kernel's size and more, and counts with the work that it is for.
 #pragma once
+
+#include <vector>
 
 #include "window.h"
 
@@ -20,14 +25,16 @@ namespace ms_kfac {
 
 class LagMoments {
  public:
-  // Of a window with stride and dilation 1.
-  LagMoments(const Images& images, const Window& window);
+  // Plans for a window with stride and dilation 1.
+  LagMoments(const ImageShape& shape, const Window& window);
 
-  // Adds sum over n and t of p_nt p_nt^T to a symmetric matrix, on at most `workers` threads.
-  void add(bool bias, float* matrix, int64_t workers) const;
+  // Adds sum over n and t of p_nt p_nt^T to a symmetric matrix, on at most `workers` threads. The images have the
+  // plan's shape.
+  void add(const Images& images, bool bias, float* matrix, int64_t workers) const;
 
-  // An estimate of the time, in nanoseconds of one core.
-  double cost() const;
+  // Estimates of the time of add() and of the constructor, in nanoseconds of one core.
+  double cost() const { return cost_; }
+  static double planning_cost(const ImageShape& shape, const Window& window);
 
  private:
   // All rows of an image, or those at one end that some tap leaves out; or columns.
@@ -61,19 +68,22 @@ class LagMoments {
   };
   class Task;
 
+  static std::vector<Band> bands(int axis, const ImageShape& shape, const Window& window);
   void add_cut(const Band& rows, const Band& columns);
   void add_terms(Cut& cut, TapPair& pair, std::vector<int64_t>& known) const;
   bool leaves_out(int axis, const Band& band, int64_t tap, int64_t piece) const;
+  double estimate() const;
   int64_t accumulator() const { return channels_ * channels_; }
   void assemble(const float* sums, float* matrix, int64_t stride, bool parallel) const;
 
-  Images images_;
+  ImageShape shape_;
   Window window_;
   // Rounded up.
   int64_t channels_;
   std::vector<Cut> cuts_;
   std::vector<TapPair> pairs_;
   int64_t products_ = 0;
+  double cost_;
 };
 
 }  // namespace ms_kfac

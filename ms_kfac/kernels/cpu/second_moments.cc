@@ -1,6 +1,6 @@
 #include "second_moments.h"
 
-#include "lag_moments.h"
+#include "lag_plans.h"
 #include "lagged_products.h"
 #include "symmetric_sum.h"
 #include "threads.h"
@@ -66,8 +66,8 @@ void add_unfolded_moment(const Columns& columns, float* matrix, int64_t workers)
 void add_patch_moment(const Images& images, const Window& window, bool bias, float* matrix, int64_t workers) {
   const Columns columns(images, window, bias);
   if (window.is_dense() && window.taps() > 1) {
-    const LagMoments moments(images, window);
-    if (moments.cost() < columns.cost()) return moments.add(bias, matrix, workers);
+    const std::shared_ptr<const LagMoments> moments = lag_plan(images.shape(), window, columns.cost());
+    if (moments) return moments->add(images, bias, matrix, workers);
   }
   add_unfolded_moment(columns, matrix, workers);
 }

@@ -40,6 +40,18 @@ struct Window {
     const int64_t count = locations(axis, size);
     return {std::min(first, count), std::max(std::min(last, count), std::min(first, count))};
   }
+  bool operator==(const Window& other) const {
+    return kernel == other.kernel && stride == other.stride && dilation == other.dilation && before == other.before &&
+           after == other.after;
+  }
+};
+
+struct ImageShape {
+  int64_t samples, channels, height, width;
+
+  bool operator==(const ImageShape& other) const {
+    return samples == other.samples && channels == other.channels && height == other.height && width == other.width;
+  }
 };
 
 // Some channels of a batch: value (n, c, h, w) is at offset + n * sample_stride + (c * height + h) * width + w.
@@ -48,6 +60,7 @@ struct Images {
   int64_t samples, channels, height, width;
   int64_t sample_stride, offset;
 
+  ImageShape shape() const { return {samples, channels, height, width}; }
   int64_t at(int64_t sample, int64_t channel, int64_t row) const {
     return offset + sample * sample_stride + (channel * height + row) * width;
   }

@@ -3,8 +3,9 @@
 #include <string>
 
 #include "check.h"
-#include "lag_moments.h"
+#include "lag_plans.h"
 #include "lagged_products.h"
+#include "layer_batch.h"
 #include "second_moments.h"
 
 namespace {
@@ -101,7 +102,7 @@ void check_patches(int index) {
   add_unfolded_moment(columns, unfolded.data(), pick(1, 3));
   check::close(("unfolded" + drawn.name).c_str(), unfolded.data(), expected, kTolerance);
   if (!dense) return;
-  LagMoments(drawn.images, drawn.window).add(drawn.bias, lagged.data(), pick(1, 3));
+  LagMoments(drawn.images.shape(), drawn.window).add(drawn.images, drawn.bias, lagged.data(), pick(1, 3));
   check::close(("lagged" + drawn.name).c_str(), lagged.data(), expected, kTolerance);
   for (int64_t i = 0; i < d; ++i)
     for (int64_t j = 0; j < i; ++j)
@@ -154,9 +155,78 @@ void check_large_patches(int64_t channels, int64_t samples, int64_t size, int64_
   const int64_t d = columns.features();
   std::vector<float> unfolded(d * d), lagged(d * d);
   add_unfolded_moment(columns, unfolded.data(), workers);
-  LagMoments(images, window).add(false, lagged.data(), workers);
+  LagMoments(images.shape(), window).add(images, false, lagged.data(), workers);
   const std::vector<double> expected(unfolded.begin(), unfolded.end());
   check::close("large lagged", lagged.data(), expected, kTolerance);
+}
+
+void require(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "%s\n", what);
+  std::exit(1);
+}
+
+// Planning for 961 taps takes minutes and gigabytes: it must not begin.
+void check_many_taps() {
+  const std::vector<float> x = check::normal(40 * 40, 9);
+  const Images images{Values(x.data(), FloatType::kFloat32), 1, 1, 40, 40, 40 * 40, 0};
+  const Window window{{31, 31}, {1, 1}, {1, 1}, {0, 0}, {0, 0}};
+  require(lag_plan(images.shape(), window, 1e15) == nullptr, "31 x 31: planned");
+  std::vector<float> found = start(31 * 31);
+  std::vector<double> expected(found.begin(), found.end());
+  each_patch(x, images, window, false,
+             [&](int64_t, const std::vector<double>& patch) { add_products(expected, patch); });
+  add_patch_moment(images, window, false, found.data(), 1);
+  check::close("31 x 31", found.data(), expected, kTolerance);
+}
+
+void check_groups_share_plan() {
+  const int64_t groups = 8, channels = 3, samples = 16, size = 14;
+  LayerGeometry geometry;
+  geometry.convolution = true;
+  geometry.window = {{3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}};
+  geometry.groups = groups;
+  const std::vector<int64_t> shape{samples, groups * channels, size, size};
+  const std::vector<float> x = check::normal(samples * groups * channels * size * size, 10);
+  const FloatArray array{x.data(), FloatType::kFloat32, shape};
+  const LayerBatch batch(geometry, array, array);
+  const LayerSide first = batch.inputs(0), last = batch.inputs(groups - 1);
+  const double unfolded = Columns(first.images, first.window, false).cost();
+  const auto plan = lag_plan(first.images.shape(), first.window, unfolded);
+  require(plan != nullptr, "groups: unfolding is taken for cheaper");
+  require(plan == lag_plan(last.images.shape(), last.window, unfolded), "groups: each has a plan of its own");
+  const int64_t d = first.features();
+  std::vector<float> found;
+  for (int64_t group = 0; group < groups; ++group) {
+    const std::vector<float> matrix = start(d);
+    found.insert(found.end(), matrix.begin(), matrix.end());
+  }
+  std::vector<double> expected(found.begin(), found.end());
+  batch.for_groups([&](int64_t group, int64_t workers) {
+    add_side_moment(batch.inputs(group), found.data() + group * d * d, workers);
+  });
+  for (int64_t group = 0; group < groups; ++group) {
+    const LayerSide side = batch.inputs(group);
+    std::vector<double> sum(expected.begin() + group * d * d, expected.begin() + (group + 1) * d * d);
+    each_patch(x, side.images, side.window, false,
+               [&](int64_t, const std::vector<double>& patch) { add_products(sum, patch); });
+    check::close("groups", found.data() + group * d * d, sum, kTolerance);
+  }
+}
+
+// Each size of the images has its own plan, and the sums stay right when there are more of them than are kept.
+void check_many_plans() {
+  for (int64_t size = 80; size > 3; --size) {
+    const std::vector<float> x = check::normal(4 * size * size, static_cast<unsigned>(size));
+    const Images images{Values(x.data(), FloatType::kFloat32), 1, 4, size, size, 4 * size * size, 0};
+    const Window window{{2, 2}, {1, 1}, {1, 1}, {0, 1}, {1, 0}};
+    std::vector<float> found(16 * 16), expected(16 * 16);
+    const auto plan = lag_plan(images.shape(), window, 1e15);
+    require(plan != nullptr, "many plans: none");
+    plan->add(images, false, found.data(), 1);
+    add_unfolded_moment(Columns(images, window, false), expected.data(), 1);
+    check::close("many plans", found.data(), std::vector<double>(expected.begin(), expected.end()), kTolerance);
+  }
 }
 
 void check_types() {
@@ -194,4 +264,7 @@ int main(int argc, char** argv) {
   check_rows(2, 2100, true);
   check_large_patches(60, 40, 6, 3);
   check_large_patches(60, 50, 5, 1);
+  check_many_taps();
+  check_groups_share_plan();
+  check_many_plans();
 }
