@@ -69,6 +69,7 @@ MS_KFAC_INLINE void add_all(const float* planes, int64_t stride, int64_t channel
   }
 }
 
+// Versions by hand, not clones.h's: how many lanes and columns a block has depends on the processor's registers.
 using AddAll = void (*)(const float*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, const Lag*, size_t);
 
 void add_all_anywhere(const float* planes, int64_t stride, int64_t channels, int64_t first, int64_t last, int64_t start,
