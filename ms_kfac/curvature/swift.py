@@ -112,7 +112,7 @@ class SwiftBlock(CurvatureBlock):
         return A, G
 
     def first_rows(self, matrices: Parameter, rank: int) -> Tensor:
-        """``matrices[..., :rank, :]`` by a primitive: compiled, that view is taken before the kernel writes."""
+        """``matrices[..., :rank, :]`` by a primitive; a compiled view may be taken before a kernel writes."""
         shape = matrices.shape
         leading = shape[:-2]
         return self.slice(matrices, (0,) * len(shape), (*leading, rank, shape[-1]))
