@@ -37,7 +37,9 @@ class EigenbasisRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: by the native form, where a factor holds NaN or Inf.
+        RuntimeError: by the native form, where a factor of any layer in the call holds NaN or Inf or has more
+            than 32766 rows: nothing of any layer has changed then; or where LAPACK's iterations do not
+            converge: that factor's basis is lost then, because they work in its place.
 
     Platforms: CPU (native, or composed of Eigh, one call a matrix).
     """

@@ -26,6 +26,9 @@ class KroneckerRefresh(LayerRefresh):
     definite in float32 is inverted in float64 there, one that is not so either with ten times its damping,
     again and again, and a warning; the composed form raises.
 
+    Where a factor of any layer in a call holds NaN or Inf, the native form changes nothing of any layer. An
+    inverse that fails for another reason stays too, but those of other factors may be new.
+
     Args:
         layer: the layer's name.
         arrays: the Parameters A_sum :math:`([g,] d_{in}, d_{in})`, A_count (scalar), G_sum

@@ -26,7 +26,7 @@ class SwiftRefresh(LayerRefresh):
     (:class:`ms_kfac.ops.low_rank_inverse.LowRankInverse`) above zeros, for any other its damped inverse (Tang
     et al. 2021, "SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate Curvature").
     :math:`D = \sqrt\lambda`, or K-FAC's split of it. A layer without statistics of both
-    keeps passing its gradient.
+    factors stays as it is: before the first ones it keeps passing its gradient.
 
     In the native form the factors of all layers in a call share its threads; the rank is the one that the
     statistics were written with. A dense factor that is not positive definite is treated as in
@@ -68,7 +68,6 @@ class SwiftRefresh(LayerRefresh):
         self.sqrt = ops.Sqrt()
         self.minimum = ops.Minimum()
         self.maximum = ops.Maximum()
-        self.cast = ops.Cast()
         self.eye = ops.Eye()
         self.zeros = ops.Zeros()
         self.pad_rows = ops.Concat(axis=-2)
@@ -78,9 +77,14 @@ class SwiftRefresh(LayerRefresh):
         self.one = Tensor(1.0, ms.float32)
 
     def composed(self, damping: Tensor) -> bool:
+        if self.arrays[1][0] * self.arrays[3][0] > 0.0:
+            self.refresh(damping)
+        return True
+
+    def refresh(self, damping: Tensor) -> bool:
+        """The composed form for a layer with statistics of both factors."""
         A_rows, A_count, G_rows, G_count, A_solver, G_solver, A_damping, G_damping, refreshed = self.arrays
         rank_A, rank_G = self.factor_ranks()
-        seen = self.cast(A_count[0] > 0.0, ms.float32)
         A = self.rows_or_factor(A_rows, A_count, self.dim_A, rank_A)
         G = self.rows_or_factor(G_rows, G_count, self.dim_G, rank_G)
         damping_A = damping_G = self.sqrt(damping)
@@ -88,9 +92,6 @@ class SwiftRefresh(LayerRefresh):
             trace_A = self.factor_trace(A, self.dim_A, rank_A)
             trace_G = self.factor_trace(G, self.dim_G, rank_G)
             damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
-        # A layer that no backward pass has reached yet has zero factors: "damped" to the identity.
-        damping_A = damping_A * seen + (1.0 - seen)
-        damping_G = damping_G * seen + (1.0 - seen)
         self.assign(A_solver, self.solver(A, self.dim_A, rank_A, damping_A))
         self.assign(G_solver, self.solver(G, self.dim_G, rank_G, damping_G))
         shape = A_damping.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import mindspore as ms
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mindspore import Tensor
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from ms_kfac.kernels.library import library
 from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops.block_split_refresh import BlockSplitRefresh
 from ms_kfac.ops.eigenbasis_refresh import EigenbasisRefresh
-from ms_kfac.ops.layer_refresh import LayerRefresh
+from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
+from ms_kfac.ops.layer_refresh import LayerRefresh, joint_refresh
 from ms_kfac.ops.sherman_morrison_refresh import ShermanMorrisonOptions, ShermanMorrisonRefresh
 from ms_kfac.ops.swift_refresh import SwiftRefresh
 from ms_kfac.ops.trace_restricted_refresh import TraceRestrictedDamping, TraceRestrictedRefresh
@@ -190,18 +193,39 @@ def test_swift(dim_A: int, dim_G: int, groups: int, rows: int, split: bool) -> N
     assert_same(refreshed(True, values, create, 0.1), refreshed(False, values, create, 0.1), CLOSE)
 
 
-def test_swift_leaves_a_layer_without_statistics() -> None:
-    values = swift_arrays(5, 6, 1, 3)
-    values[1] = values[3] = np.zeros(3)
+@pytest.mark.parametrize("native", [True, False], ids=["native", "composed"])
+@pytest.mark.parametrize("seen", ["A", "G", "neither"])
+@pytest.mark.parametrize("rows", [3, 9])
+def test_swift_leaves_a_layer_without_statistics_of_both(
+    native: bool, seen: str, rows: int, mode: int
+) -> None:
+    values = swift_arrays(5, 6, 1, rows)
+    for side, index in (("A", 0), ("G", 2)):
+        if seen != side:
+            values[index], values[index + 1] = np.zeros_like(values[index]), np.zeros(3)
 
     def create(arrays: Any) -> LayerRefresh:
-        return SwiftRefresh("layer", arrays, lambda: (3, 3), split=True)
+        ranks = ops.constexpr(fn=lambda: (min(rows, 5), min(rows, 6)), name="ranks", reuse_result=False)
+        return SwiftRefresh("layer", arrays, ranks, split=True)
 
-    assert_same(refreshed(True, values, create, 0.1), [np.asarray(value) for value in values], 1e-7)
+    for found, expected in zip(refreshed(native, values, create, 0.1), values):
+        np.testing.assert_array_equal(found, np.asarray(expected, np.float32))
 
 
 OPTIONS = TraceRestrictedDamping(automatic=True, nu=0.1, homogeneous=False, expands=True, roots=False)
+
+
+def kronecker_arrays(dim_A: int, dim_G: int, groups: int) -> list[Any]:
+    rng = np.random.default_rng([dim_A, dim_G, groups])
+    A, G = gram_sum(dim_A, groups, rng), gram_sum(dim_G, groups, rng)
+    return [A, 3.0, G, 3.0, identities(A.shape), identities(G.shape)]
+
+
 OPERATORS = {
+    "kronecker": (
+        [kronecker_arrays(9, 7, 2), kronecker_arrays(5, 6, 1)],
+        lambda arrays, i: KroneckerRefresh(f"layer {i}", arrays),
+    ),
     "block_split": (
         [split_arrays(9, 7, 4, 3.0), split_arrays(5, 6, 3, 3.0)],
         lambda arrays, i: BlockSplitRefresh(f"layer {i}", arrays, split=(4, 3)[i]),
@@ -245,3 +269,98 @@ def test_only_layers_that_are_due(name: str, due: Any, mode: int) -> None:
         before = [np.asarray(value, np.float32) for value in layers[index]]
         for found, expected in zip(parameters[index], alone if wanted else before):
             np.testing.assert_array_equal(found.asnumpy(), expected)
+
+
+class Call(nn.Cell):
+    """The joint refresh of an operator's layers with whatever arrays."""
+
+    def __init__(self, name: str, arrays: list[Parameter]) -> None:
+        super().__init__(auto_prefix=False)
+        layers, create = OPERATORS[name]
+        refreshes = [create(parameters(values), index) for index, values in enumerate(layers)]
+        self.kernel = joint_refresh([refresh.part for refresh in refreshes])
+        self.arrays = ParameterTuple(arrays)
+
+    def construct(self, due: Tensor, damping: Tensor) -> bool:
+        self.kernel(due, damping, *self.arrays)
+        return True
+
+
+def parameters(values: list[Any]) -> list[Parameter]:
+    return [parameter(f"array{index}", value) for index, value in enumerate(values)]
+
+
+def refused(name: str, layers: list[list[Any]]) -> str:
+    """Calls the joint refresh with layers that it refuses, which leaves all arrays; the error's text."""
+    values = [value for layer in layers for value in layer]
+    arrays = parameters(values)
+    # PyNative mode raises too, but at some later call.
+    ms.set_context(mode=ms.GRAPH_MODE)
+    try:
+        with pytest.raises(RuntimeError):
+            Call(name, arrays)(Tensor(1, ms.int32), Tensor(0.1, ms.float32))
+    finally:
+        ms.set_context(mode=ms.PYNATIVE_MODE)
+    for index, (found, before) in enumerate(zip(arrays, values)):
+        np.testing.assert_array_equal(found.asnumpy(), np.asarray(before, np.float32), err_msg=str(index))
+    return library().last_error()
+
+
+# Where the second factor's sum, or its rows, are among a layer's arrays.
+SECOND_FACTOR = {
+    "kronecker": 2,
+    "block_split": 2,
+    "trace_restricted": 1,
+    "sherman_morrison": 1,
+    "swift": 2,
+    "eigenbasis": 1,
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_leaves_all_layers_as_they_were(name: str, value: float) -> None:
+    layers = copy.deepcopy(OPERATORS[name][0])
+    # The layer whose refresh is full, or of full rank: it reads the last row.
+    broken = 0 if name == "sherman_morrison" else 1
+    layers[broken][SECOND_FACTOR[name]][..., -1, -1] = value
+    assert f"layer {broken}" in refused(name, layers)
+
+
+def test_nan_in_a_low_rank_factor_leaves_all_layers_as_they_were() -> None:
+    layers = copy.deepcopy(OPERATORS["swift"][0])
+    layers[0][0][1, 0, 3] = np.nan
+    assert "layer 0: factor A holds NaN" in refused("swift", layers)
+
+
+def test_nan_in_a_diagonal_leaves_all_layers_as_they_were() -> None:
+    layers = copy.deepcopy(OPERATORS["sherman_morrison"][0])
+    layers[1][3][2] = np.nan
+    assert "layer 1: the diagonal of factor G" in refused("sherman_morrison", layers)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_arrays_of_other_sizes_are_refused(name: str) -> None:
+    """Each array of the second layer in turn, larger along its last axis or without any."""
+    for index, value in enumerate(OPERATORS[name][0][1]):
+        layers = copy.deepcopy(OPERATORS[name][0])
+        shape = np.shape(value)
+        # Both axes of a matrix, which stays square.
+        larger = (*shape[:-2], *(extent + 2 for extent in shape[-2:])) if shape else (2,)
+        for wrong in [larger, ()] if index == 0 else [larger]:
+            layers[1][index] = np.ones(wrong)
+            error = refused(name, layers)
+            assert "layer 1: array" in error and "must have" in error
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_another_number_of_arrays_is_refused(name: str) -> None:
+    layers = [[*values, 1.0] for values in OPERATORS[name][0]]
+    assert "arrays for each of 2 layers" in refused(name, layers)
+
+
+@pytest.mark.parametrize("rank", [0.0, 6.0, np.nan])
+def test_a_rank_beyond_the_rows_is_refused(rank: float) -> None:
+    layers = copy.deepcopy(OPERATORS["swift"][0])
+    layers[1][1][2] = rank
+    assert "layer 1: factor A has 5 rows and a rank of" in refused("swift", layers)

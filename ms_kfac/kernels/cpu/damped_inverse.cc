@@ -6,8 +6,10 @@
 #include <set>
 #include <sstream>
 #include <stdexcept>
+#include <vector>
 
 #include "blas.h"
+#include "finite.h"
 #include "largest_first.h"
 #include "operator.h"
 #include "threads.h"
@@ -59,13 +61,6 @@ bool invert(int size, Number* matrix, Factorize potrf, Factorize potri) {
   return true;
 }
 
-void check_finite(const DampedFactor& of) {
-  bool finite = std::isfinite(of.scale) && std::isfinite(of.damping);
-  for (int i = 0; finite && i < of.size; ++i)
-    for (int j = i; finite && j < of.size; ++j) finite = std::isfinite(of.factor[i * of.stride + j]);
-  if (!finite) throw std::runtime_error(of.name + " or its damping holds NaN or infinity");
-}
-
 double trace(const DampedFactor& of) {
   double sum = 0;
   for (int i = 0; i < of.size; ++i) sum += of.factor[i * of.stride + i];
@@ -86,7 +81,6 @@ void warn_of_damping(const DampedFactor& of, double damping) {
 }
 
 void invert_in_float64(const DampedFactor& of) {
-  check_finite(of);
   const int64_t size = of.size;
   const double largest = trace(of);
   std::vector<double> matrix(size * size);
@@ -109,9 +103,25 @@ void invert_in_float64(const DampedFactor& of) {
     for (int64_t j = i; j < size; ++j) of.inverse[i * size + j] = static_cast<float>(matrix[i * size + j]);
 }
 
+// LAPACK works on the upper triangle, so that the lower one and the diagonal are all of the old inverse.
+void restore(const DampedFactor& of, const std::vector<float>& diagonal) {
+  const int64_t size = of.size;
+  for (int64_t i = 0; i < size; ++i) {
+    of.inverse[i * size + i] = diagonal[i];
+    for (int64_t j = i + 1; j < size; ++j) of.inverse[i * size + j] = of.inverse[j * size + i];
+  }
+}
+
 void invert_one(const DampedFactor& of) {
-  copy_upper_triangle(of, of.damping, of.inverse);
-  if (!invert(of.size, of.inverse, blas::spotrf, blas::spotri)) invert_in_float64(of);
+  std::vector<float> diagonal(of.size);
+  for (int64_t i = 0; i < of.size; ++i) diagonal[i] = of.inverse[i * of.size + i];
+  try {
+    copy_upper_triangle(of, of.damping, of.inverse);
+    if (!invert(of.size, of.inverse, blas::spotrf, blas::spotri)) invert_in_float64(of);
+  } catch (...) {
+    restore(of, diagonal);
+    throw;
+  }
   mirror_upper(of.inverse, of.size);
 }
 
@@ -126,7 +136,15 @@ void mirror_upper(float* matrix, int size) {
   });
 }
 
+void require_finite(const std::vector<DampedFactor>& factors) {
+  require_each_finite(factors, [](const DampedFactor& of) { return upper_finite(of.factor, of.stride, of.size); });
+  for (const DampedFactor& of : factors)
+    if (!std::isfinite(of.scale) || !std::isfinite(of.damping))
+      throw std::runtime_error(of.name + " has a scale or a damping of NaN or infinity");
+}
+
 void invert_damped(std::vector<DampedFactor> factors) {
+  require_finite(factors);
   const auto cost = [](const DampedFactor& of) { return std::pow(of.size, 3.0); };
   run_largest_first(factors, cost, invert_one);
 }

@@ -18,9 +18,14 @@ struct DampedFactor {
   float* inverse;  // size rows without gaps; both triangles are written
 };
 
-// Computes them all. Of F the upper triangle is read. A factor that is not positive definite in float32 is inverted in
-// float64; one that is not so either gets ten times the damping, again and again, with a warning. Throws
-// std::runtime_error that names the factor where it holds NaN or infinity, or where damping beyond its trace fails.
+// Throws std::runtime_error that names the first factor that holds NaN or infinity, or has such a damping.
+void require_finite(const std::vector<DampedFactor>& factors);
+
+// Computes them all, if they are finite: else nothing is written and require_finite throws. Of F the upper triangle is
+// read. A factor that is not positive definite in float32 is inverted in float64; one that is not so either gets ten
+// times the damping, again and again, with a warning. Throws std::runtime_error that names the factor where damping
+// beyond its trace fails: the inverse that was there stays, as its lower triangle had it, but those of other factors
+// may have been replaced.
 void invert_damped(std::vector<DampedFactor> factors);
 
 // Copies the upper triangle onto the lower one.

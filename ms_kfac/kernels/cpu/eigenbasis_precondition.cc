@@ -6,6 +6,7 @@
 
 #include "blas.h"
 #include "clones.h"
+#include "factor_damping.h"
 #include "threads.h"
 
 namespace ms_kfac {
@@ -45,7 +46,8 @@ void divide_by_eigenvalues(float* __restrict values, float S_G, const float* __r
 void divide(const EigenbasisLayer& layer, int64_t group, float* values) {
   const int64_t width = layer.width(), size = layer.rows * width;
   if (layer.count != 0.0f) {
-    divide_by_moments(values, layer.moments + group * size, 1.0f / std::max(layer.count, 1e-30f), layer.damping, size);
+    divide_by_moments(values, layer.moments + group * size, 1.0f / std::max(layer.count, kSmallestCount), layer.damping,
+                      size);
     return;
   }
   for (int64_t row = 0; row < layer.rows; ++row)

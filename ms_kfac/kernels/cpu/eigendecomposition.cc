@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <utility>
 
 #include "blas.h"
+#include "finite.h"
 #include "largest_first.h"
 
 namespace ms_kfac {
@@ -13,6 +15,10 @@ namespace {
 
 // Side of the square tiles of a transpose: two of them fit the first cache.
 constexpr int kTile = 32;
+constexpr int64_t kLargestInt = std::numeric_limits<int>::max();
+
+// Numbers that ssyevd wants to work in, at least.
+int64_t least_work(int64_t size) { return 1 + 6 * size + 2 * size * size; }
 
 void transpose(float* matrix, int size) {
   for (int i0 = 0; i0 < size; i0 += kTile)
@@ -24,24 +30,17 @@ void transpose(float* matrix, int size) {
 
 void decompose_one(const EigenFactor& of) {
   const int size = of.size;
-  bool finite = std::isfinite(of.scale);
   for (int64_t i = 0; i < size; ++i) {
-    for (int64_t j = i; j < size; ++j) {
-      const float value = of.scale * of.factor[i * size + j];
-      finite &= std::isfinite(value);
-      of.vectors[i * size + j] = value;
-    }
+    for (int64_t j = i; j < size; ++j) of.vectors[i * size + j] = of.scale * of.factor[i * size + j];
     of.vectors[i * size + i] += of.shift;
   }
-  // LAPACK's iterations need not end on NaN.
-  if (!finite) throw std::runtime_error(of.name + " holds NaN or infinity");
   int info = 0, work_size = -1, integer_size = -1, integer_best = 0;
   float best = 0;
   // A row-major upper triangle is LAPACK's lower one.
   blas::ssyevd("V", "L", &size, of.vectors, &size, of.values, &best, &work_size, &integer_best, &integer_size, &info);
   // float32 rounds the size that comes back.
-  work_size = static_cast<int>(
-      std::max<int64_t>(static_cast<int64_t>(best * 1.0001f) + 1, 1 + 6 * int64_t{size} + 2 * int64_t{size} * size));
+  const int64_t wanted = std::max(static_cast<int64_t>(best * 1.0001f) + 1, least_work(size));
+  work_size = static_cast<int>(std::min(wanted, kLargestInt));
   integer_size = std::max(integer_best, 3 + 5 * size);
   std::vector<float> work(work_size);
   std::vector<int> integers(integer_size);
@@ -55,6 +54,13 @@ void decompose_one(const EigenFactor& of) {
 }  // namespace
 
 void decompose(std::vector<EigenFactor> factors) {
+  for (const EigenFactor& of : factors)
+    if (least_work(of.size) > kLargestInt)
+      throw std::runtime_error(of.name + " has " + std::to_string(of.size) +
+                               " rows: LAPACK's ssyevd takes no more than 32766");
+  // LAPACK's iterations need not end on NaN.
+  require_each_finite(factors,
+                      [](const EigenFactor& of) { return upper_finite(of.factor, of.size, of.size, of.scale); });
   const auto cost = [](const EigenFactor& of) { return std::pow(of.size, 3.0); };
   run_largest_first(factors, cost, decompose_one);
 }

@@ -18,8 +18,9 @@ struct EigenFactor {
 };
 
 // scale F + shift I = Q diag(S) Q': S ascending, with 0 for what rounding left negative, and Q's columns the
-// eigenvectors. Of F the upper triangle is read. Throws std::runtime_error that names the factor where it holds NaN or
-// infinity, or where LAPACK finds no decomposition.
+// eigenvectors. Of F the upper triangle is read. Throws std::runtime_error that names the factor, and writes nothing,
+// where one holds NaN or infinity or is too large for LAPACK's 32-bit sizes. Throws also where LAPACK's iterations do
+// not converge: they work in `vectors` and `values`, which are lost then.
 void decompose(std::vector<EigenFactor> factors);
 
 }  // namespace ms_kfac

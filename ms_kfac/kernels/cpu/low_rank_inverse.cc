@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "blas.h"
+#include "finite.h"
 #include "largest_first.h"
 
 namespace ms_kfac {
@@ -24,31 +25,39 @@ bool factorize(int rank, std::vector<Number>& small, Factorize potrf) {
 
 void factorize_in_float64(const LowRankFactor& of, std::vector<float>& small) {
   const int rank = of.rank;
-  std::vector<double> X(of.Z, of.Z + int64_t{rank} * of.size), precise(small.size(), 0.0);
+  std::vector<double> X(of.rows, of.rows + int64_t{rank} * of.size), precise(small.size(), 0.0);
   for (int64_t i = 0; i < rank; ++i) precise[i * rank + i] = of.damping;
-  blas::dgemm(blas::kRowMajor, blas::kNo, blas::kYes, rank, rank, of.size, 1.0, X.data(), of.size, X.data(), of.size,
-              1.0, precise.data(), rank);
+  blas::dgemm(blas::kRowMajor, blas::kNo, blas::kYes, rank, rank, of.size, double(of.scale) * of.scale, X.data(),
+              of.size, X.data(), of.size, 1.0, precise.data(), rank);
   if (!factorize(rank, precise, blas::dpotrf))
-    throw std::runtime_error(of.name + " is not positive definite with its damping, or holds NaN or infinity");
+    throw std::runtime_error(of.name + " is not positive definite with its damping");
   std::copy(precise.begin(), precise.end(), small.begin());
 }
 
 void invert_one(const LowRankFactor& of) {
   const int rank = of.rank, size = of.size;
   const int64_t count = int64_t{rank} * size;
-  for (int64_t i = 0; i < count; ++i) of.Z[i] = of.scale * of.rows[i];
   std::vector<float> small(int64_t{rank} * rank);
-  blas::ssyrk(blas::kRowMajor, blas::kUpper, blas::kNo, rank, size, 1.0f, of.Z, size, 0.0f, small.data(), rank);
+  blas::ssyrk(blas::kRowMajor, blas::kUpper, blas::kNo, rank, size, of.scale * of.scale, of.rows, size, 0.0f,
+              small.data(), rank);
   for (int64_t i = 0; i < rank; ++i) small[i * rank + i] += of.damping;
   // A row-major upper triangle is LAPACK's lower one: what comes out is L' in row-major order.
   if (!factorize(rank, small, blas::spotrf)) factorize_in_float64(of, small);
+  for (int64_t i = 0; i < count; ++i) of.Z[i] = of.scale * of.rows[i];
   blas::strsm(blas::kRowMajor, blas::kLeft, blas::kUpper, blas::kYes, kNonUnit, rank, size, 1.0f, small.data(), rank,
               of.Z, size);
 }
 
 }  // namespace
 
+void require_finite(const std::vector<LowRankFactor>& factors) {
+  require_each_finite(factors, [](const LowRankFactor& of) {
+    return all_finite(of.rows, int64_t{of.rank} * of.size, of.scale) && std::isfinite(of.damping);
+  });
+}
+
 void invert_low_rank(std::vector<LowRankFactor> factors) {
+  require_finite(factors);
   const auto cost = [](const LowRankFactor& of) { return double(of.rank) * of.rank * (of.size + of.rank); };
   run_largest_first(factors, cost, invert_one);
 }

@@ -18,8 +18,12 @@ struct LowRankFactor {
   float* Z;  // rank rows
 };
 
-// Computes them all. What is not positive definite in float32 is decomposed in float64; where that fails too, or the
-// rows hold NaN or infinity, throws std::runtime_error that names the factor.
+// Throws std::runtime_error that names the first factor that holds NaN or infinity, or has such a damping.
+void require_finite(const std::vector<LowRankFactor>& factors);
+
+// Computes them all, if they are finite: else nothing is written and require_finite throws. What is not positive
+// definite in float32 is decomposed in float64; where that fails too, throws std::runtime_error that names the factor.
+// The Z that was there stays then, but those of other factors may have been replaced.
 void invert_low_rank(std::vector<LowRankFactor> factors);
 
 }  // namespace ms_kfac

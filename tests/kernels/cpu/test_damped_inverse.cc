@@ -95,14 +95,56 @@ static void indefinite() {
 }
 
 static void refused(const Matrix& factor, float damping, const char* what) {
-  Matrix inverse(4);
+  const Matrix fine{2.0f, 0.0f, 0.0f, 2.0f}, before{3.0f, 1.0f, 1.0f, 4.0f};
+  Matrix inverse = before, other = before;
   bool named = false;
   try {
-    ms_kfac::invert_damped({{"layer seven", factor.data(), 2, 2, 1.0f, damping, inverse.data()}});
+    ms_kfac::invert_damped({{"fine", fine.data(), 2, 2, 1.0f, 0.1f, other.data()},
+                            {"layer seven", factor.data(), 2, 2, 1.0f, damping, inverse.data()}});
   } catch (const std::runtime_error& error) {
     named = std::strstr(error.what(), "layer seven") != nullptr;
   }
   expect(named, what);
+  expect(inverse == before, "a refused factor's inverse has changed");
+  const bool finite = std::isfinite(factor[0]) && std::isfinite(damping);
+  expect(!finite || other != before, "a factor that is fine was not inverted");
+  expect(finite || other == before, "an inverse has changed although a factor of the call is not finite");
+}
+
+// Eigenvectors and Z of a call in which the second factor holds NaN.
+static void nothing_written_beside_nan() {
+  const Matrix fine = gram(40, 40, 5), before(1600, 7.0f);
+  Matrix broken = fine, vectors[2] = {before, before}, values[2] = {Matrix(40, 7.0f), Matrix(40, 7.0f)};
+  broken[39 * 40 + 39] = NAN;
+  int refused = 0;
+  try {
+    ms_kfac::decompose({{"fine", fine.data(), 40, 1.0f, 0.0f, values[0].data(), vectors[0].data()},
+                        {"broken", broken.data(), 40, 1.0f, 0.0f, values[1].data(), vectors[1].data()}});
+  } catch (const std::runtime_error& error) {
+    refused += std::strstr(error.what(), "broken") != nullptr;
+  }
+  for (const Matrix& each : vectors) expect(each == before, "eigenvectors were written beside a NaN");
+  for (const Matrix& each : values) expect(each == Matrix(40, 7.0f), "eigenvalues were written beside a NaN");
+  Matrix Z[2] = {before, before};
+  broken[9] = INFINITY;
+  try {
+    ms_kfac::invert_low_rank({{"fine", fine.data(), 10, 40, 1.0f, 1.0f, Z[0].data()},
+                              {"broken", broken.data(), 10, 40, 1.0f, 1.0f, Z[1].data()}});
+  } catch (const std::runtime_error& error) {
+    refused += std::strstr(error.what(), "broken") != nullptr;
+  }
+  for (const Matrix& each : Z) expect(each == before, "Z was written beside an infinity");
+  expect(refused == 2, "NaN or infinity was accepted");
+}
+
+static void too_large_for_lapack() {
+  bool refused = false;
+  try {
+    ms_kfac::decompose({{"huge", nullptr, 32767, 1.0f, 0.0f, nullptr, nullptr}});
+  } catch (const std::runtime_error& error) {
+    refused = std::strstr(error.what(), "huge has 32767 rows") != nullptr;
+  }
+  expect(refused, "a factor beyond LAPACK's sizes was accepted");
 }
 
 static void rank_one() {
@@ -179,6 +221,8 @@ int main(int argc, char** argv) {
   refused({INFINITY, 0.0f, 0.0f, 1.0f}, 0.1f, "infinity was accepted");
   refused({1.0f, 0.0f, 0.0f, 1.0f}, NAN, "damping of NaN was accepted");
   refused({0.1f, 5.0f, 5.0f, 0.1f}, 1e-3f, "no damping up to the trace helps, and none was said to fail");
+  nothing_written_beside_nan();
+  too_large_for_lapack();
   rank_one();
   eigenvectors();
   woodbury();

@@ -11,29 +11,46 @@
 
 using EigenbasisRefreshAttributes = ms_kfac::RefreshAttributes;
 
+namespace {
+
+// What is written when the decompositions are there.
+struct Bookkeeping {
+  bool unseen;
+  float *moments, *S_G, *count, *fresh, *damping;
+  int64_t moments_size, S_G_size;
+};
+
+}  // namespace
+
 MS_KFAC_OPERATOR(EigenbasisRefresh) {
-  const float lambda = arguments[1].floats()[0];
+  const float lambda = ms_kfac::damping_of(arguments);
   std::vector<ms_kfac::EigenFactor> factors;
-  std::vector<ms_kfac::Array> cleared;
-  ms_kfac::for_due_layers(arguments, attributes, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+  std::vector<Bookkeeping> layers;
+  ms_kfac::for_due_layers(arguments, attributes, 10, [&](int layer, const ms_kfac::LayerArrays& arrays) {
     const std::string& name = attributes.layers[layer];
-    float* counts = arrays[2].floats();
+    const ms_kfac::Matrices A = arrays.matrices(0), G = arrays.matrices(1, A.groups);
+    const ms_kfac::Matrices Q_A = arrays.like(A, 3), Q_G = arrays.like(G, 4);
+    const int64_t moments_size = A.groups * A.size * G.size, S_G_size = A.groups * G.size;
+    float* S_A = arrays.floats(7, A.groups * A.size);
+    float* S_G = arrays.floats(8, S_G_size);
+    float* counts = arrays.floats(2, 3);
     const bool unseen = counts[0] == 0.0f;
     const float shift = unseen ? 1.0f : 0.0f;
-    const int size_A = ms_kfac::size_of(arrays[0]), size_G = ms_kfac::size_of(arrays[1]);
-    for (int64_t group = 0; group < ms_kfac::batch_of(arrays[0]); ++group) {
-      const int64_t from_A = group * size_A * size_A, from_G = group * size_G * size_G;
-      factors.push_back({name + ": factor A", arrays[0].floats() + from_A, size_A, ms_kfac::average_scale(counts[0]),
-                         shift, arrays[7].floats() + group * size_A, arrays[3].floats() + from_A});
-      factors.push_back({name + ": factor G", arrays[1].floats() + from_G, size_G, ms_kfac::average_scale(counts[1]),
-                         shift, arrays[8].floats() + group * size_G, arrays[4].floats() + from_G});
+    for (int64_t group = 0; group < A.groups; ++group) {
+      factors.push_back({name + ": factor A", A.of(group), A.size, ms_kfac::average_scale(counts[0]), shift,
+                         S_A + group * A.size, Q_A.of(group)});
+      factors.push_back({name + ": factor G", G.of(group), G.size, ms_kfac::average_scale(counts[1]), shift,
+                         S_G + group * G.size, Q_G.of(group)});
     }
-    if (unseen) cleared.push_back(arrays[8]);
-    cleared.push_back(arrays[5]);
-    counts[2] = 0.0f;
-    arrays[6].floats()[0] = 1.0f;
-    arrays[9].floats()[0] = unseen ? 1.0f : lambda;
+    layers.push_back({unseen, arrays.floats(5, moments_size), S_G, counts + 2, arrays.floats(6, 1), arrays.floats(9, 1),
+                      moments_size, S_G_size});
   });
   ms_kfac::decompose(std::move(factors));
-  for (const ms_kfac::Array& array : cleared) std::fill_n(array.floats(), array.size(), 0.0f);
+  for (const Bookkeeping& layer : layers) {
+    if (layer.unseen) std::fill_n(layer.S_G, layer.S_G_size, 0.0f);
+    std::fill_n(layer.moments, layer.moments_size, 0.0f);
+    *layer.count = 0.0f;
+    *layer.fresh = 1.0f;
+    *layer.damping = layer.unseen ? 1.0f : lambda;
+  }
 }

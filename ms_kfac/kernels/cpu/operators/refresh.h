@@ -2,8 +2,11 @@
 //
 // Inputs: due (int32, one number or one a layer; 0 leaves the layer alone), damping (float32 scalar), then the arrays
 // of the first layer, those of the second and so on. Output: a float32 that stands for their having run.
+//
+// What an operator writes apart from the inverses it writes last, so that an error leaves it as it was.
 #pragma once
 
+#include <limits>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -23,35 +26,84 @@ struct RefreshAttributes {
   }
 };
 
-// The arrays of one layer.
-class LayerArrays {
- public:
-  LayerArrays(const Arguments& arguments, int first) : arguments_(arguments), first_(first) {}
-  Array operator[](int index) const { return arguments_[first_ + index]; }
-  float number(int index) const { return (*this)[index].floats()[0]; }
+// Square matrices of one size, one a group.
+struct Matrices {
+  float* data;
+  int64_t groups;
+  int size;
 
- private:
-  const Arguments& arguments_;
-  int first_;
+  float* of(int64_t group) const { return data + group * size * size; }
 };
 
-// Calls visit(layer's index, its arrays) for every layer that is due.
+// The arrays of one layer, of the sizes that are asked for or refused.
+class LayerArrays {
+ public:
+  LayerArrays(const Arguments& arguments, int first, std::string layer)
+      : arguments_(arguments), first_(first), layer_(std::move(layer)) {}
+
+  // An array of `count` numbers.
+  float* floats(int index, int64_t count) const {
+    const Array array = arguments_[first_ + index];
+    if (array.size() != count) refuse(index, std::to_string(count) + " numbers");
+    return array.floats();
+  }
+  float number(int index) const { return floats(index, 1)[0]; }
+
+  // A matrix, or a batch of them.
+  Matrices matrices(int index) const {
+    const Array array = arguments_[first_ + index];
+    const int64_t* end = array.shape + array.axes;
+    const bool square = (array.axes == 2 || array.axes == 3) && end[-1] == end[-2] && array.size() > 0 &&
+                        end[-1] <= std::numeric_limits<int>::max();
+    if (!square) refuse(index, "a square matrix, or one a group");
+    return {array.floats(), array.axes == 3 ? array.shape[0] : 1, static_cast<int>(end[-1])};
+  }
+  Matrices matrices(int index, int64_t groups) const {
+    const Matrices found = matrices(index);
+    if (found.groups != groups) refuse(index, std::to_string(groups) + " groups");
+    return found;
+  }
+  // Matrices of others' groups and size.
+  Matrices like(const Matrices& others, int index) const {
+    const Matrices found = matrices(index, others.groups);
+    if (found.size != others.size) refuse(index, "matrices of " + std::to_string(others.size) + " rows");
+    return found;
+  }
+
+ private:
+  [[noreturn]] void refuse(int index, const std::string& wanted) const {
+    const Array array = arguments_[first_ + index];
+    std::string shape;
+    for (int axis = 0; axis < array.axes; ++axis) shape += (axis ? ", " : "") + std::to_string(array.shape[axis]);
+    throw std::invalid_argument(layer_ + ": array " + std::to_string(index) + " must have " + wanted + ", got shape (" +
+                                shape + ")");
+  }
+
+  const Arguments& arguments_;
+  int first_;
+  std::string layer_;
+};
+
+// Calls visit(layer's index, its arrays) for every layer that is due; each has `arrays` of them.
 template <typename Visit>
-void for_due_layers(const Arguments& arguments, const RefreshAttributes& attributes, Visit visit) {
+void for_due_layers(const Arguments& arguments, const RefreshAttributes& attributes, int arrays, Visit visit) {
   const int layers = static_cast<int>(attributes.layers.size());
-  const int arrays = (arguments.count() - 3) / layers;
   if (layers * arrays != arguments.count() - 3)
-    throw std::invalid_argument("every layer must have the same number of arrays");
+    throw std::invalid_argument("expected " + std::to_string(arrays) + " arrays for each of " + std::to_string(layers) +
+                                " layers, got " + std::to_string(arguments.count() - 3));
   const Array due = arguments[0];
   const bool shared = due.size() == 1;
   if (!shared && due.size() != layers)
     throw std::invalid_argument("due must have one number, or one for each of " + std::to_string(layers) + " layers");
   for (int layer = 0; layer < layers; ++layer)
-    if (due.integers()[shared ? 0 : layer] != 0) visit(layer, LayerArrays(arguments, 2 + layer * arrays));
+    if (due.integers()[shared ? 0 : layer] != 0)
+      visit(layer, LayerArrays(arguments, 2 + layer * arrays, attributes.layers[layer]));
 }
 
-// Of a batch of square matrices, or of one: how many, and their size.
-inline int64_t batch_of(const Array& matrices) { return matrices.axes == 3 ? matrices.shape[0] : 1; }
-inline int size_of(const Array& matrices) { return static_cast<int>(matrices.shape[matrices.axes - 1]); }
+// The damping, the second input of all.
+inline float damping_of(const Arguments& arguments) {
+  if (arguments[1].size() != 1) throw std::invalid_argument("the damping must be one number");
+  return arguments[1].floats()[0];
+}
 
 }  // namespace ms_kfac

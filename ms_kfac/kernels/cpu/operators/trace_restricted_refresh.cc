@@ -52,13 +52,14 @@ GrowthAndShift growth_and_shift(const TraceRestrictedRefreshAttributes& attribut
 }  // namespace
 
 MS_KFAC_OPERATOR(TraceRestrictedRefresh) {
-  const float lambda = arguments[1].floats()[0];
+  const float lambda = ms_kfac::damping_of(arguments);
   std::vector<ms_kfac::DampedFactor> factors;
-  ms_kfac::for_due_layers(arguments, attributes, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+  ms_kfac::for_due_layers(arguments, attributes, 7, [&](int layer, const ms_kfac::LayerArrays& arrays) {
     const std::string& name = attributes.layers[layer];
-    const int size_Phi = ms_kfac::size_of(arrays[0]), size_Psi = ms_kfac::size_of(arrays[1]);
-    const int64_t groups = ms_kfac::batch_of(arrays[0]);
-    const float* traces = arrays[2].floats();
+    const ms_kfac::Matrices Phi = arrays.matrices(0), Psi = arrays.matrices(1, Phi.groups);
+    const ms_kfac::Matrices Phi_inverse = arrays.like(Phi, 4), Psi_inverse = arrays.like(Psi, 5);
+    const int64_t groups = Phi.groups;
+    const float* traces = arrays.floats(2, attributes.roots.at(layer) ? 2 * groups : groups);
     const double count = arrays.number(3);
     for (int64_t group = 0; group < groups; ++group) {
       float scale = 0.0f, shift_Phi = 1.0f, shift_Psi = 1.0f;
@@ -68,14 +69,13 @@ MS_KFAC_OPERATOR(TraceRestrictedRefresh) {
             growth_and_shift(attributes, layer, count, traces[group] / count, root_shift, arrays.number(6));
         const bool automatic = attributes.automatic[layer];
         scale = static_cast<float>(found.scale);
-        shift_Phi = automatic ? static_cast<float>(found.shift / size_Phi) : std::sqrt(lambda);
-        shift_Psi = automatic ? static_cast<float>(found.shift / size_Psi) : std::sqrt(lambda);
+        shift_Phi = automatic ? static_cast<float>(found.shift / Phi.size) : std::sqrt(lambda);
+        shift_Psi = automatic ? static_cast<float>(found.shift / Psi.size) : std::sqrt(lambda);
       }
-      const int64_t from_Phi = group * size_Phi * size_Phi, from_Psi = group * size_Psi * size_Psi;
-      factors.push_back({name + ": factor Phi", arrays[0].floats() + from_Phi, size_Phi, size_Phi, scale, shift_Phi,
-                         arrays[4].floats() + from_Phi});
-      factors.push_back({name + ": factor Psi", arrays[1].floats() + from_Psi, size_Psi, size_Psi, scale, shift_Psi,
-                         arrays[5].floats() + from_Psi});
+      factors.push_back(
+          {name + ": factor Phi", Phi.of(group), Phi.size, Phi.size, scale, shift_Phi, Phi_inverse.of(group)});
+      factors.push_back(
+          {name + ": factor Psi", Psi.of(group), Psi.size, Psi.size, scale, shift_Psi, Psi_inverse.of(group)});
     }
   });
   ms_kfac::invert_damped(std::move(factors));

@@ -1,0 +1,28 @@
+// Whether numbers are finite, told before anything is computed from them.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <vector>
+
+#include "threads.h"
+
+namespace ms_kfac {
+
+// Whether all scale * values[i] are.
+bool all_finite(const float* values, int64_t count, float scale = 1.0f);
+
+// The same of the upper triangle of a matrix whose rows are `stride` numbers apart.
+bool upper_finite(const float* matrix, int64_t stride, int size, float scale = 1.0f);
+
+// Throws std::runtime_error that names the first factor for which `finite` is false. All are read before that, so that
+// a caller that does this first leaves everything as it was.
+template <typename Factor, typename Finite>
+void require_each_finite(const std::vector<Factor>& factors, Finite finite) {
+  std::vector<char> fine(factors.size());
+  parallel_for(static_cast<int64_t>(factors.size()), [&](int64_t index) { fine[index] = finite(factors[index]); });
+  for (size_t index = 0; index < factors.size(); ++index)
+    if (!fine[index]) throw std::runtime_error(factors[index].name + " holds NaN or infinity");
+}
+
+}  // namespace ms_kfac
