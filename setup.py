@@ -6,15 +6,20 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-KERNELS = "ms_kfac/kernels/cpu"
-FINGERPRINT = runpy.run_path("ms_kfac/kernels/fingerprint.py")["fingerprint"](Path(KERNELS))
+FOLDERS = ("ms_kfac/kernels/interface", "ms_kfac/kernels/cpu")
+FINGERPRINT = runpy.run_path("ms_kfac/kernels/fingerprint.py")["fingerprint"](*map(Path, FOLDERS))
+
+
+def files(suffix: str) -> list[str]:
+    return sorted(path for folder in FOLDERS for path in glob(f"{folder}/**/*{suffix}", recursive=True))
+
 
 setup(
     ext_modules=[
         Extension(
             "ms_kfac.kernels._cpu",
-            sources=sorted(glob(f"{KERNELS}/**/*.cc", recursive=True)),
-            depends=sorted(glob(f"{KERNELS}/**/*.h", recursive=True)),
+            sources=files(".cc"),
+            depends=files(".h"),
             define_macros=[("MS_KFAC_SOURCES", f'"{FINGERPRINT}"')],
             language="c++",
             # MindSpore's binaries pass std::string in the older form. Symbols but the operators' stay inside.

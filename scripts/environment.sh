@@ -67,7 +67,7 @@ ensure_environment() {
     local extra="$1" stamp wanted
     "$VENV_PYTHON" -m pip --version >/dev/null 2>&1 || create_venv
     # The install is editable: only the metadata and the kernels, which it compiles, can make it out of date.
-    wanted="$(cd "$PROJECT_ROOT" && find pyproject.toml setup.py ms_kfac/kernels/cpu -type f -exec sha256sum {} + |
+    wanted="$(cd "$PROJECT_ROOT" && find pyproject.toml setup.py ms_kfac/kernels/interface ms_kfac/kernels/cpu -type f -exec sha256sum {} + |
         sort | sha256sum | cut -d ' ' -f 1)"
     stamp="$PROJECT_ROOT/.venv/ms_kfac-$extra.sha256"
     if [[ -f "$stamp" && "$(<"$stamp")" == "$wanted" ]] && kernels_built_or_no_compiler; then

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+SUFFIXES = (".cc", ".cu", ".cuh", ".h")
 
-def fingerprint(folder: Path) -> str:
+
+def fingerprint(*folders: Path) -> str:
     """A digest of the kernels' sources: a library built from others may take its arguments in another order.
 
     Args:
-        folder: the folder of the sources.
+        *folders: the folders of the sources, side by side.
 
     Returns:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".cc", ".h")):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for folder in folders:
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES):
+            name = path.relative_to(folder.parent).as_posix()
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -17,7 +17,7 @@ from ms_kfac.kernels.fingerprint import fingerprint
 SWITCH = "MS_KFAC_NATIVE"
 THREADS = "MS_KFAC_THREADS"
 MOST_THREADS = 1024
-# The release whose Custom AOT interface cpu/aot_extra.h mirrors.
+# The release whose Custom AOT interface interface/aot_extra.h mirrors.
 CHECKED_WITH = "2.10"
 
 
@@ -54,7 +54,7 @@ class Library:
         except OSError as error:
             self.reason = f"{built.name} can't be loaded: {error}"
             return
-        if _sources_of(handle) != fingerprint(folder / "cpu"):
+        if _sources_of(handle) != fingerprint(folder / "interface", folder / "cpu"):
             self.reason = f"{built.name} was built from other sources: install the package again"
             return
         with _core_type():

@@ -60,7 +60,7 @@ def test_without_openblas_the_status_says_so(monkeypatch: pytest.MonkeyPatch) ->
 
 @needs_library
 def test_a_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "fingerprint", lambda folder: "0123456789abcdef")
+    monkeypatch.setattr(module, "fingerprint", lambda *folders: "0123456789abcdef")
     refused = Library()
     assert not refused.path
     assert "was built from other sources: install the package again" in refused.reason

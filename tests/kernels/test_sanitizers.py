@@ -12,6 +12,7 @@ from ms_kfac.kernels.library import find_openblas
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "ms_kfac" / "kernels" / "cpu"
+MESSAGES = ROOT / "ms_kfac" / "kernels" / "interface" / "messages.cc"
 TESTS = sorted((Path(__file__).parent / "cpu").glob("test_*.cc"))
 COMPILER = shutil.which("g++")
 
@@ -22,7 +23,7 @@ def run(source: Path, folder: Path, *flags: str) -> None:
     openblas = find_openblas()
     assert openblas is not None
     program = folder / source.stem
-    kernels = sorted(path for path in KERNELS.glob("*.cc"))
+    kernels = [MESSAGES, *sorted(KERNELS.glob("*.cc"))]
     command = [
         *(
             str(COMPILER),

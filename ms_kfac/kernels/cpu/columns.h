@@ -1,7 +1,7 @@
 // Patches of a convolution as columns, some at a time.
 #pragma once
 
-#include "window.h"
+#include "images.h"
 
 namespace ms_kfac {
 

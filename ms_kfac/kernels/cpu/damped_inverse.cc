@@ -8,10 +8,10 @@
 #include <stdexcept>
 #include <vector>
 
+#include "../interface/messages.h"
 #include "blas.h"
 #include "finite.h"
 #include "largest_first.h"
-#include "operator.h"
 #include "threads.h"
 
 namespace ms_kfac {

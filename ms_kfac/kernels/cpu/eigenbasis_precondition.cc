@@ -7,6 +7,7 @@
 #include "blas.h"
 #include "clones.h"
 #include "factor_damping.h"
+#include "gradient_products.h"
 #include "threads.h"
 
 namespace ms_kfac {

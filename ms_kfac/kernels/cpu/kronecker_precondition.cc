@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "blas.h"
+#include "gradient_products.h"
 #include "threads.h"
 
 namespace ms_kfac {

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "layer_gradients.h"
+#include "../interface/layer_gradients.h"
 
 namespace ms_kfac {
 

@@ -19,7 +19,7 @@
 
 #include <vector>
 
-#include "window.h"
+#include "images.h"
 
 namespace ms_kfac {
 

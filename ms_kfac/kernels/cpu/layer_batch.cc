@@ -14,14 +14,6 @@ int64_t product(const std::vector<int64_t>& shape, size_t first, size_t last) {
   return size;
 }
 
-void pad_to_same(Window& window, int axis, int64_t size) {
-  const int64_t outputs = (size + window.stride[axis] - 1) / window.stride[axis];
-  const int64_t reach = window.dilation[axis] * (window.kernel[axis] - 1) + 1;
-  const int64_t total = std::max<int64_t>((outputs - 1) * window.stride[axis] + reach - size, 0);
-  window.before[axis] = total / 2;
-  window.after[axis] = total - total / 2;
-}
-
 }  // namespace
 
 int64_t LayerSide::features() const {
@@ -41,7 +33,7 @@ LayerBatch::LayerBatch(const LayerGeometry& geometry, const FloatArray& x, const
     return;
   }
   for (int axis : {0, 1}) {
-    if (geometry_.same_padding) pad_to_same(geometry_.window, axis, x.shape[axis + 2]);
+    if (geometry_.same_padding) geometry_.window.pad_to_same(axis, x.shape[axis + 2]);
     const int64_t size = geometry_.window.locations(axis, x.shape[axis + 2]);
     if (size != dout.shape[axis + 2] || dout.shape[0] != samples_)
       throw std::invalid_argument("the output gradient is not of the convolution's output");

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 
+#include "../interface/layer_geometry.h"
 #include "columns.h"
 #include "rows.h"
 
@@ -14,22 +15,6 @@ struct FloatArray {
   const void* data;
   FloatType type;
   std::vector<int64_t> shape;
-};
-
-// What is the same for every batch of a layer.
-struct LayerGeometry {
-  // Without a kernel: a dense layer.
-  bool convolution = false;
-  Window window{};
-  // The padding is chosen so that the output's size is the input's over the stride, rounded up.
-  bool same_padding = false;
-  int64_t groups = 1;
-  bool bias = false;
-  // The reduce setting: the mean of inputs and the sum of gradients over locations.
-  bool reduce = false;
-  // The loss is a mean over the batch.
-  bool mean_reduction = false;
-  float gradient_scale = 1.0f;
 };
 
 // One side of a batch for one group: rows, or without those the columns that a window sees of images.

@@ -1,75 +1,13 @@
-// What Python calls through ctypes: set the library up, and ask it what happened.
-
-#include <algorithm>
-#include <cstdio>
-#include <cstring>
-#include <mutex>
-#include <set>
-#include <string>
+// What Python calls through ctypes to set the library up.
 
 #include "blas.h"
-#include "operator.h"
 #include "threads.h"
 
-namespace ms_kfac {
-namespace {
-
-std::mutex messages;
-std::string last_error;
-std::set<std::string> warnings;
-
-int copy(const std::string& text, char* buffer, int size) {
-  const int length = static_cast<int>(text.size());
-  if (size > 0) {
-    const int copied = std::min(length, size - 1);
-    std::memcpy(buffer, text.data(), copied);
-    buffer[copied] = '\0';
-  }
-  return length;
-}
-
-}  // namespace
-
-int report_error(const char* name, const std::exception& error) noexcept {
-  std::lock_guard<std::mutex> lock(messages);
-  last_error = std::string(name) + ": " + error.what();
-  std::fprintf(stderr, "ms_kfac: error in %s\n", last_error.c_str());
-  return 1;
-}
-
-void warn_once(const std::string& text) {
-  std::lock_guard<std::mutex> lock(messages);
-  if (warnings.insert(text).second) std::fprintf(stderr, "ms_kfac: warning: %s\n", text.c_str());
-}
-
-}  // namespace ms_kfac
-
-#ifndef MS_KFAC_SOURCES
-#define MS_KFAC_SOURCES ""
-#endif
-
 extern "C" {
-
-// A digest of the sources that this library was built from.
-const char* ms_kfac_sources() { return MS_KFAC_SOURCES; }
 
 int ms_kfac_load_blas(const char* path) { return ms_kfac::blas::load(path) ? 1 : 0; }
 
 int ms_kfac_threads() { return ms_kfac::threads(); }
 
 void ms_kfac_set_threads(int count) { ms_kfac::set_threads(count); }
-
-// The text of the last error, cut to the buffer; returns its whole length.
-int ms_kfac_last_error(char* buffer, int size) {
-  std::lock_guard<std::mutex> lock(ms_kfac::messages);
-  return ms_kfac::copy(ms_kfac::last_error, buffer, size);
-}
-
-// All warnings so far, a line each.
-int ms_kfac_warnings(char* buffer, int size) {
-  std::lock_guard<std::mutex> lock(ms_kfac::messages);
-  std::string lines;
-  for (const std::string& warning : ms_kfac::warnings) lines += warning + "\n";
-  return ms_kfac::copy(lines, buffer, size);
-}
 }

@@ -1,7 +1,7 @@
 // Vectors that are rows, one after the other: of dense layers, and of any layer in the reduce setting.
 #pragma once
 
-#include "window.h"
+#include "images.h"
 
 namespace ms_kfac {
 

@@ -56,9 +56,10 @@ MS_KFAC_OPERATOR(BlockSplitRefresh) {
     const int size_A = sum_A.size, size_G = sum_G.size;
     const float* A = sum_A.data;
     const float* G = sum_G.data;
-    const float scale_A = ms_kfac::average_scale(arrays.number(1)), scale_G = ms_kfac::average_scale(arrays.number(3));
+    const float scale_A = ms_kfac::average_scale(ms_kfac::number(arrays, 1)),
+                scale_G = ms_kfac::average_scale(ms_kfac::number(arrays, 3));
     ms_kfac::SplitDamping damping{1.0f, 1.0f};
-    if (arrays.number(1) != 0.0f)
+    if (ms_kfac::number(arrays, 1) != 0.0f)
       damping = ms_kfac::pi_split(scale_A * ms_kfac::diagonal_sum(A, size_A), size_A,
                                   scale_G * ms_kfac::diagonal_sum(G, size_G), size_G, lambda);
     add_blocks(factors, {name + ": a block of factor A", A, size_A, size_A, scale_A, damping.A, nullptr}, split, arrays,

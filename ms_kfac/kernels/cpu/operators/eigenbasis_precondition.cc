@@ -5,7 +5,8 @@
 
 #include "../eigenbasis_precondition.h"
 
-#include "gradient_arguments.h"
+#include "../../interface/gradient_arguments.h"
+#include "../operator.h"
 
 namespace {
 

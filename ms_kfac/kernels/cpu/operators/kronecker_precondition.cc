@@ -7,7 +7,8 @@
 
 #include "../kronecker_precondition.h"
 
-#include "gradient_arguments.h"
+#include "../../interface/gradient_arguments.h"
+#include "../operator.h"
 
 namespace {
 

@@ -17,8 +17,8 @@ MS_KFAC_OPERATOR(KroneckerRefresh) {
     const ms_kfac::Matrices sums_A = arrays.matrices(0), sums_G = arrays.matrices(2, sums_A.groups);
     const ms_kfac::Matrices inverses_A = arrays.like(sums_A, 4), inverses_G = arrays.like(sums_G, 5);
     const int size_A = sums_A.size, size_G = sums_G.size;
-    const float count_A = arrays.number(1);
-    const float scale_A = ms_kfac::average_scale(count_A), scale_G = ms_kfac::average_scale(arrays.number(3));
+    const float count_A = ms_kfac::number(arrays, 1);
+    const float scale_A = ms_kfac::average_scale(count_A), scale_G = ms_kfac::average_scale(ms_kfac::number(arrays, 3));
     for (int64_t group = 0; group < sums_A.groups; ++group) {
       const float* A = sums_A.of(group);
       const float* G = sums_G.of(group);

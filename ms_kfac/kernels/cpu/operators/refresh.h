@@ -1,103 +1,16 @@
-// What the operators share that refresh the inverses of many layers in one call.
-//
-// Inputs: due (int32, one number or one a layer; 0 leaves the layer alone), damping (float32 scalar), then the arrays
-// of the first layer, those of the second and so on. Output: a float32 that stands for their having run.
-//
-// What an operator writes apart from the inverses it writes last, so that an error leaves it as it was.
+// How the operators of the CPU that refresh inverses read what decides: memory of the host.
 #pragma once
 
-#include <limits>
-#include <sstream>
-#include <stdexcept>
-#include <string>
-#include <vector>
-
+#include "../../interface/refresh_arguments.h"
 #include "../operator.h"
 
 namespace ms_kfac {
 
-// Attribute "layers": the layers' names, a line each.
-struct RefreshAttributes {
-  std::vector<std::string> layers;
+inline float number(const LayerArrays& arrays, int index) { return arrays.floats(index, 1)[0]; }
 
-  explicit RefreshAttributes(AotExtra& extra) {
-    std::istringstream lines(extra.GetAttrStr("layers"));
-    for (std::string line; std::getline(lines, line);) layers.push_back(line);
-  }
-};
-
-// Square matrices of one size, one a group.
-struct Matrices {
-  float* data;
-  int64_t groups;
-  int size;
-
-  float* of(int64_t group) const { return data + group * size * size; }
-};
-
-// The arrays of one layer, of the sizes that are asked for or refused.
-class LayerArrays {
- public:
-  LayerArrays(const Arguments& arguments, int first, std::string layer)
-      : arguments_(arguments), first_(first), layer_(std::move(layer)) {}
-
-  // An array of `count` numbers.
-  float* floats(int index, int64_t count) const {
-    const Array array = arguments_[first_ + index];
-    if (array.size() != count) refuse(index, std::to_string(count) + " numbers");
-    return array.floats();
-  }
-  float number(int index) const { return floats(index, 1)[0]; }
-
-  // A matrix, or a batch of them.
-  Matrices matrices(int index) const {
-    const Array array = arguments_[first_ + index];
-    const int64_t* end = array.shape + array.axes;
-    const bool square = (array.axes == 2 || array.axes == 3) && end[-1] == end[-2] && array.size() > 0 &&
-                        end[-1] <= std::numeric_limits<int>::max();
-    if (!square) refuse(index, "a square matrix, or one a group");
-    return {array.floats(), array.axes == 3 ? array.shape[0] : 1, static_cast<int>(end[-1])};
-  }
-  Matrices matrices(int index, int64_t groups) const {
-    const Matrices found = matrices(index);
-    if (found.groups != groups) refuse(index, std::to_string(groups) + " groups");
-    return found;
-  }
-  // Matrices of others' groups and size.
-  Matrices like(const Matrices& others, int index) const {
-    const Matrices found = matrices(index, others.groups);
-    if (found.size != others.size) refuse(index, "matrices of " + std::to_string(others.size) + " rows");
-    return found;
-  }
-
- private:
-  [[noreturn]] void refuse(int index, const std::string& wanted) const {
-    const Array array = arguments_[first_ + index];
-    std::string shape;
-    for (int axis = 0; axis < array.axes; ++axis) shape += (axis ? ", " : "") + std::to_string(array.shape[axis]);
-    throw std::invalid_argument(layer_ + ": array " + std::to_string(index) + " must have " + wanted + ", got shape (" +
-                                shape + ")");
-  }
-
-  const Arguments& arguments_;
-  int first_;
-  std::string layer_;
-};
-
-// Calls visit(layer's index, its arrays) for every layer that is due; each has `arrays` of them.
 template <typename Visit>
 void for_due_layers(const Arguments& arguments, const RefreshAttributes& attributes, int arrays, Visit visit) {
-  const int layers = static_cast<int>(attributes.layers.size());
-  if (layers * arrays != arguments.count() - 3)
-    throw std::invalid_argument("expected " + std::to_string(arrays) + " arrays for each of " + std::to_string(layers) +
-                                " layers, got " + std::to_string(arguments.count() - 3));
-  const Array due = arguments[0];
-  const bool shared = due.size() == 1;
-  if (!shared && due.size() != layers)
-    throw std::invalid_argument("due must have one number, or one for each of " + std::to_string(layers) + " layers");
-  for (int layer = 0; layer < layers; ++layer)
-    if (due.integers()[shared ? 0 : layer] != 0)
-      visit(layer, LayerArrays(arguments, 2 + layer * arrays, attributes.layers[layer]));
+  for_due_layers(arguments, arguments[0].integers(), attributes, arrays, visit);
 }
 
 // The damping, the second input of all.

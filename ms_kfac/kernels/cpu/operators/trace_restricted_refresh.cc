@@ -60,13 +60,13 @@ MS_KFAC_OPERATOR(TraceRestrictedRefresh) {
     const ms_kfac::Matrices Phi_inverse = arrays.like(Phi, 4), Psi_inverse = arrays.like(Psi, 5);
     const int64_t groups = Phi.groups;
     const float* traces = arrays.floats(2, attributes.roots.at(layer) ? 2 * groups : groups);
-    const double count = arrays.number(3);
+    const double count = ms_kfac::number(arrays, 3);
     for (int64_t group = 0; group < groups; ++group) {
       float scale = 0.0f, shift_Phi = 1.0f, shift_Psi = 1.0f;
       if (count != 0.0) {
         const double root_shift = attributes.roots[layer] ? traces[groups + group] / count : 0.0;
         const GrowthAndShift found =
-            growth_and_shift(attributes, layer, count, traces[group] / count, root_shift, arrays.number(6));
+            growth_and_shift(attributes, layer, count, traces[group] / count, root_shift, ms_kfac::number(arrays, 6));
         const bool automatic = attributes.automatic[layer];
         scale = static_cast<float>(found.scale);
         shift_Phi = automatic ? static_cast<float>(found.shift / Phi.size) : std::sqrt(lambda);

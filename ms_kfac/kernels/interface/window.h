@@ -1,11 +1,9 @@
-// Images, and how the window of a convolution moves over them. Pairs are (height, width).
+// How the window of a convolution moves over images. Pairs are (height, width).
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
-
-#include "values.h"
 
 namespace ms_kfac {
 
@@ -40,6 +38,15 @@ struct Window {
     const int64_t count = locations(axis, size);
     return {std::min(first, count), std::max(std::min(last, count), std::min(first, count))};
   }
+  // Pads an axis of an image of that size so that there are as many locations as the stride goes into the size, rounded
+  // up.
+  void pad_to_same(int axis, int64_t size) {
+    const int64_t outputs = (size + stride[axis] - 1) / stride[axis];
+    const int64_t reach = dilation[axis] * (kernel[axis] - 1) + 1;
+    const int64_t total = std::max<int64_t>((outputs - 1) * stride[axis] + reach - size, 0);
+    before[axis] = total / 2;
+    after[axis] = total - total / 2;
+  }
   bool operator==(const Window& other) const {
     return kernel == other.kernel && stride == other.stride && dilation == other.dilation && before == other.before &&
            after == other.after;
@@ -51,18 +58,6 @@ struct ImageShape {
 
   bool operator==(const ImageShape& other) const {
     return samples == other.samples && channels == other.channels && height == other.height && width == other.width;
-  }
-};
-
-// Some channels of a batch: value (n, c, h, w) is at offset + n * sample_stride + (c * height + h) * width + w.
-struct Images {
-  Values values;
-  int64_t samples, channels, height, width;
-  int64_t sample_stride, offset;
-
-  ImageShape shape() const { return {samples, channels, height, width}; }
-  int64_t at(int64_t sample, int64_t channel, int64_t row) const {
-    return offset + sample * sample_stride + (channel * height + row) * width;
   }
 };
 

@@ -6,8 +6,9 @@
 // gradients and updates, as many.
 #pragma once
 
-#include "../layer_gradients.h"
-#include "../operator.h"
+#include "aot_extra.h"
+#include "arguments.h"
+#include "layer_gradients.h"
 
 namespace ms_kfac {
 
