@@ -32,7 +32,7 @@ struct Array {
   }
 };
 
-// All inputs, then all outputs, of one call.
+// All inputs, then all outputs, of one call; while a kernel is created there are no data yet.
 class Arguments {
  public:
   Arguments(int count, void** data, int* axes, int64_t** shapes, const char** types)
@@ -42,7 +42,7 @@ class Arguments {
   Array operator[](int index) const {
     if (index < 0 || index >= count_)
       throw std::out_of_range("argument " + std::to_string(index) + " of " + std::to_string(count_));
-    return {data_[index], axes_[index], shapes_[index], types_[index]};
+    return {data_ == nullptr ? nullptr : data_[index], axes_[index], shapes_[index], types_[index]};
   }
 
  private:

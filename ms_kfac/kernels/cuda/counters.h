@@ -1,0 +1,67 @@
+// Counters by which the blocks of one launch find their work and know when others have done theirs.
+//
+// They are zero when a launch begins, and its last block sets them back to zero: no launch or memset of their own. Every
+// kernel that MindSpore creates has a range of its own, and MindSpore runs a kernel's calls one after the other.
+#pragma once
+
+#include <stdexcept>
+
+#include "launch.h"
+
+namespace ms_kfac {
+namespace {
+
+constexpr int kCounters = 1 << 18;
+__device__ unsigned counter_memory[kCounters];
+
+// Host side: ranges in the order in which kernels are created. A translation unit has its own memory.
+class CounterRange {
+ public:
+  explicit CounterRange(int count) : first_(next()) {
+    if (first_ + count > kCounters) throw std::runtime_error("too many kernels: their counters are used up");
+    next() += count;
+  }
+  unsigned* device() const { return device_memory() + first_; }
+
+ private:
+  static unsigned* device_memory() {
+#ifdef __CUDACC__
+    void* address = nullptr;
+    check(cudaGetSymbolAddress(&address, counter_memory), "looking for the counters");
+    return static_cast<unsigned*>(address);
+#else
+    return counter_memory;
+#endif
+  }
+  static int& next() {
+    static int first_free = 0;
+    return first_free;
+  }
+  int first_;
+};
+
+// The number of calls before this one by other blocks, the same for all threads of the block. What the block wrote
+// before is seen by blocks that come later.
+__device__ inline unsigned count_block(unsigned* counter) {
+  __shared__ unsigned before;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) before = atomicAdd(counter, 1u);
+  __syncthreads();
+  const unsigned result = before;
+  __syncthreads();
+  __threadfence();
+  return result;
+}
+
+// Waits until so many blocks have counted themselves. They must have been launched before the caller in the order of
+// claimed work, or the caller could take their place on the GPU and wait for ever.
+__device__ inline void wait_until(unsigned* counter, unsigned count) {
+  if (threadIdx.x == 0)
+    while (*static_cast<volatile unsigned*>(counter) < count) __nanosleep(64);
+  __syncthreads();
+  __threadfence();
+}
+
+}  // namespace
+}  // namespace ms_kfac

@@ -1,0 +1,55 @@
+// One side of a layer's batch, inputs or output gradients: the vectors that its second moment is a sum over.
+#pragma once
+
+#include "rows.h"
+#include "summed_vectors.h"
+#include "symmetric_sum.h"
+
+namespace ms_kfac {
+
+struct LayerSide {
+  bool of_patches;
+  Patches patches;
+  Rows rows;
+  // In the reduce setting `rows` are what this makes; else it makes nothing.
+  SummedVectors summed;
+  SymmetricSum sum;
+};
+
+// Shared memory of a block, whatever it computes.
+union SideMemory {
+  struct {
+    TileMemory<128> tile;
+    PatchMemory<128> patches;
+  } large;
+  struct {
+    TileMemory<64> tile;
+    PatchMemory<64> patches;
+  } small;
+};
+
+// Adds a block's share of one side's second moment to its sum; `memory` is large or small of SideMemory.
+template <int kSide, Precision kPrecision, typename Memory>
+__device__ void add_second_moment(const LayerSide& side, int64_t block, Memory& memory) {
+  const SymmetricTask task(side.sum, block);
+  Tile<kSide> tile;
+  const int row = task.row * kSide, column = task.column * kSide;
+  if (side.of_patches) {
+    PatchOperands<kSide> operands(side.patches, task.group, row, column, task.last, memory.patches);
+    multiply_tile<kSide, kPrecision>(operands, task.first, task.last, task.diagonal(), memory.tile, tile);
+  } else {
+    RowOperands<kSide> operands(side.rows, task.group, row, column, task.last);
+    multiply_tile<kSide, kPrecision>(operands, task.first, task.last, task.diagonal(), memory.tile, tile);
+  }
+  add_to_sum(side.sum, task, tile);
+}
+
+template <Precision kPrecision>
+__device__ void add_second_moment(const LayerSide& side, int64_t block, SideMemory& memory) {
+  if (side.sum.side == 128)
+    add_second_moment<128, kPrecision>(side, block, memory.large);
+  else
+    add_second_moment<64, kPrecision>(side, block, memory.small);
+}
+
+}  // namespace ms_kfac

@@ -1,0 +1,84 @@
+// How an operator of the GPU meets MindSpore.
+//
+// MindSpore creates a kernel with the shapes of its arrays and its attributes: then the kernel's work is planned and
+// its workspaces are declared. A call checks its arrays, launches on MindSpore's stream and returns; nothing is
+// allocated.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <climits>
+#include <memory>
+#include <vector>
+
+#include "../interface/aot_extra.h"
+#include "../interface/arguments.h"
+#include "../interface/messages.h"
+
+namespace ms_kfac {
+
+// One call: inputs and outputs, workspaces, the stream.
+struct Call {
+  Arguments arguments;
+  void** workspaces;
+  cudaStream_t stream;
+
+  template <typename T>
+  T* workspace(int index) const {
+    return static_cast<T*>(workspaces[index]);
+  }
+};
+
+// Declares a workspace and returns its index. MindSpore is asked for at least some bytes.
+inline int add_workspace(AotExtra& extra, size_t bytes) {
+  extra.workspaces.push_back(bytes > 0 ? bytes : 256);
+  return static_cast<int>(extra.workspaces.size()) - 1;
+}
+
+// What MindSpore keeps of an operator between calls.
+template <typename Kernel>
+struct KernelData : AotKernelData {
+  KernelData(AotExtra& extra, const Arguments& shapes) : kernel(extra, shapes), workspaces(extra.workspaces.size()) {}
+  Kernel kernel;
+  size_t workspaces;
+};
+
+template <typename Kernel>
+int create_kernel(const char* name, int* axes, int64_t** shapes, const char** types, AotExtra* extra) noexcept {
+  try {
+    extra->workspaces.clear();
+    extra->kernel_data = new KernelData<Kernel>(*extra, Arguments(INT_MAX, nullptr, axes, shapes, types));
+    return 0;
+  } catch (const std::exception& error) {
+    return report_error(name, error);
+  }
+}
+
+template <typename Kernel>
+int run_kernel(const char* name, int count, void** data, int* axes, int64_t** shapes, const char** types, void* stream,
+               void* extra) noexcept {
+  try {
+    auto* kernel_data = static_cast<KernelData<Kernel>*>(static_cast<AotExtra*>(extra)->kernel_data);
+    const int arrays = count - static_cast<int>(kernel_data->workspaces);
+    kernel_data->kernel.run(
+        {Arguments(arrays, data, axes, shapes, types), data + arrays, static_cast<cudaStream_t>(stream)});
+    return 0;
+  } catch (const std::exception& error) {
+    return report_error(name, error);
+  }
+}
+
+}  // namespace ms_kfac
+
+#define MS_KFAC_EXPORT extern "C" __attribute__((visibility("default")))
+
+// Exports class Kernel as the operator NAME. Kernel has a constructor (AotExtra&, const Arguments& shapes), whose
+// arrays have no data yet and whose number is not known, and a function run(const Call&).
+#define MS_KFAC_OPERATOR(NAME, Kernel)                                                                            \
+  MS_KFAC_EXPORT int NAME##Init(int* axes, int64_t** shapes, const char** types, AotExtra* extra) {               \
+    return ms_kfac::create_kernel<Kernel>(#NAME, axes, shapes, types, extra);                                     \
+  }                                                                                                               \
+  MS_KFAC_EXPORT int NAME(int count, void** data, int* axes, int64_t** shapes, const char** types, void* stream,  \
+                          void* extra) {                                                                          \
+    return ms_kfac::run_kernel<Kernel>(#NAME, count, data, axes, shapes, types, stream, extra);                   \
+  }

@@ -1,0 +1,70 @@
+// Adds one batch to the Kronecker statistics of a dense layer or a convolution, when the gate is open, in one launch.
+//
+// Inputs: x, dout (floats), gate (int32 scalar), A_sum, A_count, G_sum, G_count (float32, written in place). Output: a
+// float32 scalar that means nothing. Formulas: ms_kfac/ops/kronecker_statistics.py.
+
+#include "../batch_sides.h"
+#include "../operator.h"
+
+namespace ms_kfac {
+namespace {
+
+struct Launch {
+  BatchSides sides;
+  const int32_t* gate;
+  bool separate;
+  float *A_count, *G_count;
+  float samples, locations;
+};
+
+template <Precision kPrecision>
+__global__ void __launch_bounds__(kThreads, 1) kronecker_statistics(const __grid_constant__ Launch launch) {
+  __shared__ SideMemory memory;
+  int asked = *launch.gate % kBesideFactors;
+  if (asked <= 0) return;
+  if (!launch.separate) asked = kInputs + kGradients;
+  add_second_moments<kPrecision>(launch.sides, asked & kInputs, asked & kGradients, memory);
+  if (blockIdx.x > 0 || threadIdx.x > 0) return;
+  if (asked & kInputs) *launch.A_count += launch.samples;
+  if (asked & kGradients) *launch.G_count += launch.samples * launch.locations;
+}
+
+class KroneckerStatisticsKernel {
+ public:
+  KroneckerStatisticsKernel(AotExtra& extra, const Arguments& shapes)
+      : geometry_(read_geometry(extra)),
+        precision_(precision_of(extra)),
+        separate_(extra.GetAttrBool("separate")),
+        plan_(LayerBatch(geometry_, shapes[0], shapes[1]), extra),
+        counters_(static_cast<int>(plan_.counters())) {}
+
+  void run(const Call& call) const {
+    const Arguments& arguments = call.arguments;
+    const LayerBatch batch(geometry_, arguments[0], arguments[1]);
+    Launch launch{plan_.sides(batch, call.workspace<float>(0), counters_.device()),
+                  arguments[2].integers(),
+                  separate_,
+                  arguments[4].floats(),
+                  arguments[6].floats(),
+                  static_cast<float>(batch.samples()),
+                  static_cast<float>(batch.counted_locations())};
+    launch.sides.inputs.sum.matrices = matrices_of(arguments[3], launch.sides.inputs);
+    launch.sides.gradients.sum.matrices = matrices_of(arguments[5], launch.sides.gradients);
+    const auto kernel = precision_ == Precision::kFloat32 ? kronecker_statistics<Precision::kFloat32>
+                        : precision_ == Precision::kTf32  ? kronecker_statistics<Precision::kTf32>
+                                                          : kronecker_statistics<Precision::kBfloat16>;
+    ms_kfac::launch(kernel, launch.sides.blocks(), kThreads, call.stream, launch);
+  }
+
+ private:
+  LayerGeometry geometry_;
+  Precision precision_;
+  bool separate_;
+  BatchPlan plan_;
+  CounterRange counters_;
+};
+
+}  // namespace
+}  // namespace ms_kfac
+
+MS_KFAC_OPERATOR(KroneckerStatistics, ms_kfac::KroneckerStatisticsKernel)

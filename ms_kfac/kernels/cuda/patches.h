@@ -1,0 +1,112 @@
+// Patches of a convolution as operands of a tile, gathered from the images: im2col that is written nowhere.
+#pragma once
+
+#include "../interface/window.h"
+#include "numbers.h"
+#include "tile.h"
+
+namespace ms_kfac {
+
+// Some channels of a batch of images, and the window that moves over them. The depth is samples times locations.
+struct Patches {
+  Numbers numbers;
+  int channels, height, width;
+  int64_t sample_stride, group_stride;  // a group's channels follow those of the one before
+  int kernel[2], stride[2], dilation[2], before[2];
+  int locations[2];
+  bool bias;
+
+  __host__ __device__ int features() const { return channels * kernel[0] * kernel[1] + (bias ? 1 : 0); }
+};
+
+// Where a feature finds its pixel, from the upper left corner of its patch.
+struct Tap {
+  static constexpr int kOne = -1, kNothing = -2;
+  int offset;
+  int16_t row, column;
+
+  __host__ __device__ static Tap of(const Patches& patches, int feature) {
+    const int taps = patches.kernel[0] * patches.kernel[1];
+    if (feature >= patches.features()) return {kNothing, 0, 0};
+    if (feature == patches.channels * taps) return {kOne, 0, 0};
+    const int channel = feature / taps, tap = feature % taps;
+    const int row = tap / patches.kernel[1] * patches.dilation[0], column = tap % patches.kernel[1] * patches.dilation[1];
+    return {(channel * patches.height + row) * patches.width + column, static_cast<int16_t>(row),
+            static_cast<int16_t>(column)};
+  }
+};
+
+// The upper left corner of the patch at a depth.
+struct Corner {
+  int64_t start;  // index of its pixel, which may be outside the image
+  int row, column;
+
+  __host__ __device__ static Corner at(const Patches& patches, int group, int64_t depth) {
+    const unsigned width = patches.locations[1], area = patches.locations[0] * width;
+    const unsigned sample = static_cast<unsigned>(depth) / area, location = static_cast<unsigned>(depth) % area;
+    const int row = static_cast<int>(location / width) * patches.stride[0] - patches.before[0];
+    const int column = static_cast<int>(location % width) * patches.stride[1] - patches.before[1];
+    const int64_t channel = group * patches.group_stride + sample * patches.sample_stride;
+    return {channel + static_cast<int64_t>(row) * patches.width + column, row, column};
+  }
+};
+
+// The number that a tap sees, a pixel or zero; not for kOne.
+template <typename Number>
+__device__ inline float seen(const Patches& patches, const Number* images, const Corner& corner, const Tap& tap) {
+  const bool inside = tap.offset >= 0 && static_cast<unsigned>(corner.row + tap.row) < static_cast<unsigned>(patches.height) &&
+                      static_cast<unsigned>(corner.column + tap.column) < static_cast<unsigned>(patches.width);
+  return inside ? as_float(images[corner.start + tap.offset]) : 0.0f;
+}
+
+template <int kSide>
+struct PatchMemory {
+  Tap left[kSide], right[kSide];
+};
+
+// Both operands of a tile of the patches' second moment.
+template <int kSide>
+class PatchOperands {
+ public:
+  static constexpr bool kLeftDepthFirst = true, kRightDepthFirst = true;
+  static constexpr int kElements = Share<kSide, true>::kElements;
+
+  // All threads of the block call it; features count from `row` and from `column`.
+  __device__ PatchOperands(const Patches& patches, int group, int row, int column, int64_t last, PatchMemory<kSide>& memory)
+      : patches_(patches), memory_(memory), group_(group), last_(last) {
+    for (int i = threadIdx.x; i < kSide; i += kThreads) {
+      memory.left[i] = Tap::of(patches, row + i);
+      memory.right[i] = Tap::of(patches, column + i);
+    }
+    __syncthreads();
+  }
+
+  __device__ void load(int64_t depth, bool same, float (&left)[kElements], float (&right)[kElements]) const {
+    const int thread = threadIdx.x;
+    const int64_t position = depth + Share<kSide, true>::depth(thread, 0);
+    const bool there = position < last_;
+    const Corner corner = Corner::at(patches_, group_, there ? position : 0);
+    const float scale = there ? patches_.numbers.scale : 0.0f, one = there ? 1.0f : 0.0f;
+    patches_.numbers.visit([&](const auto* images) {
+#pragma unroll
+      for (int j = 0; j < kElements; ++j) {
+        const Tap tap = memory_.left[Share<kSide, true>::feature(thread, j)];
+        left[j] = tap.offset == Tap::kOne ? one : scale * seen(patches_, images, corner, tap);
+      }
+      if (same) return;
+#pragma unroll
+      for (int j = 0; j < kElements; ++j) {
+        const Tap tap = memory_.right[Share<kSide, true>::feature(thread, j)];
+        right[j] = tap.offset == Tap::kOne ? one : scale * seen(patches_, images, corner, tap);
+      }
+    });
+  }
+
+ private:
+  const Patches& patches_;
+  const PatchMemory<kSide>& memory_;
+  int group_;
+  int64_t last_;
+};
+
+}  // namespace ms_kfac

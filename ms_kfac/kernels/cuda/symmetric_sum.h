@@ -1,0 +1,85 @@
+// Sums of outer products, S += sum over k of v_k v_k^T: the tiles of the lower triangle, each mirrored, and the depth in
+// parts where tiles alone are too few to fill the GPU. The last block of a tile adds the parts up in their order, so
+// that the result does not depend on which block was last.
+#pragma once
+
+#include "counters.h"
+#include "tile.h"
+
+namespace ms_kfac {
+
+// A (features, features) sum for every group, the work of blocks() blocks in groups of parts.
+struct SymmetricSum {
+  float* matrices;
+  int features, side;
+  int groups, parts;
+  int64_t depth;
+  // parts * tiles() * side^2 numbers where there are several parts; a counter a tile.
+  float* partials;
+  unsigned* arrivals;
+
+  __host__ __device__ int tiles_across() const { return (features + side - 1) / side; }
+  __host__ __device__ int64_t tiles() const {
+    const int64_t across = tiles_across();
+    return groups * (across * (across + 1) / 2);
+  }
+  __host__ __device__ int64_t blocks() const { return tiles() * parts; }
+  __host__ __device__ int64_t partial_numbers() const { return parts > 1 ? blocks() * side * side : 0; }
+};
+
+// What one block does.
+struct SymmetricTask {
+  int64_t tile;
+  int part, group, row, column;  // row and column are those of the tile, row >= column
+  int64_t first, last;           // of the depth
+
+  __host__ __device__ SymmetricTask(const SymmetricSum& sum, int64_t block)
+      : tile(block / sum.parts), part(static_cast<int>(block % sum.parts)) {
+    const int64_t across = sum.tiles_across(), triangle = across * (across + 1) / 2;
+    group = static_cast<int>(tile / triangle);
+    int64_t index = tile % triangle;
+    row = 0;
+    // At most the number of tiles across, a few dozen.
+    while (index > row) index -= ++row;
+    column = static_cast<int>(index);
+    // Multiples of kDepth, so that parts are as long as their multiplication.
+    const int64_t pieces = (sum.depth + kDepth - 1) / kDepth;
+    first = part * pieces / sum.parts * kDepth;
+    last = (part + 1) * pieces / sum.parts * kDepth;
+    if (last > sum.depth) last = sum.depth;
+  }
+  __host__ __device__ bool diagonal() const { return row == column; }
+};
+
+// Adds a block's tile, times a factor, to the sum, or keeps it until the others of its tile are there.
+template <int kSide>
+__device__ void add_to_sum(const SymmetricSum& sum, const SymmetricTask& task, Tile<kSide>& tile, float factor = 1.0f) {
+  if (sum.parts > 1) {
+    float* own = sum.partials + (task.tile * sum.parts + task.part) * (kSide * kSide) + threadIdx.x;
+    tile.each([&](int, int, float& element) {
+      *own = element;
+      own += kThreads;
+    });
+    if (count_block(sum.arrivals + task.tile) + 1 < static_cast<unsigned>(sum.parts)) return;
+    tile.each([](int, int, float& element) { element = 0.0f; });
+    for (int part = 0; part < sum.parts; ++part) {
+      const float* from = sum.partials + (task.tile * sum.parts + part) * (kSide * kSide) + threadIdx.x;
+      tile.each([&](int, int, float& element) {
+        element += __ldcg(from);
+        from += kThreads;
+      });
+    }
+    if (threadIdx.x == 0) sum.arrivals[task.tile] = 0;
+  }
+  float* matrix = sum.matrices + static_cast<int64_t>(task.group) * sum.features * sum.features;
+  const int first_row = task.row * kSide, first_column = task.column * kSide;
+  tile.each([&](int i, int j, float& element) {
+    const int64_t row = first_row + i, column = first_column + j;
+    if (row >= sum.features || column > row) return;
+    const float value = matrix[row * sum.features + column] + factor * element;
+    matrix[row * sum.features + column] = value;
+    matrix[column * sum.features + row] = value;
+  });
+}
+
+}  // namespace ms_kfac

@@ -1,0 +1,111 @@
+// Square tiles of a product of two matrices: C = sum over the depth k of left(., k) right(., k)^T.
+//
+// A block computes one tile. It reads kDepth of both operands into shared memory while it multiplies what it has read
+// before. What the operands are - rows, patches of a convolution, matrices - is the business of a class Operands:
+//
+//   static constexpr bool kLeftDepthFirst, kRightDepthFirst   how threads share an operand out: see Share
+//   void load(int64_t depth, bool same, float (&left)[], float (&right)[])
+//
+// which gives the thread's elements of both operands from that depth on, and zeros beyond their ends; with `same` the
+// right operand is the left one, and need not be read.
+#pragma once
+
+#include "precision.h"
+
+namespace ms_kfac {
+
+constexpr int kThreads = 256;
+// From one row of an operand to the next in shared memory: the lanes of a warp then read from different banks, be it a
+// fragment, and pairs stay aligned.
+constexpr int kStride = kDepth + 4;
+
+// Which elements of a kSide x kDepth operand a thread reads: element j of kElements is (feature(j), depth(j)). With the
+// depth first neighbouring threads read neighbouring depths, else neighbouring features.
+template <int kSide, bool kDepthFirst>
+struct Share {
+  static constexpr int kElements = kSide * kDepth / kThreads;
+
+  __device__ static int feature(int thread, int j) {
+    return kDepthFirst ? thread / kDepth + (kThreads / kDepth) * j : thread % kSide;
+  }
+  __device__ static int depth(int thread, int j) {
+    return kDepthFirst ? thread % kDepth : thread / kSide + (kThreads / kSide) * j;
+  }
+};
+
+// Shared memory of a block that computes a tile.
+template <int kSide>
+struct TileMemory {
+  float left[2][kSide][kStride];
+  float right[2][kSide][kStride];
+};
+
+// A block's tile in registers. Eight warps share it out, two by four.
+template <int kSide>
+struct Tile {
+  static constexpr int kPieces = kSide / 32;
+  float sums[kPieces][kPieces][4];
+
+  __device__ Tile() {
+#pragma unroll
+    for (auto& row : sums)
+#pragma unroll
+      for (auto& piece : row)
+#pragma unroll
+        for (float& element : piece) element = 0.0f;
+  }
+
+  __device__ static int first_row() { return static_cast<int>(threadIdx.x) / 128 * (kSide / 2); }
+  __device__ static int first_column() { return static_cast<int>(threadIdx.x) / 32 % 4 * (kSide / 4); }
+
+  // Calls visit(row, column, element) for the thread's elements; the order is the same in every thread.
+  template <typename Visit>
+  __device__ void each(const Visit& visit) {
+    const LaneInPiece lane = LaneInPiece::of(threadIdx.x % 32);
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i)
+#pragma unroll
+      for (int j = 0; j < kPieces; ++j)
+#pragma unroll
+        for (int element = 0; element < 4; ++element)
+          visit(first_row() + 16 * i + lane.row + 8 * (element / 2), first_column() + 8 * j + lane.column + element % 2,
+                sums[i][j][element]);
+  }
+};
+
+// Adds the product over the depths [first, last) to the tile. `last` is where the operands end for this block: they give
+// zeros beyond. With `same` the right operand is the left one.
+template <int kSide, Precision kPrecision, typename Operands>
+__device__ void multiply_tile(Operands& operands, int64_t first, int64_t last, bool same, TileMemory<kSide>& memory,
+                              Tile<kSide>& tile) {
+  using LeftShare = Share<kSide, Operands::kLeftDepthFirst>;
+  using RightShare = Share<kSide, Operands::kRightDepthFirst>;
+  constexpr int kElements = LeftShare::kElements;
+  const int thread = threadIdx.x;
+  float left[kElements], right[kElements];
+  const auto store = [&](int stage) {
+#pragma unroll
+    for (int j = 0; j < kElements; ++j)
+      memory.left[stage][LeftShare::feature(thread, j)][LeftShare::depth(thread, j)] = left[j];
+    if (same) return;
+#pragma unroll
+    for (int j = 0; j < kElements; ++j)
+      memory.right[stage][RightShare::feature(thread, j)][RightShare::depth(thread, j)] = right[j];
+  };
+  if (first >= last) return;
+  operands.load(first, same, left, right);
+  store(0);
+  __syncthreads();
+  int stage = 0;
+  for (int64_t depth = first; depth < last; depth += kDepth, stage ^= 1) {
+    const bool more = depth + kDepth < last;
+    if (more) operands.load(depth + kDepth, same, left, right);
+    const float* rows = memory.left[stage][tile.first_row()];
+    const float* columns = same ? memory.left[stage][tile.first_column()] : memory.right[stage][tile.first_column()];
+    multiply<kPrecision>(rows, columns, kStride, thread % 32, tile.sums);
+    if (more) store(stage ^ 1);
+    __syncthreads();
+  }
+}
+
+}  // namespace ms_kfac

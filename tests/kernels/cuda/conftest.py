@@ -1,0 +1,33 @@
+"""The CUDA operators on the emulator, once a session."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.aot import AotLibrary, compile_attributes
+from tests.support.cuda_emulator import emulated_library
+
+
+@pytest.fixture(scope="session")
+def emulated_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of emulated kernels."""
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    return emulated_library(tmp_path_factory.mktemp("emulated"))
+
+
+@pytest.fixture(scope="session")
+def emulated(emulated_path: Path) -> AotLibrary:
+    """The operators of that library."""
+    return AotLibrary(emulated_path, compile_attributes(emulated_path.parent))
+
+
+@pytest.fixture(params=["forwards", "backwards"])
+def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Both orders in which a block's threads can take turns: a missing barrier shows in one of them."""
+    monkeypatch.setenv("EMULATOR_ORDER", request.param)
+    yield request.param

@@ -1,0 +1,68 @@
+// Tensor cores' matrix instructions for the emulator, by the layout of fragments that the PTX manual gives.
+//
+// Included inside namespace ms_kfac.
+inline uint32_t to_tf32(float value) {
+  uint32_t bits = __float_as_uint(value);
+  // To nearest, ties away from zero; 10 bits of mantissa stay.
+  if ((bits & 0x7f800000u) != 0x7f800000u) bits += 0x1000u;
+  return bits & ~0x1fffu;
+}
+
+inline uint32_t to_bfloat16_pair(float low, float high) {
+  const auto round = [](float value) {
+    const uint32_t bits = __float_as_uint(value);
+    if ((bits & 0x7f800000u) == 0x7f800000u) return (bits >> 16) | ((bits & 0xffffu) != 0 ? 1u : 0u);
+    return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  };
+  return round(low) | round(high) << 16;
+}
+
+struct MmaLane {
+  float* sum;
+  const uint32_t* left;
+  const uint32_t* right;
+};
+
+// element(bits, i) is the i-th number of a 32-bit register; a register holds kPacked of them.
+template <int kPacked>
+float mma_element(const uint32_t* registers, int index, int packed) {
+  if (kPacked == 1) return __uint_as_float(registers[index]);
+  return __uint_as_float((packed == 0 ? registers[index] << 16 : registers[index] & 0xffff0000u));
+}
+
+// A of 16 x 8 kPacked by rows, B of 8 kPacked x 8 by columns. Register r of A is at row g + 8 (r % 2), depth
+// kPacked t + 4 kPacked (r / 2); register r of B at column g, depth kPacked t + 4 kPacked r.
+template <int kPacked>
+void mma_of_warp(void** of_lane) {
+  constexpr int kWidth = 8 * kPacked;
+  double a[16][kWidth], b[kWidth][8];
+  for (int lane = 0; lane < 32; ++lane) {
+    const MmaLane& own = *static_cast<MmaLane*>(of_lane[lane]);
+    const int g = lane / 4, t = lane % 4;
+    for (int r = 0; r < 4; ++r)
+      for (int packed = 0; packed < kPacked; ++packed)
+        a[g + 8 * (r % 2)][kPacked * t + 4 * kPacked * (r / 2) + packed] = mma_element<kPacked>(own.left, r, packed);
+    for (int r = 0; r < 2; ++r)
+      for (int packed = 0; packed < kPacked; ++packed)
+        b[kPacked * t + 4 * kPacked * r + packed][g] = mma_element<kPacked>(own.right, r, packed);
+  }
+  for (int lane = 0; lane < 32; ++lane) {
+    const MmaLane& own = *static_cast<MmaLane*>(of_lane[lane]);
+    for (int element = 0; element < 4; ++element) {
+      const int row = lane / 4 + 8 * (element / 2), column = 2 * (lane % 4) + element % 2;
+      double sum = own.sum[element];
+      for (int k = 0; k < kWidth; ++k) sum += a[row][k] * b[k][column];
+      own.sum[element] = static_cast<float>(sum);
+    }
+  }
+}
+
+inline void mma_tf32(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
+  MmaLane lane{sum, left, right};
+  emulator::with_warp(&lane, mma_of_warp<1>);
+}
+
+inline void mma_bfloat16(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
+  MmaLane lane{sum, left, right};
+  emulator::with_warp(&lane, mma_of_warp<2>);
+}

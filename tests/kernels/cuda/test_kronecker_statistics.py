@@ -1,0 +1,119 @@
+"""The CUDA operator of Kronecker statistics on the emulator, against float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.support.aot import AotError, AotLibrary
+from tests.support.cuda_statistics import LAYERS, Layer, second_moment, tolerance
+
+
+class Statistics:
+    """The operator's arrays for one layer, with something in the sums: kernels add."""
+
+    def __init__(self, layer: Layer, rng: np.random.Generator) -> None:
+        self.layer = layer
+        self.x, self.dout = layer.draw(rng)
+        self.a, self.g = layer.vectors(self.x, self.dout)
+        self.gate = np.array(3, np.int32)
+        self.sums = [self._symmetric(rng, v) for v in (self.a, self.g)]
+        self.start = [s.copy() for s in self.sums]
+        self.counts = [np.full((), 2.0, np.float32), np.full((), 5.0, np.float32)]
+        self.output = np.zeros(1, np.float32)
+
+    @staticmethod
+    def _symmetric(rng: np.random.Generator, vectors: np.ndarray) -> np.ndarray:
+        groups, size = vectors.shape[0], vectors.shape[-1]
+        matrices = rng.standard_normal((groups, size, size)).astype(np.float32)
+        return np.ascontiguousarray(matrices + matrices.transpose(0, 2, 1))
+
+    def operator(self, library: AotLibrary, **attributes: object):
+        inputs = [self.x, self.dout, self.gate, self.sums[0], self.counts[0], self.sums[1], self.counts[1]]
+        own = {"separate": False, "precision": "float32", **self.layer.attributes(), **attributes}
+        return library.operator("KroneckerStatistics", inputs, [self.output], **own)
+
+    def check(self, side: int, precision: str, calls: int = 1) -> None:
+        vectors = (self.a, self.g)[side]
+        expected, bound = second_moment(vectors)
+        depth = calls * vectors.shape[1] * vectors.shape[2]
+        error = abs(self.sums[side] - (self.start[side] + calls * expected))
+        allowed = tolerance(precision, depth) * (calls * bound + abs(self.start[side]))
+        assert (error <= allowed).all(), (error / allowed).max()
+        np.testing.assert_array_equal(self.sums[side], self.sums[side].transpose(0, 2, 1))
+        assert self.counts[side] == (2.0, 5.0)[side] + calls * (
+            vectors.shape[1] * (vectors.shape[2] if side else 1)
+        )
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_sums_and_counts(emulated: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+    case = Statistics(LAYERS[name], rng)
+    operator = case.operator(emulated)
+    # Twice: counters must be as a launch leaves them.
+    operator.run()
+    operator.run()
+    for side in (0, 1):
+        case.check(side, "float32", calls=2)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+@pytest.mark.parametrize("name", ["dense_many", "conv3x3", "conv_groups"])
+def test_tensor_cores(emulated: AotLibrary, name: str, precision: str, rng: np.random.Generator) -> None:
+    case = Statistics(LAYERS[name], rng)
+    case.operator(emulated, precision=precision).run()
+    for side in (0, 1):
+        case.check(side, precision)
+        expected, bound = second_moment((case.a, case.g)[side])
+        # Rounded operands, and not float32 under another name.
+        error = abs(case.sums[side] - case.start[side] - expected)
+        assert error.max() > 1e-2 * tolerance(precision, 0) * bound.max()
+
+
+def test_two_runs_give_the_same_bits(emulated: AotLibrary, rng: np.random.Generator) -> None:
+    first = Statistics(LAYERS["conv3x3"], np.random.default_rng(3))
+    second = Statistics(LAYERS["conv3x3"], np.random.default_rng(3))
+    for case in (first, second):
+        case.operator(emulated, precision="tf32").run()
+    np.testing.assert_array_equal(first.sums[0], second.sums[0])
+
+
+@pytest.mark.parametrize("gate", [0, 4])
+@pytest.mark.parametrize("name", ["conv3x3", "conv_reduce"])
+def test_a_closed_gate_changes_nothing(
+    emulated: AotLibrary, name: str, gate: int, rng: np.random.Generator
+) -> None:
+    case = Statistics(LAYERS[name], rng)
+    case.gate[...] = gate
+    operator = case.operator(emulated)
+    operator.run()
+    for side in (0, 1):
+        np.testing.assert_array_equal(case.sums[side], case.start[side])
+    assert (case.counts[0], case.counts[1]) == (2.0, 5.0)
+    case.gate[...] = 3
+    operator.run()
+    for side in (0, 1):
+        case.check(side, "float32")
+
+
+@pytest.mark.parametrize("gate", [1, 2])
+@pytest.mark.parametrize("name", ["conv3x3", "conv_reduce"])
+def test_separate_statistics(emulated: AotLibrary, name: str, gate: int, rng: np.random.Generator) -> None:
+    case = Statistics(LAYERS[name], rng)
+    case.gate[...] = gate
+    operator = case.operator(emulated, separate=True)
+    operator.run()
+    opened, closed = gate - 1, 2 - gate
+    case.check(opened, "float32")
+    np.testing.assert_array_equal(case.sums[closed], case.start[closed])
+    assert case.counts[closed] == (2.0, 5.0)[closed]
+
+
+def test_what_does_not_fit_is_refused(emulated: AotLibrary, rng: np.random.Generator) -> None:
+    case = Statistics(LAYERS["conv3x3"], rng)
+    with pytest.raises(AotError, match="KroneckerStatistics: precision must be float32, tf32 or bfloat16"):
+        case.operator(emulated, precision="double")
+    case.sums[0] = case.sums[0][:, :-1].copy()
+    operator = case.operator(emulated)
+    with pytest.raises(AotError, match="KroneckerStatistics: a sum has 1980 numbers, expected 1 x 45\\^2"):
+        operator.run()

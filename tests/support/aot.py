@@ -1,0 +1,139 @@
+"""Operators of a Custom AOT library called without MindSpore: through ctypes, with NumPy arrays or CUDA tensors.
+
+The arrays of a call are its inputs, then its outputs; workspaces are made as the operator declares them when it is
+created. On a CPU every workspace lies between guards, which must be as they were after a call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+EMULATOR = ROOT / "tests" / "kernels" / "cuda" / "emulator"
+GUARD = 64
+GUARD_VALUE = 0xA5
+
+
+class AotError(RuntimeError):
+    """An operator reported an error."""
+
+
+def compile_attributes(folder: Path) -> Path:
+    """Compiles what hands operators their attributes."""
+    built = folder / "aot_extra.so"
+    command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-D_GLIBCXX_USE_CXX11_ABI=0"]
+    subprocess.run([*command, str(EMULATOR / "aot_extra.cc"), "-o", str(built)], check=True)
+    return built
+
+
+class AotLibrary:
+    """A library of operators.
+
+    Args:
+        path: the library.
+        attributes: what :func:`compile_attributes` made.
+    """
+
+    def __init__(self, path: Path, attributes: Path) -> None:
+        self.library = ctypes.CDLL(str(path))
+        self.extra = ctypes.CDLL(str(attributes))
+        self.extra.extra_new.restype = ctypes.c_void_p
+        self.extra.extra_workspace.restype = ctypes.c_int64
+
+    def last_error(self) -> str:
+        """The text of the last error of an operator."""
+        buffer = ctypes.create_string_buffer(self.library.ms_kfac_last_error(None, 0) + 1)
+        self.library.ms_kfac_last_error(buffer, len(buffer))
+        return buffer.value.decode()
+
+    def operator(self, name: str, inputs: Sequence[Any], outputs: Sequence[Any], **attributes: Any) -> AotOperator:
+        """Creates an operator for these arrays; raises AotError if it refuses them."""
+        return AotOperator(self, name, [*inputs, *outputs], attributes)
+
+
+class AotOperator:
+    """An operator created for the shapes and types of its arrays; run() may be called many times."""
+
+    def __init__(
+        self, library: AotLibrary, name: str, arrays: Sequence[Any], attributes: dict[str, Any]
+    ) -> None:
+        self.library, self.name = library, name
+        self.function = getattr(library.library, name)
+        create = getattr(library.library, f"{name}Init")
+        self.extra = ctypes.c_void_p(library.extra.extra_new())
+        for key, value in attributes.items():
+            self._set(key, value)
+        self.arrays = list(arrays)
+        axes, shapes, types = self._describe(self.arrays)
+        if create(axes, shapes, types, self.extra) != 0:
+            raise AotError(library.last_error())
+        count = library.extra.extra_workspaces(self.extra)
+        sizes = [library.extra.extra_workspace(self.extra, index) for index in range(count)]
+        self.workspaces = [_allocate(size, self.arrays[0]) for size in sizes]
+        self.sizes = sizes
+
+    def run(self, stream: int = 0) -> None:
+        """Calls it; raises AotError with its message if it fails."""
+        axes, shapes, types = self._describe(self.arrays)
+        pointers = [_pointer(array) for array in self.arrays]
+        pointers += [_pointer(workspace) + GUARD for workspace in self.workspaces]
+        data = (ctypes.c_void_p * len(pointers))(*pointers)
+        code = self.function(
+            len(pointers), data, axes, shapes, types, ctypes.c_void_p(stream or None), self.extra
+        )
+        if code != 0:
+            raise AotError(self.library.last_error())
+        for workspace, size in zip(self.workspaces, self.sizes):
+            if isinstance(workspace, np.ndarray):
+                guards = np.concatenate([workspace[:GUARD], workspace[GUARD + size :]])
+                assert (guards == GUARD_VALUE).all(), f"{self.name} wrote beyond its workspace"
+
+    def _describe(self, arrays: Sequence[Any]) -> tuple[Any, Any, Any]:
+        count = len(arrays)
+        self._shapes = [(ctypes.c_int64 * max(1, len(a.shape)))(*a.shape) for a in arrays]
+        axes = (ctypes.c_int * count)(*[len(a.shape) for a in arrays])
+        shapes = (ctypes.c_void_p * count)(*[ctypes.addressof(s) for s in self._shapes])
+        types = (ctypes.c_char_p * count)(*[str(a.dtype).replace("torch.", "").encode() for a in arrays])
+        return axes, shapes, types
+
+    def _set(self, key: str, value: Any) -> None:
+        name = key.encode()
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if isinstance(value, str):
+            self.library.extra.extra_text(self.extra, name, value.encode())
+        elif any(isinstance(one, float) for one in values):
+            self.library.extra.extra_floats(
+                self.extra, name, (ctypes.c_float * len(values))(*values), len(values)
+            )
+        else:
+            numbers = (ctypes.c_int64 * len(values))(*map(int, values))
+            self.library.extra.extra_integers(self.extra, name, numbers, len(values))
+
+    def __del__(self) -> None:
+        if getattr(self, "extra", None):
+            self.library.extra.extra_delete(self.extra)
+            self.extra = None
+
+
+def _pointer(array: Any) -> int:
+    if hasattr(array, "data_ptr"):
+        return int(array.data_ptr())
+    assert array.flags["C_CONTIGUOUS"], "operators take arrays without gaps"
+    return int(array.ctypes.data)
+
+
+def _allocate(size: int, like: Any) -> Any:
+    if isinstance(like, np.ndarray):
+        # Not zeros: what an operator does not write it must not read.
+        workspace = np.full(size + 2 * GUARD, GUARD_VALUE, np.uint8)
+        workspace[GUARD : GUARD + size] = 0xFF
+        return workspace
+    import torch
+
+    return torch.full((size + 2 * GUARD,), 0xFF, dtype=torch.uint8, device=like.device)
