@@ -1,7 +1,8 @@
-"""Operators of a Custom AOT library called without MindSpore: through ctypes, with NumPy arrays or CUDA tensors.
+"""Operators of a Custom AOT library called without MindSpore, through ctypes.
 
-The arrays of a call are its inputs, then its outputs; workspaces are made as the operator declares them when it is
-created. On a CPU every workspace lies between guards, which must be as they were after a call.
+The arrays of a call are its inputs, then its outputs, in NumPy; for a GPU they are copied to PyTorch's tensors and back.
+Workspaces are made as the operator declares them when it is created: filled with NaN, and between guards, which must be
+as they were after a call.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 EMULATOR = ROOT / "tests" / "kernels" / "cuda" / "emulator"
-GUARD = 64
+# A multiple of what CUDA aligns allocations to.
+GUARD = 256
 GUARD_VALUE = 0xA5
 
 
@@ -38,9 +40,11 @@ class AotLibrary:
     Args:
         path: the library.
         attributes: what :func:`compile_attributes` made.
+        device: where its operators find their arrays: "cpu" or "cuda".
     """
 
-    def __init__(self, path: Path, attributes: Path) -> None:
+    def __init__(self, path: Path, attributes: Path, device: str = "cpu") -> None:
+        self.device = device
         self.library = ctypes.CDLL(str(path))
         self.extra = ctypes.CDLL(str(attributes))
         self.extra.extra_new.restype = ctypes.c_void_p
@@ -52,7 +56,9 @@ class AotLibrary:
         self.library.ms_kfac_last_error(buffer, len(buffer))
         return buffer.value.decode()
 
-    def operator(self, name: str, inputs: Sequence[Any], outputs: Sequence[Any], **attributes: Any) -> AotOperator:
+    def operator(
+        self, name: str, inputs: Sequence[Any], outputs: Sequence[Any], **attributes: Any
+    ) -> AotOperator:
         """Creates an operator for these arrays; raises AotError if it refuses them."""
         return AotOperator(self, name, [*inputs, *outputs], attributes)
 
@@ -75,13 +81,39 @@ class AotOperator:
             raise AotError(library.last_error())
         count = library.extra.extra_workspaces(self.extra)
         sizes = [library.extra.extra_workspace(self.extra, index) for index in range(count)]
-        self.workspaces = [_allocate(size, self.arrays[0]) for size in sizes]
         self.sizes = sizes
+        self.workspaces = [np.full(size + 2 * GUARD, GUARD_VALUE, np.uint8) for size in sizes]
+        for workspace, size in zip(self.workspaces, sizes):
+            workspace[GUARD : GUARD + size] = 0xFF
+        if library.device == "cuda":
+            import torch
 
-    def run(self, stream: int = 0) -> None:
-        """Calls it; raises AotError with its message if it fails."""
+            # Once: an operator may rely on nothing in them, but they stay where they are in MindSpore, too.
+            self.workspaces = [torch.from_numpy(workspace).cuda() for workspace in self.workspaces]
+
+    def run(self) -> None:
+        """Calls it and waits for it; raises AotError with its message if it fails."""
+        if self.library.device == "cpu":
+            self._call(self.arrays, 0)
+        else:
+            import torch
+
+            # Not the default stream: work that an operator puts there instead would go wrong, now and then.
+            stream = torch.cuda.Stream()
+            with torch.cuda.stream(stream):
+                tensors = [torch.from_numpy(np.ascontiguousarray(array)).cuda() for array in self.arrays]
+                self._call(tensors, stream.cuda_stream)
+            stream.synchronize()
+            for array, tensor in zip(self.arrays, tensors):
+                array[...] = tensor.cpu().numpy().reshape(array.shape)
+        for workspace, size in zip(self.workspaces, self.sizes):
+            bytes_ = workspace if isinstance(workspace, np.ndarray) else workspace.cpu().numpy()
+            guards = np.concatenate([bytes_[:GUARD], bytes_[GUARD + size :]])
+            assert (guards == GUARD_VALUE).all(), f"{self.name} wrote beyond its workspace"
+
+    def _call(self, arrays: Sequence[Any], stream: int) -> None:
         axes, shapes, types = self._describe(self.arrays)
-        pointers = [_pointer(array) for array in self.arrays]
+        pointers = [_pointer(array) for array in arrays]
         pointers += [_pointer(workspace) + GUARD for workspace in self.workspaces]
         data = (ctypes.c_void_p * len(pointers))(*pointers)
         code = self.function(
@@ -89,17 +121,13 @@ class AotOperator:
         )
         if code != 0:
             raise AotError(self.library.last_error())
-        for workspace, size in zip(self.workspaces, self.sizes):
-            if isinstance(workspace, np.ndarray):
-                guards = np.concatenate([workspace[:GUARD], workspace[GUARD + size :]])
-                assert (guards == GUARD_VALUE).all(), f"{self.name} wrote beyond its workspace"
 
     def _describe(self, arrays: Sequence[Any]) -> tuple[Any, Any, Any]:
         count = len(arrays)
         self._shapes = [(ctypes.c_int64 * max(1, len(a.shape)))(*a.shape) for a in arrays]
         axes = (ctypes.c_int * count)(*[len(a.shape) for a in arrays])
         shapes = (ctypes.c_void_p * count)(*[ctypes.addressof(s) for s in self._shapes])
-        types = (ctypes.c_char_p * count)(*[str(a.dtype).replace("torch.", "").encode() for a in arrays])
+        types = (ctypes.c_char_p * count)(*[str(a.dtype).encode() for a in arrays])
         return axes, shapes, types
 
     def _set(self, key: str, value: Any) -> None:
@@ -126,14 +154,3 @@ def _pointer(array: Any) -> int:
         return int(array.data_ptr())
     assert array.flags["C_CONTIGUOUS"], "operators take arrays without gaps"
     return int(array.ctypes.data)
-
-
-def _allocate(size: int, like: Any) -> Any:
-    if isinstance(like, np.ndarray):
-        # Not zeros: what an operator does not write it must not read.
-        workspace = np.full(size + 2 * GUARD, GUARD_VALUE, np.uint8)
-        workspace[GUARD : GUARD + size] = 0xFF
-        return workspace
-    import torch
-
-    return torch.full((size + 2 * GUARD,), 0xFF, dtype=torch.uint8, device=like.device)
