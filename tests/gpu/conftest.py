@@ -1,6 +1,7 @@
-"""The CUDA operators on a GPU: the tests of ``tests/kernels/cuda`` once more, with PyTorch's memory and streams.
+"""The CUDA operators on a GPU: ``tests/kernels/cuda`` once more, with PyTorch's memory and streams.
 
-Without a GPU, PyTorch or the built library they are skipped. MindSpore is not needed: on a machine without it,
+Without a GPU, PyTorch or the built library they are skipped. MindSpore is not needed; on a machine without
+it,
 
     python -m pytest --confcutdir=tests/gpu tests/gpu
 """

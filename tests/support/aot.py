@@ -1,8 +1,8 @@
 """Operators of a Custom AOT library called without MindSpore, through ctypes.
 
-The arrays of a call are its inputs, then its outputs, in NumPy; for a GPU they are copied to PyTorch's tensors and back.
-Workspaces are made as the operator declares them when it is created: filled with NaN, and between guards, which must be
-as they were after a call.
+The arrays of a call are its inputs, then its outputs, in NumPy; for a GPU they are copied to PyTorch's tensors
+and back. Workspaces are made as the operator declares them when it is created: filled with NaN, and between
+guards, which must be as they were after a call.
 """
 
 from __future__ import annotations

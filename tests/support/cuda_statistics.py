@@ -1,4 +1,4 @@
-"""Cases and oracle for CUDA operators of layer statistics, in NumPy float64, for the emulator and for GPUs."""
+"""Cases and a float64 oracle for CUDA operators of layer statistics, for the emulator and for GPUs."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Layer:
         return x.astype(kind), dout.astype(kind)
 
     def vectors(self, x: np.ndarray, dout: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs (groups, N, T, d) with the bias's ones and scaled gradients (groups, N, T, e), in float64."""
+        """Inputs (groups, N, T, d), a bias's ones among them, and scaled gradients (groups, N, T, e)."""
         x, dout = x.astype(np.float64), dout.astype(np.float64)
         scale = self.gradient_scale * (self.samples if self.mean_reduction else 1)
         if self.kernel is None:
