@@ -1,6 +1,6 @@
 """Operators of a Custom AOT library called without MindSpore, through ctypes.
 
-The arrays of a call are its inputs, then its outputs, in NumPy; for a GPU they are copied to PyTorch's tensors
+The arrays of a call are its inputs, then its outputs, in NumPy; a GPU gets copies as tensors of PyTorch,
 and back. Workspaces are made as the operator declares them when it is created: filled with NaN, and between
 guards, which must be as they were after a call.
 """
