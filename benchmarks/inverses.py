@@ -26,7 +26,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe_run
-from ms_kfac.kernels.library import find_openblas, library
+from ms_kfac.kernels.cpu_library import find_openblas
+from ms_kfac.kernels.library import library
 from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
 
 DAMPING = 0.01
@@ -60,7 +61,7 @@ class Lapack:
         """Leave the inverse in the matrix's upper triangle."""
         size, info = ctypes.c_int(len(matrix)), ctypes.c_int(0)
         data = matrix.ctypes.data_as(ctypes.c_void_p)
-        self.openblas.scipy_openblas_set_num_threads(library().threads())
+        self.openblas.scipy_openblas_set_num_threads(library("CPU").threads())
         for function in (self.openblas.scipy_spotrf_, self.openblas.scipy_spotri_):
             function(b"L", ctypes.byref(size), data, ctypes.byref(size), ctypes.byref(info))
             if info.value:
@@ -87,7 +88,7 @@ def native_refresh(factor: NDArray[np.float32]) -> KroneckerRefresh:
     arrays += [parameter("A_inverse", np.eye(size)), parameter("G_inverse", [[1.0]])]
     refresh = KroneckerRefresh(f"layer of {size}", arrays)
     if not refresh.native:
-        raise SystemExit(f"no native kernel: {library().reason}")
+        raise SystemExit(f"no native kernel: {library('CPU').reason}")
     return refresh
 
 
@@ -134,7 +135,7 @@ def main() -> None:
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
     lapack = Lapack()
-    report: dict[str, Any] = {**describe_run(), "threads": library().threads(), "sizes": {}}
+    report: dict[str, Any] = {**describe_run(), "threads": library("CPU").threads(), "sizes": {}}
     for size in arguments.sizes:
         times = measure(size, arguments.rounds, lapack)
         quartiles = {name: np.percentile(values, [25, 50, 75]).tolist() for name, values in times.items()}

@@ -45,7 +45,7 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "mindspore": ms.__version__,
         "ms_kfac": ms_kfac.__version__,
-        "native_threads": library().threads(),
+        "native_threads": library("CPU").threads(),
         "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA"),
     }
 

@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
+import mindspore as ms
+
 from ms_kfac.kernels.catalogue import CATALOGUE
-from ms_kfac.kernels.library import MOST_THREADS, library
-from ms_kfac.kernels.operator import is_native
+from ms_kfac.kernels.cpu_library import MOST_THREADS
+from ms_kfac.kernels.library import DEVICES, library
+from ms_kfac.kernels.operator import composed_because
+from ms_kfac.kernels.precision import set_precision
+
+__all__ = ["set_precision", "set_threads", "status"]
 
 
 def status() -> str:
-    """Say of every operator which form runs, and why.
+    """Say of every operator which form runs on the present device target, and why.
 
     Returns:
-        A text table: the library and its threads, one row an operator ("native" or "composed" of built-in
-        MindSpore operators), what kernels have warned of and the last error of one.
+        A text table: the library of each device, that of the present one first; one row an operator ("native"
+        or "composed" of built-in MindSpore operators); what kernels have warned of, and each library's last
+        error.
     """
-    loaded = library()
+    present = ms.get_context("device_target")
+    devices = sorted({*DEVICES, present}, key=lambda device: (device != present, device))
+    rows = [f"{device}{' (in use)' if device == present else ''}: {_library(device)}" for device in devices]
     width = max(map(len, CATALOGUE))
-    if loaded.path:
-        rows = [f"library {loaded.path}, {loaded.threads()} threads"]
-    else:
-        rows = [f"no native library: {loaded.reason}"]
-    for name, function in CATALOGUE.items():
-        if is_native(name):
-            form = "native"
-        elif function is None:
-            form = "composed  no native kernel is written for it"
-        else:
-            form = f"composed  {loaded.reason or 'the kernel is for CPUs'}"
-        rows.append(f"{name.ljust(width)}  {form}")
-    rows += [f"warning: {text}" for text in loaded.warnings()]
-    if loaded.last_error():
-        rows.append(f"last error: {loaded.last_error()}")
+    for name in CATALOGUE:
+        reason = composed_because(name, present)
+        rows.append(f"{name.ljust(width)}  " + (f"composed  {reason}" if reason else "native"))
+    for device in DEVICES:
+        rows += [f"warning: {text}" for text in library(device).warnings()]
+    for device in DEVICES:
+        if error := library(device).last_error():
+            rows.append(f"last error: {error}")
     return "\n".join(rows)
 
 
+def _library(device: str) -> str:
+    if device not in DEVICES:
+        return "no native library: none is written for it"
+    own = library(device)
+    return f"library {own.path}, {own.settings()}" if own.path else f"no native library: {own.reason}"
+
+
 def set_threads(count: int) -> None:
-    """Set how many threads a native kernel uses.
+    """Set how many threads a native kernel of the CPU uses.
 
     Default: the processors that this process may run on, or the environment variable ``MS_KFAC_THREADS``.
     OpenBLAS inside a kernel never uses more.
@@ -48,4 +57,4 @@ def set_threads(count: int) -> None:
     """
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_THREADS:
         raise ValueError(f"set_threads: count must be an int from 1 to {MOST_THREADS}, got {count!r}")
-    library().set_threads(count)
+    library("CPU").set_threads(count)

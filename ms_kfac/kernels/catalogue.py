@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-# One line an operator: its name, and the exported function of its kernel for CPUs; None while there is none.
-# Every operator has its composed form.
+# One line an operator: its name, and the exported function of its kernel, the same on every device; None
+# while there is none. The CPU's library has all of them, that of the GPU those that it exports. Every
+# operator has its composed form.
 CATALOGUE: dict[str, str | None] = {
     "kronecker_statistics": "KroneckerStatistics",
     "trace_restricted_statistics": "TraceRestrictedStatistics",

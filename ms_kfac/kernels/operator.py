@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import ops
 
 from ms_kfac.kernels.catalogue import CATALOGUE
-from ms_kfac.kernels.library import library
+from ms_kfac.kernels.library import DEVICES, library
 
 
 def is_native(operator: str) -> bool:
@@ -18,9 +18,33 @@ def is_native(operator: str) -> bool:
         operator: its name in :func:`ms_kfac.kernels.status`.
 
     Returns:
-        True where the device is a CPU, a kernel of it exists and the library is loaded.
+        True where the library of the present device target is loaded and has a kernel of it.
     """
-    return bool(CATALOGUE[operator] and ms.get_context("device_target") == "CPU" and library().path)
+    return composed_because(operator, ms.get_context("device_target")) == ""
+
+
+def composed_because(operator: str, device: str) -> str:
+    """Why an operator runs its composed form on a device.
+
+    Args:
+        operator: its name in :func:`ms_kfac.kernels.status`.
+        device: a device target of MindSpore.
+
+    Returns:
+        The reason; empty where the native form runs.
+    """
+    function = CATALOGUE[operator]
+    if function is None:
+        return "no native kernel is written for it"
+    if device not in DEVICES:
+        return f"kernels are for {' and '.join(DEVICES)}"
+    own = library(device)
+    if own.reason:
+        return own.reason
+    # The CPU's library is built whole or not at all: a function that it lacks must not pass in silence.
+    if device == "GPU" and not own.exports(function):
+        return f"the library for {device} has no kernel of it"
+    return ""
 
 
 def native_operator(
@@ -44,7 +68,7 @@ def native_operator(
     infer_shapes = _done_shape if shapes is None else shapes
     types = ms.float32 if dtypes is None else dtypes
     operator = ops.Custom(
-        f"{library().path}:{CATALOGUE[name]}",
+        f"{library(ms.get_context('device_target')).path}:{CATALOGUE[name]}",
         out_shape=infer_shapes,
         out_dtype=lambda *inputs: types,
         func_type="aot",

@@ -1,8 +1,7 @@
-"""The library: threads, switching it off, living without it, without a compiler."""
+"""The library of the CPU's kernels: threads, switching it off, living without it, without a compiler."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -11,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from ms_kfac import kernels
+from ms_kfac.kernels import cpu_library as cpu
+from ms_kfac.kernels import native_library as native
+from ms_kfac.kernels.cpu_library import CpuLibrary
 from ms_kfac.kernels.fingerprint import fingerprint
-from ms_kfac.kernels.library import Library, library
+from ms_kfac.kernels.library import library
 
-module = importlib.import_module("ms_kfac.kernels.library")
 ROOT = Path(__file__).resolve().parents[2]
 
 STEP = """
@@ -33,7 +34,7 @@ assert losses[2] < losses[0], losses
 print(ms_kfac.kernels.status())
 """
 
-needs_library = pytest.mark.skipif(not library().path, reason=f"no native library: {library().reason}")
+needs_library = pytest.mark.skipif(not library("CPU").path, reason=library("CPU").reason)
 
 
 def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -45,31 +46,34 @@ def test_switched_off_everything_is_composed_and_trains() -> None:
     finished = run(STEP, MS_KFAC_NATIVE="0")
     assert finished.returncode == 0, finished.stderr
     lines = finished.stdout.splitlines()
-    assert lines[0] == "no native library: MS_KFAC_NATIVE=0"
-    assert len(lines) > 1
-    assert all(line.split()[1] == "composed" for line in lines[1:])
+    assert lines[:2] == [
+        "CPU (in use): no native library: MS_KFAC_NATIVE=0",
+        "GPU: no native library: MS_KFAC_NATIVE=0",
+    ]
+    assert len(lines) > 2
+    assert all(line.split()[1] == "composed" for line in lines[2:])
 
 
 @needs_library
 def test_without_openblas_the_status_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_openblas", lambda: None)
-    refused = Library()
+    monkeypatch.setattr(cpu, "find_openblas", lambda: None)
+    refused = CpuLibrary()
     assert not refused.path
     assert refused.reason == "the package scipy-openblas32 is not installed"
 
 
 @needs_library
 def test_a_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "fingerprint", lambda *folders: "0123456789abcdef")
-    refused = Library()
+    monkeypatch.setattr(native, "fingerprint", lambda *folders: "0123456789abcdef")
+    refused = CpuLibrary()
     assert not refused.path
     assert "was built from other sources: install the package again" in refused.reason
 
 
 def test_another_mindspore_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MS_KFAC_NATIVE", raising=False)
-    monkeypatch.setattr(module, "_version", lambda package: "2.7.1")
-    refused = Library()
+    monkeypatch.setattr(native, "_version", lambda package: "2.7.1")
+    refused = CpuLibrary()
     assert not refused.path
     assert refused.reason == "kernels were checked with MindSpore 2.10 alone, this is 2.7.1"
 
@@ -115,10 +119,10 @@ def test_threads_by_environment() -> None:
 
 @needs_library
 def test_set_threads() -> None:
-    before = library().threads()
+    before = library("CPU").threads()
     try:
         kernels.set_threads(3)
-        assert library().threads() == 3
+        assert library("CPU").threads() == 3
         assert ", 3 threads" in kernels.status()
     finally:
         kernels.set_threads(before)
@@ -128,3 +132,8 @@ def test_set_threads() -> None:
 def test_a_wrong_number_of_threads_is_refused(count: object) -> None:
     with pytest.raises(ValueError, match="set_threads: count must be an int from 1 to 1024"):
         kernels.set_threads(count)  # type: ignore[arg-type]
+
+
+def test_there_is_no_library_for_other_devices() -> None:
+    with pytest.raises(ValueError, match="library: device must be one of CPU, GPU, got 'Ascend'"):
+        library("Ascend")

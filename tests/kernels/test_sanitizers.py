@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_kfac.kernels.library import find_openblas
+from ms_kfac.kernels.cpu_library import find_openblas
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "ms_kfac" / "kernels" / "cpu"

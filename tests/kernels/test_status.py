@@ -1,24 +1,70 @@
-"""What the package says of its operators."""
+"""What the package says of its operators and of the libraries behind them."""
 
 from __future__ import annotations
 
 import importlib
+from typing import Any
+
+import mindspore as ms
+import pytest
 
 import ms_kfac
 from ms_kfac.kernels.catalogue import CATALOGUE
+from ms_kfac.kernels.library import library
+
+
+def rows_of(status: str) -> tuple[list[str], list[str]]:
+    """The lines of the devices and those of the operators."""
+    lines = status.splitlines()
+    devices = [line for line in lines if line.split(" ")[0].rstrip(":") in ("CPU", "GPU", "Ascend")]
+    # What kernels have complained of in tests before this one.
+    said = [line for line in lines if line.startswith(("warning: ", "last error: "))]
+    assert lines[: len(devices)] == devices
+    return devices, lines[len(devices) : len(lines) - len(said)]
+
+
+def use(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the package believe that MindSpore runs on that device."""
+    context = ms.get_context
+
+    def get_context(name: str) -> Any:
+        return device if name == "device_target" else context(name)
+
+    monkeypatch.setattr(ms, "get_context", get_context)
 
 
 def test_status_names_every_operator_and_its_form() -> None:
-    library, *rows = ms_kfac.kernels.status().splitlines()
-    # Other tests of this process may have made kernels complain.
-    rows = [row for row in rows if not row.startswith(("warning: ", "last error: "))]
-    # What kernels have warned of in tests before this one.
-    rows = [row for row in rows if not row.startswith("warning: ")]
-    assert library.startswith("library ") or library.startswith("no native library: ")
+    devices, rows = rows_of(ms_kfac.kernels.status())
+    assert [device.split(": ")[0] for device in devices] == ["CPU (in use)", "GPU"]
+    for line, name in zip(devices, ("CPU", "GPU")):
+        of_device = library(name)
+        assert f": library {of_device.path}" in line if of_device.path else of_device.reason in line
     assert [row.split()[0] for row in rows] == list(CATALOGUE)
     for row in rows:
         name, form, *reason = row.split()
         importlib.import_module(f"ms_kfac.ops.{name}")
-        native = CATALOGUE[name] is not None and library.startswith("library ")
+        native = CATALOGUE[name] is not None and library("CPU").path != ""
         assert form == ("native" if native else "composed")
         assert reason or native
+
+
+def test_without_a_library_for_gpus_all_is_composed_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    use("GPU", monkeypatch)
+    monkeypatch.setattr(library("GPU"), "reason", "not built (how to)")
+    monkeypatch.setattr(library("GPU"), "path", "")
+    devices, rows = rows_of(ms_kfac.kernels.status())
+    assert devices[0] == "GPU (in use): no native library: not built (how to)"
+    assert devices[1].startswith("CPU: ")
+    for row, function in zip(rows, CATALOGUE.values()):
+        reason = "no native kernel is written for it" if function is None else "not built (how to)"
+        assert row.endswith(f"  composed  {reason}")
+
+
+def test_other_devices_have_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    use("Ascend", monkeypatch)
+    devices, rows = rows_of(ms_kfac.kernels.status())
+    assert devices[0] == "Ascend (in use): no native library: none is written for it"
+    assert [device.split(":")[0] for device in devices[1:]] == ["CPU", "GPU"]
+    for row, function in zip(rows, CATALOGUE.values()):
+        reason = "no native kernel is written for it" if function is None else "kernels are for CPU and GPU"
+        assert row.endswith(f"  composed  {reason}")

@@ -303,7 +303,7 @@ def refused(name: str, layers: list[list[Any]]) -> str:
         ms.set_context(mode=ms.PYNATIVE_MODE)
     for index, (found, before) in enumerate(zip(arrays, values)):
         np.testing.assert_array_equal(found.asnumpy(), np.asarray(before, np.float32), err_msg=str(index))
-    return library().last_error()
+    return library("CPU").last_error()
 
 
 # Where the second factor's sum, or its rows, are among a layer's arrays.
