@@ -29,27 +29,6 @@ class SampleCounter(nn.Cell):
         return True
 
 
-def directly(statistics: StatisticsOperator) -> Any:
-    """What a tap calls in a compiled graph: the kernel past the Cell around it, where that Cell adds nothing.
-
-    What is not there need not be compiled, once a layer.
-
-    Args:
-        statistics: the block's statistics operator.
-
-    Returns:
-        Its kernel; the operator itself where it has none, or where a subclass replaces ``construct`` and
-        leaves the kernel as its base made it.
-    """
-    lineage = type(statistics).__mro__
-
-    def depth(method: str) -> int:
-        return next(level for level, owner in enumerate(lineage) if method in vars(owner))
-
-    kernel = getattr(statistics, "kernel", None)
-    return statistics if kernel is None or depth("construct") < depth("__init__") else kernel
-
-
 class _Identity(nn.Cell):
     """Passes y on; its ``bprop`` meets x and dout together.
 
@@ -66,7 +45,7 @@ class _Identity(nn.Cell):
 
     def __init__(self, statistics: StatisticsOperator) -> None:
         super().__init__(auto_prefix=False)
-        self.statistics = directly(statistics)
+        self.statistics = statistics.within_graph()
         self.depend = ops.Depend()
         self.zeros_like = ops.ZerosLike()
 
@@ -104,7 +83,7 @@ class _IdentityOfSix(nn.Cell):
 
     def __init__(self, statistics: StatisticsOperator) -> None:
         super().__init__(auto_prefix=False)
-        self.statistics = directly(statistics)
+        self.statistics = statistics.within_graph()
         self.depend = ops.Depend()
         self.zeros_like = ops.ZerosLike()
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.kernels.operator import is_native, native_operator
 from ms_kfac.ops.eigenbasis_moments import EigenbasisMoments
 from ms_kfac.ops.statistics import LayerStatistics, StatisticsOptions
 
@@ -51,6 +50,8 @@ class EigenbasisStatistics(LayerStatistics):
     ReduceSum and AssignAdd).
     """
 
+    operator = "eigenbasis_statistics"
+
     def __init__(
         self,
         activations: nn.Cell,
@@ -62,14 +63,13 @@ class EigenbasisStatistics(LayerStatistics):
         geometry: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
-            activations, gradients, second_moment, channels_first=channels_first, options=options
+            activations,
+            gradients,
+            second_moment,
+            channels_first=channels_first,
+            options=options,
+            geometry=geometry,
         )
-        self.native = geometry is not None and is_native("eigenbasis_statistics")
-        self.kernel: Any = None
-        if geometry is not None and self.native:
-            self.kernel = native_operator(
-                "eigenbasis_statistics", separate=self.separate, **self.native_attributes(geometry)
-            )
         self.moments = EigenbasisMoments(columns=self.channels_first)
         self.axis = -1 if self.channels_first else 1
         self.reshape = ops.Reshape()

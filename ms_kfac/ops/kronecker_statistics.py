@@ -8,12 +8,9 @@ moving average is one multiplication of sum and weight by the same number, which
 
 from __future__ import annotations
 
-from typing import Any
+from mindspore import Parameter, Tensor
 
-from mindspore import Parameter, Tensor, nn
-
-from ms_kfac.kernels.operator import is_native, native_operator
-from ms_kfac.ops.statistics import BESIDE_FACTORS, LayerStatistics, StatisticsOptions
+from ms_kfac.ops.statistics import BESIDE_FACTORS, LayerStatistics
 
 
 class KroneckerStatistics(LayerStatistics):
@@ -53,27 +50,8 @@ class KroneckerStatistics(LayerStatistics):
     Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, MatMul or BatchMatMul, AssignAdd).
     """
 
+    operator = "kronecker_statistics"
     beside_factors = BESIDE_FACTORS
-
-    def __init__(
-        self,
-        activations: nn.Cell,
-        gradients: nn.Cell,
-        second_moment: nn.Cell,
-        *,
-        channels_first: bool,
-        options: StatisticsOptions,
-        geometry: dict[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            activations, gradients, second_moment, channels_first=channels_first, options=options
-        )
-        self.native = geometry is not None and is_native("kronecker_statistics")
-        self.kernel: Any = None
-        if geometry is not None and self.native:
-            self.kernel = native_operator(
-                "kronecker_statistics", separate=self.separate, **self.native_attributes(geometry)
-            )
 
     def construct(
         self,

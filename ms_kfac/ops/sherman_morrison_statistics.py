@@ -6,7 +6,6 @@ from typing import Any
 
 from mindspore import Parameter, Tensor, nn
 
-from ms_kfac.kernels.operator import is_native, native_operator
 from ms_kfac.ops.diagonal_moment import DiagonalMoment
 from ms_kfac.ops.statistics import LayerStatistics, StatisticsOptions
 
@@ -51,6 +50,8 @@ class ShermanMorrisonStatistics(LayerStatistics):
     MatMul or BatchMatMul for the factors).
     """
 
+    operator = "sherman_morrison_statistics"
+
     def __init__(
         self,
         activations: nn.Cell,
@@ -62,15 +63,14 @@ class ShermanMorrisonStatistics(LayerStatistics):
         geometry: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
-            activations, gradients, second_moment, channels_first=channels_first, options=options
+            activations,
+            gradients,
+            second_moment,
+            channels_first=channels_first,
+            options=options,
+            geometry=geometry,
         )
         self.diagonal_moment = DiagonalMoment(columns=self.channels_first)
-        self.native = geometry is not None and is_native("sherman_morrison_statistics")
-        self.kernel: Any = None
-        if geometry is not None and self.native:
-            self.kernel = native_operator(
-                "sherman_morrison_statistics", separate=self.separate, **self.native_attributes(geometry)
-            )
 
     def construct(
         self,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
+
+from ms_kfac.kernels.operator import is_native, native_operator
+from ms_kfac.kernels.precision import precision
 
 # What the gate of a tap holds: 0 is closed, otherwise a sum of these.
 INPUTS = 1
@@ -26,12 +29,14 @@ class StatisticsOptions:
             :math:`g = scale \cdot dout`.
         gradient_scale: the scale of that formula; it undoes the loss scale.
         separate: whether the gate opens for statistics of inputs and of gradients separately.
+        precision: in which the GPU's kernels multiply: see :func:`ms_kfac.kernels.set_precision`.
     """
 
     sharing: str
     mean_reduction: bool
     gradient_scale: float
     separate: bool = False
+    precision: str = field(default_factory=precision)
 
 
 class StatisticsOperator(nn.Cell):
@@ -43,15 +48,37 @@ class StatisticsOperator(nn.Cell):
     Layers of the same geometry share one operator object, so that PyNative mode compiles it once a shape, not
     once a layer.
 
+    A kernel does what the ``construct`` does of the class that names it. A subclass with another one names
+    its own kernel, or has the composed form alone.
+
     Attributes:
         as_graph: the operator as one compiled graph, for PyNative mode.
+        operator: its name in :func:`ms_kfac.kernels.status`; None where no kernel serves it.
+        kernel: the native form; None where the composed one runs.
     """
 
     as_graph: Callable[..., Any]
+    operator: str | None = None
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Take the base's kernel from a subclass that does something else."""
+        super().__init_subclass__(**arguments)
+        if "construct" in vars(cls):
+            cls.operator = vars(cls).get("operator")
 
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
+        self.kernel: Any = None
         self.__dict__["as_graph"] = ms.jit(self.construct)
+
+    def within_graph(self) -> Any:
+        """What a tap calls in a compiled graph.
+
+        Returns:
+            The kernel past this Cell, which need not be compiled then, once a layer; the Cell itself where it
+            has none.
+        """
+        return self if self.kernel is None else self.kernel
 
     def expect(self, x: Tensor, y: Tensor) -> bool:
         """Called where a forward pass is compiled, for operators that want to know its shapes early.
@@ -98,18 +125,31 @@ class LayerStatistics(StatisticsOperator):
         self.mean_reduction = options.mean_reduction
         self.gradient_scale = options.gradient_scale
         self.separate = options.separate
+        self.precision = options.precision
+        self.use_native(geometry, separate=self.separate)
         self.shape = ops.Shape()
         self.mul = ops.Mul()
         self.assign_add = ops.AssignAdd()
 
-    def native_attributes(self, geometry: dict[str, Any]) -> dict[str, Any]:
-        """What native kernels of layer statistics read when they are created."""
-        return {
-            **geometry,
-            "reduce": self.reduce,
-            "mean_reduction": self.mean_reduction,
-            "gradient_scale": float(self.gradient_scale),
-        }
+    def use_native(self, geometry: dict[str, Any] | None, **own: Any) -> None:
+        """Choose between the native and the composed form, once and for all.
+
+        Args:
+            geometry: from the layer's ``native_geometry()``; None: composed.
+            **own: what the kernel reads beside what those of all layer statistics do.
+        """
+        self.native = False
+        if self.operator is not None and geometry is not None and is_native(self.operator):
+            self.native = True
+            self.kernel = native_operator(
+                self.operator,
+                reduce=self.reduce,
+                mean_reduction=self.mean_reduction,
+                gradient_scale=float(self.gradient_scale),
+                precision=self.precision,
+                **geometry,
+                **own,
+            )
 
     def samples(self, x: Tensor) -> int:
         """Samples N of a batch: the first axis of the layer's input."""

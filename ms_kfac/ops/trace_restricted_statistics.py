@@ -18,7 +18,6 @@ from typing import Any
 
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.kernels.operator import is_native, native_operator
 from ms_kfac.ops.statistics import LayerStatistics, StatisticsOptions
 
 
@@ -68,6 +67,8 @@ class TraceRestrictedStatistics(LayerStatistics):
     Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, MatMul or BatchMatMul, AssignAdd).
     """
 
+    operator = "trace_restricted_statistics"
+
     def __init__(
         self,
         activations: nn.Cell,
@@ -89,14 +90,6 @@ class TraceRestrictedStatistics(LayerStatistics):
         self.reshape = ops.Reshape()
         self.sum_features = ops.ReduceSum(keep_dims=True)
         self.sum_samples = ops.ReduceSum()
-
-    def use_native(self, geometry: dict[str, Any] | None, **own: Any) -> None:
-        """Choose between the native and the composed form."""
-        self.native = geometry is not None and is_native("trace_restricted_statistics")
-        self.kernel: Any = None
-        if geometry is not None and self.native:
-            attributes = self.native_attributes(geometry)
-            self.kernel = native_operator("trace_restricted_statistics", **own, **attributes)
 
     def construct(
         self,
@@ -165,6 +158,7 @@ class TraceRestrictedRootStatistics(TraceRestrictedStatistics):
     Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, MatMul or BatchMatMul, AssignAdd).
     """
 
+    operator = "trace_restricted_statistics"
     # Below any trace that float32 statistics resolve; keeps 0 / 0 at 0 where a batch brings no signal.
     SMALLEST_TRACE = 1e-30
 

@@ -1,11 +1,12 @@
-"""A compiled tap calls a kernel past its operator, unless a subclass has its own construct."""
+"""A compiled tap calls a kernel past its operator, unless the operator does something else."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ms_kfac.capture.dense import DenseOperators
-from ms_kfac.capture.tap import directly
 from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
 from ms_kfac.ops.statistics import StatisticsOptions
@@ -22,17 +23,39 @@ def operator(kind: Any) -> Any:
     )
 
 
-class Watched(KroneckerStatistics):
+class Composed(KroneckerStatistics):
     def construct(self, *inputs: Any) -> bool:
         return True
 
 
-def test_the_kernel_where_the_operator_adds_nothing() -> None:
-    statistics = operator(KroneckerStatistics)
-    expected = statistics.kernel if is_native("kronecker_statistics") else statistics
-    assert directly(statistics) is expected
+class Renamed(KroneckerStatistics):
+    pass
 
 
-def test_the_operator_where_a_subclass_has_its_own_construct() -> None:
-    statistics = operator(Watched)
-    assert directly(statistics) is statistics
+class WithItsOwnKernel(KroneckerStatistics):
+    operator = "kronecker_statistics"
+
+    def construct(self, *inputs: Any) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [KroneckerStatistics, Renamed, WithItsOwnKernel])
+def test_the_kernel_of_the_class_that_names_it(kind: Any) -> None:
+    statistics = operator(kind)
+    assert statistics.native == is_native("kronecker_statistics")
+    expected = statistics.kernel if statistics.native else statistics
+    assert statistics.within_graph() is expected
+
+
+def test_a_construct_without_a_kernel_of_its_own_is_composed() -> None:
+    statistics = operator(Composed)
+    assert not statistics.native
+    assert statistics.within_graph() is statistics
+
+
+def test_a_class_without_a_construct_of_its_own_inherits_that_it_is_composed() -> None:
+    class Below(Composed):
+        pass
+
+    assert operator(Below).within_graph() is not operator(Below).kernel
+    assert not operator(Below).native

@@ -10,7 +10,7 @@ from mindspore import nn, ops
 import ms_kfac
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.sherman_morrison import ShermanMorrisonBlock
-from ms_kfac.ops import layer_refresh, sherman_morrison_statistics
+from ms_kfac.ops import layer_refresh, statistics
 from ms_kfac.ops.damped_inverse import DampedInverse
 from ms_kfac.ops.statistics import StatisticsOptions
 from tests.oracle.sherman_morrison import ReferenceLayer
@@ -109,7 +109,7 @@ def test_nothing_is_inverted_or_multiplied_out_any_more(
     cases = [Case(d_in=7, d_out=2)]
     # The native forms do not pass by the operators that are counted here. Layers of one geometry share an
     # operator, which another test may have made.
-    for module in (layer_refresh, sherman_morrison_statistics):
+    for module in (layer_refresh, statistics):
         monkeypatch.setattr(module, "is_native", lambda operator: False)
     layer_statistics.cache_clear()
     net = build(cases, rng)

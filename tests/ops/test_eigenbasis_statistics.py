@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ms_kfac.capture.dense import DenseOperators
 from ms_kfac.curvature.eigenbasis import eigenbasis_statistics
 from ms_kfac.kernels.operator import is_native
-from ms_kfac.ops import eigenbasis_statistics as module
+from ms_kfac.ops import statistics as module
 from ms_kfac.ops.eigenbasis_statistics import EigenbasisStatistics
 from ms_kfac.ops.statistics import BESIDE_FACTORS, EVERYTHING, GRADIENTS, INPUTS, StatisticsOptions
 from tests.oracle.eigenbasis import conv_gradients, dense_gradients, second_moments

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ms_kfac.capture.dense import DenseOperators
 from ms_kfac.kernels.operator import is_native
-from ms_kfac.ops import kronecker_statistics
+from ms_kfac.ops import statistics as module
 from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
 from ms_kfac.ops.statistics import BESIDE_FACTORS, GRADIENTS, INPUTS, StatisticsOptions
 from tests.oracle.factors import conv_factors, dense_factors
@@ -135,7 +135,7 @@ def test_gate(mode: int, separate: bool, native: bool) -> None:
 
 
 def test_composed_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kronecker_statistics, "is_native", lambda name: False)
+    monkeypatch.setattr(module, "is_native", lambda name: False)
     operators = DenseOperators(bias=True)
     options = StatisticsOptions("expand", mean_reduction=False, gradient_scale=1.0)
     operator = KroneckerStatistics(
