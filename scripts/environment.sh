@@ -77,6 +77,6 @@ ensure_environment() {
     "$VENV_PYTHON" -m pip install --quiet --quiet --disable-pip-version-check \
         --editable "${PROJECT_ROOT}[$extra]" || fail "pip could not install ms_kfac[$extra]; see its message above."
     check_mindspore
-    "$VENV_PYTHON" -c 'from ms_kfac import kernels; print(kernels.status().splitlines()[0])' 2>/dev/null || true
+    "$VENV_PYTHON" -c 'from ms_kfac import kernels; print(*kernels.status().splitlines()[:2], sep="\n")' 2>/dev/null || true
     printf '%s\n' "$wanted" >"$stamp"
 }

@@ -12,6 +12,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 ensure_environment test
 cd "$PROJECT_ROOT"
 if (($# == 0)); then
-    set -- -n auto
+    set -- -n auto --dist loadgroup
 fi
 exec "$VENV_PYTHON" -m pytest "$@"

@@ -43,7 +43,7 @@ def composed_because(operator: str, device: str) -> str:
         return own.reason
     # The CPU's library is built whole or not at all: a function that it lacks must not pass in silence.
     if device == "GPU" and not own.exports(function):
-        return f"the library for {device} has no kernel of it"
+        return "not in the GPU's library"
     return ""
 
 

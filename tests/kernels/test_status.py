@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
-import mindspore as ms
 import pytest
 
 import ms_kfac
 from ms_kfac.kernels.catalogue import CATALOGUE
 from ms_kfac.kernels.library import library
+from tests.support.device import use
 
 
 def rows_of(status: str) -> tuple[list[str], list[str]]:
@@ -21,16 +20,6 @@ def rows_of(status: str) -> tuple[list[str], list[str]]:
     said = [line for line in lines if line.startswith(("warning: ", "last error: "))]
     assert lines[: len(devices)] == devices
     return devices, lines[len(devices) : len(lines) - len(said)]
-
-
-def use(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the package believe that MindSpore runs on that device."""
-    context = ms.get_context
-
-    def get_context(name: str) -> Any:
-        return device if name == "device_target" else context(name)
-
-    monkeypatch.setattr(ms, "get_context", get_context)
 
 
 def test_status_names_every_operator_and_its_form() -> None:

@@ -44,6 +44,14 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert name == "__version__" or value.__doc__, name
 
 
-@pytest.mark.parametrize("script", ["scripts/run_standalone_train.sh", "scripts/run_tests.sh", ".ci/run"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "scripts/build_cuda_kernels.sh",
+        "scripts/run_standalone_train.sh",
+        "scripts/run_tests.sh",
+        ".ci/run",
+    ],
+)
 def test_launchers_are_executable(script: str) -> None:
     assert (ROOT / script).stat().st_mode & 0o111

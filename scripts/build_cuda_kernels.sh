@@ -1,0 +1,170 @@
+#!/usr/bin/env bash
+# Builds the kernels for NVIDIA GPUs into the package. Needs nvcc of CUDA 11.8 or newer and g++, and no GPU.
+#
+#   bash scripts/build_cuda_kernels.sh
+#
+#   --archs "80 90"    for these architectures, in place of all of 70 75 80 86 89 90 that nvcc knows
+#   --output FILE      in place of ms_kfac/kernels/_cuda.so, where the package looks
+#   --build DIR        where objects and ptxas.log go, in place of build/cuda
+#   --jobs N           compilers at a time, in place of one a processor
+#   --list             build nothing; print nvcc, then the architectures
+#
+# nvcc is that of $CUDA_HOME/bin, else the one on PATH, else that of the Python packages nvidia-cuda-nvcc and
+# nvidia-cuda-runtime (13 or newer; those for CUDA 11 and 12 come without nvcc) in .venv or, without one, for python3.
+# It reads $NVCC_PREPEND_FLAGS, such as "-ccbin g++-11" where it refuses g++ as too new. The GPU's driver must know
+# nvcc's version of CUDA.
+set -euo pipefail
+
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+WANTED_ARCHITECTURES=(70 75 80 86 89 90)
+KERNELS="$PROJECT_ROOT/ms_kfac/kernels"
+output="$KERNELS/_cuda.so"
+build="$PROJECT_ROOT/build/cuda"
+jobs="$(nproc)"
+asked=""
+list=""
+
+while (($#)); do
+    case "$1" in
+        -h | --help)
+            sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+            exit
+            ;;
+        --archs | --output | --build | --jobs)
+            (($# > 1)) || fail "$1 needs a value."
+            case "$1" in
+                --archs) asked="$2" ;;
+                --output) output="$2" ;;
+                --build) build="$2" ;;
+                --jobs) jobs="$2" ;;
+            esac
+            shift 2
+            ;;
+        --list)
+            list=1
+            shift
+            ;;
+        *) fail "unknown option $1; --help lists what there is." ;;
+    esac
+done
+[[ "$jobs" =~ ^[1-9][0-9]*$ ]] || fail "--jobs must be a positive number, got $jobs."
+
+python="$VENV_PYTHON"
+[[ -x "$python" ]] || python="$(command -v python3)" || fail "no python3 was found."
+
+find_nvcc() {
+    local candidate
+    if [[ -x "${CUDA_HOME:-}/bin/nvcc" ]]; then
+        printf '%s\n' "$CUDA_HOME/bin/nvcc"
+        return
+    fi
+    if command -v nvcc; then
+        return
+    fi
+    while IFS= read -r candidate; do
+        if [[ -x "$candidate" ]]; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done < <("$python" -c '
+import glob, importlib.util
+package = importlib.util.find_spec("nvidia")
+for folder in package.submodule_search_locations if package else ():
+    print(*sorted(glob.glob(folder + "/cu*/bin/nvcc"), reverse=True), sep="\n")
+')
+    fail "no nvcc was found: set CUDA_HOME, or install CUDA's compiler; --help says where it is looked for."
+}
+
+# Sets architectures: those that nvcc knows of the ones we want, or those asked for.
+choose_architectures() {
+    local known architecture
+    known=" $("$nvcc" --list-gpu-code | tr '\n' ' ')" || fail "$nvcc does not answer --list-gpu-code."
+    architectures=()
+    if [[ -n "$asked" ]]; then
+        for architecture in $asked; do
+            [[ "$known" == *" sm_$architecture "* ]] ||
+                fail "--archs must be numbers of which $nvcc knows sm_NUMBER, got $architecture; it knows$known"
+            architectures+=("$architecture")
+        done
+    else
+        for architecture in "${WANTED_ARCHITECTURES[@]}"; do
+            [[ "$known" == *" sm_$architecture "* ]] && architectures+=("$architecture")
+        done
+    fi
+    ((${#architectures[@]})) || fail "$nvcc knows none of sm_${WANTED_ARCHITECTURES[*]}."
+    mapfile -t architectures < <(printf '%s\n' "${architectures[@]}" | sort -nu)
+}
+
+object_of() {
+    local name="${1#"$KERNELS/"}"
+    printf '%s\n' "$build/${name//\//.}.o"
+}
+
+compile() {
+    local object
+    object="$(object_of "$1")"
+    "$nvcc" "${flags[@]}" -c "$1" -o "$object" >"$object.log" 2>&1
+}
+
+nvcc="$(find_nvcc)" || exit 1
+choose_architectures
+if [[ -n "$list" ]]; then
+    printf '%s\n' "$nvcc" "${architectures[*]}"
+    exit
+fi
+
+mapfile -t sources < <(find "$KERNELS/cuda" "$KERNELS/interface" \( -name '*.cu' -o -name '*.cc' \) -type f | sort)
+fingerprint="$("$python" -c '
+import pathlib, runpy, sys
+print(runpy.run_path(sys.argv[1])["fingerprint"](*map(pathlib.Path, sys.argv[2:])))
+' "$KERNELS/fingerprint.py" "$KERNELS/interface" "$KERNELS/cuda")"
+
+((${#sources[@]})) || fail "there are no sources in $KERNELS/cuda."
+
+flags=(-std=c++17 -O3 -Xcompiler "-fPIC,-Wall" -Xptxas -v -Wno-deprecated-gpu-targets
+    # MindSpore's binaries pass std::string in the older form.
+    -D_GLIBCXX_USE_CXX11_ABI=0
+    "-DMS_KFAC_SOURCES=\"$fingerprint\"" "-DMS_KFAC_ARCHITECTURES=\"${architectures[*]}\"")
+for architecture in "${architectures[@]}"; do
+    flags+=(-gencode "arch=compute_$architecture,code=sm_$architecture")
+done
+newest="${architectures[-1]}"
+flags+=(-gencode "arch=compute_$newest,code=compute_$newest")
+
+echo "Compiling ${#sources[@]} files with $nvcc for sm_${architectures[*]}"
+mkdir -p "$build" "$(dirname "$output")"
+rm -f "$build"/*.o "$build"/*.o.log
+for source in "${sources[@]}"; do
+    while (($(jobs -pr | wc -l) >= jobs)); do
+        wait -n || true
+    done
+    compile "$source" &
+done
+wait
+
+log="$build/ptxas.log"
+: >"$log"
+objects=()
+failed=0
+for source in "${sources[@]}"; do
+    object="$(object_of "$source")"
+    { echo "== ${source#"$KERNELS/"}" && cat "$object.log"; } >>"$log"
+    objects+=("$object")
+    if [[ ! -f "$object" ]]; then
+        cat "$object.log" >&2
+        failed=1
+    fi
+done
+((!failed)) || fail "nvcc could not compile every file; see its messages above."
+grep -i 'warning' "$log" >&2 || true
+
+# What MindSpore and Python call has a C name that starts like this; the rest, CUDA's runtime too, must not meet
+# functions of the same name in other libraries of the process.
+printf '{ global: [A-Z]*; ms_kfac_*; local: *; };\n' >"$build/exported.map"
+toolkit="$(dirname "$(dirname "$(readlink -f "$nvcc")")")"
+"$nvcc" -shared -cudart static "${flags[@]: -2}" "-L$toolkit/lib" -Xlinker "--version-script=$build/exported.map" \
+    -Xlinker --no-undefined -o "$output.new" "${objects[@]}" || fail "nvcc could not link $output."
+mv "$output.new" "$output"
+echo "Built $output; registers and spills of every kernel are in $log"
