@@ -123,15 +123,16 @@ print(runpy.run_path(sys.argv[1])["fingerprint"](*map(pathlib.Path, sys.argv[2:]
 
 ((${#sources[@]})) || fail "there are no sources in $KERNELS/cuda."
 
-flags=(-std=c++17 -O3 -Xcompiler "-fPIC,-Wall" -Xptxas -v -Wno-deprecated-gpu-targets
+# The kernels' headers are in CUDA's language, where .cc files include them, too.
+flags=(-x cu -std=c++17 -O3 -Xcompiler "-fPIC,-Wall" -Xptxas -v -Wno-deprecated-gpu-targets
     # MindSpore's binaries pass std::string in the older form.
     -D_GLIBCXX_USE_CXX11_ABI=0
     "-DMS_KFAC_SOURCES=\"$fingerprint\"" "-DMS_KFAC_ARCHITECTURES=\"${architectures[*]}\"")
 for architecture in "${architectures[@]}"; do
     flags+=(-gencode "arch=compute_$architecture,code=sm_$architecture")
 done
-newest="${architectures[-1]}"
-flags+=(-gencode "arch=compute_$newest,code=compute_$newest")
+ptx="arch=compute_${architectures[-1]},code=compute_${architectures[-1]}"
+flags+=(-gencode "$ptx")
 
 echo "Compiling ${#sources[@]} files with $nvcc for sm_${architectures[*]}"
 mkdir -p "$build" "$(dirname "$output")"
@@ -164,7 +165,7 @@ grep -i 'warning' "$log" >&2 || true
 # functions of the same name in other libraries of the process.
 printf '{ global: [A-Z]*; ms_kfac_*; local: *; };\n' >"$build/exported.map"
 toolkit="$(dirname "$(dirname "$(readlink -f "$nvcc")")")"
-"$nvcc" -shared -cudart static "${flags[@]: -2}" "-L$toolkit/lib" -Xlinker "--version-script=$build/exported.map" \
+"$nvcc" -shared -cudart static -gencode "$ptx" "-L$toolkit/lib" -Xlinker "--version-script=$build/exported.map" \
     -Xlinker --no-undefined -o "$output.new" "${objects[@]}" || fail "nvcc could not link $output."
 mv "$output.new" "$output"
 echo "Built $output; registers and spills of every kernel are in $log"
