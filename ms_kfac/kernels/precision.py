@@ -34,9 +34,8 @@ def set_precision(value: str) -> None:
 
     Args:
         value: "tf32": numbers are rounded to 10 bits of mantissa, and multiplied on tensor cores. "bfloat16":
-            the same with 7 bits. "float32": as exact as float32, by three TF32 products of the numbers'
-            leading and trailing parts. GPUs below sm_80 have tensor cores for neither type, and multiply in
-            plain float32 whatever is set.
+            the same with 7 bits. "float32": neither rounded nor on tensor cores. GPUs below sm_80 have
+            tensor cores for neither type, and multiply in float32 whatever is set.
 
     Raises:
         ValueError: if ``value`` is no such string.
