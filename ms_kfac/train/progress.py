@@ -74,7 +74,7 @@ class ProgressBar(Callback):
         self._bar: Any = None
         self._loss = float("nan")
         self._training_start = self._epoch_start = self._epoch_stop = 0.0
-        self._steps_before = 0
+        self._steps_before = self._step_of_epoch = 0
 
     def on_train_begin(self, run_context: Any) -> None:
         """Draws an empty bar for the whole training."""
@@ -94,7 +94,7 @@ class ProgressBar(Callback):
     def on_train_epoch_begin(self, run_context: Any) -> None:
         """Names the epoch before the bar."""
         parameters = run_context.original_args()
-        self._steps_before = parameters.cur_step_num
+        self._steps_before, self._step_of_epoch = parameters.cur_step_num, 0
         self._epoch_start = time.perf_counter()
         self._bar.set_description(f"epoch {parameters.cur_epoch_num}/{parameters.epoch_num}")
 
@@ -102,14 +102,17 @@ class ProgressBar(Callback):
         """Moves the bar on, and now and then looks at the loss."""
         parameters = run_context.original_args()
         step_of_epoch = parameters.cur_step_num - self._steps_before
+        # One, or with dataset_sink_mode=True as many as have been sunk.
+        steps = step_of_epoch - self._step_of_epoch
         last = step_of_epoch == parameters.batch_num
-        if last or step_of_epoch % self._every == 0:
+        if last or step_of_epoch // self._every > self._step_of_epoch // self._every:
             self._loss = _scalar(parameters.net_outputs)
             if self._drawn:
                 self._bar.set_postfix_str(self._shown(", "), refresh=False)
         # After the loss has been waited for, so that the epoch's steps have really ended.
         self._epoch_stop = time.perf_counter()
-        self._bar.update(self._batch)
+        self._step_of_epoch = step_of_epoch
+        self._bar.update(steps * self._batch)
 
     def on_train_epoch_end(self, run_context: Any) -> None:
         """Writes the line of the epoch."""

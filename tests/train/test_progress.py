@@ -32,8 +32,8 @@ class Loss:
         return 0.5
 
 
-def run(bar: ProgressBar, loss: Any, epochs: int = 2, steps: int = 25, batch: int = 4) -> None:
-    """The calls that Model.train makes."""
+def run(bar: ProgressBar, loss: Any, epochs: int = 2, steps: int = 25, batch: int = 4, sunk: int = 1) -> None:
+    """The calls that Model.train makes, one for every `sunk` steps."""
     parameters = SimpleNamespace(
         epoch_num=epochs,
         batch_num=steps,
@@ -47,8 +47,8 @@ def run(bar: ProgressBar, loss: Any, epochs: int = 2, steps: int = 25, batch: in
     for epoch in range(1, epochs + 1):
         parameters.cur_epoch_num = epoch
         bar.on_train_epoch_begin(context)
-        for _ in range(steps):
-            parameters.cur_step_num += 1
+        for _ in range(steps // sunk):
+            parameters.cur_step_num += sunk
             bar.on_train_step_end(context)
         bar.on_train_epoch_end(context)
     bar.on_train_end(context)
@@ -86,6 +86,14 @@ def test_the_bar_can_be_forced(bar: bool, drawn: bool) -> None:
 def test_the_loss_is_read_every_few_steps_and_at_the_end_of_an_epoch(every: int, reads: int) -> None:
     loss = Loss()
     run(ProgressBar(every=every, stream=io.StringIO(), lines=io.StringIO()), loss)
+    assert loss.reads == reads
+
+
+@pytest.mark.parametrize(("sunk", "reads"), [(5, 2 * 3), (25, 2)])
+def test_a_call_may_stand_for_many_steps(sunk: int, reads: int) -> None:
+    bar, loss = ProgressBar(bar=True, stream=io.StringIO(), lines=io.StringIO()), Loss()
+    run(bar, loss, sunk=sunk)
+    assert bar._bar.n == 2 * 25 * 4
     assert loss.reads == reads
 
 
