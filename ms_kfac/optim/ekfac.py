@@ -92,15 +92,11 @@ class EKFAC(SecondOrderOptimizer):
 
     def refresh_inverses(self) -> bool:
         """Compute the first basis, without which there is no first update."""
-        if self.global_step == 0:
-            self.inverse_schedule(self.global_step)
-        return True
+        return self.inverse_schedule(self.global_step, self.cast(self.global_step == 0, ms.int32))
 
     def finish_step(self) -> bool:
         """Recompute the basis where the policy says so, now that its second moments have been used."""
-        if self.global_step > 0:
-            self.inverse_schedule(self.global_step)
-        return True
+        return self.inverse_schedule(self.global_step, self.cast(self.global_step > 0, ms.int32))
 
     def prepare_statistics(self) -> bool:
         """Set the gates for the next step; a new basis needs second moments in any case."""

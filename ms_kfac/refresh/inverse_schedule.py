@@ -14,6 +14,9 @@ from ms_kfac.refresh.due_inverses import DueInverses
 class InverseSchedule(nn.Cell):
     """Base of the schedules of inverses. Calling it with the step's number refreshes what is due.
 
+    With ``allowed`` 0 nothing is due. It may be a Tensor: a branch around the call would have to be decided on
+    the host, and kernels that are not due return at once.
+
     Args:
         blocks: the curvature blocks.
         damping: called with the step when inverses are due.
@@ -36,9 +39,9 @@ class InverseSchedule(nn.Cell):
         self.assign = ops.Assign()
         self.assign_add = ops.AssignAdd()
 
-    def construct(self, step: Tensor) -> bool:
+    def construct(self, step: Tensor, allowed: Any = 1) -> bool:
         """Refresh what is due."""
-        raise TypeError(f"{type(self).__name__} does not define construct(step)")
+        raise TypeError(f"{type(self).__name__} does not define construct(step, allowed)")
 
 
 class SharedInverses(InverseSchedule):
@@ -55,8 +58,8 @@ class SharedInverses(InverseSchedule):
         super().__init__(blocks, damping, prefix)
         self.policy = policy
 
-    def construct(self, step: Tensor) -> bool:
-        due = self.cast(self.policy(step), ms.int32).reshape(())
+    def construct(self, step: Tensor, allowed: Any = 1) -> bool:
+        due = (self.cast(self.policy(step), ms.int32) * allowed).reshape(())
         self.due_inverses(due, self.damping(step))
         self.assign_add(self.refreshes, due)
         return True

@@ -59,15 +59,15 @@ class InversesOfNewStatistics(InverseSchedule):
         self.stack = ops.Stack()
         self.reduce_sum = ops.ReduceSum()
 
-    def construct(self, step: Tensor) -> bool:
+    def construct(self, step: Tensor, allowed: Any = 1) -> bool:
         if self.shared:
-            due = self.cast(self.pending[0] % self.beside_factors > 0, ms.int32).reshape(())
+            due = (self.cast(self.pending[0] % self.beside_factors > 0, ms.int32) * allowed).reshape(())
             self.assign_add(self.refreshes, due)
         else:
             codes: tuple[Tensor, ...] = ()
             for pending in self.pending:
                 codes = (*codes, pending.reshape(()))
-            due = self.cast(self.stack(codes) % self.beside_factors > 0, ms.int32)
+            due = self.cast(self.stack(codes) % self.beside_factors > 0, ms.int32) * allowed
             self.assign_add(self.refreshes, self.reduce_sum(due))
         self.due_inverses(due, self.damping(step))
         return True

@@ -130,8 +130,8 @@ class InversesOfChangedTraces(InverseSchedule):
         self.reduce_sum = ops.ReduceSum()
         self.abs = ops.Abs()
 
-    def construct(self, step: Tensor) -> bool:
-        if self.policy(step):
+    def construct(self, step: Tensor, allowed: Any = 1) -> bool:
+        if self.cast(self.policy(step), ms.int32) * allowed > 0:
             damping = self.damping(step)
             traces: tuple[Tensor, ...] = ()
             for block in self.blocks:
