@@ -14,8 +14,8 @@ from ms_kfac.refresh.due_inverses import DueInverses
 class InverseSchedule(nn.Cell):
     """Base of the schedules of inverses. Calling it with the step's number refreshes what is due.
 
-    With ``allowed`` 0 nothing is due. It may be a Tensor: a branch around the call would have to be decided on
-    the host, and kernels that are not due return at once.
+    With ``allowed`` 0 nothing is due. It may be a Tensor: a branch around the call would have to be decided
+    on the host, and kernels that are not due return at once.
 
     Args:
         blocks: the curvature blocks.
