@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.kernels.operator import is_native, native_operator
 from ms_kfac.kernels.precision import precision
@@ -69,7 +69,11 @@ class StatisticsOperator(nn.Cell):
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
         self.kernel: Any = None
-        self.__dict__["as_graph"] = ms.jit(self.construct)
+        self.__dict__["as_graph"] = ms.jit(self.compiled)
+
+    def compiled(self, x: Tensor, dout: Tensor, gate: Parameter, *state: Parameter) -> bool:
+        """The operator, with a mention of what it writes outside its branch: ``ms_kfac.ops.on_device``."""
+        return self.construct(x, dout, ops.depend(gate, state), *state)
 
     def within_graph(self) -> Any:
         """What a tap calls in a compiled graph.

@@ -237,4 +237,4 @@ def _shared_graph(
 ) -> Any:
     # The layers have warned already where a batch does not fit.
     settled = FactorRanks("", dimensions, 1, lambda: ranks, warns=False)
-    return ms.jit(SwiftStatistics(operators, groups, options, swift, settled).construct)
+    return ms.jit(SwiftStatistics(operators, groups, options, swift, settled).compiled)

@@ -18,6 +18,7 @@ from ms_kfac.curvature.embedding import EmbeddingBlock
 from ms_kfac.curvature.unit_wise import UnitWiseBlock
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
 from ms_kfac.ops.kept_values import KeptValues
+from ms_kfac.ops.on_device import OnDevice
 from ms_kfac.ops.statistics import StatisticsOptions
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.inspection import Inspection
@@ -180,6 +181,7 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         self.create_momentum_step([flag and self.clips for flag in self.preconditioned], self.sources)
         self.quadratic_model = QuadraticModel(list(self.blocks), self.positions)
         self.weights_before = KeptValues(self.parameters if self.adapts_damping else ())
+        self.on_device = OnDevice(list(self.get_parameters()))
 
     def create_block(self, layer: Layer) -> CurvatureBlock:
         """The method's approximation of the Fisher block of a dense layer or a convolution.
@@ -238,7 +240,7 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
                 "fisher='sampled' and damping=LevenbergMarquardt(...) take passes of their own: train with "
                 "ms_kfac.TrainOneStepCell or ms_kfac.Model"
             )
-        self.statistics_schedule.count(gradients)
+        self.statistics_schedule.count(self.on_device(gradients))
         samples = self.counted_samples()
         if self.centralizes:
             gradients = self.gradients_centralization(gradients)
