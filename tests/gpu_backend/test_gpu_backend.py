@@ -1,0 +1,76 @@
+"""Every method, compiled and run by MindSpore's GPU backend on a stand-in for the device.
+
+An operator without a kernel for a GPU, or without one for a type that a step uses, fails here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gpu_backend import stand_in
+from tests.gpu_backend.train import CASES, STEPS
+
+REASON = stand_in.missing()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+
+# Their refreshes depend on floats, which the stand-in does not compute.
+DEPENDS_ON_FLOATS = ("SPNGD", "THOR", "policies")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = tmp_path_factory.mktemp("stand_in")
+    stand_in.build(built)
+    return built
+
+
+def run(folder: Path, case: str, way: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: MindSpore keeps the device it has been given."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.gpu_backend", str(folder), case, way],
+        env={**os.environ, "MS_KFAC_NATIVE": "0", "PYTHONPATH": str(Path(__file__).parents[2])},
+        # MindSpore leaves folders where it runs.
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def train(folder: Path, case: str, way: str) -> dict[str, Any]:
+    process = run(folder, case, way)
+    assert process.returncode == 0, process.stderr[-4000:]
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sink_mode(folder: Path, case: str) -> None:
+    """The host reads conditions and a solver's verdicts, a few bytes each; a factor it would read whole."""
+    result = train(folder, case, "sink")
+    assert result["steps"] == 2 * STEPS
+    assert result["bytes_a_step"] <= 32
+    if case not in DEPENDS_ON_FLOATS:
+        assert result["statistics"] == 2 * STEPS
+        assert result["inverses"] == STEPS
+
+
+@pytest.mark.parametrize("case", ["KFAC", "SKFAC"])
+def test_pynative_mode(folder: Path, case: str) -> None:
+    result = train(folder, case, "pynative")
+    assert result["statistics"] == 2 * STEPS
+    assert result["inverses"] == STEPS
+    assert result["bytes_a_step"] <= 32
+
+
+def test_an_operator_without_a_kernel_is_noticed(folder: Path) -> None:
+    process = run(folder, "no kernel", "sink")
+    assert process.returncode != 0
+    assert "Unsupported op" in process.stderr

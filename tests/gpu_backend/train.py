@@ -1,0 +1,132 @@
+"""What the stand-in for a GPU trains, in sink mode and in PyNative mode."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+import ms_kfac
+from tests.support.loops import as_dataset, cross_entropy, functional_step
+from tests.support.methods import INTERVALS, METHODS
+from tests.support.networks import CLASSES, SmallNet, batches
+
+STEPS = 4
+
+
+class Words(nn.Cell):
+    """An embedding before the usual layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 6)
+        self.norm = nn.LayerNorm((6,))
+        self.head = nn.Dense(6, 5)
+
+    def construct(self, ids: ms.Tensor) -> ms.Tensor:
+        return self.head(self.norm(self.table(ids)).mean(1))
+
+
+class Inverting(SmallNet):
+    """Uses an operator that MindSpore has for other devices."""
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        y = super().construct(x)
+        return y + ms.mint.inverse(y[:CLASSES]).sum()
+
+
+def groups(net: nn.Cell) -> dict[str, Any]:
+    """Parameter groups with rates, decays and centralised gradients of their own."""
+    convolutions = [p for p in net.trainable_params() if "conv" in p.name and p.ndim > 1]
+    others = [p for p in net.trainable_params() if not any(p is c for c in convolutions)]
+    parts = [
+        {"params": convolutions, "lr": 0.01, "weight_decay": 0.1, "grad_centralization": True},
+        {"params": others},
+    ]
+    return {"params": parts}
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "sampled": {"fisher": "sampled"},
+    "Levenberg-Marquardt": {"damping": ms_kfac.LevenbergMarquardt(1.0, interval=2)},
+    "sum": {
+        **{"reduction": "sum", "sharing": "reduce", "kl_clip": None, "averaging": 0.9, "nesterov": True},
+        **{"weight_decay": 0.1, "decoupled_weight_decay": True},
+    },
+    "unit-wise": {"normalization": "unit_wise"},
+    "policies": {
+        "factor_interval": ms_kfac.StaleStatistics(1e6),
+        "inverse_interval": ms_kfac.TraceChange(0.01, 0.001),
+    },
+}
+CASES = (*METHODS, *OPTIONS, "groups", "words")
+
+
+def create(case: str) -> tuple[nn.Cell, Any, list[Any]]:
+    """A network, its optimizer and the batches of an epoch."""
+    data: list[Any] = batches(STEPS)
+    if case == "words":
+        net = Words()
+        rng = np.random.default_rng(0)
+        data = [(rng.integers(0, 7, (8, 3)).astype(np.int32), labels) for _, labels in data]
+        return net, ms_kfac.KFAC(net, 0.05, normalization="unit_wise", **INTERVALS), data
+    net = Inverting() if case == "no kernel" else SmallNet()
+    if case in METHODS:
+        method, options = METHODS[case]
+        return net, method(net, 0.05, **options), data
+    options = groups(net) if case == "groups" else OPTIONS.get(case, {})
+    return net, ms_kfac.KFAC(net, 0.05, **{**INTERVALS, **options}), data
+
+
+class Reads(ms.train.Callback):
+    """What the host reads of device memory in the steps of an epoch."""
+
+    def __init__(self, read: Callable[[], tuple[int, int]]) -> None:
+        self.read = read
+        self.before = self.of_epoch = (0, 0)
+
+    def on_train_epoch_begin(self, run_context: Any) -> None:
+        self.before = self.read()
+
+    def on_train_step_end(self, run_context: Any) -> None:
+        now = self.read()
+        self.of_epoch = (now[0] - self.before[0], now[1] - self.before[1])
+
+
+def train(case: str, way: str, read: Callable[[], tuple[int, int]]) -> dict[str, Any]:
+    """Trains two epochs; counts the second epoch's reads.
+
+    Args:
+        case: one of `CASES`.
+        way: "sink", by `ms_kfac.Model` with `dataset_sink_mode=True`, or "pynative", in a loop.
+        read: how often and how many bytes the host has read so far.
+
+    Returns:
+        Steps, refreshes and reads.
+    """
+    ms.set_device("GPU")
+    ms.set_context(mode=ms.GRAPH_MODE if way == "sink" else ms.PYNATIVE_MODE)
+    net, optimizer, data = create(case)
+    loss = cross_entropy("sum" if case == "sum" else "mean")
+    reads = Reads(read)
+    if way == "sink":
+        model = ms_kfac.Model(net, loss, optimizer)
+        model.train(2, as_dataset(data), callbacks=[reads], dataset_sink_mode=True)
+    else:
+        net.set_train()
+        step = functional_step(net, optimizer, loss)
+        for _ in range(2):
+            reads.on_train_epoch_begin(None)
+            for x, y in data:
+                step(ms.Tensor(x), ms.Tensor(y))
+            ms.runtime.synchronize()
+            reads.on_train_step_end(None)
+    count, size = reads.of_epoch
+    return {
+        "steps": int(optimizer.global_step.asnumpy()[0]),
+        "reads_a_step": count / STEPS,
+        "bytes_a_step": size / STEPS,
+        **optimizer.refreshes(),
+    }
