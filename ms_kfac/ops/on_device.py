@@ -1,4 +1,4 @@
-"""Keeps Parameters that only branches of a compiled step use in the memory of the device."""
+"""Keeps Parameters that only branches of a compiled step use in the device's memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mindspore import Parameter, ParameterTuple, nn, ops
 
 
 class OnDevice(nn.Cell):
-    """Mentions Parameters outside of any branch, which costs nothing when the step runs.
+    """Makes a step depend on Parameters outside of any branch, which launches nothing.
 
-    MindSpore places a Parameter where the kernels are that use it. Those inside a branch do not count: a
+    MindSpore 2.10 places a Parameter where the kernels are that use it. Those inside a branch do not count: a
     Parameter that nothing else uses stays in the host's memory, and every kernel of the branch copies it to
-    the device and back. That the step depends on it is mention enough, and launches nothing.
+    the device and back.
 
     Args:
-        parameters: what branches use.
+        parameters: what branches use, and any others.
 
     Inputs:
         - **token** (Any) - anything that the step needs.
@@ -30,8 +30,8 @@ class OnDevice(nn.Cell):
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         super().__init__(auto_prefix=False)
-        self.mentioned = ParameterTuple(parameters)
-        self.mentions = len(self.mentioned) > 0 and ms.get_context("device_target") != "CPU"
+        self.kept = ParameterTuple(parameters)
+        self.keeps = len(self.kept) > 0 and ms.get_context("device_target") != "CPU"
 
     def construct(self, token: Any) -> Any:
-        return ops.depend(token, self.mentioned) if self.mentions else token
+        return ops.depend(token, self.kept) if self.keeps else token

@@ -72,7 +72,7 @@ class StatisticsOperator(nn.Cell):
         self.__dict__["as_graph"] = ms.jit(self.compiled)
 
     def compiled(self, x: Tensor, dout: Tensor, gate: Parameter, *state: Parameter) -> bool:
-        """The operator, with a mention of what it writes outside its branch: ``ms_kfac.ops.on_device``."""
+        """The operator; depends on its state outside its branch, for the reason in ``ops/on_device.py``."""
         return self.construct(x, dout, ops.depend(gate, state), *state)
 
     def within_graph(self) -> Any:
