@@ -12,7 +12,8 @@ from mindspore import Tensor, ops
 from mindspore.common.initializer import HeNormal
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
+def convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
+    """A convolution without bias that pads by half its kernel, with He's initial weights."""
     return nn.Conv2d(
         inputs,
         outputs,
@@ -44,12 +45,13 @@ class IdentityShortcut(nn.Cell):
         return ops.concat((before, x, after), axis=1)
 
 
-def _shortcut(kind: str, inputs: int, outputs: int, stride: int) -> nn.Cell:
+def shortcut_cell(kind: str, inputs: int, outputs: int, stride: int) -> nn.Cell:
+    """The way around a block: nothing where the shape stays, else of the kind "identity" or "projection"."""
     if inputs == outputs and stride == 1:
         return nn.Identity()
     if kind == "identity":
         return IdentityShortcut(inputs, outputs, stride)
-    return nn.SequentialCell(_convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+    return nn.SequentialCell(convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
 
 class BasicBlock(nn.Cell):
@@ -58,12 +60,12 @@ class BasicBlock(nn.Cell):
     def __init__(self, inputs: int, outputs: int, stride: int, shortcut: str) -> None:
         """Takes the numbers of channels, the stride of the first convolution and the kind of shortcut."""
         super().__init__()
-        self.conv1 = _convolution(inputs, outputs, 3, stride)
+        self.conv1 = convolution(inputs, outputs, 3, stride)
         self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = _convolution(outputs, outputs, 3, 1)
+        self.conv2 = convolution(outputs, outputs, 3, 1)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU()
-        self.shortcut = _shortcut(shortcut, inputs, outputs, stride)
+        self.shortcut = shortcut_cell(shortcut, inputs, outputs, stride)
 
     def construct(self, x: Tensor) -> Tensor:
         """Maps (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
@@ -98,7 +100,7 @@ class ResNet(nn.Cell):
             raise ValueError(f"shortcut must be 'identity' or 'projection', but is {shortcut!r}")
         blocks = (depth - 2) // 6
         channels = 16 * width
-        self.conv1 = _convolution(3, channels, 3, 1)
+        self.conv1 = convolution(3, channels, 3, 1)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
         self.layer1 = self._stage(channels, channels, blocks, 1, shortcut)
