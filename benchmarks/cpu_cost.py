@@ -33,6 +33,7 @@ from mindspore import nn  # noqa: E402
 
 import ms_kfac  # noqa: E402
 from benchmarks.machine import describe_run  # noqa: E402
+from benchmarks.step_kinds import kind_of_step, mean_of_medians, seconds_by_kind  # noqa: E402
 from model_zoo.common.data import cifar10  # noqa: E402
 from model_zoo.common.networks import create_network  # noqa: E402
 
@@ -101,13 +102,6 @@ def _in_turn(batches: list[tuple[ms.Tensor, ms.Tensor]]) -> Iterator[tuple[ms.Te
         yield from batches
 
 
-def kind_of_step(step: int, intervals: tuple[int, int]) -> str:
-    """What a step does beside an ordinary one."""
-    if not intervals[0] or step % intervals[0]:
-        return "ordinary"
-    return "statistics" if step % intervals[1] else "inverses"
-
-
 def measure_steps(names: list[str], data_dir: Path, batch_size: int, steps: int) -> dict[str, Any]:
     """Interleaved steps of some optimizers.
 
@@ -137,8 +131,8 @@ def measure_steps(names: list[str], data_dir: Path, batch_size: int, steps: int)
         intervals = OPTIMIZERS[name][1]
         seconds = np.asarray(taken[name][first:])
         kinds = [kind_of_step(step + first, intervals) for step in range(len(seconds))]
-        by_kind = {kind: seconds[[k == kind for k in kinds]] for kind in sorted(set(kinds))}
-        mean = sum(float(np.median(chosen)) * len(chosen) for chosen in by_kind.values()) / len(seconds)
+        by_kind = seconds_by_kind(seconds, kinds)
+        mean = mean_of_medians(by_kind)
         commonest = "ordinary" if "ordinary" in by_kind else "inverses"
         paired = (seconds / base)[[k == commonest for k in kinds]]
         result[name] = {
