@@ -1,0 +1,65 @@
+"""Runs ``tests/gpu`` and records every test that did not pass, with its message."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from benchmarks.gpu.parts import ROOT
+from benchmarks.gpu.record import LONGEST_MESSAGE, Record, part_parser
+
+
+class Outcomes:
+    """A plugin of pytest that counts outcomes and records what is not a pass.
+
+    Args:
+        record: where to.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.counts: Counter[str] = Counter()
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Counts a test once: its call, or what kept it from being called."""
+        if report.when == "call" or (report.when == "setup" and not report.passed):
+            self.counts[report.outcome] += 1
+        if not report.passed:
+            message = report.longreprtext if report.failed else str(report.longrepr)
+            self.record.add(
+                "failure" if report.failed else "skipped",
+                of=report.nodeid,
+                stage=report.when,
+                message=message[-LONGEST_MESSAGE:],
+            )
+
+    def pytest_collectreport(self, report: Any) -> None:
+        """A file that can't be read is a failure, too."""
+        if report.failed:
+            self.record.add("failure", of=report.nodeid, message=report.longreprtext[-LONGEST_MESSAGE:])
+
+
+def main() -> int:
+    """Run them.
+
+    Returns:
+        pytest's status.
+    """
+    arguments = part_parser(__doc__).parse_args()
+    record = Record(arguments.record, dry_run=arguments.dry_run)
+    # Imported here: where it is missing, the line says so and the part fails.
+    with record.attempt("import pytest"):
+        import pytest
+
+        outcomes = Outcomes(record)
+        folder = ROOT / "tests" / "gpu"
+        # The tests' own conftest.py needs MindSpore.
+        options = ["-q", "-p", "no:cacheprovider", f"--confcutdir={folder}", f"--rootdir={ROOT}"]
+        status = int(pytest.main([*options, str(folder)], plugins=[outcomes]))
+        record.add("tests", counts=dict(outcomes.counts), exit_status=status)
+        return status
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,190 @@
+"""The parts of the run: each a process with a share of the time, none of which stops the others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.record import read_record
+
+ROOT = Path(__file__).resolve().parents[2]
+# A part is asked to end by itself so long before it is ended.
+NOTICE_SECONDS = 4.0
+LAST_LINES = 40
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process.
+
+    Attributes:
+        name: of the part.
+        module: of ``benchmarks.gpu``.
+        least: seconds that parts before this one leave for it.
+        most: seconds that it gets at most.
+        arguments: of its own.
+        mindspore: whether it needs MindSpore's interpreter.
+        environment: variables that it has beside those of the run.
+    """
+
+    name: str
+    module: str
+    least: float
+    most: float
+    arguments: tuple[str, ...] = ()
+    mindspore: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def _training(network: str, form: str, least: float, most: float) -> Part:
+    return Part(
+        f"training, {network}, {form}",
+        "training",
+        least,
+        most,
+        ("--network", network),
+        mindspore=True,
+        environment={"MS_KFAC_NATIVE": "1" if form == "native" else "0"},
+    )
+
+
+# In the order of what is worth most where the time ends early. The least of all are less than nine minutes.
+PARTS = (
+    Part("machine", "machine", 10, 30),
+    Part("build", "build", 10, 240),
+    Part("tests", "kernel_tests", 50, 120),
+    Part("covariance", "covariance", 60, 150),
+    Part("inverses", "inverses", 25, 60),
+    Part("steps", "steps", 25, 50),
+    _training("resnet20", "native", 45, 90),
+    Part("sink", "sink", 30, 60, mindspore=True),
+    _training("resnet50", "native", 70, 150),
+    Part("sanitizer", "sanitizer", 30, 90),
+    _training("resnet20", "composed", 30, 70),
+    Part("thor, resnet20", "thor", 25, 60, ("--network", "resnet20"), mindspore=True),
+    _training("resnet50", "composed", 50, 120),
+    Part("thor, resnet50", "thor", 40, 120, ("--network", "resnet50"), mindspore=True),
+)
+
+
+@dataclass(frozen=True)
+class Interpreters:
+    """What runs the parts.
+
+    Attributes:
+        python: one that has torch.
+        mindspore: one that has MindSpore.
+        mindspore_environment: a shell file to source before MindSpore's; empty for none.
+    """
+
+    python: str = sys.executable
+    mindspore: str = sys.executable
+    mindspore_environment: str = ""
+
+
+def allotted(parts: Sequence[Part], index: int, remaining: float) -> float:
+    """Seconds for a part.
+
+    Args:
+        parts: all of them.
+        index: the part that is next.
+        remaining: seconds that are left for it and those behind it.
+
+    Returns:
+        What is left when those behind it have their least, but not more than its most; 0 where that is less
+        than its least.
+    """
+    part = parts[index]
+    seconds = min(part.most, remaining - sum(later.least for later in parts[index + 1 :]))
+    if seconds >= part.least:
+        return seconds
+    # Behind time those behind it must go without, not this one.
+    return part.least if remaining >= part.least else 0.0
+
+
+def command_of(
+    part: Part, interpreters: Interpreters, record: Path, seconds: float, dry_run: bool
+) -> list[str]:
+    """The command line of a part."""
+    python = interpreters.mindspore if part.mindspore else interpreters.python
+    command = [python, "-m", f"benchmarks.gpu.{part.module}", "--record", str(record)]
+    command += ["--seconds", f"{max(seconds - NOTICE_SECONDS, 1):.0f}", *part.arguments]
+    command += ["--dry-run"] if dry_run else []
+    if part.mindspore and interpreters.mindspore_environment:
+        # Through an array: such files may look at the arguments that they are sourced with.
+        script = (
+            'command=("$@"); environment="${command[0]}"; set --; . "$environment"; exec "${command[@]:1}"'
+        )
+        command = ["bash", "-c", script, "bash", interpreters.mindspore_environment, *command]
+    return command
+
+
+def run_part(
+    part: Part, interpreters: Interpreters, folder: Path, seconds: float, dry_run: bool
+) -> dict[str, Any]:
+    """Runs one part and waits for it, no longer than it may take.
+
+    Args:
+        part: the part.
+        interpreters: what runs it.
+        folder: for its record and its output.
+        seconds: after which it is ended.
+        dry_run: whether it only shows that it runs.
+
+    Returns:
+        Its status, "done", "failed", "out of time" or "not run"; seconds, exit status, the last lines of what
+        it printed unless it is done, and what it recorded.
+    """
+    if seconds <= 0:
+        return {"status": "not run", "message": "no time was left", "records": []}
+    stem = "".join(letter if letter.isalnum() else "_" for letter in part.name)
+    record, output = folder / f"{stem}.jsonl", folder / f"{stem}.txt"
+    environment = {**os.environ, **part.environment, "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    start = time.monotonic()
+    status: int | None
+    with output.open("w") as printed:
+        try:
+            process = subprocess.Popen(
+                command_of(part, interpreters, record, seconds, dry_run),
+                cwd=ROOT,
+                env=environment,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return {"status": "failed", "message": str(error), "records": []}
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            _end_group(process)
+    records = read_record(record)
+    failures = sum(entry["what"] == "failure" for entry in records)
+    result: dict[str, Any] = {
+        "status": "out of time" if status is None else "failed" if status or failures else "done",
+        "seconds": round(time.monotonic() - start, 1),
+        "allotted_seconds": round(seconds, 1),
+        "exit_status": status,
+        "failures": failures,
+    }
+    if result["status"] != "done":
+        result["last_lines"] = output.read_text(errors="replace").splitlines()[-LAST_LINES:]
+    return {**result, "records": records}
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    # A part may have started others, which must not run beside the next part.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

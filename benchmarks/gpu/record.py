@@ -1,0 +1,102 @@
+"""What a part of the run has found so far: lines of JSON, which a part that is stopped leaves behind."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+LONGEST_MESSAGE = 4000
+
+
+class Record:
+    """Appends to a file.
+
+    Args:
+        path: the file.
+        dry_run: whether this run only shows that the code runs.
+    """
+
+    def __init__(self, path: Path, *, dry_run: bool = False) -> None:
+        self.path = path
+        self.dry_run = dry_run
+        self.failures = 0
+
+    def add(self, what: str, **values: Any) -> None:
+        """Writes one line.
+
+        Args:
+            what: the kind of thing that was found.
+            **values: of JSON's types. Numbers that JSON lacks, NaN and infinities, become strings.
+        """
+        line = json.dumps(_of_json({"what": what, **values}), allow_nan=False)
+        with self.path.open("a") as file:
+            file.write(line + "\n")
+
+    @contextmanager
+    def attempt(self, of: str) -> Iterator[None]:
+        """Turns an error of what is inside into a line with its message, and goes on behind it.
+
+        Args:
+            of: what was tried.
+
+        Yields:
+            Nothing.
+        """
+        try:
+            yield
+        except Exception as error:
+            self.failures += 1
+            text = "".join(traceback.format_exception_only(type(error), error)).strip()
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            print(f"{of}: {text}", flush=True)
+            self.add(
+                "failure",
+                of=of,
+                message=text[:LONGEST_MESSAGE],
+                place=f"{Path(place.filename).name}:{place.lineno}",
+            )
+
+
+def read_record(path: Path) -> list[dict[str, Any]]:
+    """The lines of a record.
+
+    Args:
+        path: the file; one that is not there has no lines.
+
+    Returns:
+        A dictionary a line, without a last line that was cut off.
+    """
+    if not path.exists():
+        return []
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            lines.append({"what": "cut off", "text": text[:200]})
+    return lines
+
+
+def part_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments that every part has."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--record", type=Path, required=True, help="the file to append to")
+    parser.add_argument("--seconds", type=float, default=60.0, help="stop measuring after these")
+    parser.add_argument("--dry-run", action="store_true", help="small sizes, on the CPU: no results")
+    return parser
+
+
+def _of_json(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _of_json(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_of_json(entry) for entry in value]
+    return value

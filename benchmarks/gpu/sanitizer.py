@@ -1,0 +1,96 @@
+"""Runs a small program under each tool of compute-sanitizer, where that is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.gpu.parts import ROOT
+from benchmarks.gpu.record import Record, part_parser
+
+TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+PROGRAM = [sys.executable, "-m", "benchmarks.gpu.sanitizer_program"]
+ERRORS_FOUND = 99
+LAST_CHARACTERS = 3000
+
+
+def find_tool() -> str | None:
+    """compute-sanitizer on the path, or of a CUDA in its usual place."""
+    usual = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin"
+    return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=str(usual))
+
+
+def run(command: list[str], seconds: float) -> tuple[int | None, str]:
+    """Runs a command.
+
+    Args:
+        command: the command.
+        seconds: after which it is ended.
+
+    Returns:
+        Its status, None where it was ended, and the end of what it printed.
+    """
+    # One allocation a tensor: torch's pool would hide an access beyond the end of one.
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            timeout=seconds,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout or b""
+        text = output.decode(errors="replace") if isinstance(output, bytes) else output
+        return None, text[-LAST_CHARACTERS:]
+    return done.returncode, done.stdout[-LAST_CHARACTERS:]
+
+
+def main() -> int:
+    """Run the tools as far as the time goes.
+
+    Returns:
+        1 where a tool or the program by itself found something, else 0.
+    """
+    arguments = part_parser(__doc__).parse_args()
+    record = Record(arguments.record, dry_run=arguments.dry_run)
+    end = time.monotonic() + arguments.seconds
+    program = [*PROGRAM, *(["--dry-run"] if arguments.dry_run else [])]
+    runs = {"none": program}
+    tool = find_tool()
+    if tool is None:
+        record.add("sanitizer", tool=None, message="compute-sanitizer is not installed")
+    elif not arguments.dry_run:
+        for name in TOOLS:
+            runs[name] = [tool, "--tool", name, "--error-exitcode", str(ERRORS_FOUND), *program]
+    worst = 0
+    for name, command in runs.items():
+        remaining = end - time.monotonic()
+        if remaining < 5:
+            record.add("sanitizer", tool=name, message="no time was left")
+            continue
+        start = time.monotonic()
+        status, output = run(command, remaining)
+        record.add(
+            "sanitizer",
+            tool=name,
+            exit_status=status,
+            clean=None if status is None else status == 0,
+            seconds=round(time.monotonic() - start, 1),
+            output=output,
+        )
+        worst |= int(bool(status))
+    return worst
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
