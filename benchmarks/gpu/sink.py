@@ -1,0 +1,116 @@
+"""``Model.train`` with ``dataset_sink_mode=True`` against without: the same losses, and the same refreshes.
+
+Without sink it runs twice, which shows how much two runs differ by themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import mindspore as ms
+import mindspore.dataset as ds
+import numpy as np
+from mindspore import nn
+
+import ms_kfac
+from benchmarks.gpu.bring_up import SMALL_TASKS, TASKS, Task, start
+from benchmarks.gpu.record import Record, part_parser
+
+STEPS = 20
+INTERVALS = {"factor_interval": 2, "inverse_interval": 5}
+
+
+class Losses(ms.train.Callback):
+    """Keeps the loss and the time of whatever the model counts as a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+        self.times: list[float] = []
+
+    def on_train_step_end(self, run_context: Any) -> None:
+        """Reads the loss."""
+        self.losses.append(float(np.asarray(run_context.original_args().net_outputs.asnumpy()).mean()))
+        self.times.append(time.perf_counter())
+
+
+def train(task: Task, steps: int, *, sink: bool, sink_size: int) -> dict[str, Any]:
+    """Trains from the same weights on the same batches.
+
+    Args:
+        task: the network and its batches.
+        steps: how many batches.
+        sink: whether the device fetches batches by itself.
+        sink_size: batches that it fetches at a time; -1 for all.
+
+    Returns:
+        Losses, refreshes, a sum of the weights, and seconds.
+    """
+    ms.set_seed(1)
+    network = task.build()
+    optimizer = ms_kfac.KFAC(network, 0.01, damping=0.1, **INTERVALS)
+    batches = task.batches(steps)
+    images = np.concatenate([images for images, _ in batches])
+    labels = np.concatenate([labels for _, labels in batches])
+    dataset = ds.NumpySlicesDataset({"image": images, "label": labels}, shuffle=False)
+    dataset = dataset.batch(task.images[0], drop_remainder=True)
+    model = ms.train.Model(network, nn.CrossEntropyLoss(), optimizer)
+    losses = Losses()
+    began = time.perf_counter()
+    # An epoch is one fetch; the CPU, which has no sink, would take a whole pass for one.
+    epochs = steps if sink_size == 1 and ms.get_context("device_target") != "CPU" else 1
+    model.train(epochs, dataset, callbacks=[losses], dataset_sink_mode=sink, sink_size=sink_size)
+    seconds = time.perf_counter() - began
+    return {
+        "losses": losses.losses,
+        "seconds_between_steps": np.diff(losses.times).tolist(),
+        "refreshes": str(optimizer.refreshes()),
+        "weights": float(sum(np.abs(p.asnumpy()).sum(dtype=np.float64) for p in network.trainable_params())),
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    """Run the four, and compare."""
+    arguments = part_parser(__doc__).parse_args()
+    end = time.monotonic() + arguments.seconds
+    record = Record(arguments.record, dry_run=arguments.dry_run)
+    start(record)
+    task = (SMALL_TASKS if arguments.dry_run else TASKS)["resnet20"]
+    steps = 6 if arguments.dry_run else STEPS
+    runs = {
+        "without sink": (False, -1),
+        "sink of one": (True, 1),
+        "without sink, again": (False, -1),
+        "sink of all": (True, -1),
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, (sink, sink_size) in runs.items():
+        if time.monotonic() > end:
+            record.add("out of time", before=name)
+            break
+        with record.attempt(name):
+            found[name] = train(task, steps, sink=sink, sink_size=sink_size)
+            record.add("training", run=name, **found[name])
+    base = found.get("without sink")
+    for name, result in found.items():
+        if base is None or name == "without sink":
+            continue
+        ours, theirs = np.asarray(result["losses"]), np.asarray(base["losses"])
+        # The last loss alone is there where the device took all steps at once.
+        same_number = len(ours) == len(theirs)
+        difference = np.abs(ours - theirs) if same_number else np.abs(ours[-1:] - theirs[-1:])
+        record.add(
+            "compared with no sink",
+            run=name,
+            losses=len(ours),
+            largest_difference=float(difference.max()),
+            largest_relative_difference=float((difference / np.abs(theirs[-len(difference) :])).max()),
+            same_refreshes=result["refreshes"] == base["refreshes"],
+            relative_difference_of_weights=abs(result["weights"] / base["weights"] - 1),
+        )
+
+
+if __name__ == "__main__":
+    main()
