@@ -80,16 +80,19 @@ class AotOperator:
         if create(axes, shapes, types, self.extra) != 0:
             raise AotError(library.last_error())
         count = library.extra.extra_workspaces(self.extra)
-        sizes = [library.extra.extra_workspace(self.extra, index) for index in range(count)]
-        self.sizes = sizes
-        self.workspaces = [np.full(size + 2 * GUARD, GUARD_VALUE, np.uint8) for size in sizes]
-        for workspace, size in zip(self.workspaces, sizes):
+        self.sizes = [library.extra.extra_workspace(self.extra, index) for index in range(count)]
+        self.workspaces = self._make_workspaces()
+
+    def _make_workspaces(self) -> list[Any]:
+        workspaces: list[Any] = [np.full(size + 2 * GUARD, GUARD_VALUE, np.uint8) for size in self.sizes]
+        for workspace, size in zip(workspaces, self.sizes):
             workspace[GUARD : GUARD + size] = 0xFF
-        if library.device == "cuda":
+        if self.library.device == "cuda":
             import torch
 
             # Once: an operator may rely on nothing in them, but they stay where they are in MindSpore, too.
-            self.workspaces = [torch.from_numpy(workspace).cuda() for workspace in self.workspaces]
+            workspaces = [torch.from_numpy(workspace).cuda() for workspace in workspaces]
+        return workspaces
 
     def run(self) -> None:
         """Calls it and waits for it; raises AotError with its message if it fails."""
@@ -127,7 +130,7 @@ class AotOperator:
         self._shapes = [(ctypes.c_int64 * max(1, len(a.shape)))(*a.shape) for a in arrays]
         axes = (ctypes.c_int * count)(*[len(a.shape) for a in arrays])
         shapes = (ctypes.c_void_p * count)(*[ctypes.addressof(s) for s in self._shapes])
-        types = (ctypes.c_char_p * count)(*[str(a.dtype).encode() for a in arrays])
+        types = (ctypes.c_char_p * count)(*[str(a.dtype).replace("torch.", "").encode() for a in arrays])
         return axes, shapes, types
 
     def _set(self, key: str, value: Any) -> None:
