@@ -19,7 +19,7 @@ class Record:
 
     Args:
         path: the file.
-        dry_run: whether this run only shows that the code runs.
+        dry_run: whether this run only shows that the code runs; every line then says so.
     """
 
     def __init__(self, path: Path, *, dry_run: bool = False) -> None:
@@ -34,7 +34,8 @@ class Record:
             what: the kind of thing that was found.
             **values: of JSON's types. Numbers that JSON lacks, NaN and infinities, become strings.
         """
-        line = json.dumps(_of_json({"what": what, **values}), allow_nan=False)
+        mark = {"dry_run": True} if self.dry_run else {}
+        line = json.dumps(_of_json({"what": what, **mark, **values}), allow_nan=False)
         with self.path.open("a") as file:
             file.write(line + "\n")
 

@@ -16,6 +16,14 @@ def test_lines_are_there_as_soon_as_they_are_added(tmp_path: Path) -> None:
     assert read_record(record.path) == [{"what": "time", "of": "a", "milliseconds": [1.0, 2.5]}]
 
 
+def test_every_line_of_a_dry_run_says_so(tmp_path: Path) -> None:
+    record = Record(tmp_path / "part.jsonl", dry_run=True)
+    record.add("time", milliseconds=1.0)
+    with record.attempt("anything"):
+        raise RuntimeError
+    assert [line["dry_run"] for line in read_record(record.path)] == [True, True]
+
+
 def test_numbers_that_json_lacks_become_text(tmp_path: Path) -> None:
     record = Record(tmp_path / "part.jsonl")
     record.add("error", values=[float("nan"), {"worst": float("inf")}])

@@ -1,0 +1,148 @@
+"""Damped inverses of all factors of ResNet-50: one call of the kernel, and torch one by one and in batches.
+
+Each computes pi from the traces, damps, and inverts by Cholesky, A and G of 54 layers. torch's factorizations
+don't wait for their error codes, which spares it 108 reads by the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+
+import torch
+
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.covariances import relative_error
+from benchmarks.gpu.kernel_calls import RefreshCall
+from benchmarks.gpu.peaks import products_in
+from benchmarks.gpu.record import Record, part_parser
+from benchmarks.gpu.resnet50_layers import Layer, resnet50_layers, small_layers
+from benchmarks.gpu.timing import alternate, paired_ratios, summary
+
+DAMPING = 1e-3
+ROUNDS, WARM_UP = 9, 2
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+def factors_of(bench: Bench, layers: Sequence[Layer]) -> tuple[list[Pair], list[tuple[float, float]]]:
+    """Sums of outer products whose variances fall like 1 / k, and how many each has.
+
+    Args:
+        bench: the device.
+        layers: the layers.
+
+    Returns:
+        A's and G's of every layer, and their counts.
+    """
+    sums, counts = [], []
+    for index, layer in enumerate(layers):
+        pair, rows = [], []
+        for side, size in enumerate((layer.input_dimension, layer.output_dimension)):
+            scale = torch.arange(1, size + 1, device=bench.device).rsqrt()
+            matrix = bench.draw(2 * size, size, seed=2 * index + side) * scale
+            with products_in("float32"):
+                pair.append(matrix.T @ matrix)
+            rows.append(2.0 * size)
+        sums.append((pair[0], pair[1]))
+        counts.append((rows[0], rows[1]))
+    return sums, counts
+
+
+def damped(sums: Pair, counts: tuple[float, float], dtype: torch.dtype) -> Pair:
+    """Both factors of a layer with their dampings, by torch and without a read by the host."""
+    A, G = (total.to(dtype) / count for total, count in zip(sums, counts))
+    pi = (A.diagonal().mean() / G.diagonal().mean()).sqrt()
+    root = sqrt(DAMPING)
+    A.diagonal().add_(root * pi)
+    G.diagonal().add_(root / pi)
+    return A, G
+
+
+class TorchRefresh:
+    """The same by torch.
+
+    Args:
+        sums: A's and G's.
+        counts: what they are divided by.
+    """
+
+    def __init__(self, sums: Sequence[Pair], counts: Sequence[tuple[float, float]]) -> None:
+        self.sums, self.counts = sums, counts
+        self.inverses: list[Pair] = [(torch.zeros_like(A), torch.zeros_like(G)) for A, G in sums]
+
+    def one_by_one(self) -> None:
+        """A factorization and an inverse for each factor."""
+        for pair, count, targets in zip(self.sums, self.counts, self.inverses):
+            for matrix, target in zip(damped(pair, count, torch.float32), targets):
+                target.copy_(torch.cholesky_inverse(torch.linalg.cholesky_ex(matrix).L))
+
+    def batched(self) -> None:
+        """A factorization and an inverse for all factors of a size."""
+        by_size: dict[int, list[Pair]] = {}
+        for pair, count, targets in zip(self.sums, self.counts, self.inverses):
+            for matrix, target in zip(damped(pair, count, torch.float32), targets):
+                by_size.setdefault(len(matrix), []).append((matrix, target))
+        for entries in by_size.values():
+            stacked = torch.stack([matrix for matrix, _ in entries])
+            inverses = torch.cholesky_inverse(torch.linalg.cholesky_ex(stacked).L)
+            for inverse, (_, target) in zip(inverses, entries):
+                target.copy_(inverse)
+
+
+def record_errors(
+    record: Record, layers: Sequence[Layer], native: RefreshCall, torch_refresh: TorchRefresh
+) -> None:
+    """Errors of both against float64, factor by factor."""
+    for index, layer in enumerate(layers):
+        pair = damped(torch_refresh.sums[index], torch_refresh.counts[index], torch.float64)
+        for side, matrix in enumerate(pair):
+            exact = torch.linalg.inv(matrix)
+            found = {"kernel": native.inverses[index][side], "torch": torch_refresh.inverses[index][side]}
+            record.add(
+                "inverse error",
+                layer=layer.name,
+                side="AG"[side],
+                dimension=len(matrix),
+                condition=float(torch.linalg.matrix_norm(matrix, 1) * torch.linalg.matrix_norm(exact, 1)),
+                relative_error={name: relative_error(inverse, exact) for name, inverse in found.items()},
+            )
+
+
+def main() -> None:
+    """Measure all of them."""
+    arguments = part_parser(__doc__).parse_args()
+    record = Record(arguments.record, dry_run=arguments.dry_run)
+    bench = Bench(dry_run=arguments.dry_run)
+    layers = small_layers() if arguments.dry_run else resnet50_layers()
+    sums, counts = factors_of(bench, layers)
+    native = RefreshCall(bench, layers, sums=sums, counts=counts, damping=DAMPING)
+    other = TorchRefresh(sums, counts)
+    with products_in("float32"):
+        calls = {
+            "kernel": native.run,
+            "torch one by one": other.one_by_one,
+            "torch in batches": other.batched,
+        }
+        for name, call in list(calls.items()):
+            with record.attempt(name):
+                call()
+                bench.synchronize()
+                continue
+            del calls[name]
+        with record.attempt("errors of inverses"):
+            record_errors(record, layers, native, other)
+        rounds = 2 if arguments.dry_run else ROUNDS
+        times = alternate(calls, bench.clock, rounds=rounds, warm_up=WARM_UP)
+    sizes = sorted((len(matrix) for pair in sums for matrix in pair), reverse=True)
+    record.add(
+        "inverses",
+        sizes=sizes,
+        # A factorization and the inverse of a symmetric matrix: n^3 operations together (LAPACK's count).
+        operations=sum(size**3 for size in sizes),
+        forms=summary(times),
+        time_over_kernel_quartiles=paired_ratios(times, "kernel") if "kernel" in times else {},
+    )
+
+
+if __name__ == "__main__":
+    main()

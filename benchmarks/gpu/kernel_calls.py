@@ -1,0 +1,164 @@
+"""Calls of the kernels on layers of ResNet-50, with the arrays they need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.resnet50_layers import Layer
+
+# What tells a kernel of statistics in which arithmetic it multiplies.
+PRECISION_ATTRIBUTES: dict[str, dict[str, Any]] = {
+    "float32": {"precision": "float32"},
+    "tf32": {"precision": "tf32"},
+    "bfloat16": {"precision": "bfloat16"},
+}
+
+
+class StatisticsCall:
+    """Adds a batch of one layer to its sums.
+
+    Args:
+        bench: the device.
+        layer: the layer.
+        x: its input.
+        dout: its output gradient.
+        gate: 0 for nothing, 1 for A, 2 for G, 3 for both.
+        precision: of ``PRECISION_ATTRIBUTES``.
+    """
+
+    def __init__(
+        self, bench: Bench, layer: Layer, *, x: torch.Tensor, dout: torch.Tensor, gate: int, precision: str
+    ) -> None:
+        self.A_sum = bench.zeros(layer.input_dimension, layer.input_dimension)
+        self.G_sum = bench.zeros(layer.output_dimension, layer.output_dimension)
+        self.A_count, self.G_count = bench.number(0), bench.number(0)
+        self.run = bench.operator(
+            "KroneckerStatistics",
+            [
+                x,
+                dout,
+                bench.number(gate, torch.int32),
+                self.A_sum,
+                self.A_count,
+                self.G_sum,
+                self.G_count,
+            ],
+            [bench.zeros(1)],
+            separate=True,
+            reduce=False,
+            mean_reduction=False,
+            gradient_scale=1.0,
+            **layer.geometry(),
+            **PRECISION_ATTRIBUTES[precision],
+        )
+
+
+class RefreshCall:
+    """Recomputes the damped inverses of all layers.
+
+    Args:
+        bench: the device.
+        layers: the layers.
+        sums: A's and G's of each.
+        counts: what they are divided by, one for each layer and side.
+        damping: lambda.
+        due: 0 for a call that has nothing to do.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        layers: Sequence[Layer],
+        *,
+        sums: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        counts: Sequence[tuple[float, float]],
+        damping: float,
+        due: int = 1,
+    ) -> None:
+        self.inverses = [(torch.zeros_like(A), torch.zeros_like(G)) for A, G in sums]
+        arrays: list[torch.Tensor] = []
+        for (A, G), (count_A, count_G), (inverse_A, inverse_G) in zip(sums, counts, self.inverses):
+            arrays += [A, bench.number(count_A), G, bench.number(count_G), inverse_A, inverse_G]
+        self.run = bench.operator(
+            "KroneckerRefresh",
+            [bench.number(due, torch.int32), bench.number(damping), *arrays],
+            [bench.zeros(1)],
+            layers="\n".join(layer.name for layer in layers),
+        )
+
+
+class PreconditionCall:
+    """Multiplies all layers' gradients by their inverses.
+
+    Args:
+        bench: the device.
+        layers: the layers.
+        gradients: of their parameters, one layer after the other.
+        inverses: of A and of G of each.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        layers: Sequence[Layer],
+        *,
+        gradients: Sequence[torch.Tensor],
+        inverses: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    ) -> None:
+        ones = [1] * len(layers)
+        self.updates = [torch.zeros_like(gradient) for gradient in gradients]
+        self.products = bench.zeros(len(gradients))
+        self.run = bench.operator(
+            "KroneckerPrecondition",
+            [*gradients, *(array for A, G in inverses for array in (G, A))],
+            [*self.updates, self.products],
+            gradients=len(gradients),
+            positions=list(range(len(gradients))),
+            groups=ones,
+            biases=[int(layer.dense) for layer in layers],
+            left_arrays=ones,
+            right_arrays=ones,
+            scales=[0] * len(layers),
+        )
+
+
+class MomentumCall:
+    """One step of heavy-ball momentum with weight decay on all weights, in place.
+
+    Args:
+        bench: the device.
+        updates: one for each weight.
+        weights: the weights.
+        moments: as many.
+        preconditioned: for each, whether the scale multiplies its update.
+        rule: momentum, scale, learning_rate and decay.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        *,
+        updates: Sequence[torch.Tensor],
+        weights: Sequence[torch.Tensor],
+        moments: Sequence[torch.Tensor],
+        preconditioned: Sequence[bool],
+        rule: dict[str, float],
+    ) -> None:
+        numbers = [bench.number(rule[name]) for name in ("momentum", "scale", "learning_rate", "decay")]
+        self.run = bench.operator(
+            "MomentumStep",
+            [*numbers, *updates, *weights, *moments],
+            [bench.zeros(1)],
+            preconditioned=[int(flag) for flag in preconditioned],
+            decayed=[1] * len(weights),
+            sources=list(range(len(weights))),
+            rates=1,
+            decays=1,
+            updates=len(updates),
+            nesterov=False,
+            decoupled=False,
+        )
