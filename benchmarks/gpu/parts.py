@@ -65,7 +65,7 @@ PARTS = (
     Part("inverses", "inverses", 25, 60),
     Part("steps", "steps", 25, 50),
     _training("resnet20", "native", 45, 90),
-    Part("sink", "sink", 30, 60, mindspore=True),
+    Part("sink", "sink", 30, 80, mindspore=True),
     _training("resnet50", "native", 70, 150),
     Part("sanitizer", "sanitizer", 30, 90),
     _training("resnet20", "composed", 30, 70),

@@ -1,13 +1,17 @@
 """Training steps in MindSpore on a GPU: K-FAC and SMKFAC over ``nn.Momentum``, interleaved, in graph mode.
 
-``MS_KFAC_NATIVE`` chooses between native kernels and composed operators, as everywhere. The mean over a
-period of the intervals is put together from the medians of the kinds of steps; the record holds every step.
+``MS_KFAC_NATIVE`` chooses between native kernels and composed operators, as everywhere. Refreshes come at
+short intervals, so that a short run holds many steps of each kind: ordinary ones, ones with statistics, ones
+with inverses. Means at the usual intervals are put together from the medians of the kinds, whose cost does
+not depend on how far apart they are; the record holds every step.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import mindspore as ms
@@ -18,21 +22,47 @@ import ms_kfac
 from benchmarks.gpu.bring_up import SMALL_TASKS, TASKS, Task, in_turn, seconds_of_step, start
 from benchmarks.gpu.record import Record, part_parser
 from benchmarks.step_kinds import kind_of_step, mean_over_a_period, seconds_by_kind
+from ms_kfac.kernels.library import SWITCH
+from ms_kfac.kernels.operator import is_native
 
-# Name: method, intervals of statistics and of inverses.
-OPTIMIZERS: dict[str, tuple[str, tuple[int, int]]] = {
-    "momentum": ("", (0, 0)),
-    "kfac (10:100)": ("KFAC", (10, 100)),
-    "smkfac (100:100)": ("SMKFAC", (100, 100)),
-    "kfac (1:1)": ("KFAC", (1, 1)),
+Intervals = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An optimizer that is measured.
+
+    Attributes:
+        method: of ``ms_kfac``; empty for ``nn.Momentum``.
+        run: intervals of statistics and of inverses while it is measured.
+        told: intervals for which a mean is told.
+    """
+
+    method: str = ""
+    run: Intervals = (0, 0)
+    told: tuple[Intervals, ...] = ()
+
+
+OPTIMIZERS = {
+    "momentum": Measured(),
+    "kfac": Measured("KFAC", (3, 9), ((10, 100), (100, 100), (1, 1))),
+    "smkfac": Measured("SMKFAC", (9, 9), ((100, 100), (1, 1))),
 }
-# Steps of all but this are interleaved for as long as the time goes, and those of this after that.
-EVERY_STEP = "kfac (1:1)"
-# A first refresh is that of step 0; from 100 rounds on there is a second one.
-MOST_ROUNDS, ROUNDS_OF_EVERY_STEP = 301, 15
+MOST_ROUNDS, DRY_ROUNDS = 301, 8
 WARM_UP_STEPS = 2
-# Compiling may take so much of the time, and interleaved steps all but so much of what is left.
-SHARE_OF_COMPILING, SHARE_OF_EVERY_STEP = 0.7, 0.2
+# Seconds that are kept for measuring while optimizers are compiled.
+LEAST_OF_MEASURING = 12.0
+
+
+def build_optimizer(name: str, network: nn.Cell) -> nn.Cell:
+    """An optimizer of ``OPTIMIZERS``, on a network."""
+    measured = OPTIMIZERS[name]
+    if not measured.method:
+        return nn.Momentum(network.trainable_params(), 0.01, 0.9)
+    factor_interval, inverse_interval = measured.run
+    return getattr(ms_kfac, measured.method)(
+        network, 0.01, damping=0.1, factor_interval=factor_interval, inverse_interval=inverse_interval
+    )
 
 
 def build_step(name: str, task: Task) -> Callable[[], float]:
@@ -47,13 +77,7 @@ def build_step(name: str, task: Task) -> Callable[[], float]:
     """
     ms.set_seed(1)
     network = task.build()
-    method, (factor_interval, inverse_interval) = OPTIMIZERS[name]
-    if method:
-        optimizer: nn.Cell = getattr(ms_kfac, method)(
-            network, 0.01, damping=0.1, factor_interval=factor_interval, inverse_interval=inverse_interval
-        )
-    else:
-        optimizer = nn.Momentum(network.trainable_params(), 0.01, 0.9)
+    optimizer = build_optimizer(name, network)
     step = nn.TrainOneStepCell(nn.WithLossCell(network, nn.CrossEntropyLoss()), optimizer)
     step.set_train()
     turns = in_turn(task.batches())
@@ -66,14 +90,17 @@ def compile_steps(record: Record, task: Task, end: float) -> dict[str, Callable[
     Args:
         record: where to.
         task: the network and its batches.
-        end: no further step is compiled after this, on the monotonic clock.
+        end: on the monotonic clock. What would not be ready by then, if it took as long as the slowest so
+            far, is left out.
 
     Returns:
         Those that run.
     """
     ready: dict[str, Callable[[], float]] = {}
+    longest = 0.0
     for name in OPTIMIZERS:
-        if time.monotonic() > end:
+        began = time.monotonic()
+        if began + longest > end:
             record.add("out of time", before=f"compiling {name}")
             break
         with record.attempt(name):
@@ -81,20 +108,20 @@ def compile_steps(record: Record, task: Task, end: float) -> dict[str, Callable[
             first = [take() for _ in range(WARM_UP_STEPS)]
             record.add("first steps", optimizer=name, seconds=first)
             ready[name] = take
+        longest = max(longest, time.monotonic() - began)
     return ready
 
 
-def measure(record: Record, take: dict[str, Callable[[], float]], rounds: int, end: float) -> None:
+def measure(record: Record, take: Mapping[str, Callable[[], float]], end: float) -> None:
     """Rounds of one step of each until the time ends.
 
     Args:
         record: where to.
         take: the steps; "momentum" among them.
-        rounds: at most.
         end: on the monotonic clock.
     """
     taken: dict[str, list[float]] = {name: [] for name in take}
-    for turn in range(rounds):
+    for turn in range(DRY_ROUNDS if record.dry_run else MOST_ROUNDS):
         if time.monotonic() > end:
             break
         # Every other round goes backwards: nobody always comes after the same neighbour.
@@ -103,61 +130,64 @@ def measure(record: Record, take: dict[str, Callable[[], float]], rounds: int, e
     if not taken["momentum"]:
         record.add("out of time", before=f"steps of {', '.join(take)}")
         return
-    base = np.asarray(taken["momentum"])
     for name, seconds in taken.items():
-        record.add(
-            "steps", optimizer=name, **told_of(seconds, base, OPTIMIZERS[name][1]), raw_seconds=seconds
-        )
+        told = told_of(seconds, taken["momentum"], OPTIMIZERS[name])
+        record.add("steps", optimizer=name, intervals=OPTIMIZERS[name].run, **told, raw_seconds=seconds)
 
 
-def told_of(seconds: list[float], base: np.ndarray, intervals: tuple[int, int]) -> dict[str, Any]:
+def told_of(seconds: list[float], base: list[float], measured: Measured) -> dict[str, Any]:
     """What is told of one optimizer's steps, beside their seconds.
 
     Args:
         seconds: of its steps, after those that warmed it up.
         base: those of ``nn.Momentum``, round by round.
-        intervals: of statistics and of inverses.
+        measured: the optimizer.
 
     Returns:
-        Medians and numbers of the kinds, quartiles of the paired ratios of each kind, the mean over a period
-        and its ratio.
+        Medians and numbers of the kinds, quartiles of the paired ratios of each kind, and for each of the
+        intervals the mean and its ratio, None where a kind of step was not seen.
     """
-    kinds = [kind_of_step(index + WARM_UP_STEPS, intervals) for index in range(len(seconds))]
+    kinds = [kind_of_step(index + WARM_UP_STEPS, measured.run) for index in range(len(seconds))]
     by_kind = seconds_by_kind(seconds, kinds)
-    ratios = seconds_by_kind((np.asarray(seconds) / base).tolist(), kinds)
-    mean = mean_over_a_period(by_kind, intervals)
+    ratios = seconds_by_kind((np.asarray(seconds) / np.asarray(base)).tolist(), kinds)
+    means = {f"{told[0]}:{told[1]}": mean_over_a_period(by_kind, told) for told in measured.told}
     return {
-        "mean_over_a_period_seconds": mean,
-        "ratio": None if mean is None else mean / float(np.median(base)),
         "median_seconds": {kind: float(np.median(chosen)) for kind, chosen in by_kind.items()},
         "steps": {kind: len(chosen) for kind, chosen in by_kind.items()},
         "paired_ratio_quartiles": {
             kind: np.percentile(chosen, [25, 50, 75]).tolist() for kind, chosen in ratios.items()
         },
+        "mean_seconds": means,
+        "mean_ratio": {
+            told: None if mean is None else mean / float(np.median(base)) for told, mean in means.items()
+        },
     }
 
 
-def main() -> None:
-    """Measure one network."""
+def main() -> int:
+    """Measure one network.
+
+    Returns:
+        1 where native kernels are asked for and there are none: composed operators would be measured in their
+        name.
+    """
     parser = part_parser(__doc__)
     parser.add_argument("--network", choices=tuple(TASKS), required=True)
     arguments = parser.parse_args()
-    began = time.monotonic()
+    end = time.monotonic() + arguments.seconds
     record = Record(arguments.record, dry_run=arguments.dry_run)
     start(record)
+    if os.environ.get(SWITCH, "1") != "0" and not is_native("kronecker_refresh"):
+        record.add("failure", of="native kernels", message=ms_kfac.kernels.status())
+        return 1
     task = (SMALL_TASKS if arguments.dry_run else TASKS)[arguments.network]
     record.add("task", network=arguments.network, images=task.images)
-    take = compile_steps(record, task, began + SHARE_OF_COMPILING * arguments.seconds)
+    take = compile_steps(record, task, end - LEAST_OF_MEASURING)
     if "momentum" in take:
-        end = began + arguments.seconds
-        share = SHARE_OF_EVERY_STEP * (end - time.monotonic())
-        interleaved = {name: step for name, step in take.items() if name != EVERY_STEP}
-        measure(record, interleaved, 3 if arguments.dry_run else MOST_ROUNDS, end - share)
-        if EVERY_STEP in take:
-            pair = {name: take[name] for name in ("momentum", EVERY_STEP)}
-            measure(record, pair, 3 if arguments.dry_run else ROUNDS_OF_EVERY_STEP, end)
+        measure(record, take, end)
     record.add("kernels after", status=ms_kfac.kernels.status().splitlines())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,0 +1,103 @@
+"""Steps in MindSpore: their kinds, what is told of them, and what happens when time or kernels lack."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import pytest
+from mindspore import nn
+
+from benchmarks.gpu import training
+from benchmarks.gpu.bring_up import SMALL_TASKS, in_turn
+from benchmarks.gpu.record import Record, read_record
+from benchmarks.gpu.training import OPTIMIZERS, Measured, build_optimizer, told_of
+from benchmarks.step_kinds import kind_of_step
+
+TASK = SMALL_TASKS["resnet20"]
+
+
+@pytest.mark.parametrize("name", ["kfac", "smkfac"])
+def test_kinds_of_steps_are_those_that_the_optimizer_takes(name: str) -> None:
+    ms.set_context(mode=ms.GRAPH_MODE)
+    network = TASK.build()
+    optimizer = build_optimizer(name, network)
+    step = nn.TrainOneStepCell(nn.WithLossCell(network, nn.CrossEntropyLoss()), optimizer).set_train()
+    steps = 11
+    for images, labels in itertools.islice(in_turn(TASK.batches(2)), steps):
+        step(images, labels)
+    kinds = [kind_of_step(number, OPTIMIZERS[name].run) for number in range(steps)]
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    assert optimizer.refreshes()["inverses"] == kinds.count("inverses") > 1
+    assert optimizer.refreshes()["statistics"] == steps - kinds.count("ordinary")
+
+
+def test_means_at_other_intervals_come_from_the_kinds() -> None:
+    measured = Measured("KFAC", run=(2, 4), told=((10, 100), (1, 1)))
+    # Two steps came before: 2 is one with statistics, 4 one with inverses.
+    seconds = [3.0, 1.0, 9.0, 1.0, 3.0]
+    base = [0.5, 0.5, 0.5, 0.25, 0.5]
+    told = told_of(seconds, base, measured)
+    assert told["steps"] == {"statistics": 2, "ordinary": 2, "inverses": 1}
+    assert told["median_seconds"] == {"statistics": 3.0, "ordinary": 1.0, "inverses": 9.0}
+    assert told["paired_ratio_quartiles"]["ordinary"] == pytest.approx([2.5, 3.0, 3.5])
+    mean = (90 * 1.0 + 9 * 3.0 + 9.0) / 100
+    assert told["mean_seconds"] == pytest.approx({"10:100": mean, "1:1": 9.0})
+    assert told["mean_ratio"] == pytest.approx({"10:100": mean / 0.5, "1:1": 18.0})
+
+
+def test_a_mean_of_kinds_that_were_not_seen_is_not_told() -> None:
+    told = told_of([1.0], [0.5], Measured("KFAC", run=(3, 9), told=((10, 100),)))
+    assert told["mean_seconds"] == told["mean_ratio"] == {"10:100": None}
+
+
+def test_what_would_not_be_compiled_in_time_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def build(name: str, task: object):
+        nonlocal now
+        now += {"momentum": 10.0, "kfac": 40.0}[name]
+        return lambda: 0.1
+
+    monkeypatch.setattr(training, "build_step", build)
+    monkeypatch.setattr(training.time, "monotonic", lambda: now)
+    record = Record(tmp_path / "part.jsonl")
+    ready = training.compile_steps(record, TASK, end=80.0)
+    assert list(ready) == ["momentum", "kfac"]
+    assert read_record(record.path)[-1] == {"what": "out of time", "before": "compiling smkfac"}
+
+
+def test_an_optimizer_that_does_not_compile_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(name: str, task: object):
+        if name == "kfac":
+            raise RuntimeError("unsupported")
+        return lambda: 0.1
+
+    monkeypatch.setattr(training, "build_step", build)
+    record = Record(tmp_path / "part.jsonl")
+    ready = training.compile_steps(record, TASK, end=float("inf"))
+    assert list(ready) == ["momentum", "smkfac"]
+    training.measure(record, ready, end=float("inf"))
+    lines = read_record(record.path)
+    assert [line["optimizer"] for line in lines if line["what"] == "steps"] == ["momentum", "smkfac"]
+
+
+@pytest.mark.parametrize(("switch", "status"), [("1", 1), ("0", 0)])
+def test_composed_operators_are_not_measured_as_native_kernels(
+    switch: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "part.jsonl"
+    arguments = ["training", "--network", "resnet20", "--record", str(path), "--dry-run"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setenv("MS_KFAC_NATIVE", switch)
+    monkeypatch.setattr(training, "is_native", lambda name: False)
+    monkeypatch.setattr(training, "start", lambda record: None)
+    monkeypatch.setattr(training, "compile_steps", lambda *arguments: {})
+    assert training.main() == status
+    assert any(line["what"] == "failure" for line in read_record(path)) == bool(status)
