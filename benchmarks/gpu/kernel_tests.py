@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.parts import ROOT
@@ -45,14 +46,16 @@ def main() -> int:
     Returns:
         pytest's status.
     """
-    arguments = part_parser(__doc__).parse_args()
+    parser = part_parser(__doc__)
+    parser.add_argument("--folder", type=Path, default=ROOT / "tests" / "gpu")
+    arguments = parser.parse_args()
     record = Record(arguments.record, dry_run=arguments.dry_run)
     # Imported here: where it is missing, the line says so and the part fails.
     with record.attempt("import pytest"):
         import pytest
 
         outcomes = Outcomes(record)
-        folder = ROOT / "tests" / "gpu"
+        folder = arguments.folder
         # The tests' own conftest.py needs MindSpore.
         options = ["-q", "-p", "no:cacheprovider", f"--confcutdir={folder}", f"--rootdir={ROOT}"]
         status = int(pytest.main([*options, str(folder)], plugins=[outcomes]))

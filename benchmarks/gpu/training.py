@@ -50,8 +50,8 @@ OPTIMIZERS = {
 }
 MOST_ROUNDS, DRY_ROUNDS = 301, 8
 WARM_UP_STEPS = 2
-# Seconds that are kept for measuring while optimizers are compiled.
-LEAST_OF_MEASURING = 12.0
+# Seconds of measuring without which an optimizer is not worth compiling.
+LEAST_OF_MEASURING = 8.0
 
 
 def build_optimizer(name: str, network: nn.Cell) -> nn.Cell:
@@ -84,32 +84,50 @@ def build_step(name: str, task: Task) -> Callable[[], float]:
     return lambda: seconds_of_step(step, turns)
 
 
-def compile_steps(record: Record, task: Task, end: float) -> dict[str, Callable[[], float]]:
-    """Builds every optimizer's step and takes its first ones, as far as the time goes.
+def measure_all(record: Record, task: Task, end: float) -> None:
+    """Compiles and measures one optimizer after the other, each beside ``nn.Momentum``.
+
+    What is compiled is measured before the next is compiled, so that one whose compilation takes too long
+    costs no other its figures.
 
     Args:
         record: where to.
         task: the network and its batches.
-        end: on the monotonic clock. What would not be ready by then, if it took as long as the slowest so
-            far, is left out.
-
-    Returns:
-        Those that run.
+        end: on the monotonic clock.
     """
-    ready: dict[str, Callable[[], float]] = {}
-    longest = 0.0
-    for name in OPTIMIZERS:
+    longest, ready = 0.0, {}
+    for index, name in enumerate(OPTIMIZERS):
         began = time.monotonic()
-        if began + longest > end:
+        if began + longest + LEAST_OF_MEASURING > end:
             record.add("out of time", before=f"compiling {name}")
-            break
+            return
         with record.attempt(name):
             take = build_step(name, task)
             first = [take() for _ in range(WARM_UP_STEPS)]
             record.add("first steps", optimizer=name, seconds=first)
             ready[name] = take
+        if "momentum" not in ready:
+            return
         longest = max(longest, time.monotonic() - began)
-    return ready
+        if name in ready and name != "momentum":
+            others = len(OPTIMIZERS) - index - 1
+            pair = {"momentum": ready["momentum"], name: take}
+            measure(record, pair, time.monotonic() + share(end - time.monotonic(), others, longest))
+
+
+def share(remaining: float, others: int, longest: float) -> float:
+    """Seconds for measuring what has just been compiled.
+
+    Args:
+        remaining: seconds until the end.
+        others: optimizers behind it.
+        longest: seconds of the longest compilation so far.
+
+    Returns:
+        An equal share of what compiling the others leaves, at least what the last one would get.
+    """
+    equal = (remaining - others * longest) / (others + 1)
+    return min(max(equal, LEAST_OF_MEASURING), remaining)
 
 
 def measure(record: Record, take: Mapping[str, Callable[[], float]], end: float) -> None:
@@ -130,9 +148,11 @@ def measure(record: Record, take: Mapping[str, Callable[[], float]], end: float)
     if not taken["momentum"]:
         record.add("out of time", before=f"steps of {', '.join(take)}")
         return
+    beside = ", ".join(name for name in take if name != "momentum")
     for name, seconds in taken.items():
         told = told_of(seconds, taken["momentum"], OPTIMIZERS[name])
-        record.add("steps", optimizer=name, intervals=OPTIMIZERS[name].run, **told, raw_seconds=seconds)
+        intervals = OPTIMIZERS[name].run
+        record.add("steps", optimizer=name, beside=beside, intervals=intervals, **told, raw_seconds=seconds)
 
 
 def told_of(seconds: list[float], base: list[float], measured: Measured) -> dict[str, Any]:
@@ -182,9 +202,7 @@ def main() -> int:
         return 1
     task = (SMALL_TASKS if arguments.dry_run else TASKS)[arguments.network]
     record.add("task", network=arguments.network, images=task.images)
-    take = compile_steps(record, task, end - LEAST_OF_MEASURING)
-    if "momentum" in take:
-        measure(record, take, end)
+    measure_all(record, task, end)
     record.add("kernels after", status=ms_kfac.kernels.status().splitlines())
     return 0
 

@@ -53,39 +53,67 @@ def test_a_mean_of_kinds_that_were_not_seen_is_not_told() -> None:
     assert told["mean_seconds"] == told["mean_ratio"] == {"10:100": None}
 
 
+class Clock:
+    """A time that passes when steps are compiled or taken."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, compiling: dict[str, float]) -> None:
+        self.now = 0.0
+        self.compiling = compiling
+        monkeypatch.setattr(training.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(training, "build_step", self.build)
+
+    def build(self, name: str, task: object):
+        if name not in self.compiling:
+            raise RuntimeError("unsupported")
+        self.now += self.compiling[name]
+        return self.step
+
+    def step(self) -> float:
+        self.now += 0.1
+        return 0.1
+
+
+def measured(lines: list[dict]) -> list[tuple[str, str]]:
+    return [(line["optimizer"], line["beside"]) for line in lines if line["what"] == "steps"]
+
+
+def test_every_optimizer_is_measured_before_the_next_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch, {"momentum": 10.0, "kfac": 40.0, "smkfac": 40.0})
+    record = Record(tmp_path / "part.jsonl")
+    training.measure_all(record, TASK, end=120.0)
+    lines = read_record(record.path)
+    kinds = [line["what"] for line in lines]
+    assert kinds == [*["first steps"] * 2, *["steps"] * 2, "first steps", *["steps"] * 2]
+    assert measured(lines) == [(name, m) for m in ("kfac", "smkfac") for name in ("momentum", m)]
+    # 29.6 s are left when all is compiled: 14.8 s of pairs of 0.2 s for each, and the last of a share may begin at
+    # its very end.
+    assert [len(line["raw_seconds"]) for line in lines if line["what"] == "steps"] == pytest.approx(
+        [74] * 4, abs=2
+    )
+
+
 def test_what_would_not_be_compiled_in_time_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 0.0
-
-    def build(name: str, task: object):
-        nonlocal now
-        now += {"momentum": 10.0, "kfac": 40.0}[name]
-        return lambda: 0.1
-
-    monkeypatch.setattr(training, "build_step", build)
-    monkeypatch.setattr(training.time, "monotonic", lambda: now)
+    Clock(monkeypatch, {"momentum": 10.0, "kfac": 40.0, "smkfac": 40.0})
     record = Record(tmp_path / "part.jsonl")
-    ready = training.compile_steps(record, TASK, end=80.0)
-    assert list(ready) == ["momentum", "kfac"]
-    assert read_record(record.path)[-1] == {"what": "out of time", "before": "compiling smkfac"}
+    training.measure_all(record, TASK, end=100.0)
+    lines = read_record(record.path)
+    assert measured(lines) == [("momentum", "kfac"), ("kfac", "kfac")]
+    assert lines[-1] == {"what": "out of time", "before": "compiling smkfac"}
 
 
 def test_an_optimizer_that_does_not_compile_leaves_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build(name: str, task: object):
-        if name == "kfac":
-            raise RuntimeError("unsupported")
-        return lambda: 0.1
-
-    monkeypatch.setattr(training, "build_step", build)
+    Clock(monkeypatch, {"momentum": 1.0, "smkfac": 1.0})
     record = Record(tmp_path / "part.jsonl")
-    ready = training.compile_steps(record, TASK, end=float("inf"))
-    assert list(ready) == ["momentum", "smkfac"]
-    training.measure(record, ready, end=float("inf"))
+    training.measure_all(record, TASK, end=100.0)
     lines = read_record(record.path)
-    assert [line["optimizer"] for line in lines if line["what"] == "steps"] == ["momentum", "smkfac"]
+    assert measured(lines) == [("momentum", "smkfac"), ("smkfac", "smkfac")]
+    assert [line["of"] for line in lines if line["what"] == "failure"] == ["kfac"]
 
 
 @pytest.mark.parametrize(("switch", "status"), [("1", 1), ("0", 0)])
@@ -98,6 +126,6 @@ def test_composed_operators_are_not_measured_as_native_kernels(
     monkeypatch.setenv("MS_KFAC_NATIVE", switch)
     monkeypatch.setattr(training, "is_native", lambda name: False)
     monkeypatch.setattr(training, "start", lambda record: None)
-    monkeypatch.setattr(training, "compile_steps", lambda *arguments: {})
+    monkeypatch.setattr(training, "measure_all", lambda *arguments: None)
     assert training.main() == status
     assert any(line["what"] == "failure" for line in read_record(path)) == bool(status)
