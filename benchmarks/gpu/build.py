@@ -1,12 +1,46 @@
-"""Compiles the CUDA kernels, where that has not been done."""
+"""Compiles the CUDA kernels for the card that is here, where that has not been done from these sources."""
 
 from __future__ import annotations
 
+import ctypes
+import runpy
 import subprocess
 import time
+from pathlib import Path
 
+from benchmarks.gpu.machine import printed
 from benchmarks.gpu.parts import ROOT
 from benchmarks.gpu.record import Record, part_parser
+
+KERNELS = ROOT / "ms_kfac" / "kernels"
+LIBRARY = KERNELS / "_cuda.so"
+
+
+def is_present(library: Path) -> bool:
+    """Whether a library is there, and was built from the sources that are there."""
+    if not library.exists():
+        return False
+    handle = ctypes.CDLL(str(library))
+    if not hasattr(handle, "ms_kfac_sources"):
+        return False
+    handle.ms_kfac_sources.restype = ctypes.c_char_p
+    # Without the package, which needs MindSpore.
+    fingerprint = runpy.run_path(str(KERNELS / "fingerprint.py"))["fingerprint"]
+    return bool(handle.ms_kfac_sources().decode() == fingerprint(KERNELS / "interface", KERNELS / "cuda"))
+
+
+def architectures(capabilities: str) -> list[str]:
+    """What to compile for.
+
+    Args:
+        capabilities: what nvidia-smi prints as ``compute_cap``, a line a card, such as "9.0".
+
+    Returns:
+        The numbers of the architectures, each once: "90".
+    """
+    return sorted(
+        {line.strip().replace(".", "") for line in capabilities.splitlines() if line.strip()}, key=int
+    )
 
 
 def main() -> int:
@@ -17,13 +51,14 @@ def main() -> int:
     """
     arguments = part_parser(__doc__).parse_args()
     record = Record(arguments.record, dry_run=arguments.dry_run)
-    found = sorted((ROOT / "ms_kfac" / "kernels").glob("_cuda*.so"))
-    if found or arguments.dry_run:
-        record.add("build", found=[path.name for path in found], seconds=0)
+    if arguments.dry_run or is_present(LIBRARY):
+        record.add("build", present=LIBRARY.exists(), seconds=0)
         return 0
+    found = architectures(printed("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"))
+    command = ["bash", "scripts/build_cuda_kernels.sh", *(["--archs", " ".join(found)] if found else [])]
     start = time.monotonic()
-    status = subprocess.run(["bash", "scripts/build_cuda_kernels.sh"], cwd=ROOT, check=False).returncode
-    record.add("build", exit_status=status, seconds=round(time.monotonic() - start, 1))
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    record.add("build", command=command, exit_status=status, seconds=round(time.monotonic() - start, 1))
     return status
 
 
