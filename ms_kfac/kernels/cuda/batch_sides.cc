@@ -16,19 +16,19 @@ int64_t vector_blocks(const LayerSide& inputs, const LayerSide& gradients, int m
 
 }  // namespace
 
-BatchPlan::BatchPlan(const LayerBatch& batch, AotExtra& extra) : multiprocessors_(multiprocessors()) {
+BatchPlan::BatchPlan(const LayerBatch& batch, AotExtra& extra) : multiprocessors_(ms_kfac::multiprocessors()) {
   LayerSide inputs = batch.inputs(), gradients = batch.gradients();
   plan_ = plan_sides(inputs, gradients, multiprocessors_);
   add_workspace(extra, plan_.numbers * sizeof(float));
 }
 
 BatchSides BatchPlan::sides(const LayerBatch& batch, float* workspace, unsigned* counters) const {
-  BatchSides sides{batch.inputs(), batch.gradients(), 0, counters};
+  BatchSides sides{batch.inputs(), batch.gradients(), 0};
   const SidePlan plan = plan_sides(sides.inputs, sides.gradients, multiprocessors_);
   if (plan.numbers != plan_.numbers || plan.counters != plan_.counters)
     throw std::invalid_argument("other shapes than those that the kernel was created for");
   sides.vector_blocks = vector_blocks(sides.inputs, sides.gradients, multiprocessors_);
-  place_sides(sides.inputs, sides.gradients, plan, workspace, counters + kProgressCounters);
+  place_sides(sides.inputs, sides.gradients, plan, workspace, counters);
   return sides;
 }
 

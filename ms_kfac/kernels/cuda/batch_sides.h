@@ -1,46 +1,43 @@
-// Both sides of a layer's batch in one launch: the vectors of the reduce setting first, where there are any, then the
-// sums of outer products.
+// Both sides of a layer's batch in one launch. Phases that operators are made of: the vectors of the reduce setting,
+// where there are any; the sums of outer products. A phase's blocks are those of inputs, then those of gradients.
 #pragma once
 
 #include "layer_batch.h"
+#include "phases.h"
 
 namespace ms_kfac {
 
-struct BatchSides {
-  LayerSide inputs, gradients;
-  // Blocks that sum vectors up, ahead of all others.
-  int64_t vector_blocks;
-  // Blocks that have claimed work, summed vectors, and left.
-  unsigned* progress;
+// Which sides a gate asks for.
+struct Asked {
+  bool inputs, gradients;
 
-  __host__ __device__ int64_t blocks() const {
-    return vector_blocks + inputs.sum.blocks() + gradients.sum.blocks();
+  // From a gate's code; all of them unless they are gated separately.
+  __device__ static Asked of(int gate, bool separate) {
+    if (gate <= 0) return {false, false};
+    return {!separate || (gate & kInputs) != 0, !separate || (gate & kGradients) != 0};
   }
+  __device__ bool nothing() const { return !inputs && !gradients; }
 };
 
-constexpr int kProgressCounters = 3;
+struct BatchSides {
+  LayerSide inputs, gradients;
+  // Of the phase that sums vectors up.
+  int64_t vector_blocks;
 
-// A block's share of the sides that are open. All blocks of the launch call it.
+  int64_t sum_blocks() const { return inputs.sum.blocks() + gradients.sum.blocks(); }
+};
+
+__device__ inline void sum_vectors(const BatchSides& sides, Asked asked, int64_t block) {
+  if (asked.inputs) sum_vectors(sides.inputs.summed, block, sides.vector_blocks);
+  if (asked.gradients) sum_vectors(sides.gradients.summed, block, sides.vector_blocks);
+}
+
 template <Precision kPrecision>
-__device__ void add_second_moments(const BatchSides& sides, bool inputs_open, bool gradients_open, SideMemory& memory) {
-  int64_t block = blockIdx.x;
-  const bool ordered = sides.vector_blocks > 0;
-  if (ordered) block = count_block(sides.progress);
-  if (block < sides.vector_blocks) {
-    if (inputs_open) sum_vectors(sides.inputs.summed, block, sides.vector_blocks);
-    if (gradients_open) sum_vectors(sides.gradients.summed, block, sides.vector_blocks);
-    count_block(sides.progress + 1);
-  } else {
-    if (ordered) wait_until(sides.progress + 1, static_cast<unsigned>(sides.vector_blocks));
-    block -= sides.vector_blocks;
-    const int64_t of_inputs = sides.inputs.sum.blocks();
-    if (block < of_inputs && inputs_open)
-      add_second_moment<kPrecision>(sides.inputs, block, memory);
-    else if (block >= of_inputs && gradients_open)
-      add_second_moment<kPrecision>(sides.gradients, block - of_inputs, memory);
-  }
-  if (ordered && count_block(sides.progress + 2) + 1 == gridDim.x && threadIdx.x < kProgressCounters)
-    sides.progress[threadIdx.x] = 0;
+__device__ void add_second_moments(const BatchSides& sides, Asked asked, int64_t block, SideMemory& memory) {
+  const int64_t of_inputs = sides.inputs.sum.blocks();
+  const bool input = block < of_inputs;
+  if (input ? !asked.inputs : !asked.gradients) return;
+  add_second_moment<kPrecision>(input ? sides.inputs : sides.gradients, input ? block : block - of_inputs, memory);
 }
 
 // Plans a batch's launch when the kernel is created, and fills it in for every call.
@@ -48,9 +45,11 @@ class BatchPlan {
  public:
   BatchPlan(const LayerBatch& batch, AotExtra& extra);
 
-  int64_t counters() const { return kProgressCounters + plan_.counters; }
-  // The sides with their workspaces; the sums are still to be set. Refuses other shapes than the kernel was created for.
+  int64_t counters() const { return plan_.counters; }
+  // The sides with their workspaces; the sums are still to be set. Refuses other shapes than the kernel was created
+  // for.
   BatchSides sides(const LayerBatch& batch, float* workspace, unsigned* counters) const;
+  int multiprocessors() const { return multiprocessors_; }
 
  private:
   int multiprocessors_;

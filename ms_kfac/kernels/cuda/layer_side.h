@@ -13,6 +13,8 @@ struct LayerSide {
   Rows rows;
   // In the reduce setting `rows` are what this makes; else it makes nothing.
   SummedVectors summed;
+  // Factors of the vectors, (groups, depth), and of their sum, (groups,); null: ones.
+  const float *vector_factors, *sum_factors;
   SymmetricSum sum;
 };
 
@@ -34,14 +36,15 @@ __device__ void add_second_moment(const LayerSide& side, int64_t block, Memory& 
   const SymmetricTask task(side.sum, block);
   Tile<kSide> tile;
   const int row = task.row * kSide, column = task.column * kSide;
+  const float* factors = side.vector_factors ? side.vector_factors + task.group * side.sum.depth : nullptr;
   if (side.of_patches) {
-    PatchOperands<kSide> operands(side.patches, task.group, row, column, task.last, memory.patches);
+    PatchOperands<kSide> operands(side.patches, factors, task.group, row, column, task.last, memory.patches);
     multiply_tile<kSide, kPrecision>(operands, task.first, task.last, task.diagonal(), memory.tile, tile);
   } else {
-    RowOperands<kSide> operands(side.rows, task.group, row, column, task.last);
+    RowOperands<kSide> operands(side.rows, factors, task.group, row, column, task.last);
     multiply_tile<kSide, kPrecision>(operands, task.first, task.last, task.diagonal(), memory.tile, tile);
   }
-  add_to_sum(side.sum, task, tile);
+  add_to_sum(side.sum, task, tile, side.sum_factors ? side.sum_factors[task.group] : 1.0f);
 }
 
 template <Precision kPrecision>

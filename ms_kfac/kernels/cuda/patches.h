@@ -30,7 +30,8 @@ struct Tap {
     if (feature >= patches.features()) return {kNothing, 0, 0};
     if (feature == patches.channels * taps) return {kOne, 0, 0};
     const int channel = feature / taps, tap = feature % taps;
-    const int row = tap / patches.kernel[1] * patches.dilation[0], column = tap % patches.kernel[1] * patches.dilation[1];
+    const int row = tap / patches.kernel[1] * patches.dilation[0],
+              column = tap % patches.kernel[1] * patches.dilation[1];
     return {(channel * patches.height + row) * patches.width + column, static_cast<int16_t>(row),
             static_cast<int16_t>(column)};
   }
@@ -54,7 +55,8 @@ struct Corner {
 // The number that a tap sees, a pixel or zero; not for kOne.
 template <typename Number>
 __device__ inline float seen(const Patches& patches, const Number* images, const Corner& corner, const Tap& tap) {
-  const bool inside = tap.offset >= 0 && static_cast<unsigned>(corner.row + tap.row) < static_cast<unsigned>(patches.height) &&
+  const bool inside = tap.offset >= 0 &&
+                      static_cast<unsigned>(corner.row + tap.row) < static_cast<unsigned>(patches.height) &&
                       static_cast<unsigned>(corner.column + tap.column) < static_cast<unsigned>(patches.width);
   return inside ? as_float(images[corner.start + tap.offset]) : 0.0f;
 }
@@ -71,9 +73,11 @@ class PatchOperands {
   static constexpr bool kLeftDepthFirst = true, kRightDepthFirst = true;
   static constexpr int kElements = Share<kSide, true>::kElements;
 
-  // All threads of the block call it; features count from `row` and from `column`.
-  __device__ PatchOperands(const Patches& patches, int group, int row, int column, int64_t last, PatchMemory<kSide>& memory)
-      : patches_(patches), memory_(memory), group_(group), last_(last) {
+  // All threads of the block call it; features count from `row` and from `column`. `factors` of the patches may be
+  // null.
+  __device__ PatchOperands(const Patches& patches, const float* factors, int group, int row, int column, int64_t last,
+                           PatchMemory<kSide>& memory)
+      : patches_(patches), memory_(memory), factors_(factors), group_(group), last_(last) {
     for (int i = threadIdx.x; i < kSide; i += kThreads) {
       memory.left[i] = Tap::of(patches, row + i);
       memory.right[i] = Tap::of(patches, column + i);
@@ -86,7 +90,7 @@ class PatchOperands {
     const int64_t position = depth + Share<kSide, true>::depth(thread, 0);
     const bool there = position < last_;
     const Corner corner = Corner::at(patches_, group_, there ? position : 0);
-    const float scale = there ? patches_.numbers.scale : 0.0f, one = there ? 1.0f : 0.0f;
+    const float one = there ? (factors_ ? factors_[position] : 1.0f) : 0.0f, scale = one * patches_.numbers.scale;
     patches_.numbers.visit([&](const auto* images) {
 #pragma unroll
       for (int j = 0; j < kElements; ++j) {
@@ -105,6 +109,7 @@ class PatchOperands {
  private:
   const Patches& patches_;
   const PatchMemory<kSide>& memory_;
+  const float* factors_;
   int group_;
   int64_t last_;
 };

@@ -23,9 +23,9 @@ class RowOperands {
   static constexpr bool kLeftDepthFirst = false, kRightDepthFirst = false;
   static constexpr int kElements = Share<kSide, false>::kElements;
 
-  // Features count from `row` and from `column`.
-  __device__ RowOperands(const Rows& rows, int group, int row, int column, int64_t last)
-      : rows_(rows), start_(group * rows.group_stride), row_(row), column_(column), last_(last) {}
+  // Features count from `row` and from `column`. `factors` of the rows may be null.
+  __device__ RowOperands(const Rows& rows, const float* factors, int group, int row, int column, int64_t last)
+      : rows_(rows), factors_(factors), start_(group * rows.group_stride), row_(row), column_(column), last_(last) {}
 
   __device__ void load(int64_t depth, bool same, float (&left)[kElements], float (&right)[kElements]) const {
     rows_.numbers.visit([&](const auto* numbers) {
@@ -42,13 +42,15 @@ class RowOperands {
 #pragma unroll
     for (int j = 0; j < kElements; ++j) {
       const int64_t row = depth + Share<kSide, false>::depth(threadIdx.x, j);
-      const bool there = row < last_;
-      values[j] = there && inside ? rows_.numbers.scale * as_float(numbers[start_ + row * rows_.width + feature])
-                                 : (there && one ? 1.0f : 0.0f);
+      const float factor = row < last_ ? (factors_ ? factors_[row] : 1.0f) : 0.0f;
+      values[j] = row < last_ && inside
+                      ? factor * rows_.numbers.scale * as_float(numbers[start_ + row * rows_.width + feature])
+                      : (one ? factor : 0.0f);
     }
   }
 
   const Rows& rows_;
+  const float* factors_;
   int64_t start_;
   int row_, column_;
   int64_t last_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "patches.h"
+#include "reduction.h"
 
 namespace ms_kfac {
 
@@ -17,12 +18,6 @@ struct SummedVectors {
 
   __host__ __device__ int64_t count() const { return static_cast<int64_t>(groups) * samples * width; }
 };
-
-__device__ inline float warp_sum(float value) {
-#pragma unroll
-  for (int mask = 16; mask > 0; mask >>= 1) value += __shfl_xor_sync(0xffffffffu, value, mask);
-  return value;
-}
 
 // The share of one of `blocks` blocks.
 __device__ inline void sum_vectors(const SummedVectors& of, int64_t block, int64_t blocks) {

@@ -73,8 +73,8 @@ struct Tile {
   }
 };
 
-// Adds the product over the depths [first, last) to the tile. `last` is where the operands end for this block: they give
-// zeros beyond. With `same` the right operand is the left one.
+// Adds the product over the depths [first, last) to the tile. `last` is where the operands end for this block: they
+// give zeros beyond. With `same` the right operand is the left one.
 template <int kSide, Precision kPrecision, typename Operands>
 __device__ void multiply_tile(Operands& operands, int64_t first, int64_t last, bool same, TileMemory<kSide>& memory,
                               Tile<kSide>& tile) {
@@ -92,17 +92,16 @@ __device__ void multiply_tile(Operands& operands, int64_t first, int64_t last, b
     for (int j = 0; j < kElements; ++j)
       memory.right[stage][RightShare::feature(thread, j)][RightShare::depth(thread, j)] = right[j];
   };
-  if (first >= last) return;
-  operands.load(first, same, left, right);
-  store(0);
-  __syncthreads();
-  int stage = 0;
-  for (int64_t depth = first; depth < last; depth += kDepth, stage ^= 1) {
+  // Begins a step early, to read without multiplying: the code that reads, which is long, is there once.
+  int stage = 1;
+  for (int64_t depth = first - kDepth; depth < last; depth += kDepth, stage ^= 1) {
     const bool more = depth + kDepth < last;
     if (more) operands.load(depth + kDepth, same, left, right);
-    const float* rows = memory.left[stage][tile.first_row()];
-    const float* columns = same ? memory.left[stage][tile.first_column()] : memory.right[stage][tile.first_column()];
-    multiply<kPrecision>(rows, columns, kStride, thread % 32, tile.sums);
+    if (depth >= first) {
+      const float* rows = memory.left[stage][tile.first_row()];
+      const float* columns = same ? memory.left[stage][tile.first_column()] : memory.right[stage][tile.first_column()];
+      multiply<kPrecision>(rows, columns, kStride, thread % 32, tile.sums);
+    }
     if (more) store(stage ^ 1);
     __syncthreads();
   }

@@ -9,8 +9,11 @@
 namespace ms_kfac {
 namespace {
 
+enum Phase { kVectors, kSums, kPhases };
+
 struct Launch {
   BatchSides sides;
+  Phases<kPhases> phases;
   const int32_t* gate;
   bool separate;
   float *A_count, *G_count;
@@ -20,13 +23,21 @@ struct Launch {
 template <Precision kPrecision>
 __global__ void __launch_bounds__(kThreads, 1) kronecker_statistics(const __grid_constant__ Launch launch) {
   __shared__ SideMemory memory;
-  int asked = *launch.gate % kBesideFactors;
-  if (asked <= 0) return;
-  if (!launch.separate) asked = kInputs + kGradients;
-  add_second_moments<kPrecision>(launch.sides, asked & kInputs, asked & kGradients, memory);
+  const Asked asked = Asked::of(*launch.gate % kBesideFactors, launch.separate);
+  if (asked.nothing()) return;
+  const Phases<kPhases>& phases = launch.phases;
+  const Claim claim = phases.claim();
+  if (claim.phase == kVectors) {
+    sum_vectors(launch.sides, asked, claim.index);
+    phases.finish(kVectors);
+  } else {
+    phases.wait_for(kVectors);
+    add_second_moments<kPrecision>(launch.sides, asked, claim.index, memory);
+  }
+  phases.leave();
   if (blockIdx.x > 0 || threadIdx.x > 0) return;
-  if (asked & kInputs) *launch.A_count += launch.samples;
-  if (asked & kGradients) *launch.G_count += launch.samples * launch.locations;
+  if (asked.inputs) *launch.A_count += launch.samples;
+  if (asked.gradients) *launch.G_count += launch.samples * launch.locations;
 }
 
 class KroneckerStatisticsKernel {
@@ -36,12 +47,15 @@ class KroneckerStatisticsKernel {
         precision_(precision_of(extra)),
         separate_(extra.GetAttrBool("separate")),
         plan_(LayerBatch(geometry_, shapes[0], shapes[1]), extra),
-        counters_(static_cast<int>(plan_.counters())) {}
+        counters_(static_cast<int>(plan_.counters()) + Phases<kPhases>::kCounters) {}
 
   void run(const Call& call) const {
     const Arguments& arguments = call.arguments;
     const LayerBatch batch(geometry_, arguments[0], arguments[1]);
-    Launch launch{plan_.sides(batch, call.workspace<float>(0), counters_.device()),
+    unsigned* counters = counters_.device();
+    const BatchSides sides = plan_.sides(batch, call.workspace<float>(0), counters + Phases<kPhases>::kCounters);
+    Launch launch{sides,
+                  {{sides.vector_blocks, sides.sum_blocks()}, sides.vector_blocks > 0, counters},
                   arguments[2].integers(),
                   separate_,
                   arguments[4].floats(),
@@ -53,7 +67,7 @@ class KroneckerStatisticsKernel {
     const auto kernel = precision_ == Precision::kFloat32 ? kronecker_statistics<Precision::kFloat32>
                         : precision_ == Precision::kTf32  ? kronecker_statistics<Precision::kTf32>
                                                           : kronecker_statistics<Precision::kBfloat16>;
-    ms_kfac::launch(kernel, launch.sides.blocks(), kThreads, call.stream, launch);
+    ms_kfac::launch(kernel, launch.phases.total(), kThreads, call.stream, launch);
   }
 
  private:

@@ -1,0 +1,48 @@
+// A launch in phases: blocks claim work phase by phase, and those of one phase can wait until an earlier one is done.
+#pragma once
+
+#include "counters.h"
+
+namespace ms_kfac {
+
+// What a block is to do: the index-th of a phase's blocks.
+struct Claim {
+  int phase;
+  int64_t index;
+};
+
+template <int kPhases>
+struct Phases {
+  static constexpr int kCounters = kPhases + 2;
+
+  int64_t blocks[kPhases];
+  // Whether any phase waits for another; else blocks take work by their place in the grid.
+  bool ordered;
+  // Blocks that have claimed work, blocks that have left, and those that have finished each phase.
+  unsigned* counters;
+
+  int64_t total() const {
+    int64_t sum = 0;
+    for (int64_t of_phase : blocks) sum += of_phase;
+    return sum;
+  }
+
+  // Every block of the launch claims once, calls finish() where others wait for its phase, and leaves.
+  __device__ Claim claim() const {
+    Claim claim{0, blockIdx.x};
+    if (ordered) claim.index = count_block(counters);
+    while (claim.index >= blocks[claim.phase]) claim.index -= blocks[claim.phase++];
+    return claim;
+  }
+  __device__ void finish(int phase) const {
+    if (ordered) count_block(counters + 2 + phase);
+  }
+  __device__ void wait_for(int phase) const {
+    if (ordered) wait_until(counters + 2 + phase, static_cast<unsigned>(blocks[phase]));
+  }
+  __device__ void leave() const {
+    if (ordered && count_block(counters + 1) + 1 == gridDim.x && threadIdx.x < kCounters) counters[threadIdx.x] = 0;
+  }
+};
+
+}  // namespace ms_kfac
