@@ -133,8 +133,56 @@ def second_moment(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.einsum("gki,gkj->gij", flat, flat), np.einsum("gki,gkj->gij", abs(flat), abs(flat))
 
 
+class Batch:
+    """What operators of layer statistics take for one layer; sums are not empty before, because kernels add."""
+
+    def __init__(self, layer: Layer, rng: np.random.Generator) -> None:
+        self.layer = layer
+        self.x, self.dout = layer.draw(rng)
+        self.a, self.g = layer.vectors(self.x, self.dout)
+        self.gate = np.array(3, np.int32)
+        self.sums = [_symmetric(rng, vectors) for vectors in (self.a, self.g)]
+        self.start = [matrices.copy() for matrices in self.sums]
+        self.output = np.zeros(1, np.float32)
+
+    def check_sum(
+        self, side: int, vectors: np.ndarray, precision: str = "float32", calls: int = 1, roundings: int = 0
+    ) -> None:
+        """Holds a side's sum after some calls to that of float64.
+
+        Args:
+            side: 0 for inputs, 1 for gradients.
+            vectors: what its second moment is of.
+            precision: of the operands of products.
+            calls: how often the operator ran.
+            roundings: of float32 that the vectors are the result of.
+        """
+        expected, bound = second_moment(vectors)
+        depth = calls * vectors.shape[1] * vectors.shape[2]
+        error = abs(self.sums[side] - (self.start[side] + calls * expected))
+        allowed = tolerance(precision, depth + 2 * roundings) * (calls * bound + abs(self.start[side]))
+        assert (error <= allowed).all(), (error / allowed).max()
+        np.testing.assert_array_equal(self.sums[side], self.sums[side].transpose(0, 2, 1))
+
+    def check_untouched(self, side: int) -> None:
+        """Holds a side's sum to what it was before."""
+        np.testing.assert_array_equal(self.sums[side], self.start[side])
+
+    def check_rounded(self, side: int, vectors: np.ndarray, precision: str) -> None:
+        """Holds a side's sum to be one of rounded operands, and not float32 under another name."""
+        expected, bound = second_moment(vectors)
+        error = abs(self.sums[side] - self.start[side] - expected)
+        assert error.max() > 1e-2 * tolerance(precision, 0) * bound.max()
+
+
+def _symmetric(rng: np.random.Generator, vectors: np.ndarray) -> np.ndarray:
+    groups, size = vectors.shape[0], vectors.shape[-1]
+    matrices = rng.standard_normal((groups, size, size)).astype(np.float32)
+    return np.ascontiguousarray(matrices + matrices.transpose(0, 2, 1))
+
+
 # Every path of the kernels: dense and convolutions, few and many features (tiles of 64 and of 128, several of
-# them, on and off the diagonal), depths in one part and in many, strides, dilations, groups, biases, padding.
+# them, on and off the diagonal), depths in one part and in many, large images, strides, dilations, groups, biases, padding.
 LAYERS = {
     "dense": Layer(10, 7, samples=5, bias=True),
     "dense_many": Layer(150, 70, samples=300),
@@ -147,5 +195,6 @@ LAYERS = {
     "conv_same": Layer(3, 4, kernel=(3, 3), stride=(2, 2), same=True, size=(7, 6), mean_reduction=False),
     "conv_groups": Layer(8, 6, kernel=(3, 3), padding=(1, 1, 1, 1), groups=2, bias=True),
     "conv_reduce": Layer(4, 6, kernel=(3, 3), padding=(1, 1, 1, 1), groups=2, reduce=True, bias=True),
+    "conv_large": Layer(6, 3, kernel=(2, 2), samples=2, size=(40, 30), bias=True),
     "conv_float16": Layer(4, 6, kernel=(3, 3), padding=(1, 1, 1, 1), dtype="float16"),
 }

@@ -5,42 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.aot import AotError, AotLibrary
-from tests.support.cuda_statistics import LAYERS, Layer, second_moment, tolerance
+from tests.support.aot import AotError, AotLibrary, AotOperator
+from tests.support.cuda_statistics import LAYERS, Batch, Layer
 
 
-class Statistics:
-    """The operator's arrays for one layer, with something in the sums: kernels add."""
+class Statistics(Batch):
+    """The operator's arrays for one layer."""
 
     def __init__(self, layer: Layer, rng: np.random.Generator) -> None:
-        self.layer = layer
-        self.x, self.dout = layer.draw(rng)
-        self.a, self.g = layer.vectors(self.x, self.dout)
-        self.gate = np.array(3, np.int32)
-        self.sums = [self._symmetric(rng, v) for v in (self.a, self.g)]
-        self.start = [s.copy() for s in self.sums]
+        super().__init__(layer, rng)
         self.counts = [np.full((), 2.0, np.float32), np.full((), 5.0, np.float32)]
-        self.output = np.zeros(1, np.float32)
 
-    @staticmethod
-    def _symmetric(rng: np.random.Generator, vectors: np.ndarray) -> np.ndarray:
-        groups, size = vectors.shape[0], vectors.shape[-1]
-        matrices = rng.standard_normal((groups, size, size)).astype(np.float32)
-        return np.ascontiguousarray(matrices + matrices.transpose(0, 2, 1))
-
-    def operator(self, library: AotLibrary, **attributes: object):
+    def operator(self, library: AotLibrary, **attributes: object) -> AotOperator:
         inputs = [self.x, self.dout, self.gate, self.sums[0], self.counts[0], self.sums[1], self.counts[1]]
         own = {"separate": False, "precision": "float32", **self.layer.attributes(), **attributes}
         return library.operator("KroneckerStatistics", inputs, [self.output], **own)
 
     def check(self, side: int, precision: str, calls: int = 1) -> None:
         vectors = (self.a, self.g)[side]
-        expected, bound = second_moment(vectors)
-        depth = calls * vectors.shape[1] * vectors.shape[2]
-        error = abs(self.sums[side] - (self.start[side] + calls * expected))
-        allowed = tolerance(precision, depth) * (calls * bound + abs(self.start[side]))
-        assert (error <= allowed).all(), (error / allowed).max()
-        np.testing.assert_array_equal(self.sums[side], self.sums[side].transpose(0, 2, 1))
+        self.check_sum(side, vectors, precision, calls)
         assert self.counts[side] == (2.0, 5.0)[side] + calls * (
             vectors.shape[1] * (vectors.shape[2] if side else 1)
         )
@@ -64,10 +47,7 @@ def test_tensor_cores(emulated: AotLibrary, name: str, precision: str, rng: np.r
     case.operator(emulated, precision=precision).run()
     for side in (0, 1):
         case.check(side, precision)
-        expected, bound = second_moment((case.a, case.g)[side])
-        # Rounded operands, and not float32 under another name.
-        error = abs(case.sums[side] - case.start[side] - expected)
-        assert error.max() > 1e-2 * tolerance(precision, 0) * bound.max()
+        case.check_rounded(side, (case.a, case.g)[side], precision)
 
 
 def test_two_runs_give_the_same_bits(emulated: AotLibrary, rng: np.random.Generator) -> None:
@@ -88,7 +68,7 @@ def test_a_closed_gate_changes_nothing(
     operator = case.operator(emulated)
     operator.run()
     for side in (0, 1):
-        np.testing.assert_array_equal(case.sums[side], case.start[side])
+        case.check_untouched(side)
     assert (case.counts[0], case.counts[1]) == (2.0, 5.0)
     case.gate[...] = 3
     operator.run()
@@ -105,7 +85,7 @@ def test_separate_statistics(emulated: AotLibrary, name: str, gate: int, rng: np
     operator.run()
     opened, closed = gate - 1, 2 - gate
     case.check(opened, "float32")
-    np.testing.assert_array_equal(case.sums[closed], case.start[closed])
+    case.check_untouched(closed)
     assert case.counts[closed] == (2.0, 5.0)[closed]
 
 

@@ -1,0 +1,80 @@
+// The diagonal of a side's second moment: numbers are squared and summed over samples first, which reads them once,
+// then summed over what each feature sees of that.
+#pragma once
+
+#include "batch_sides.h"
+#include "squares.h"
+
+namespace ms_kfac {
+
+struct Diagonal {
+  Squares squares;
+  // Patches of the sums of squares, whose parts take the place of samples.
+  Patches patches;
+  int groups;
+  // Vectors that the second moment is a sum over: what a bias's one adds up to.
+  int64_t depth;
+  // Whether all warps of a block make one number, and not each its own.
+  bool together;
+  float* diagonals;  // (groups, features)
+
+  __host__ __device__ int64_t count() const { return static_cast<int64_t>(groups) * patches.features(); }
+  // Squares that a number is a sum of.
+  __host__ __device__ int64_t terms() const {
+    return static_cast<int64_t>(squares.parts) * patches.locations[0] * patches.locations[1];
+  }
+  __host__ __device__ int64_t blocks() const {
+    const int64_t at_once = together ? 1 : kThreads / 32;
+    return (count() + at_once - 1) / at_once;
+  }
+};
+
+// One block's share, when all squares are there.
+__device__ inline void add_diagonal(const Diagonal& of, int64_t block) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int64_t number = of.together ? block : block * (kThreads / 32) + warp;
+  if (number >= of.count()) return;
+  const Tap tap = Tap::of(of.patches, static_cast<int>(number % of.patches.features()));
+  const int group = static_cast<int>(number / of.patches.features());
+  float sum = 0.0f;
+  if (tap.offset == Tap::kOne) {
+    sum = static_cast<float>(of.depth);
+  } else {
+    const int64_t terms = of.terms();
+    const int first = of.together ? threadIdx.x : lane, step = of.together ? kThreads : 32;
+#pragma unroll 4
+    for (int64_t term = first; term < terms; term += step)
+      sum += seen(of.patches, of.squares.sums, Corner::at(of.patches, group, term), tap);
+    sum = of.together ? block_sum(sum) : warp_sum(sum);
+  }
+  if (of.together ? threadIdx.x == 0 : lane == 0) of.diagonals[number] += sum;
+}
+
+// The diagonals of both sides, in two phases: sum_squares(), add_diagonals().
+struct BatchDiagonals {
+  Diagonal inputs, gradients;
+
+  BatchDiagonals(const LayerSide& of_inputs, const LayerSide& of_gradients, int multiprocessors);
+  int64_t numbers() const { return inputs.squares.numbers_of_sums() + gradients.squares.numbers_of_sums(); }
+  // Gives them a workspace of so many numbers.
+  void place(float* workspace);
+  // Sets what they are added to.
+  void set(const Array& of_inputs, const Array& of_gradients);
+
+  int64_t square_blocks() const { return inputs.squares.blocks + gradients.squares.blocks; }
+  int64_t blocks() const { return inputs.blocks() + gradients.blocks(); }
+};
+
+__device__ inline void sum_squares(const BatchDiagonals& of, Asked asked, int64_t block) {
+  const bool input = block < of.inputs.squares.blocks;
+  if (input ? !asked.inputs : !asked.gradients) return;
+  sum_squares(input ? of.inputs.squares : of.gradients.squares, input ? block : block - of.inputs.squares.blocks);
+}
+
+__device__ inline void add_diagonals(const BatchDiagonals& of, Asked asked, int64_t block) {
+  const bool input = block < of.inputs.blocks();
+  if (input ? !asked.inputs : !asked.gradients) return;
+  add_diagonal(input ? of.inputs : of.gradients, input ? block : block - of.inputs.blocks());
+}
+
+}  // namespace ms_kfac

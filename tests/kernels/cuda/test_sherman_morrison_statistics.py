@@ -1,0 +1,125 @@
+"""The CUDA operator of Sherman-Morrison's statistics on the emulator, against float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.support.aot import AotError, AotLibrary, AotOperator
+from tests.support.cuda_statistics import LAYERS, Batch, Layer, tolerance
+
+COUNTS = (2.0, 5.0, 3.0, 7.0)
+
+
+class Statistics(Batch):
+    """The operator's arrays for one layer."""
+
+    def __init__(self, layer: Layer, rng: np.random.Generator, full: float = 1.0) -> None:
+        super().__init__(layer, rng)
+        self.diagonals = [
+            rng.standard_normal((vectors.shape[0], vectors.shape[3])).astype(np.float32)
+            for vectors in (self.a, self.g)
+        ]
+        self.diagonals_before = [diagonal.copy() for diagonal in self.diagonals]
+        self.counts = np.array(COUNTS, np.float32)
+        self.full = np.array(full, np.float32)
+
+    def operator(self, library: AotLibrary, **attributes: object) -> AotOperator:
+        inputs = [self.x, self.dout, self.gate, *self.sums, *self.diagonals, self.counts, self.full]
+        own = {"separate": False, "precision": "float32", **self.layer.attributes(), **attributes}
+        return library.operator("ShermanMorrisonStatistics", inputs, [self.output], **own)
+
+    def check(self, side: int, full: bool, precision: str = "float32", calls: int = 1) -> None:
+        vectors = (self.a, self.g)[side]
+        weight = calls * vectors.shape[1] * (vectors.shape[2] if side else 1)
+        if full:
+            self.check_sum(side, vectors, precision, calls)
+        else:
+            self.check_untouched(side)
+        assert self.counts[side] == COUNTS[side] + (weight if full else 0)
+        expected = calls * (vectors**2).sum(axis=(1, 2))
+        error = abs(self.diagonals[side] - (self.diagonals_before[side] + expected))
+        # All of it is float32, whatever the precision: a number is a sum of positive products.
+        depth = calls * vectors.shape[1] * vectors.shape[2]
+        allowed = tolerance("float32", depth) * (expected + abs(self.diagonals_before[side]))
+        assert (error <= allowed).all(), (error / allowed).max()
+        assert self.counts[2 + side] == COUNTS[2 + side] + weight
+
+    def check_closed(self, side: int) -> None:
+        self.check_untouched(side)
+        np.testing.assert_array_equal(self.diagonals[side], self.diagonals_before[side])
+        assert (self.counts[side], self.counts[2 + side]) == (COUNTS[side], COUNTS[2 + side])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_diagonals_alone(emulated: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+    case = Statistics(LAYERS[name], rng, full=0.0)
+    operator = case.operator(emulated)
+    # Twice: counters must be as a launch leaves them.
+    operator.run()
+    operator.run()
+    for side in (0, 1):
+        case.check(side, full=False, calls=2)
+
+
+@pytest.mark.parametrize("name", ["dense", "conv_odd", "conv_groups", "conv_reduce"])
+def test_diagonals_and_sums(emulated: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+    case = Statistics(LAYERS[name], rng)
+    operator = case.operator(emulated)
+    operator.run()
+    operator.run()
+    for side in (0, 1):
+        case.check(side, full=True, calls=2)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_tensor_cores_for_the_sums_alone(
+    emulated: AotLibrary, precision: str, rng: np.random.Generator
+) -> None:
+    case = Statistics(LAYERS["conv_groups"], rng)
+    case.operator(emulated, precision=precision).run()
+    for side in (0, 1):
+        case.check(side, full=True, precision=precision)
+        case.check_rounded(side, (case.a, case.g)[side], precision)
+
+
+def test_two_runs_give_the_same_bits(emulated: AotLibrary) -> None:
+    cases = [Statistics(LAYERS["dense_many"], np.random.default_rng(3), full=0.0) for _ in range(2)]
+    for case in cases:
+        case.operator(emulated).run()
+    np.testing.assert_array_equal(cases[0].diagonals[0], cases[1].diagonals[0])
+
+
+@pytest.mark.parametrize("name", ["conv3x3", "conv_reduce"])
+def test_a_closed_gate_changes_nothing(emulated: AotLibrary, name: str, rng: np.random.Generator) -> None:
+    case = Statistics(LAYERS[name], rng)
+    case.gate[...] = 0
+    operator = case.operator(emulated)
+    operator.run()
+    for side in (0, 1):
+        case.check_closed(side)
+    case.gate[...] = 1
+    operator.run()
+    for side in (0, 1):
+        case.check(side, full=True)
+
+
+@pytest.mark.parametrize("gate", [1, 2])
+@pytest.mark.parametrize("name", ["conv3x3", "conv_reduce"])
+def test_separate_statistics(emulated: AotLibrary, name: str, gate: int, rng: np.random.Generator) -> None:
+    case = Statistics(LAYERS[name], rng)
+    case.gate[...] = gate
+    case.operator(emulated, separate=True).run()
+    case.check(gate - 1, full=True)
+    case.check_closed(2 - gate)
+
+
+def test_what_does_not_fit_is_refused(emulated: AotLibrary, rng: np.random.Generator) -> None:
+    case = Statistics(LAYERS["conv3x3"], rng)
+    case.diagonals[0] = case.diagonals[0][:, :-1].copy()
+    with pytest.raises(AotError, match="ShermanMorrisonStatistics: a diagonal has 44 numbers, expected 45"):
+        case.operator(emulated).run()
+    case = Statistics(LAYERS["conv3x3"], rng)
+    case.counts = case.counts[:3].copy()
+    with pytest.raises(AotError, match="ShermanMorrisonStatistics: expected four counts, got 3"):
+        case.operator(emulated).run()
