@@ -1,0 +1,1 @@
+from tests.kernels.cuda.test_trace_restricted_statistics import *  # noqa: F403
