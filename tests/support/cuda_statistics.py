@@ -192,7 +192,7 @@ LAYERS = {
     "dense_float16": Layer(20, 12, samples=40, bias=True, dtype="float16"),
     "conv3x3": Layer(5, 6, kernel=(3, 3), padding=(1, 1, 1, 1), samples=40, size=(8, 7)),
     "conv_wide": Layer(24, 65, kernel=(3, 3), padding=(1, 1, 1, 1), samples=2, bias=True),
-    "conv_odd": Layer(4, 6, kernel=(2, 3), stride=(2, 1), dilation=(1, 2), padding=(0, 2, 1, 3), bias=True),
+    "conv_odd": Layer(4, 6, kernel=(2, 3), stride=(2, 1), dilation=(3, 2), padding=(0, 2, 1, 3), bias=True),
     "conv_same": Layer(3, 4, kernel=(3, 3), stride=(2, 2), same=True, size=(7, 6), mean_reduction=False),
     "conv_groups": Layer(8, 6, kernel=(3, 3), padding=(1, 1, 1, 1), groups=2, bias=True),
     "conv_reduce": Layer(4, 6, kernel=(3, 3), padding=(1, 1, 1, 1), groups=2, reduce=True, bias=True),

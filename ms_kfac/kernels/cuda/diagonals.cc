@@ -27,6 +27,7 @@ Diagonal diagonal_of(const LayerSide& side, int multiprocessors) {
     patches.channels = side.rows.width;
     patches.bias = side.rows.bias;
     for (int* ones : {patches.kernel, patches.stride, patches.dilation, patches.locations}) ones[0] = ones[1] = 1;
+    patches.by_area = patches.by_row = Divisor::of(1);
     patches.height = patches.width = 1;
     diagonal.squares = {side.rows.numbers, side.sum.groups, side.sum.depth, side.rows.width, 1, 1, 0, nullptr};
   }

@@ -66,6 +66,8 @@ LayerSide LayerBatch::side(const Array& array, const Window& window, bool bias, 
       patches.before[axis] = static_cast<int>(window.before[axis]);
       patches.locations[axis] = static_cast<int>(window.locations(axis, array.shape[axis + 2]));
     }
+    patches.by_area = Divisor::of(patches.locations[0] * patches.locations[1]);
+    patches.by_row = Divisor::of(patches.locations[1]);
     width = patches.features();
     patches.bias = bias && !geometry_.reduce;
     // Taps keep their distance to the corner in 16 bits, a pixel its place in the sample in 32.
@@ -78,9 +80,8 @@ LayerSide LayerBatch::side(const Array& array, const Window& window, bool bias, 
   side.of_patches = geometry_.convolution && !geometry_.reduce;
   side.rows = {numbers, width, bias, 0};
   if (geometry_.reduce && (geometry_.convolution || locations_ > 1)) {
-    side.summed = {geometry_.convolution, side.patches, numbers,
-                   groups,                static_cast<int>(samples_), static_cast<int>(locations_),
-                   width,                 factor,       nullptr};
+    side.summed = {geometry_.convolution,        side.patches, numbers, groups, static_cast<int>(samples_),
+                   static_cast<int>(locations_), width,        factor,  nullptr};
     side.rows.numbers = {nullptr, NumberType::kFloat32, 1.0f};
     side.rows.group_stride = samples_ * width;
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../interface/window.h"
+#include "divisor.h"
 #include "numbers.h"
 #include "tile.h"
 
@@ -14,6 +15,8 @@ struct Patches {
   int64_t sample_stride, group_stride;  // a group's channels follow those of the one before
   int kernel[2], stride[2], dilation[2], before[2];
   int locations[2];
+  // By the locations of a sample, and of a row.
+  Divisor by_area, by_row;
   bool bias;
 
   __host__ __device__ int features() const { return channels * kernel[0] * kernel[1] + (bias ? 1 : 0); }
@@ -43,10 +46,12 @@ struct Corner {
   int row, column;
 
   __host__ __device__ static Corner at(const Patches& patches, int group, int64_t depth) {
-    const unsigned width = patches.locations[1], area = patches.locations[0] * width;
-    const unsigned sample = static_cast<unsigned>(depth) / area, location = static_cast<unsigned>(depth) % area;
-    const int row = static_cast<int>(location / width) * patches.stride[0] - patches.before[0];
-    const int column = static_cast<int>(location % width) * patches.stride[1] - patches.before[1];
+    const unsigned sample = patches.by_area.quotient(static_cast<unsigned>(depth));
+    const unsigned location = static_cast<unsigned>(depth) - sample * patches.by_area.divisor;
+    const unsigned line = patches.by_row.quotient(location);
+    const int row = static_cast<int>(line) * patches.stride[0] - patches.before[0];
+    const int column =
+        static_cast<int>(location - line * patches.by_row.divisor) * patches.stride[1] - patches.before[1];
     const int64_t channel = group * patches.group_stride + sample * patches.sample_stride;
     return {channel + static_cast<int64_t>(row) * patches.width + column, row, column};
   }
@@ -63,6 +68,8 @@ __device__ inline float seen(const Patches& patches, const Number* images, const
 
 template <int kSide>
 struct PatchMemory {
+  // Read anew from here where it is used: in registers it would take too many.
+  Patches patches;
   Tap left[kSide], right[kSide];
 };
 
@@ -75,9 +82,10 @@ class PatchOperands {
 
   // All threads of the block call it; features count from `row` and from `column`. `factors` of the patches may be
   // null.
-  __device__ PatchOperands(const Patches& patches, const float* factors, int group, int row, int column, int64_t last,
+  __device__ PatchOperands(const Patches& patches, const float* factors, int group, int row, int column, int last,
                            PatchMemory<kSide>& memory)
-      : patches_(patches), memory_(memory), factors_(factors), group_(group), last_(last) {
+      : memory_(memory), factors_(factors), group_(group), last_(last) {
+    if (threadIdx.x == 0) memory.patches = patches;
     for (int i = threadIdx.x; i < kSide; i += kThreads) {
       memory.left[i] = Tap::of(patches, row + i);
       memory.right[i] = Tap::of(patches, column + i);
@@ -85,33 +93,42 @@ class PatchOperands {
     __syncthreads();
   }
 
-  __device__ void load(int64_t depth, bool same, float (&left)[kElements], float (&right)[kElements]) const {
+  __device__ void load(int depth, bool same, float (&left)[kElements], float (&right)[kElements]) {
     const int thread = threadIdx.x;
-    const int64_t position = depth + Share<kSide, true>::depth(thread, 0);
+    const int position = depth + Share<kSide, true>::depth(thread, 0);
     const bool there = position < last_;
-    const Corner corner = Corner::at(patches_, group_, there ? position : 0);
-    const float one = there ? (factors_ ? factors_[position] : 1.0f) : 0.0f, scale = one * patches_.numbers.scale;
-    patches_.numbers.visit([&](const auto* images) {
+    const Patches& patches = memory_.patches;
+    const Corner corner = Corner::at(patches, group_, there ? position : 0);
+    scale_ = there ? patches.numbers.scale * (factors_ ? factors_[position] : 1.0f) : 0.0f;
+    patches.numbers.visit([&](const auto* images) {
 #pragma unroll
-      for (int j = 0; j < kElements; ++j) {
-        const Tap tap = memory_.left[Share<kSide, true>::feature(thread, j)];
-        left[j] = tap.offset == Tap::kOne ? one : scale * seen(patches_, images, corner, tap);
-      }
+      for (int j = 0; j < kElements; ++j)
+        left[j] = pixel(images, corner, memory_.left[Share<kSide, true>::feature(thread, j)]);
       if (same) return;
 #pragma unroll
-      for (int j = 0; j < kElements; ++j) {
-        const Tap tap = memory_.right[Share<kSide, true>::feature(thread, j)];
-        right[j] = tap.offset == Tap::kOne ? one : scale * seen(patches_, images, corner, tap);
-      }
+      for (int j = 0; j < kElements; ++j)
+        right[j] = pixel(images, corner, memory_.right[Share<kSide, true>::feature(thread, j)]);
     });
   }
+  __device__ float scale() const { return scale_; }
 
  private:
-  const Patches& patches_;
+  template <typename Number>
+  __device__ float pixel(const Number* images, const Corner& corner, const Tap& tap) const {
+    return tap.offset == Tap::kOne ? 1.0f : seen(memory_.patches, images, corner, tap);
+  }
+
   const PatchMemory<kSide>& memory_;
   const float* factors_;
   int group_;
-  int64_t last_;
+  int last_;
+  float scale_;  // of what was loaded last
 };
+
+// Sides with a bias have the scale 1.
+template <int kSide>
+__device__ inline float finished(const PatchOperands<kSide>& operands, int, float element) {
+  return operands.scale() * element;
+}
 
 }  // namespace ms_kfac

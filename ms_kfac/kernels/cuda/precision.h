@@ -2,8 +2,8 @@
 // BF16. Sums are float32 in all.
 //
 // A piece of the result is 16 x 8. Lane l of the warp holds its elements (g, 2t), (g, 2t + 1), (g + 8, 2t) and
-// (g + 8, 2t + 1) with g = l / 4 and t = l % 4, as the instruction mma.m16n8 has it. Operands lie in shared memory with
-// the depth contiguous: row i of the left one at left[i * stride], column j of the right one at right[j * stride].
+// (g + 8, 2t + 1) with g = l / 4 and t = l % 4, as the instruction mma.m16n8 has it. Operands lie in shared memory by
+// rows of kDepth, whose order place() says.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,6 +16,13 @@ enum class Precision { kFloat32, kTf32, kBfloat16 };
 
 // Depth that multiply() takes at a time: a multiple of what the instructions take.
 constexpr int kDepth = 16;
+
+// Where an operand's element lies. Groups of four are permuted by row: what the lanes of a warp read or write at a
+// time, be it four depths of neighbouring rows, one depth of every other row or all depths of two rows, is in different
+// banks.
+__host__ __device__ constexpr int place(int row, int depth) {
+  return row * kDepth + ((depth / 4) ^ (row / 2 % 4)) * 4 + depth % 4;
+}
 
 struct LaneInPiece {
   int row, column;
@@ -38,9 +45,10 @@ __device__ inline uint32_t to_bfloat16_pair(float low, float high) {
 }
 
 __device__ inline void mma_tf32(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-               : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
 }
 
 __device__ inline void mma_bfloat16(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
@@ -54,10 +62,42 @@ __device__ inline void mma_bfloat16(float (&sum)[4], const uint32_t (&left)[4], 
 #include "tensor_cores.h"
 #endif
 
+// What a product of tensor cores takes is rounded where it is written to shared memory, once, if it stays 32 bits wide.
+template <Precision kPrecision>
+__device__ inline float rounded(float value) {
+#if !defined(__CUDACC__) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800)
+  if constexpr (kPrecision == Precision::kTf32) return __uint_as_float(to_tf32(value));
+#endif
+  return value;
+}
+
+// Elements of a row from a depth on that is a multiple of two, or of four.
+__device__ inline float2 two_depths(const float* operand, int row, int depth) {
+  return *reinterpret_cast<const float2*>(operand + place(row, depth));
+}
+__device__ inline float4 four_depths(const float* operand, int row, int depth) {
+  return *reinterpret_cast<const float4*>(operand + place(row, depth));
+}
+
+// One piece over kDepth; a lane's rows are g and g + 8.
+template <Precision kPrecision>
+__device__ inline void multiply_piece(float (&sum)[4], const float4 (&a)[2], const float4& b) {
+  if constexpr (kPrecision == Precision::kTf32) {
+    const auto bits = [](float value) { return __float_as_uint(value); };
+    mma_tf32(sum, {bits(a[0].x), bits(a[1].x), bits(a[0].y), bits(a[1].y)}, {bits(b.x), bits(b.y)});
+    mma_tf32(sum, {bits(a[0].z), bits(a[1].z), bits(a[0].w), bits(a[1].w)}, {bits(b.z), bits(b.w)});
+  } else {
+    mma_bfloat16(sum,
+                 {to_bfloat16_pair(a[0].x, a[0].y), to_bfloat16_pair(a[1].x, a[1].y), to_bfloat16_pair(a[0].z, a[0].w),
+                  to_bfloat16_pair(a[1].z, a[1].w)},
+                 {to_bfloat16_pair(b.x, b.y), to_bfloat16_pair(b.z, b.w)});
+  }
+}
+
 // sums[i][j] += left rows 16 i .. 16 i + 15 times right columns 8 j .. 8 j + 7, over kDepth. All lanes call it.
+// Operands begin at a row that is a multiple of 8.
 template <Precision kPrecision, int kRows, int kColumns>
-__device__ inline void multiply(const float* left, const float* right, int stride, int lane,
-                                float (&sums)[kRows][kColumns][4]) {
+__device__ inline void multiply(const float* left, const float* right, int lane, float (&sums)[kRows][kColumns][4]) {
   const int g = lane / 4, t = lane % 4;
 #if defined(__CUDACC__) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
   constexpr Precision kUsed = Precision::kFloat32;
@@ -65,62 +105,39 @@ __device__ inline void multiply(const float* left, const float* right, int strid
   constexpr Precision kUsed = kPrecision;
 #endif
   if constexpr (kUsed == Precision::kFloat32) {
-#pragma unroll
-    for (int k = 0; k < kDepth; ++k) {
-      float a[kRows][2], b[kColumns][2];
+    // Two depths at a time: there are no registers for more.
+#pragma unroll 1
+    for (int k = 0; k < kDepth; k += 2) {
+      float2 a[kRows][2], b[kColumns][2];
 #pragma unroll
       for (int i = 0; i < kRows; ++i)
-        for (int half = 0; half < 2; ++half) a[i][half] = left[(16 * i + 8 * half + g) * stride + k];
+        for (int half = 0; half < 2; ++half) a[i][half] = two_depths(left, 16 * i + 8 * half + g, k);
 #pragma unroll
       for (int j = 0; j < kColumns; ++j)
-        for (int next = 0; next < 2; ++next) b[j][next] = right[(8 * j + 2 * t + next) * stride + k];
+        for (int next = 0; next < 2; ++next) b[j][next] = two_depths(right, 8 * j + 2 * t + next, k);
 #pragma unroll
       for (int i = 0; i < kRows; ++i)
 #pragma unroll
         for (int j = 0; j < kColumns; ++j)
 #pragma unroll
-          for (int element = 0; element < 4; ++element)
-            sums[i][j][element] = fmaf(a[i][element / 2], b[j][element % 2], sums[i][j][element]);
-    }
-  } else if constexpr (kUsed == Precision::kTf32) {
-#pragma unroll
-    for (int k = 0; k < kDepth; k += 8) {
-      uint32_t a[kRows][4], b[kColumns][2];
-#pragma unroll
-      for (int i = 0; i < kRows; ++i)
-#pragma unroll
-        for (int element = 0; element < 4; ++element)
-          a[i][element] = to_tf32(left[(16 * i + 8 * (element % 2) + g) * stride + k + t + 4 * (element / 2)]);
-#pragma unroll
-      for (int j = 0; j < kColumns; ++j)
-#pragma unroll
-        for (int element = 0; element < 2; ++element)
-          b[j][element] = to_tf32(right[(8 * j + g) * stride + k + t + 4 * element]);
-#pragma unroll
-      for (int i = 0; i < kRows; ++i)
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) mma_tf32(sums[i][j], a[i], b[j]);
+          for (int element = 0; element < 4; ++element) {
+            float& sum = sums[i][j][element];
+            sum = fmaf(a[i][element / 2].x, b[j][element % 2].x, sum);
+            sum = fmaf(a[i][element / 2].y, b[j][element % 2].y, sum);
+          }
     }
   } else {
-    uint32_t a[kRows][4], b[kColumns][2];
+    // Lane t has depths 4t .. 4t + 3 of both operands, in the place of those that the instruction speaks of: the order
+    // of a sum's terms is free.
+    float4 b[kColumns];
 #pragma unroll
-    for (int i = 0; i < kRows; ++i)
+    for (int j = 0; j < kColumns; ++j) b[j] = four_depths(right, 8 * j + g, 4 * t);
 #pragma unroll
-      for (int element = 0; element < 4; ++element) {
-        const float* from = left + (16 * i + 8 * (element % 2) + g) * stride + 2 * t + 8 * (element / 2);
-        a[i][element] = to_bfloat16_pair(from[0], from[1]);
-      }
+    for (int i = 0; i < kRows; ++i) {
+      const float4 a[2] = {four_depths(left, 16 * i + g, 4 * t), four_depths(left, 16 * i + 8 + g, 4 * t)};
 #pragma unroll
-    for (int j = 0; j < kColumns; ++j)
-#pragma unroll
-      for (int element = 0; element < 2; ++element) {
-        const float* from = right + (8 * j + g) * stride + 2 * t + 8 * element;
-        b[j][element] = to_bfloat16_pair(from[0], from[1]);
-      }
-#pragma unroll
-    for (int i = 0; i < kRows; ++i)
-#pragma unroll
-      for (int j = 0; j < kColumns; ++j) mma_bfloat16(sums[i][j], a[i], b[j]);
+      for (int j = 0; j < kColumns; ++j) multiply_piece<kUsed>(sums[i][j], a, b[j]);
+    }
   }
 }
 

@@ -24,28 +24,35 @@ class RowOperands {
   static constexpr int kElements = Share<kSide, false>::kElements;
 
   // Features count from `row` and from `column`. `factors` of the rows may be null.
-  __device__ RowOperands(const Rows& rows, const float* factors, int group, int row, int column, int64_t last)
+  __device__ RowOperands(const Rows& rows, const float* factors, int group, int row, int column, int last)
       : rows_(rows), factors_(factors), start_(group * rows.group_stride), row_(row), column_(column), last_(last) {}
 
-  __device__ void load(int64_t depth, bool same, float (&left)[kElements], float (&right)[kElements]) const {
+  __device__ void load(int depth, bool same, float (&left)[kElements], float (&right)[kElements]) {
+    depth_ = depth + Own::depth(threadIdx.x, 0);
     rows_.numbers.visit([&](const auto* numbers) {
-      read(numbers, depth, row_, left);
-      if (!same) read(numbers, depth, column_, right);
+      read(numbers, row_, left);
+      if (!same) read(numbers, column_, right);
     });
+  }
+  __device__ float scale(int j) const {
+    const int row = depth_ + kStep * j;
+    return factors_ && row < last_ ? rows_.numbers.scale * factors_[row] : rows_.numbers.scale;
   }
 
  private:
+  using Own = Share<kSide, false>;
+  static constexpr int kStep = kThreads / kSide;
+
   template <typename Number>
-  __device__ void read(const Number* numbers, int64_t depth, int first, float (&values)[kElements]) const {
-    const int feature = first + Share<kSide, false>::feature(threadIdx.x, 0);
-    const bool inside = feature < rows_.width, one = rows_.bias && feature == rows_.width;
+  __device__ void read(const Number* numbers, int first, float (&values)[kElements]) const {
+    const int feature = first + Own::feature(threadIdx.x, 0);
+    const bool inside = feature < rows_.width;
+    const float one = rows_.bias && feature == rows_.width ? 1.0f : 0.0f;
+    const Number* from = numbers + start_ + static_cast<int64_t>(depth_) * rows_.width + feature;
 #pragma unroll
-    for (int j = 0; j < kElements; ++j) {
-      const int64_t row = depth + Share<kSide, false>::depth(threadIdx.x, j);
-      const float factor = row < last_ ? (factors_ ? factors_[row] : 1.0f) : 0.0f;
-      values[j] = row < last_ && inside
-                      ? factor * rows_.numbers.scale * as_float(numbers[start_ + row * rows_.width + feature])
-                      : (one ? factor : 0.0f);
+    for (int j = 0; j < kElements; ++j, from += kStep * static_cast<int64_t>(rows_.width)) {
+      values[j] = depth_ + kStep * j < last_ ? one : 0.0f;
+      if (inside && depth_ + kStep * j < last_) values[j] = as_float(*from);
     }
   }
 
@@ -53,7 +60,14 @@ class RowOperands {
   const float* factors_;
   int64_t start_;
   int row_, column_;
-  int64_t last_;
+  int last_;
+  int depth_;  // of the thread's first element of what was loaded last
 };
+
+// Sides with a bias have the scale 1.
+template <int kSide>
+__device__ inline float finished(const RowOperands<kSide>& operands, int j, float element) {
+  return operands.scale(j) * element;
+}
 
 }  // namespace ms_kfac

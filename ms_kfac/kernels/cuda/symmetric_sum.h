@@ -1,5 +1,5 @@
-// Sums of outer products, S += sum over k of v_k v_k^T: the tiles of the lower triangle, each mirrored, and the depth in
-// parts where tiles alone are too few to fill the GPU. The last block of a tile adds the parts up in their order, so
+// Sums of outer products, S += sum over k of v_k v_k^T: the tiles of the lower triangle, each mirrored, and the depth
+// in parts where tiles alone are too few to fill the GPU. The last block of a tile adds the parts up in their order, so
 // that the result does not depend on which block was last.
 #pragma once
 
@@ -31,7 +31,7 @@ struct SymmetricSum {
 struct SymmetricTask {
   int64_t tile;
   int part, group, row, column;  // row and column are those of the tile, row >= column
-  int64_t first, last;           // of the depth
+  int first, last;               // of the depth, which fits in 32 bits
 
   __host__ __device__ SymmetricTask(const SymmetricSum& sum, int64_t block)
       : tile(block / sum.parts), part(static_cast<int>(block % sum.parts)) {
@@ -44,9 +44,9 @@ struct SymmetricTask {
     column = static_cast<int>(index);
     // Multiples of kDepth, so that parts are as long as their multiplication.
     const int64_t pieces = (sum.depth + kDepth - 1) / kDepth;
-    first = part * pieces / sum.parts * kDepth;
-    last = (part + 1) * pieces / sum.parts * kDepth;
-    if (last > sum.depth) last = sum.depth;
+    first = static_cast<int>(part * pieces / sum.parts * kDepth);
+    const int64_t end = (part + 1) * pieces / sum.parts * kDepth;
+    last = static_cast<int>(end < sum.depth ? end : sum.depth);
   }
   __host__ __device__ bool diagonal() const { return row == column; }
 };

@@ -4,10 +4,11 @@
 // before. What the operands are - rows, patches of a convolution, matrices - is the business of a class Operands:
 //
 //   static constexpr bool kLeftDepthFirst, kRightDepthFirst   how threads share an operand out: see Share
-//   void load(int64_t depth, bool same, float (&left)[], float (&right)[])
+//   void load(int depth, bool same, float (&left)[], float (&right)[])
 //
 // which gives the thread's elements of both operands from that depth on, and zeros beyond their ends; with `same` the
-// right operand is the left one, and need not be read.
+// right operand is the left one, and need not be read. What is to be done with an element once it is there, a function
+// finished(operands, j, element) does, so that nothing waits for it before.
 #pragma once
 
 #include "precision.h"
@@ -15,29 +16,28 @@
 namespace ms_kfac {
 
 constexpr int kThreads = 256;
-// From one row of an operand to the next in shared memory: the lanes of a warp then read from different banks, be it a
-// fragment, and pairs stay aligned.
-constexpr int kStride = kDepth + 4;
 
 // Which elements of a kSide x kDepth operand a thread reads: element j of kElements is (feature(j), depth(j)). With the
-// depth first neighbouring threads read neighbouring depths, else neighbouring features.
+// depth first the lanes of a warp read two rows of neighbouring depths, else neighbouring features of a few depths, and
+// a thread stays with its feature.
 template <int kSide, bool kDepthFirst>
 struct Share {
   static constexpr int kElements = kSide * kDepth / kThreads;
+  static constexpr int kAcross = kSide / 8;
 
   __device__ static int feature(int thread, int j) {
-    return kDepthFirst ? thread / kDepth + (kThreads / kDepth) * j : thread % kSide;
+    return kDepthFirst ? thread / kDepth + (kThreads / kDepth) * j : thread % kAcross + kAcross * (thread / 32);
   }
   __device__ static int depth(int thread, int j) {
-    return kDepthFirst ? thread % kDepth : thread / kSide + (kThreads / kSide) * j;
+    return kDepthFirst ? thread % kDepth : thread % 32 / kAcross + (kThreads / kSide) * j;
   }
 };
 
 // Shared memory of a block that computes a tile.
 template <int kSide>
 struct TileMemory {
-  float left[2][kSide][kStride];
-  float right[2][kSide][kStride];
+  alignas(16) float left[2][kSide * kDepth];
+  alignas(16) float right[2][kSide * kDepth];
 };
 
 // A block's tile in registers. Eight warps share it out, two by four.
@@ -73,10 +73,15 @@ struct Tile {
   }
 };
 
+template <typename Operands>
+__device__ inline float finished(const Operands&, int, float element) {
+  return element;
+}
+
 // Adds the product over the depths [first, last) to the tile. `last` is where the operands end for this block: they
 // give zeros beyond. With `same` the right operand is the left one.
 template <int kSide, Precision kPrecision, typename Operands>
-__device__ void multiply_tile(Operands& operands, int64_t first, int64_t last, bool same, TileMemory<kSide>& memory,
+__device__ void multiply_tile(Operands& operands, int first, int last, bool same, TileMemory<kSide>& memory,
                               Tile<kSide>& tile) {
   using LeftShare = Share<kSide, Operands::kLeftDepthFirst>;
   using RightShare = Share<kSide, Operands::kRightDepthFirst>;
@@ -86,21 +91,23 @@ __device__ void multiply_tile(Operands& operands, int64_t first, int64_t last, b
   const auto store = [&](int stage) {
 #pragma unroll
     for (int j = 0; j < kElements; ++j)
-      memory.left[stage][LeftShare::feature(thread, j)][LeftShare::depth(thread, j)] = left[j];
+      memory.left[stage][place(LeftShare::feature(thread, j), LeftShare::depth(thread, j))] =
+          rounded<kPrecision>(finished(operands, j, left[j]));
     if (same) return;
 #pragma unroll
     for (int j = 0; j < kElements; ++j)
-      memory.right[stage][RightShare::feature(thread, j)][RightShare::depth(thread, j)] = right[j];
+      memory.right[stage][place(RightShare::feature(thread, j), RightShare::depth(thread, j))] =
+          rounded<kPrecision>(finished(operands, j, right[j]));
   };
   // Begins a step early, to read without multiplying: the code that reads, which is long, is there once.
   int stage = 1;
-  for (int64_t depth = first - kDepth; depth < last; depth += kDepth, stage ^= 1) {
+  for (int depth = first - kDepth; depth < last; depth += kDepth, stage ^= 1) {
     const bool more = depth + kDepth < last;
     if (more) operands.load(depth + kDepth, same, left, right);
     if (depth >= first) {
-      const float* rows = memory.left[stage][tile.first_row()];
-      const float* columns = same ? memory.left[stage][tile.first_column()] : memory.right[stage][tile.first_column()];
-      multiply<kPrecision>(rows, columns, kStride, thread % 32, tile.sums);
+      const float* of_columns = same ? memory.left[stage] : memory.right[stage];
+      multiply<kPrecision>(memory.left[stage] + place(tile.first_row(), 0), of_columns + place(tile.first_column(), 0),
+                           thread % 32, tile.sums);
     }
     if (more) store(stage ^ 1);
     __syncthreads();

@@ -57,14 +57,14 @@ class Statistics(Batch):
 def test_partial_traces(emulated: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
     case = Statistics(LAYERS[name], rng)
     operator = case.operator(emulated)
-    # Twice: counters must be as a launch leaves them.
-    operator.run()
-    operator.run()
+    # Several times: counters must be as a launch leaves them.
+    for _ in range(3):
+        operator.run()
     for side in (0, 1):
-        case.check_weighted(side, np.ones(len(case.a)), calls=2)
-    expected = case.traces_before + 2 * case.delta
-    assert (abs(case.traces - expected) <= (case.relative_error() + 2 * FLOAT) * expected).all()
-    assert case.count == 2 + 2 * case.layer.samples
+        case.check_weighted(side, np.ones(len(case.a)), calls=3)
+    expected = case.traces_before + 3 * case.delta
+    assert (abs(case.traces - expected) <= (case.relative_error() + 4 * FLOAT) * expected).all()
+    assert case.count == 2 + 3 * case.layer.samples
 
 
 @pytest.mark.parametrize("homogeneous", [False, True])

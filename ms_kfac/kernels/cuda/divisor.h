@@ -1,0 +1,27 @@
+// Division by a number that is known on the host: on the device a product and a shift.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace ms_kfac {
+
+// For dividends below 2^31. With 2^l >= divisor the multiplier is 2^(31 + l) / divisor, rounded up; what that adds to a
+// quotient is less than 2^31 / 2^(31 + l) <= 1 / divisor, which reaches no further integer.
+struct Divisor {
+  unsigned divisor, multiplier;
+  int shift;
+
+  static Divisor of(unsigned divisor) {
+    int l = 0;
+    while ((uint64_t{1} << l) < divisor) ++l;
+    const int shift = 31 + l;
+    return {divisor, static_cast<unsigned>(((uint64_t{1} << shift) + divisor - 1) / divisor), shift};
+  }
+  __host__ __device__ unsigned quotient(unsigned dividend) const {
+    return static_cast<unsigned>(static_cast<uint64_t>(dividend) * multiplier >> shift);
+  }
+};
+
+}  // namespace ms_kfac
