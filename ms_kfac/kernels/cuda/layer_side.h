@@ -19,29 +19,32 @@ struct LayerSide {
 };
 
 // Shared memory of a block, whatever it computes.
-union SideMemory {
-  struct {
-    TileMemory<128> tile;
-    PatchMemory<128> patches;
-  } large;
-  struct {
-    TileMemory<64> tile;
-    PatchMemory<64> patches;
-  } small;
+struct SideMemory {
+  // Read from here where they are used: a side that is chosen while the kernel runs, and a task that is needed again at
+  // the end, would take registers in between.
+  LayerSide side;
+  SymmetricTask task;
+  union {
+    struct {
+      TileMemory<128> tile;
+      PatchMemory<128> patches;
+    } large;
+    struct {
+      TileMemory<64> tile;
+      PatchMemory<64> patches;
+    } small;
+  };
 };
 
 // Adds a block's share of one side's second moment to its sum; `memory` is large or small of SideMemory.
 template <int kSide, Precision kPrecision, typename Memory>
-__device__ void add_second_moment(const LayerSide& side, int64_t block, Memory& memory) {
-  const SymmetricTask task(side.sum, block);
+__device__ void add_second_moment(const LayerSide& side, const SymmetricTask& task, Memory& memory) {
   Tile<kSide> tile;
-  const int row = task.row * kSide, column = task.column * kSide;
-  const float* factors = side.vector_factors ? side.vector_factors + task.group * side.sum.depth : nullptr;
   if (side.of_patches) {
-    PatchOperands<kSide> operands(side.patches, factors, task.group, row, column, task.last, memory.patches);
+    PatchOperands<kSide> operands(side.patches, task, memory.patches);
     multiply_tile<kSide, kPrecision>(operands, task.first, task.last, task.diagonal(), memory.tile, tile);
   } else {
-    RowOperands<kSide> operands(side.rows, factors, task.group, row, column, task.last);
+    RowOperands<kSide> operands(side.rows, task);
     multiply_tile<kSide, kPrecision>(operands, task.first, task.last, task.diagonal(), memory.tile, tile);
   }
   add_to_sum(side.sum, task, tile, side.sum_factors ? side.sum_factors[task.group] : 1.0f);
@@ -49,10 +52,15 @@ __device__ void add_second_moment(const LayerSide& side, int64_t block, Memory& 
 
 template <Precision kPrecision>
 __device__ void add_second_moment(const LayerSide& side, int64_t block, SideMemory& memory) {
-  if (side.sum.side == 128)
-    add_second_moment<128, kPrecision>(side, block, memory.large);
+  if (threadIdx.x == 0) {
+    memory.side = side;
+    memory.task = SymmetricTask::of(side.sum, block, side.vector_factors);
+  }
+  __syncthreads();
+  if (memory.side.sum.side == 128)
+    add_second_moment<128, kPrecision>(memory.side, memory.task, memory.large);
   else
-    add_second_moment<64, kPrecision>(side, block, memory.small);
+    add_second_moment<64, kPrecision>(memory.side, memory.task, memory.small);
 }
 
 }  // namespace ms_kfac

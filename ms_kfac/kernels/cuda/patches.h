@@ -4,7 +4,7 @@
 #include "../interface/window.h"
 #include "divisor.h"
 #include "numbers.h"
-#include "tile.h"
+#include "symmetric_sum.h"
 
 namespace ms_kfac {
 
@@ -68,8 +68,6 @@ __device__ inline float seen(const Patches& patches, const Number* images, const
 
 template <int kSide>
 struct PatchMemory {
-  // Read anew from here where it is used: in registers it would take too many.
-  Patches patches;
   Tap left[kSide], right[kSide];
 };
 
@@ -80,15 +78,12 @@ class PatchOperands {
   static constexpr bool kLeftDepthFirst = true, kRightDepthFirst = true;
   static constexpr int kElements = Share<kSide, true>::kElements;
 
-  // All threads of the block call it; features count from `row` and from `column`. `factors` of the patches may be
-  // null.
-  __device__ PatchOperands(const Patches& patches, const float* factors, int group, int row, int column, int last,
-                           PatchMemory<kSide>& memory)
-      : memory_(memory), factors_(factors), group_(group), last_(last) {
-    if (threadIdx.x == 0) memory.patches = patches;
+  // All threads of the block call it.
+  __device__ PatchOperands(const Patches& patches, const SymmetricTask& task, PatchMemory<kSide>& memory)
+      : patches_(patches), task_(task), memory_(memory) {
     for (int i = threadIdx.x; i < kSide; i += kThreads) {
-      memory.left[i] = Tap::of(patches, row + i);
-      memory.right[i] = Tap::of(patches, column + i);
+      memory.left[i] = Tap::of(patches, task.row * kSide + i);
+      memory.right[i] = Tap::of(patches, task.column * kSide + i);
     }
     __syncthreads();
   }
@@ -96,11 +91,10 @@ class PatchOperands {
   __device__ void load(int depth, bool same, float (&left)[kElements], float (&right)[kElements]) {
     const int thread = threadIdx.x;
     const int position = depth + Share<kSide, true>::depth(thread, 0);
-    const bool there = position < last_;
-    const Patches& patches = memory_.patches;
-    const Corner corner = Corner::at(patches, group_, there ? position : 0);
-    scale_ = there ? patches.numbers.scale * (factors_ ? factors_[position] : 1.0f) : 0.0f;
-    patches.numbers.visit([&](const auto* images) {
+    const bool there = position < task_.last;
+    const Corner corner = Corner::at(patches_, task_.group, there ? position : 0);
+    factor_ = there ? (task_.factors ? task_.factors[position] : 1.0f) : 0.0f;
+    patches_.numbers.visit([&](const auto* images) {
 #pragma unroll
       for (int j = 0; j < kElements; ++j)
         left[j] = pixel(images, corner, memory_.left[Share<kSide, true>::feature(thread, j)]);
@@ -110,19 +104,18 @@ class PatchOperands {
         right[j] = pixel(images, corner, memory_.right[Share<kSide, true>::feature(thread, j)]);
     });
   }
-  __device__ float scale() const { return scale_; }
+  __device__ float scale() const { return patches_.numbers.scale * factor_; }
 
  private:
   template <typename Number>
   __device__ float pixel(const Number* images, const Corner& corner, const Tap& tap) const {
-    return tap.offset == Tap::kOne ? 1.0f : seen(memory_.patches, images, corner, tap);
+    return tap.offset == Tap::kOne ? 1.0f : seen(patches_, images, corner, tap);
   }
 
+  const Patches& patches_;
+  const SymmetricTask& task_;
   const PatchMemory<kSide>& memory_;
-  const float* factors_;
-  int group_;
-  int last_;
-  float scale_;  // of what was loaded last
+  float factor_;  // of what was loaded last
 };
 
 // Sides with a bias have the scale 1.

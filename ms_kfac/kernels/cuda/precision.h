@@ -20,6 +20,7 @@ constexpr int kDepth = 16;
 // Where an operand's element lies. Groups of four are permuted by row: what the lanes of a warp read or write at a
 // time, be it four depths of neighbouring rows, one depth of every other row or all depths of two rows, is in different
 // banks.
+// Rows that are a multiple of 8 apart have the same order.
 __host__ __device__ constexpr int place(int row, int depth) {
   return row * kDepth + ((depth / 4) ^ (row / 2 % 4)) * 4 + depth % 4;
 }
@@ -71,14 +72,6 @@ __device__ inline float rounded(float value) {
   return value;
 }
 
-// Elements of a row from a depth on that is a multiple of two, or of four.
-__device__ inline float2 two_depths(const float* operand, int row, int depth) {
-  return *reinterpret_cast<const float2*>(operand + place(row, depth));
-}
-__device__ inline float4 four_depths(const float* operand, int row, int depth) {
-  return *reinterpret_cast<const float4*>(operand + place(row, depth));
-}
-
 // One piece over kDepth; a lane's rows are g and g + 8.
 template <Precision kPrecision>
 __device__ inline void multiply_piece(float (&sum)[4], const float4 (&a)[2], const float4& b) {
@@ -109,12 +102,14 @@ __device__ inline void multiply(const float* left, const float* right, int lane,
 #pragma unroll 1
     for (int k = 0; k < kDepth; k += 2) {
       float2 a[kRows][2], b[kColumns][2];
+      const auto* of_left = reinterpret_cast<const float2*>(left + place(g, k));
+      const auto* of_right = reinterpret_cast<const float2*>(right + place(2 * t, k));
 #pragma unroll
       for (int i = 0; i < kRows; ++i)
-        for (int half = 0; half < 2; ++half) a[i][half] = two_depths(left, 16 * i + 8 * half + g, k);
+        for (int half = 0; half < 2; ++half) a[i][half] = of_left[(16 * i + 8 * half) * (kDepth / 2)];
 #pragma unroll
       for (int j = 0; j < kColumns; ++j)
-        for (int next = 0; next < 2; ++next) b[j][next] = two_depths(right, 8 * j + 2 * t + next, k);
+        for (int next = 0; next < 2; ++next) b[j][next] = of_right[(8 * j + next) * (kDepth / 2)];
 #pragma unroll
       for (int i = 0; i < kRows; ++i)
 #pragma unroll
@@ -129,12 +124,14 @@ __device__ inline void multiply(const float* left, const float* right, int lane,
   } else {
     // Lane t has depths 4t .. 4t + 3 of both operands, in the place of those that the instruction speaks of: the order
     // of a sum's terms is free.
+    const auto* of_left = reinterpret_cast<const float4*>(left + place(g, 4 * t));
+    const auto* of_right = reinterpret_cast<const float4*>(right + place(g, 4 * t));
     float4 b[kColumns];
 #pragma unroll
-    for (int j = 0; j < kColumns; ++j) b[j] = four_depths(right, 8 * j + g, 4 * t);
+    for (int j = 0; j < kColumns; ++j) b[j] = of_right[8 * j * (kDepth / 4)];
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const float4 a[2] = {four_depths(left, 16 * i + g, 4 * t), four_depths(left, 16 * i + 8 + g, 4 * t)};
+      const float4 a[2] = {of_left[16 * i * (kDepth / 4)], of_left[(16 * i + 8) * (kDepth / 4)]};
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) multiply_piece<kUsed>(sums[i][j], a, b[j]);
     }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "numbers.h"
-#include "tile.h"
+#include "symmetric_sum.h"
 
 namespace ms_kfac {
 
@@ -23,20 +23,18 @@ class RowOperands {
   static constexpr bool kLeftDepthFirst = false, kRightDepthFirst = false;
   static constexpr int kElements = Share<kSide, false>::kElements;
 
-  // Features count from `row` and from `column`. `factors` of the rows may be null.
-  __device__ RowOperands(const Rows& rows, const float* factors, int group, int row, int column, int last)
-      : rows_(rows), factors_(factors), start_(group * rows.group_stride), row_(row), column_(column), last_(last) {}
+  __device__ RowOperands(const Rows& rows, const SymmetricTask& task) : rows_(rows), task_(task) {}
 
   __device__ void load(int depth, bool same, float (&left)[kElements], float (&right)[kElements]) {
     depth_ = depth + Own::depth(threadIdx.x, 0);
     rows_.numbers.visit([&](const auto* numbers) {
-      read(numbers, row_, left);
-      if (!same) read(numbers, column_, right);
+      read(numbers, task_.row * kSide, left);
+      if (!same) read(numbers, task_.column * kSide, right);
     });
   }
   __device__ float scale(int j) const {
     const int row = depth_ + kStep * j;
-    return factors_ && row < last_ ? rows_.numbers.scale * factors_[row] : rows_.numbers.scale;
+    return rows_.numbers.scale * (task_.factors && row < task_.last ? task_.factors[row] : 1.0f);
   }
 
  private:
@@ -48,19 +46,17 @@ class RowOperands {
     const int feature = first + Own::feature(threadIdx.x, 0);
     const bool inside = feature < rows_.width;
     const float one = rows_.bias && feature == rows_.width ? 1.0f : 0.0f;
-    const Number* from = numbers + start_ + static_cast<int64_t>(depth_) * rows_.width + feature;
+    const Number* from =
+        numbers + task_.group * rows_.group_stride + static_cast<int64_t>(depth_) * rows_.width + feature;
 #pragma unroll
     for (int j = 0; j < kElements; ++j, from += kStep * static_cast<int64_t>(rows_.width)) {
-      values[j] = depth_ + kStep * j < last_ ? one : 0.0f;
-      if (inside && depth_ + kStep * j < last_) values[j] = as_float(*from);
+      values[j] = depth_ + kStep * j < task_.last ? one : 0.0f;
+      if (inside && depth_ + kStep * j < task_.last) values[j] = as_float(*from);
     }
   }
 
   const Rows& rows_;
-  const float* factors_;
-  int64_t start_;
-  int row_, column_;
-  int last_;
+  const SymmetricTask& task_;
   int depth_;  // of the thread's first element of what was loaded last
 };
 

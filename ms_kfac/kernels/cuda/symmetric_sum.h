@@ -32,21 +32,27 @@ struct SymmetricTask {
   int64_t tile;
   int part, group, row, column;  // row and column are those of the tile, row >= column
   int first, last;               // of the depth, which fits in 32 bits
+  // Factors of the vectors, by depth; null: ones.
+  const float* factors;
 
-  __host__ __device__ SymmetricTask(const SymmetricSum& sum, int64_t block)
-      : tile(block / sum.parts), part(static_cast<int>(block % sum.parts)) {
+  // `factors` are those of all groups.
+  __host__ __device__ static SymmetricTask of(const SymmetricSum& sum, int64_t block, const float* factors) {
+    SymmetricTask task{};
+    task.tile = block / sum.parts;
+    task.part = static_cast<int>(block % sum.parts);
     const int64_t across = sum.tiles_across(), triangle = across * (across + 1) / 2;
-    group = static_cast<int>(tile / triangle);
-    int64_t index = tile % triangle;
-    row = 0;
+    task.group = static_cast<int>(task.tile / triangle);
+    int64_t index = task.tile % triangle;
     // At most the number of tiles across, a few dozen.
-    while (index > row) index -= ++row;
-    column = static_cast<int>(index);
+    while (index > task.row) index -= ++task.row;
+    task.column = static_cast<int>(index);
     // Multiples of kDepth, so that parts are as long as their multiplication.
     const int64_t pieces = (sum.depth + kDepth - 1) / kDepth;
-    first = static_cast<int>(part * pieces / sum.parts * kDepth);
-    const int64_t end = (part + 1) * pieces / sum.parts * kDepth;
-    last = static_cast<int>(end < sum.depth ? end : sum.depth);
+    task.first = static_cast<int>(task.part * pieces / sum.parts * kDepth);
+    const int64_t end = (task.part + 1) * pieces / sum.parts * kDepth;
+    task.last = static_cast<int>(end < sum.depth ? end : sum.depth);
+    task.factors = factors ? factors + task.group * sum.depth : nullptr;
+    return task;
   }
   __host__ __device__ bool diagonal() const { return row == column; }
 };

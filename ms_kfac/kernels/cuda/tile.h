@@ -23,13 +23,19 @@ constexpr int kThreads = 256;
 template <int kSide, bool kDepthFirst>
 struct Share {
   static constexpr int kElements = kSide * kDepth / kThreads;
-  static constexpr int kAcross = kSide / 8;
+  static constexpr int kAcross = kSide / 8, kStep = kThreads / kSide;
 
   __device__ static int feature(int thread, int j) {
     return kDepthFirst ? thread / kDepth + (kThreads / kDepth) * j : thread % kAcross + kAcross * (thread / 32);
   }
   __device__ static int depth(int thread, int j) {
-    return kDepthFirst ? thread % kDepth : thread % 32 / kAcross + (kThreads / kSide) * j;
+    return kDepthFirst ? thread % kDepth : thread % 32 / kAcross + kStep * j;
+  }
+  // Where element j lies, so that as little as possible of it depends on the thread.
+  __device__ static int place(int thread, int j) {
+    const int row = feature(thread, 0), first = depth(thread, 0);
+    if (kDepthFirst) return ms_kfac::place(row, first) + kThreads * j;
+    return ms_kfac::place(row, kStep * j) + first;
   }
 };
 
@@ -91,25 +97,25 @@ __device__ void multiply_tile(Operands& operands, int first, int last, bool same
   const auto store = [&](int stage) {
 #pragma unroll
     for (int j = 0; j < kElements; ++j)
-      memory.left[stage][place(LeftShare::feature(thread, j), LeftShare::depth(thread, j))] =
-          rounded<kPrecision>(finished(operands, j, left[j]));
+      memory.left[stage][LeftShare::place(thread, j)] = rounded<kPrecision>(finished(operands, j, left[j]));
     if (same) return;
 #pragma unroll
     for (int j = 0; j < kElements; ++j)
-      memory.right[stage][place(RightShare::feature(thread, j), RightShare::depth(thread, j))] =
-          rounded<kPrecision>(finished(operands, j, right[j]));
+      memory.right[stage][RightShare::place(thread, j)] = rounded<kPrecision>(finished(operands, j, right[j]));
   };
   // Begins a step early, to read without multiplying: the code that reads, which is long, is there once.
+  bool begun = false;
   int stage = 1;
   for (int depth = first - kDepth; depth < last; depth += kDepth, stage ^= 1) {
     const bool more = depth + kDepth < last;
     if (more) operands.load(depth + kDepth, same, left, right);
-    if (depth >= first) {
+    if (begun) {
       const float* of_columns = same ? memory.left[stage] : memory.right[stage];
       multiply<kPrecision>(memory.left[stage] + place(tile.first_row(), 0), of_columns + place(tile.first_column(), 0),
                            thread % 32, tile.sums);
     }
     if (more) store(stage ^ 1);
+    begun = true;
     __syncthreads();
   }
 }

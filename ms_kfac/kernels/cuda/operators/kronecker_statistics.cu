@@ -21,10 +21,14 @@ struct Launch {
 };
 
 template <Precision kPrecision>
-__global__ void __launch_bounds__(kThreads, 1) kronecker_statistics(const __grid_constant__ Launch launch) {
+__global__ void __launch_bounds__(kThreads, 2) kronecker_statistics(const __grid_constant__ Launch launch) {
   __shared__ SideMemory memory;
   const Asked asked = Asked::of(*launch.gate % kBesideFactors, launch.separate);
   if (asked.nothing()) return;
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    if (asked.inputs) *launch.A_count += launch.samples;
+    if (asked.gradients) *launch.G_count += launch.samples * launch.locations;
+  }
   const Phases<kPhases>& phases = launch.phases;
   const Claim claim = phases.claim();
   if (claim.phase == kVectors) {
@@ -35,9 +39,6 @@ __global__ void __launch_bounds__(kThreads, 1) kronecker_statistics(const __grid
     add_second_moments<kPrecision>(launch.sides, asked, claim.index, memory);
   }
   phases.leave();
-  if (blockIdx.x > 0 || threadIdx.x > 0) return;
-  if (asked.inputs) *launch.A_count += launch.samples;
-  if (asked.gradients) *launch.G_count += launch.samples * launch.locations;
 }
 
 class KroneckerStatisticsKernel {

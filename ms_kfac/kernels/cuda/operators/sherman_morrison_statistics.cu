@@ -26,12 +26,22 @@ struct Launch {
   float samples, locations;
 };
 
+__device__ void count_batch(const Launch& launch, Asked asked, bool full) {
+  const float weights[2] = {asked.inputs ? launch.samples : 0.0f,
+                            asked.gradients ? launch.samples * launch.locations : 0.0f};
+  for (int side : {0, 1}) {
+    if (full) launch.counts[side] += weights[side];
+    launch.counts[2 + side] += weights[side];
+  }
+}
+
 template <Precision kPrecision>
-__global__ void __launch_bounds__(kThreads, 1) sherman_morrison_statistics(const __grid_constant__ Launch launch) {
+__global__ void __launch_bounds__(kThreads, 2) sherman_morrison_statistics(const __grid_constant__ Launch launch) {
   __shared__ SideMemory memory;
   const Asked asked = Asked::of(*launch.gate, launch.separate);
   if (asked.nothing()) return;
   const bool full = *launch.full > 0.0f;
+  if (blockIdx.x == 0 && threadIdx.x == 0) count_batch(launch, asked, full);
   const Phases<kPhases>& phases = launch.phases;
   const Claim claim = phases.claim();
   switch (claim.phase) {
@@ -54,14 +64,6 @@ __global__ void __launch_bounds__(kThreads, 1) sherman_morrison_statistics(const
       add_diagonals(launch.diagonals, asked, claim.index);
   }
   phases.leave();
-  if (blockIdx.x > 0 || threadIdx.x > 0) return;
-  const float input_weight = asked.inputs ? launch.samples : 0.0f;
-  const float gradient_weight = asked.gradients ? launch.samples * launch.locations : 0.0f;
-  launch.counts[2] += input_weight;
-  launch.counts[3] += gradient_weight;
-  if (!full) return;
-  launch.counts[0] += input_weight;
-  launch.counts[1] += gradient_weight;
 }
 
 class ShermanMorrisonStatisticsKernel {

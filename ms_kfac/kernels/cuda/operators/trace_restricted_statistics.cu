@@ -22,31 +22,33 @@ struct Launch {
 };
 
 template <Precision kPrecision>
-__global__ void __launch_bounds__(kThreads, 1) trace_restricted_statistics(const __grid_constant__ Launch launch) {
+__global__ void __launch_bounds__(kThreads, 2) trace_restricted_statistics(const __grid_constant__ Launch launch) {
   __shared__ SideMemory memory;
   if (*launch.gate <= 0) return;
+  if (blockIdx.x == 0 && threadIdx.x == 0) *launch.count += launch.trace.samples;
   const Asked both{true, true};
   const Phases<kPhases>& phases = launch.phases;
   const Claim claim = phases.claim();
   switch (claim.phase) {
     case kVectors:
       sum_vectors(launch.sides, both, claim.index);
+      phases.finish(kVectors);
       break;
     case kSquares:
       sum_squares(launch.trace, claim.index);
+      phases.finish(kSquares);
       break;
     case kNorms:
       phases.wait_for(kVectors);
       phases.wait_for(kSquares);
       add_norms(launch.trace, claim.index);
+      phases.finish(kNorms);
       break;
     default:
       phases.wait_for(kNorms);
       add_second_moments<kPrecision>(launch.sides, both, claim.index, memory);
   }
-  if (claim.phase != kSums) phases.finish(claim.phase);
   phases.leave();
-  if (blockIdx.x == 0 && threadIdx.x == 0) *launch.count += launch.trace.samples;
 }
 
 TraceRule rule_of(AotExtra& extra) {
