@@ -1,0 +1,62 @@
+// Inverses of damped factors, many of them at a time and of any sizes: (scale F + damping I)^-1.
+//
+// Lower tiles of all matrices are swept panel by panel (sweep.h): n^3 multiply-adds in float32, all of them in tiles.
+//
+// Failures are found on the device and told to the host in mapped memory, because waiting for them would cost a step:
+// the call after the one that failed raises or says so. Unlike the CPU there is no second try in the same call, and none
+// in float64:
+//  - NaN or infinity in one factor: no inverse of the call is written, and the next call throws, naming the factor.
+//  - Not positive definite in float32: that inverse stays as it was; the factor's damping is ten times as large from the
+//    next refresh on, with a warning, until it suffices. It stays so. Where damping beyond the trace fails, the next call
+//    throws.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "operator.h"
+
+namespace ms_kfac {
+
+// One inverse to compute. All addresses are of the device; scale and damping may come of an earlier launch of the call.
+struct DampedFactor {
+  const float* factor;
+  int64_t stride;  // from one row to the next
+  int size;
+  const float* scale;
+  const float* damping;
+  float* inverse;  // size rows without gaps; both triangles are written, and are equal
+  int index;       // of the sizes and names that the kernel was created with
+};
+
+// What became of a call's inverses, for the launches after it on the same stream.
+struct Verdicts {
+  // A word a factor, and one for the call: 4 * call + what failed, or what an earlier call left.
+  const unsigned* words;
+  int count;
+  unsigned call;
+
+  // Whether this factor's inverse is new. Where one factor of the call holds NaN or infinity, none is.
+  __device__ bool written(int index) const { return words[index] <= 4 * call && words[count] <= 4 * call; }
+};
+
+class DampedInverses {
+ public:
+  // Declares workspaces for all factors that a call may bring.
+  DampedInverses(AotExtra& extra, std::vector<int> sizes, std::vector<std::string> names);
+  ~DampedInverses();
+
+  // Throws std::runtime_error for a factor that an earlier call failed with. To be called in every call, whether a layer
+  // is due or not, when the stream has been waited for: after the call's host read.
+  void raise_failures() const;
+
+  // Launches all of the work; of F the lower triangle is read.
+  Verdicts run(const std::vector<DampedFactor>& factors, const Call& call) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace ms_kfac
