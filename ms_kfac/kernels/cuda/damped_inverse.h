@@ -3,12 +3,13 @@
 // Lower tiles of all matrices are swept panel by panel (sweep.h): n^3 multiply-adds in float32, all of them in tiles.
 //
 // Failures are found on the device and told to the host in mapped memory, because waiting for them would cost a step:
-// the call after the one that failed raises or says so. Unlike the CPU there is no second try in the same call, and none
-// in float64:
+// the call after the one that failed raises or says so. Unlike the CPU there is no second try in the same call, and
+// none in float64:
 //  - NaN or infinity in one factor: no inverse of the call is written, and the next call throws, naming the factor.
-//  - Not positive definite in float32: that inverse stays as it was; the factor's damping is ten times as large from the
-//    next refresh on, with a warning, until it suffices. It stays so. Where damping beyond the trace fails, the next call
-//    throws.
+//  - Not positive definite in float32: that inverse stays as it was; the factor's damping is ten times as large from
+//  the
+//    next refresh on, with a warning, until it suffices. It stays so. Where damping beyond the trace fails, the next
+//    call throws.
 #pragma once
 
 #include <memory>
@@ -47,8 +48,8 @@ class DampedInverses {
   DampedInverses(AotExtra& extra, std::vector<int> sizes, std::vector<std::string> names);
   ~DampedInverses();
 
-  // Throws std::runtime_error for a factor that an earlier call failed with. To be called in every call, whether a layer
-  // is due or not, when the stream has been waited for: after the call's host read.
+  // Throws std::runtime_error for a factor that an earlier call failed with. To be called in every call, whether a
+  // layer is due or not, when the stream has been waited for: after the call's host read.
   void raise_failures() const;
 
   // Launches all of the work; of F the lower triangle is read.

@@ -21,15 +21,17 @@ struct FactorNumbers {
   float scale, damping, trace;
 };
 
+struct SplitDamping {
+  float A, G;
+};
+
 // sqrt(lambda) pi and sqrt(lambda) / pi with pi^2 = (tr A / dim A) / (tr G / dim G), or 1 where a trace is not positive
 // (Martens & Grosse 2015, section 6.3).
-__device__ inline void pi_split(double trace_A, int64_t dim_A, double trace_G, int64_t dim_G, float damping, float& of_A,
-                                float& of_G) {
+__device__ inline SplitDamping pi_split(double trace_A, int64_t dim_A, double trace_G, int64_t dim_G, float damping) {
   const bool known = trace_A > 0 && trace_G > 0;
   const double pi = known ? sqrt((trace_A / dim_A) / (trace_G / dim_G)) : 1.0;
   const double root = sqrt(static_cast<double>(damping));
-  of_A = static_cast<float>(root * pi);
-  of_G = static_cast<float>(root / pi);
+  return {static_cast<float>(root * pi), static_cast<float>(root / pi)};
 }
 
 // The two factors of a layer, or of one of its groups: sums and their weights, on the device.
@@ -39,8 +41,8 @@ struct FactorPair {
   FactorNumbers* numbers;  // of A, then of G
 };
 
-// Fills in the numbers of all pairs. A pair whose A has no statistics gets a damping of 1, so that its damped factors are
-// identities.
+// Fills in the numbers of all pairs. A pair whose A has no statistics gets a damping of 1, so that its damped factors
+// are identities.
 void split_damping(const std::vector<FactorPair>& pairs, const float* damping, cudaStream_t stream);
 
 }  // namespace ms_kfac

@@ -110,6 +110,12 @@ T atomicAdd(T* to, U value) {
   return old;
 }
 template <typename T, typename U>
+T atomicMax(T* to, U value) {
+  const T old = *to;
+  if (static_cast<T>(value) > old) *to = static_cast<T>(value);
+  return old;
+}
+template <typename T, typename U>
 T atomicExch(T* to, U value) {
   const T old = *to;
   *to = static_cast<T>(value);
@@ -187,5 +193,9 @@ cudaError_t cudaHostAlloc(T** pointer, size_t size, unsigned) {
 template <typename T>
 cudaError_t cudaHostGetDevicePointer(T** device, void* host, unsigned) {
   *device = static_cast<T*>(host);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFreeHost(void* pointer) {
+  std::free(pointer);
   return cudaSuccess;
 }

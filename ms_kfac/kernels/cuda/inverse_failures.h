@@ -1,0 +1,36 @@
+// What became of the inverses of earlier calls, as the host gets to know it: in mapped memory that the device writes.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace ms_kfac {
+
+// What the device tells of a factor. The order is that of precedence, where several hold.
+enum Outcome { kFine = 0, kIndefinite = 1, kNotFinite = 2, kDampingNotFinite = 3, kHopeless = 4 };
+
+class InverseFailures {
+ public:
+  explicit InverseFailures(std::vector<std::string> names);
+  ~InverseFailures();
+  InverseFailures(const InverseFailures&) = delete;
+  InverseFailures& operator=(const InverseFailures&) = delete;
+
+  // Where the device writes an Outcome a factor, if it is not fine.
+  int* device() const { return device_; }
+
+  // Takes what has been written: a factor that was not positive definite gets ten times its damping and a warning, any
+  // other failure is thrown as std::runtime_error that names the first such factor.
+  void take();
+
+  // What a factor's damping is multiplied by.
+  float growth(int index) const { return growth_[index]; }
+
+ private:
+  std::vector<std::string> names_;
+  std::vector<float> growth_;
+  int* outcomes_;
+  int* device_;
+};
+
+}  // namespace ms_kfac

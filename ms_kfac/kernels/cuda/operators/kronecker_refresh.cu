@@ -1,0 +1,81 @@
+// Damped inverses of both Kronecker factors of every layer that is due.
+//
+// A layer's arrays: A_sum, A_count, G_sum, G_count, A_inverse, G_inverse, the sums and inverses with a leading axis
+// where there are groups. A layer without statistics gets identities. Formulas: ms_kfac/ops/kronecker_refresh.py.
+
+#include "../damped_inverse.h"
+#include "../refresh.h"
+#include "../split_damping.h"
+
+namespace ms_kfac {
+namespace {
+
+constexpr int kArrays = 6;
+
+struct Layer {
+  Matrices A, G, A_inverses, G_inverses;
+  const float *A_count, *G_count;
+
+  explicit Layer(const LayerArrays& arrays)
+      : A(arrays.matrices(0)),
+        G(arrays.matrices(2, A.groups)),
+        A_inverses(arrays.like(A, 4)),
+        G_inverses(arrays.like(G, 5)),
+        A_count(arrays.floats(1, 1)),
+        G_count(arrays.floats(3, 1)) {}
+};
+
+class KroneckerRefreshKernel {
+ public:
+  KroneckerRefreshKernel(AotExtra& extra, const Arguments& shapes) : attributes_(extra) {
+    std::vector<int> sizes;
+    std::vector<std::string> names;
+    for (size_t index = 0; index < attributes_.layers.size(); ++index) {
+      const std::string& name = attributes_.layers[index];
+      const Layer layer(LayerArrays(shapes, 2 + static_cast<int>(index) * kArrays, name));
+      first_.push_back(static_cast<int>(sizes.size()));
+      for (int64_t group = 0; group < layer.A.groups; ++group) {
+        sizes.insert(sizes.end(), {layer.A.size, layer.G.size});
+        names.insert(names.end(), {name + ": factor A", name + ": factor G"});
+      }
+    }
+    numbers_ = add_workspace(extra, sizes.size() * sizeof(FactorNumbers));
+    inverses_ = std::make_unique<DampedInverses>(extra, std::move(sizes), std::move(names));
+  }
+
+  void run(const Call& call) const {
+    const float* damping = damping_of(call.arguments);
+    const std::vector<int32_t> due = read_due(call, attributes_, kArrays);
+    inverses_->raise_failures();
+    std::vector<FactorPair> pairs;
+    std::vector<DampedFactor> factors;
+    for_due_layers(call.arguments, due.data(), attributes_, kArrays, [&](int index, const LayerArrays& arrays) {
+      const Layer layer(arrays);
+      for (int64_t group = 0; group < layer.A.groups; ++group) {
+        const int factor = first_[index] + 2 * static_cast<int>(group);
+        FactorNumbers* numbers = call.workspace<FactorNumbers>(numbers_) + factor;
+        const float *A = layer.A.of(group), *G = layer.G.of(group);
+        pairs.push_back({A, layer.A_count, G, layer.G_count, layer.A.size, layer.G.size, numbers});
+        factors.push_back({A, layer.A.size, layer.A.size, &numbers[0].scale, &numbers[0].damping,
+                           layer.A_inverses.of(group), factor});
+        factors.push_back({G, layer.G.size, layer.G.size, &numbers[1].scale, &numbers[1].damping,
+                           layer.G_inverses.of(group), factor + 1});
+      }
+    });
+    if (factors.empty()) return;
+    split_damping(pairs, damping, call.stream);
+    inverses_->run(factors, call);
+  }
+
+ private:
+  RefreshAttributes attributes_;
+  // Of a layer's factors among all: A and G of its first group, of its second and so on.
+  std::vector<int> first_;
+  int numbers_;
+  std::unique_ptr<DampedInverses> inverses_;
+};
+
+}  // namespace
+}  // namespace ms_kfac
+
+MS_KFAC_OPERATOR(KroneckerRefresh, ms_kfac::KroneckerRefreshKernel)

@@ -1,0 +1,263 @@
+#include <algorithm>
+
+#include "item_search.h"
+#include "launch.h"
+#include "substitution.h"
+#include "sweep.h"
+#include "tile.h"
+
+namespace ms_kfac {
+namespace {
+
+// A matrix of a launch, and the first of its blocks.
+struct Item {
+  SweptMatrix matrix;
+  int first_block;
+};
+
+struct Batch {
+  static constexpr int kMost = 80;
+  int count, panel;
+  unsigned failure;
+  bool decompose;
+  Item items[kMost];
+};
+static_assert(sizeof(Batch) <= 4000, "the parameters of a launch");
+
+// Shared memory in which 256 threads decompose a pivot: its present column, twice, so that one step can write its own
+// while the last one's is still read.
+using PivotMemory = float[2][kPanel];
+
+// Decomposes tile (k, k), and sweeps it by itself, column by column. A thread holds 4 x 4 elements 16 apart.
+__device__ void decompose_pivot(const SweptMatrix& matrix, int k, bool decompose, unsigned failure,
+                                PivotMemory& memory) {
+  const int x = threadIdx.x % 16, y = threadIdx.x / 16;
+  float* tile = matrix.tile(k, k);
+  Pivot& pivot = *matrix.pivot;
+  float v[4][4];
+#pragma unroll
+  for (int a = 0; a < 4; ++a)
+#pragma unroll
+    for (int b = 0; b < 4; ++b) v[a][b] = tile[(y + 16 * a) * kPanel + x + 16 * b];
+  bool positive = true;
+#pragma unroll
+  for (int quarter = 0; quarter < 4; ++quarter) {
+    for (int of_quarter = 0; of_quarter < 16; ++of_quarter) {
+      const int j = 16 * quarter + of_quarter;
+      float (&column)[kPanel] = memory[j % 2];
+      if (x == of_quarter)
+#pragma unroll
+        for (int a = 0; a < 4; ++a) column[y + 16 * a] = v[a][quarter];
+      __syncthreads();
+      const float square = column[j], reciprocal = 1.0f / sqrtf(square), inverse = reciprocal * reciprocal;
+      // Nor one whose inverse float32 doesn't hold.
+      positive = positive && square > 0.0f && inverse > 0.0f && isfinite(inverse);
+      float of_row[4], of_column[4];
+#pragma unroll
+      for (int a = 0; a < 4; ++a) {
+        of_row[a] = column[y + 16 * a] * reciprocal;
+        of_column[a] = column[x + 16 * a] * reciprocal;
+      }
+#pragma unroll
+      for (int a = 0; a < 4; ++a)
+#pragma unroll
+        for (int b = 0; b < 4; ++b) v[a][b] = fmaf(-of_row[a], of_column[b], v[a][b]);
+      if (y == of_quarter)
+#pragma unroll
+        for (int b = 0; b < 4; ++b) {
+          v[quarter][b] = of_column[b] * reciprocal;
+          pivot.columns[j][x + 16 * b] = x + 16 * b == j ? reciprocal : of_column[b];
+        }
+      if (x == of_quarter)
+#pragma unroll
+        for (int a = 0; a < 4; ++a) {
+          v[a][quarter] = of_row[a] * reciprocal;
+          pivot.rows[y + 16 * a][j] = y + 16 * a == j ? reciprocal : of_row[a];
+        }
+      if (x == of_quarter && y == of_quarter) v[quarter][quarter] = -inverse;
+    }
+  }
+  if (!positive && threadIdx.x == 0) atomicMax(matrix.failed, failure);
+  if (decompose) {
+    __syncthreads();
+    copy_triangle(pivot.columns, *reinterpret_cast<float (*)[kPanel][kPanel]>(tile));
+    return;
+  }
+#pragma unroll
+  for (int a = 0; a < 4; ++a)
+#pragma unroll
+    for (int b = 0; b < 4; ++b) tile[(y + 16 * a) * kPanel + x + 16 * b] = v[a][b];
+}
+
+// The first pivots, a block each.
+__global__ void __launch_bounds__(kThreads) first_pivots(const __grid_constant__ Batch batch) {
+  __shared__ PivotMemory memory;
+  decompose_pivot(batch.items[blockIdx.x].matrix, 0, batch.decompose, batch.failure, memory);
+}
+
+// W of one row of tiles, and what its panel becomes: a block, a row of the matrix a thread.
+__global__ void __launch_bounds__(kPanel) solve_panels(const __grid_constant__ Batch batch) {
+  __shared__ __align__(16) float triangle[kPanel][kPanel];
+  __shared__ __align__(16) RightHandSides x;
+  const Item& item = batch.items[item_of(batch.items, batch.count, blockIdx.x)];
+  const SweptMatrix& matrix = item.matrix;
+  const int i = static_cast<int>(blockIdx.x) - item.first_block, k = batch.panel, thread = threadIdx.x;
+  const int64_t rows = static_cast<int64_t>(matrix.panels) * kPanel;
+  float* strip = matrix.strip + i * kPanel + thread;
+  if (i == k || (batch.decompose && i < k)) {
+    // Tiles of this row then stay as they are when all are updated.
+    for (int c = 0; c < kPanel; ++c) strip[c * rows] = 0.0f;
+    return;
+  }
+  copy_triangle(matrix.pivot->columns, triangle);
+  float* below = matrix.tile(max(i, k), min(i, k)) + thread * kPanel;
+  float* above = matrix.tile(max(i, k), min(i, k)) + thread;
+  if (i > k) {
+    for (int c = 0; c < kPanel; c += 4) {
+      const float4 four = *reinterpret_cast<const float4*>(below + c);
+      x[c][thread] = four.x;
+      x[c + 1][thread] = four.y;
+      x[c + 2][thread] = four.z;
+      x[c + 3][thread] = four.w;
+    }
+  } else {
+    for (int c = 0; c < kPanel; ++c) x[c][thread] = above[c * kPanel];
+  }
+  __syncthreads();
+  substitute<true>(triangle, x);
+  for (int c = 0; c < kPanel; ++c) strip[c * rows] = x[c][thread];
+  if (!batch.decompose) {
+    __syncthreads();
+    copy_triangle(matrix.pivot->rows, triangle);
+    __syncthreads();
+    substitute<false>(triangle, x);
+  }
+  if (i > k) {
+    for (int c = 0; c < kPanel; c += 4)
+      *reinterpret_cast<float4*>(below + c) =
+          make_float4(x[c][thread], x[c + 1][thread], x[c + 2][thread], x[c + 3][thread]);
+  } else {
+    for (int c = 0; c < kPanel; ++c) above[c * kPanel] = x[c][thread];
+  }
+}
+
+// W_i and W_j as operands.
+template <int kSide>
+class StripOperands {
+ public:
+  static constexpr bool kLeftDepthFirst = false, kRightDepthFirst = false;
+  static constexpr int kElements = Share<kSide, false>::kElements;
+
+  __device__ StripOperands(const SweptMatrix& matrix, int row, int column)
+      : strip_(matrix.strip), rows_(matrix.panels * kPanel), row_(row), column_(column) {}
+
+  __device__ void load(int64_t depth, bool same, float (&left)[kElements], float (&right)[kElements]) const {
+    read(static_cast<int>(depth), row_, left);
+    if (!same) read(static_cast<int>(depth), column_, right);
+  }
+
+ private:
+  __device__ void read(int depth, int first, float (&values)[kElements]) const {
+    const int row = first + Share<kSide, false>::feature(threadIdx.x, 0);
+    const float* from = strip_ + (depth + Share<kSide, false>::depth(threadIdx.x, 0)) * rows_ + row;
+#pragma unroll
+    for (int j = 0; j < kElements; ++j) {
+      values[j] = row < rows_ ? *from : 0.0f;
+      from += kThreads / kSide * rows_;
+    }
+  }
+
+  const float* strip_;
+  int rows_, row_, column_;
+};
+
+// Matrices of more panels are updated in tiles of 128, which do more with what they read; others in more blocks.
+constexpr int kFewPanels = 4;
+
+// Tiles of kSide of a triangle, a block each.
+template <int kSide>
+int64_t update_blocks(int panels) {
+  const int64_t across = (panels * kPanel + kSide - 1) / kSide;
+  return across * (across + 1) / 2;
+}
+
+// A_ij -= W_i W_j^T; the block of the next pivot's tile decomposes it.
+template <int kSide>
+__global__ void __launch_bounds__(kThreads, 2) update_tiles(const __grid_constant__ Batch batch) {
+  __shared__ union {
+    TileMemory<kSide> tile;
+    PivotMemory pivot;
+  } memory;
+  constexpr int kPanels = kSide / kPanel;
+  const Item& item = batch.items[item_of(batch.items, batch.count, blockIdx.x)];
+  const SweptMatrix& matrix = item.matrix;
+  const int block = static_cast<int>(blockIdx.x) - item.first_block;
+  const int k = batch.panel, next = k + 1;
+  // The next pivot's tile comes first: its block takes longest.
+  const int diagonal = next / kPanels, of_pivot = next < matrix.panels ? diagonal * (diagonal + 1) / 2 + diagonal : 0;
+  const TriangleIndex at(block == 0 ? of_pivot : (block == of_pivot ? 0 : block));
+  const int row = at.row, column = at.column;
+  const bool pivot = block == 0 && next < matrix.panels;
+  if (batch.decompose && kPanels * (row + 1) <= next) return;
+  Tile<kSide> tile;
+  StripOperands<kSide> operands(matrix, row * kSide, column * kSide);
+  multiply_tile<kSide, Precision::kFloat32>(operands, 0, kPanel, row == column, memory.tile, tile);
+  // What a warp has computed lies in one of the matrix's tiles.
+  const int panel_row = row * kPanels + tile.first_row() / kPanel;
+  const int panel_column = column * kPanels + tile.first_column() / kPanel;
+  if (panel_row < matrix.panels && panel_column <= panel_row && panel_row != k && panel_column != k) {
+    const LaneInPiece lane = LaneInPiece::of(threadIdx.x % 32);
+    const int first_row = tile.first_row() + lane.row, first_column = tile.first_column() + lane.column;
+    float* own = matrix.tile(panel_row, panel_column) + first_row % kPanel * kPanel + first_column % kPanel;
+    tile.each([&](int i, int j, float& element) { own[(i - first_row) * kPanel + j - first_column] -= element; });
+  }
+  if (!pivot) return;
+  __syncthreads();
+  decompose_pivot(matrix, next, batch.decompose, batch.failure, memory.pivot);
+}
+
+// Gives the items their blocks and launches.
+template <typename Blocks>
+void launch_items(void (*kernel)(const Batch), Batch& batch, int threads, const Blocks& blocks, cudaStream_t stream) {
+  int64_t sum = 0;
+  for (int i = 0; i < batch.count; ++i) {
+    batch.items[i].first_block = static_cast<int>(sum);
+    sum += blocks(batch.items[i].matrix.panels);
+  }
+  launch(kernel, sum, threads, stream, batch);
+}
+
+// All of one size class: matrices of the same kernels, the largest first, so that those that still have a panel do.
+template <int kSide>
+void sweep_class(Batch& batch, cudaStream_t stream) {
+  launch_items(first_pivots, batch, kThreads, [](int) { return 1; }, stream);
+  const int panels = batch.items[0].matrix.panels;
+  // One panel is its pivot.
+  if (panels == 1) return;
+  for (batch.panel = 0; batch.panel < panels; ++batch.panel) {
+    while (batch.items[batch.count - 1].matrix.panels <= std::max(batch.panel, 1)) --batch.count;
+    launch_items(solve_panels, batch, kPanel, [](int count) { return count; }, stream);
+    launch_items(update_tiles<kSide>, batch, kThreads, update_blocks<kSide>, stream);
+  }
+}
+
+}  // namespace
+
+void sweep(std::vector<SweptMatrix> matrices, bool decompose, unsigned failure, cudaStream_t stream) {
+  std::stable_sort(matrices.begin(), matrices.end(),
+                   [](const SweptMatrix& a, const SweptMatrix& b) { return a.panels > b.panels; });
+  for (size_t next = 0; next < matrices.size();) {
+    Batch batch{};
+    batch.failure = failure;
+    batch.decompose = decompose;
+    const bool many = matrices[next].panels > kFewPanels;
+    while (next < matrices.size() && batch.count < Batch::kMost && (matrices[next].panels > kFewPanels) == many)
+      batch.items[batch.count++].matrix = matrices[next++];
+    if (many)
+      sweep_class<128>(batch, stream);
+    else
+      sweep_class<64>(batch, stream);
+  }
+}
+
+}  // namespace ms_kfac
