@@ -61,8 +61,9 @@ __device__ float present_damping(const Item& item) {
 // A lower tile, from the lower triangle, and the identity beyond the factor's size.
 __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ Batch batch) {
   const Item& item = batch.items[item_of(batch.items, batch.count, blockIdx.x)];
-  const TriangleIndex at(static_cast<int>(blockIdx.x) - item.first_block);
-  float* tile = item.tiles + static_cast<int64_t>(blockIdx.x - item.first_block) * kTileNumbers;
+  const int index = static_cast<int>(blockIdx.x) - item.first_block;
+  const TriangleIndex at(index);
+  float* tile = item.tiles + static_cast<int64_t>(index) * kTileNumbers;
   const bool diagonal = at.row == at.column;
   const float scale = *item.scale, damping = diagonal ? present_damping(item) : 0.0f;
   bool finite = true;
@@ -88,16 +89,17 @@ __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ B
 // Minus a lower tile and its transpose, unless the factor or the call has failed.
 __global__ void __launch_bounds__(kThreads) write_inverses(const __grid_constant__ Batch batch) {
   const Item& item = batch.items[item_of(batch.items, batch.count, blockIdx.x)];
+  const int index = static_cast<int>(blockIdx.x) - item.first_block;
   const unsigned failed = batch.words[item.index];
-  if (failed > 4 * batch.call && blockIdx.x == item.first_block) {
+  if (failed > 4 * batch.call && index == 0) {
     int outcome = static_cast<int>(failed - 4 * batch.call);
     if (outcome == kIndefinite && !(present_damping(item) <= trace_of(item))) outcome = kHopeless;
     if (threadIdx.x == 0) batch.outcomes[item.index] = outcome;
   }
   if (failed > 4 * batch.call || batch.words[batch.factors] > 4 * batch.call) return;
   __shared__ float transposed[kPanel][kPanel + 1];
-  const TriangleIndex at(static_cast<int>(blockIdx.x) - item.first_block);
-  const float* tile = item.tiles + static_cast<int64_t>(blockIdx.x - item.first_block) * kTileNumbers;
+  const TriangleIndex at(index);
+  const float* tile = item.tiles + static_cast<int64_t>(index) * kTileNumbers;
   const int64_t first_row = at.row * kPanel, first_column = at.column * kPanel, size = item.size;
   for (int place = threadIdx.x; place < kTileNumbers; place += kThreads) {
     const int i = place / kPanel, j = place % kPanel;

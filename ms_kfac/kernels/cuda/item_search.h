@@ -1,6 +1,8 @@
 // How a block finds what it is to do, where one launch works on many things of unequal sizes.
 #pragma once
 
+#include <cuda_runtime.h>
+
 namespace ms_kfac {
 
 // Which of the items a block is of: each has the blocks from its first_block to that of the next.

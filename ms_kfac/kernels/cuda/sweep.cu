@@ -97,8 +97,8 @@ __global__ void __launch_bounds__(kThreads) first_pivots(const __grid_constant__
 
 // W of one row of tiles, and what its panel becomes: a block, a row of the matrix a thread.
 __global__ void __launch_bounds__(kPanel) solve_panels(const __grid_constant__ Batch batch) {
-  __shared__ __align__(16) float triangle[kPanel][kPanel];
-  __shared__ __align__(16) RightHandSides x;
+  alignas(16) __shared__ float triangle[kPanel][kPanel];
+  alignas(16) __shared__ RightHandSides x;
   const Item& item = batch.items[item_of(batch.items, batch.count, blockIdx.x)];
   const SweptMatrix& matrix = item.matrix;
   const int i = static_cast<int>(blockIdx.x) - item.first_block, k = batch.panel, thread = threadIdx.x;
