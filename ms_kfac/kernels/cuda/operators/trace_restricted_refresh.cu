@@ -1,0 +1,157 @@
+// Damped inverses of both trace-restricted factors of every layer that is due.
+//
+// A layer's arrays: Phi_sum, Psi_sum, traces, count, Phi_inverse, Psi_inverse, beta. Where there are groups, the sums,
+// traces and inverses have an element a group; beta is read with `expands` only. A layer without statistics gets
+// identities. Formulas: ms_kfac/ops/trace_restricted_refresh.py.
+
+#include <algorithm>
+
+#include "../damped_inverse.h"
+#include "../refresh.h"
+#include "../split_damping.h"
+
+namespace ms_kfac {
+namespace {
+
+constexpr int kArrays = 7;
+
+// How a layer's factors are damped.
+struct Damping {
+  bool automatic, homogeneous, expands, roots;
+  float nu;
+};
+
+// The two factors of a layer's group, as far as their damping goes. All addresses are of the device.
+struct Pair {
+  const float *trace, *root_shift, *count, *beta;
+  FactorNumbers* numbers;  // of Phi, then of Psi
+  int size_Phi, size_Psi;
+  Damping damping;
+};
+
+struct Batch {
+  static constexpr int kMost = 60;
+  int count;
+  const float* lambda;
+  Pair pairs[kMost];
+};
+static_assert(sizeof(Batch) <= 4000, "the parameters of a launch");
+
+// What the sums are multiplied by, and the diagonal before its division by the dimension.
+struct GrowthAndShift {
+  double scale, shift;
+};
+
+// With `roots` the sums are of sqrt(delta) Phi and come with a sum of shifts of their own.
+__device__ GrowthAndShift growth_and_shift(const Damping& of, double count, double delta, double root_shift,
+                                           double beta) {
+  const double nu = of.nu;
+  // A trace of zero comes with sums of zero.
+  const double scale = of.roots ? 1.0 / count : delta > 0 ? 1.0 / (count * sqrt(delta)) : 0.0;
+  if (!of.automatic) return {scale, 0.0};
+  const double expanded = fmax(of.expands ? delta * beta : delta, nu);
+  const double growth = delta > 0 ? sqrt(expanded / delta) : 0.0;
+  if (!of.roots) return {scale * growth, of.homogeneous ? sqrt(expanded) : expanded};
+  if (!of.expands) return {scale, root_shift};
+  if (of.homogeneous) return {scale * growth, fmax(root_shift * sqrt(beta), sqrt(nu))};
+  return {scale * growth, fmax(root_shift * beta, nu)};
+}
+
+// A pair a thread.
+__global__ void __launch_bounds__(64) damp_pairs(const __grid_constant__ Batch batch) {
+  if (static_cast<int>(threadIdx.x) >= batch.count) return;
+  const Pair& pair = batch.pairs[threadIdx.x];
+  const double count = *pair.count;
+  float scale = 0.0f, shift_Phi = 1.0f, shift_Psi = 1.0f;
+  if (count != 0.0) {
+    const double root_shift = pair.damping.roots ? *pair.root_shift / count : 0.0;
+    const GrowthAndShift found = growth_and_shift(pair.damping, count, *pair.trace / count, root_shift, *pair.beta);
+    scale = static_cast<float>(found.scale);
+    shift_Phi = shift_Psi = sqrtf(*batch.lambda);
+    if (pair.damping.automatic) {
+      shift_Phi = static_cast<float>(found.shift / pair.size_Phi);
+      shift_Psi = static_cast<float>(found.shift / pair.size_Psi);
+    }
+  }
+  pair.numbers[0].scale = pair.numbers[1].scale = scale;
+  pair.numbers[0].damping = shift_Phi;
+  pair.numbers[1].damping = shift_Psi;
+}
+
+struct Layer {
+  Matrices Phi, Psi, Phi_inverses, Psi_inverses;
+  const float *traces, *count, *beta;
+
+  Layer(const LayerArrays& arrays, bool roots)
+      : Phi(arrays.matrices(0)),
+        Psi(arrays.matrices(1, Phi.groups)),
+        Phi_inverses(arrays.like(Phi, 4)),
+        Psi_inverses(arrays.like(Psi, 5)),
+        traces(arrays.floats(2, roots ? 2 * Phi.groups : Phi.groups)),
+        count(arrays.floats(3, 1)),
+        beta(arrays.floats(6, 1)) {}
+};
+
+class TraceRestrictedRefreshKernel {
+ public:
+  TraceRestrictedRefreshKernel(AotExtra& extra, const Arguments& shapes) : attributes_(extra) {
+    const auto automatic = extra.GetAttrIntVec("automatic"), homogeneous = extra.GetAttrIntVec("homogeneous"),
+               expands = extra.GetAttrIntVec("expands"), roots = extra.GetAttrIntVec("roots");
+    const std::vector<float> nu = extra.GetAttrFloatVec("nu");
+    std::vector<int> sizes;
+    std::vector<std::string> names;
+    for (size_t index = 0; index < attributes_.layers.size(); ++index) {
+      const std::string& name = attributes_.layers[index];
+      dampings_.push_back({automatic.at(index) != 0, homogeneous.at(index) != 0, expands.at(index) != 0,
+                           roots.at(index) != 0, nu.at(index)});
+      const Layer layer(LayerArrays(shapes, 2 + static_cast<int>(index) * kArrays, name), dampings_[index].roots);
+      first_.push_back(static_cast<int>(sizes.size()));
+      for (int64_t group = 0; group < layer.Phi.groups; ++group) {
+        sizes.insert(sizes.end(), {layer.Phi.size, layer.Psi.size});
+        names.insert(names.end(), {name + ": factor Phi", name + ": factor Psi"});
+      }
+    }
+    numbers_ = add_workspace(extra, sizes.size() * sizeof(FactorNumbers));
+    inverses_ = std::make_unique<DampedInverses>(extra, std::move(sizes), std::move(names));
+  }
+
+  void run(const Call& call) const {
+    const float* lambda = damping_of(call.arguments);
+    const std::vector<int32_t> due = read_due(call, attributes_, kArrays);
+    inverses_->raise_failures();
+    std::vector<Pair> pairs;
+    std::vector<DampedFactor> factors;
+    for_due_layers(call.arguments, due.data(), attributes_, kArrays, [&](int index, const LayerArrays& arrays) {
+      const Layer layer(arrays, dampings_[index].roots);
+      for (int64_t group = 0; group < layer.Phi.groups; ++group) {
+        const int factor = first_[index] + 2 * static_cast<int>(group);
+        FactorNumbers* numbers = call.workspace<FactorNumbers>(numbers_) + factor;
+        pairs.push_back({layer.traces + group, layer.traces + layer.Phi.groups + group, layer.count, layer.beta,
+                         numbers, layer.Phi.size, layer.Psi.size, dampings_[index]});
+        factors.push_back({layer.Phi.of(group), layer.Phi.size, layer.Phi.size, &numbers[0].scale, &numbers[0].damping,
+                           layer.Phi_inverses.of(group), factor});
+        factors.push_back({layer.Psi.of(group), layer.Psi.size, layer.Psi.size, &numbers[1].scale, &numbers[1].damping,
+                           layer.Psi_inverses.of(group), factor + 1});
+      }
+    });
+    for (size_t first = 0; first < pairs.size(); first += Batch::kMost) {
+      Batch batch{static_cast<int>(std::min<size_t>(pairs.size() - first, Batch::kMost)), lambda, {}};
+      std::copy_n(pairs.begin() + first, batch.count, batch.pairs);
+      launch(damp_pairs, 1, 64, call.stream, batch);
+    }
+    if (!factors.empty()) inverses_->run(factors, call);
+  }
+
+ private:
+  RefreshAttributes attributes_;
+  std::vector<Damping> dampings_;
+  // Of a layer's factors among all: Phi and Psi of its first group, of its second and so on.
+  std::vector<int> first_;
+  int numbers_;
+  std::unique_ptr<DampedInverses> inverses_;
+};
+
+}  // namespace
+}  // namespace ms_kfac
+
+MS_KFAC_OPERATOR(TraceRestrictedRefresh, ms_kfac::TraceRestrictedRefreshKernel)
