@@ -1,23 +1,24 @@
-// Sums over the threads of a block, in an order that does not depend on how they run.
+// Sums over the threads of a block.
 #pragma once
 
 #include <cuda_runtime.h>
 
 namespace ms_kfac {
 
-// The same for all kThreads, a power of two, that call it.
-template <int kThreads>
-__device__ double block_sum(double value) {
-  __shared__ double sums[kThreads];
-  sums[threadIdx.x] = value;
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (static_cast<int>(threadIdx.x) < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-  }
+// The sum over all threads, in every thread, in an order that is always the same. kCount threads, a multiple of 32,
+// call it together.
+template <int kCount, typename Number>
+__device__ Number block_sum(Number value) {
+  __shared__ Number of_warps[kCount / 32];
+#pragma unroll
+  for (int mask = 16; mask > 0; mask >>= 1) value += __shfl_xor_sync(0xffffffffu, value, mask);
+  // The last sum may still be read.
   __syncthreads();
-  const double sum = sums[0];
-  // The next sum is written where others may still read this one.
+  if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = value;
   __syncthreads();
+  Number sum = 0;
+#pragma unroll
+  for (int warp = 0; warp < kCount / 32; ++warp) sum += of_warps[warp];
   return sum;
 }
 

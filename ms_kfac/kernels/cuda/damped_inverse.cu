@@ -6,38 +6,40 @@
 #include "counters.h"
 #include "damped_inverse.h"
 #include "inverse_failures.h"
-#include "item_search.h"
+#include "item_batch.h"
 #include "sweep.h"
 #include "tile.h"
 
 namespace ms_kfac {
 namespace {
 
-// A factor of a launch, and the first of its blocks, one a tile.
 struct Item {
   const float* factor;
   const float* scale;
   const float* damping;
   float* inverse;
   float* tiles;
-  int stride, size, index, first_block;
+  int64_t stride;
+  int size, index;
   float growth;
+
+  // One a tile.
+  int64_t blocks() const { return tiles_of(panels_of(size)); }
 };
 
-struct Batch {
-  static constexpr int kMost = 60;
-  int count, factors;
-  unsigned call;
-  unsigned* words;  // see Verdicts
-  int* outcomes;
-  Item items[kMost];
+struct Outcomes {
+  Verdicts verdicts;
+  unsigned* words;  // those of the verdicts
+  int* of_factors;
 };
-static_assert(sizeof(Batch) <= 4000, "the parameters of a launch");
+
+using Batch = ItemBatch<Item, Outcomes>;
 
 // Raises the word of a factor, and that of the call where nothing may be written.
-__device__ void fail(const Batch& batch, const Item& item, Outcome outcome) {
-  atomicMax(batch.words + item.index, 4 * batch.call + outcome);
-  if (outcome >= kNotFinite) atomicMax(batch.words + batch.factors, 4 * batch.call + outcome);
+__device__ void fail(const Outcomes& outcomes, const Item& item, Outcome outcome) {
+  const unsigned value = 4 * outcomes.verdicts.call + outcome;
+  atomicMax(outcomes.words + item.index, value);
+  if (outcome >= kNotFinite) atomicMax(outcomes.words + outcomes.verdicts.count, value);
 }
 
 // Of the scaled factor, the same for all threads of the block.
@@ -60,10 +62,10 @@ __device__ float present_damping(const Item& item) {
 
 // A lower tile, from the lower triangle, and the identity beyond the factor's size.
 __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ Batch batch) {
-  const Item& item = batch.items[item_of(batch.items, batch.count, blockIdx.x)];
-  const int index = static_cast<int>(blockIdx.x) - item.first_block;
-  const TriangleIndex at(index);
-  float* tile = item.tiles + static_cast<int64_t>(index) * kTileNumbers;
+  unsigned block;
+  const Item& item = batch.items[batch.find(block)];
+  const TriangleIndex at(static_cast<int>(block));
+  float* tile = item.tiles + static_cast<int64_t>(block) * kTileNumbers;
   const bool diagonal = at.row == at.column;
   const float scale = *item.scale, damping = diagonal ? present_damping(item) : 0.0f;
   bool finite = true;
@@ -81,25 +83,27 @@ __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ B
     tile[place] = value;
   }
   if (threadIdx.x == 0 && diagonal && !(isfinite(scale) && isfinite(damping)))
-    fail(batch, item, kDampingNotFinite);
+    fail(batch.common, item, kDampingNotFinite);
   else if (!finite)
-    fail(batch, item, kNotFinite);
+    fail(batch.common, item, kNotFinite);
 }
 
 // Minus a lower tile and its transpose, unless the factor or the call has failed.
 __global__ void __launch_bounds__(kThreads) write_inverses(const __grid_constant__ Batch batch) {
-  const Item& item = batch.items[item_of(batch.items, batch.count, blockIdx.x)];
-  const int index = static_cast<int>(blockIdx.x) - item.first_block;
-  const unsigned failed = batch.words[item.index];
-  if (failed > 4 * batch.call && index == 0) {
-    int outcome = static_cast<int>(failed - 4 * batch.call);
+  unsigned block;
+  const Item& item = batch.items[batch.find(block)];
+  const Verdicts& verdicts = batch.common.verdicts;
+  if (!verdicts.written(item.index)) {
+    const unsigned failed = verdicts.words[item.index];
+    if (block > 0 || failed <= 4 * verdicts.call) return;
+    int outcome = static_cast<int>(failed - 4 * verdicts.call);
     if (outcome == kIndefinite && !(present_damping(item) <= trace_of(item))) outcome = kHopeless;
-    if (threadIdx.x == 0) batch.outcomes[item.index] = outcome;
+    if (threadIdx.x == 0) batch.common.of_factors[item.index] = outcome;
+    return;
   }
-  if (failed > 4 * batch.call || batch.words[batch.factors] > 4 * batch.call) return;
   __shared__ float transposed[kPanel][kPanel + 1];
-  const TriangleIndex at(index);
-  const float* tile = item.tiles + static_cast<int64_t>(index) * kTileNumbers;
+  const TriangleIndex at(static_cast<int>(block));
+  const float* tile = item.tiles + static_cast<int64_t>(block) * kTileNumbers;
   const int64_t first_row = at.row * kPanel, first_column = at.column * kPanel, size = item.size;
   for (int place = threadIdx.x; place < kTileNumbers; place += kThreads) {
     const int i = place / kPanel, j = place % kPanel;
@@ -157,37 +161,23 @@ void DampedInverses::raise_failures() const { state_->failures.take(); }
 
 Verdicts DampedInverses::run(const std::vector<DampedFactor>& factors, const Call& call) const {
   State& state = *state_;
-  const Verdicts verdicts{state.words.device(), static_cast<int>(state.sizes.size()), ++state.call};
-  std::vector<Batch> batches;
-  std::vector<int64_t> blocks;
+  const Outcomes outcomes{{state.words.device(), static_cast<int>(state.sizes.size()), ++state.call},
+                          state.words.device(),
+                          state.failures.device()};
+  std::vector<Item> items;
   std::vector<SweptMatrix> matrices;
   for (const DampedFactor& factor : factors) {
     if (factor.size != state.sizes.at(factor.index))
       throw std::invalid_argument("a factor of " + std::to_string(factor.size) + " rows, created for " +
                                   std::to_string(state.sizes[factor.index]));
-    if (batches.empty() || batches.back().count == Batch::kMost) {
-      batches.push_back({0, verdicts.count, verdicts.call, state.words.device(), state.failures.device(), {}});
-      blocks.push_back(0);
-    }
-    const SweptMatrix matrix = state.matrix(factor.index, call);
-    Batch& batch = batches.back();
-    batch.items[batch.count++] = {factor.factor,
-                                  factor.scale,
-                                  factor.damping,
-                                  factor.inverse,
-                                  matrix.tiles,
-                                  static_cast<int>(factor.stride),
-                                  factor.size,
-                                  factor.index,
-                                  static_cast<int>(blocks.back()),
-                                  state.failures.growth(factor.index)};
-    blocks.back() += tiles_of(matrix.panels);
-    matrices.push_back(matrix);
+    matrices.push_back(state.matrix(factor.index, call));
+    items.push_back({factor.factor, factor.scale, factor.damping, factor.inverse, matrices.back().tiles, factor.stride,
+                     factor.size, factor.index, state.failures.growth(factor.index)});
   }
-  for (size_t i = 0; i < batches.size(); ++i) launch(load_tiles, blocks[i], kThreads, call.stream, batches[i]);
-  sweep(std::move(matrices), false, 4 * verdicts.call + kIndefinite, call.stream);
-  for (size_t i = 0; i < batches.size(); ++i) launch(write_inverses, blocks[i], kThreads, call.stream, batches[i]);
-  return verdicts;
+  launch_items(load_tiles, items, outcomes, kThreads, call.stream);
+  sweep(std::move(matrices), false, 4 * outcomes.verdicts.call + kIndefinite, call.stream);
+  launch_items(write_inverses, items, outcomes, kThreads, call.stream);
+  return outcomes.verdicts;
 }
 
 }  // namespace ms_kfac

@@ -1,6 +1,5 @@
-#include <algorithm>
-
 #include "block_sum.h"
+#include "item_batch.h"
 #include "split_damping.h"
 
 namespace ms_kfac {
@@ -8,12 +7,9 @@ namespace {
 
 constexpr int kThreads = 256;
 
-struct Batch {
-  static constexpr int kMost = 70;
+struct Lambda {
   const float* damping;
-  FactorPair pairs[kMost];
 };
-static_assert(sizeof(Batch) <= 4000, "the parameters of a launch");
 
 __device__ double diagonal_sum(const float* matrix, int size) {
   double sum = 0;
@@ -22,14 +18,16 @@ __device__ double diagonal_sum(const float* matrix, int size) {
 }
 
 // A pair a block.
-__global__ void __launch_bounds__(kThreads) split_dampings(const __grid_constant__ Batch batch) {
-  const FactorPair& pair = batch.pairs[blockIdx.x];
+__global__ void __launch_bounds__(kThreads)
+    split_dampings(const __grid_constant__ ItemBatch<FactorPair, Lambda> batch) {
+  unsigned block;
+  const FactorPair& pair = batch.items[batch.find(block)];
   const float scale_A = average_scale(*pair.A_count), scale_G = average_scale(*pair.G_count);
   const double trace_A = scale_A * diagonal_sum(pair.A, pair.size_A);
   const double trace_G = scale_G * diagonal_sum(pair.G, pair.size_G);
   if (threadIdx.x > 0) return;
   SplitDamping damping{1.0f, 1.0f};
-  if (*pair.A_count != 0.0f) damping = pi_split(trace_A, pair.size_A, trace_G, pair.size_G, *batch.damping);
+  if (*pair.A_count != 0.0f) damping = pi_split(trace_A, pair.size_A, trace_G, pair.size_G, *batch.common.damping);
   pair.numbers[0] = {scale_A, damping.A, static_cast<float>(trace_A)};
   pair.numbers[1] = {scale_G, damping.G, static_cast<float>(trace_G)};
 }
@@ -37,12 +35,7 @@ __global__ void __launch_bounds__(kThreads) split_dampings(const __grid_constant
 }  // namespace
 
 void split_damping(const std::vector<FactorPair>& pairs, const float* damping, cudaStream_t stream) {
-  for (size_t first = 0; first < pairs.size(); first += Batch::kMost) {
-    Batch batch{damping, {}};
-    const size_t count = std::min<size_t>(pairs.size() - first, Batch::kMost);
-    std::copy_n(pairs.begin() + first, count, batch.pairs);
-    launch(split_dampings, static_cast<int64_t>(count), kThreads, stream, batch);
-  }
+  launch_items(split_dampings, pairs, Lambda{damping}, kThreads, stream);
 }
 
 }  // namespace ms_kfac

@@ -39,6 +39,8 @@ struct FactorPair {
   const float *A, *A_count, *G, *G_count;
   int size_A, size_G;
   FactorNumbers* numbers;  // of A, then of G
+
+  int64_t blocks() const { return 1; }
 };
 
 // Fills in the numbers of all pairs. A pair whose A has no statistics gets a damping of 1, so that its damped factors

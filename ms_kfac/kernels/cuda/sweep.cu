@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "item_search.h"
+#include "item_batch.h"
 #include "launch.h"
 #include "substitution.h"
 #include "sweep.h"
@@ -9,28 +9,28 @@
 namespace ms_kfac {
 namespace {
 
-// A matrix of a launch, and the first of its blocks.
-struct Item {
+// A matrix of a launch, and how many blocks work on it.
+struct PanelItem {
   SweptMatrix matrix;
-  int first_block;
+  int64_t of_blocks;
+
+  int64_t blocks() const { return of_blocks; }
 };
 
-struct Batch {
-  static constexpr int kMost = 80;
-  int count, panel;
+struct Panel {
+  int index;
   unsigned failure;
   bool decompose;
-  Item items[kMost];
 };
-static_assert(sizeof(Batch) <= 4000, "the parameters of a launch");
+
+using Batch = ItemBatch<PanelItem, Panel>;
 
 // Shared memory in which 256 threads decompose a pivot: its present column, twice, so that one step can write its own
 // while the last one's is still read.
 using PivotMemory = float[2][kPanel];
 
 // Decomposes tile (k, k), and sweeps it by itself, column by column. A thread holds 4 x 4 elements 16 apart.
-__device__ void decompose_pivot(const SweptMatrix& matrix, int k, bool decompose, unsigned failure,
-                                PivotMemory& memory) {
+__device__ void decompose_pivot(const SweptMatrix& matrix, int k, const Panel& panel, PivotMemory& memory) {
   const int x = threadIdx.x % 16, y = threadIdx.x / 16;
   float* tile = matrix.tile(k, k);
   Pivot& pivot = *matrix.pivot;
@@ -77,8 +77,8 @@ __device__ void decompose_pivot(const SweptMatrix& matrix, int k, bool decompose
       if (x == of_quarter && y == of_quarter) v[quarter][quarter] = -inverse;
     }
   }
-  if (!positive && threadIdx.x == 0) atomicMax(matrix.failed, failure);
-  if (decompose) {
+  if (!positive && threadIdx.x == 0) atomicMax(matrix.failed, panel.failure);
+  if (panel.decompose) {
     __syncthreads();
     copy_triangle(pivot.columns, *reinterpret_cast<float (*)[kPanel][kPanel]>(tile));
     return;
@@ -92,19 +92,20 @@ __device__ void decompose_pivot(const SweptMatrix& matrix, int k, bool decompose
 // The first pivots, a block each.
 __global__ void __launch_bounds__(kThreads) first_pivots(const __grid_constant__ Batch batch) {
   __shared__ PivotMemory memory;
-  decompose_pivot(batch.items[blockIdx.x].matrix, 0, batch.decompose, batch.failure, memory);
+  unsigned block;
+  decompose_pivot(batch.items[batch.find(block)].matrix, 0, batch.common, memory);
 }
 
 // W of one row of tiles, and what its panel becomes: a block, a row of the matrix a thread.
 __global__ void __launch_bounds__(kPanel) solve_panels(const __grid_constant__ Batch batch) {
   alignas(16) __shared__ float triangle[kPanel][kPanel];
   alignas(16) __shared__ RightHandSides x;
-  const Item& item = batch.items[item_of(batch.items, batch.count, blockIdx.x)];
-  const SweptMatrix& matrix = item.matrix;
-  const int i = static_cast<int>(blockIdx.x) - item.first_block, k = batch.panel, thread = threadIdx.x;
+  unsigned row;
+  const SweptMatrix& matrix = batch.items[batch.find(row)].matrix;
+  const int i = static_cast<int>(row), k = batch.common.index, thread = threadIdx.x;
   const int64_t rows = static_cast<int64_t>(matrix.panels) * kPanel;
   float* strip = matrix.strip + i * kPanel + thread;
-  if (i == k || (batch.decompose && i < k)) {
+  if (i == k || (batch.common.decompose && i < k)) {
     // Tiles of this row then stay as they are when all are updated.
     for (int c = 0; c < kPanel; ++c) strip[c * rows] = 0.0f;
     return;
@@ -126,7 +127,7 @@ __global__ void __launch_bounds__(kPanel) solve_panels(const __grid_constant__ B
   __syncthreads();
   substitute<true>(triangle, x);
   for (int c = 0; c < kPanel; ++c) strip[c * rows] = x[c][thread];
-  if (!batch.decompose) {
+  if (!batch.common.decompose) {
     __syncthreads();
     copy_triangle(matrix.pivot->rows, triangle);
     __syncthreads();
@@ -189,16 +190,16 @@ __global__ void __launch_bounds__(kThreads, 2) update_tiles(const __grid_constan
     PivotMemory pivot;
   } memory;
   constexpr int kPanels = kSide / kPanel;
-  const Item& item = batch.items[item_of(batch.items, batch.count, blockIdx.x)];
-  const SweptMatrix& matrix = item.matrix;
-  const int block = static_cast<int>(blockIdx.x) - item.first_block;
-  const int k = batch.panel, next = k + 1;
+  unsigned of_matrix;
+  const SweptMatrix& matrix = batch.items[batch.find(of_matrix)].matrix;
+  const int block = static_cast<int>(of_matrix);
+  const int k = batch.common.index, next = k + 1;
   // The next pivot's tile comes first: its block takes longest.
   const int diagonal = next / kPanels, of_pivot = next < matrix.panels ? diagonal * (diagonal + 1) / 2 + diagonal : 0;
   const TriangleIndex at(block == 0 ? of_pivot : (block == of_pivot ? 0 : block));
   const int row = at.row, column = at.column;
   const bool pivot = block == 0 && next < matrix.panels;
-  if (batch.decompose && kPanels * (row + 1) <= next) return;
+  if (batch.common.decompose && kPanels * (row + 1) <= next) return;
   Tile<kSide> tile;
   StripOperands<kSide> operands(matrix, row * kSide, column * kSide);
   multiply_tile<kSide, Precision::kFloat32>(operands, 0, kPanel, row == column, memory.tile, tile);
@@ -213,50 +214,33 @@ __global__ void __launch_bounds__(kThreads, 2) update_tiles(const __grid_constan
   }
   if (!pivot) return;
   __syncthreads();
-  decompose_pivot(matrix, next, batch.decompose, batch.failure, memory.pivot);
+  decompose_pivot(matrix, next, batch.common, memory.pivot);
 }
 
-// Gives the items their blocks and launches.
+// Launches a kernel for all matrices, each of which gets blocks(its panels).
 template <typename Blocks>
-void launch_items(void (*kernel)(const Batch), Batch& batch, int threads, const Blocks& blocks, cudaStream_t stream) {
-  int64_t sum = 0;
-  for (int i = 0; i < batch.count; ++i) {
-    batch.items[i].first_block = static_cast<int>(sum);
-    sum += blocks(batch.items[i].matrix.panels);
-  }
-  launch(kernel, sum, threads, stream, batch);
-}
-
-// All of one size class: matrices of the same kernels, the largest first, so that those that still have a panel do.
-template <int kSide>
-void sweep_class(Batch& batch, cudaStream_t stream) {
-  launch_items(first_pivots, batch, kThreads, [](int) { return 1; }, stream);
-  const int panels = batch.items[0].matrix.panels;
-  // One panel is its pivot.
-  if (panels == 1) return;
-  for (batch.panel = 0; batch.panel < panels; ++batch.panel) {
-    while (batch.items[batch.count - 1].matrix.panels <= std::max(batch.panel, 1)) --batch.count;
-    launch_items(solve_panels, batch, kPanel, [](int count) { return count; }, stream);
-    launch_items(update_tiles<kSide>, batch, kThreads, update_blocks<kSide>, stream);
-  }
+void launch_panel(void (*kernel)(const Batch), const std::vector<SweptMatrix>& matrices, const Panel& panel,
+                  int threads, const Blocks& blocks, cudaStream_t stream) {
+  std::vector<PanelItem> items;
+  for (const SweptMatrix& matrix : matrices) items.push_back({matrix, blocks(matrix.panels)});
+  launch_items(kernel, items, panel, threads, stream);
 }
 
 }  // namespace
 
 void sweep(std::vector<SweptMatrix> matrices, bool decompose, unsigned failure, cudaStream_t stream) {
-  std::stable_sort(matrices.begin(), matrices.end(),
-                   [](const SweptMatrix& a, const SweptMatrix& b) { return a.panels > b.panels; });
-  for (size_t next = 0; next < matrices.size();) {
-    Batch batch{};
-    batch.failure = failure;
-    batch.decompose = decompose;
-    const bool many = matrices[next].panels > kFewPanels;
-    while (next < matrices.size() && batch.count < Batch::kMost && (matrices[next].panels > kFewPanels) == many)
-      batch.items[batch.count++].matrix = matrices[next++];
-    if (many)
-      sweep_class<128>(batch, stream);
-    else
-      sweep_class<64>(batch, stream);
+  Panel panel{0, failure, decompose};
+  launch_panel(first_pivots, matrices, panel, kThreads, [](int) { return 1; }, stream);
+  for (;; ++panel.index) {
+    // A matrix of one panel is its pivot.
+    const auto done = [&](const SweptMatrix& of) { return of.panels <= std::max(panel.index, 1); };
+    matrices.erase(std::remove_if(matrices.begin(), matrices.end(), done), matrices.end());
+    if (matrices.empty()) return;
+    launch_panel(solve_panels, matrices, panel, kPanel, [](int panels) { return panels; }, stream);
+    const auto many = std::stable_partition(matrices.begin(), matrices.end(),
+                                            [](const SweptMatrix& of) { return of.panels > kFewPanels; });
+    launch_panel(update_tiles<128>, {matrices.begin(), many}, panel, kThreads, update_blocks<128>, stream);
+    launch_panel(update_tiles<64>, {many, matrices.end()}, panel, kThreads, update_blocks<64>, stream);
   }
 }
 

@@ -24,6 +24,17 @@ namespace ms_kfac {
 constexpr int kPanel = 64;
 constexpr int kTileNumbers = kPanel * kPanel;
 
+// Where the index-th tile of a lower triangle is, counted row by row.
+struct TriangleIndex {
+  int row = 0, column;
+
+  // At most a few dozen rows.
+  __device__ explicit TriangleIndex(int index) {
+    while (index > row) index -= ++row;
+    column = index;
+  }
+};
+
 // The numbers of a pivot L L^T with 1 / L_jj on the diagonal: element (j, i) of `columns` is L_ij, (i, j) of `rows`
 // too.
 struct Pivot {

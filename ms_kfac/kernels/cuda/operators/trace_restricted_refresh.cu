@@ -4,9 +4,8 @@
 // traces and inverses have an element a group; beta is read with `expands` only. A layer without statistics gets
 // identities. Formulas: ms_kfac/ops/trace_restricted_refresh.py.
 
-#include <algorithm>
-
 #include "../damped_inverse.h"
+#include "../item_batch.h"
 #include "../refresh.h"
 #include "../split_damping.h"
 
@@ -27,15 +26,13 @@ struct Pair {
   FactorNumbers* numbers;  // of Phi, then of Psi
   int size_Phi, size_Psi;
   Damping damping;
+
+  int64_t blocks() const { return 1; }
 };
 
-struct Batch {
-  static constexpr int kMost = 60;
-  int count;
-  const float* lambda;
-  Pair pairs[kMost];
+struct Lambda {
+  const float* damping;
 };
-static_assert(sizeof(Batch) <= 4000, "the parameters of a launch");
 
 // What the sums are multiplied by, and the diagonal before its division by the dimension.
 struct GrowthAndShift {
@@ -57,17 +54,18 @@ __device__ GrowthAndShift growth_and_shift(const Damping& of, double count, doub
   return {scale * growth, fmax(root_shift * beta, nu)};
 }
 
-// A pair a thread.
-__global__ void __launch_bounds__(64) damp_pairs(const __grid_constant__ Batch batch) {
-  if (static_cast<int>(threadIdx.x) >= batch.count) return;
-  const Pair& pair = batch.pairs[threadIdx.x];
+// A pair a block.
+__global__ void __launch_bounds__(32) damp_pairs(const __grid_constant__ ItemBatch<Pair, Lambda> batch) {
+  unsigned block;
+  const Pair& pair = batch.items[batch.find(block)];
+  if (threadIdx.x > 0) return;
   const double count = *pair.count;
   float scale = 0.0f, shift_Phi = 1.0f, shift_Psi = 1.0f;
   if (count != 0.0) {
     const double root_shift = pair.damping.roots ? *pair.root_shift / count : 0.0;
     const GrowthAndShift found = growth_and_shift(pair.damping, count, *pair.trace / count, root_shift, *pair.beta);
     scale = static_cast<float>(found.scale);
-    shift_Phi = shift_Psi = sqrtf(*batch.lambda);
+    shift_Phi = shift_Psi = sqrtf(*batch.common.damping);
     if (pair.damping.automatic) {
       shift_Phi = static_cast<float>(found.shift / pair.size_Phi);
       shift_Psi = static_cast<float>(found.shift / pair.size_Psi);
@@ -134,11 +132,7 @@ class TraceRestrictedRefreshKernel {
                            layer.Psi_inverses.of(group), factor + 1});
       }
     });
-    for (size_t first = 0; first < pairs.size(); first += Batch::kMost) {
-      Batch batch{static_cast<int>(std::min<size_t>(pairs.size() - first, Batch::kMost)), lambda, {}};
-      std::copy_n(pairs.begin() + first, batch.count, batch.pairs);
-      launch(damp_pairs, 1, 64, call.stream, batch);
-    }
+    launch_items(damp_pairs, pairs, Lambda{lambda}, 32, call.stream);
     if (!factors.empty()) inverses_->run(factors, call);
   }
 
