@@ -21,6 +21,8 @@ struct Panel {
   int index;
   unsigned failure;
   bool decompose;
+  // kPanel: as a constant, the compiler would unroll the product and run out of registers.
+  int width;
 };
 
 using Batch = ItemBatch<PanelItem, Panel>;
@@ -159,11 +161,12 @@ class StripOperands {
 
  private:
   __device__ void read(int depth, int first, float (&values)[kElements]) const {
-    const int row = first + Share<kSide, false>::feature(threadIdx.x, 0);
+    // Any row stands for those that there are not: what comes of it is not written.
+    const int row = min(first + Share<kSide, false>::feature(threadIdx.x, 0), rows_ - 1);
     const float* from = strip_ + (depth + Share<kSide, false>::depth(threadIdx.x, 0)) * rows_ + row;
 #pragma unroll
     for (int j = 0; j < kElements; ++j) {
-      values[j] = row < rows_ ? *from : 0.0f;
+      values[j] = *from;
       from += kThreads / kSide * rows_;
     }
   }
@@ -202,7 +205,7 @@ __global__ void __launch_bounds__(kThreads, 2) update_tiles(const __grid_constan
   if (batch.common.decompose && kPanels * (row + 1) <= next) return;
   Tile<kSide> tile;
   StripOperands<kSide> operands(matrix, row * kSide, column * kSide);
-  multiply_tile<kSide, Precision::kFloat32>(operands, 0, kPanel, row == column, memory.tile, tile);
+  multiply_tile<kSide, Precision::kFloat32>(operands, 0, batch.common.width, row == column, memory.tile, tile);
   // What a warp has computed lies in one of the matrix's tiles.
   const int panel_row = row * kPanels + tile.first_row() / kPanel;
   const int panel_column = column * kPanels + tile.first_column() / kPanel;
@@ -229,7 +232,7 @@ void launch_panel(void (*kernel)(const Batch), const std::vector<SweptMatrix>& m
 }  // namespace
 
 void sweep(std::vector<SweptMatrix> matrices, bool decompose, unsigned failure, cudaStream_t stream) {
-  Panel panel{0, failure, decompose};
+  Panel panel{0, failure, decompose, kPanel};
   launch_panel(first_pivots, matrices, panel, kThreads, [](int) { return 1; }, stream);
   for (;; ++panel.index) {
     // A matrix of one panel is its pivot.
