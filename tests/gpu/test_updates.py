@@ -1,0 +1,1 @@
+from tests.kernels.cuda.test_updates import *  # noqa: F403
