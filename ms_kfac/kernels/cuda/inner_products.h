@@ -1,0 +1,57 @@
+// Inner products of many pairs of arrays in one launch. A block sums up a chunk, in float32 what one thread multiplies
+// and in float64 from there on; the last block of a pair adds the chunks up in their order.
+#pragma once
+
+#include "array_chunks.h"
+#include "block_sum.h"
+#include "counters.h"
+#include "item_batch.h"
+
+namespace ms_kfac {
+
+struct InnerProduct {
+  const float *x, *y;
+  int64_t size;
+  float* result;
+  int first_partial;  // one a chunk
+  int arrivals;       // which of the counters is the pair's own
+
+  __host__ __device__ int64_t blocks() const { return (size + kChunk - 1) / kChunk; }
+};
+
+struct InnerProductMemory {
+  double* partials;
+  unsigned* arrivals;
+};
+
+namespace {
+
+__global__ void __launch_bounds__(kChunkThreads)
+    multiply_arrays(const __grid_constant__ ItemBatch<InnerProduct, InnerProductMemory> batch) {
+  unsigned chunk;
+  const InnerProduct& of = batch.items[batch.find(chunk)];
+  float sum = 0.0f;
+  visit_chunk(chunk, of.size, aligned(of.x, of.y), [&](auto count, int64_t first) {
+    using Numbers = Pack<decltype(count)::value>;
+    const Numbers x = Numbers::load(of.x + first), y = Numbers::load(of.y + first);
+#pragma unroll
+    for (int i = 0; i < decltype(count)::value; ++i) sum = fmaf(x.values[i], y.values[i], sum);
+  });
+  double total = block_sum<kChunkThreads>(static_cast<double>(sum));
+  const int chunks = static_cast<int>(of.blocks());
+  if (chunks > 1) {
+    double* partials = batch.common.partials + of.first_partial;
+    unsigned* arrivals = batch.common.arrivals + of.arrivals;
+    if (threadIdx.x == 0) partials[chunk] = total;
+    if (count_block(arrivals) + 1 < static_cast<unsigned>(chunks)) return;
+    double share = 0;
+    for (int i = threadIdx.x; i < chunks; i += kChunkThreads) share += __ldcg(partials + i);
+    total = block_sum<kChunkThreads>(share);
+    if (threadIdx.x == 0) *arrivals = 0;
+  }
+  if (threadIdx.x == 0) *of.result = static_cast<float>(total);
+}
+
+}  // namespace
+
+}  // namespace ms_kfac

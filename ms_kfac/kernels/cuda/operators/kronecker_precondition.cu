@@ -1,0 +1,131 @@
+// Multiplies the gradients of many layers by the inverses of their Kronecker-factored Fisher blocks.
+//
+// Attributes, a number a layer, beside those of gradient_arguments.h: left_arrays and right_arrays, how many arrays
+// hold the diagonal blocks of G^-1 and A^-1; scales, whether there is a scale. Inputs, float32, after the gradients:
+// for every layer the arrays of G^-1, those of A^-1, and the scale. An array is one matrix a group, or without groups
+// one matrix or a stack of diagonal blocks.
+//
+// The products of all layers from the right, then those from the left, then the inner products: a launch each, or a few
+// where there are many layers.
+
+#include "../gradient_products.h"
+#include "../matrix_products.h"
+
+namespace ms_kfac {
+namespace {
+
+// Matrices of one size: of the groups, or blocks that follow one another on the diagonal.
+struct SquareMatrices {
+  float* values;
+  int size, count;
+};
+
+struct Side {
+  std::vector<SquareMatrices> arrays;
+  int64_t rows = 0;
+};
+
+Side read_side(GradientArguments& arguments, int64_t arrays, int64_t groups) {
+  Side side;
+  for (int64_t index = 0; index < arrays; ++index) {
+    const Array array = arguments.next();
+    expect(array.axes >= 2 && array.shape[array.axes - 1] == array.shape[array.axes - 2], "inverses must be square");
+    const int64_t size = array.shape[array.axes - 1], count = array.size() / (size * size);
+    expect(groups == 1 || (count == groups && arrays == 1), "not one inverse for each group");
+    side.arrays.push_back({array.floats(), static_cast<int>(size), static_cast<int>(count)});
+    side.rows += groups == 1 ? count * size : size;
+  }
+  return side;
+}
+
+class KroneckerPreconditionKernel {
+ public:
+  KroneckerPreconditionKernel(AotExtra& extra, const Arguments& shapes)
+      : attributes_(extra),
+        left_arrays_(extra.GetAttrIntVec("left_arrays")),
+        right_arrays_(extra.GetAttrIntVec("right_arrays")),
+        scales_(extra.GetAttrIntVec("scales")),
+        multiprocessors_(multiprocessors()),
+        between_(extra, attributes_, shapes),
+        products_(extra, attributes_, shapes) {}
+
+  void run(const Call& call) const {
+    GradientArguments arguments(call.arguments, attributes_);
+    std::vector<MatrixProduct> from_right, from_left;
+    GradientBuffer between = between_.of(call);
+    ProductList products = products_.of(call);
+    for (size_t index = 0; index < arguments.layers(); ++index) {
+      const int64_t groups = attributes_.groups[index];
+      const Side left = read_side(arguments, left_arrays_[index], groups);
+      const Side right = read_side(arguments, right_arrays_[index], groups);
+      LayerGradients layer{};
+      arguments.fill(index, left.rows, right.rows, layer);
+      const float* scale = nullptr;
+      if (scales_[index]) {
+        const Array array = arguments.next();
+        expect(array.size() == groups, "not one scale for each group");
+        scale = array.floats();
+      }
+      float* X = between.next(layer);
+      multiply_right(layer, right, X, from_right);
+      multiply_left(layer, left, scale, X, from_left);
+      products.add(layer);
+    }
+    arguments.expect_all_read();
+    launch_products(from_right, multiprocessors_, call.stream);
+    launch_products(from_left, multiprocessors_, call.stream);
+    products.launch(call.stream);
+  }
+
+ private:
+  // X = [dW db] A^-1.
+  static void multiply_right(const LayerGradients& layer, const Side& side, float* X,
+                             std::vector<MatrixProduct>& products) {
+    const int rows = static_cast<int>(layer.rows), width = static_cast<int>(layer.width());
+    int offset = 0;
+    for (const SquareMatrices& of : side.arrays) {
+      // Groups lie below one another, blocks side by side.
+      const int next_row = layer.groups > 1 ? rows : 0, next_column = layer.groups > 1 ? 0 : of.size;
+      MatrixProduct product{};
+      product.left = gradient_view(layer, offset, next_column, next_row);
+      product.right = {of.values, nullptr, of.size, 0, 0, of.size};
+      product.result = {X, nullptr, width, offset, next_column, next_row};
+      product.rows = rows;
+      product.columns = product.depth = of.size;
+      product.count = of.count;
+      products.push_back(product);
+      offset += of.count * of.size;
+    }
+  }
+
+  // [U_W U_b] = scale G^-1 X.
+  static void multiply_left(const LayerGradients& layer, const Side& side, const float* scale, float* X,
+                            std::vector<MatrixProduct>& products) {
+    const int width = static_cast<int>(layer.width());
+    int64_t offset = 0;
+    for (const SquareMatrices& of : side.arrays) {
+      MatrixProduct product{};
+      product.left = {of.values, nullptr, of.size, 0, 0, of.size};
+      product.right = {X + offset * width, nullptr, width, 0, 0, of.size};
+      product.result = update_view(layer, offset, of.size);
+      product.rows = product.depth = of.size;
+      product.columns = width;
+      product.count = of.count;
+      product.scale = scale;
+      product.scale_step = layer.groups > 1 ? 1 : 0;
+      products.push_back(product);
+      offset += static_cast<int64_t>(of.count) * of.size;
+    }
+  }
+
+  GradientAttributes attributes_;
+  std::vector<int64_t> left_arrays_, right_arrays_, scales_;
+  int multiprocessors_;
+  GradientWorkspace between_;
+  ProductWorkspace products_;
+};
+
+}  // namespace
+}  // namespace ms_kfac
+
+MS_KFAC_OPERATOR(KroneckerPrecondition, ms_kfac::KroneckerPreconditionKernel)

@@ -1,0 +1,1 @@
+from tests.kernels.cuda.test_precondition import *  # noqa: F403
