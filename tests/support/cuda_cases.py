@@ -30,7 +30,7 @@ class Case(Protocol):
 
 
 def run(library: AotLibrary, case: Case, calls: int = 1) -> list[np.ndarray]:
-    """The arrays of a case after so many calls of one kernel; on the CPU they are as aligned as the case's."""
+    """The arrays of a case after so many calls of one kernel, copies as aligned as the case's."""
     inputs, outputs = ([keep_alignment(array) for array in arrays] for arrays in (case.inputs, case.outputs))
     operator = library.operator(case.name, inputs, outputs, **case.attributes)
     for _ in range(calls):

@@ -1,4 +1,4 @@
-"""Cases and oracles of the CUDA operators that go over arrays entry by entry: fading and the momentum step."""
+"""Cases and oracles of the CUDA operators that go over arrays entry by entry: fading, momentum."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class MomentumCase:
         self.weights, self.moments, updates = ([normal(rng, shape) for shape in shapes] for _ in range(3))
         self.weights[0] = unaligned(self.weights[0])
         self.moments[2] = unaligned(self.moments[2])
-        self.sources = list(range(1, count)) + [0]
+        self.sources = [*list(range(1, count)), 0]
         self.updates = updates
         ordered = [updates[(index - 1) % count] for index in range(count)]
         self.rates = [np.array(0.1 + 0.03 * index, np.float32) for index in range(count if own else 1)]
@@ -101,6 +101,6 @@ class MomentumCase:
             shrink = 1 - rate * decay if self.decoupled else 1.0
             expected = shrink * weight - rate * step
             # A rounding for each of: scale, decay, momentum. The weight has five more.
-            assert_within(found[self.first_weight + count + index], velocity, 3.1 * ROUNDOFF * speed, f"v {index}")
-            bound = 8.1 * ROUNDOFF * (abs(weight) + rate * reach)
-            assert_within(found[self.first_weight + index], expected, bound, f"w {index}")
+            place = self.first_weight + index
+            assert_within(found[place + count], velocity, 3.1 * ROUNDOFF * speed, f"v {index}")
+            assert_within(found[place], expected, 8.1 * ROUNDOFF * (abs(weight) + rate * reach), f"w {index}")
