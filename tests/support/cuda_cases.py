@@ -29,13 +29,35 @@ class Case(Protocol):
         """Fails where an array is not what it must be."""
 
 
-def run(library: AotLibrary, case: Case, calls: int = 1) -> list[np.ndarray]:
-    """The arrays of a case after so many calls of one kernel, copies as aligned as the case's."""
-    inputs, outputs = ([keep_alignment(array) for array in arrays] for arrays in (case.inputs, case.outputs))
-    operator = library.operator(case.name, inputs, outputs, **case.attributes)
-    for _ in range(calls):
-        operator.run()
-    return [*inputs, *outputs]
+class Running:
+    """An operator with copies of a case's arrays, as aligned as the case's."""
+
+    def __init__(self, library: AotLibrary, case: Case) -> None:
+        self.case = case
+        inputs, outputs = (
+            [keep_alignment(array) for array in arrays] for arrays in (case.inputs, case.outputs)
+        )
+        self.arrays = [*inputs, *outputs]
+        self.operator = library.operator(case.name, inputs, outputs, **case.attributes)
+
+    def run(self) -> list[np.ndarray]:
+        """Calls the operator; returns all arrays."""
+        self.operator.run()
+        return self.arrays
+
+    def load(self) -> None:
+        """Takes the case's inputs once more."""
+        for array, own in zip(self.arrays, self.case.inputs):
+            array[...] = own
+
+    def advance(self) -> None:
+        """Makes what the arrays hold the case's inputs: the beginning of another call."""
+        self.case.inputs = [array.copy() for array in self.arrays[: len(self.case.inputs)]]
+
+
+def run(library: AotLibrary, case: Case) -> list[np.ndarray]:
+    """The arrays of a case after one call."""
+    return Running(library, case).run()
 
 
 def keep_alignment(array: np.ndarray) -> np.ndarray:

@@ -84,7 +84,7 @@ class ShermanMorrisonRefreshKernel {
         places_.push_back({size, products, sums});
         sizes.push_back(size);
         names.push_back(name + ": factor " + letter);
-        diagonals.push_back(name + ": the diagonal of factor " + letter);
+        diagonals.push_back(name + ": the root of the diagonal of factor " + letter);
         products += size;
         sums += RankOneUpdate{nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, size, 0, 0}.blocks();
       }
