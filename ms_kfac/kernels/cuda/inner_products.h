@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kChunkThreads)
     double* partials = batch.common.partials + of.first_partial;
     unsigned* arrivals = batch.common.arrivals + of.arrivals;
     if (threadIdx.x == 0) partials[chunk] = total;
-    if (count_block(arrivals) + 1 < static_cast<unsigned>(chunks)) return;
+    if (count_block(arrivals) + 1 != static_cast<unsigned>(chunks)) return;
     double share = 0;
     for (int i = threadIdx.x; i < chunks; i += kChunkThreads) share += __ldcg(partials + i);
     total = block_sum<kChunkThreads>(share);

@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kUpdateThreads) multiply_by_roots(const __grid
   const int blocks = static_cast<int>(of.blocks());
   if (blocks > 1) {
     if (threadIdx.x == 0) of.sums[block] = sums;
-    if (count_block(of.arrivals) + 1 < static_cast<unsigned>(blocks)) return;
+    if (count_block(of.arrivals) + 1 != static_cast<unsigned>(blocks)) return;
     sums = {0, 0, 0};
     for (int i = threadIdx.x; i < blocks; i += kUpdateThreads) {
       sums.along += __ldcg(&of.sums[i].along);
