@@ -45,6 +45,8 @@ LAYERS = (
     PreconditionedLayer(9, 6, left=((2, 4), (1, 1)), right=((3, 2),), bias=False),
 )
 SMALL = LAYERS[3:]
+# Those without diagonal blocks.
+WHOLE = LAYERS[:5]
 
 
 class PreconditionCase:
@@ -167,3 +169,37 @@ class KroneckerCase(PreconditionCase):
         bound = abs(scale) * (abs(left) @ abs(matrix) @ abs(right))
         # Both products, and the scale.
         return scale * (left @ matrix @ right), (rounding(layer.rows + layer.width) + 2 * ROUNDOFF) * bound
+
+
+class EigenbasisCase(PreconditionCase):
+    """Bases that are not orthogonal; layers with second moments and, in turn, without."""
+
+    name = "EigenbasisPrecondition"
+
+    def __init__(self, layers: Sequence[PreconditionedLayer], rng: np.random.Generator) -> None:
+        self.measured = True
+        super().__init__(layers, rng)
+
+    def draw(self, layer: PreconditionedLayer, rng: np.random.Generator) -> list[np.ndarray]:
+        """Q_A, Q_G, the sums of s, counts, S_A, S_G and the damping."""
+        lead = (layer.groups,) if layer.groups > 1 else ()
+        bases = [normal(rng, (*lead, size, size)) for size in (layer.width, layer.rows)]
+        shapes = [(*lead, layer.rows, layer.width), (*lead, 1, layer.width), (*lead, layer.rows, 1)]
+        moments, *values = (0.1 + abs(normal(rng, shape)) for shape in shapes)
+        self.measured = not self.measured
+        counts = np.array([3.0, 2.0, 1.7 if self.measured else 0.0], np.float32)
+        return [*bases, moments, counts, *values, np.array(0.3, np.float32)]
+
+    def expected(self, layer: PreconditionedLayer, arrays: list[np.ndarray], matrix: np.ndarray) -> Bounded:
+        """U = Q_G [(Q_G' dW Q_A) / (s + damping)] Q_A'."""
+        sums, counts, S_A, S_G, damping = (array.astype(np.float64) for array in arrays[2:])
+        Q_A = arrays[0].astype(np.float64).reshape(layer.groups, layer.width, layer.width)
+        Q_G = arrays[1].astype(np.float64).reshape(layer.groups, layer.rows, layer.rows)
+        s = (sums / counts[2] if counts[2] > 0 else S_G * S_A).reshape(matrix.shape) + damping
+        Q_At, Q_Gt = np.swapaxes(Q_A, 1, 2), np.swapaxes(Q_G, 1, 2)
+        of_products = rounding(layer.rows + layer.width)
+        rotated = Q_Gt @ matrix @ Q_A / s
+        # Two products, three roundings of s + damping and the division.
+        error = (of_products + 4 * ROUNDOFF) * (abs(Q_Gt) @ abs(matrix) @ abs(Q_A)) / s
+        bound = abs(Q_G) @ (error + of_products * (abs(rotated) + error)) @ abs(Q_At)
+        return Q_G @ rotated @ Q_At, bound

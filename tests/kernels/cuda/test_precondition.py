@@ -7,11 +7,26 @@ import pytest
 
 from tests.support.aot import AotError, AotLibrary
 from tests.support.cuda_cases import Running, run
-from tests.support.cuda_precondition import LAYERS, SMALL, KroneckerCase
+from tests.support.cuda_precondition import (
+    LAYERS,
+    SMALL,
+    WHOLE,
+    EigenbasisCase,
+    KroneckerCase,
+    PreconditionCase,
+    PreconditionedLayer,
+)
 
 
-def test_kronecker(emulated: AotLibrary, rng: np.random.Generator, order: str) -> None:
-    case = KroneckerCase(LAYERS, rng)
+@pytest.mark.parametrize(("kind", "layers"), [(KroneckerCase, LAYERS), (EigenbasisCase, WHOLE + WHOLE[:1])])
+def test_updates_and_products(
+    emulated: AotLibrary,
+    kind: type[PreconditionCase],
+    layers: tuple[PreconditionedLayer, ...],
+    rng: np.random.Generator,
+    order: str,
+) -> None:
+    case = kind(layers, rng)
     running = Running(emulated, case)
     case.check(running.run())
     # Counters must be as a launch leaves them, and results not those of the first call.
@@ -21,10 +36,14 @@ def test_kronecker(emulated: AotLibrary, rng: np.random.Generator, order: str) -
     case.check(running.run())
 
 
-def test_kronecker_of_more_layers_than_a_launch_describes(
-    emulated: AotLibrary, rng: np.random.Generator
+@pytest.mark.parametrize(("kind", "layers"), [(KroneckerCase, SMALL), (EigenbasisCase, WHOLE[3:])])
+def test_more_layers_than_a_launch_describes(
+    emulated: AotLibrary,
+    kind: type[PreconditionCase],
+    layers: tuple[PreconditionedLayer, ...],
+    rng: np.random.Generator,
 ) -> None:
-    case = KroneckerCase(SMALL * 8, rng)
+    case = kind(layers * 16, rng)
     case.check(run(emulated, case))
 
 
@@ -46,4 +65,14 @@ def test_kronecker_refuses_what_does_not_fit(emulated: AotLibrary, rng: np.rando
     case = KroneckerCase(SMALL, rng)
     case.inputs.append(case.inputs[-1])
     with pytest.raises(AotError, match="KroneckerPrecondition: more inputs than the attributes tell of"):
+        run(emulated, case)
+
+
+def test_eigenbasis_refuses_what_does_not_fit(emulated: AotLibrary, rng: np.random.Generator) -> None:
+    case = EigenbasisCase(WHOLE[3:], rng)
+    case.inputs[-3] = case.inputs[-3][1:].copy()
+    with pytest.raises(AotError, match="EigenbasisPrecondition: an array does not fit its basis"):
+        run(emulated, case)
+    case.inputs[-7] = case.inputs[-7][1:].copy()
+    with pytest.raises(AotError, match="EigenbasisPrecondition: not one basis for each group"):
         run(emulated, case)
