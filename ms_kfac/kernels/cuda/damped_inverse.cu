@@ -27,20 +27,7 @@ struct Item {
   int64_t blocks() const { return tiles_of(panels_of(size)); }
 };
 
-struct Outcomes {
-  Verdicts verdicts;
-  unsigned* words;  // those of the verdicts
-  int* of_factors;
-};
-
 using Batch = ItemBatch<Item, Outcomes>;
-
-// Raises the word of a factor, and that of the call where nothing may be written.
-__device__ void fail(const Outcomes& outcomes, const Item& item, Outcome outcome) {
-  const unsigned value = 4 * outcomes.verdicts.call + outcome;
-  atomicMax(outcomes.words + item.index, value);
-  if (outcome >= kNotFinite) atomicMax(outcomes.words + outcomes.verdicts.count, value);
-}
 
 // Of the scaled factor, the same for all threads of the block.
 __device__ double trace_of(const Item& item) {
@@ -49,15 +36,9 @@ __device__ double trace_of(const Item& item) {
   return *item.scale * block_sum<kThreads>(sum);
 }
 
-// What is added to the diagonal, the same for all threads. Where a factor has failed before it grows, and is not below
-// what float32 resolves beside the trace, where it would change nothing; a trace of zero leaves nothing to grow
-// towards.
+// What is added to the diagonal, the same for all threads.
 __device__ float present_damping(const Item& item) {
-  if (item.growth == 1.0f) return *item.damping;
-  const double trace = trace_of(item), grown = static_cast<double>(item.growth) * *item.damping;
-  const double least = 1e-8 * item.growth * trace;
-  const double damping = grown >= least ? grown : least;
-  return damping == 0.0 ? 1.0f : static_cast<float>(damping);
+  return item.growth == 1.0f ? *item.damping : grown_damping(*item.damping, item.growth, trace_of(item));
 }
 
 // A lower tile, from the lower triangle, and the identity beyond the factor's size.
@@ -83,22 +64,21 @@ __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ B
     tile[place] = value;
   }
   if (threadIdx.x == 0 && diagonal && !(isfinite(scale) && isfinite(damping)))
-    fail(batch.common, item, kDampingNotFinite);
+    batch.common.fail(item.index, kDampingNotFinite);
   else if (!finite)
-    fail(batch.common, item, kNotFinite);
+    batch.common.fail(item.index, kNotFinite);
 }
 
 // Minus a lower tile and its transpose, unless the factor or the call has failed.
 __global__ void __launch_bounds__(kThreads) write_inverses(const __grid_constant__ Batch batch) {
   unsigned block;
   const Item& item = batch.items[batch.find(block)];
-  const Verdicts& verdicts = batch.common.verdicts;
-  if (!verdicts.written(item.index)) {
-    const unsigned failed = verdicts.words[item.index];
-    if (block > 0 || failed <= 4 * verdicts.call) return;
-    int outcome = static_cast<int>(failed - 4 * verdicts.call);
+  const Outcomes& outcomes = batch.common;
+  if (!outcomes.verdicts.written(item.index)) {
+    Outcome outcome = outcomes.of(item.index);
+    if (block > 0 || outcome == kFine) return;
     if (outcome == kIndefinite && !(present_damping(item) <= trace_of(item))) outcome = kHopeless;
-    if (threadIdx.x == 0) batch.common.of_factors[item.index] = outcome;
+    if (threadIdx.x == 0) outcomes.of_factors[item.index] = outcome;
     return;
   }
   __shared__ float transposed[kPanel][kPanel + 1];
@@ -137,10 +117,11 @@ struct DampedInverses::State {
     pivot_workspace = add_workspace(extra, sizes.size() * sizeof(Pivot));
   }
 
-  SweptMatrix matrix(int index, const Call& call) const {
+  // A factor's matrix, of its own size or of a smaller one.
+  SweptMatrix matrix(int index, int size, const Call& call) const {
     return {call.workspace<float>(tile_workspace) + first_tile[index] * kTileNumbers,
             call.workspace<float>(strip_workspace) + first_panel[index] * kTileNumbers,
-            call.workspace<Pivot>(pivot_workspace) + index, words.device() + index, panels_of(sizes[index])};
+            call.workspace<Pivot>(pivot_workspace) + index, words.device() + index, panels_of(size)};
   }
 
   std::vector<int> sizes;
@@ -159,24 +140,36 @@ DampedInverses::~DampedInverses() = default;
 
 void DampedInverses::raise_failures() const { state_->failures.take(); }
 
-Verdicts DampedInverses::run(const std::vector<DampedFactor>& factors, const Call& call) const {
+float DampedInverses::growth(int index) const { return state_->failures.growth(index); }
+
+Verdicts DampedInverses::run(const std::vector<DampedFactor>& factors, const std::vector<LowRankFactor>& low_rank,
+                             const Call& call) const {
   State& state = *state_;
   const Outcomes outcomes{{state.words.device(), static_cast<int>(state.sizes.size()), ++state.call},
                           state.words.device(),
                           state.failures.device()};
   std::vector<Item> items;
-  std::vector<SweptMatrix> matrices;
-  for (const DampedFactor& factor : factors) {
-    if (factor.size != state.sizes.at(factor.index))
-      throw std::invalid_argument("a factor of " + std::to_string(factor.size) + " rows, created for " +
-                                  std::to_string(state.sizes[factor.index]));
-    matrices.push_back(state.matrix(factor.index, call));
-    items.push_back({factor.factor, factor.scale, factor.damping, factor.inverse, matrices.back().tiles, factor.stride,
-                     factor.size, factor.index, state.failures.growth(factor.index)});
+  std::vector<SweptMatrix> matrices, small;
+  for (const DampedFactor& of : factors) {
+    if (of.size != state.sizes.at(of.index))
+      throw std::invalid_argument("a factor of " + std::to_string(of.size) + " rows, created for " +
+                                  std::to_string(state.sizes[of.index]));
+    matrices.push_back(state.matrix(of.index, of.size, call));
+    items.push_back({of.factor, of.scale, of.damping, of.inverse, matrices.back().tiles, of.stride, of.size, of.index,
+                     growth(of.index)});
   }
+  std::vector<LowRankItem> low_rank_items;
+  for (const LowRankFactor& of : low_rank) {
+    small.push_back(state.matrix(of.index, of.rank, call));
+    low_rank_items.push_back({of, small.back().tiles});
+  }
+  // All before any is written.
   launch_items(load_tiles, items, outcomes, kThreads, call.stream);
-  sweep(std::move(matrices), false, 4 * outcomes.verdicts.call + kIndefinite, call.stream);
+  load_small(low_rank_items, outcomes, call.stream);
+  sweep(std::move(matrices), false, outcomes.value(kIndefinite), call.stream);
+  sweep(std::move(small), true, outcomes.value(kIndefinite), call.stream);
   launch_items(write_inverses, items, outcomes, kThreads, call.stream);
+  solve_rows(low_rank_items, outcomes, call.stream);
   return outcomes.verdicts;
 }
 

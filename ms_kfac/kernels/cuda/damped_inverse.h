@@ -16,7 +16,9 @@
 #include <string>
 #include <vector>
 
+#include "low_rank_inverse.h"
 #include "operator.h"
+#include "outcomes.h"
 
 namespace ms_kfac {
 
@@ -31,17 +33,6 @@ struct DampedFactor {
   int index;       // of the sizes and names that the kernel was created with
 };
 
-// What became of a call's inverses, for the launches after it on the same stream.
-struct Verdicts {
-  // A word a factor, and one for the call: 4 * call + what failed, or what an earlier call left.
-  const unsigned* words;
-  int count;
-  unsigned call;
-
-  // Whether this factor's inverse is new. Where one factor of the call holds NaN or infinity, none is.
-  __device__ bool written(int index) const { return words[index] <= 4 * call && words[count] <= 4 * call; }
-};
-
 class DampedInverses {
  public:
   // Declares workspaces for all factors that a call may bring.
@@ -53,7 +44,14 @@ class DampedInverses {
   void raise_failures() const;
 
   // Launches all of the work; of F the lower triangle is read.
-  Verdicts run(const std::vector<DampedFactor>& factors, const Call& call) const;
+  Verdicts run(const std::vector<DampedFactor>& factors, const Call& call) const { return run(factors, {}, call); }
+  // The same with factors of low rank among them.
+  Verdicts run(const std::vector<DampedFactor>& factors, const std::vector<LowRankFactor>& low_rank,
+               const Call& call) const;
+
+  // What a factor's damping is multiplied by because it has failed before. For those of low rank it's the caller's to
+  // do.
+  float growth(int index) const;
 
  private:
   struct State;

@@ -4,10 +4,9 @@
 #include <string>
 #include <vector>
 
-namespace ms_kfac {
+#include "outcomes.h"
 
-// What the device tells of a factor. The order is that of precedence, where several hold.
-enum Outcome { kFine = 0, kIndefinite = 1, kNotFinite = 2, kDampingNotFinite = 3, kHopeless = 4 };
+namespace ms_kfac {
 
 class InverseFailures {
  public:

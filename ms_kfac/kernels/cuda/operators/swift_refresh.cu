@@ -1,0 +1,236 @@
+// Z of Woodbury's identity, or a dense inverse, of both factors of every layer that is due.
+//
+// A layer's arrays: A_rows, A_count (3: rows present, whether the next join them, the rank), G_rows, G_count, A_solver,
+// G_solver, A_damping, G_damping, refreshed. Rows, solvers and dampings have a leading axis where there are groups. A
+// layer without statistics of both factors stays as it is. Formulas: ms_kfac/ops/swift_refresh.py.
+//
+// Ranks and what is due are gathered and read on the host at once: they decide which launches there are.
+
+#include <algorithm>
+#include <cmath>
+
+#include "../block_sum.h"
+#include "../damped_inverse.h"
+#include "../gathered_numbers.h"
+#include "../refresh.h"
+#include "../split_damping.h"
+
+namespace ms_kfac {
+namespace {
+
+constexpr int kArrays = 9;
+constexpr int kThreads = 256;
+
+// One factor of a layer's group, as far as its damping goes.
+struct Part {
+  const float* rows;
+  int size, rank;
+  float scale, growth;
+
+  __host__ __device__ bool low() const { return rank < size; }
+
+  // Of the scaled factor, the same for all threads.
+  __device__ double trace() const {
+    double sum = 0;
+    if (low()) {
+      for (int64_t i = threadIdx.x; i < int64_t{rank} * size; i += kThreads) {
+        const double number = rows[i];
+        sum += number * number;
+      }
+    } else {
+      for (int64_t i = threadIdx.x; i < size; i += kThreads) sum += rows[i * size + i];
+    }
+    return (low() ? static_cast<double>(scale) * scale : scale) * block_sum<kThreads>(sum);
+  }
+};
+
+struct Pair {
+  Part parts[2];           // A, G
+  FactorNumbers* numbers;  // of A, of G
+  bool splits;
+
+  int64_t blocks() const { return 1; }
+};
+
+struct Lambda {
+  const float* damping;
+};
+
+// A pair a block. Dense factors grow their damping where they are inverted; for others it must be told with Z.
+__global__ void __launch_bounds__(kThreads) damp_pairs(const __grid_constant__ ItemBatch<Pair, Lambda> batch) {
+  unsigned block;
+  const Pair& pair = batch.items[batch.find(block)];
+  double traces[2] = {0, 0};
+  for (const int side : {0, 1})
+    if (pair.splits || pair.parts[side].growth != 1.0f) traces[side] = pair.parts[side].trace();
+  if (threadIdx.x > 0) return;
+  const float lambda = *batch.common.damping, root = sqrtf(lambda);
+  SplitDamping split{root, root};
+  if (pair.splits) split = pi_split(traces[0], pair.parts[0].size, traces[1], pair.parts[1].size, lambda);
+  for (const int side : {0, 1}) {
+    const Part& part = pair.parts[side];
+    const float damping = side == 0 ? split.A : split.G;
+    pair.numbers[side] = {part.scale, part.low() ? grown_damping(damping, part.growth, traces[side]) : damping,
+                          static_cast<float>(traces[side])};
+  }
+}
+
+// What a layer keeps of a refresh, beside its solvers.
+struct Record {
+  const FactorNumbers* numbers;  // two a group
+  float *damping_A, *damping_G, *refreshed;
+  int first, groups;
+
+  int64_t blocks() const { return 1; }
+};
+
+// The dampings of those solvers that are new.
+__global__ void __launch_bounds__(32) keep_dampings(const __grid_constant__ ItemBatch<Record, Verdicts> batch) {
+  unsigned block;
+  const Record& record = batch.items[batch.find(block)];
+  if (threadIdx.x > 0) return;
+  bool all = true;
+  for (int group = 0; group < record.groups; ++group)
+    for (const int side : {0, 1}) {
+      const bool written = batch.common.written(record.first + 2 * group + side);
+      if (written) (side == 0 ? record.damping_A : record.damping_G)[group] = record.numbers[2 * group + side].damping;
+      all = all && written;
+    }
+  if (all) *record.refreshed = 1.0f;
+}
+
+// One factor of a layer.
+struct Factor {
+  std::string name;
+  Matrices rows, solver;
+  const float* count;
+  float* damping;
+
+  Factor(const LayerArrays& arrays, const std::string& layer, int side)
+      : name(layer + (side == 0 ? ": factor A" : ": factor G")),
+        rows(arrays.matrices(2 * side)),
+        solver(arrays.like(rows, 4 + side)),
+        count(arrays.floats(2 * side + 1, 3)),
+        damping(arrays.floats(6 + side, rows.groups)) {}
+};
+
+struct Layer {
+  Factor A, G;
+  float* refreshed;
+
+  Layer(const LayerArrays& arrays, const std::string& name)
+      : A(arrays, name, 0), G(arrays, name, 1), refreshed(arrays.floats(8, 1)) {
+    if (A.rows.groups != G.rows.groups)
+      throw std::invalid_argument(name + ": the factors have " + std::to_string(A.rows.groups) + " and " +
+                                  std::to_string(G.rows.groups) + " groups");
+  }
+};
+
+class SwiftRefreshKernel {
+ public:
+  SwiftRefreshKernel(AotExtra& extra, const Arguments& shapes)
+      : attributes_(extra), splits_(extra.GetAttrIntVec("splits")) {
+    std::vector<int> sizes;
+    std::vector<std::string> names;
+    for (size_t index = 0; index < attributes_.layers.size(); ++index) {
+      const Layer layer(LayerArrays(shapes, 2 + static_cast<int>(index) * kArrays, attributes_.layers[index]),
+                        attributes_.layers[index]);
+      first_.push_back(static_cast<int>(sizes.size()));
+      for (int64_t group = 0; group < layer.A.rows.groups; ++group) {
+        sizes.insert(sizes.end(), {layer.A.rows.size, layer.G.rows.size});
+        names.insert(names.end(), {layer.A.name, layer.G.name});
+      }
+    }
+    // Of a layer whether it is due, and both counts.
+    gathered_ = std::make_unique<GatheredNumbers>(extra, static_cast<int>(attributes_.layers.size()) * 7);
+    numbers_ = add_workspace(extra, sizes.size() * sizeof(FactorNumbers));
+    inverses_ = std::make_unique<DampedInverses>(extra, std::move(sizes), std::move(names));
+  }
+
+  void run(const Call& call) const {
+    const float* lambda = damping_of(call.arguments);
+    expect_arrays(call.arguments, attributes_, kArrays);
+    const int layers = static_cast<int>(attributes_.layers.size());
+    NumberList list;
+    list.add(call.arguments[0].integers(), static_cast<int>(call.arguments[0].size()));
+    std::vector<int> counts(layers);
+    for (int index = 0; index < layers; ++index) {
+      const LayerArrays arrays(call.arguments, 2 + index * kArrays, attributes_.layers[index]);
+      counts[index] = list.add(arrays.floats(1, 3), 3);
+      list.add(arrays.floats(3, 3), 3);
+    }
+    const HostNumbers read = gathered_->read(list, call);
+    inverses_->raise_failures();
+    std::vector<int32_t> due;
+    for (int64_t i = 0; i < call.arguments[0].size(); ++i) due.push_back(read.integer(static_cast<int>(i)));
+    Work work;
+    for_due_layers(call.arguments, due.data(), attributes_, kArrays, [&](int index, const LayerArrays& arrays) {
+      const float of_A[2] = {read.number(counts[index]), read.number(counts[index] + 2)};
+      const float of_G[2] = {read.number(counts[index] + 3), read.number(counts[index] + 5)};
+      if (of_A[0] != 0.0f && of_G[0] != 0.0f)
+        add(index, Layer(arrays, attributes_.layers[index]), of_A, of_G, call, work);
+    });
+    if (work.pairs.empty()) return;
+    launch_items(damp_pairs, work.pairs, Lambda{lambda}, kThreads, call.stream);
+    const Verdicts verdicts = inverses_->run(work.dense, work.low_rank, call);
+    launch_items(keep_dampings, work.records, verdicts, 32, call.stream);
+  }
+
+ private:
+  struct Work {
+    std::vector<Pair> pairs;
+    std::vector<DampedFactor> dense;
+    std::vector<LowRankFactor> low_rank;
+    std::vector<Record> records;
+  };
+
+  // of_A and of_G: rows present, and the rank.
+  void add(int index, const Layer& layer, const float (&of_A)[2], const float (&of_G)[2], const Call& call,
+           Work& work) const {
+    const int first = first_[index], groups = static_cast<int>(layer.A.rows.groups);
+    FactorNumbers* numbers = call.workspace<FactorNumbers>(numbers_) + first;
+    for (int group = 0; group < groups; ++group) {
+      FactorNumbers* of_group = numbers + 2 * group;
+      const int factor = first + 2 * group;
+      work.pairs.push_back({{part(layer.A, group, of_A, factor), part(layer.G, group, of_G, factor + 1)},
+                            of_group,
+                            splits_.at(index) != 0});
+      const Pair& pair = work.pairs.back();
+      add_solver(pair.parts[0], layer.A.solver.of(group), of_group[0], factor, work);
+      add_solver(pair.parts[1], layer.G.solver.of(group), of_group[1], factor + 1, work);
+    }
+    work.records.push_back({numbers, layer.A.damping, layer.G.damping, layer.refreshed, first, groups});
+  }
+
+  Part part(const Factor& of, int64_t group, const float (&count)[2], int factor) const {
+    const int size = of.rows.size;
+    if (!(count[1] >= 1.0f && count[1] <= static_cast<float>(size)))
+      throw std::invalid_argument(of.name + " has " + std::to_string(size) + " rows and a rank of " +
+                                  std::to_string(count[1]));
+    const float present = std::max(count[0], kSmallestCount);
+    Part found{of.rows.of(group), size, static_cast<int>(count[1]), 0.0f, inverses_->growth(factor)};
+    found.scale = found.low() ? 1.0f / std::sqrt(std::min(present, static_cast<float>(found.rank))) : 1.0f / present;
+    return found;
+  }
+
+  static void add_solver(const Part& of, float* solver, const FactorNumbers& numbers, int factor, Work& work) {
+    if (of.low())
+      work.low_rank.push_back({of.rows, of.rank, of.size, &numbers.scale, &numbers.damping, solver, factor});
+    else
+      work.dense.push_back({of.rows, of.size, of.size, &numbers.scale, &numbers.damping, solver, factor});
+  }
+
+  RefreshAttributes attributes_;
+  // Whether traces split the damping, one a layer.
+  std::vector<int64_t> splits_;
+  // Of a layer's factors among all: A and G of its first group, of its second and so on.
+  std::vector<int> first_;
+  int numbers_;
+  std::unique_ptr<GatheredNumbers> gathered_;
+  std::unique_ptr<DampedInverses> inverses_;
+};
+
+}  // namespace
+}  // namespace ms_kfac
+
+MS_KFAC_OPERATOR(SwiftRefresh, ms_kfac::SwiftRefreshKernel)
