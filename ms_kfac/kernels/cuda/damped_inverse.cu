@@ -55,8 +55,9 @@ __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ B
     const int row = max(i, j), column = min(i, j);
     float value = 0.0f;
     if (row < item.size) {
-      value = scale * item.factor[static_cast<int64_t>(row) * item.stride + column];
+      value = item.factor[static_cast<int64_t>(row) * item.stride + column];
       finite = finite && isfinite(value);
+      value *= scale;
       if (row == column) value += damping;
     } else if (row == column) {
       value = 1.0f;
@@ -65,8 +66,7 @@ __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ B
   }
   if (threadIdx.x == 0 && diagonal && !(isfinite(scale) && isfinite(damping)))
     batch.common.fail(item.index, kDampingNotFinite);
-  else if (!finite)
-    batch.common.fail(item.index, kNotFinite);
+  if (!finite) batch.common.fail(item.index, kNotFinite);
 }
 
 // Minus a lower tile and its transpose, unless the factor or the call has failed.

@@ -1,5 +1,6 @@
 #include "inverse_failures.h"
 
+#include <algorithm>
 #include <sstream>
 #include <stdexcept>
 #include <utility>
@@ -28,27 +29,32 @@ InverseFailures::~InverseFailures() {
 }
 
 void InverseFailures::take() {
-  std::string refused;
+  int worst = kFine;
+  std::string name;
   for (size_t i = 0; i < names_.size(); ++i) {
     const int outcome = *static_cast<volatile int*>(outcomes_ + i);
-    if (outcome == kFine) continue;
     outcomes_[i] = kFine;
-    const std::string& name = names_[i];
-    if (outcome == kIndefinite) {
-      growth_[i] *= 10.0f;
-      std::ostringstream text;
-      text << name << " is not positive definite with its damping: its inverse stays as it was, and its damping is "
-           << growth_[i] << " times as large from the next refresh on";
-      warn_once(text.str());
-      continue;
-    }
+    if (outcome == kIndefinite) grow(i);
     if (outcome == kHopeless) growth_[i] = 1.0f;
-    if (!refused.empty()) continue;
-    refused = outcome == kNotFinite          ? name + " holds NaN or infinity"
-              : outcome == kDampingNotFinite ? name + " has a scale or a damping of NaN or infinity"
-                                             : name + " is not positive definite with damping beyond its trace";
+    if (outcome > std::max<int>(worst, kIndefinite)) {
+      worst = outcome;
+      name = names_[i];
+    }
   }
-  if (!refused.empty()) throw std::runtime_error(refused + ", at an earlier refresh");
+  if (worst == kFine) return;
+  const char* what = worst == kNotFinite          ? " holds NaN or infinity"
+                     : worst == kDampingNotFinite ? " has a scale or a damping of NaN or infinity"
+                                                  : " is not positive definite with damping beyond its trace";
+  throw std::runtime_error(name + what + ", at an earlier refresh");
+}
+
+void InverseFailures::grow(size_t index) {
+  growth_[index] *= 10.0f;
+  std::ostringstream text;
+  text << names_[index]
+       << " is not positive definite with its damping: its inverse stays as it was, and its damping is "
+       << growth_[index] << " times as large from the next refresh on";
+  warn_once(text.str());
 }
 
 }  // namespace ms_kfac

@@ -19,13 +19,15 @@ class InverseFailures {
   int* device() const { return device_; }
 
   // Takes what has been written: a factor that was not positive definite gets ten times its damping and a warning, any
-  // other failure is thrown as std::runtime_error that names the first such factor.
+  // other failure is thrown as std::runtime_error that names the first factor with the first cause.
   void take();
 
   // What a factor's damping is multiplied by.
   float growth(int index) const { return growth_[index]; }
 
  private:
+  void grow(size_t index);
+
   std::vector<std::string> names_;
   std::vector<float> growth_;
   int* outcomes_;

@@ -59,15 +59,13 @@ __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ B
   bool finite = true;
   tile.each([&](int i, int j, float& element) {
     const int row = at.row * kPanel + i, column = at.column * kPanel + j;
+    finite = finite && isfinite(element);
     float value = square * element;
-    finite = finite && isfinite(value);
     if (row == column) value = row < of.rank ? value + damping : 1.0f;
     to[i * kPanel + j] = value;
   });
-  if (threadIdx.x == 0 && !(isfinite(scale) && isfinite(damping)))
-    batch.common.fail(of.index, kDampingNotFinite);
-  else if (!finite)
-    batch.common.fail(of.index, kNotFinite);
+  if (threadIdx.x == 0 && !(isfinite(scale) && isfinite(damping))) batch.common.fail(of.index, kDampingNotFinite);
+  if (!finite) batch.common.fail(of.index, kNotFinite);
 }
 
 // L of one panel's rows, left of its pivot, and the rows of Z above the panel.

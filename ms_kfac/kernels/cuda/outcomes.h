@@ -5,8 +5,8 @@
 
 namespace ms_kfac {
 
-// Of a factor. The order is that of precedence, where several hold.
-enum Outcome { kFine = 0, kIndefinite = 1, kNotFinite = 2, kDampingNotFinite = 3, kHopeless = 4 };
+// Of a factor. The last has precedence, where several hold: an infinite factor makes for an infinite damping, too.
+enum Outcome { kFine = 0, kIndefinite = 1, kDampingNotFinite = 2, kNotFinite = 3, kHopeless = 4 };
 
 // What became of a call's inverses, for the launches after it on the same stream.
 struct Verdicts {
@@ -31,13 +31,15 @@ struct Outcomes {
   // Raises a factor's word, and that of the call where nothing may be written.
   __device__ void fail(int index, Outcome outcome) const {
     atomicMax(words + index, value(outcome));
-    if (outcome >= kNotFinite) atomicMax(words + verdicts.count, value(outcome));
+    if (outcome >= kDampingNotFinite) atomicMax(words + verdicts.count, value(outcome));
   }
 
-  // What has failed of a factor, if anything has.
+  // What the host is to know of a factor. Where nothing may be written the causes alone: other factors' damping comes
+  // of the same traces, and they may have failed for that.
   __device__ Outcome of(int index) const {
     const unsigned word = verdicts.words[index];
-    return word > value(kFine) ? static_cast<Outcome>(word - value(kFine)) : kFine;
+    const bool refused = verdicts.words[verdicts.count] > value(kFine);
+    return word > value(refused ? kIndefinite : kFine) ? static_cast<Outcome>(word - value(kFine)) : kFine;
   }
 };
 

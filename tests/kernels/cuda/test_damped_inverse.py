@@ -1,0 +1,130 @@
+"""Damped inverses on the GPU: how exact they are, and what becomes of factors that have none."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from tests.support.aot import AotError, AotLibrary
+from tests.support.cuda_refreshes import Layer, Refresh, kronecker_oracle, old, swift
+
+
+def factor(size: int, condition: float, rng: np.random.Generator) -> np.ndarray:
+    """A symmetric matrix of this condition number, its eigenvalues evenly spread over their powers of ten."""
+    vectors, _ = np.linalg.qr(rng.standard_normal((size, size)))
+    matrix = (vectors * np.geomspace(1.0, 1 / condition, size)) @ vectors.T
+    return (matrix + matrix.T) / 2
+
+
+def layer(A: np.ndarray, G: np.ndarray) -> Layer:
+    """Two factors that are sums of one sample."""
+    one = np.array(1.0)
+    return Layer([A, one, G, one, old(*A.shape), old(*G.shape)], kronecker_oracle, {})
+
+
+# Sizes around the edges of tiles; the last two are updated in tiles of 128, with an odd number of panels and an
+# even one.
+@pytest.mark.parametrize("sizes", [(1, 3), (63, 64), (65, 130), (200, 2), (300, 321)], ids=str)
+@pytest.mark.parametrize("condition", [1e2, 1e5])
+def test_any_size_and_condition(
+    emulated: AotLibrary, sizes: tuple[int, int], condition: float, rng: np.random.Generator
+) -> None:
+    case = layer(*(factor(size, condition, rng) for size in sizes))
+    refresh = Refresh(emulated, "KroneckerRefresh", [case], 1e-14)
+    refresh.run()
+    refresh.check(0)
+    for inverse in refresh.arrays[0][4:]:
+        np.testing.assert_array_equal(inverse, inverse.T)
+
+
+def test_threads_in_any_order(emulated: AotLibrary, rng: np.random.Generator, order: str) -> None:
+    refresh = Refresh(
+        emulated, "KroneckerRefresh", [layer(factor(130, 1e2, rng), factor(321, 1e2, rng))], 1e-3
+    )
+    refresh.run()
+    refresh.check(0)
+
+
+def warnings(library: AotLibrary) -> str:
+    size = library.library.ms_kfac_warnings(None, 0) + 1
+    buffer = ctypes.create_string_buffer(size)
+    library.library.ms_kfac_warnings(buffer, size)
+    return buffer.value.decode()
+
+
+def test_damping_grows_until_it_suffices(emulated: AotLibrary, rng: np.random.Generator) -> None:
+    # Traces of 1 and dimensions of 2, so that both dampings are the root of lambda: 1e-4.
+    indefinite = np.diag([1.01, -0.01])
+    refresh = Refresh(
+        emulated, "KroneckerRefresh", [layer(indefinite, np.diag([0.5, 0.5])), layer(*[np.eye(70)] * 2)], 1e-8
+    )
+    # 1e-4, 1e-3 and 1e-2 leave it indefinite, or singular up to rounding.
+    for growth in (10, 100, 1000):
+        refresh.run()
+        refresh.check(1)
+        np.testing.assert_array_equal(refresh.arrays[0][4], 7.0)
+        assert refresh.arrays[0][5][0, 0] != 7.0
+        refresh.due[...] = 0
+        refresh.run()
+        told = "layer 0: factor A is not positive definite with its damping: its inverse stays as it was"
+        assert f"{told}, and its damping is {growth} times as large" in warnings(emulated)
+        refresh.due[...] = 1
+    for _ in range(2):
+        refresh.run()
+        inverse = np.linalg.inv(indefinite + 0.1 * np.eye(2))
+        # The condition number is 12: 2^-24 times that, a few times.
+        np.testing.assert_allclose(refresh.arrays[0][4], inverse, rtol=1e-5)
+
+
+def test_a_pivot_that_is_lost_in_rounding(emulated: AotLibrary, rng: np.random.Generator) -> None:
+    # [[1, 1], [1, 1]] and a damping of 1e-9 is positive definite, but not in float32, nor with ten times that.
+    ones = np.ones((2, 2))
+    refresh = Refresh(emulated, "KroneckerRefresh", [layer(ones, ones)], 1e-18)
+    refresh.run()
+    assert all((inverse == 7.0).all() for inverse in refresh.arrays[0][4:])
+    # From then on it is no less than 1e-7 of the trace, which is 2, times the power of ten that it takes.
+    refresh.run()
+    for inverse in refresh.arrays[0][4:]:
+        # The inverse has the eigenvalue 1 / e for (1, -1): e as float32 has it beside 1.
+        damping = 1 / (inverse[0, 0] - inverse[0, 1])
+        assert 1e-7 < damping < 3e-7
+
+
+def test_damping_beyond_the_trace_is_refused(emulated: AotLibrary, rng: np.random.Generator) -> None:
+    # Eigenvalues 5.1 and -4.9; the trace is 0.2.
+    A = np.array([[0.1, 5.0], [5.0, 0.1]])
+    refresh = Refresh(emulated, "KroneckerRefresh", [layer(A, np.eye(2) / 10)], 1e-6)
+    for _ in range(3):
+        refresh.run()
+    # With dampings of 1e-3, 1e-2 and 0.1; 1.0 is beyond the trace.
+    refresh.run()
+    np.testing.assert_array_equal(refresh.arrays[0][4], 7.0)
+    refresh.due[...] = 0
+    with pytest.raises(
+        AotError, match="layer 0: factor A is not positive definite with damping beyond its trace"
+    ):
+        refresh.run()
+    refresh.run()
+
+
+def test_rows_that_are_lost_in_rounding(emulated: AotLibrary, rng: np.random.Generator) -> None:
+    """Woodbury's small matrix fails the same way; its solver and its damping stay together."""
+    case = swift(6, 5, 2, rng, splits=False)
+    # Two equal rows.
+    case.arrays[0][1] = case.arrays[0][0]
+    refresh = Refresh(emulated, "SwiftRefresh", [case], 1e-18)
+    refresh.run()
+    A_rows, _, _, _, A_solver, _, A_damping, G_damping, refreshed = refresh.arrays[0]
+    np.testing.assert_array_equal(A_solver, 7.0)
+    assert A_damping == 7.0
+    assert G_damping == np.float32(1e-9)
+    assert refreshed == 0.0
+    for _ in range(3):
+        refresh.run()
+    assert refreshed == 1.0
+    X = A_rows[:2].astype(np.float64) / np.sqrt(2)
+    trace = (X**2).sum()
+    assert 1e-8 * trace < A_damping < 1e-4 * trace
+    assert (A_solver != 7.0).all()

@@ -1,0 +1,173 @@
+"""The CUDA operators that refresh inverses, against float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.aot import AotError, AotLibrary
+from tests.support.cuda_refreshes import Layer, Refresh, block_split, kronecker, swift, trace_restricted
+
+DAMPING = 0.03
+
+
+def kronecker_layers(rng: np.random.Generator) -> list[Layer]:
+    """Sizes around the edges of tiles, groups, a layer without statistics, one whose A is zero."""
+    return [
+        kronecker(1, 3, rng),
+        kronecker(63, 64, rng, groups=2),
+        kronecker(65, 130, rng),
+        kronecker(9, 70, rng, groups=3, count=0.0),
+        kronecker(12, 5, rng, zero_trace=True),
+    ]
+
+
+def block_split_layers(rng: np.random.Generator) -> list[Layer]:
+    """Blocks of several tiles and of one, with a rest and without, one block, no statistics."""
+    return [
+        block_split(150, 20, 66, rng),
+        block_split(40, 41, 20, rng),
+        block_split(30, 64, 64, rng),
+        block_split(9, 5, 4, rng, count=0.0),
+    ]
+
+
+def trace_restricted_layers(rng: np.random.Generator) -> list[Layer]:
+    """Both dampings with all that changes them, traces below nu and above, groups, no statistics."""
+    automatic = {"automatic": 1, "nu": 0.2}
+    return [
+        trace_restricted(70, 9, rng),
+        trace_restricted(9, 20, rng, groups=2, **automatic),
+        trace_restricted(9, 20, rng, **automatic, homogeneous=1, expands=1),
+        trace_restricted(9, 8, rng, groups=3, **automatic, expands=1, delta=0.01, beta=0.5),
+        trace_restricted(10, 7, rng, groups=2, roots=1),
+        trace_restricted(10, 7, rng, **automatic, roots=1),
+        trace_restricted(10, 7, rng, groups=2, **automatic, roots=1, expands=1),
+        trace_restricted(10, 7, rng, **automatic, roots=1, expands=1, homogeneous=1),
+        trace_restricted(5, 6, rng, groups=2, count=0.0),
+    ]
+
+
+def swift_layers(rng: np.random.Generator) -> list[Layer]:
+    """Ranks of one panel and of several, full ranks, fewer rows present than the rank, groups, no split."""
+    return [
+        swift(20, 30, 12, rng),
+        swift(150, 70, 68, rng),
+        swift(9, 30, 10, rng, groups=2, splits=False),
+        swift(30, 6, 7, rng, present=4.0),
+        swift(5, 6, 3, rng, seen=(False, True)),
+        swift(5, 6, 3, rng, groups=2, seen=(True, False)),
+    ]
+
+
+LAYERS = {
+    "KroneckerRefresh": kronecker_layers,
+    "BlockSplitRefresh": block_split_layers,
+    "TraceRestrictedRefresh": trace_restricted_layers,
+    "SwiftRefresh": swift_layers,
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer(emulated: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+    layers = LAYERS[name](rng)
+    refresh = Refresh(emulated, name, layers, DAMPING)
+    # Twice: the second call finds what the first one left in the workspaces.
+    for _ in range(2):
+        refresh.run()
+        for index in range(len(layers)):
+            refresh.check(index)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("due", [0, "each"])
+def test_only_layers_that_are_due(
+    emulated: AotLibrary, name: str, due: Any, rng: np.random.Generator
+) -> None:
+    layers = LAYERS[name](rng)
+    each = [0] * len(layers) if due == 0 else [index % 2 for index in range(len(layers))]
+    refresh = Refresh(emulated, name, layers, DAMPING, each if due == "each" else 0)
+    refresh.run()
+    for index, wanted in enumerate(each):
+        refresh.check(index) if wanted else refresh.check_untouched(index)
+
+
+def test_many_layers_take_several_launches(emulated: AotLibrary, rng: np.random.Generator) -> None:
+    layers = [kronecker(3 + index % 5, 2 + index % 7, rng) for index in range(90)]
+    refresh = Refresh(emulated, "KroneckerRefresh", layers, DAMPING)
+    refresh.run()
+    for index in range(len(layers)):
+        refresh.check(index)
+
+
+# Where the second factor's sum, or its rows, are among a layer's arrays.
+SECOND_FACTOR = {"KroneckerRefresh": 2, "BlockSplitRefresh": 2, "TraceRestrictedRefresh": 1, "SwiftRefresh": 2}
+
+
+def refuses_and_leaves(refresh: Refresh, message: str) -> None:
+    """A call that fails for all layers says so in the next call, which need not be due, and only there."""
+    refresh.run()
+    for index in range(len(refresh.layers)):
+        refresh.check_untouched(index)
+    refresh.due[...] = 0
+    with pytest.raises(AotError, match=message):
+        refresh.run()
+    refresh.run()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_leaves_all_layers_as_they_were(
+    emulated: AotLibrary, name: str, value: float, rng: np.random.Generator
+) -> None:
+    layers = LAYERS[name](rng)[:2]
+    layers[1].arrays[SECOND_FACTOR[name]][..., -1, -1] = value
+    if name == "SwiftRefresh":
+        layers[1].arrays[2][..., 3, 5] = value
+    refuses_and_leaves(Refresh(emulated, name, layers, DAMPING), f"{name}: layer 1: .*factor .* holds NaN or infinity")
+
+
+def test_nan_in_the_damping(emulated: AotLibrary, rng: np.random.Generator) -> None:
+    refresh = Refresh(emulated, "KroneckerRefresh", kronecker_layers(rng)[:2], np.nan)
+    refuses_and_leaves(refresh, "layer 0: factor A has a scale or a damping of NaN or infinity")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_arrays_of_other_sizes_are_refused(emulated: AotLibrary, name: str, rng: np.random.Generator) -> None:
+    """Each array of the second layer in turn, larger along its last axis or both of a matrix."""
+    for index in range(len(LAYERS[name](rng)[1].arrays)):
+        layers = LAYERS[name](rng)[:2]
+        shape = layers[1].arrays[index].shape
+        larger = (*shape[:-2], *(extent + 2 for extent in shape[-2:])) if shape else (2,)
+        layers[1].arrays[index] = np.ones(larger, np.float32)
+        with pytest.raises(AotError, match="layer 1: array .* must have"):
+            Refresh(emulated, name, layers, DAMPING).run()
+
+
+def test_other_arrays_than_it_was_created_for_are_refused(
+    emulated: AotLibrary, rng: np.random.Generator
+) -> None:
+    refresh = Refresh(emulated, "KroneckerRefresh", [kronecker(4, 3, rng)], DAMPING)
+    larger = kronecker(5, 3, rng).arrays
+    refresh.operator.arrays[2:8] = larger
+    with pytest.raises(AotError, match="a factor of 5 rows, created for 4"):
+        refresh.run()
+
+
+def test_due_of_another_size_is_refused(emulated: AotLibrary, rng: np.random.Generator) -> None:
+    refresh = Refresh(emulated, "KroneckerRefresh", kronecker_layers(rng), DAMPING, [1, 1])
+    with pytest.raises(AotError, match="due must have one number, or one for each of 5 layers"):
+        refresh.run()
+
+
+@pytest.mark.parametrize("rank", [0.0, 71.0, np.nan])
+def test_a_rank_beyond_the_rows_is_refused(emulated: AotLibrary, rank: float, rng: np.random.Generator) -> None:
+    layers = swift_layers(rng)[:2]
+    layers[1].arrays[3][2] = rank
+    refresh = Refresh(emulated, "SwiftRefresh", layers, DAMPING)
+    with pytest.raises(AotError, match="layer 1: factor G has 70 rows and a rank of"):
+        refresh.run()
+    for index in (0, 1):
+        refresh.check_untouched(index)

@@ -1,0 +1,295 @@
+"""Cases and float64 oracles for the CUDA operators that refresh inverses, for the emulator and for GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, NamedTuple
+
+import numpy as np
+
+from tests.support.aot import AotLibrary
+
+ROUNDOFF = 2.0**-24
+
+
+class Expected(NamedTuple):
+    """An array in float64, and how far float32 may be from each of its entries."""
+
+    value: np.ndarray
+    allowed: np.ndarray
+
+
+# What a refresh of a layer writes, by the index of the array: a function of the layer's arrays and the damping.
+Oracle = Callable[[Sequence[np.ndarray], float], Mapping[int, Expected]]
+
+
+@dataclass
+class Layer:
+    """A layer's arrays before a refresh, its share of the attributes, and what the refresh is to make of it."""
+
+    arrays: list[np.ndarray]
+    oracle: Oracle
+    attributes: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.arrays = [np.array(array, np.float32, order="C") for array in self.arrays]
+
+
+class Refresh:
+    """An operator created for some layers, with arrays of its own."""
+
+    def __init__(
+        self, library: AotLibrary, name: str, layers: Sequence[Layer], damping: float, due: Any = 1
+    ) -> None:
+        self.layers = layers
+        self.due = np.array(due, np.int32)
+        self.damping = np.array(damping, np.float32)
+        self.arrays = [[array.copy() for array in layer.arrays] for layer in layers]
+        self.output = np.zeros(1, np.float32)
+        attributes = {key: [layer.attributes[key] for layer in layers] for key in layers[0].attributes}
+        names = "\n".join(f"layer {index}" for index in range(len(layers)))
+        flat = [array for arrays in self.arrays for array in arrays]
+        inputs = [self.due, self.damping, *flat]
+        self.operator = library.operator(name, inputs, [self.output], layers=names, **attributes)
+
+    def run(self) -> None:
+        self.operator.run()
+
+    def check(self, index: int) -> None:
+        """A layer has been refreshed: what the oracle tells of is so, everything else is as it was."""
+        layer, found = self.layers[index], self.arrays[index]
+        expected = layer.oracle(layer.arrays, float(self.damping))
+        for place, (array, before) in enumerate(zip(found, layer.arrays)):
+            if place not in expected:
+                np.testing.assert_array_equal(array, before, err_msg=f"layer {index}, array {place}")
+                continue
+            value, allowed = expected[place]
+            error = abs(array - value.reshape(array.shape))
+            allowed = allowed.reshape(array.shape)
+            assert (error <= allowed).all(), (index, place, (error / np.maximum(allowed, 1e-300)).max())
+
+    def check_untouched(self, index: int) -> None:
+        """A layer has not been refreshed."""
+        for place, (array, before) in enumerate(zip(self.arrays[index], self.layers[index].arrays)):
+            np.testing.assert_array_equal(array, before, err_msg=f"layer {index}, array {place}")
+
+
+def stacked(array: np.ndarray) -> np.ndarray:
+    """An array of matrices with a leading axis in any case, in float64."""
+    return array.astype(np.float64).reshape(-1, *array.shape[-2:])
+
+
+def inverses(factors: np.ndarray, scale: float, damping: np.ndarray) -> Expected:
+    """Inverses of ``scale F + damping I`` for matrices (g, d, d) and dampings (g,).
+
+    To invert through a Cholesky decomposition is to invert exactly a matrix that is a little off: by d
+    roundoffs of its norm at most (Higham 2002, sections 10.1 and 14.3), by about sqrt(d) where they average
+    out as they do here, and by four for the scale, the damping, their sum and the square roots. The inverse
+    is off by the condition number times that, in its norm.
+    """
+    values, allowed = [], []
+    for factor, extra in zip(factors, damping):
+        damped = scale * factor + extra * np.eye(factor.shape[-1])
+        inverse = np.linalg.inv(damped)
+        roundoffs = (4 + np.sqrt(len(factor))) * ROUNDOFF
+        bound = roundoffs * np.linalg.cond(damped) * np.linalg.norm(inverse, 2)
+        values.append((inverse + inverse.T) / 2)
+        allowed.append(np.full(factor.shape, bound))
+    return Expected(np.stack(values), np.stack(allowed))
+
+
+def number(value: np.ndarray) -> Expected:
+    """A few numbers that are computed in float64, from float32 and to float32."""
+    return Expected(value, 8 * ROUNDOFF * abs(value))
+
+
+def split(A: np.ndarray, G: np.ndarray, damping: float) -> tuple[np.ndarray, np.ndarray]:
+    """Martens & Grosse's dampings of average factors (g, d, d), one a group."""
+    means = [np.trace(factor, axis1=1, axis2=2) / factor.shape[-1] for factor in (A, G)]
+    known = (means[0] > 0) & (means[1] > 0)
+    pi = np.sqrt(np.where(known, means[0], 1.0) / np.where(known, means[1], 1.0))
+    return np.sqrt(damping) * pi, np.sqrt(damping) / pi
+
+
+def average(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    return stacked(total) / float(count) if count != 0 else 0.0 * stacked(total)
+
+
+def gram(dimension: int, groups: int, rng: np.random.Generator, scale: float = 1.0) -> np.ndarray:
+    """A sum of outer products of a rank below the dimension, with a leading axis where there are groups."""
+    rows = scale * rng.standard_normal((groups, max(dimension // 2, 1), dimension))
+    total = np.swapaxes(rows, -1, -2) @ rows
+    return total if groups > 1 else total[0]
+
+
+def old(*shape: int) -> np.ndarray:
+    """What stands where an inverse is to be written."""
+    return np.full(shape, 7.0)
+
+
+# The operators, each with its layers.
+
+
+def kronecker(
+    dim_A: int, dim_G: int, rng: np.random.Generator, groups: int = 1, count: float = 3.0, zero_trace: bool = False
+) -> Layer:
+    A, G = gram(dim_A, groups, rng), gram(dim_G, groups, rng, 0.1)
+    counts = np.array(count), np.array(2 * count)
+    return Layer([A * (not zero_trace), counts[0], G, counts[1], old(*A.shape), old(*G.shape)], kronecker_oracle, {})
+
+
+def kronecker_oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
+    A, G = average(arrays[0], arrays[1]), average(arrays[2], arrays[3])
+    damping_A, damping_G = split(A, G, damping)
+    if arrays[1] == 0:
+        damping_A, damping_G = np.ones(len(A)), np.ones(len(G))
+    return {4: inverses(A, 1.0, damping_A), 5: inverses(G, 1.0, damping_G)}
+
+
+def block_split(dim_A: int, dim_G: int, size: int, rng: np.random.Generator, count: float = 3.0) -> Layer:
+    arrays = [gram(dim_A, 1, rng), np.array(count), gram(dim_G, 1, rng, 0.1), np.array(count)]
+    for dimension in (dim_A, dim_G):
+        blocks = dimension // size if dimension > size else 0
+        rest = dimension - blocks * size
+        arrays += [old(blocks, size, size) if blocks else old(), old(rest, rest) if rest else old()]
+
+    def oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
+        A, G = average(arrays[0], arrays[1]), average(arrays[2], arrays[3])
+        dampings = split(A, G, damping) if arrays[1] != 0 else (np.ones(1), np.ones(1))
+        expected = {}
+        for place, factor, extra in zip((4, 6), (A[0], G[0]), dampings):
+            starts = list(range(0, len(factor), size)) if len(factor) > size else [0]
+            blocks = [factor[i : i + size, i : i + size] for i in starts]
+            whole = [b for b in blocks if len(b) == size and len(factor) > size]
+            if whole:
+                expected[place] = inverses(np.stack(whole), 1.0, np.repeat(extra, len(whole)))
+            if len(whole) < len(blocks):
+                expected[place + 1] = inverses(blocks[-1][None], 1.0, extra)
+        return expected
+
+    return Layer(arrays, oracle, {"split": size})
+
+
+def trace_restricted(
+    dim_Phi: int,
+    dim_Psi: int,
+    rng: np.random.Generator,
+    groups: int = 1,
+    count: float = 3.0,
+    delta: float = 0.7,
+    beta: float = 2.0,
+    **options: Any,
+) -> Layer:
+    """Sums whose traces are those of ``count`` batches with the trace ``delta``; beta as by default is read."""
+    attributes = {"automatic": 0, "homogeneous": 0, "expands": 0, "roots": 0, "nu": 0.5, **options}
+    seen = count if count > 0 else 1.0
+    traces = seen * delta * np.linspace(1.0, 1.5, groups).reshape((groups, 1, 1) if groups > 1 else ())
+    sums = []
+    for dimension in (dim_Phi, dim_Psi):
+        total = gram(dimension, groups, rng)
+        sums.append(total / np.trace(total, axis1=-2, axis2=-1)[..., None, None] * seen * delta)
+    if attributes["roots"]:
+        traces = np.stack([traces, 0.8 * traces])
+    shapes = [total.shape for total in sums]
+    arrays = [*sums, traces, np.array(count), *(old(*shape) for shape in shapes), np.array(beta)]
+
+    def oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
+        Phi_sum, Psi_sum, traces, count, _, _, beta = (array.astype(np.float64) for array in arrays)
+        found: list[list[Expected]] = [[], []]
+        for group in range(groups):
+            for side, total in enumerate((stacked(Phi_sum), stacked(Psi_sum))):
+                factor, dimension = total[group], total.shape[-1]
+                if count == 0:
+                    found[side].append(inverses(0.0 * factor[None], 1.0, np.ones(1)))
+                    continue
+                if attributes["roots"]:
+                    delta, shift = traces.reshape(2, -1)[:, group] / count
+                else:
+                    delta, shift = traces.reshape(-1)[group] / count, np.nan
+                # Equation 14: factors of trace sqrt(delta) each, and a shift that does not depend on them.
+                factor = factor / count
+                if not attributes["roots"]:
+                    factor = factor / np.sqrt(delta)
+                extra = np.sqrt(damping)
+                if attributes["automatic"]:
+                    nu, expansion = attributes["nu"], beta if attributes["expands"] else 1.0
+                    larger = max(expansion * delta, nu)
+                    root = np.sqrt(larger / delta)
+                    homogeneous = attributes["homogeneous"]
+                    if not attributes["roots"]:
+                        factor, extra = factor * root, (np.sqrt(larger) if homogeneous else larger) / dimension
+                    elif attributes["expands"]:
+                        grown = shift * (np.sqrt(expansion) if homogeneous else expansion)
+                        factor, extra = factor * root, max(grown, np.sqrt(nu) if homogeneous else nu) / dimension
+                    else:
+                        extra = shift / dimension
+                found[side].append(inverses(factor[None], 1.0, np.array([extra])))
+        joined = [Expected(*(np.concatenate(parts) for parts in zip(*side))) for side in found]
+        return {4: joined[0], 5: joined[1]}
+
+    return Layer(arrays, oracle, attributes)
+
+
+def swift(
+    dim_A: int,
+    dim_G: int,
+    rows: int,
+    rng: np.random.Generator,
+    groups: int = 1,
+    splits: bool = True,
+    present: float | None = None,
+    seen: tuple[bool, bool] = (True, True),
+) -> Layer:
+    """Both factors from a batch of ``rows`` rows; ``present`` of them count, all as by default."""
+    leading = (groups,) if groups > 1 else ()
+    arrays: list[np.ndarray] = []
+    for dimension, there in zip((dim_A, dim_G), seen):
+        rank = min(rows, dimension)
+        buffer = np.zeros((*leading, dimension, dimension))
+        buffer[..., :rank, :] = rng.standard_normal((*leading, rank, dimension))
+        # Beyond the rank is what other batches left.
+        buffer[..., rank:, :] = 1e6
+        count = np.array([rows if present is None else present, 1.0, rank])
+        arrays += [gram(dimension, groups, rng) if rank == dimension else buffer, count * there]
+    arrays += [old(*leading, dimension, dimension) for dimension in (dim_A, dim_G)]
+    arrays += [old(*leading, 1, 1), old(*leading, 1, 1), np.array(0.0)]
+
+    def oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
+        if arrays[1][0] == 0 or arrays[3][0] == 0:
+            return {}
+        found: dict[int, Expected] = {8: number(np.array(1.0))}
+        factors = []
+        for place in (0, 2):
+            buffer, rank = stacked(arrays[place]), int(arrays[place + 1][2])
+            count = float(arrays[place + 1][0])
+            if rank < buffer.shape[-1]:
+                X = buffer[:, :rank] / np.sqrt(min(count, rank))
+                factors.append((np.swapaxes(X, -1, -2) @ X, X))
+            else:
+                factors.append((buffer / count, None))
+        roots = np.full(groups, np.sqrt(damping))
+        dampings = split(factors[0][0], factors[1][0], damping) if splits else (roots, roots)
+        for side, (factor, X) in enumerate(factors):
+            found[6 + side] = number(dampings[side])
+            found[4 + side] = (
+                inverses(factor, 1.0, dampings[side]) if X is None else woodbury(X, dampings[side])
+            )
+        return found
+
+    return Layer(arrays, oracle, {"splits": int(splits)})
+
+
+def woodbury(X: np.ndarray, damping: np.ndarray) -> Expected:
+    """Z = L^-1 X with D I + X X^T = L L^T above zeros, for X (g, rank, d).
+
+    As in :func:`inverses`, with products of d numbers; the singular values of Z are below 1.
+    """
+    rank, dimension = X.shape[-2:]
+    Z = np.zeros((len(X), dimension, dimension))
+    allowed = np.zeros_like(Z)
+    for group, (rows, extra) in enumerate(zip(X, damping)):
+        small = rows @ rows.T + extra * np.eye(rank)
+        Z[group, :rank] = np.linalg.solve(np.linalg.cholesky(small), rows)
+        allowed[group, :rank] = (4 + np.sqrt(dimension)) * ROUNDOFF * np.linalg.cond(small)
+    return Expected(Z, allowed)
