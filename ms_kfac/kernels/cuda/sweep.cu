@@ -52,8 +52,8 @@ __device__ void decompose_pivot(const SweptMatrix& matrix, int k, const Panel& p
         for (int a = 0; a < 4; ++a) column[y + 16 * a] = v[a][quarter];
       __syncthreads();
       const float square = column[j], reciprocal = 1.0f / sqrtf(square), inverse = reciprocal * reciprocal;
-      // Nor one whose inverse float32 doesn't hold.
-      positive = positive && square > 0.0f && inverse > 0.0f && isfinite(inverse);
+      // NaN where the pivot is negative. Nor may it be one whose inverse float32 doesn't hold.
+      positive = positive && inverse > 0.0f && isfinite(inverse);
       float of_row[4], of_column[4];
 #pragma unroll
       for (int a = 0; a < 4; ++a) {
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kPanel) solve_panels(const __grid_constant__ B
   const int64_t rows = static_cast<int64_t>(matrix.panels) * kPanel;
   float* strip = matrix.strip + i * kPanel + thread;
   if (i == k || (batch.common.decompose && i < k)) {
-    // Tiles of this row then stay as they are when all are updated.
+    // Tiles of this row and column then stay as they are when all are updated.
     for (int c = 0; c < kPanel; ++c) strip[c * rows] = 0.0f;
     return;
   }
@@ -209,7 +209,7 @@ __global__ void __launch_bounds__(kThreads, 2) update_tiles(const __grid_constan
   // What a warp has computed lies in one of the matrix's tiles.
   const int panel_row = row * kPanels + tile.first_row() / kPanel;
   const int panel_column = column * kPanels + tile.first_column() / kPanel;
-  if (panel_row < matrix.panels && panel_column <= panel_row && panel_row != k && panel_column != k) {
+  if (panel_row < matrix.panels && panel_column <= panel_row) {
     const LaneInPiece lane = LaneInPiece::of(threadIdx.x % 32);
     const int first_row = tile.first_row() + lane.row, first_column = tile.first_column() + lane.column;
     float* own = matrix.tile(panel_row, panel_column) + first_row % kPanel * kPanel + first_column % kPanel;

@@ -26,7 +26,7 @@ def layer(A: np.ndarray, G: np.ndarray) -> Layer:
 
 # Sizes around the edges of tiles; the last two are updated in tiles of 128, with an odd number of panels and an
 # even one.
-@pytest.mark.parametrize("sizes", [(1, 3), (63, 64), (65, 130), (200, 2), (300, 321)], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 3), (63, 64), (65, 130), (200, 128), (300, 384)], ids=str)
 @pytest.mark.parametrize("condition", [1e2, 1e5])
 def test_any_size_and_condition(
     emulated: AotLibrary, sizes: tuple[int, int], condition: float, rng: np.random.Generator
@@ -45,6 +45,14 @@ def test_threads_in_any_order(emulated: AotLibrary, rng: np.random.Generator, or
     )
     refresh.run()
     refresh.check(0)
+
+
+def test_low_rank_of_many_panels(emulated: AotLibrary, rng: np.random.Generator) -> None:
+    layers = [swift(300, 2, 290, rng), swift(200, 130, 135, rng)]
+    refresh = Refresh(emulated, "SwiftRefresh", layers, 0.1)
+    refresh.run()
+    for index in (0, 1):
+        refresh.check(index)
 
 
 def warnings(library: AotLibrary) -> str:
