@@ -20,13 +20,13 @@ class Expected(NamedTuple):
     allowed: np.ndarray
 
 
-# What a refresh of a layer writes, by the index of the array: a function of the layer's arrays and the damping.
+# What a refresh of a layer writes, by the index of the array, from the layer's arrays and the damping.
 Oracle = Callable[[Sequence[np.ndarray], float], Mapping[int, Expected]]
 
 
 @dataclass
 class Layer:
-    """A layer's arrays before a refresh, its share of the attributes, and what the refresh is to make of it."""
+    """A layer's arrays before a refresh, its share of the attributes, and what becomes of the arrays."""
 
     arrays: list[np.ndarray]
     oracle: Oracle
@@ -132,11 +132,18 @@ def old(*shape: int) -> np.ndarray:
 
 
 def kronecker(
-    dim_A: int, dim_G: int, rng: np.random.Generator, groups: int = 1, count: float = 3.0, zero_trace: bool = False
+    dim_A: int,
+    dim_G: int,
+    rng: np.random.Generator,
+    groups: int = 1,
+    count: float = 3.0,
+    zero_trace: bool = False,
 ) -> Layer:
     A, G = gram(dim_A, groups, rng), gram(dim_G, groups, rng, 0.1)
     counts = np.array(count), np.array(2 * count)
-    return Layer([A * (not zero_trace), counts[0], G, counts[1], old(*A.shape), old(*G.shape)], kronecker_oracle, {})
+    return Layer(
+        [A * (not zero_trace), counts[0], G, counts[1], old(*A.shape), old(*G.shape)], kronecker_oracle, {}
+    )
 
 
 def kronecker_oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
@@ -181,7 +188,7 @@ def trace_restricted(
     beta: float = 2.0,
     **options: Any,
 ) -> Layer:
-    """Sums whose traces are those of ``count`` batches with the trace ``delta``; beta as by default is read."""
+    """Sums of ``count`` batches with the trace ``delta``."""
     attributes = {"automatic": 0, "homogeneous": 0, "expands": 0, "roots": 0, "nu": 0.5, **options}
     seen = count if count > 0 else 1.0
     traces = seen * delta * np.linspace(1.0, 1.5, groups).reshape((groups, 1, 1) if groups > 1 else ())
@@ -195,40 +202,45 @@ def trace_restricted(
     arrays = [*sums, traces, np.array(count), *(old(*shape) for shape in shapes), np.array(beta)]
 
     def oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
-        Phi_sum, Psi_sum, traces, count, _, _, beta = (array.astype(np.float64) for array in arrays)
+        traces, count, beta = (array.astype(np.float64) for array in (arrays[2], arrays[3], arrays[6]))
         found: list[list[Expected]] = [[], []]
         for group in range(groups):
-            for side, total in enumerate((stacked(Phi_sum), stacked(Psi_sum))):
-                factor, dimension = total[group], total.shape[-1]
-                if count == 0:
-                    found[side].append(inverses(0.0 * factor[None], 1.0, np.ones(1)))
-                    continue
-                if attributes["roots"]:
-                    delta, shift = traces.reshape(2, -1)[:, group] / count
-                else:
-                    delta, shift = traces.reshape(-1)[group] / count, np.nan
-                # Equation 14: factors of trace sqrt(delta) each, and a shift that does not depend on them.
-                factor = factor / count
-                if not attributes["roots"]:
-                    factor = factor / np.sqrt(delta)
-                extra = np.sqrt(damping)
-                if attributes["automatic"]:
-                    nu, expansion = attributes["nu"], beta if attributes["expands"] else 1.0
-                    larger = max(expansion * delta, nu)
-                    root = np.sqrt(larger / delta)
-                    homogeneous = attributes["homogeneous"]
-                    if not attributes["roots"]:
-                        factor, extra = factor * root, (np.sqrt(larger) if homogeneous else larger) / dimension
-                    elif attributes["expands"]:
-                        grown = shift * (np.sqrt(expansion) if homogeneous else expansion)
-                        factor, extra = factor * root, max(grown, np.sqrt(nu) if homogeneous else nu) / dimension
-                    else:
-                        extra = shift / dimension
-                found[side].append(inverses(factor[None], 1.0, np.array([extra])))
+            for side in (0, 1):
+                factor = stacked(arrays[side])[group]
+                growth, shift = 0.0, 1.0
+                if count != 0:
+                    # Of the averages: delta, and with roots the shift.
+                    averages = traces.reshape(-1, groups)[:, group] / count
+                    growth, shift = growth_and_shift(attributes, averages, float(beta), damping, len(factor))
+                    growth /= count
+                found[side].append(inverses(growth * factor[None], 1.0, np.array([shift])))
         joined = [Expected(*(np.concatenate(parts) for parts in zip(*side))) for side in found]
         return {4: joined[0], 5: joined[1]}
 
     return Layer(arrays, oracle, attributes)
+
+
+def growth_and_shift(
+    options: Mapping[str, Any], averages: np.ndarray, beta: float, damping: float, dimension: int
+) -> tuple[float, float]:
+    """What an average of TKFAC's sums is multiplied by and what is added to its diagonal.
+
+    Gao et al. 2021: equation 14 without automatic damping, 15 with it, 17 and 18 where roots are averaged.
+    """
+    delta = averages[0]
+    # To factors of trace sqrt(delta), as averages of roots are.
+    growth = 1.0 if options["roots"] else 1 / np.sqrt(delta)
+    if not options["automatic"]:
+        return growth, np.sqrt(damping)
+    if options["roots"] and not options["expands"]:
+        return growth, averages[1] / dimension
+    expansion = beta if options["expands"] else 1.0
+    larger = max(expansion * delta, options["nu"])
+    growth *= np.sqrt(larger / delta)
+    power = 0.5 if options["homogeneous"] else 1.0
+    if not options["roots"]:
+        return growth, larger**power / dimension
+    return growth, max(averages[1] * expansion**power, options["nu"] ** power) / dimension
 
 
 def swift(

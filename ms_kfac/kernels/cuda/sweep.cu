@@ -21,8 +21,6 @@ struct Panel {
   int index;
   unsigned failure;
   bool decompose;
-  // kPanel: as a constant, the compiler would unroll the product and run out of registers.
-  int width;
 };
 
 using Batch = ItemBatch<PanelItem, Panel>;
@@ -205,7 +203,7 @@ __global__ void __launch_bounds__(kThreads, 2) update_tiles(const __grid_constan
   if (batch.common.decompose && kPanels * (row + 1) <= next) return;
   Tile<kSide> tile;
   StripOperands<kSide> operands(matrix, row * kSide, column * kSide);
-  multiply_tile<kSide, Precision::kFloat32>(operands, 0, batch.common.width, row == column, memory.tile, tile);
+  multiply_tile<kSide, Precision::kFloat32>(operands, 0, kPanel, row == column, memory.tile, tile);
   // What a warp has computed lies in one of the matrix's tiles.
   const int panel_row = row * kPanels + tile.first_row() / kPanel;
   const int panel_column = column * kPanels + tile.first_column() / kPanel;
@@ -232,7 +230,7 @@ void launch_panel(void (*kernel)(const Batch), const std::vector<SweptMatrix>& m
 }  // namespace
 
 void sweep(std::vector<SweptMatrix> matrices, bool decompose, unsigned failure, cudaStream_t stream) {
-  Panel panel{0, failure, decompose, kPanel};
+  Panel panel{0, failure, decompose};
   launch_panel(first_pivots, matrices, panel, kThreads, [](int) { return 1; }, stream);
   for (;; ++panel.index) {
     // A matrix of one panel is its pivot.

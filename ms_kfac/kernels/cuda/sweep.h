@@ -5,10 +5,12 @@
 //   W_i = A_ik L^-T           for all rows i but the pivot's, A_ik being A_ki^T above it
 //   A_ij -= W_i W_j^T         for all tiles beside panel k;  A_ik := W_i L^-1;  A_kk := -L^-T L^-1
 //
-// and leaves -A^-1 when all panels have been swept (Gauss-Jordan elimination of a symmetric matrix). Rows below the
-// pivot go through the operations of a blocked Cholesky decomposition, by substitution and not by an inverse of L, and
-// the rows above it add up squares: nothing in it is less accurate than a Cholesky decomposition and its inverse, and
-// all of the work is in products of tiles. The block that updates the next pivot's tile decomposes it at once.
+// and leaves -A^-1 when all panels have been swept (Gauss-Jordan elimination of a symmetric matrix; Bientinesi, Gunter
+// & van de Geijn 2008, "Families of algorithms related to the inversion of a symmetric positive definite matrix", the
+// one-sweep algorithm). That is n^3 multiply-adds, nearly all of them in products of tiles that do not wait for one
+// another. Rows below the pivot go through a blocked Cholesky decomposition, with substitution where a product with the
+// pivot's inverse would cost accuracy; rows above it add up squares, which cancel nothing. The block that updates the
+// next pivot's tile decomposes it at once, while others still update.
 //
 // To decompose, rows above the pivot are left alone: A_ik := W_i and A_kk := the pivot's rows, see Pivot.
 #pragma once

@@ -24,8 +24,8 @@ def layer(A: np.ndarray, G: np.ndarray) -> Layer:
     return Layer([A, one, G, one, old(*A.shape), old(*G.shape)], kronecker_oracle, {})
 
 
-# Sizes around the edges of tiles; the last two are updated in tiles of 128, with an odd number of panels and an
-# even one.
+# Sizes around the edges of tiles; the last two are updated in tiles of 128, with an odd number of panels and
+# an even one.
 @pytest.mark.parametrize("sizes", [(1, 3), (63, 64), (65, 130), (200, 128), (300, 384)], ids=str)
 @pytest.mark.parametrize("condition", [1e2, 1e5])
 def test_any_size_and_condition(
@@ -87,7 +87,7 @@ def test_damping_grows_until_it_suffices(emulated: AotLibrary, rng: np.random.Ge
 
 
 def test_a_pivot_that_is_lost_in_rounding(emulated: AotLibrary, rng: np.random.Generator) -> None:
-    # [[1, 1], [1, 1]] and a damping of 1e-9 is positive definite, but not in float32, nor with ten times that.
+    # [[1, 1], [1, 1]] and a damping of 1e-9 is positive definite, but not in float32.
     ones = np.ones((2, 2))
     refresh = Refresh(emulated, "KroneckerRefresh", [layer(ones, ones)], 1e-18)
     refresh.run()

@@ -103,7 +103,12 @@ def test_many_layers_take_several_launches(emulated: AotLibrary, rng: np.random.
 
 
 # Where the second factor's sum, or its rows, are among a layer's arrays.
-SECOND_FACTOR = {"KroneckerRefresh": 2, "BlockSplitRefresh": 2, "TraceRestrictedRefresh": 1, "SwiftRefresh": 2}
+SECOND_FACTOR = {
+    "KroneckerRefresh": 2,
+    "BlockSplitRefresh": 2,
+    "TraceRestrictedRefresh": 1,
+    "SwiftRefresh": 2,
+}
 
 
 def refuses_and_leaves(refresh: Refresh, message: str) -> None:
@@ -126,7 +131,9 @@ def test_nan_leaves_all_layers_as_they_were(
     layers[1].arrays[SECOND_FACTOR[name]][..., -1, -1] = value
     if name == "SwiftRefresh":
         layers[1].arrays[2][..., 3, 5] = value
-    refuses_and_leaves(Refresh(emulated, name, layers, DAMPING), f"{name}: layer 1: .*factor .* holds NaN or infinity")
+    refuses_and_leaves(
+        Refresh(emulated, name, layers, DAMPING), f"{name}: layer 1: .*factor .* holds NaN or infinity"
+    )
 
 
 def test_nan_in_the_damping(emulated: AotLibrary, rng: np.random.Generator) -> None:
@@ -142,7 +149,7 @@ def test_arrays_of_other_sizes_are_refused(emulated: AotLibrary, name: str, rng:
         shape = layers[1].arrays[index].shape
         larger = (*shape[:-2], *(extent + 2 for extent in shape[-2:])) if shape else (2,)
         layers[1].arrays[index] = np.ones(larger, np.float32)
-        with pytest.raises(AotError, match="layer 1: array .* must have"):
+        with pytest.raises(AotError, match=r"layer 1: array .* must have"):
             Refresh(emulated, name, layers, DAMPING).run()
 
 
@@ -163,7 +170,9 @@ def test_due_of_another_size_is_refused(emulated: AotLibrary, rng: np.random.Gen
 
 
 @pytest.mark.parametrize("rank", [0.0, 71.0, np.nan])
-def test_a_rank_beyond_the_rows_is_refused(emulated: AotLibrary, rank: float, rng: np.random.Generator) -> None:
+def test_a_rank_beyond_the_rows_is_refused(
+    emulated: AotLibrary, rank: float, rng: np.random.Generator
+) -> None:
     layers = swift_layers(rng)[:2]
     layers[1].arrays[3][2] = rank
     refresh = Refresh(emulated, "SwiftRefresh", layers, DAMPING)

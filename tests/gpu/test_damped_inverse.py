@@ -1,0 +1,1 @@
+from tests.kernels.cuda.test_damped_inverse import *  # noqa: F403

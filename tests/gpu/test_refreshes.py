@@ -1,0 +1,1 @@
+from tests.kernels.cuda.test_refreshes import *  # noqa: F403
