@@ -51,12 +51,13 @@ def trace_restricted_layers(rng: np.random.Generator) -> list[Layer]:
 
 
 def swift_layers(rng: np.random.Generator) -> list[Layer]:
-    """Ranks of one panel and of several, full ranks, fewer rows present than the rank, groups, no split."""
+    """Ranks of one panel and of several, full ranks, fewer rows than the rank and more, groups, no split."""
     return [
         swift(20, 30, 12, rng),
         swift(150, 70, 68, rng),
         swift(9, 30, 10, rng, groups=2, splits=False),
         swift(30, 6, 7, rng, present=4.0),
+        swift(30, 20, 7, rng, present=14.0),
         swift(5, 6, 3, rng, seen=(False, True)),
         swift(5, 6, 3, rng, groups=2, seen=(True, False)),
     ]
