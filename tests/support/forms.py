@@ -22,7 +22,7 @@ def forget_operators() -> None:
 
 @contextmanager
 def operators_of(library: Any, because: Callable[[str, str], str]) -> Iterator[None]:
-    """Operators that are made meanwhile come from that library, or are composed where ``because`` says why."""
+    """Operators made meanwhile come from that library, or are composed where ``because`` says why."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator, "composed_because", because)
         patch.setattr(operator, "library", lambda device: library)
