@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.aot import AotError, AotLibrary
-from tests.support.cuda_cases import Running, run
+from tests.support.cuda_cases import ROUNDOFF, Running, run
 from tests.support.cuda_sherman_morrison import (
     ARRAYS,
     LAYERS,
@@ -71,7 +71,8 @@ def test_a_full_refresh_that_fails_comes_again(emulated: AotLibrary, rng: np.ran
     assert (float(after["refreshes"]), float(after["full"])) == (2.0, 0.0)
     pi = np.sqrt(9 / 6)
     expected = 1 / (np.diag(layer["A_sum"]) + 10 * pi * np.sqrt(0.05))
-    np.testing.assert_allclose(np.diag(after["A_inverse"]), expected, rtol=1e-5)
+    # A dozen roundings, which the difference from -1 makes larger by less than 2.
+    np.testing.assert_allclose(np.diag(after["A_inverse"]), expected, rtol=24 * ROUNDOFF)
 
 
 def test_what_does_not_fit_is_refused(emulated: AotLibrary, rng: np.random.Generator) -> None:
