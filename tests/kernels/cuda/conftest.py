@@ -21,7 +21,7 @@ def emulated_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def emulated(emulated_path: Path) -> AotLibrary:
+def operators(emulated_path: Path) -> AotLibrary:
     """The operators of that library."""
     return AotLibrary(emulated_path, compile_attributes(emulated_path.parent))
 

@@ -29,27 +29,27 @@ def layer(A: np.ndarray, G: np.ndarray) -> Layer:
 @pytest.mark.parametrize("sizes", [(1, 3), (63, 64), (65, 130), (200, 128), (300, 384)], ids=str)
 @pytest.mark.parametrize("condition", [1e2, 1e5])
 def test_any_size_and_condition(
-    emulated: AotLibrary, sizes: tuple[int, int], condition: float, rng: np.random.Generator
+    operators: AotLibrary, sizes: tuple[int, int], condition: float, rng: np.random.Generator
 ) -> None:
     case = layer(*(factor(size, condition, rng) for size in sizes))
-    refresh = Refresh(emulated, "KroneckerRefresh", [case], 1e-14)
+    refresh = Refresh(operators, "KroneckerRefresh", [case], 1e-14)
     refresh.run()
     refresh.check(0)
     for inverse in refresh.arrays[0][4:]:
         np.testing.assert_array_equal(inverse, inverse.T)
 
 
-def test_threads_in_any_order(emulated: AotLibrary, rng: np.random.Generator, order: str) -> None:
+def test_threads_in_any_order(operators: AotLibrary, rng: np.random.Generator, order: str) -> None:
     refresh = Refresh(
-        emulated, "KroneckerRefresh", [layer(factor(130, 1e2, rng), factor(321, 1e2, rng))], 1e-3
+        operators, "KroneckerRefresh", [layer(factor(130, 1e2, rng), factor(321, 1e2, rng))], 1e-3
     )
     refresh.run()
     refresh.check(0)
 
 
-def test_low_rank_of_many_panels(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_low_rank_of_many_panels(operators: AotLibrary, rng: np.random.Generator) -> None:
     layers = [swift(300, 2, 290, rng), swift(200, 130, 135, rng)]
-    refresh = Refresh(emulated, "SwiftRefresh", layers, 0.1)
+    refresh = Refresh(operators, "SwiftRefresh", layers, 0.1)
     refresh.run()
     for index in (0, 1):
         refresh.check(index)
@@ -62,11 +62,14 @@ def warnings(library: AotLibrary) -> str:
     return buffer.value.decode()
 
 
-def test_damping_grows_until_it_suffices(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_damping_grows_until_it_suffices(operators: AotLibrary, rng: np.random.Generator) -> None:
     # Traces of 1 and dimensions of 2, so that both dampings are the root of lambda: 1e-4.
     indefinite = np.diag([1.01, -0.01])
     refresh = Refresh(
-        emulated, "KroneckerRefresh", [layer(indefinite, np.diag([0.5, 0.5])), layer(*[np.eye(70)] * 2)], 1e-8
+        operators,
+        "KroneckerRefresh",
+        [layer(indefinite, np.diag([0.5, 0.5])), layer(*[np.eye(70)] * 2)],
+        1e-8,
     )
     # 1e-4, 1e-3 and 1e-2 leave it indefinite, or singular up to rounding.
     for growth in (10, 100, 1000):
@@ -77,7 +80,7 @@ def test_damping_grows_until_it_suffices(emulated: AotLibrary, rng: np.random.Ge
         refresh.due[...] = 0
         refresh.run()
         told = "layer 0: factor A is not positive definite with its damping: its inverse stays as it was"
-        assert f"{told}, and its damping is {growth} times as large" in warnings(emulated)
+        assert f"{told}, and its damping is {growth} times as large" in warnings(operators)
         refresh.due[...] = 1
     for _ in range(2):
         refresh.run()
@@ -86,10 +89,10 @@ def test_damping_grows_until_it_suffices(emulated: AotLibrary, rng: np.random.Ge
         np.testing.assert_allclose(refresh.arrays[0][4], inverse, rtol=1e-5)
 
 
-def test_a_pivot_that_is_lost_in_rounding(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_a_pivot_that_is_lost_in_rounding(operators: AotLibrary, rng: np.random.Generator) -> None:
     # [[1, 1], [1, 1]] and a damping of 1e-9 is positive definite, but not in float32.
     ones = np.ones((2, 2))
-    refresh = Refresh(emulated, "KroneckerRefresh", [layer(ones, ones)], 1e-18)
+    refresh = Refresh(operators, "KroneckerRefresh", [layer(ones, ones)], 1e-18)
     refresh.run()
     assert all((inverse == 7.0).all() for inverse in refresh.arrays[0][4:])
     # From then on it is no less than 1e-7 of the trace, which is 2, times the power of ten that it takes.
@@ -100,10 +103,10 @@ def test_a_pivot_that_is_lost_in_rounding(emulated: AotLibrary, rng: np.random.G
         assert 1e-7 < damping < 3e-7
 
 
-def test_damping_beyond_the_trace_is_refused(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_damping_beyond_the_trace_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
     # Eigenvalues 5.1 and -4.9; the trace is 0.2.
     A = np.array([[0.1, 5.0], [5.0, 0.1]])
-    refresh = Refresh(emulated, "KroneckerRefresh", [layer(A, np.eye(2) / 10)], 1e-6)
+    refresh = Refresh(operators, "KroneckerRefresh", [layer(A, np.eye(2) / 10)], 1e-6)
     for _ in range(3):
         refresh.run()
     # With dampings of 1e-3, 1e-2 and 0.1; 1.0 is beyond the trace.
@@ -117,12 +120,12 @@ def test_damping_beyond_the_trace_is_refused(emulated: AotLibrary, rng: np.rando
     refresh.run()
 
 
-def test_rows_that_are_lost_in_rounding(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_rows_that_are_lost_in_rounding(operators: AotLibrary, rng: np.random.Generator) -> None:
     """Woodbury's small matrix fails the same way; its solver and its damping stay together."""
     case = swift(6, 5, 2, rng, splits=False)
     # Two equal rows.
     case.arrays[0][1] = case.arrays[0][0]
-    refresh = Refresh(emulated, "SwiftRefresh", [case], 1e-18)
+    refresh = Refresh(operators, "SwiftRefresh", [case], 1e-18)
     refresh.run()
     A_rows, _, _, _, A_solver, _, A_damping, G_damping, refreshed = refresh.arrays[0]
     np.testing.assert_array_equal(A_solver, 7.0)

@@ -30,9 +30,9 @@ class Statistics(Batch):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_sums_and_counts(emulated: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+def test_sums_and_counts(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
     case = Statistics(LAYERS[name], rng)
-    operator = case.operator(emulated)
+    operator = case.operator(operators)
     # Twice: counters must be as a launch leaves them.
     operator.run()
     operator.run()
@@ -42,30 +42,30 @@ def test_sums_and_counts(emulated: AotLibrary, name: str, rng: np.random.Generat
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 @pytest.mark.parametrize("name", ["dense_many", "conv3x3", "conv_groups"])
-def test_tensor_cores(emulated: AotLibrary, name: str, precision: str, rng: np.random.Generator) -> None:
+def test_tensor_cores(operators: AotLibrary, name: str, precision: str, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS[name], rng)
-    case.operator(emulated, precision=precision).run()
+    case.operator(operators, precision=precision).run()
     for side in (0, 1):
         case.check(side, precision)
         case.check_rounded(side, (case.a, case.g)[side], precision)
 
 
-def test_two_runs_give_the_same_bits(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_two_runs_give_the_same_bits(operators: AotLibrary, rng: np.random.Generator) -> None:
     first = Statistics(LAYERS["conv3x3"], np.random.default_rng(3))
     second = Statistics(LAYERS["conv3x3"], np.random.default_rng(3))
     for case in (first, second):
-        case.operator(emulated, precision="tf32").run()
+        case.operator(operators, precision="tf32").run()
     np.testing.assert_array_equal(first.sums[0], second.sums[0])
 
 
 @pytest.mark.parametrize("gate", [0, 4])
 @pytest.mark.parametrize("name", ["conv3x3", "conv_reduce"])
 def test_a_closed_gate_changes_nothing(
-    emulated: AotLibrary, name: str, gate: int, rng: np.random.Generator
+    operators: AotLibrary, name: str, gate: int, rng: np.random.Generator
 ) -> None:
     case = Statistics(LAYERS[name], rng)
     case.gate[...] = gate
-    operator = case.operator(emulated)
+    operator = case.operator(operators)
     operator.run()
     for side in (0, 1):
         case.check_untouched(side)
@@ -78,10 +78,10 @@ def test_a_closed_gate_changes_nothing(
 
 @pytest.mark.parametrize("gate", [1, 2])
 @pytest.mark.parametrize("name", ["conv3x3", "conv_reduce"])
-def test_separate_statistics(emulated: AotLibrary, name: str, gate: int, rng: np.random.Generator) -> None:
+def test_separate_statistics(operators: AotLibrary, name: str, gate: int, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS[name], rng)
     case.gate[...] = gate
-    operator = case.operator(emulated, separate=True)
+    operator = case.operator(operators, separate=True)
     operator.run()
     opened, closed = gate - 1, 2 - gate
     case.check(opened, "float32")
@@ -89,11 +89,11 @@ def test_separate_statistics(emulated: AotLibrary, name: str, gate: int, rng: np
     assert case.counts[closed] == (2.0, 5.0)[closed]
 
 
-def test_what_does_not_fit_is_refused(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS["conv3x3"], rng)
     with pytest.raises(AotError, match="KroneckerStatistics: precision must be float32, tf32 or bfloat16"):
-        case.operator(emulated, precision="double")
+        case.operator(operators, precision="double")
     case.sums[0] = case.sums[0][:, :-1].copy()
-    operator = case.operator(emulated)
+    operator = case.operator(operators)
     with pytest.raises(AotError, match="KroneckerStatistics: a sum has 1980 numbers, expected 1 x 45\\^2"):
         operator.run()

@@ -20,14 +20,14 @@ from tests.support.cuda_precondition import (
 
 @pytest.mark.parametrize(("kind", "layers"), [(KroneckerCase, LAYERS), (EigenbasisCase, WHOLE + WHOLE[:1])])
 def test_updates_and_products(
-    emulated: AotLibrary,
+    operators: AotLibrary,
     kind: type[PreconditionCase],
     layers: tuple[PreconditionedLayer, ...],
     rng: np.random.Generator,
     order: str,
 ) -> None:
     case = kind(layers, rng)
-    running = Running(emulated, case)
+    running = Running(operators, case)
     case.check(running.run())
     # Counters must be as a launch leaves them, and results not those of the first call.
     for gradient in case.gradients:
@@ -38,41 +38,41 @@ def test_updates_and_products(
 
 @pytest.mark.parametrize(("kind", "layers"), [(KroneckerCase, SMALL), (EigenbasisCase, WHOLE[3:])])
 def test_more_layers_than_a_launch_describes(
-    emulated: AotLibrary,
+    operators: AotLibrary,
     kind: type[PreconditionCase],
     layers: tuple[PreconditionedLayer, ...],
     rng: np.random.Generator,
 ) -> None:
     case = kind(layers * 16, rng)
-    case.check(run(emulated, case))
+    case.check(run(operators, case))
 
 
-def test_two_runs_give_the_same_bits(emulated: AotLibrary) -> None:
-    one, other = (run(emulated, KroneckerCase(LAYERS, np.random.default_rng(3))) for _ in range(2))
+def test_two_runs_give_the_same_bits(operators: AotLibrary) -> None:
+    one, other = (run(operators, KroneckerCase(LAYERS, np.random.default_rng(3))) for _ in range(2))
     for first, second in zip(one, other):
         np.testing.assert_array_equal(first, second)
 
 
-def test_kronecker_refuses_what_does_not_fit(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_kronecker_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = KroneckerCase(SMALL, rng)
     case.inputs[-1] = case.inputs[-1][..., :-1].copy()
     with pytest.raises(AotError, match="KroneckerPrecondition: inverses must be square"):
-        run(emulated, case)
+        run(operators, case)
     case = KroneckerCase(SMALL, rng)
     case.inputs[-1] = case.inputs[-1][:-1].copy()
     with pytest.raises(AotError, match="KroneckerPrecondition: a gradient does not fit its layer"):
-        run(emulated, case)
+        run(operators, case)
     case = KroneckerCase(SMALL, rng)
     case.inputs.append(case.inputs[-1])
     with pytest.raises(AotError, match="KroneckerPrecondition: more inputs than the attributes tell of"):
-        run(emulated, case)
+        run(operators, case)
 
 
-def test_eigenbasis_refuses_what_does_not_fit(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_eigenbasis_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = EigenbasisCase(WHOLE[3:], rng)
     case.inputs[-3] = case.inputs[-3][1:].copy()
     with pytest.raises(AotError, match="EigenbasisPrecondition: an array does not fit its basis"):
-        run(emulated, case)
+        run(operators, case)
     case.inputs[-7] = case.inputs[-7][1:].copy()
     with pytest.raises(AotError, match="EigenbasisPrecondition: not one basis for each group"):
-        run(emulated, case)
+        run(operators, case)

@@ -72,9 +72,9 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_every_layer(emulated: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+def test_every_layer(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
     layers = LAYERS[name](rng)
-    refresh = Refresh(emulated, name, layers, DAMPING)
+    refresh = Refresh(operators, name, layers, DAMPING)
     # Twice: the second call finds what the first one left in the workspaces.
     for _ in range(2):
         refresh.run()
@@ -85,19 +85,19 @@ def test_every_layer(emulated: AotLibrary, name: str, rng: np.random.Generator, 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("due", [0, "each"])
 def test_only_layers_that_are_due(
-    emulated: AotLibrary, name: str, due: Any, rng: np.random.Generator
+    operators: AotLibrary, name: str, due: Any, rng: np.random.Generator
 ) -> None:
     layers = LAYERS[name](rng)
     each = [0] * len(layers) if due == 0 else [index % 2 for index in range(len(layers))]
-    refresh = Refresh(emulated, name, layers, DAMPING, each if due == "each" else 0)
+    refresh = Refresh(operators, name, layers, DAMPING, each if due == "each" else 0)
     refresh.run()
     for index, wanted in enumerate(each):
         refresh.check(index) if wanted else refresh.check_untouched(index)
 
 
-def test_many_layers_take_several_launches(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_many_layers_take_several_launches(operators: AotLibrary, rng: np.random.Generator) -> None:
     layers = [kronecker(3 + index % 5, 2 + index % 7, rng) for index in range(90)]
-    refresh = Refresh(emulated, "KroneckerRefresh", layers, DAMPING)
+    refresh = Refresh(operators, "KroneckerRefresh", layers, DAMPING)
     refresh.run()
     for index in range(len(layers)):
         refresh.check(index)
@@ -126,24 +126,26 @@ def refuses_and_leaves(refresh: Refresh, message: str) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_leaves_all_layers_as_they_were(
-    emulated: AotLibrary, name: str, value: float, rng: np.random.Generator
+    operators: AotLibrary, name: str, value: float, rng: np.random.Generator
 ) -> None:
     layers = LAYERS[name](rng)[:2]
     layers[1].arrays[SECOND_FACTOR[name]][..., -1, -1] = value
     if name == "SwiftRefresh":
         layers[1].arrays[2][..., 3, 5] = value
     refuses_and_leaves(
-        Refresh(emulated, name, layers, DAMPING), f"{name}: layer 1: .*factor .* holds NaN or infinity"
+        Refresh(operators, name, layers, DAMPING), f"{name}: layer 1: .*factor .* holds NaN or infinity"
     )
 
 
-def test_nan_in_the_damping(emulated: AotLibrary, rng: np.random.Generator) -> None:
-    refresh = Refresh(emulated, "KroneckerRefresh", kronecker_layers(rng)[:2], np.nan)
+def test_nan_in_the_damping(operators: AotLibrary, rng: np.random.Generator) -> None:
+    refresh = Refresh(operators, "KroneckerRefresh", kronecker_layers(rng)[:2], np.nan)
     refuses_and_leaves(refresh, "layer 0: factor A has a scale or a damping of NaN or infinity")
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_arrays_of_other_sizes_are_refused(emulated: AotLibrary, name: str, rng: np.random.Generator) -> None:
+def test_arrays_of_other_sizes_are_refused(
+    operators: AotLibrary, name: str, rng: np.random.Generator
+) -> None:
     """Each array of the second layer in turn, larger along its last axis or both of a matrix."""
     for index in range(len(LAYERS[name](rng)[1].arrays)):
         layers = LAYERS[name](rng)[:2]
@@ -151,32 +153,32 @@ def test_arrays_of_other_sizes_are_refused(emulated: AotLibrary, name: str, rng:
         larger = (*shape[:-2], *(extent + 2 for extent in shape[-2:])) if shape else (2,)
         layers[1].arrays[index] = np.ones(larger, np.float32)
         with pytest.raises(AotError, match=r"layer 1: array .* must have"):
-            Refresh(emulated, name, layers, DAMPING).run()
+            Refresh(operators, name, layers, DAMPING).run()
 
 
 def test_other_arrays_than_it_was_created_for_are_refused(
-    emulated: AotLibrary, rng: np.random.Generator
+    operators: AotLibrary, rng: np.random.Generator
 ) -> None:
-    refresh = Refresh(emulated, "KroneckerRefresh", [kronecker(4, 3, rng)], DAMPING)
+    refresh = Refresh(operators, "KroneckerRefresh", [kronecker(4, 3, rng)], DAMPING)
     larger = kronecker(5, 3, rng).arrays
     refresh.operator.arrays[2:8] = larger
     with pytest.raises(AotError, match="a factor of 5 rows, created for 4"):
         refresh.run()
 
 
-def test_due_of_another_size_is_refused(emulated: AotLibrary, rng: np.random.Generator) -> None:
-    refresh = Refresh(emulated, "KroneckerRefresh", kronecker_layers(rng), DAMPING, [1, 1])
+def test_due_of_another_size_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
+    refresh = Refresh(operators, "KroneckerRefresh", kronecker_layers(rng), DAMPING, [1, 1])
     with pytest.raises(AotError, match="due must have one number, or one for each of 5 layers"):
         refresh.run()
 
 
 @pytest.mark.parametrize("rank", [0.0, 71.0, np.nan])
 def test_a_rank_beyond_the_rows_is_refused(
-    emulated: AotLibrary, rank: float, rng: np.random.Generator
+    operators: AotLibrary, rank: float, rng: np.random.Generator
 ) -> None:
     layers = swift_layers(rng)[:2]
     layers[1].arrays[3][2] = rank
-    refresh = Refresh(emulated, "SwiftRefresh", layers, DAMPING)
+    refresh = Refresh(operators, "SwiftRefresh", layers, DAMPING)
     with pytest.raises(AotError, match="layer 1: factor G has 70 rows and a rank of"):
         refresh.run()
     for index in (0, 1):

@@ -18,32 +18,32 @@ from tests.support.cuda_sherman_morrison import (
 )
 
 
-def test_all_kinds_of_refreshes(emulated: AotLibrary, rng: np.random.Generator, order: str) -> None:
+def test_all_kinds_of_refreshes(operators: AotLibrary, rng: np.random.Generator, order: str) -> None:
     case = ShermanMorrisonCase(LAYERS, rng)
-    case.check(run(emulated, case))
+    case.check(run(operators, case))
 
 
-def test_refresh_after_refresh(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_refresh_after_refresh(operators: AotLibrary, rng: np.random.Generator) -> None:
     layers = [dataclasses.replace(layer, due=1) for layer in LAYERS[1:]] * 4
     case = ShermanMorrisonCase(layers, rng)
-    running = Running(emulated, case)
+    running = Running(operators, case)
     for _ in range(5):
         case.check(running.run())
         running.advance()
 
 
-def test_nothing_is_due(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_nothing_is_due(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = ShermanMorrisonCase([dataclasses.replace(layer, due=0) for layer in LAYERS[2:]], rng)
-    case.check(run(emulated, case))
+    case.check(run(operators, case))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
 def test_a_diagonal_without_roots_leaves_the_layer_and_raises_later(
-    emulated: AotLibrary, rng: np.random.Generator, value: float
+    operators: AotLibrary, rng: np.random.Generator, value: float
 ) -> None:
     case = ShermanMorrisonCase([RefreshedLayer(40, 5), RefreshedLayer(6, 7)], rng)
     case.arrays(case.inputs, 0)["A_diagonal"][35] = value
-    running = Running(emulated, case)
+    running = Running(operators, case)
     arrays = running.run()
     before, after = case.arrays(case.inputs, 0), case.arrays(arrays, 0)
     unchanged(before, after, [name for name in ARRAYS if name not in ("A_diagonal", "G_inverse")])
@@ -55,7 +55,7 @@ def test_a_diagonal_without_roots_leaves_the_layer_and_raises_later(
     running.run()
 
 
-def test_a_full_refresh_that_fails_comes_again(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_a_full_refresh_that_fails_comes_again(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = ShermanMorrisonCase(
         [RefreshedLayer(6, 7, full=1.0, refreshes=1.0, counts=(1.0, 1.0, 1.0, 1.0))], rng
     )
@@ -63,7 +63,7 @@ def test_a_full_refresh_that_fails_comes_again(emulated: AotLibrary, rng: np.ran
     # Damping of sqrt(0.05) pi: not enough for A at first, but ten times as much is.
     layer["A_sum"][...] = np.diag([2.0, 2.0, 2.0, 2.0, 2.0, -1.0])
     layer["G_sum"][...] = np.eye(7)
-    running = Running(emulated, case)
+    running = Running(operators, case)
     arrays = running.run()
     after = case.arrays(arrays, 0)
     unchanged(layer, after, [name for name in ARRAYS if name != "G_inverse"])
@@ -75,8 +75,8 @@ def test_a_full_refresh_that_fails_comes_again(emulated: AotLibrary, rng: np.ran
     np.testing.assert_allclose(np.diag(after["A_inverse"]), expected, rtol=24 * ROUNDOFF)
 
 
-def test_what_does_not_fit_is_refused(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = ShermanMorrisonCase(LAYERS[1:3], rng)
     case.inputs[2 + len(ARRAYS) + 2] = case.inputs[2 + len(ARRAYS) + 2][:-1].copy()
     with pytest.raises(AotError, match="ShermanMorrisonRefresh: layer1: array 2 must have 70 numbers"):
-        run(emulated, case)
+        run(operators, case)

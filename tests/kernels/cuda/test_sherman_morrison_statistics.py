@@ -52,9 +52,9 @@ class Statistics(Batch):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_diagonals_alone(emulated: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+def test_diagonals_alone(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
     case = Statistics(LAYERS[name], rng, full=0.0)
-    operator = case.operator(emulated)
+    operator = case.operator(operators)
     # Several times: counters must be as a launch leaves them.
     for _ in range(3):
         operator.run()
@@ -62,16 +62,16 @@ def test_diagonals_alone(emulated: AotLibrary, name: str, rng: np.random.Generat
         case.check(side, full=False, calls=3)
 
 
-def test_more_squares_than_blocks(emulated: AotLibrary, rng: np.random.Generator, order: str) -> None:
+def test_more_squares_than_blocks(operators: AotLibrary, rng: np.random.Generator, order: str) -> None:
     case = Statistics(Layer(900, 3, samples=20), rng, full=0.0)
-    case.operator(emulated).run()
+    case.operator(operators).run()
     case.check(0, full=False)
 
 
 @pytest.mark.parametrize("name", ["dense", "conv_odd", "conv_groups", "conv_reduce"])
-def test_diagonals_and_sums(emulated: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+def test_diagonals_and_sums(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
     case = Statistics(LAYERS[name], rng)
-    operator = case.operator(emulated)
+    operator = case.operator(operators)
     operator.run()
     operator.run()
     for side in (0, 1):
@@ -80,27 +80,27 @@ def test_diagonals_and_sums(emulated: AotLibrary, name: str, rng: np.random.Gene
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 def test_tensor_cores_for_the_sums_alone(
-    emulated: AotLibrary, precision: str, rng: np.random.Generator
+    operators: AotLibrary, precision: str, rng: np.random.Generator
 ) -> None:
     case = Statistics(LAYERS["conv_groups"], rng)
-    case.operator(emulated, precision=precision).run()
+    case.operator(operators, precision=precision).run()
     for side in (0, 1):
         case.check(side, full=True, precision=precision)
         case.check_rounded(side, (case.a, case.g)[side], precision)
 
 
-def test_two_runs_give_the_same_bits(emulated: AotLibrary) -> None:
+def test_two_runs_give_the_same_bits(operators: AotLibrary) -> None:
     cases = [Statistics(LAYERS["dense_many"], np.random.default_rng(3), full=0.0) for _ in range(2)]
     for case in cases:
-        case.operator(emulated).run()
+        case.operator(operators).run()
     np.testing.assert_array_equal(cases[0].diagonals[0], cases[1].diagonals[0])
 
 
 @pytest.mark.parametrize("name", ["conv3x3", "conv_reduce"])
-def test_a_closed_gate_changes_nothing(emulated: AotLibrary, name: str, rng: np.random.Generator) -> None:
+def test_a_closed_gate_changes_nothing(operators: AotLibrary, name: str, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS[name], rng)
     case.gate[...] = 0
-    operator = case.operator(emulated)
+    operator = case.operator(operators)
     operator.run()
     for side in (0, 1):
         case.check_closed(side)
@@ -112,20 +112,20 @@ def test_a_closed_gate_changes_nothing(emulated: AotLibrary, name: str, rng: np.
 
 @pytest.mark.parametrize("gate", [1, 2])
 @pytest.mark.parametrize("name", ["conv3x3", "conv_reduce"])
-def test_separate_statistics(emulated: AotLibrary, name: str, gate: int, rng: np.random.Generator) -> None:
+def test_separate_statistics(operators: AotLibrary, name: str, gate: int, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS[name], rng)
     case.gate[...] = gate
-    case.operator(emulated, separate=True).run()
+    case.operator(operators, separate=True).run()
     case.check(gate - 1, full=True)
     case.check_closed(2 - gate)
 
 
-def test_what_does_not_fit_is_refused(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS["conv3x3"], rng)
     case.diagonals[0] = case.diagonals[0][:, :-1].copy()
     with pytest.raises(AotError, match="ShermanMorrisonStatistics: a diagonal has 44 numbers, expected 45"):
-        case.operator(emulated).run()
+        case.operator(operators).run()
     case = Statistics(LAYERS["conv3x3"], rng)
     case.counts = case.counts[:3].copy()
     with pytest.raises(AotError, match="ShermanMorrisonStatistics: expected four counts, got 3"):
-        case.operator(emulated).run()
+        case.operator(operators).run()

@@ -54,9 +54,9 @@ class Statistics(Batch):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_partial_traces(emulated: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+def test_partial_traces(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
     case = Statistics(LAYERS[name], rng)
-    operator = case.operator(emulated)
+    operator = case.operator(operators)
     # Several times: counters must be as a launch leaves them.
     for _ in range(3):
         operator.run()
@@ -70,7 +70,7 @@ def test_partial_traces(emulated: AotLibrary, name: str, rng: np.random.Generato
 @pytest.mark.parametrize("homogeneous", [False, True])
 @pytest.mark.parametrize("name", ["dense", "conv_odd", "conv_groups", "conv_reduce"])
 def test_roots(
-    emulated: AotLibrary, name: str, homogeneous: bool, rng: np.random.Generator, order: str
+    operators: AotLibrary, name: str, homogeneous: bool, rng: np.random.Generator, order: str
 ) -> None:
     case = Statistics(LAYERS[name], rng, roots=True)
     samples = case.layer.samples
@@ -78,7 +78,7 @@ def test_roots(
     # Between the groups' traces, where there are several: one is floored, the other is not.
     floor = np.float32(0.5 * (delta.min() + delta.max()) if len(delta) > 1 else 2 * delta[0])
     attributes = {"floor": float(floor), "smallest_trace": 1e-30, "homogeneous": homogeneous}
-    operator = case.operator(emulated, **attributes)
+    operator = case.operator(operators, **attributes)
     operator.run()
     operator.run()
     floored = np.maximum(delta, float(floor))
@@ -90,10 +90,10 @@ def test_roots(
     assert case.count == 2 + 2 * samples
 
 
-def test_a_batch_without_signal_adds_nothing(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_a_batch_without_signal_adds_nothing(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS["conv_groups"], rng, roots=True)
     case.dout[...] = 0
-    case.operator(emulated, floor=0.25, smallest_trace=1e-30, homogeneous=False).run()
+    case.operator(operators, floor=0.25, smallest_trace=1e-30, homogeneous=False).run()
     for side in (0, 1):
         case.check_untouched(side)
     np.testing.assert_array_equal(case.traces[0], case.traces_before[0])
@@ -103,27 +103,27 @@ def test_a_batch_without_signal_adds_nothing(emulated: AotLibrary, rng: np.rando
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 @pytest.mark.parametrize("name", ["dense_many", "conv_groups"])
-def test_tensor_cores(emulated: AotLibrary, name: str, precision: str, rng: np.random.Generator) -> None:
+def test_tensor_cores(operators: AotLibrary, name: str, precision: str, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS[name], rng)
-    case.operator(emulated, precision=precision).run()
+    case.operator(operators, precision=precision).run()
     for side in (0, 1):
         case.check_weighted(side, np.ones(len(case.a)), precision)
         case.check_rounded(side, case.weighted[side], precision)
 
 
-def test_two_runs_give_the_same_bits(emulated: AotLibrary) -> None:
+def test_two_runs_give_the_same_bits(operators: AotLibrary) -> None:
     cases = [Statistics(LAYERS["conv3x3"], np.random.default_rng(3)) for _ in range(2)]
     for case in cases:
-        case.operator(emulated).run()
+        case.operator(operators).run()
     np.testing.assert_array_equal(cases[0].sums[0], cases[1].sums[0])
     np.testing.assert_array_equal(cases[0].traces, cases[1].traces)
 
 
 @pytest.mark.parametrize("name", ["conv3x3", "conv_reduce"])
-def test_a_closed_gate_changes_nothing(emulated: AotLibrary, name: str, rng: np.random.Generator) -> None:
+def test_a_closed_gate_changes_nothing(operators: AotLibrary, name: str, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS[name], rng)
     case.gate[...] = 0
-    operator = case.operator(emulated)
+    operator = case.operator(operators)
     operator.run()
     case.check_untouched_all()
     # Both matrices need both sides, so that any code opens all.
@@ -133,8 +133,8 @@ def test_a_closed_gate_changes_nothing(emulated: AotLibrary, name: str, rng: np.
         case.check_weighted(side, np.ones(len(case.a)))
 
 
-def test_what_does_not_fit_is_refused(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS["conv_groups"], rng)
     case.traces = case.traces[:1].copy()
     with pytest.raises(AotError, match="TraceRestrictedStatistics: the traces have 1 numbers, expected 2"):
-        case.operator(emulated).run()
+        case.operator(operators).run()

@@ -11,48 +11,50 @@ from tests.support.cuda_updates import DecayCase, MomentumCase
 
 
 @pytest.mark.parametrize("due", [0, 1])
-def test_decay(emulated: AotLibrary, due: int, rng: np.random.Generator, order: str) -> None:
+def test_decay(operators: AotLibrary, due: int, rng: np.random.Generator, order: str) -> None:
     case = DecayCase(rng, due=due)
-    case.check(run(emulated, case))
+    case.check(run(operators, case))
 
 
-def test_decay_of_more_arrays_than_a_launch_describes(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_decay_of_more_arrays_than_a_launch_describes(
+    operators: AotLibrary, rng: np.random.Generator
+) -> None:
     case = DecayCase(rng, copies=50)
-    case.check(run(emulated, case))
+    case.check(run(operators, case))
 
 
-def test_decay_refuses_what_does_not_fit(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_decay_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = DecayCase(rng)
     case.attributes["owners"] = [3, *case.owners[1:]]
     with pytest.raises(AotError, match="Decay: an owner without a factor"):
-        run(emulated, case)
+        run(operators, case)
     case.attributes["owners"] = case.owners[1:]
     with pytest.raises(AotError, match="Decay: not one array for each owner"):
-        run(emulated, case)
+        run(operators, case)
 
 
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_momentum(
-    emulated: AotLibrary, nesterov: bool, decoupled: bool, own: bool, rng: np.random.Generator
+    operators: AotLibrary, nesterov: bool, decoupled: bool, own: bool, rng: np.random.Generator
 ) -> None:
     case = MomentumCase(rng, nesterov=nesterov, decoupled=decoupled, own=own)
-    case.check(run(emulated, case))
+    case.check(run(operators, case))
 
 
 def test_momentum_of_many_parameters_without_decay(
-    emulated: AotLibrary, rng: np.random.Generator, order: str
+    operators: AotLibrary, rng: np.random.Generator, order: str
 ) -> None:
     case = MomentumCase(rng, decays=False, copies=20)
-    case.check(run(emulated, case))
+    case.check(run(operators, case))
 
 
-def test_momentum_refuses_what_does_not_fit(emulated: AotLibrary, rng: np.random.Generator) -> None:
+def test_momentum_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = MomentumCase(rng)
     case.inputs[-1] = case.inputs[-1][:, 1:].copy()
     with pytest.raises(AotError, match="MomentumStep: an update does not fit its weight"):
-        run(emulated, case)
+        run(operators, case)
     del case.inputs[-1]
     with pytest.raises(AotError, match="MomentumStep: not the inputs that the attributes tell of"):
-        run(emulated, case)
+        run(operators, case)
