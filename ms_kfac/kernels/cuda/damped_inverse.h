@@ -6,10 +6,9 @@
 // the call after the one that failed raises or says so. Unlike the CPU there is no second try in the same call, and
 // none in float64:
 //  - NaN or infinity in one factor: no inverse of the call is written, and the next call throws, naming the factor.
-//  - Not positive definite in float32: that inverse stays as it was; the factor's damping is ten times as large from
-//  the
-//    next refresh on, with a warning, until it suffices. It stays so. Where damping beyond the trace fails, the next
-//    call throws.
+//  - Not positive definite in float32: that inverse stays as it was. The factor's damping is ten times as large from
+//    the next refresh on, again and again until it suffices, with a warning each time, and stays so. Where damping
+//    beyond the trace fails, the next call throws.
 #pragma once
 
 #include <memory>
@@ -49,8 +48,8 @@ class DampedInverses {
   Verdicts run(const std::vector<DampedFactor>& factors, const std::vector<LowRankFactor>& low_rank,
                const Call& call) const;
 
-  // What a factor's damping is multiplied by because it has failed before. For those of low rank it's the caller's to
-  // do.
+  // What a factor's damping is multiplied by because it has failed before. run() does it for all but those of low rank,
+  // whose damping is needed together with Z: see grown_damping().
   float growth(int index) const;
 
  private:

@@ -99,7 +99,7 @@ class SolvedRows {
 };
 
 // 64 columns of Z, which do not depend on others: panel by panel Z_k = L_kk^-1 (X_k - sum over j < k of L_kj Z_j).
-__global__ void __launch_bounds__(kThreads) solve_columns(const __grid_constant__ Batch batch) {
+__global__ void __launch_bounds__(kThreads, 2) solve_columns(const __grid_constant__ Batch batch) {
   __shared__ union {
     TileMemory<kPanel> tile;
     float triangle[kPanel][kPanel];
