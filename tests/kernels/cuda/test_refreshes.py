@@ -137,6 +137,17 @@ def test_nan_leaves_all_layers_as_they_were(
     )
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_nan_in_a_layer_that_is_not_due(operators: AotLibrary, name: str, rng: np.random.Generator) -> None:
+    layers = LAYERS[name](rng)[:2]
+    layers[0].arrays[SECOND_FACTOR[name]][...] = np.nan
+    refresh = Refresh(operators, name, layers, DAMPING, [0, 1])
+    for _ in range(2):
+        refresh.run()
+        refresh.check(1)
+        refresh.check_untouched(0)
+
+
 def test_nan_in_the_damping(operators: AotLibrary, rng: np.random.Generator) -> None:
     refresh = Refresh(operators, "KroneckerRefresh", kronecker_layers(rng)[:2], np.nan)
     refuses_and_leaves(refresh, "layer 0: factor A has a scale or a damping of NaN or infinity")
