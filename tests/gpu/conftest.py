@@ -34,7 +34,8 @@ def why_not() -> str:
     return ""
 
 
-@pytest.fixture(scope="session")
+# By the name that the tests know it by.
+@pytest.fixture(scope="session", name="emulated")
 def operators(tmp_path_factory: pytest.TempPathFactory) -> AotLibrary:
     """The operators of the built library, on tensors of the GPU."""
     reason = why_not()
