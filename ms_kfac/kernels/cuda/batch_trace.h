@@ -111,13 +111,13 @@ __device__ inline void add_norms(const BatchTrace& of, int64_t block) {
       if (threadIdx.x % 32 == 0) keep(depth, a, g);
     }
   }
-  sum = block_sum(sum);
+  sum = block_sum<kThreads>(sum);
   if (threadIdx.x == 0) of.partials[block] = sum;
-  if (count_block(of.arrivals + group) + 1 < static_cast<unsigned>(of.parts)) return;
+  if (count_block(of.arrivals + group) + 1 != static_cast<unsigned>(of.parts)) return;
   sum = 0.0f;
   for (int index = threadIdx.x; index < of.parts; index += kThreads)
     sum += __ldcg(of.partials + static_cast<int64_t>(group) * of.parts + index);
-  sum = block_sum(sum);
+  sum = block_sum<kThreads>(sum);
   if (threadIdx.x > 0) return;
   of.arrivals[group] = 0;
   add_trace(of, group, sum);

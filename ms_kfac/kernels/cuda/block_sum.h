@@ -1,17 +1,23 @@
-// Sums over the threads of a block.
+// Sums over the threads of a warp or a block, in an order that is always the same.
 #pragma once
 
 #include <cuda_runtime.h>
 
 namespace ms_kfac {
 
-// The sum over all threads, in every thread, in an order that is always the same. kCount threads, a multiple of 32,
-// call it together.
+// The sum over all lanes, in every lane.
+template <typename Number>
+__device__ Number warp_sum(Number value) {
+#pragma unroll
+  for (int mask = 16; mask > 0; mask >>= 1) value += __shfl_xor_sync(0xffffffffu, value, mask);
+  return value;
+}
+
+// The sum over all threads, in every thread. kCount threads, a multiple of 32, call it together.
 template <int kCount, typename Number>
 __device__ Number block_sum(Number value) {
   __shared__ Number of_warps[kCount / 32];
-#pragma unroll
-  for (int mask = 16; mask > 0; mask >>= 1) value += __shfl_xor_sync(0xffffffffu, value, mask);
+  value = warp_sum(value);
   // The last sum may still be read.
   __syncthreads();
   if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = value;

@@ -45,7 +45,7 @@ __device__ inline void add_diagonal(const Diagonal& of, int64_t block) {
 #pragma unroll 4
     for (int64_t term = first; term < terms; term += step)
       sum += seen(of.patches, of.squares.sums, Corner::at(of.patches, group, term), tap);
-    sum = of.together ? block_sum(sum) : warp_sum(sum);
+    sum = of.together ? block_sum<kThreads>(sum) : warp_sum(sum);
   }
   if (of.together ? threadIdx.x == 0 : lane == 0) of.diagonals[number] += sum;
 }

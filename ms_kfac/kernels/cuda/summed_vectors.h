@@ -2,8 +2,8 @@
 // (Eschenhagen et al. 2023, section 3.3).
 #pragma once
 
+#include "block_sum.h"
 #include "patches.h"
-#include "reduction.h"
 
 namespace ms_kfac {
 

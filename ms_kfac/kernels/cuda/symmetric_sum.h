@@ -66,7 +66,7 @@ __device__ void add_to_sum(const SymmetricSum& sum, const SymmetricTask& task, T
       *own = element;
       own += kThreads;
     });
-    if (count_block(sum.arrivals + task.tile) + 1 < static_cast<unsigned>(sum.parts)) return;
+    if (count_block(sum.arrivals + task.tile) + 1 != static_cast<unsigned>(sum.parts)) return;
     tile.each([](int, int, float& element) { element = 0.0f; });
     for (int part = 0; part < sum.parts; ++part) {
       const float* from = sum.partials + (task.tile * sum.parts + part) * (kSide * kSide) + threadIdx.x;
