@@ -34,8 +34,7 @@ def why_not() -> str:
     return ""
 
 
-# By the name that the tests know it by.
-@pytest.fixture(scope="session", name="emulated")
+@pytest.fixture(scope="session")
 def operators(tmp_path_factory: pytest.TempPathFactory) -> AotLibrary:
     """The operators of the built library, on tensors of the GPU."""
     reason = why_not()
