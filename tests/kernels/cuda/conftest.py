@@ -28,6 +28,9 @@ def operators(emulated_path: Path) -> AotLibrary:
 
 @pytest.fixture(params=["forwards", "backwards"])
 def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Both orders in which a block's threads can take turns: a missing barrier shows in one of them."""
+    """Both orders in which blocks, and a block's threads, can take turns.
+
+    In one of them a missing barrier shows, and what counts on the last block's coming last.
+    """
     monkeypatch.setenv("EMULATOR_ORDER", request.param)
     yield request.param

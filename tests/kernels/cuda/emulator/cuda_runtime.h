@@ -1,10 +1,10 @@
 // CUDA's programming model on a CPU, as far as the kernels use it: they compile as C++ against this header in the place
 // of NVIDIA's, and their results can be checked where there is no GPU.
 //
-// Blocks run one after the other, in the order of their index. The threads of a block are fibres of one thread: each
-// runs until it waits for others. Shared memory is static storage, which starts with what the last block left.
-// What it can't show: races within a warp that the order of fibres hides (there are two orders to try), caches, and
-// anything of time.
+// Blocks run one after the other, by their index or backwards, as EMULATOR_ORDER says. The threads of a block are
+// fibres of one thread: each runs until it waits for others. Shared memory is static storage, which starts with what
+// the last block left. What it can't show: races within a warp that the order of fibres hides (there are two orders to
+// try), caches, and anything of time.
 #pragma once
 
 #include <math.h>

@@ -56,9 +56,7 @@ void yield() {
 }
 
 // Whether the caller is the last to come; it then goes on at once, and the others when they are run again.
-bool arrive(Barrier& barrier) {
-  return ++barrier.waiting == barrier.live;
-}
+bool arrive(Barrier& barrier) { return ++barrier.waiting == barrier.live; }
 
 void release(Barrier& barrier) {
   barrier.waiting = 0;
@@ -153,9 +151,13 @@ void run(dim3 grid, dim3 block, const std::function<void()>& body) {
   gridDim = grid;
   blockDim = block;
   kernel_body = &body;
-  for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z)
-    for (blockIdx.y = 0; blockIdx.y < grid.y; ++blockIdx.y)
-      for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) run_block(threads, backwards);
+  // A GPU promises no order of blocks either.
+  for (unsigned z = 0; z < grid.z; ++z)
+    for (unsigned y = 0; y < grid.y; ++y)
+      for (unsigned x = 0; x < grid.x; ++x) {
+        blockIdx = backwards ? uint3{grid.x - 1 - x, grid.y - 1 - y, grid.z - 1 - z} : uint3{x, y, z};
+        run_block(threads, backwards);
+      }
 }
 
 }  // namespace emulator
