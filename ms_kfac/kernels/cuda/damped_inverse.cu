@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <stdexcept>
 #include <utility>
 
@@ -129,9 +130,10 @@ struct DampedInverses::State {
   int tile_workspace, strip_workspace, pivot_workspace;
   InverseFailures failures;
   CounterRange words;
-  // Counts calls, so that words needn't be reset.
-  unsigned call = 0;
 };
+
+// Counts the calls of all kernels, so that words needn't be reset, not even for the next kernel that has them.
+static std::atomic<unsigned> calls{0};
 
 DampedInverses::DampedInverses(AotExtra& extra, std::vector<int> sizes, std::vector<std::string> names)
     : state_(std::make_unique<State>(extra, std::move(sizes), std::move(names))) {}
@@ -145,7 +147,7 @@ float DampedInverses::growth(int index) const { return state_->failures.growth(i
 Verdicts DampedInverses::run(const std::vector<DampedFactor>& factors, const std::vector<LowRankFactor>& low_rank,
                              const Call& call) const {
   State& state = *state_;
-  const Outcomes outcomes{{state.words.device(), static_cast<int>(state.sizes.size()), ++state.call},
+  const Outcomes outcomes{{state.words.device(), static_cast<int>(state.sizes.size()), ++calls},
                           state.words.device(),
                           state.failures.device()};
   std::vector<Item> items;

@@ -48,7 +48,7 @@ class KroneckerStatisticsKernel {
         precision_(precision_of(extra)),
         separate_(extra.GetAttrBool("separate")),
         plan_(LayerBatch(geometry_, shapes[0], shapes[1]), extra),
-        counters_(static_cast<int>(plan_.counters()) + Phases<kPhases>::kCounters) {}
+        counters_(plan_.counters() + Phases<kPhases>::kCounters) {}
 
   void run(const Call& call) const {
     const Arguments& arguments = call.arguments;

@@ -73,7 +73,7 @@ class ShermanMorrisonStatisticsKernel {
         precision_(precision_of(extra)),
         separate_(extra.GetAttrBool("separate")),
         plan_(LayerBatch(geometry_, shapes[0], shapes[1]), extra),
-        counters_(static_cast<int>(plan_.counters()) + Phases<kPhases>::kCounters) {
+        counters_(plan_.counters() + Phases<kPhases>::kCounters) {
     const LayerBatch batch(geometry_, shapes[0], shapes[1]);
     numbers_ = BatchDiagonals(batch.inputs(), batch.gradients(), plan_.multiprocessors()).numbers();
     add_workspace(extra, numbers_ * sizeof(float));

@@ -63,7 +63,7 @@ class TraceRestrictedStatisticsKernel {
         precision_(precision_of(extra)),
         rule_(rule_of(extra)),
         plan_(LayerBatch(geometry_, shapes[0], shapes[1]), extra),
-        counters_(Phases<kPhases>::kCounters + static_cast<int>(geometry_.groups + plan_.counters())) {
+        counters_(Phases<kPhases>::kCounters + geometry_.groups + plan_.counters()) {
     const LayerBatch batch(geometry_, shapes[0], shapes[1]);
     numbers_ = trace_of(batch, batch.inputs(), batch.gradients()).numbers();
     add_workspace(extra, numbers_ * sizeof(float));
