@@ -12,7 +12,7 @@
 // pivot's inverse would cost accuracy; rows above it add up squares, which cancel nothing. The block that updates the
 // next pivot's tile decomposes it at once, while others still update.
 //
-// To decompose, rows above the pivot are left alone: A_ik := W_i and A_kk := the pivot's rows, see Pivot.
+// To decompose, rows above the pivot are left alone: A_ik := W_i and A_kk := the pivot's columns, see Pivot.
 #pragma once
 
 #include <cuda_runtime.h>
