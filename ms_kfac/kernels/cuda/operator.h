@@ -74,11 +74,11 @@ int run_kernel(const char* name, int count, void** data, int* axes, int64_t** sh
 
 // Exports class Kernel as the operator NAME. Kernel has a constructor (AotExtra&, const Arguments& shapes), whose
 // arrays have no data yet and whose number is not known, and a function run(const Call&).
-#define MS_KFAC_OPERATOR(NAME, Kernel)                                                                            \
-  MS_KFAC_EXPORT int NAME##Init(int* axes, int64_t** shapes, const char** types, AotExtra* extra) {               \
-    return ms_kfac::create_kernel<Kernel>(#NAME, axes, shapes, types, extra);                                     \
-  }                                                                                                               \
-  MS_KFAC_EXPORT int NAME(int count, void** data, int* axes, int64_t** shapes, const char** types, void* stream,  \
-                          void* extra) {                                                                          \
-    return ms_kfac::run_kernel<Kernel>(#NAME, count, data, axes, shapes, types, stream, extra);                   \
+#define MS_KFAC_OPERATOR(NAME, Kernel)                                                                           \
+  MS_KFAC_EXPORT int NAME##Init(int* axes, int64_t** shapes, const char** types, AotExtra* extra) {              \
+    return ms_kfac::create_kernel<Kernel>(#NAME, axes, shapes, types, extra);                                    \
+  }                                                                                                              \
+  MS_KFAC_EXPORT int NAME(int count, void** data, int* axes, int64_t** shapes, const char** types, void* stream, \
+                          void* extra) {                                                                         \
+    return ms_kfac::run_kernel<Kernel>(#NAME, count, data, axes, shapes, types, stream, extra);                  \
   }
