@@ -199,3 +199,24 @@ LAYERS = {
     "conv_large": Layer(6, 3, kernel=(2, 2), samples=2, size=(40, 30), bias=True),
     "conv_float16": Layer(4, 6, kernel=(3, 3), padding=(1, 1, 1, 1), dtype="float16"),
 }
+
+# Convolutions that can be summed by lags: more taps in one direction, none or much padding, kernels that hang
+# over the image on both sides; channels that fill a tile, or several of 64 or of 128, a bias that needs a
+# tile of its own; depths in parts.
+LAG_LAYERS = {
+    **{name: LAYERS[name] for name in ("conv3x3", "conv_wide", "conv_groups", "conv_float16")},
+    "kernel2x3": Layer(5, 4, kernel=(2, 3), padding=(0, 1, 2, 0), size=(5, 6), bias=True),
+    "kernel5x5": Layer(3, 4, kernel=(5, 5), padding=(2, 2, 2, 2), size=(7, 6), bias=True),
+    "kernel1x7": Layer(3, 4, kernel=(1, 7), padding=(0, 0, 3, 3), size=(3, 9), samples=2),
+    "kernel8x1": Layer(34, 2, kernel=(8, 1), padding=(4, 3, 0, 0), size=(9, 2), samples=2),
+    "no_padding": Layer(4, 3, kernel=(3, 3), size=(6, 7)),
+    "much_padding": Layer(4, 3, kernel=(3, 2), padding=(4, 5, 3, 2), size=(3, 4)),
+    "small_image": Layer(4, 3, kernel=(3, 3), padding=(2, 2, 1, 2), size=(1, 2), bias=True),
+    "same_padding": Layer(4, 3, kernel=(2, 4), same=True, size=(5, 5), mean_reduction=False),
+    "channels64": Layer(64, 3, kernel=(1, 2), padding=(0, 0, 0, 1), samples=16, size=(12, 9), bias=True),
+    "channels70": Layer(70, 3, kernel=(3, 3), padding=(1, 1, 1, 1), samples=2, size=(3, 3)),
+    "channels130": Layer(
+        260, 6, kernel=(2, 2), padding=(1, 0, 0, 1), samples=2, size=(2, 3), groups=2, bias=True
+    ),
+    "channels200": Layer(200, 3, kernel=(1, 2), padding=(0, 0, 0, 1), samples=10, size=(4, 3), bias=True),
+}

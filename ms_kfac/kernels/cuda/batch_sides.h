@@ -1,7 +1,9 @@
 // Both sides of a layer's batch in one launch. Phases that operators are made of: the vectors of the reduce setting,
-// where there are any; the sums of outer products. A phase's blocks are those of inputs, then those of gradients.
+// where there are any; the sums of outer products; where inputs have products by lags in the place of a sum, the
+// assembly of those, which waits for the sums. A phase's blocks are those of inputs, then those of gradients.
 #pragma once
 
+#include "lag_plan.h"
 #include "layer_batch.h"
 #include "phases.h"
 
@@ -23,8 +25,16 @@ struct BatchSides {
   LayerSide inputs, gradients;
   // Of the phase that sums vectors up.
   int64_t vector_blocks;
+  // In the place of the inputs' sum, where they are used.
+  LagProducts lags;
 
-  int64_t sum_blocks() const { return inputs.sum.blocks() + gradients.sum.blocks(); }
+  __host__ __device__ int64_t input_blocks() const { return lags.used() ? lags.tasks() : inputs.sum.blocks(); }
+  int64_t sum_blocks() const { return input_blocks() + gradients.sum.blocks(); }
+  int64_t assembly_blocks() const {
+    return AssemblyTask::count(lags, inputs.patches.kernel[0] * inputs.patches.kernel[1]);
+  }
+  // Whether a phase waits for another.
+  bool ordered() const { return vector_blocks > 0 || lags.used(); }
 };
 
 __device__ inline void sum_vectors(const BatchSides& sides, Asked asked, int64_t block) {
@@ -34,16 +44,23 @@ __device__ inline void sum_vectors(const BatchSides& sides, Asked asked, int64_t
 
 template <Precision kPrecision>
 __device__ void add_second_moments(const BatchSides& sides, Asked asked, int64_t block, SideMemory& memory) {
-  const int64_t of_inputs = sides.inputs.sum.blocks();
+  const int64_t of_inputs = sides.input_blocks();
   const bool input = block < of_inputs;
   if (input ? !asked.inputs : !asked.gradients) return;
-  add_second_moment<kPrecision>(input ? sides.inputs : sides.gradients, input ? block : block - of_inputs, memory);
+  add_second_moment<kPrecision>(input ? sides.inputs : sides.gradients,
+                                input && sides.lags.used() ? &sides.lags : nullptr, input ? block : block - of_inputs,
+                                memory);
+}
+
+__device__ inline void assemble_inputs(const BatchSides& sides, Asked asked, int64_t block, SideMemory& memory) {
+  if (asked.inputs) assemble(sides.lags, sides.inputs.patches, sides.inputs.sum.matrices, block, memory.assembly);
 }
 
 // Plans a batch's launch when the kernel is created, and fills it in for every call.
 class BatchPlan {
  public:
-  BatchPlan(const LayerBatch& batch, AotExtra& extra);
+  // Vectors with factors need the form kUnfolded.
+  BatchPlan(const LayerBatch& batch, AotExtra& extra, PatchForm form = PatchForm::kUnfolded);
 
   int64_t counters() const { return plan_.counters; }
   // The sides with their workspaces; the sums are still to be set. Refuses other shapes than the kernel was created
@@ -53,10 +70,16 @@ class BatchPlan {
 
  private:
   int multiprocessors_;
+  LagProducts lags_;
+  int64_t depth_;  // of inputs
+  int image_[2];
   SidePlan plan_;
 };
 
 // The attribute "precision"; refuses what it does not know.
 Precision precision_of(AotExtra& extra);
+
+// The attribute "patches", which need not be there: "unfolded" or "lags"; refuses what it does not know.
+PatchForm patch_form_of(AotExtra& extra);
 
 }  // namespace ms_kfac

@@ -1,4 +1,4 @@
-// Division by a number that is known on the host: on the device a product and a shift.
+// Division by a number that stays the same: a product and a shift.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,7 +13,7 @@ struct Divisor {
   unsigned divisor, multiplier;
   int shift;
 
-  static Divisor of(unsigned divisor) {
+  __host__ __device__ static Divisor of(unsigned divisor) {
     int l = 0;
     while ((uint64_t{1} << l) < divisor) ++l;
     const int shift = 31 + l;

@@ -17,6 +17,8 @@ inline void check(cudaError_t error, const char* what) {
 // blockIdx.x.
 template <typename... Parameters, typename... Values>
 void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t stream, const Values&... values) {
+  // Of 4096 bytes that CUDA 11 has for a kernel's parameters.
+  static_assert((sizeof(Values) + ... + 0) <= 4000, "too many parameters");
   if (blocks == 0) return;
   if (blocks < 0 || blocks > INT32_MAX)
     throw std::invalid_argument("a launch of " + std::to_string(blocks) + " blocks");

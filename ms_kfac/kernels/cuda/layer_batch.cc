@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "lag_plan.h"
+
 namespace ms_kfac {
 namespace {
 
@@ -103,15 +105,26 @@ LayerSide LayerBatch::gradients() const {
   return side(dout_, Window{}, false, scale, 1.0f);
 }
 
-SidePlan plan_sides(LayerSide& inputs, LayerSide& gradients, int multiprocessors) {
+int parts_of(double work, int64_t depth, double share) {
+  return static_cast<int>(
+      std::clamp<int64_t>(static_cast<int64_t>(work / share + 0.5), 1, std::max<int64_t>(depth / kLeastDepth, 1)));
+}
+
+SidePlan plan_sides(LayerSide& inputs, LayerSide& gradients, LagProducts& lags, int multiprocessors) {
   LayerSide* sides[2] = {&inputs, &gradients};
-  const double share = (work(inputs.sum) + work(gradients.sum)) / (kBlocksEach * multiprocessors);
+  const double of_inputs = lags.used() ? work(lags) : work(inputs.sum);
+  const double share = (of_inputs + work(gradients.sum)) / (kBlocksEach * multiprocessors);
   SidePlan plan{};
   for (int index : {0, 1}) {
     SymmetricSum& sum = sides[index]->sum;
-    const double parts = work(sum) / static_cast<double>(sum.tiles()) / share;
-    sum.parts = static_cast<int>(
-        std::clamp<int64_t>(static_cast<int64_t>(parts + 0.5), 1, std::max<int64_t>(sum.depth / kLeastDepth, 1)));
+    if (index == 0 && lags.used()) {
+      sum.parts = 0;
+      share_out(lags, share);
+      plan.numbers = lags.partial_numbers();
+      plan.counters = sum.tiles();
+      continue;
+    }
+    sum.parts = parts_of(work(sum) / static_cast<double>(sum.tiles()), sum.depth, share);
     plan.vectors[index] = plan.numbers;
     plan.numbers += sides[index]->summed.count();
     plan.partials[index] = plan.numbers;
@@ -121,7 +134,8 @@ SidePlan plan_sides(LayerSide& inputs, LayerSide& gradients, int multiprocessors
   return plan;
 }
 
-void place_sides(LayerSide& inputs, LayerSide& gradients, const SidePlan& plan, float* workspace, unsigned* counters) {
+void place_sides(LayerSide& inputs, LayerSide& gradients, LagProducts& lags, const SidePlan& plan, float* workspace,
+                 unsigned* counters) {
   LayerSide* sides[2] = {&inputs, &gradients};
   for (int index : {0, 1}) {
     LayerSide& side = *sides[index];
@@ -133,6 +147,7 @@ void place_sides(LayerSide& inputs, LayerSide& gradients, const SidePlan& plan, 
     side.sum.arrivals = counters;
     counters += side.sum.tiles();
   }
+  lags.partials = inputs.sum.partials;
 }
 
 float* matrices_of(const Array& array, const LayerSide& side) {

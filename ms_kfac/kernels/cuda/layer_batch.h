@@ -5,6 +5,7 @@
 
 #include "../interface/arguments.h"
 #include "../interface/layer_geometry.h"
+#include "lag_products.h"
 #include "layer_side.h"
 
 namespace ms_kfac {
@@ -38,11 +39,16 @@ struct SidePlan {
   int64_t counters;
 };
 
+// Parts of a depth for a tile of so many multiply-adds, where a block's share is given.
+int parts_of(double work, int64_t depth, double share);
+
 // Sets the parts of both sides' sums so that all blocks of a GPU have as much to do, and places their workspaces.
-SidePlan plan_sides(LayerSide& inputs, LayerSide& gradients, int multiprocessors);
+// Inputs may have products by lags in the place of their sum.
+SidePlan plan_sides(LayerSide& inputs, LayerSide& gradients, LagProducts& lags, int multiprocessors);
 
 // Gives the sides their workspace and counters.
-void place_sides(LayerSide& inputs, LayerSide& gradients, const SidePlan& plan, float* workspace, unsigned* counters);
+void place_sides(LayerSide& inputs, LayerSide& gradients, LagProducts& lags, const SidePlan& plan, float* workspace,
+                 unsigned* counters);
 
 // The matrices of all groups, checked to be as large as a side's sum.
 float* matrices_of(const Array& array, const LayerSide& side);

@@ -1,6 +1,7 @@
 // One side of a layer's batch, inputs or output gradients: the vectors that its second moment is a sum over.
 #pragma once
 
+#include "lag_blocks.h"
 #include "rows.h"
 #include "summed_vectors.h"
 #include "symmetric_sum.h"
@@ -24,6 +25,10 @@ struct SideMemory {
   // the end, would take registers in between.
   LayerSide side;
   SymmetricTask task;
+  // The products by lags that the task is of, or null; and the pixels, if its operands are images.
+  const LagProducts* lags;
+  bool of_images;
+  ImageRegion region;
   union {
     struct {
       TileMemory<128> tile;
@@ -33,34 +38,56 @@ struct SideMemory {
       TileMemory<64> tile;
       PatchMemory<64> patches;
     } small;
+    AssemblyMemory assembly;
   };
 };
 
-// Adds a block's share of one side's second moment to its sum; `memory` is large or small of SideMemory.
+// Adds a block's share of one side's second moment to its sum, or keeps a product by lags; `memory` is large or small
+// of `block`.
 template <int kSide, Precision kPrecision, typename Memory>
-__device__ void add_second_moment(const LayerSide& side, const SymmetricTask& task, Memory& memory) {
+__device__ void add_second_moment(const SideMemory& block, Memory& memory) {
+  const LayerSide& side = block.side;
+  const SymmetricTask& task = block.task;
   Tile<kSide> tile;
-  if (side.of_patches) {
+  if (block.of_images) {
+    ShiftedImages<kSide> operands(side.patches, block.region, task);
+    multiply_tile<kSide, kPrecision>(operands, task.first, task.last, task.diagonal(), memory.tile, tile);
+  } else if (side.of_patches) {
     PatchOperands<kSide> operands(side.patches, task, memory.patches);
     multiply_tile<kSide, kPrecision>(operands, task.first, task.last, task.diagonal(), memory.tile, tile);
   } else {
     RowOperands<kSide> operands(side.rows, task);
     multiply_tile<kSide, kPrecision>(operands, task.first, task.last, task.diagonal(), memory.tile, tile);
   }
-  add_to_sum(side.sum, task, tile, side.sum_factors ? side.sum_factors[task.group] : 1.0f);
+  if (block.lags) {
+    float* partial = block.lags->partials + task.tile * (kSide * kSide);
+    tile.each([&](int i, int j, float& element) { partial[i * kSide + j] = element; });
+  } else {
+    add_to_sum(side.sum, task, tile, side.sum_factors ? side.sum_factors[task.group] : 1.0f);
+  }
 }
 
+// `lags` are those that stand for the side's sum, or null.
 template <Precision kPrecision>
-__device__ void add_second_moment(const LayerSide& side, int64_t block, SideMemory& memory) {
+__device__ void add_second_moment(const LayerSide& side, const LagProducts* lags, int64_t block, SideMemory& memory) {
   if (threadIdx.x == 0) {
     memory.side = side;
-    memory.task = SymmetricTask::of(side.sum, block, side.vector_factors);
+    memory.lags = lags;
+    memory.of_images = lags || (side.of_patches && side.patches.is_pointwise());
+    if (lags) {
+      const LagTask task(*lags, side.patches, block);
+      memory.task = task.tile;
+      memory.region = task.region;
+    } else {
+      memory.task = SymmetricTask::of(side.sum, block, side.vector_factors);
+      memory.region = ImageRegion::whole(side.patches, memory.task.column);
+    }
   }
   __syncthreads();
-  if (memory.side.sum.side == 128)
-    add_second_moment<128, kPrecision>(memory.side, memory.task, memory.large);
+  if ((lags ? lags->side : memory.side.sum.side) == 128)
+    add_second_moment<128, kPrecision>(memory, memory.large);
   else
-    add_second_moment<64, kPrecision>(memory.side, memory.task, memory.small);
+    add_second_moment<64, kPrecision>(memory, memory.small);
 }
 
 }  // namespace ms_kfac

@@ -20,6 +20,11 @@ struct Patches {
   bool bias;
 
   __host__ __device__ int features() const { return channels * kernel[0] * kernel[1] + (bias ? 1 : 0); }
+  // Patches are pixels.
+  __host__ __device__ bool is_pointwise() const {
+    return kernel[0] * kernel[1] == 1 && locations[0] == height && locations[1] == width && stride[0] == 1 &&
+           stride[1] == 1 && before[0] == 0 && before[1] == 0;
+  }
 };
 
 // Where a feature finds its pixel, from the upper left corner of its patch.

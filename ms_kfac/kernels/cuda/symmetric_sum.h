@@ -46,13 +46,15 @@ struct SymmetricTask {
     // At most the number of tiles across, a few dozen.
     while (index > task.row) index -= ++task.row;
     task.column = static_cast<int>(index);
-    // Multiples of kDepth, so that parts are as long as their multiplication.
-    const int64_t pieces = (sum.depth + kDepth - 1) / kDepth;
-    task.first = static_cast<int>(task.part * pieces / sum.parts * kDepth);
-    const int64_t end = (task.part + 1) * pieces / sum.parts * kDepth;
-    task.last = static_cast<int>(end < sum.depth ? end : sum.depth);
+    task.share(sum.depth, sum.parts);
     task.factors = factors ? factors + task.group * sum.depth : nullptr;
     return task;
+  }
+  // Takes its part of a depth: multiples of kDepth, so that parts are as long as their multiplication.
+  __host__ __device__ void share(int64_t depth, int parts) {
+    const int64_t pieces = (depth + kDepth - 1) / kDepth, end = (part + 1) * pieces / parts * kDepth;
+    first = static_cast<int>(part * pieces / parts * kDepth);
+    last = static_cast<int>(end < depth ? end : depth);
   }
   __host__ __device__ bool diagonal() const { return row == column; }
 };

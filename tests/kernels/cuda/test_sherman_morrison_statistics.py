@@ -78,6 +78,16 @@ def test_diagonals_and_sums(operators: AotLibrary, name: str, rng: np.random.Gen
         case.check(side, full=True, calls=2)
 
 
+@pytest.mark.parametrize("full", [0.0, 1.0])
+def test_sums_by_lags(operators: AotLibrary, full: float, rng: np.random.Generator, order: str) -> None:
+    case = Statistics(LAYERS["conv_groups"], rng, full)
+    operator = case.operator(operators, patches="lags")
+    operator.run()
+    operator.run()
+    for side in (0, 1):
+        case.check(side, full=full > 0, calls=2)
+
+
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 def test_tensor_cores_for_the_sums_alone(
     operators: AotLibrary, precision: str, rng: np.random.Generator

@@ -9,7 +9,7 @@
 namespace ms_kfac {
 namespace {
 
-enum Phase { kVectors, kSums, kPhases };
+enum Phase { kVectors, kSums, kAssembly, kPhases };
 
 struct Launch {
   BatchSides sides;
@@ -31,12 +31,19 @@ __global__ void __launch_bounds__(kThreads, 2) kronecker_statistics(const __grid
   }
   const Phases<kPhases>& phases = launch.phases;
   const Claim claim = phases.claim();
-  if (claim.phase == kVectors) {
-    sum_vectors(launch.sides, asked, claim.index);
-    phases.finish(kVectors);
-  } else {
-    phases.wait_for(kVectors);
-    add_second_moments<kPrecision>(launch.sides, asked, claim.index, memory);
+  switch (claim.phase) {
+    case kVectors:
+      sum_vectors(launch.sides, asked, claim.index);
+      phases.finish(kVectors);
+      break;
+    case kSums:
+      phases.wait_for(kVectors);
+      add_second_moments<kPrecision>(launch.sides, asked, claim.index, memory);
+      phases.finish(kSums);
+      break;
+    default:
+      phases.wait_for(kSums);
+      assemble_inputs(launch.sides, asked, claim.index, memory);
   }
   phases.leave();
 }
@@ -47,7 +54,7 @@ class KroneckerStatisticsKernel {
       : geometry_(read_geometry(extra)),
         precision_(precision_of(extra)),
         separate_(extra.GetAttrBool("separate")),
-        plan_(LayerBatch(geometry_, shapes[0], shapes[1]), extra),
+        plan_(LayerBatch(geometry_, shapes[0], shapes[1]), extra, patch_form_of(extra)),
         counters_(plan_.counters() + Phases<kPhases>::kCounters) {}
 
   void run(const Call& call) const {
@@ -56,7 +63,7 @@ class KroneckerStatisticsKernel {
     unsigned* counters = counters_.device();
     const BatchSides sides = plan_.sides(batch, call.workspace<float>(0), counters + Phases<kPhases>::kCounters);
     Launch launch{sides,
-                  {{sides.vector_blocks, sides.sum_blocks()}, sides.vector_blocks > 0, counters},
+                  {{sides.vector_blocks, sides.sum_blocks(), sides.assembly_blocks()}, sides.ordered(), counters},
                   arguments[2].integers(),
                   separate_,
                   arguments[4].floats(),

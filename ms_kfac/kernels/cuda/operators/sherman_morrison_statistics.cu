@@ -13,7 +13,7 @@ namespace ms_kfac {
 namespace {
 
 // Diagonals come last: their blocks then find all squares done.
-enum Phase { kVectors, kSquares, kSums, kDiagonals, kPhases };
+enum Phase { kVectors, kSquares, kSums, kAssembly, kDiagonals, kPhases };
 
 struct Launch {
   BatchSides sides;
@@ -58,6 +58,12 @@ __global__ void __launch_bounds__(kThreads, 2) sherman_morrison_statistics(const
       if (!full) break;
       phases.wait_for(kVectors);
       add_second_moments<kPrecision>(launch.sides, asked, claim.index, memory);
+      phases.finish(kSums);
+      break;
+    case kAssembly:
+      if (!full) break;
+      phases.wait_for(kSums);
+      assemble_inputs(launch.sides, asked, claim.index, memory);
       break;
     default:
       phases.wait_for(kSquares);
@@ -72,7 +78,7 @@ class ShermanMorrisonStatisticsKernel {
       : geometry_(read_geometry(extra)),
         precision_(precision_of(extra)),
         separate_(extra.GetAttrBool("separate")),
-        plan_(LayerBatch(geometry_, shapes[0], shapes[1]), extra),
+        plan_(LayerBatch(geometry_, shapes[0], shapes[1]), extra, patch_form_of(extra)),
         counters_(plan_.counters() + Phases<kPhases>::kCounters) {
     const LayerBatch batch(geometry_, shapes[0], shapes[1]);
     numbers_ = BatchDiagonals(batch.inputs(), batch.gradients(), plan_.multiprocessors()).numbers();
@@ -93,16 +99,18 @@ class ShermanMorrisonStatisticsKernel {
     diagonals.set(arguments[5], arguments[6]);
     if (arguments[7].size() != 4)
       throw std::invalid_argument("expected four counts, got " + std::to_string(arguments[7].size()));
-    const Launch launch{
-        sides,
-        diagonals,
-        {{sides.vector_blocks, diagonals.square_blocks(), sides.sum_blocks(), diagonals.blocks()}, true, counters},
-        arguments[2].integers(),
-        separate_,
-        arguments[8].floats(),
-        arguments[7].floats(),
-        static_cast<float>(batch.samples()),
-        static_cast<float>(batch.counted_locations())};
+    const Launch launch{sides,
+                        diagonals,
+                        {{sides.vector_blocks, diagonals.square_blocks(), sides.sum_blocks(), sides.assembly_blocks(),
+                          diagonals.blocks()},
+                         true,
+                         counters},
+                        arguments[2].integers(),
+                        separate_,
+                        arguments[8].floats(),
+                        arguments[7].floats(),
+                        static_cast<float>(batch.samples()),
+                        static_cast<float>(batch.counted_locations())};
     const auto kernel = precision_ == Precision::kFloat32 ? sherman_morrison_statistics<Precision::kFloat32>
                         : precision_ == Precision::kTf32  ? sherman_morrison_statistics<Precision::kTf32>
                                                           : sherman_morrison_statistics<Precision::kBfloat16>;
