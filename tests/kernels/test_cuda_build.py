@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections import Counter
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu.registers import read
 from ms_kfac.kernels import cuda_library
 from ms_kfac.kernels.catalogue import CATALOGUE
 from ms_kfac.kernels.cuda_library import CudaLibrary
@@ -72,16 +72,21 @@ def test_every_kernel_has_machine_code_for_every_architecture_and_ptx_of_the_new
     assert found == {**expected, (PTX, build.architectures[-1]): files}
 
 
+# BF16 statistics lack one register of the 128 that leave room for two blocks a multiprocessor; one block would cost
+# far more than four bytes a thread, kept out of the loops. The default is TF32.
+SPILLS_ALLOWED = {"statisticsILNS_9PrecisionE2E": 4}
+
+
 def test_no_kernel_spills_registers(build: Build) -> None:
-    kernels, function, spilling = Counter[str](), "", []
-    for line in build.log.splitlines():
-        if entry := re.search(r"Compiling entry function '(\S+)' for '(sm_\d+)'", line):
-            kernels[entry[2]] += 1
-            function = f"{entry[1]} for {entry[2]}"
-        elif re.search(r"[1-9]\d* bytes spill (stores|loads)", line):
-            spilling.append(f"{function}: {line.strip()}")
-    assert set(kernels) == {f"sm_{number}" for number in build.architectures}
-    assert len(set(kernels.values())) == 1, kernels
+    kernels = read(build.log)
+    numbers = Counter(kernel.architecture for kernel in kernels)
+    assert set(numbers) == {f"sm_{number}" for number in build.architectures}
+    assert len(set(numbers.values())) == 1, numbers
+    spilling = [
+        kernel
+        for kernel in kernels
+        if kernel.spilled > sum(most for part, most in SPILLS_ALLOWED.items() if part in kernel.name)
+    ]
     assert not spilling
 
 

@@ -72,18 +72,34 @@ __device__ inline float rounded(float value) {
   return value;
 }
 
+// Four depths of a row or column as tensor cores take them: TF32 was rounded when it was stored, BF16 is packed here.
+template <Precision kPrecision>
+struct Fragment {
+  uint32_t x, y, z, w;
+
+  __device__ Fragment() {}
+  __device__ explicit Fragment(const float4& of)
+      : x(__float_as_uint(of.x)), y(__float_as_uint(of.y)), z(__float_as_uint(of.z)), w(__float_as_uint(of.w)) {}
+};
+
+template <>
+struct Fragment<Precision::kBfloat16> {
+  uint32_t low, high;
+
+  __device__ Fragment() {}
+  __device__ explicit Fragment(const float4& of)
+      : low(to_bfloat16_pair(of.x, of.y)), high(to_bfloat16_pair(of.z, of.w)) {}
+};
+
 // One piece over kDepth; a lane's rows are g and g + 8.
 template <Precision kPrecision>
-__device__ inline void multiply_piece(float (&sum)[4], const float4 (&a)[2], const float4& b) {
+__device__ inline void multiply_piece(float (&sum)[4], const Fragment<kPrecision>& a, const Fragment<kPrecision>& below,
+                                      const Fragment<kPrecision>& b) {
   if constexpr (kPrecision == Precision::kTf32) {
-    const auto bits = [](float value) { return __float_as_uint(value); };
-    mma_tf32(sum, {bits(a[0].x), bits(a[1].x), bits(a[0].y), bits(a[1].y)}, {bits(b.x), bits(b.y)});
-    mma_tf32(sum, {bits(a[0].z), bits(a[1].z), bits(a[0].w), bits(a[1].w)}, {bits(b.z), bits(b.w)});
+    mma_tf32(sum, {a.x, below.x, a.y, below.y}, {b.x, b.y});
+    mma_tf32(sum, {a.z, below.z, a.w, below.w}, {b.z, b.w});
   } else {
-    mma_bfloat16(sum,
-                 {to_bfloat16_pair(a[0].x, a[0].y), to_bfloat16_pair(a[1].x, a[1].y), to_bfloat16_pair(a[0].z, a[0].w),
-                  to_bfloat16_pair(a[1].z, a[1].w)},
-                 {to_bfloat16_pair(b.x, b.y), to_bfloat16_pair(b.z, b.w)});
+    mma_bfloat16(sum, {a.low, below.low, a.high, below.high}, {b.low, b.high});
   }
 }
 
@@ -126,14 +142,15 @@ __device__ inline void multiply(const float* left, const float* right, int lane,
     // of a sum's terms is free.
     const auto* of_left = reinterpret_cast<const float4*>(left + place(g, 4 * t));
     const auto* of_right = reinterpret_cast<const float4*>(right + place(g, 4 * t));
-    float4 b[kColumns];
+    using Operand = Fragment<kUsed>;
+    Operand b[kColumns];
 #pragma unroll
-    for (int j = 0; j < kColumns; ++j) b[j] = of_right[8 * j * (kDepth / 4)];
+    for (int j = 0; j < kColumns; ++j) b[j] = Operand(of_right[8 * j * (kDepth / 4)]);
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const float4 a[2] = {of_left[16 * i * (kDepth / 4)], of_left[(16 * i + 8) * (kDepth / 4)]};
+      const Operand a(of_left[16 * i * (kDepth / 4)]), below(of_left[(16 * i + 8) * (kDepth / 4)]);
 #pragma unroll
-      for (int j = 0; j < kColumns; ++j) multiply_piece<kUsed>(sums[i][j], a, b[j]);
+      for (int j = 0; j < kColumns; ++j) multiply_piece<kUsed>(sums[i][j], a, below, b[j]);
     }
   }
 }
