@@ -7,10 +7,10 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Parameter, ParameterTuple, Tensor, nn
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.kernels.operator import is_native
-from ms_kfac.ops.decay import Decay
+from ms_kfac.ops.decay import Decay, FadesWhile
 from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
 from ms_kfac.ops.momentum_step import MomentumStep
 from ms_kfac.refresh.due_inverses import DueInverses
@@ -54,6 +54,33 @@ def test_decay(mode: int) -> None:
     values = [parameter("a", [2.0, 2.0]), parameter("b", 4.0)]
     around = Around(Decay(values, [0, 0]), values)
     check(around, (Tensor(1, ms.int32), Tensor([0.5], ms.float32)), [[1.0, 1.0], 2.0])
+
+
+class Lowered(nn.Cell):
+    """Lets something fade while a flag is up, lowers the flag, lets it fade again, and raises the flag."""
+
+    def __init__(self, decay: Decay, flag: Parameter) -> None:
+        super().__init__(auto_prefix=False)
+        self.decay = decay
+        self.flag = flag
+        self.assign = ops.Assign()
+
+    def construct(self, due: Tensor, factors: Tensor, low: Tensor, high: Tensor) -> bool:
+        self.decay(due, factors)
+        self.assign(self.flag, low)
+        self.decay(due, factors)
+        self.assign(self.flag, high)
+        return True
+
+
+def test_decay_reads_flags_in_their_order(mode: int) -> None:
+    flag, whole, partly = parameter("flag", 1.0), parameter("a", [2.0, 2.0]), parameter("b", [8.0, 8.0])
+    fading = [FadesWhile(whole, flag), FadesWhile(partly, flag, 1)]
+    low, high = (Tensor(value, ms.float32) for value in (0.0, 1.0))
+    Lowered(Decay(fading, [0, 0]), flag)(Tensor(1, ms.int32), Tensor([0.5], ms.float32), low, high)
+    np.testing.assert_array_equal(whole.asnumpy(), [1.0, 1.0])
+    np.testing.assert_array_equal(partly.asnumpy(), [4.0, 2.0])
+    assert float(flag.asnumpy()) == 1.0
 
 
 class Block(nn.Cell):

@@ -16,10 +16,19 @@ def test_decay(operators: AotLibrary, due: int, rng: np.random.Generator, order:
     case.check(run(operators, case))
 
 
-def test_decay_of_more_arrays_than_a_launch_describes(
-    operators: AotLibrary, rng: np.random.Generator
+@pytest.mark.parametrize("due", [0, 1])
+def test_decay_of_what_waits_for_flags(
+    operators: AotLibrary, due: int, rng: np.random.Generator, order: str
 ) -> None:
-    case = DecayCase(rng, copies=50)
+    case = DecayCase(rng, due=due, copies=9, flags=(0.0, 1.0))
+    case.check(run(operators, case))
+
+
+@pytest.mark.parametrize("flags", [(), (1.0, 0.0)])
+def test_decay_of_more_arrays_than_a_launch_describes(
+    operators: AotLibrary, flags: tuple[float, ...], rng: np.random.Generator
+) -> None:
+    case = DecayCase(rng, copies=50, flags=flags)
     case.check(run(operators, case))
 
 
@@ -29,7 +38,21 @@ def test_decay_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.G
     with pytest.raises(AotError, match="Decay: an owner without a factor"):
         run(operators, case)
     case.attributes["owners"] = case.owners[1:]
-    with pytest.raises(AotError, match="Decay: not one array for each owner"):
+    with pytest.raises(AotError, match="Decay: not a flag and a number of leading elements for each owner"):
+        run(operators, case)
+    case = DecayCase(rng, flags=(0.0,))
+    case.attributes["leading"] = [size + 1 for size in case.leading]
+    with pytest.raises(AotError, match="Decay: more leading elements than an array has"):
+        run(operators, case)
+    del case.inputs[-1]
+    with pytest.raises(AotError, match="Decay: not one array for each owner, and the flags"):
+        run(operators, case)
+    case.inputs.append(np.zeros(2, np.float32))
+    case.attributes["leading"] = case.leading
+    with pytest.raises(AotError, match="Decay: a flag must be one number"):
+        run(operators, case)
+    case.inputs[0] = np.ones(2, np.int32)
+    with pytest.raises(AotError, match="Decay: due must be one number"):
         run(operators, case)
 
 
