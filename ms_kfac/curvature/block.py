@@ -10,6 +10,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer, LayerOperators
+from ms_kfac.ops.decay import Fading
 from ms_kfac.ops.layer_precondition import NativeForm
 from ms_kfac.ops.layer_refresh import LayerRefresh, NativeRefresh
 from ms_kfac.ops.split_damping import SMALLEST_COUNT
@@ -120,7 +121,7 @@ class CurvatureBlock(nn.Cell):
             self.assign(self.state[index], self.state[index] * factor)
         return True
 
-    def fading(self, separate: bool) -> tuple[tuple[Parameter, ...], ...] | None:
+    def fading(self, separate: bool) -> tuple[tuple[Fading, ...], ...] | None:
         """What :meth:`decay` multiplies by one factor, for a kernel that does so for all layers at once.
 
         Called where an optimizer is built, not inside a compiled step.
@@ -129,8 +130,8 @@ class CurvatureBlock(nn.Cell):
             separate: whether statistics fade on their own, as by :meth:`decay_group`.
 
         Returns:
-            The Parameters of each statistic, of all together where they are not ``separate``; None where
-            fading is more than that.
+            The Parameters of each statistic, of all together where they are not ``separate``, some maybe
+            waiting for a flag; None where fading is more than that.
         """
         plain = type(self).decay is CurvatureBlock.decay
         plain = plain and type(self).decay_group is CurvatureBlock.decay_group

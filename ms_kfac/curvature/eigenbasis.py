@@ -18,11 +18,12 @@ from functools import cache
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, ops
+from mindspore import Tensor, ops
 from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer, LayerOperators
 from ms_kfac.curvature.factored import FactoredBlock
+from ms_kfac.ops.decay import Fading
 from ms_kfac.ops.eigenbasis_precondition import InEigenbasis
 from ms_kfac.ops.eigenbasis_refresh import EigenbasisRefresh
 from ms_kfac.ops.eigenbasis_statistics import EigenbasisStatistics
@@ -119,7 +120,7 @@ class EigenbasisBlock(FactoredBlock):
         self.assign(self.counts, self.counts * (1.0 - fading + fading * factor))
         return True
 
-    def fading(self, separate: bool) -> tuple[tuple[Parameter, ...], ...] | None:
+    def fading(self, separate: bool) -> tuple[tuple[Fading, ...], ...] | None:
         return None if separate else ((self.A_sum, self.G_sum, self.s_sum, self.counts),)
 
     def to_basis(self, matrix: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
+from ms_kfac.ops.decay import FadesWhile, Fading
 from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.sherman_morrison_refresh import ShermanMorrisonOptions, ShermanMorrisonRefresh
 from ms_kfac.ops.sherman_morrison_statistics import ShermanMorrisonStatistics
@@ -131,18 +132,13 @@ class ShermanMorrisonBlock(FactoredBlock):
         g = self.G_diagonal / self.maximum(self.element(self.counts, 3), self.smallest_count)
         return a, g
 
-    def decay(self, factor: Tensor) -> bool:
+    def fading(self, separate: bool) -> tuple[tuple[Fading, ...], ...] | None:
+        if separate:
+            return None
         # The full sums are passed over unless they grow: they would cost as much as an update of the inverse.
-        if self.full > 0:
-            self.assign(self.A_sum, self.A_sum * factor)
-            self.assign(self.G_sum, self.G_sum * factor)
-            self.assign(self.counts, self.counts * factor)
-        else:
-            kept = self.count_masks[0] + self.count_masks[1]
-            self.assign(self.counts, self.counts * (kept + (1.0 - kept) * factor))
-        self.assign(self.A_diagonal, self.A_diagonal * factor)
-        self.assign(self.G_diagonal, self.G_diagonal * factor)
-        return True
+        sums = (FadesWhile(self.A_sum, self.full), FadesWhile(self.G_sum, self.full))
+        counts = FadesWhile(self.counts, self.full, leading=2)
+        return ((*sums, counts, self.A_diagonal, self.G_diagonal),)
 
     def decay_group(self, group: int, factor: Tensor) -> bool:
         if self.full > 0:

@@ -9,7 +9,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.ops.decay import Decay
+from ms_kfac.ops.decay import Decay, Fading
 from ms_kfac.ops.statistics import EVERYTHING
 from ms_kfac.refresh.gate import Gate
 from ms_kfac.refresh.moving_average import MovingAverage
@@ -64,25 +64,25 @@ class _OpenedGates(nn.Cell):
 
 def split_by_fading(
     blocks: Sequence[Any], *, separate: bool
-) -> tuple[list[tuple[Parameter, int, int]], tuple[int, ...]]:
-    """Which Parameters fade by a plain multiplication, and which blocks see to it themselves.
+) -> tuple[list[tuple[Fading, int, int]], tuple[int, ...]]:
+    """Which Parameters fade in one call for all layers, and which blocks see to it themselves.
 
     Args:
         blocks: the curvature blocks.
         separate: whether statistics of a block fade on their own.
 
     Returns:
-        The Parameters, each with the index of its block and of its statistic there; the indices of the other
-        blocks.
+        What fades in the call, each with the index of its block and of its statistic there; the indices of
+        the other blocks.
     """
-    plain: list[tuple[Parameter, int, int]] = []
+    plain: list[tuple[Fading, int, int]] = []
     own: list[int] = []
     for index, block in enumerate(blocks):
         groups = block.fading(separate)
         if groups is None:
             own.append(index)
         else:
-            plain += [(parameter, index, group) for group, parts in enumerate(groups) for parameter in parts]
+            plain += [(part, index, group) for group, parts in enumerate(groups) for part in parts]
     return plain, tuple(own)
 
 

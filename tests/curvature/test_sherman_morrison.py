@@ -12,6 +12,7 @@ from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.sherman_morrison import ShermanMorrisonBlock
 from ms_kfac.ops import layer_refresh, statistics
 from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.decay import Decay
 from ms_kfac.ops.statistics import StatisticsOptions
 from tests.oracle.sherman_morrison import ReferenceLayer
 from tests.support.bank import tensor
@@ -234,14 +235,39 @@ def test_product_and_trace(case: Case, rng: np.random.Generator) -> None:
     assert_block([tuple(np.diag(np.diag(F)) for F in pair) for pair in tracked])
 
 
-@pytest.mark.parametrize("group", [0, 1])
-@pytest.mark.parametrize("full", [True, False])
-def test_each_statistic_fades_alone(group: int, full: bool, rng: np.random.Generator) -> None:
+def filled(full: bool, rng: np.random.Generator) -> tuple[ShermanMorrisonBlock, list[np.ndarray]]:
+    """A block with statistics, before a full refresh or before a rank-one one, and its state."""
     block = block_of(Case(), rng)
     add(block, Case().batch(SAMPLES, rng))
     if not full:
         block.refresh(ms.Tensor(0.1))
-    before = [parameter.asnumpy().copy() for parameter in block.state]
+    return block, [parameter.asnumpy().copy() for parameter in block.state]
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_statistics_fade_together(full: bool, rng: np.random.Generator) -> None:
+    block, before = filled(full, rng)
+    (fading,) = block.fading(False)
+    Decay(fading, [0] * len(fading))(ms.Tensor(1, ms.int32), ms.Tensor([0.25]))
+    after = [parameter.asnumpy() for parameter in block.state]
+    for i in range(4):
+        factor = 0.25 if i >= 2 or full else 1.0
+        np.testing.assert_array_equal(after[i], before[i] * factor)
+        assert after[4][i] == before[4][i] * factor
+    np.testing.assert_array_equal(after[5], before[5])
+
+
+def test_fading_is_one_call_for_all_layers(rng: np.random.Generator) -> None:
+    """No layer takes a branch of its own, which a GPU's host would wait for."""
+    optimizer = ms_kfac.SMKFAC(build(CASES, rng), 0.1)
+    assert optimizer.statistics_schedule.own == ()
+    assert len(optimizer.statistics_schedule.decay.faded) == 5 * len(CASES)
+
+
+@pytest.mark.parametrize("group", [0, 1])
+@pytest.mark.parametrize("full", [True, False])
+def test_each_statistic_fades_alone(group: int, full: bool, rng: np.random.Generator) -> None:
+    block, before = filled(full, rng)
     block.decay_group(group, ms.Tensor(0.25))
     after = [parameter.asnumpy() for parameter in block.state]
     for i in range(4):
