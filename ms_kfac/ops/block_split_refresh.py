@@ -39,7 +39,7 @@ class BlockSplitRefresh(LayerRefresh):
     Raises:
         RuntimeError: where a block holds NaN or Inf, or can't be inverted as said there.
 
-    Platforms: CPU (native or composed), GPU (composed of Cholesky and CholeskySolve).
+    Platforms: CPU, GPU (native, or composed of Cholesky and CholeskySolve).
     """
 
     def __init__(self, layer: str, arrays: Sequence[Parameter], *, split: int) -> None:

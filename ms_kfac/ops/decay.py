@@ -71,7 +71,7 @@ class Decay(nn.Cell):
     Raises:
         ValueError: if more elements are to wait for a flag than a Parameter has.
 
-    Platforms: CPU (native or composed), GPU, Ascend (composed of Mul and Assign; for flags also of Greater,
+    Platforms: CPU, GPU (native or composed), Ascend (composed of Mul and Assign; for flags also of Greater,
     Cast, Sub and Add).
     """
 

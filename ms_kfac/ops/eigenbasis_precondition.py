@@ -46,7 +46,7 @@ class EigenbasisPrecondition(LayerPrecondition):
     Arguments, inputs and outputs are those of :class:`ms_kfac.ops.layer_precondition.LayerPrecondition`,
     whose composed form runs where there is no kernel.
 
-    Platforms: CPU (native or composed), GPU, Ascend (composed of MatMul, Div, Concat and Reshape).
+    Platforms: CPU, GPU (native or composed), Ascend (composed of MatMul, Div, Concat and Reshape).
     """
 
     operator = "eigenbasis_precondition"

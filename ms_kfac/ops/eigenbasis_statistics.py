@@ -46,7 +46,7 @@ class EigenbasisStatistics(LayerStatistics):
     sum where the locations are fewer than the features of the other side, else after it. It keeps the
     gradients of a few samples, never those of the batch.
 
-    Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, MatMul or BatchMatMul, Square,
+    Platforms: CPU, GPU (native or composed), Ascend (composed of Im2Col, MatMul or BatchMatMul, Square,
     ReduceSum and AssignAdd).
     """
 

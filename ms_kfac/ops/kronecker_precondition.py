@@ -42,7 +42,7 @@ class KroneckerPrecondition(LayerPrecondition):
     :class:`ms_kfac.ops.layer_precondition.LayerPrecondition`, whose composed form runs where there is no
     kernel.
 
-    Platforms: CPU (native or composed), GPU, Ascend (composed of MatMul, Concat and Reshape).
+    Platforms: CPU, GPU (native or composed), Ascend (composed of MatMul, Concat and Reshape).
     """
 
     operator = "kronecker_precondition"

@@ -44,7 +44,7 @@ class KroneckerRefresh(LayerRefresh):
     Raises:
         RuntimeError: where a factor holds NaN or Inf, or can't be inverted as said above.
 
-    Platforms: CPU (native or composed), GPU (composed of Cholesky and CholeskySolve).
+    Platforms: CPU, GPU (native, or composed of Cholesky and CholeskySolve).
     """
 
     def __init__(self, layer: str, arrays: Sequence[Parameter]) -> None:

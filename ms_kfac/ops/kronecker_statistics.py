@@ -47,7 +47,7 @@ class KroneckerStatistics(LayerStatistics):
     and dilation 1 it takes one product of shifted images for all pairs of kernel elements with the same
     distance, and puts the borders right; of others it multiplies some patches at a time.
 
-    Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, MatMul or BatchMatMul, AssignAdd).
+    Platforms: CPU, GPU (native or composed), Ascend (composed of Im2Col, MatMul or BatchMatMul, AssignAdd).
     """
 
     operator = "kronecker_statistics"

@@ -39,7 +39,7 @@ class LayerPrecondition(nn.Cell):
         - tuple[Tensor], U of the layers, in the order of ``positions``.
         - Tensor, float32, the inner product of each U with its gradient, shape :math:`(k,)`.
 
-    Platforms: CPU (native or composed), GPU, Ascend (composed of what the blocks use, Mul and ReduceSum).
+    Platforms: CPU, GPU (native or composed), Ascend (composed of what the blocks use, Mul and ReduceSum).
     """
 
     operator: str | None = None

@@ -90,7 +90,7 @@ class MomentumStep(nn.Cell):
     Outputs:
         bool, True.
 
-    Platforms: CPU (native or composed), GPU, Ascend (composed of Mul, Add, Assign and ApplyMomentum).
+    Platforms: CPU, GPU (native or composed), Ascend (composed of Mul, Add, Assign and ApplyMomentum).
     """
 
     def __init__(

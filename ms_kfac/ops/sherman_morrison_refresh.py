@@ -67,7 +67,7 @@ class ShermanMorrisonRefresh(LayerRefresh):
         RuntimeError: where a factor holds NaN or Inf at a full refresh, or can't be inverted as said there;
             by the native form also where a diagonal does at a rank-one one.
 
-    Platforms: CPU (native or composed), GPU (composed of Cholesky, CholeskySolve, MatMul or BatchMatMul and
+    Platforms: CPU, GPU (native, or composed of Cholesky, CholeskySolve, MatMul or BatchMatMul and
     elementwise operators).
     """
 

@@ -46,7 +46,7 @@ class ShermanMorrisonStatistics(LayerStatistics):
     The native form writes out no patches for a diagonal: it sums the squared images over the samples, and
     then what each kernel element sees of that sum.
 
-    Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, Square, ReduceSum and AssignAdd, and
+    Platforms: CPU, GPU (native or composed), Ascend (composed of Im2Col, Square, ReduceSum and AssignAdd, and
     MatMul or BatchMatMul for the factors).
     """
 

@@ -50,7 +50,7 @@ class SwiftRefresh(LayerRefresh):
     Raises:
         RuntimeError: where a factor holds NaN or Inf, or can't be inverted as said above.
 
-    Platforms: CPU (native, or composed of Cholesky, SolveTriangular, CholeskySolve and matrix products).
+    Platforms: CPU, GPU (native, or composed of Cholesky, SolveTriangular, CholeskySolve and matrix products).
     """
 
     def __init__(self, layer: str, arrays: Sequence[Parameter], factor_ranks: Any, *, split: bool) -> None:

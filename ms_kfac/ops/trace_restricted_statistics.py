@@ -64,7 +64,7 @@ class TraceRestrictedStatistics(LayerStatistics):
     Outputs:
         bool, True.
 
-    Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, MatMul or BatchMatMul, AssignAdd).
+    Platforms: CPU, GPU (native or composed), Ascend (composed of Im2Col, MatMul or BatchMatMul, AssignAdd).
     """
 
     operator = "trace_restricted_statistics"
@@ -155,7 +155,7 @@ class TraceRestrictedRootStatistics(TraceRestrictedStatistics):
     Outputs:
         bool, True.
 
-    Platforms: CPU (native or composed), GPU, Ascend (composed of Im2Col, MatMul or BatchMatMul, AssignAdd).
+    Platforms: CPU, GPU (native or composed), Ascend (composed of Im2Col, MatMul or BatchMatMul, AssignAdd).
     """
 
     operator = "trace_restricted_statistics"

@@ -72,8 +72,8 @@ def test_every_kernel_has_machine_code_for_every_architecture_and_ptx_of_the_new
     assert found == {**expected, (PTX, build.architectures[-1]): files}
 
 
-# BF16 statistics lack one register of the 128 that leave room for two blocks a multiprocessor; one block would cost
-# far more than four bytes a thread, kept out of the loops. The default is TF32.
+# BF16 statistics lack one register of the 128 that leave room for two blocks a multiprocessor. One block
+# would cost far more than four bytes a thread. The default is TF32.
 SPILLS_ALLOWED = {"statisticsILNS_9PrecisionE2E": 4}
 
 
