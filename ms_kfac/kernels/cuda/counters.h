@@ -1,89 +1,14 @@
 // Counters by which the blocks of one launch find their work and know when others have done theirs.
 //
 // They are zero when a launch begins, and its last block sets them back to zero: no launch or memset of their own.
-// Every kernel that MindSpore creates has a range of its own, and MindSpore runs a kernel's calls one after the other.
+// Every kernel that MindSpore creates has a range of its own (counter_memory.h), and MindSpore runs a kernel's calls
+// one after the other.
 #pragma once
 
-#include <algorithm>
-#include <iterator>
-#include <map>
-#include <mutex>
-#include <stdexcept>
-
-#include "launch.h"
+#include <cuda_runtime.h>
 
 namespace ms_kfac {
 namespace {
-
-constexpr int kCounters = 1 << 18;
-__device__ unsigned counter_memory[kCounters];
-
-// Host side: which counters no kernel has. A translation unit has its own memory.
-class FreeCounters {
- public:
-  // Never destroyed: at the end of a process MindSpore may destroy kernels after the library's own statics.
-  static FreeCounters& all() {
-    static auto* counters = new FreeCounters;
-    return *counters;
-  }
-
-  int take(int count) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (auto range = ranges_.begin(); range != ranges_.end(); ++range) {
-      const auto [first, size] = *range;
-      if (size < count) continue;
-      ranges_.erase(range);
-      if (size > count) ranges_[first + count] = size - count;
-      return first;
-    }
-    throw std::runtime_error("too many kernels: their counters are used up");
-  }
-
-  void give_back(int first, int count) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    auto range = ranges_.emplace(first, count).first;
-    const auto next = std::next(range);
-    if (next != ranges_.end() && next->first == first + count) {
-      range->second += next->second;
-      ranges_.erase(next);
-    }
-    if (range == ranges_.begin()) return;
-    const auto before = std::prev(range);
-    if (before->first + before->second != first) return;
-    before->second += range->second;
-    ranges_.erase(range);
-  }
-
- private:
-  std::mutex mutex_;
-  std::map<int, int> ranges_{{0, kCounters}};  // first, count
-};
-
-// A kernel's counters, for as long as it lives. The next kernel that has them is launched after its last call, so that
-// they are zero, or hold the numbers of earlier calls.
-class CounterRange {
- public:
-  explicit CounterRange(int64_t count) : count_(at_least_one(count)), first_(FreeCounters::all().take(count_)) {}
-  ~CounterRange() { FreeCounters::all().give_back(first_, count_); }
-  CounterRange(const CounterRange&) = delete;
-  CounterRange& operator=(const CounterRange&) = delete;
-
-  unsigned* device() const { return device_memory() + first_; }
-
- private:
-  static int at_least_one(int64_t count) { return static_cast<int>(std::clamp<int64_t>(count, 1, kCounters + 1)); }
-  static unsigned* device_memory() {
-#ifdef __CUDACC__
-    void* address = nullptr;
-    check(cudaGetSymbolAddress(&address, counter_memory), "looking for the counters");
-    return static_cast<unsigned*>(address);
-#else
-    return counter_memory;
-#endif
-  }
-
-  int count_, first_;
-};
 
 // The number of calls before this one by other blocks, the same for all threads of the block. What the block wrote
 // before is seen by blocks that come later: thread 0's fences order what the barriers have made it see.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "block_sum.h"
+#include "counter_memory.h"
 #include "counters.h"
 #include "damped_inverse.h"
 #include "inverse_failures.h"

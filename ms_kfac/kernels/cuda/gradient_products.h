@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../interface/gradient_arguments.h"
+#include "counter_memory.h"
 #include "inner_products.h"
 #include "matrix_products.h"
 #include "operator.h"

@@ -4,6 +4,7 @@
 // float32 scalar that means nothing. Formulas: ms_kfac/ops/kronecker_statistics.py.
 
 #include "../batch_sides.h"
+#include "../counter_memory.h"
 #include "../operator.h"
 
 namespace ms_kfac {

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "../cleared_arrays.h"
+#include "../counter_memory.h"
 #include "../gathered_numbers.h"
 #include "../refresh.h"
 #include "../sherman_morrison_numbers.h"

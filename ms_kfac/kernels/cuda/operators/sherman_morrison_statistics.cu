@@ -6,6 +6,7 @@
 // ms_kfac/ops/sherman_morrison_statistics.py.
 
 #include "../batch_sides.h"
+#include "../counter_memory.h"
 #include "../diagonals.h"
 #include "../operator.h"
 

@@ -6,6 +6,7 @@
 // Formulas: ms_kfac/ops/trace_restricted_statistics.py.
 
 #include "../batch_trace.h"
+#include "../counter_memory.h"
 #include "../operator.h"
 
 namespace ms_kfac {
