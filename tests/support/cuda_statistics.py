@@ -91,7 +91,17 @@ class Layer:
         return x.astype(kind), dout.astype(kind)
 
     def vectors(self, x: np.ndarray, dout: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs (groups, N, T, d), a bias's ones among them, and scaled gradients (groups, N, T, e)."""
+        """Inputs (groups, N, T, d), a bias's ones among them, and scaled gradients (groups, N, T, e).
+
+        In the reduce setting T is 1.
+        """
+        a, g = self.all_vectors(x, dout)
+        if self.reduce:
+            a, g = a.mean(axis=2, keepdims=True), g.sum(axis=2, keepdims=True)
+        return a, g
+
+    def all_vectors(self, x: np.ndarray, dout: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same with all locations in the reduce setting, too."""
         x, dout = x.astype(np.float64), dout.astype(np.float64)
         scale = self.gradient_scale * (self.samples if self.mean_reduction else 1)
         if self.kernel is None:
@@ -101,8 +111,6 @@ class Layer:
             a, g = self._patches(x), dout.reshape(self.samples, self.groups, -1, self._area(dout))
             g = g.transpose(1, 0, 3, 2)
         g = g * scale
-        if self.reduce:
-            a, g = a.mean(axis=2, keepdims=True), g.sum(axis=2, keepdims=True)
         if self.bias:
             a = np.concatenate([a, np.ones((*a.shape[:3], 1))], axis=3)
         return a, g

@@ -1,6 +1,8 @@
 // A launch in phases: blocks claim work phase by phase, and those of one phase can wait until an earlier one is done.
 #pragma once
 
+#include <cstdint>
+
 #include "counters.h"
 
 namespace ms_kfac {
@@ -40,8 +42,11 @@ struct Phases {
   __device__ void wait_for(int phase) const {
     if (ordered) wait_until(counters + 2 + phase, static_cast<unsigned>(blocks[phase]));
   }
-  __device__ void leave() const {
-    if (ordered && count_block(counters + 1) + 1 == gridDim.x && threadIdx.x < kCounters) counters[threadIdx.x] = 0;
+  // Whether it was the last to leave.
+  __device__ bool leave() const {
+    const bool last = ordered && count_block(counters + 1) + 1 == gridDim.x;
+    if (last && threadIdx.x < kCounters) counters[threadIdx.x] = 0;
+    return last;
   }
 };
 
