@@ -168,4 +168,4 @@ toolkit="$(dirname "$(dirname "$(readlink -f "$nvcc")")")"
 "$nvcc" -shared -cudart static -gencode "$ptx" "-L$toolkit/lib" -Xlinker "--version-script=$build/exported.map" \
     -Xlinker --no-undefined -o "$output.new" "${objects[@]}" || fail "nvcc could not link $output."
 mv "$output.new" "$output"
-echo "Built $output; registers and spills of every kernel are in $log"
+echo "Built $output; registers and spills: python -m benchmarks.gpu.registers $log"

@@ -119,7 +119,11 @@ def main() -> None:
     """Print the table of a log."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("log", type=Path, help="ptxas.log of scripts/build_cuda_kernels.sh")
-    print(table(read(parser.parse_args().log.read_text())))
+    log: Path = parser.parse_args().log
+    kernels = read(log.read_text()) if log.is_file() else []
+    if not kernels:
+        parser.error(f"{log} tells of no kernels: it must be a log of ptxas -v")
+    print(table(kernels))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def run_all(
         "commit": commit(),
         "budget_seconds": seconds,
         "interpreters": vars(interpreters),
-        "complete": False,
+        "finished": False,
         "parts": {},
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def run_all(
             report["seconds"] = round(time.monotonic() - start, 1)
             write(output, report)
             print(f"{part.name}: {result['status']}, {result.get('seconds', 0)} s", flush=True)
-    report["complete"] = True
+    report["finished"] = True
     write(output, report)
     return report
 
@@ -87,13 +87,15 @@ def main() -> int:
         0 where every part is done without a failure, else 1.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--output", type=Path, required=True, help="the JSON file")
+    parser.add_argument("--minutes", type=float, default=10.0, help="time for all parts; default 10")
     parser.add_argument("--mindspore-python", help="an interpreter that has MindSpore; default: this one")
     parser.add_argument("--mindspore-environment", default="", help="a shell file to source before it")
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="these parts alone")
     parser.add_argument("--dry-run", action="store_true", help="small sizes on the CPU: no results")
     arguments = parser.parse_args()
+    if not arguments.minutes > 0.1:
+        parser.error(f"--minutes must be more than 0.1, got {arguments.minutes}")
     interpreters = Interpreters(mindspore_environment=arguments.mindspore_environment)
     if arguments.mindspore_python:
         interpreters = Interpreters(

@@ -7,17 +7,27 @@
 #   MINDSPORE_PYTHON         one that has MindSpore; default PYTHON
 #   MINDSPORE_ENVIRONMENT    a shell file to source before MindSpore starts, for a set-up that needs one
 #
-# Exits with 0 where all went well, 1 where a part failed or ran out of time (the file says which and why), 2 without
-# a GPU. --dry-run runs the same code on the CPU with small sizes and marks the file: it measures nothing.
+# FILE counts from the project's folder. Exits with 0 where all went well, 1 where a part failed or ran out of time (the
+# file says which and why), 2 without a GPU. --dry-run runs the same code on the CPU with small sizes and marks the file:
+# it measures nothing, and needs torch (the build for CPUs will do) and MindSpore.
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python="${PYTHON:-python3}"
 output=docs/results/gpu/run_all.json
 dry_run=
 for argument in "$@"; do
-    [[ "$argument" == --dry-run ]] && dry_run=1
+    case "$argument" in
+        -h | --help)
+            sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+            exit
+            ;;
+        --dry-run) dry_run=1 ;;
+    esac
 done
+command -v "$python" >/dev/null || {
+    echo "error: PYTHON=$python is no program" >&2
+    exit 3
+}
 if [[ -n "$dry_run" ]]; then
     output=build/gpu_dry_run.json
 elif ! nvidia-smi -L >/dev/null 2>&1 &&
@@ -26,6 +36,7 @@ elif ! nvidia-smi -L >/dev/null 2>&1 &&
     exit 2
 fi
 
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 exec "$python" -m benchmarks.gpu.run_all --output "$output" \
     ${MINDSPORE_PYTHON:+--mindspore-python "$MINDSPORE_PYTHON"} \

@@ -24,9 +24,9 @@ def why_not() -> str:
     try:
         import torch
     except ImportError:
-        return "PyTorch is not installed"
+        return "needs a GPU and PyTorch for CUDA, which is not installed"
     if not torch.cuda.is_available():
-        return "no GPU"
+        return "PyTorch finds no GPU"
     if not LIBRARY.exists():
         return "the kernels are not built: bash scripts/build_cuda_kernels.sh"
     if shutil.which("g++") is None:

@@ -91,7 +91,7 @@ def test_a_part_that_breaks_or_hangs_does_not_stop_the_others(interpreter: str, 
     assert found["works"]["status"] == "done"
     assert found["works"]["records"][0]["native"] == "0"
     assert found["works"]["records"][0]["arguments"][2:] == ["--network", "n"]
-    assert report["complete"] is True
+    assert report["finished"] is True
     assert report["dry_run"] is False
     assert "note" not in report
 
@@ -128,7 +128,7 @@ def test_the_file_is_whole_after_every_part(
     monkeypatch.setattr("benchmarks.gpu.run_all.run_part", spy)
     run_all(output, seconds=30, interpreters=Interpreters(interpreter), parts=parts)
     assert [list(report["parts"]) for report in seen] == [["first"]]
-    assert seen[0]["complete"] is False
+    assert seen[0]["finished"] is False
 
 
 def test_an_interpreter_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
