@@ -72,6 +72,9 @@ __device__ inline float rounded(float value) {
   return value;
 }
 
+// A function of its own: nvcc's host compiler knows no intrinsics in templates.
+__device__ inline uint32_t bits_of(float value) { return __float_as_uint(value); }
+
 // Four depths of a row or column as tensor cores take them: TF32 was rounded when it was stored, BF16 is packed here.
 template <Precision kPrecision>
 struct Fragment {
@@ -79,7 +82,7 @@ struct Fragment {
 
   __device__ Fragment() {}
   __device__ explicit Fragment(const float4& of)
-      : x(__float_as_uint(of.x)), y(__float_as_uint(of.y)), z(__float_as_uint(of.z)), w(__float_as_uint(of.w)) {}
+      : x(bits_of(of.x)), y(bits_of(of.y)), z(bits_of(of.z)), w(bits_of(of.w)) {}
 };
 
 template <>

@@ -27,7 +27,7 @@ struct Launch {
 };
 
 template <Precision kPrecision>
-__global__ void __launch_bounds__(kThreads, 2) eigenbasis_statistics(const __grid_constant__ Launch launch) {
+__global__ void __launch_bounds__(kThreads, 1) eigenbasis_statistics(const __grid_constant__ Launch launch) {
   __shared__ union {
     SideMemory sides;
     MomentMemory moments;
