@@ -7,7 +7,7 @@ import dataclasses
 import mindspore.nn as nn
 
 import ms_kfac
-from model_zoo.common.recipe import AdamOptions, OptimizerOptions, SGDMOptions
+from model_zoo.common.options.optimizers import AdamOptions, OptimizerOptions, SGDMOptions
 
 _METHODS = {
     "kfac": ms_kfac.KFAC,

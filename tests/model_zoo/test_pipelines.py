@@ -9,7 +9,7 @@ import pytest
 
 from model_zoo.common.data import pipelines
 from model_zoo.common.data.splits import DataSet, Split
-from model_zoo.common.recipe import ColourImages, PixelVectors
+from model_zoo.common.options.data import ColourImages, PixelVectors
 from tests.model_zoo.made_data import colour_data
 
 PLAIN = ColourImages("cifar10", 8, evaluation_batch_size=4, crop_padding=0, flip=False)

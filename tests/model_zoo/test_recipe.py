@@ -9,14 +9,8 @@ from pathlib import Path
 import pytest
 
 from model_zoo.common.errors import RecipeError
-from model_zoo.common.recipe import (
-    OPTIMIZERS,
-    KFACOptions,
-    apply_override,
-    load_recipe,
-    parse_recipe,
-    sibling,
-)
+from model_zoo.common.options.optimizers import OPTIMIZERS, KFACOptions
+from model_zoo.common.recipe import apply_override, load_recipe, parse_recipe, sibling
 from tests.model_zoo.made_data import RECIPES, ROOT
 
 THREE = ("sgdm", "adam", "kfac")

@@ -14,7 +14,7 @@ from mindspore.dataset import vision
 
 from model_zoo.common.data import cifar10, digits, mnist
 from model_zoo.common.data.splits import DataSet, Split
-from model_zoo.common.recipe import ColourImages, DataOptions, PixelVectors
+from model_zoo.common.options.data import ColourImages, DataOptions, PixelVectors
 
 
 def load_data(options: DataOptions, data_dir: Path | None) -> DataSet:

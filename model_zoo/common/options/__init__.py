@@ -1,0 +1,1 @@
+"""The sections of a recipe, a file each; none of them imports MindSpore."""

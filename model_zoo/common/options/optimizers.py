@@ -1,0 +1,130 @@
+"""The optimizer section of a recipe: which optimizer, and its hyper-parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Union
+
+from model_zoo.common.schema import boolean, integer, list_of, number, one_of, optional, pattern, setting
+
+_MOMENTUM = number(least=0, below=1)
+_POSITIVE = number(above=0)
+_NOT_NEGATIVE = number(least=0)
+
+
+@dataclass(frozen=True)
+class SGDMOptions:
+    """mindspore.nn.Momentum, heavy ball: on CPU MindSpore 2.10 takes its use_nesterov and ignores it."""
+
+    name: str = setting(one_of(["sgdm"]))
+    learning_rate: float = setting(_POSITIVE)
+    momentum: float = setting(_MOMENTUM, 0.9)
+    weight_decay: float = setting(_NOT_NEGATIVE, 0.0)
+
+
+@dataclass(frozen=True)
+class AdamOptions:
+    """mindspore.nn.Adam."""
+
+    name: str = setting(one_of(["adam"]))
+    learning_rate: float = setting(_POSITIVE)
+    beta1: float = setting(number(above=0, below=1), 0.9)
+    beta2: float = setting(number(above=0, below=1), 0.999)
+    eps: float = setting(_POSITIVE, 1e-8)
+    weight_decay: float = setting(_NOT_NEGATIVE, 0.0)
+
+
+@dataclass(frozen=True)
+class SecondOrderOptions:
+    """What all optimizers of ms_kfac take; the documentation of ms_kfac.KFAC says what each of these is."""
+
+    name: str = setting(one_of(["kfac", "tkfac", "smkfac", "skfac", "ekfac", "spngd", "thor"]))
+    learning_rate: float = setting(_POSITIVE)
+    momentum: float = setting(_MOMENTUM, 0.9)
+    nesterov: bool = setting(boolean, False)
+    weight_decay: float = setting(_NOT_NEGATIVE, 0.0)
+    decoupled_weight_decay: bool = setting(boolean, False)
+    damping: float = setting(_POSITIVE, 1e-3)
+    factor_decay: float = setting(number(least=0, below=1), 0.95)
+    factor_interval: int = setting(integer(1), 10)
+    inverse_interval: int = setting(integer(1), 100)
+    kl_clip: float | None = setting(optional(_POSITIVE), 1e-3)
+    sharing: str = setting(one_of(["expand", "reduce"]), "expand")
+    normalization: str = setting(one_of(["first_order", "unit_wise"]), "first_order")
+    averaging: float | None = setting(optional(number(least=0, below=1)), None)
+    skip: tuple[str, ...] = setting(list_of(pattern, "a list of regular expressions on layer names"), ())
+
+
+@dataclass(frozen=True)
+class KFACOptions(SecondOrderOptions):
+    """ms_kfac.KFAC."""
+
+
+@dataclass(frozen=True)
+class TKFACOptions(SecondOrderOptions):
+    """ms_kfac.TKFAC."""
+
+    damping_mode: str = setting(one_of(["normal", "automatic"]), "normal")
+    nu: float = setting(_POSITIVE, 1.0)
+    ema: str = setting(one_of(["partial_trace", "paper"]), "partial_trace")
+    automatic_form: str = setting(one_of(["printed", "homogeneous"]), "printed")
+    max_expansion: float = setting(number(least=1), 100.0)
+
+
+@dataclass(frozen=True)
+class SMKFACOptions(SecondOrderOptions):
+    """ms_kfac.SMKFAC."""
+
+    full_refreshes: int = setting(integer(1), 10)
+    alpha: float = setting(_POSITIVE, 0.1)
+    beta: float = setting(_POSITIVE, 0.1)
+    rescale: str = setting(one_of(["none", "trace"]), "none")
+    full_refresh_interval: int | None = setting(optional(integer(1)), None)
+
+
+@dataclass(frozen=True)
+class SKFACOptions(SecondOrderOptions):
+    """ms_kfac.SKFAC."""
+
+    spatial: str = setting(one_of(["sum", "mean", "subsample"]), "sum")
+    samples: int = setting(integer(1), 4)
+    damping_split: str = setting(one_of(["none", "pi"]), "none")
+
+
+@dataclass(frozen=True)
+class EKFACOptions(SecondOrderOptions):
+    """ms_kfac.EKFAC."""
+
+
+@dataclass(frozen=True)
+class SPNGDOptions(SecondOrderOptions):
+    """ms_kfac.SPNGD, whose intervals follow the statistics unless they are given."""
+
+    factor_decay: float = setting(number(least=0, below=1), 0.0)
+    factor_interval: int | None = setting(optional(integer(1)), None)  # type: ignore[assignment]
+    inverse_interval: int | None = setting(optional(integer(1)), None)  # type: ignore[assignment]
+    normalization: str = setting(one_of(["first_order", "unit_wise"]), "unit_wise")
+    similarity: float = setting(_POSITIVE, 0.1)
+
+
+@dataclass(frozen=True)
+class THOROptions(SecondOrderOptions):
+    """ms_kfac.THOR."""
+
+    omega1: float = setting(_NOT_NEGATIVE, 0.01)
+    omega2: float = setting(_NOT_NEGATIVE, 0.0)
+    split: int = setting(integer(1), 128)
+
+
+OptimizerOptions = Union[SGDMOptions, AdamOptions, SecondOrderOptions]
+OPTIMIZERS = {
+    "sgdm": SGDMOptions,
+    "adam": AdamOptions,
+    "kfac": KFACOptions,
+    "tkfac": TKFACOptions,
+    "smkfac": SMKFACOptions,
+    "skfac": SKFACOptions,
+    "ekfac": EKFACOptions,
+    "spngd": SPNGDOptions,
+    "thor": THOROptions,
+}
