@@ -16,9 +16,8 @@ import numpy as np
 
 from model_zoo.common import host
 from model_zoo.common.curves import CURVES_FILE, draw_curves
-from model_zoo.common.data.pipelines import evaluation_batches, load_data, seed_pipelines, training_batches
-from model_zoo.common.data.splits import DataSet
-from model_zoo.common.errors import DataError
+from model_zoo.common.data.pipelines import check_batch_size, evaluation_batches, load_data, training_batches
+from model_zoo.common.data.shards import Shard
 from model_zoo.common.journal import METRICS_FILE, Journal
 from model_zoo.common.networks import create_network, parameter_count
 from model_zoo.common.objectives import FIGURE_OF_NETWORK, create_metrics, create_objective
@@ -86,7 +85,6 @@ def start_mindspore(recipe: Recipe, device: str) -> str:
     ms.set_device(device)
     ms.set_context(mode=ms.GRAPH_MODE if recipe.mode == "graph" else ms.PYNATIVE_MODE)
     ms.set_seed(recipe.seed)
-    seed_pipelines(recipe.seed)
     return f"{recipe.mode} mode, {line}"
 
 
@@ -123,23 +121,6 @@ def describe_section(section: Any) -> str:
     return f"{name} ({shown})" if shown else name
 
 
-def check_sizes(recipe: Recipe, data: DataSet) -> None:
-    """Makes sure that an epoch has a batch.
-
-    Args:
-        recipe: whose batch size holds.
-        data: the data set.
-
-    Raises:
-        DataError: there are fewer training images than one batch takes.
-    """
-    if len(data.train.labels) < recipe.data.batch_size:
-        raise DataError(
-            f"{data.title} has {len(data.train.labels):,} training images, fewer than one batch "
-            f"(data.batch_size {recipe.data.batch_size})."
-        )
-
-
 def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     """Trains a recipe, prints what happens and writes metrics.jsonl, run.json, the checkpoint and curves.png.
 
@@ -151,19 +132,19 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
         The epoch objects of metrics.jsonl.
     """
     data = load_data(recipe.data, options.data_dir)
-    check_sizes(recipe, data)
+    check_batch_size(data, recipe.data, Shard())
     machine = start_mindspore(recipe, options.device)
     options.output.mkdir(parents=True, exist_ok=True)
     description = describe_run(recipe, options)
     write_description(options.output, description)
 
-    batches = training_batches(data, recipe.data)
+    batches = training_batches(data, recipe.data, seed=recipe.seed, epoch=0, epochs=recipe.epochs)
     steps = batches.get_dataset_size()
     network = create_network(**dataclasses.asdict(recipe.network))
     rates = learning_rates(recipe.schedule, recipe.optimizer.learning_rate, recipe.epochs, steps)
     print(f"{options.name}: {describe_section(recipe.network)}, {parameter_count(network):,} weights")
     print(f"optimizer: {describe_section(recipe.optimizer)}; schedule: {describe_section(recipe.schedule)}")
-    print(f"{data.title}: {len(data.train.labels):,} training and {len(data.test.labels):,} test images")
+    print(f"{data.title}: {data.training_images:,} training and {data.test_images:,} test images")
     print(machine)
     optimizer = create_optimizer(recipe.optimizer, network, rates)
     if hasattr(optimizer, "summary"):

@@ -1,20 +1,31 @@
-"""Batches and augmentation through mindspore.dataset.
+"""The batches of a recipe's data set as mindspore.dataset pipelines.
 
-Images travel as bytes until the last operators of the pipeline, which run in C++: no Python code touches a
-single image.
+Order and augmentation of an epoch are functions of (seed, epoch): see order.py. MindSpore's own random
+operators would not do, because their streams run on from image to image: a pipeline that starts at batch b
+would have to work through all images before it, and each process and each worker would draw other numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
-import mindspore.dataset as ds
-from mindspore.dataset import vision
+import numpy as np
+from numpy.typing import NDArray
 
-from model_zoo.common.data import cifar10, digits, mnist
+from model_zoo.common.data import augmentation, cifar10, digits, mnist
+from model_zoo.common.data.batched import Batch, BatchedDataset
+from model_zoo.common.data.order import epoch_draws, epoch_order, evaluation_plan, training_plan
+from model_zoo.common.data.shards import Shard
 from model_zoo.common.data.splits import DataSet, Split
+from model_zoo.common.errors import DataError
 from model_zoo.common.options.data import ColourImages, DataOptions, PixelVectors
+
+# Given image numbers and, when they are augmented, the draws of all images, makes a batch.
+MakeBatch = Callable[[NDArray[np.int64], "NDArray[np.float64] | None"], Batch]
+
+DRAWS = 3
 
 
 def load_data(options: DataOptions, data_dir: Path | None) -> DataSet:
@@ -34,69 +45,139 @@ def load_data(options: DataOptions, data_dir: Path | None) -> DataSet:
     return mnist.load(data_dir, side=14 if options.name == "mnist14" else 28)
 
 
-def _in_memory(columns: tuple[Any, ...], names: list[str], shuffle: bool) -> Any:
-    # One worker: with more, which worker's random stream an image meets would depend on timing.
-    return ds.NumpySlicesDataset(columns, names, shuffle=shuffle, num_parallel_workers=1)
+def _colour_images(data: DataSet, split: Split, options: ColourImages) -> MakeBatch:
+    def make(numbers: NDArray[np.int64], draws: NDArray[np.float64] | None) -> Batch:
+        images = split.images[numbers]
+        if draws is not None and options.crop_padding:
+            images = augmentation.crop_shifted(
+                images, options.crop_padding, draws[numbers, 0], draws[numbers, 1]
+            )
+        normalised = augmentation.normalise(images, data.mean, data.deviation)
+        if draws is not None and options.flip:
+            augmentation.flip(normalised, draws[numbers, 2])
+        return normalised, split.labels[numbers]
+
+    return make
 
 
-def _colour_images(data: DataSet, split: Split, options: ColourImages, train: bool) -> Any:
-    rows = _in_memory((split.images, split.labels), ["image", "label"], shuffle=train)
-    operators: list[Any] = []
-    if train and options.crop_padding:
-        operators.append(vision.RandomCrop(split.images.shape[1:3], padding=options.crop_padding))
-    if train and options.flip:
-        operators.append(vision.RandomHorizontalFlip())
-    operators += [vision.Normalize(data.mean, data.deviation), vision.HWC2CHW()]
-    return rows.map(operators, "image", num_parallel_workers=1)
-
-
-def _pixel_vectors(data: DataSet, split: Split, options: PixelVectors, train: bool) -> Any:
+def _pixel_vectors(data: DataSet, split: Split, options: PixelVectors) -> MakeBatch:
     flat = split.images.reshape(len(split.images), -1)
-    if options.name == "mnist":
+
+    def intensities(numbers: NDArray[np.int64], draws: object) -> Batch:
         # The auto-encoder's target is its input, as intensities in [0, 1].
-        rows = _in_memory((flat, flat), ["image", "label"], shuffle=train)
-        return rows.map(vision.Rescale(1 / 255, 0.0), "image").map(vision.Rescale(1 / 255, 0.0), "label")
-    scale = 1 / data.deviation[0]
-    rows = _in_memory((flat, split.labels), ["image", "label"], shuffle=train)
-    return rows.map(vision.Rescale(scale, -data.mean[0] * scale), "image")
+        images = flat[numbers] / np.float32(255)
+        return images, images
+
+    def normalised(numbers: NDArray[np.int64], draws: object) -> Batch:
+        images = (flat[numbers] - np.float32(data.mean[0])) / np.float32(data.deviation[0])
+        return images, split.labels[numbers]
+
+    return intensities if options.name == "mnist" else normalised
 
 
-def training_batches(data: DataSet, options: DataOptions) -> Any:
-    """Shuffled, augmented training batches; the incomplete last batch of an epoch is left out.
+def _batch_maker(data: DataSet, split: Split, options: DataOptions) -> MakeBatch:
+    if isinstance(options, ColourImages):
+        return _colour_images(data, split, options)
+    return _pixel_vectors(data, split, options)
+
+
+def check_batch_size(data: DataSet, options: DataOptions, shard: Shard) -> None:
+    """Makes sure that an epoch has a batch and that the processes can share it equally.
 
     Args:
         data: the data set.
         options: the recipe's data section.
+        shard: the process.
+
+    Raises:
+        DataError: one of both doesn't hold.
+    """
+    if data.training_images < options.batch_size:
+        raise DataError(
+            f"{data.title} has {data.training_images:,} training images, fewer than one batch "
+            f"(data.batch_size {options.batch_size})."
+        )
+    if options.batch_size % shard.size:
+        raise DataError(
+            f"data.batch_size {options.batch_size} can't be shared equally by {shard.size} processes."
+        )
+
+
+def training_batches(
+    data: DataSet,
+    options: DataOptions,
+    *,
+    seed: int,
+    epoch: int,
+    shard: Shard = Shard(),  # noqa: B008
+    skip: int = 0,
+    epochs: int = 1,
+) -> Any:
+    """Shuffled, augmented training batches of one process; an incomplete last batch of an epoch is left out.
+
+    An image's place in an epoch and its augmentation follow from (seed, epoch): neither earlier epochs nor
+    `skip` nor the number of processes change them.
+
+    Args:
+        data: the data set.
+        options: the recipe's data section; `batch_size` counts the images of all processes.
+        seed: the run's seed.
+        epoch: the epoch, from 0.
+        shard: the process.
+        skip: how many batches of the epoch are left out at its start.
+        epochs: how many epochs one iterator of the pipeline runs through, one after the other.
 
     Returns:
         A mindspore.dataset of the columns "image" and "label".
+
+    Raises:
+        ValueError: no batch is left of the epoch, or batches of several epochs are to be left out.
     """
-    return _batches(data, data.train, options, train=True)
+    check_batch_size(data, options, shard)
+    count = data.training_images
+    batches = count // options.batch_size
+    if not 0 <= skip < batches:
+        raise ValueError(f"skip is {skip!r}; accepted: a whole number from 0 to {batches - 1}")
+    if skip and epochs != 1:
+        raise ValueError(f"skip is {skip!r} with epochs {epochs!r}; accepted: one of them only")
+    make = _batch_maker(data, data.train, options)
+    augmented = isinstance(options, ColourImages)
+
+    def one_epoch(number: int) -> Iterator[Batch]:
+        order = epoch_order(count, seed, epoch + number)
+        draws = epoch_draws(count, DRAWS, seed, epoch + number) if augmented else None
+        for numbers in training_plan(order, options.batch_size, shard, skip):
+            yield make(numbers, draws)
+
+    return BatchedDataset(one_epoch, batches - skip, options.batch_size // shard.size)
 
 
-def evaluation_batches(data: DataSet, split: str, options: DataOptions) -> Any:
+def evaluation_batches(
+    data: DataSet,
+    split: str,
+    options: DataOptions,
+    *,
+    shard: Shard = Shard(),  # noqa: B008
+) -> Any:
     """All images of a split once, in order, normalised and not augmented.
 
     Args:
         data: the data set.
         split: "train" or "test".
-        options: the recipe's data section.
+        options: the recipe's data section; every process takes `evaluation_batch_size` images at a time.
+        shard: the process, which takes every shard.size-th image.
 
     Returns:
         A mindspore.dataset of the columns "image" and "label".
+
+    Raises:
+        DataError: there are fewer images than processes.
     """
-    return _batches(data, data.train if split == "train" else data.test, options, train=False)
-
-
-def _batches(data: DataSet, split: Split, options: DataOptions, train: bool) -> Any:
-    if isinstance(options, ColourImages):
-        rows = _colour_images(data, split, options, train)
-    else:
-        rows = _pixel_vectors(data, split, options, train)
-    size = options.batch_size if train else options.evaluation_batch_size
-    return rows.batch(size, drop_remainder=train, num_parallel_workers=1)
-
-
-def seed_pipelines(seed: int) -> None:
-    """Fixes the order of the images and their augmentation; call it before the pipelines are built."""
-    ds.config.set_seed(seed)
+    chosen, count = (data.train, data.training_images) if split == "train" else (data.test, data.test_images)
+    if count < shard.size:
+        raise DataError(f"{data.title} has {count:,} images to evaluate, fewer than {shard.size} processes.")
+    plan = evaluation_plan(count, options.evaluation_batch_size, shard)
+    make = _batch_maker(data, chosen, options)
+    return BatchedDataset(
+        lambda _: (make(numbers, None) for numbers in plan), len(plan), options.evaluation_batch_size
+    )

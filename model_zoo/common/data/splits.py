@@ -16,7 +16,7 @@ class Split:
 
     Attributes:
         images: bytes of shape (N, height, width, channels) or (N, height, width).
-        labels: int32 of shape (N,), from 0 to 9.
+        labels: int32 of shape (N,), from 0 to the number of classes - 1.
     """
 
     images: NDArray[np.uint8]
@@ -33,6 +33,7 @@ class DataSet:
         test: the test split.
         mean: of the training pixels, a channel each, in bytes.
         deviation: standard deviation of the training pixels, a channel each, in bytes.
+        classes: how many classes there are.
     """
 
     title: str
@@ -40,3 +41,14 @@ class DataSet:
     test: Split
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    classes: int = CLASSES
+
+    @property
+    def training_images(self) -> int:
+        """How many images there are to train on."""
+        return len(self.train.labels)
+
+    @property
+    def test_images(self) -> int:
+        """How many images there are to test on."""
+        return len(self.test.labels)
