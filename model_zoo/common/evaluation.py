@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import mindspore as ms
@@ -10,7 +9,7 @@ from mindspore.train import Model
 
 from model_zoo.common.data.pipelines import evaluation_batches, load_data
 from model_zoo.common.errors import CheckpointError
-from model_zoo.common.networks import create_network
+from model_zoo.common.networks import build_network
 from model_zoo.common.objectives import create_metrics, create_objective
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.training import start_mindspore
@@ -62,7 +61,7 @@ def evaluate_checkpoint(
     """
     data = load_data(recipe.data, data_dir)
     start_mindspore(recipe, device)
-    network = create_network(**dataclasses.asdict(recipe.network))
+    network = build_network(recipe.network, data.classes)
     load_checkpoint(network, checkpoint)
     name = recipe.network.name
     model = Model(network, create_objective(name), metrics=create_metrics(name))

@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, ops
 from mindspore.train import Metric
 
-FIGURE_OF_NETWORK = {"resnet": "accuracy", "mlp": "accuracy", "autoencoder": "reconstruction_error"}
+from model_zoo.common.options.networks import FIGURE_OF_NETWORK
 
 
 class ClassificationLoss(nn.Cell):

@@ -19,9 +19,10 @@ from model_zoo.common.curves import CURVES_FILE, draw_curves
 from model_zoo.common.data.pipelines import check_batch_size, evaluation_batches, load_data, training_batches
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.journal import METRICS_FILE, Journal
-from model_zoo.common.networks import create_network, parameter_count
-from model_zoo.common.objectives import FIGURE_OF_NETWORK, create_metrics, create_objective
+from model_zoo.common.networks import build_network, parameter_count
+from model_zoo.common.objectives import create_metrics, create_objective
 from model_zoo.common.optimizers import create_optimizer
+from model_zoo.common.options.networks import FIGURE_OF_NETWORK
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.schedules import learning_rates
 from ms_kfac import Model
@@ -140,7 +141,7 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
 
     batches = training_batches(data, recipe.data, seed=recipe.seed, epoch=0, epochs=recipe.epochs)
     steps = batches.get_dataset_size()
-    network = create_network(**dataclasses.asdict(recipe.network))
+    network = build_network(recipe.network, data.classes)
     rates = learning_rates(recipe.schedule, recipe.optimizer.learning_rate, recipe.epochs, steps)
     print(f"{options.name}: {describe_section(recipe.network)}, {parameter_count(network):,} weights")
     print(f"optimizer: {describe_section(recipe.optimizer)}; schedule: {describe_section(recipe.schedule)}")

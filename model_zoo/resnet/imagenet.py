@@ -1,8 +1,9 @@
-"""Residual networks of the ImageNet form with bottlenecks.
+"""Residual networks of the ImageNet form.
 
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2015, section 4.1 and table 1: a 7x7
-convolution, 3x3 max pooling, four stages of bottleneck blocks, global average pooling and one dense layer. A
-block's stride is in its 3x3 convolution, where later implementations have it, and not in the 1x1 before it.
+convolution, 3x3 max pooling, four stages of basic or bottleneck blocks, global average pooling and one
+dense layer. A bottleneck's stride is in its 3x3 convolution, where later implementations have it, and not in the
+1x1 before it. Shortcuts are projections where the shape changes (option B).
 """
 
 from __future__ import annotations
@@ -12,11 +13,19 @@ from collections.abc import Sequence
 import mindspore.nn as nn
 from mindspore import Tensor
 
-from model_zoo.resnet.network import convolution, shortcut_cell
+from model_zoo.common.layers import convolution
+from model_zoo.resnet.network import BasicBlock, shortcut_cell
 
 EXPANSION = 4
-# Blocks of the four stages; ResNet-50, 101 and 152 in table 1.
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+# Blocks of the four stages, from table 1; from depth 50 on they are bottlenecks.
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+FIRST_WITH_BOTTLENECKS = 50
 
 
 class Bottleneck(nn.Cell):
@@ -46,7 +55,7 @@ class ImageNetResNet(nn.Cell):
     """A residual network for 224x224 RGB images.
 
     Args:
-        depth: 50, 101 or 152.
+        depth: 18 or 34 with basic blocks; 50, 101 or 152 with bottlenecks.
         width: channels of the first convolution.
         blocks: of the four stages, in the place of the depth's own.
         classes: the number of classes.
@@ -67,12 +76,18 @@ class ImageNetResNet(nn.Cell):
         self.relu = nn.ReLU()
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="pad", padding=1)
         counts = BLOCKS[depth] if blocks is None else tuple(blocks)
+        bottlenecks = depth >= FIRST_WITH_BOTTLENECKS
         inputs, stages = width, []
         for stage, count in enumerate(counts):
-            inner, cells = width * 2**stage, []
+            inner = width * 2**stage
+            cells: list[nn.Cell] = []
             for block in range(count):
-                cells.append(Bottleneck(inputs, inner, 2 if stage > 0 and block == 0 else 1))
-                inputs = EXPANSION * inner
+                stride = 2 if stage > 0 and block == 0 else 1
+                if bottlenecks:
+                    cells.append(Bottleneck(inputs, inner, stride))
+                else:
+                    cells.append(BasicBlock(inputs, inner, stride, "projection"))
+                inputs = EXPANSION * inner if bottlenecks else inner
             stages.append(nn.SequentialCell(cells))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.fc = nn.Dense(inputs, classes)

@@ -9,20 +9,8 @@ from __future__ import annotations
 
 import mindspore.nn as nn
 from mindspore import Tensor, ops
-from mindspore.common.initializer import HeNormal
 
-
-def convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
-    """A convolution without bias that pads by half its kernel, with He's initial weights."""
-    return nn.Conv2d(
-        inputs,
-        outputs,
-        kernel,
-        stride,
-        pad_mode="pad",
-        padding=kernel // 2,
-        weight_init=HeNormal(mode="fan_out", nonlinearity="relu"),
-    )
+from model_zoo.common.layers import convolution
 
 
 class IdentityShortcut(nn.Cell):

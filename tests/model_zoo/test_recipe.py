@@ -85,7 +85,7 @@ def test_an_unknown_key_is_refused_by_its_dotted_name(content: dict, key: str, h
         ("seed=-1", "a whole number of at least 0"),
         ("mode=eager", "graph or pynative"),
         ("evaluate=[valid]", "a list of train and test"),
-        ("network.name=vgg", "one of resnet, autoencoder, mlp"),
+        ("network.name=lenet", "one of resnet, imagenet_resnet, vgg, convnet, autoencoder, mlp"),
         ("network.depth=21", "a whole number 6n\\+2 of at least 8, as 20 or 32"),
         ("network.shortcut=none", "identity or projection"),
         ("data.name=imagenet", "one of digits, cifar10, mnist, mnist14"),

@@ -1,50 +1,137 @@
-"""The network section of a recipe: which network, and its options."""
+"""The network section of a recipe: which network, and its options. The data decide the number of classes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, Union
 
-from model_zoo.common.schema import integer, one_of, setting
+from model_zoo.common.schema import Value, integer, one_of, setting
 
 
-def _is_resnet_depth(value: object) -> int:
-    depth: int = integer(8).convert(value)
-    if depth % 6 != 2:
-        raise ValueError
-    return depth
+def _depth(accepts: str, holds: Any) -> Value:
+    def convert(value: object) -> int:
+        depth: int = integer(1).convert(value)
+        if not holds(depth):
+            raise ValueError
+        return depth
+
+    return Value(accepts, convert)
+
+
+_CIFAR_DEPTH = _depth("a whole number 6n+2 of at least 8, as 20 or 32", lambda d: d >= 8 and d % 6 == 2)
+_IMAGENET_DEPTH = _depth("one of 18, 34, 50, 101, 152", (18, 34, 50, 101, 152).__contains__)
+_VGG_DEPTH = _depth("one of 11, 13, 16, 19", (11, 13, 16, 19).__contains__)
+_NONLINEARITY = one_of(["relu", "tanh", "sigmoid"])
 
 
 @dataclass(frozen=True)
 class ResNetOptions:
-    """A CIFAR-form residual network; see model_zoo/resnet/network.py."""
+    """A CIFAR-form residual network; see model_zoo/resnet/network.py.
+
+    Attributes:
+        name: "resnet".
+        depth: 6n + 2 layers with weights.
+        width: multiplies the channels, 16 at first.
+        shortcut: "identity" (option A) or "projection" (option B) where the shape changes.
+    """
 
     name: str = setting(one_of(["resnet"]))
-    depth: int = setting(
-        type(integer(8))("a whole number 6n+2 of at least 8, as 20 or 32", _is_resnet_depth), 20
-    )
+    depth: int = setting(_CIFAR_DEPTH, 20)
     width: int = setting(integer(1), 1)
     shortcut: str = setting(one_of(["identity", "projection"]), "identity")
 
 
 @dataclass(frozen=True)
+class ImageNetResNetOptions:
+    """An ImageNet-form residual network; see model_zoo/resnet/imagenet.py.
+
+    Attributes:
+        name: "imagenet_resnet".
+        depth: 18 or 34 with basic blocks, 50, 101 or 152 with bottlenecks.
+        width: channels of the first convolution.
+    """
+
+    name: str = setting(one_of(["imagenet_resnet"]))
+    depth: int = setting(_IMAGENET_DEPTH, 50)
+    width: int = setting(integer(1), 64)
+
+
+@dataclass(frozen=True)
+class VGGOptions:
+    """A VGG network with BatchNorm for 32x32 images; see model_zoo/vgg/network.py.
+
+    Attributes:
+        name: "vgg".
+        depth: layers with weights in the paper's form, of which this one has two fewer.
+        width: channels of the first group.
+    """
+
+    name: str = setting(one_of(["vgg"]))
+    depth: int = setting(_VGG_DEPTH, 16)
+    width: int = setting(integer(1), 64)
+
+
+@dataclass(frozen=True)
+class ConvNetOptions:
+    """Three convolutions and one dense layer; see model_zoo/convnet/network.py.
+
+    Attributes:
+        name: "convnet".
+    """
+
+    name: str = setting(one_of(["convnet"]))
+
+
+@dataclass(frozen=True)
 class AutoEncoderOptions:
-    """The 784-1000-500-250-30 auto-encoder; see model_zoo/autoencoder/network.py."""
+    """The 784-1000-500-250-30 auto-encoder; see model_zoo/autoencoder/network.py.
+
+    Attributes:
+        name: "autoencoder".
+        nonlinearity: between the layers, but for the code and the output.
+    """
 
     name: str = setting(one_of(["autoencoder"]))
-    nonlinearity: str = setting(one_of(["relu", "tanh", "sigmoid"]), "relu")
+    nonlinearity: str = setting(_NONLINEARITY, "relu")
 
 
 @dataclass(frozen=True)
 class MLPOptions:
-    """The 196-20-20-20-10 classifier; see model_zoo/mlp/network.py."""
+    """The 196-20-20-20-10 classifier; see model_zoo/mlp/network.py.
+
+    Attributes:
+        name: "mlp".
+        nonlinearity: between the layers.
+    """
 
     name: str = setting(one_of(["mlp"]))
-    nonlinearity: str = setting(one_of(["relu", "tanh", "sigmoid"]), "tanh")
+    nonlinearity: str = setting(_NONLINEARITY, "tanh")
 
 
-NetworkOptions = Union[ResNetOptions, AutoEncoderOptions, MLPOptions]
-NETWORKS = {"resnet": ResNetOptions, "autoencoder": AutoEncoderOptions, "mlp": MLPOptions}
+NetworkOptions = Union[
+    ResNetOptions, ImageNetResNetOptions, VGGOptions, ConvNetOptions, AutoEncoderOptions, MLPOptions
+]
+NETWORKS = {
+    "resnet": ResNetOptions,
+    "imagenet_resnet": ImageNetResNetOptions,
+    "vgg": VGGOptions,
+    "convnet": ConvNetOptions,
+    "autoencoder": AutoEncoderOptions,
+    "mlp": MLPOptions,
+}
 
+_SMALL_IMAGES = ("digits", "cifar10")
 # The first layer's inputs decide what a network can learn from.
-DATA_OF_NETWORK = {"resnet": ("digits", "cifar10"), "autoencoder": ("mnist",), "mlp": ("mnist14",)}
+DATA_OF_NETWORK = {
+    "resnet": _SMALL_IMAGES,
+    "imagenet_resnet": _SMALL_IMAGES,
+    "vgg": _SMALL_IMAGES,
+    "convnet": _SMALL_IMAGES,
+    "autoencoder": ("mnist",),
+    "mlp": ("mnist14",),
+}
+
+# The figure that people read beside the loss.
+FIGURE_OF_NETWORK = {
+    name: "reconstruction_error" if name == "autoencoder" else "accuracy" for name in NETWORKS
+}

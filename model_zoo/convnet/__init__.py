@@ -1,0 +1,1 @@
+"""A small convolutional network for 32x32 images."""

@@ -1,0 +1,1 @@
+"""VGG networks for 32x32 images."""
