@@ -1,6 +1,6 @@
 """Second-order optimizers for MindSpore."""
 
-from ms_kfac import kernels
+from ms_kfac import kernels, parallel
 from ms_kfac._version import __version__
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim import EKFAC, KFAC, SKFAC, SMKFAC, SPNGD, THOR, TKFAC
@@ -33,4 +33,5 @@ __all__ = [
     "TrainOneStepCell",
     "__version__",
     "kernels",
+    "parallel",
 ]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer, LayerOperators
 from ms_kfac.ops.decay import Fading
+from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.layer_precondition import NativeForm
 from ms_kfac.ops.layer_refresh import LayerRefresh, NativeRefresh
 from ms_kfac.ops.split_damping import SMALLEST_COUNT
@@ -66,9 +67,17 @@ class CurvatureBlock(nn.Cell):
             and its GRADIENTS the second.
         layer_refresh: the operator that recomputes what :meth:`precondition` multiplies with.
         size: dimension of the block: the layer's number of weights.
+        not_additive: why the statistics of several devices don't add up to those of their batches' union;
+            empty where they do.
+        read_by_all: why a device that does not refresh this layer needs its statistics; empty where it
+            doesn't.
+        follows: whether :meth:`follow` does anything.
     """
 
     kind = "abstract"
+    not_additive = ""
+    read_by_all = ""
+    follows = False
     statistics: StatisticsOperator
     state: tuple[Parameter, ...]
     statistic_groups: tuple[tuple[int, ...], ...]
@@ -139,6 +148,26 @@ class CurvatureBlock(nn.Cell):
             return None
         groups = tuple(tuple(self.state[index] for index in group) for group in self.statistic_groups)
         return groups if separate else (tuple(parameter for group in groups for parameter in group),)
+
+    def statistic_shares(self) -> tuple[Share, ...]:
+        """All sums and weights of the statistics: what devices add up or average."""
+        raise TypeError(f"{type(self).__name__} does not define statistic_shares()")
+
+    def current_shares(self) -> tuple[Share, ...]:
+        """Those of :meth:`statistic_shares` that :meth:`precondition` reads, and not the refresh alone."""
+        return ()
+
+    def inverse_shares(self) -> tuple[Share, ...]:
+        """What a refresh writes and :meth:`precondition` reads: what the device that refreshes sends."""
+        raise TypeError(f"{type(self).__name__} does not define inverse_shares()")
+
+    def state_shares(self) -> tuple[Share, ...]:
+        """What else a refresh writes that devices need which neither refresh nor precondition this layer."""
+        return ()
+
+    def follow(self) -> bool:
+        """Do what the refresh on another device did, as far as what was sent doesn't; repeating is harmless."""
+        return True
 
     def precondition(self, matrix: Tensor) -> Tensor:
         """Multiply a gradient matrix by the inverse of the damped block."""

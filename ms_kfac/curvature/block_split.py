@@ -19,6 +19,7 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.ops.block_split_refresh import BlockSplitRefresh
 from ms_kfac.ops.diagonal_blocks import DiagonalBlocks
+from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.statistics import StatisticsOptions
 
@@ -56,6 +57,10 @@ class BlockSplitBlock(KroneckerBlock):
         inverses = self.parameter(f"{name}_inverses", whole if pieces.count else np.zeros((1, 1, 1)))
         last = self.parameter(f"{name}_last_inverse", np.eye(max(pieces.rest, 1)))
         return inverses, last
+
+    def inverse_shares(self) -> tuple[Share, ...]:
+        pieces = (self.A_inverses, self.A_last_inverse, self.G_inverses, self.G_last_inverse)
+        return tuple(Share(piece, symmetric=True) for piece in pieces)
 
     def precondition(self, matrix: Tensor) -> Tensor:
         left = self.G_blocks.from_left(self.G_inverses, self.G_last_inverse, matrix)

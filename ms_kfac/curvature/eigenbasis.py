@@ -27,6 +27,7 @@ from ms_kfac.ops.decay import Fading
 from ms_kfac.ops.eigenbasis_precondition import InEigenbasis
 from ms_kfac.ops.eigenbasis_refresh import EigenbasisRefresh
 from ms_kfac.ops.eigenbasis_statistics import EigenbasisStatistics
+from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.statistics import StatisticsOptions
 
 
@@ -73,6 +74,8 @@ class EigenbasisBlock(FactoredBlock):
     kind = "eigenbasis"
     # The second moments fade with G; counts belong to all: decay_group is written out below.
     statistic_groups = ((0,), (1, 5))
+    read_by_all = "EKFAC's second moments are taken and used on every device"
+    follows = True
 
     def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions) -> None:
         super().__init__(layer, prefix=prefix)
@@ -122,6 +125,26 @@ class EigenbasisBlock(FactoredBlock):
 
     def fading(self, separate: bool) -> tuple[tuple[Fading, ...], ...] | None:
         return None if separate else ((self.A_sum, self.G_sum, self.s_sum, self.counts),)
+
+    def statistic_shares(self) -> tuple[Share, ...]:
+        sums = Share(self.A_sum, symmetric=True), Share(self.G_sum, symmetric=True)
+        return (*sums, *self.current_shares())
+
+    def current_shares(self) -> tuple[Share, ...]:
+        return Share(self.s_sum), Share(self.counts)
+
+    def inverse_shares(self) -> tuple[Share, ...]:
+        return Share(self.S_A), Share(self.S_G), Share(self.damping)
+
+    def state_shares(self) -> tuple[Share, ...]:
+        # Second moments are measured in the basis wherever there are samples.
+        return Share(self.Q_A), Share(self.Q_G), Share(self.fresh), Share(self.counts)
+
+    def follow(self) -> bool:
+        # A new basis has cleared the count of the second moments, which was sent.
+        kept = self.cast(self.element(self.counts, 2) > 0, ms.float32)
+        self.assign(self.s_sum, self.s_sum * kept)
+        return True
 
     def to_basis(self, matrix: Tensor) -> Tensor:
         r""":math:`Q_G^{\top} M Q_A`."""

@@ -25,6 +25,7 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
 from ms_kfac.ops.damped_inverse import DampedInverse
 from ms_kfac.ops.embedding_statistics import EmbeddingStatistics
+from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.pi_split import pi_split
 from ms_kfac.ops.statistics import StatisticsOptions
 
@@ -78,6 +79,12 @@ class EmbeddingBlock(CurvatureBlock):
     def factor_traces(self, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
         """Traces of A and G."""
         return self.reduce_sum(A), self.reduce_sum(G * self.eye(self.dim_G, self.dim_G, ms.float32))
+
+    def statistic_shares(self) -> tuple[Share, ...]:
+        return Share(self.A_sum), Share(self.G_sum, symmetric=True), Share(self.A_count), Share(self.G_count)
+
+    def inverse_shares(self) -> tuple[Share, ...]:
+        return Share(self.A_inverse), Share(self.G_inverse, symmetric=True)
 
     def refresh(self, damping: Tensor) -> bool:
         unseen = self.cast(self.equal(self.A_count, 0.0), ms.float32)

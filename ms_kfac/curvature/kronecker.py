@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
+from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
 from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
@@ -67,6 +68,13 @@ class KroneckerBlock(FactoredBlock):
         A = self.A_sum / self.maximum(self.A_count, self.smallest_count)
         G = self.G_sum / self.maximum(self.G_count, self.smallest_count)
         return A, G
+
+    def statistic_shares(self) -> tuple[Share, ...]:
+        sums = Share(self.A_sum, symmetric=True), Share(self.G_sum, symmetric=True)
+        return (*sums, Share(self.A_count), Share(self.G_count))
+
+    def inverse_shares(self) -> tuple[Share, ...]:
+        return Share(self.A_inverse, symmetric=True), Share(self.G_inverse, symmetric=True)
 
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.matmul(self.matmul(self.G_inverse, matrix), self.A_inverse)

@@ -33,6 +33,7 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
 from ms_kfac.ops.decay import FadesWhile, Fading
+from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.sherman_morrison_refresh import ShermanMorrisonOptions, ShermanMorrisonRefresh
 from ms_kfac.ops.sherman_morrison_statistics import ShermanMorrisonStatistics
@@ -79,6 +80,8 @@ class ShermanMorrisonBlock(FactoredBlock):
     kind = "Sherman-Morrison"
     # Counts belong to all four sums: decay_group is written out below.
     statistic_groups = ((0, 2), (1, 3))
+    read_by_all = "SMKFAC's full sums start anew on all devices where the refresh of one says so"
+    follows = True
 
     def __init__(
         self,
@@ -146,6 +149,26 @@ class ShermanMorrisonBlock(FactoredBlock):
         self.assign(self.state[group + 2], self.state[group + 2] * factor)
         fading = self.count_masks[group] * self.full + self.count_masks[group + 2]
         self.assign(self.counts, self.counts * (1.0 - fading + fading * factor))
+        return True
+
+    def statistic_shares(self) -> tuple[Share, ...]:
+        sums = Share(self.A_sum, symmetric=True), Share(self.G_sum, symmetric=True)
+        return (*sums, Share(self.A_diagonal), Share(self.G_diagonal), Share(self.counts))
+
+    def inverse_shares(self) -> tuple[Share, ...]:
+        inverses = Share(self.A_inverse, symmetric=True), Share(self.G_inverse, symmetric=True)
+        if not self.rescales:
+            return inverses
+        return (*inverses, Share(self.A_trace), Share(self.G_trace), Share(self.scale))
+
+    def state_shares(self) -> tuple[Share, ...]:
+        return Share(self.full), Share(self.refreshes), Share(self.counts)
+
+    def follow(self) -> bool:
+        # Where the refresh has cleared the full sums it has cleared their counts, and those were sent.
+        kept = self.cast(self.slice(self.counts, (0,), (2,)) > 0, ms.float32)
+        self.assign(self.A_sum, self.A_sum * self.element(kept, 0))
+        self.assign(self.G_sum, self.G_sum * self.element(kept, 1))
         return True
 
     def precondition(self, matrix: Tensor) -> Tensor:

@@ -51,6 +51,9 @@ class SwiftBlock(CurvatureBlock):
 
     kind = "swift Kronecker"
     statistic_groups = ((0, 1), (2, 3))
+    not_additive = (
+        "SKFAC keeps a batch's rows, which don't add up over devices; the other optimizers run on many devices"
+    )
 
     def __init__(
         self, layer: Layer, *, prefix: str, options: StatisticsOptions, swift: SwiftOptions, steps: int

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.automatic_damping import AutomaticDamping
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
+from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.statistics import StatisticsOperator, StatisticsOptions
 from ms_kfac.ops.trace_restricted_refresh import TraceRestrictedDamping, TraceRestrictedRefresh
@@ -89,6 +90,8 @@ class TraceRestrictedBlock(CurvatureBlock):
         self.dim_Phi = layer.input_dimension
         self.dim_Psi = layer.output_dimension
         self.follows_trace = automatic is not None
+        if self.follows_trace:
+            self.read_by_all = "the automatic damping of every layer follows the traces of all convolutions"
         self.nu = 0.0 if automatic is None else automatic.nu
         self.homogeneous = automatic is not None and automatic.homogeneous
         self.expands = automatic is not None and layer.kind != "convolution"
@@ -154,6 +157,13 @@ class TraceRestrictedBlock(CurvatureBlock):
         r""":math:`\sqrt\delta\, \Phi` and :math:`\sqrt\delta\, \Psi`; zeros where :math:`\delta` is."""
         root = self.sqrt(self.maximum(self.delta(), self.smallest_count))
         return self.average(self.Phi_sum) / root, self.average(self.Psi_sum) / root
+
+    def statistic_shares(self) -> tuple[Share, ...]:
+        sums = Share(self.Phi_sum, symmetric=True), Share(self.Psi_sum, symmetric=True)
+        return (*sums, Share(self.traces), Share(self.count))
+
+    def inverse_shares(self) -> tuple[Share, ...]:
+        return Share(self.Phi_inverse, symmetric=True), Share(self.Psi_inverse, symmetric=True)
 
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.matmul(self.matmul(self.Psi_inverse, matrix), self.Phi_inverse)

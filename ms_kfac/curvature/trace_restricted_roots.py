@@ -45,6 +45,10 @@ class TraceRestrictedRootsBlock(TraceRestrictedBlock):
 
     kind = "trace-restricted roots"
     sums_roots = True
+    not_additive = (
+        "with ema='paper' a batch enters by the root of its own trace, which that of a part of the batch does "
+        "not add up to; ema='partial_trace' runs on many devices"
+    )
 
     def statistics_operator(self, layer: Layer, options: StatisticsOptions) -> StatisticsOperator:
         return layer_statistics(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
+from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.statistics import StatisticsOptions
 from ms_kfac.ops.unit_wise_statistics import UnitWiseStatistics
 from ms_kfac.ops.weight_matrix import UnitMatrix
@@ -72,6 +73,12 @@ class UnitWiseBlock(CurvatureBlock):
         """The three distinct entries of every :math:`F_c`; zeros before the first statistics."""
         weight = 1.0 / self.maximum(self.count, self.smallest_count)
         return self.gamma_gamma * weight, self.gamma_beta * weight, self.beta_beta * weight
+
+    def statistic_shares(self) -> tuple[Share, ...]:
+        return tuple(Share(parameter) for parameter in self.state)
+
+    def inverse_shares(self) -> tuple[Share, ...]:
+        return (Share(self.inverse, symmetric=True),)
 
     def refresh(self, damping: Tensor) -> bool:
         unseen = self.cast(self.equal(self.count, 0.0), ms.float32)

@@ -36,6 +36,9 @@ from ms_kfac.optim.options import (
 from ms_kfac.optim.preconditioner import Preconditioner
 from ms_kfac.optim.quadratic_model import QuadraticModel
 from ms_kfac.optim.trust_region import KLClip
+from ms_kfac.parallel.distribution import Distribution, World, find_world
+from ms_kfac.parallel.shared_curvature import SharedCurvature
+from ms_kfac.parallel.shared_preconditioner import SharedPreconditioner
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
 
 _multiply = ops.MultitypeFuncGraph("multiply")
@@ -83,6 +86,7 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         skip: Iterable[str] = (),
         averaging: float | None = None,
         normalization: str = "first_order",
+        distribution: Distribution | None = None,
     ) -> None:
         if not isinstance(network, nn.Cell):
             raise TypeError(
@@ -117,6 +121,12 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
             raise ValueError(
                 "accumulation_steps must be 1 with fisher='sampled' or damping=LevenbergMarquardt(...), as "
                 f"the training cell takes one backward pass a step, got {accumulation_steps!r}"
+            )
+        world = find_world(distribution)
+        if world is not None and mean_reduction and not world.averages_gradients:
+            raise ValueError(
+                "gradients_mean must be True in mindspore.set_auto_parallel_context with reduction='mean': the "
+                "gradients of ranks are averaged then like the losses of samples, got False"
             )
         trained = network.trainable_params() if params is None else check_parameters(params)
         super().__init__(
@@ -162,6 +172,16 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         self.inverse_schedule = inverse_policy.for_inverses(
             list(self.blocks), self.damping, gates, stopped, self.method
         )
+        self.distributed = world is not None and len(self.blocks) > 0
+        if world is not None and self.distributed:
+            self.curvature = SharedCurvature(
+                list(self.blocks),
+                world,
+                Distribution() if distribution is None else distribution,
+                read_when_new=factor_policy.reads_statistics,
+                read_by_all=self._read_by_all(),
+            )
+            self.inverse_schedule.distribute(self.curvature)
         self._counter = None if mean_reduction else SampleCounter(f"{self.method}.samples")
         self._attach_taps()
         self.fisher = fisher
@@ -176,7 +196,7 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         self.positions = tuple(tuple(positions[id(p)] for p in layer.parameters()) for layer in self._layers)
         preconditioned = {position for layer_positions in self.positions for position in layer_positions}
         self.preconditioned = tuple(position in preconditioned for position in range(len(self.parameters)))
-        self.preconditioner = Preconditioner(list(self.blocks), self.positions, len(self.parameters))
+        self.preconditioner = self._create_preconditioner(world)
         self.sources = self.preconditioner.sources
         self.create_momentum_step([flag and self.clips for flag in self.preconditioned], self.sources)
         self.quadratic_model = QuadraticModel(list(self.blocks), self.positions)
@@ -200,6 +220,28 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         if layer.kind == "embedding":
             return EmbeddingBlock(layer, prefix=self.method, options=self.statistics_options)
         return self.create_block(layer)
+
+    def _read_by_all(self) -> str:
+        """What makes every rank look at the statistics of layers that it does not own."""
+        for policy in (self.factor_policy, self.inverse_policy):
+            if policy.reads_statistics:
+                return f"the policy {type(policy).__name__} decides from the statistics of all layers"
+        if isinstance(self.damping.schedule, LevenbergMarquardt):
+            return "LevenbergMarquardt predicts the loss from the statistics of all layers"
+        return ""
+
+    def _create_preconditioner(self, world: World | None) -> Any:
+        blocks, parameters = list(self.blocks), len(self.parameters)
+        if world is None or not self.distributed or self.curvature.exchange == "inverses":
+            return Preconditioner(blocks, self.positions, parameters)
+        own = [
+            Preconditioner([blocks[i] for i in owned], [self.positions[i] for i in owned], parameters)
+            if owned
+            else None
+            for owned in self.curvature.of_rank
+        ]
+        shapes = [tuple(parameter.shape) for parameter in self.parameters]
+        return SharedPreconditioner(own, self.curvature.of_rank, world.rank, shapes)
 
     def _counting_layer(self) -> Layer | None:
         # A batch normalisation in evaluation passes its tap by, and the first axis of an embedding's ids may
@@ -241,6 +283,9 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
                 "ms_kfac.TrainOneStepCell or ms_kfac.Model"
             )
         self.statistics_schedule.count(self.on_device(gradients))
+        if self.distributed:  # noqa: SIM102
+            if self.statistics_schedule.is_pending():
+                self.curvature.average_new()
         samples = self.counted_samples()
         if self.centralizes:
             gradients = self.gradients_centralization(gradients)
@@ -279,8 +324,12 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         """Samples of this step's backward passes, for losses that are sums."""
         if self._counter is None:
             return self.one
-        samples = ops.maximum(self._counter.samples, 1.0)
+        samples = self.over_ranks(ops.maximum(self._counter.samples, 1.0))
         return ops.depend(samples, self.assign(self._counter.samples, samples * 0.0))
+
+    def over_ranks(self, value: Tensor) -> Tensor:
+        """A scalar of this rank's batch, averaged or summed over ranks as gradients are."""
+        return self.curvature.as_gradients(value) if self.distributed else value
 
     def mean_gradients(self, gradients: tuple[Tensor, ...], samples: Tensor) -> tuple[Tensor, ...]:
         """Gradients of the mean loss, whatever the reduction."""
@@ -328,6 +377,8 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
             before = self.weights_before.read()
             self.update_parameters(learning_rate, ops.depend(updates, before), scale)
             step = self.weights_before.moved(before)
+            if self.distributed:
+                self.curvature.average_due()
             change = self.quadratic_model(gradients, step, self.damping(self.global_step))
             rule.expect(change / self.mean_factor(samples))
         else:

@@ -34,6 +34,8 @@ class Inspection:
     inverse_policy: RefreshPolicy
     statistics_schedule: Any
     inverse_schedule: Any
+    distributed: bool
+    curvature: Any
     averages: bool
     average: PolyakAverage
     global_step: Any
@@ -166,7 +168,8 @@ class Inspection:
         return summary_table(repr(self), self._layers, list(self.blocks), forms, self._first_order)
 
     def __repr__(self) -> str:
+        ranks = f", distributed over {self.curvature!r}" if self.distributed else ""
         return (
             f"{type(self).__name__}({len(self._layers)} layers preconditioned, sharing {self.sharing!r}, "
-            f"factors {self.factor_policy!r}, inverses {self.inverse_policy!r})"
+            f"factors {self.factor_policy!r}, inverses {self.inverse_policy!r}{ranks})"
         )

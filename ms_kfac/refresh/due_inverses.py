@@ -40,6 +40,7 @@ class DueInverses(nn.Cell):
 
     Args:
         blocks: the curvature blocks.
+        owned: the indices of those that are refreshed here; None for all.
 
     Inputs:
         - **due** (Tensor) - int32, 0 for what stays as it is: shape () for all blocks together, or (blocks,)
@@ -50,22 +51,23 @@ class DueInverses(nn.Cell):
         bool, True.
     """
 
-    def __init__(self, blocks: Sequence[Any]) -> None:
+    def __init__(self, blocks: Sequence[Any], owned: Sequence[int] | None = None) -> None:
         super().__init__(auto_prefix=False)
         self.blocks = nn.CellList(blocks, auto_prefix=False)
-        parts = [block.native_refresh() for block in blocks]
+        here = range(len(blocks)) if owned is None else owned
+        parts = {index: blocks[index].native_refresh() for index in here}
         members: dict[str, list[int]] = {}
-        for index, part in enumerate(parts):
+        for index, part in parts.items():
             if part is not None:
                 members.setdefault(part.operator, []).append(index)
         self.calls = nn.CellList(
             [
-                _JointCall([parts[index] for index in indices], indices, len(parts))
+                _JointCall([parts[index] for index in indices], indices, len(blocks))
                 for indices in members.values()
             ],
             auto_prefix=False,
         )
-        self.alone = tuple(index for index, part in enumerate(parts) if part is None)
+        self.alone = tuple(index for index, part in parts.items() if part is None)
 
     def construct(self, due: Tensor, damping: Tensor) -> bool:
         by_layer = len(due.shape) > 0

@@ -23,6 +23,7 @@ class InverseSchedule(nn.Cell):
         prefix: what the names of Parameters start with.
 
     Attributes:
+        distributed: whether ranks share the refreshes.
         refreshes: inverses recomputed so far, int32: of one layer each, or of all together where they are due
             together.
     """
@@ -38,6 +39,39 @@ class InverseSchedule(nn.Cell):
         self.cast = ops.Cast()
         self.assign = ops.Assign()
         self.assign_add = ops.AssignAdd()
+        self.distributed = False
+        self.curvature: Any = None
+
+    def distribute(self, curvature: Any) -> None:
+        """Refresh here what this rank owns, and exchange the rest.
+
+        Args:
+            curvature: the exchanges (:class:`ms_kfac.parallel.shared_curvature.SharedCurvature`).
+        """
+        self.distributed = True
+        self.curvature = curvature
+        self.due_inverses = DueInverses(list(self.blocks), curvature.owned)
+
+    def refresh_together(self, due: Tensor, step: Tensor) -> bool:
+        """Refresh all blocks where a scalar says so."""
+        if self.distributed:
+            if due > 0:
+                self.curvature.average_due()
+                self.due_inverses(due, self.damping(step))
+                self.curvature.send_inverses()
+        else:
+            self.due_inverses(due, self.damping(step))
+        return True
+
+    def refresh_each(self, due: Tensor, number: Tensor, damping: Tensor) -> bool:
+        """Refresh the blocks that a vector names, ``number`` of them, from statistics that have met."""
+        if self.distributed:
+            if number > 0:
+                self.due_inverses(due, damping)
+                self.curvature.send_inverses()
+        else:
+            self.due_inverses(due, damping)
+        return True
 
     def construct(self, step: Tensor, allowed: Any = 1) -> bool:
         """Refresh what is due."""
@@ -60,6 +94,6 @@ class SharedInverses(InverseSchedule):
 
     def construct(self, step: Tensor, allowed: Any = 1) -> bool:
         due = (self.cast(self.policy(step), ms.int32) * allowed).reshape(())
-        self.due_inverses(due, self.damping(step))
+        self.refresh_together(due, step)
         self.assign_add(self.refreshes, due)
         return True

@@ -63,11 +63,16 @@ class InversesOfNewStatistics(InverseSchedule):
         if self.shared:
             due = (self.cast(self.pending[0] % self.beside_factors > 0, ms.int32) * allowed).reshape(())
             self.assign_add(self.refreshes, due)
+            self.refresh_together(due, step)
         else:
             codes: tuple[Tensor, ...] = ()
             for pending in self.pending:
                 codes = (*codes, pending.reshape(()))
             due = self.cast(self.stack(codes) % self.beside_factors > 0, ms.int32) * allowed
-            self.assign_add(self.refreshes, self.reduce_sum(due))
-        self.due_inverses(due, self.damping(step))
+            number = self.reduce_sum(due)
+            self.assign_add(self.refreshes, number)
+            if self.distributed:  # noqa: SIM102
+                if number > 0:
+                    self.curvature.average_due()
+            self.refresh_each(due, number, self.damping(step))
         return True

@@ -28,10 +28,12 @@ class RefreshPolicy(nn.Cell):
     Attributes:
         separate: whether statistics of inputs and of output gradients are refreshed at steps of their own.
         by_layer: whether inverses are refreshed at steps of each layer's own.
+        reads_statistics: whether it looks at statistics, which on many devices must have met before.
     """
 
     separate = False
     by_layer = False
+    reads_statistics = False
 
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)

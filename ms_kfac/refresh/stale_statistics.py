@@ -50,6 +50,7 @@ class StaleStatistics(RefreshPolicy):
     """
 
     separate = True
+    reads_statistics = True
 
     def __init__(self, similarity: float = 0.1) -> None:
         super().__init__()

@@ -45,6 +45,7 @@ class TraceChange(RefreshPolicy):
     """
 
     by_layer = True
+    reads_statistics = True
 
     def __init__(
         self, omega1: float = 0.01, omega2: float = 0.0, *, interval: int | RefreshPolicy = 1
@@ -132,6 +133,8 @@ class InversesOfChangedTraces(InverseSchedule):
 
     def construct(self, step: Tensor, allowed: Any = 1) -> bool:
         if self.cast(self.policy(step), ms.int32) * allowed > 0:
+            if self.distributed:
+                self.curvature.average_due()
             damping = self.damping(step)
             traces: tuple[Tensor, ...] = ()
             for block in self.blocks:
@@ -149,6 +152,7 @@ class InversesOfChangedTraces(InverseSchedule):
                 due = due * (1.0 - stopped)
             self.assign(self.last_trace, due * trace + (1.0 - due) * self.last_trace)
             flags = self.cast(due, ms.int32)
-            self.due_inverses(flags, damping)
-            self.assign_add(self.refreshes, self.reduce_sum(flags))
+            number = self.reduce_sum(flags)
+            self.refresh_each(flags, number, damping)
+            self.assign_add(self.refreshes, number)
         return True

@@ -143,4 +143,4 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         change = self.network(*self.after((loss, kept), *inputs)) - loss
         restored = self.forward_state.put_back(kept, change)
         total = self.reduce_sum(ops.cast(change, ms.float32)) * self.change_scale
-        return self.optimizer.damping.schedule.adapt(ops.depend(total, restored))
+        return self.optimizer.damping.schedule.adapt(ops.depend(self.optimizer.over_ranks(total), restored))

@@ -1,0 +1,177 @@
+"""The curvature of one optimizer, shared out over ranks: who owns what, and what is exchanged when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from ms_kfac.ops.flat_buffer import Share
+from ms_kfac.parallel import collectives
+from ms_kfac.parallel.distribution import Distribution, World
+from ms_kfac.parallel.inverse_exchange import InverseExchange
+from ms_kfac.parallel.placement import place
+from ms_kfac.parallel.statistics_exchange import AveragedStatistics, OwnedStatistics
+from ms_kfac.parallel.traffic import Traffic
+
+
+def refresh_work(shares: Sequence[Share]) -> float:
+    """Work of recomputing inverses, in multiplications up to a factor: cubes of their dimensions.
+
+    Args:
+        shares: what a refresh writes.
+
+    Returns:
+        The work.
+    """
+    work = 0.0
+    for share in shares:
+        *leading, last = share.parameter.shape or (1,)
+        square = len(leading) > 0 and leading[-1] == last
+        numbers = last
+        for size in leading:
+            numbers *= size
+        work += float(numbers) * (last if square else 1)
+    return work
+
+
+class SharedCurvature(nn.Cell):
+    """The exchanges of an optimizer's blocks over ranks.
+
+    Collectives are in branches that all ranks take alike.
+
+    Args:
+        blocks: the curvature blocks, at least one.
+        world: the ranks.
+        distribution: what is exchanged, and how.
+        read_when_new: whether a policy looks at statistics whenever there are new ones.
+        read_by_all: what, beside the blocks, makes every rank look at all statistics; "" for nothing.
+
+    Attributes:
+        owners: the rank that owns each block.
+        owned: the blocks of this rank.
+        collective: "all_reduce" or "reduce_scatter".
+        exchange: "inverses" or "gradients".
+
+    Raises:
+        ValueError: if a block's statistics can't be added up over ranks, or reduce-scatter is asked for where
+            it does not serve.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Any],
+        world: World,
+        distribution: Distribution,
+        *,
+        read_when_new: bool,
+        read_by_all: str,
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        for block in blocks:
+            if block.not_additive:
+                raise ValueError(f"parallel_mode must be 'stand_alone': {block.not_additive}")
+        self.size = world.size
+        self.exchange = distribution.exchange
+        sent = [block.inverse_shares() + block.state_shares() for block in blocks]
+        self.owners = place([refresh_work(shares) for shares in sent], world.size)
+        ranks = range(world.size)
+        self.of_rank = tuple(
+            tuple(index for index, owner in enumerate(self.owners) if owner == rank) for rank in ranks
+        )
+        self.owned = self.of_rank[world.rank]
+        self.collective = _collective(blocks, distribution.collective, read_by_all)
+
+        at_once = [block.statistic_shares() if read_when_new else block.current_shares() for block in blocks]
+        taken = {id(share.parameter) for shares in at_once for share in shares}
+        later = [
+            [share for share in block.statistic_shares() if id(share.parameter) not in taken]
+            for block in blocks
+        ]
+        self.new: Any = _averages([share for shares in at_once for share in shares], world.size)
+        self.averages_new = self.new is not None
+        if self.collective == "reduce_scatter":
+            self.due: Any = OwnedStatistics(self._by_rank(later), world.rank)
+        else:
+            self.due = _averages([share for shares in later for share in shares], world.size)
+        self.averages_due = self.due is not None
+        if self.exchange == "gradients":
+            sent = [block.state_shares() for block in blocks]
+        by_rank = self._by_rank(sent)
+        self.sends = any(by_rank)
+        self.inverses: Any = InverseExchange(by_rank, world.rank) if self.sends else None
+        following = [block for block in blocks if block.follows]
+        self.following = nn.CellList(following, auto_prefix=False)
+        self.all_reduce = collectives.all_reduce()
+        self.scale = 1.0 / world.size if world.averages_gradients else 1.0
+
+    def _by_rank(self, shares: Sequence[Sequence[Share]]) -> list[list[Share]]:
+        return [[share for index in own for share in shares[index]] for own in self.of_rank]
+
+    def average_new(self) -> bool:
+        """Average what is read of new statistics; to be called in steps that have taken some."""
+        if self.averages_new:
+            self.new()
+        return True
+
+    def average_due(self) -> bool:
+        """Let the statistics of all ranks meet, before they are read."""
+        if self.averages_due:
+            self.due()
+        return True
+
+    def send_inverses(self) -> bool:
+        """Send what owners have recomputed."""
+        if self.sends:
+            self.inverses()
+        for block in self.following:
+            block.follow()
+        return True
+
+    def as_gradients(self, value: Tensor) -> Tensor:
+        """A scalar summed over ranks, or averaged where gradients are."""
+        total = self.all_reduce(ops.reshape(ops.cast(value, ms.float32), (1,)))
+        return ops.reshape(total, ()) * self.scale
+
+    def traffic(self, gradients: int) -> Traffic:
+        """What the exchanges move.
+
+        Args:
+            gradients: numbers that each rank sends in every step for preconditioned gradients.
+
+        Returns:
+            The numbers in bytes.
+        """
+        return Traffic(
+            ranks=self.size,
+            owners=self.owners,
+            collective=self.collective,
+            statistics=4 * self.due.length if self.averages_due else 0,
+            new_statistics=4 * self.new.length if self.averages_new else 0,
+            inverses=4 * self.inverses.length if self.sends else 0,
+            gradients=4 * gradients,
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.size} ranks by {self.collective}, exchange {self.exchange!r}"
+
+
+def _averages(shares: Sequence[Share], ranks: int) -> AveragedStatistics | None:
+    return AveragedStatistics(shares, ranks) if shares else None
+
+
+def _collective(blocks: Sequence[Any], asked: str, read_by_all: str) -> str:
+    reasons = [block.read_by_all for block in blocks if block.read_by_all]
+    reason = read_by_all or next(iter(reasons), "")
+    if asked == "all_reduce":
+        return asked
+    scatters = collectives.has_reduce_scatter()
+    if asked == "auto":
+        return "reduce_scatter" if scatters and not reason else "all_reduce"
+    if not scatters:
+        reason = "MindSpore has no ReduceScatter on a CPU"
+    if reason:
+        raise ValueError(f"collective must be 'auto' or 'all_reduce', as {reason}, got 'reduce_scatter'")
+    return asked

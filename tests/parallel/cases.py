@@ -1,0 +1,97 @@
+"""What the ranks of a test run: a small net, a global batch a step, and a number of optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+import ms_kfac
+from ms_kfac.parallel import Distribution
+
+CLASSES = 3
+BATCH = 8
+
+
+class Net(nn.Cell):
+    """A convolution and two dense layers, no BatchNorm: a rank's batch changes nothing but its gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = np.random.default_rng(3)
+
+        def weight(*shape: int) -> ms.Tensor:
+            return ms.Tensor(0.3 * rng.standard_normal(shape), ms.float32)
+
+        self.conv = nn.Conv2d(2, 3, 3, pad_mode="same", has_bias=True, weight_init=weight(3, 2, 3, 3))
+        self.hidden = nn.Dense(3 * 4 * 4, 7, weight_init=weight(7, 48))
+        self.head = nn.Dense(7, CLASSES, weight_init=weight(CLASSES, 7))
+        self.flatten = nn.Flatten()
+        self.activation = nn.Tanh()
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        x = self.flatten(self.activation(self.conv(x)))
+        return self.head(self.activation(self.hidden(x)))
+
+
+def global_batches(steps: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What all ranks together see, a pair of images and labels a step."""
+    rng = np.random.default_rng(11)
+    return [
+        (
+            rng.standard_normal((BATCH, 2, 4, 4)).astype(np.float32),
+            rng.integers(0, CLASSES, BATCH).astype(np.int32),
+        )
+        for _ in range(steps)
+    ]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One optimizer on the net.
+
+    Attributes:
+        method: the optimizer's class.
+        steps: how many to take.
+        options: its options, made anew for each use.
+        reduction: of the loss.
+        pynative: whether to run in PyNative mode.
+        means: what `gradients_mean` is set to.
+    """
+
+    method: Any
+    steps: int
+    options: Callable[[], dict[str, Any]] = field(default=dict)
+    reduction: str = "mean"
+    pynative: bool = False
+    means: bool = True
+
+
+INTERVALS = {"factor_interval": 1, "inverse_interval": 3}
+
+
+def _options(**options: Any) -> Callable[[], dict[str, Any]]:
+    return lambda: {"damping": 0.05, **INTERVALS, **options}
+
+
+GRADIENTS = Distribution(exchange="gradients")
+CASES = {
+    "KFAC": Case(ms_kfac.KFAC, 50, _options()),
+    "KFAC gradients": Case(ms_kfac.KFAC, 50, _options(distribution=GRADIENTS)),
+    "TKFAC automatic": Case(ms_kfac.TKFAC, 6, _options(damping_mode="automatic")),
+    "SMKFAC": Case(
+        ms_kfac.SMKFAC, 10, _options(full_refreshes=1, full_refresh_interval=1, inverse_interval=2)
+    ),
+    "EKFAC": Case(ms_kfac.EKFAC, 6, _options()),
+    "SPNGD": Case(ms_kfac.SPNGD, 6, lambda: {"damping": 0.05, "similarity": 1.0}),
+    "THOR": Case(ms_kfac.THOR, 6, _options(split=4)),
+    "sum": Case(ms_kfac.KFAC, 4, _options(), reduction="sum", means=False),
+    "LevenbergMarquardt": Case(
+        ms_kfac.KFAC, 6, lambda: {"damping": ms_kfac.LevenbergMarquardt(0.05, interval=2), **INTERVALS}
+    ),
+    "PyNative": Case(ms_kfac.KFAC, 4, _options(), pynative=True),
+}
