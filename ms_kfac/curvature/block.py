@@ -166,7 +166,7 @@ class CurvatureBlock(nn.Cell):
         return ()
 
     def follow(self) -> bool:
-        """Do what the refresh on another device did, as far as what was sent doesn't; repeating is harmless."""
+        """Do what the refresh on another device did beside what was sent; doing so twice is harmless."""
         return True
 
     def precondition(self, matrix: Tensor) -> Tensor:

@@ -51,9 +51,7 @@ class SwiftBlock(CurvatureBlock):
 
     kind = "swift Kronecker"
     statistic_groups = ((0, 1), (2, 3))
-    not_additive = (
-        "SKFAC keeps a batch's rows, which don't add up over devices; the other optimizers run on many devices"
-    )
+    not_additive = "SKFAC keeps a batch's rows, which don't add up over devices like others' sums"
 
     def __init__(
         self, layer: Layer, *, prefix: str, options: StatisticsOptions, swift: SwiftOptions, steps: int

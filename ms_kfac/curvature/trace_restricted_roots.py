@@ -46,8 +46,8 @@ class TraceRestrictedRootsBlock(TraceRestrictedBlock):
     kind = "trace-restricted roots"
     sums_roots = True
     not_additive = (
-        "with ema='paper' a batch enters by the root of its own trace, which that of a part of the batch does "
-        "not add up to; ema='partial_trace' runs on many devices"
+        "with ema='paper' a batch enters by the root of its own trace, and those of a batch's parts don't "
+        "add up to it; ema='partial_trace' runs on many devices"
     )
 
     def statistics_operator(self, layer: Layer, options: StatisticsOptions) -> StatisticsOperator:

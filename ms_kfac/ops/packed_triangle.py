@@ -6,9 +6,9 @@ Algorithm"), with other corners: of
 .. math::
     S = \begin{pmatrix} S_{11} & S_{21}^{\top} \\ S_{21} & S_{22} \end{pmatrix}
 
-of dimension n, :math:`S_{21}` is kept whole, and the lower triangle of :math:`S_{11}` beside the upper one of
-:math:`S_{22}`, which fit into one rectangle. So packing is slices and sums; positions of single numbers, which
-a gather would need, take as much memory as the matrices themselves.
+of dimension n, :math:`S_{21}` is kept whole, and the lower triangle of :math:`S_{11}` beside the upper one
+of :math:`S_{22}`, which fit into one rectangle. So packing is slices and sums; positions of single numbers,
+which a gather would need, take as much memory as the matrices themselves.
 """
 
 from __future__ import annotations

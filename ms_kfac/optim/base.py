@@ -35,10 +35,9 @@ from ms_kfac.optim.options import (
 )
 from ms_kfac.optim.preconditioner import Preconditioner
 from ms_kfac.optim.quadratic_model import QuadraticModel
+from ms_kfac.optim.sharing_out import share_curvature, share_preconditioning
 from ms_kfac.optim.trust_region import KLClip
-from ms_kfac.parallel.distribution import Distribution, World, find_world
-from ms_kfac.parallel.shared_curvature import SharedCurvature
-from ms_kfac.parallel.shared_preconditioner import SharedPreconditioner
+from ms_kfac.parallel.distribution import Distribution, find_world
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
 
 _multiply = ops.MultitypeFuncGraph("multiply")
@@ -125,8 +124,8 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         world = find_world(distribution)
         if world is not None and mean_reduction and not world.averages_gradients:
             raise ValueError(
-                "gradients_mean must be True in mindspore.set_auto_parallel_context with reduction='mean': the "
-                "gradients of ranks are averaged then like the losses of samples, got False"
+                "gradients_mean must be True in mindspore.set_auto_parallel_context with reduction='mean', "
+                "so that ranks' gradients are averaged like samples' losses, got False"
             )
         trained = network.trainable_params() if params is None else check_parameters(params)
         super().__init__(
@@ -172,19 +171,17 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         self.inverse_schedule = inverse_policy.for_inverses(
             list(self.blocks), self.damping, gates, stopped, self.method
         )
+        self.__dict__["_synchronization"] = None
         self.distributed = world is not None and len(self.blocks) > 0
         if world is not None and self.distributed:
-            self.curvature = SharedCurvature(
-                list(self.blocks),
-                world,
-                Distribution() if distribution is None else distribution,
-                read_when_new=factor_policy.reads_statistics,
-                read_by_all=self._read_by_all(),
-            )
+            policies = (factor_policy, inverse_policy)
+            self.curvature = share_curvature(list(self.blocks), world, distribution, policies, damping)
             self.inverse_schedule.distribute(self.curvature)
         self._counter = None if mean_reduction else SampleCounter(f"{self.method}.samples")
         self._attach_taps()
         self.fisher = fisher
+        # The same seed on all ranks, as equal weights need it, must not draw the same targets.
+        self.draw_seed = None if world is None else world.rank + 1
         self.adapts_damping = adapts
         self.needs_train_cell = fisher == "sampled" or adapts
         # Set by what makes the passes that these take beside the ordinary one.
@@ -196,12 +193,17 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         self.positions = tuple(tuple(positions[id(p)] for p in layer.parameters()) for layer in self._layers)
         preconditioned = {position for layer_positions in self.positions for position in layer_positions}
         self.preconditioned = tuple(position in preconditioned for position in range(len(self.parameters)))
-        self.preconditioner = self._create_preconditioner(world)
+        self.preconditioner: Any = Preconditioner(list(self.blocks), self.positions, len(self.parameters))
+        if self.distributed and self.curvature.exchange == "gradients":
+            self.preconditioner = share_preconditioning(
+                list(self.blocks), self.curvature, self.positions, self.parameters
+            )
         self.sources = self.preconditioner.sources
         self.create_momentum_step([flag and self.clips for flag in self.preconditioned], self.sources)
         self.quadratic_model = QuadraticModel(list(self.blocks), self.positions)
         self.weights_before = KeptValues(self.parameters if self.adapts_damping else ())
-        self.on_device = OnDevice(list(self.get_parameters()))
+        unused = self.curvature.unused() if self.distributed else ()
+        self.on_device = OnDevice([p for p in self.get_parameters() if id(p) not in unused])
 
     def create_block(self, layer: Layer) -> CurvatureBlock:
         """The method's approximation of the Fisher block of a dense layer or a convolution.
@@ -220,28 +222,6 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         if layer.kind == "embedding":
             return EmbeddingBlock(layer, prefix=self.method, options=self.statistics_options)
         return self.create_block(layer)
-
-    def _read_by_all(self) -> str:
-        """What makes every rank look at the statistics of layers that it does not own."""
-        for policy in (self.factor_policy, self.inverse_policy):
-            if policy.reads_statistics:
-                return f"the policy {type(policy).__name__} decides from the statistics of all layers"
-        if isinstance(self.damping.schedule, LevenbergMarquardt):
-            return "LevenbergMarquardt predicts the loss from the statistics of all layers"
-        return ""
-
-    def _create_preconditioner(self, world: World | None) -> Any:
-        blocks, parameters = list(self.blocks), len(self.parameters)
-        if world is None or not self.distributed or self.curvature.exchange == "inverses":
-            return Preconditioner(blocks, self.positions, parameters)
-        own = [
-            Preconditioner([blocks[i] for i in owned], [self.positions[i] for i in owned], parameters)
-            if owned
-            else None
-            for owned in self.curvature.of_rank
-        ]
-        shapes = [tuple(parameter.shape) for parameter in self.parameters]
-        return SharedPreconditioner(own, self.curvature.of_rank, world.rank, shapes)
 
     def _counting_layer(self) -> Layer | None:
         # A batch normalisation in evaluation passes its tap by, and the first axis of an embedding's ids may

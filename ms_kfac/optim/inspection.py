@@ -17,6 +17,8 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.tap import Tap
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.summary import operator_forms, summary_table
+from ms_kfac.parallel.synchronization import Synchronization
+from ms_kfac.parallel.traffic import Traffic
 from ms_kfac.refresh import RefreshPolicy
 
 
@@ -36,6 +38,7 @@ class Inspection:
     inverse_schedule: Any
     distributed: bool
     curvature: Any
+    _synchronization: Any
     averages: bool
     average: PolyakAverage
     global_step: Any
@@ -103,6 +106,7 @@ class Inspection:
 
         Returns:
             U in the parameters' shapes; the gradients of first-order parameters come back as they are.
+            With ``exchange="gradients"`` on many devices all ranks have to call it.
 
         Raises:
             ValueError: if the number of gradients is not the number of parameters.
@@ -126,7 +130,8 @@ class Inspection:
             the papers: per sample, whatever reduction and loss scale; the bias as last row and column; a
             leading axis of groups for grouped convolutions. Whatever the method, an embedding table has the
             diagonal of A as "A" (V,) beside "G", and a normalisation layer "F" (C, 2, 2), gamma before beta.
-            All zeros before a backward pass has reached the layer.
+            All zeros before a backward pass has reached the layer. On many devices they are what this rank
+            has: since statistics last met, its own batches alone; see :meth:`synchronize`.
 
         Raises:
             KeyError: if no preconditioned layer has that name.
@@ -150,6 +155,32 @@ class Inspection:
             "statistics": int(self.statistics_schedule.refreshes.asnumpy()),
             "inverses": int(self.inverse_schedule.refreshes.asnumpy()),
         }
+
+    def synchronize(self) -> None:
+        """Make the state of all ranks equal, so that one rank's checkpoint serves all.
+
+        Between refreshes statistics of the last batches are on the ranks that took them, and with
+        ``exchange="gradients"`` inverses are with their owners only. All ranks have to call this, or those
+        that do wait for the others. Training goes on as it would have without. One rank alone has nothing to
+        do.
+        """
+        if not self.distributed:
+            return
+        if self._synchronization is None:
+            # Past the Cell's own attributes: no part of the optimizer's step or of its Parameters.
+            self.__dict__["_synchronization"] = Synchronization(list(self.blocks), self.curvature)
+        self._synchronization()
+
+    def traffic(self) -> Traffic | None:
+        """What this optimizer's collectives move, those of the gradients' own average apart.
+
+        Returns:
+            The bytes; None where the curvature is not distributed.
+        """
+        if not self.distributed:
+            return None
+        traffic: Traffic = self.curvature.traffic(getattr(self.preconditioner, "length", 0))
+        return traffic
 
     def summary(self) -> str:
         """A text table of the preconditioned layers, and why the other cells stay first-order.

@@ -73,9 +73,7 @@ def find_world(distribution: Distribution | None) -> World | None:
         RuntimeError: if the communication has not been initialised.
     """
     if distribution is not None and not isinstance(distribution, Distribution):
-        raise TypeError(
-            f"distribution must be None or a ms_kfac.parallel.Distribution, got {distribution!r}"
-        )
+        raise TypeError(f"distribution must be None or a ms_kfac.parallel.Distribution, got {distribution!r}")
     mode = ms.get_auto_parallel_context("parallel_mode")
     data_parallel = mode == ms.ParallelMode.DATA_PARALLEL
     if not data_parallel and mode != ms.ParallelMode.STAND_ALONE:

@@ -73,9 +73,10 @@ class SharedCurvature(nn.Cell):
         for block in blocks:
             if block.not_additive:
                 raise ValueError(f"parallel_mode must be 'stand_alone': {block.not_additive}")
-        self.size = world.size
+        self.size, self.rank = world.size, world.rank
         self.exchange = distribution.exchange
         sent = [block.inverse_shares() + block.state_shares() for block in blocks]
+        self._unused: set[int] = set()
         self.owners = place([refresh_work(shares) for shares in sent], world.size)
         ranks = range(world.size)
         self.of_rank = tuple(
@@ -99,6 +100,8 @@ class SharedCurvature(nn.Cell):
         self.averages_due = self.due is not None
         if self.exchange == "gradients":
             sent = [block.state_shares() for block in blocks]
+            foreign = [block for block, owner in zip(blocks, self.owners) if owner != world.rank]
+            self._unused = {id(share.parameter) for block in foreign for share in block.inverse_shares()}
         by_rank = self._by_rank(sent)
         self.sends = any(by_rank)
         self.inverses: Any = InverseExchange(by_rank, world.rank) if self.sends else None
@@ -109,6 +112,10 @@ class SharedCurvature(nn.Cell):
 
     def _by_rank(self, shares: Sequence[Sequence[Share]]) -> list[list[Share]]:
         return [[share for index in own for share in shares[index]] for own in self.of_rank]
+
+    def unused(self) -> set[int]:
+        """Identities of the Parameters that no step of this rank uses, those of others' inverses."""
+        return self._unused
 
     def average_new(self) -> bool:
         """Average what is read of new statistics; to be called in steps that have taken some."""

@@ -10,6 +10,7 @@ n alike, and can be taken any number of times.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mindspore import ParameterTuple, nn, ops
 
@@ -70,7 +71,7 @@ class OwnedStatistics(nn.Cell):
         self.assign = ops.Assign()
 
     def construct(self) -> bool:
-        parts = ()
+        parts: tuple[Any, ...] = ()
         for buffer in self.flat_parts:
             parts = (*parts, buffer())
         self.own.write(self.reduce_scatter(self.concat(parts)))

@@ -5,32 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 
+from ms_kfac.capture.moving_statistics import moving_statistics
 from ms_kfac.ops.kept_values import KeptValues
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.train.sampled_targets import SampledLoss, SampleTargets, targets_cell
-
-# What normalisation layers, nn's and mint's, call the moments that a forward pass in training mode moves.
-_MOVING = ("moving_mean", "moving_variance", "running_mean", "running_var", "num_batches_tracked")
-
-
-def moving_statistics(network: nn.Cell) -> list[Parameter]:
-    """Parameters that a forward pass in training mode changes by itself.
-
-    Args:
-        network: any network.
-
-    Returns:
-        The moving moments of its normalisation layers, each once.
-    """
-    found = {}
-    for _, cell in network.cells_and_names():
-        for name in _MOVING:
-            value = getattr(cell, name, None)
-            if isinstance(value, Parameter):
-                found[id(value)] = value
-    return list(found.values())
 
 
 class TrainOneStepCell(nn.TrainOneStepCell):
@@ -56,7 +36,8 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             ``loss_scale`` must equal it, unless the network itself scales its loss. Default: None.
         sample_targets: None to infer it from the class of the loss; "cross_entropy" (classes on axis 1,
             int32 labels), "squared_error" (unit variance, as of :math:`\frac12 \|f - y\|^2`), or a Cell that
-            maps outputs to drawn targets. Looked at with ``fisher="sampled"`` only. Default: None.
+            maps outputs to drawn targets. Looked at with ``fisher="sampled"`` only. On many devices a Cell of
+            one's own has to draw differently on each. Default: None.
 
     Inputs:
         - **inputs** (tuple[Tensor]) - the network's.
@@ -98,7 +79,8 @@ class TrainOneStepCell(nn.TrainOneStepCell):
                     "network must be an nn.WithLossCell, or have a backbone_network and a _loss_fn, so that "
                     f"targets can be drawn from its outputs; got {type(network).__name__}"
                 )
-            self.sampled_loss = SampledLoss(backbone, loss, targets_cell(sample_targets, loss))
+            targets = targets_cell(sample_targets, loss, optimizer.draw_seed)
+            self.sampled_loss = SampledLoss(backbone, loss, targets)
             self.sampled_loss.set_grad()
             self.sampled_state = KeptValues(moving_statistics(network) + optimizer.counters())
         if self.adapts_damping:

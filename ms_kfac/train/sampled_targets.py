@@ -32,6 +32,7 @@ class CategoricalTargets(nn.Cell):
 
     Args:
         one_hot: whether targets are one-hot float32 rows in the place of int32 labels.
+        seed: tells this device's draws from others'; None where there is one device.
 
     Inputs:
         - **outputs** (Tensor) - logits :math:`(C,)`, :math:`(N, C)` or :math:`(N, C, d_1, ...)`.
@@ -43,9 +44,10 @@ class CategoricalTargets(nn.Cell):
     ``mindspore.set_seed``.
     """
 
-    def __init__(self, *, one_hot: bool = False) -> None:
+    def __init__(self, *, one_hot: bool = False, seed: int | None = None) -> None:
         super().__init__(auto_prefix=False)
         self.one_hot = one_hot
+        self.seed = seed
         self.zero = Tensor(0.0, ms.float32)
         self.one = Tensor(1.0, ms.float32)
         self.log = ops.Log()
@@ -53,7 +55,8 @@ class CategoricalTargets(nn.Cell):
     def construct(self, outputs: Tensor) -> Tensor:
         logits = ops.cast(outputs, ms.float32)
         axis = 1 if len(logits.shape) > 1 else 0
-        first, second = ops.standard_normal(logits.shape), ops.standard_normal(logits.shape)
+        first = ops.standard_normal(logits.shape, self.seed)
+        second = ops.standard_normal(logits.shape, self.seed)
         scores = logits - self.log(first * first + second * second)
         labels = ops.cast(ops.argmax(scores, axis), ms.int32)
         if self.one_hot:
@@ -70,6 +73,7 @@ class GaussianTargets(nn.Cell):
 
     Args:
         variance: :math:`\sigma^2`; None for half the number of outputs of a sample.
+        seed: tells this device's draws from others'; None where there is one device.
 
     Inputs:
         - **outputs** (Tensor) - f, shape :math:`(N, ...)`.
@@ -81,8 +85,9 @@ class GaussianTargets(nn.Cell):
     ``mindspore.set_seed``.
     """
 
-    def __init__(self, variance: float | None = 1.0) -> None:
+    def __init__(self, variance: float | None = 1.0, *, seed: int | None = None) -> None:
         super().__init__(auto_prefix=False)
+        self.seed = seed
         self.by_size = variance is None
         self.deviation = 1.0 if variance is None else math.sqrt(variance)
 
@@ -93,16 +98,18 @@ class GaussianTargets(nn.Cell):
             for extent in outputs.shape[1:]:
                 size = size * extent
             deviation = (size / 2.0) ** 0.5
-        return ops.cast(outputs, ms.float32) + ops.standard_normal(outputs.shape) * deviation
+        return ops.cast(outputs, ms.float32) + ops.standard_normal(outputs.shape, self.seed) * deviation
 
 
-def targets_cell(sample_targets: SampleTargets, loss: Any) -> nn.Cell:
+def targets_cell(sample_targets: SampleTargets, loss: Any, seed: int | None = None) -> nn.Cell:
     """The Cell that draws targets for a loss.
 
     Args:
         sample_targets: None to infer it from the loss's class; "cross_entropy" for int32 labels with the
             classes on axis 1; "squared_error" for unit variance; or the Cell itself.
         loss: the loss function.
+        seed: tells this device's draws from others', as far as they are not those of a Cell given; None
+            where there is one device.
 
     Returns:
         A Cell from outputs to targets.
@@ -115,20 +122,20 @@ def targets_cell(sample_targets: SampleTargets, loss: Any) -> nn.Cell:
         return sample_targets
     if isinstance(sample_targets, str):
         if sample_targets == "cross_entropy":
-            return CategoricalTargets()
+            return CategoricalTargets(seed=seed)
         if sample_targets == "squared_error":
-            return GaussianTargets()
+            return GaussianTargets(seed=seed)
         raise ValueError(f"sample_targets must be {_ACCEPTED}, got {sample_targets!r}")
     if sample_targets is not None:
         raise TypeError(f"sample_targets must be {_ACCEPTED}, got {sample_targets!r}")
     # The classes themselves: a subclass may have another scale.
     if type(loss) is nn.CrossEntropyLoss:
-        return CategoricalTargets()
+        return CategoricalTargets(seed=seed)
     if type(loss) is nn.SoftmaxCrossEntropyWithLogits:
-        return CategoricalTargets(one_hot=not loss.sparse)
+        return CategoricalTargets(one_hot=not loss.sparse, seed=seed)
     if type(loss) is nn.MSELoss:
         averages = loss.reduce and loss.average
-        return GaussianTargets(None if averages else 0.5)
+        return GaussianTargets(None if averages else 0.5, seed=seed)
     raise TypeError(
         f"sample_targets=None can't tell the predictive distribution from {type(loss).__name__}: "
         f"it must be {_ACCEPTED}"

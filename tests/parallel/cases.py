@@ -61,6 +61,9 @@ class Case:
         reduction: of the loss.
         pynative: whether to run in PyNative mode.
         means: what `gradients_mean` is set to.
+        same_rows: whether all ranks see the whole batch.
+        synchronizes: whether ranks make their states equal after half of the steps.
+        scatters: whether to act as if the CPU had a ReduceScatter.
     """
 
     method: Any
@@ -69,6 +72,9 @@ class Case:
     reduction: str = "mean"
     pynative: bool = False
     means: bool = True
+    same_rows: bool = False
+    synchronizes: bool = False
+    scatters: bool = False
 
 
 INTERVALS = {"factor_interval": 1, "inverse_interval": 3}
@@ -79,19 +85,33 @@ def _options(**options: Any) -> Callable[[], dict[str, Any]]:
 
 
 GRADIENTS = Distribution(exchange="gradients")
-CASES = {
+SCATTERED = Distribution(collective="reduce_scatter")
+LONG = {
     "KFAC": Case(ms_kfac.KFAC, 50, _options()),
-    "KFAC gradients": Case(ms_kfac.KFAC, 50, _options(distribution=GRADIENTS)),
-    "TKFAC automatic": Case(ms_kfac.TKFAC, 6, _options(damping_mode="automatic")),
-    "SMKFAC": Case(
-        ms_kfac.SMKFAC, 10, _options(full_refreshes=1, full_refresh_interval=1, inverse_interval=2)
+    # A trust region that binds, so that the inner products are seen.
+    "KFAC gradients": Case(
+        ms_kfac.KFAC, 50, _options(distribution=GRADIENTS, kl_clip=1e-4), synchronizes=True
     ),
-    "EKFAC": Case(ms_kfac.EKFAC, 6, _options()),
+}
+SHORT = {
+    "reduce_scatter": Case(ms_kfac.KFAC, 8, _options(distribution=SCATTERED), scatters=True),
+    "TKFAC automatic": Case(ms_kfac.TKFAC, 5, _options(damping_mode="automatic")),
+    # Refreshes at steps 0 (full), 2 (rank one), 4 (full, from sums that began anew), 6.
+    "SMKFAC": Case(
+        ms_kfac.SMKFAC,
+        7,
+        _options(full_refreshes=1, full_refresh_interval=1, inverse_interval=2, rescale="trace"),
+    ),
+    # The hidden layer's factor has fewer samples than dimensions: rounding would choose its basis.
+    "EKFAC": Case(ms_kfac.EKFAC, 6, _options(skip=("hidden",))),
     "SPNGD": Case(ms_kfac.SPNGD, 6, lambda: {"damping": 0.05, "similarity": 1.0}),
-    "THOR": Case(ms_kfac.THOR, 6, _options(split=4)),
+    "THOR": Case(ms_kfac.THOR, 5, _options(split=4)),
     "sum": Case(ms_kfac.KFAC, 4, _options(), reduction="sum", means=False),
     "LevenbergMarquardt": Case(
-        ms_kfac.KFAC, 6, lambda: {"damping": ms_kfac.LevenbergMarquardt(0.05, interval=2), **INTERVALS}
+        ms_kfac.KFAC, 5, lambda: {"damping": ms_kfac.LevenbergMarquardt(0.05, interval=2), **INTERVALS}
     ),
     "PyNative": Case(ms_kfac.KFAC, 4, _options(), pynative=True),
 }
+# Two steps: a refresh, after which all ranks have the same, and statistics of their own.
+DRAWN = {"sampled": Case(ms_kfac.KFAC, 2, _options(fisher="sampled"), same_rows=True)}
+CASES = {**LONG, **SHORT, **DRAWN}

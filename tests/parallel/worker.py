@@ -1,58 +1,105 @@
 """One rank: trains the cases named on the command line on its rows of each global batch.
 
-Usage: python -m tests.parallel.worker FOLDER CASE...
+Usage, under msrun: worker.py FOLDER SECONDS CASE...
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import signal
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
+from mindspore import nn, ops
 from mindspore.communication import get_group_size, get_rank, init
 
 import ms_kfac
+from ms_kfac.parallel import average_moving_statistics, collectives
 from tests.parallel.cases import CASES, Case, Net, global_batches
 
 LEARNING_RATE = 0.05
 
 
-def train(case: Case, rank: int, size: int) -> tuple[Net, nn.Optimizer]:
-    """Takes the steps of a case on this rank's rows."""
+class SliceOfAllReduce(nn.Cell):
+    """What a ReduceScatter gives, by an AllReduce: MindSpore has none on CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all_reduce = ops.AllReduce()
+        self.rank, self.size = get_rank(), get_group_size()
+
+    def construct(self, vector: ms.Tensor) -> ms.Tensor:
+        length = vector.shape[0] // self.size
+        return self.all_reduce(vector)[self.rank * length : (self.rank + 1) * length]
+
+
+def state_of(optimizer: nn.Optimizer) -> dict[str, np.ndarray]:
+    """What the optimizer keeps."""
+    return {parameter.name: parameter.asnumpy().copy() for parameter in optimizer.get_parameters()}
+
+
+def train(case: Case, rank: int, size: int) -> tuple[Net, nn.Optimizer, dict[str, np.ndarray]]:
+    """Takes the steps of a case on this rank's rows; also gives the state after it was made equal."""
     ms.set_context(mode=ms.PYNATIVE_MODE if case.pynative else ms.GRAPH_MODE)
     ms.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=case.means)
     ms.set_seed(5)
+    collectives.has_reduce_scatter = lambda: case.scatters
+    collectives.reduce_scatter = SliceOfAllReduce
     net = Net()
     optimizer = case.method(net, LEARNING_RATE, reduction=case.reduction, **case.options())
     loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction=case.reduction)
     step = ms_kfac.TrainOneStepCell(nn.WithLossCell(net, loss), optimizer)
     step.set_train()
-    for x, y in global_batches(case.steps):
-        step(ms.Tensor(x[rank::size]), ms.Tensor(y[rank::size]))
-    return net, optimizer
+    equal: dict[str, np.ndarray] = {}
+    rows = slice(None) if case.same_rows else slice(rank, None, size)
+    for index, (x, y) in enumerate(global_batches(case.steps)):
+        step(ms.Tensor(x[rows]), ms.Tensor(y[rows]))
+        if case.synchronizes and index == case.steps // 2:
+            optimizer.synchronize()
+            equal = state_of(optimizer)
+    return net, optimizer, equal
+
+
+def averaged_moments(rank: int) -> list[list[float]]:
+    """Moments of a BatchNorm that were the rank's number, after averaging."""
+    norm = nn.BatchNorm2d(2)
+    for moment in (norm.moving_mean, norm.moving_variance):
+        ops.assign(moment, ms.Tensor([rank, 10.0 * rank], ms.float32))
+    average_moving_statistics(nn.SequentialCell(norm))
+    return [norm.moving_mean.asnumpy().tolist(), norm.moving_variance.asnumpy().tolist()]
 
 
 def main() -> None:
-    """Trains and writes the weights, one file a case and rank."""
+    """Trains and writes what came out, two files a case and rank."""
     folder = Path(sys.argv[1])
+    # Ends this process wherever it waits: ranks that disagree on what to exchange wait for ever.
+    signal.alarm(int(sys.argv[2]))
     ms.set_device("CPU")
     init()
     rank, size = get_rank(), get_group_size()
-    for name in sys.argv[2:]:
-        begin = time.time()
-        net, optimizer = train(CASES[name], rank, size)
-        weights = {p.name: p.asnumpy() for p in net.trainable_params()}
-        np.savez(folder / f"{name}.{rank}.npz", **weights)
-        shown = {"summary": optimizer.summary(), "refreshes": optimizer.refreshes()}
+    for name in sys.argv[3:]:
+        net, optimizer, equal = train(CASES[name], rank, size)
+        arrays = {f"weights {p.name}": p.asnumpy() for p in net.trainable_params()}
+        arrays.update({f"state {key}": value for key, value in state_of(optimizer).items()})
+        arrays.update({f"equal {key}": value for key, value in equal.items()})
+        np.savez(folder / f"{name}.{rank}.npz", **arrays)
+        traffic = optimizer.traffic()
+        shown: dict[str, Any] = {
+            "repr": repr(optimizer),
+            "summary": optimizer.summary(),
+            "refreshes": optimizer.refreshes(),
+            "traffic": None if traffic is None else dataclasses.asdict(traffic),
+            "moments": averaged_moments(rank),
+        }
         (folder / f"{name}.{rank}.json").write_text(json.dumps(shown))
-        print(f"{name}: {time.time() - begin:.1f} s", flush=True)
+        print(name, "is done", flush=True)
 
 
 if __name__ == "__main__":

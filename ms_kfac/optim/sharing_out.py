@@ -1,0 +1,78 @@
+"""What of an optimizer is shared out over ranks, from its options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ms_kfac.damping import LevenbergMarquardt
+from ms_kfac.optim.preconditioner import Preconditioner
+from ms_kfac.parallel.distribution import Distribution, World
+from ms_kfac.parallel.shared_curvature import SharedCurvature
+from ms_kfac.parallel.shared_preconditioner import SharedPreconditioner
+from ms_kfac.refresh import RefreshPolicy
+
+
+def share_curvature(
+    blocks: Sequence[Any],
+    world: World,
+    distribution: Distribution | None,
+    policies: tuple[RefreshPolicy, RefreshPolicy],
+    damping: Any,
+) -> SharedCurvature:
+    """The exchanges of an optimizer's curvature.
+
+    Args:
+        blocks: its curvature blocks.
+        world: the ranks.
+        distribution: the option; None for the default one.
+        policies: those of statistics and of inverses.
+        damping: the option.
+
+    Returns:
+        The exchanges.
+
+    Raises:
+        ValueError: if a block's statistics can't be added up over ranks, or reduce-scatter is asked for where
+            it does not serve.
+    """
+    reason = ""
+    for policy in policies:
+        if policy.reads_statistics:
+            reason = f"{type(policy).__name__} decides from the statistics of all layers"
+    if isinstance(damping, LevenbergMarquardt):
+        reason = "LevenbergMarquardt predicts the loss from the statistics of all layers"
+    return SharedCurvature(
+        blocks,
+        world,
+        Distribution() if distribution is None else distribution,
+        read_when_new=policies[0].reads_statistics,
+        read_by_all=reason,
+    )
+
+
+def share_preconditioning(
+    blocks: Sequence[Any],
+    curvature: SharedCurvature,
+    positions: Sequence[tuple[int, ...]],
+    parameters: Sequence[Any],
+) -> SharedPreconditioner:
+    """Preconditioning by owners.
+
+    Args:
+        blocks: the curvature blocks.
+        curvature: says who owns them.
+        positions: for every block, where weight and bias stand among the parameters.
+        parameters: all that are trained.
+
+    Returns:
+        The operator.
+    """
+    parts = [
+        Preconditioner([blocks[i] for i in owned], [positions[i] for i in owned], len(parameters))
+        if owned
+        else None
+        for owned in curvature.of_rank
+    ]
+    shapes = [tuple(parameter.shape) for parameter in parameters]
+    return SharedPreconditioner(parts, curvature.of_rank, curvature.rank, shapes)
