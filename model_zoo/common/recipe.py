@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from model_zoo.common.errors import RecipeError
-from model_zoo.common.options.data import DATA, DataOptions
-from model_zoo.common.options.networks import DATA_OF_NETWORK, NETWORKS, NetworkOptions
+from model_zoo.common.options.data import DATA, DataOptions, EncodedImages
+from model_zoo.common.options.networks import DATA_OF_NETWORK, NETWORKS, SIDE_OF_NETWORK, NetworkOptions
 from model_zoo.common.options.optimizers import OPTIMIZERS, OptimizerOptions
 from model_zoo.common.schedules import SCHEDULES, Constant, Schedule
 from model_zoo.common.schema import Variant, integer, list_of, one_of, read_section, setting
@@ -63,6 +63,12 @@ def parse_recipe(content: object) -> Recipe:
         raise RecipeError(
             f"data.name is {recipe.data.name!r}; "
             f"accepted with network.name {recipe.network.name!r}: {' or '.join(takes)}."
+        )
+    side = SIDE_OF_NETWORK.get(recipe.network.name)
+    if isinstance(recipe.data, EncodedImages) and side not in (None, recipe.data.image_size):
+        raise RecipeError(
+            f"data.image_size is {recipe.data.image_size!r}; "
+            f"accepted with network.name {recipe.network.name!r}: {side}."
         )
     return recipe
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import mindspore as ms
 import pytest
 
-from tests.model_zoo.made_data import write_cifar10, write_mnist
+from tests.model_zoo.made_data import write_cifar10, write_image_folder, write_mnist
 
 
 @pytest.fixture(autouse=True)
@@ -27,3 +27,8 @@ def cifar10_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def mnist_folder(tmp_path: Path) -> Path:
     return write_mnist(tmp_path / "idx")
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    return write_image_folder(tmp_path / "images")

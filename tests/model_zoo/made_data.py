@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from model_zoo.common.data import cifar100
 from model_zoo.common.data.cifar10 import TEST_FILE, TRAIN_FILES
 from model_zoo.common.data.mnist import FILES
 from model_zoo.common.data.splits import DataSet, Split
@@ -25,6 +27,43 @@ def write_cifar10(folder: Path, per_file: int = 6) -> Path:
     folder.mkdir(parents=True)
     for seed, name in enumerate((*TRAIN_FILES, TEST_FILE)):
         (folder / name).write_bytes(cifar10_records([(seed + i) % 10 for i in range(per_file)], seed))
+    return folder
+
+
+def cifar100_records(labels: list[tuple[int, int]], seed: int = 0) -> bytes:
+    """One record a pair of a coarse and a fine label."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (len(labels), 3072), np.uint8)
+    return b"".join(bytes(pair) + row.tobytes() for pair, row in zip(labels, pixels))
+
+
+def write_cifar100(folder: Path, train: int = 30, test: int = 20) -> Path:
+    """The training file and the test file."""
+    folder.mkdir(parents=True)
+    for seed, (name, count) in enumerate(((cifar100.TRAIN_FILE, train), (cifar100.TEST_FILE, test))):
+        labels = [(i % 20, (7 * i) % 100) for i in range(count)]
+        (folder / name).write_bytes(cifar100_records(labels, seed))
+    return folder
+
+
+def made_image(number: int, width: int = 40, height: int = 30) -> Image.Image:
+    """A smooth image whose colours tell its number."""
+    across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    planes = [40 + 5 * number + 60 * across, 200 - 5 * number + 0 * across, 30 + 100 * down]
+    return Image.fromarray(np.rint(np.stack(planes, axis=2)).astype(np.uint8))
+
+
+def write_image_folder(
+    folder: Path, train: int = 4, test: int = 2, classes: tuple[str, ...] = ("ant", "bee", "cat")
+) -> Path:
+    """So many images a class; image n of a split is `made_image(n)`, its size varies."""
+    for split, count in (("train", train), ("val", test)):
+        for label, name in enumerate(classes):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                number = label * count + i
+                image = made_image(number, 40 + number, 36 if i % 2 else 60)
+                suffix = "png" if i == 1 else "JPEG"
+                image.save(folder / split / name / f"{i:03d}.{suffix}", quality=95)
     return folder
 
 

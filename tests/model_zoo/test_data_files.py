@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_zoo.common.data import cifar10, digits, mnist
+from model_zoo.common.data import cifar10, cifar100, digits, mnist
 from model_zoo.common.errors import DataError
-from tests.model_zoo.made_data import cifar10_records, idx
+from tests.model_zoo.made_data import cifar10_records, cifar100_records, idx, write_cifar100
 
 
 def test_cifar10_records_become_images_and_labels(tmp_path: Path) -> None:
@@ -67,6 +67,37 @@ def test_missing_folders_and_files_are_named(cifar10_folder: Path, tmp_path: Pat
         DataError, match=r"looked for in .*cifar, which lacks data_batch_2.bin, test_batch.bin\.$"
     ):
         cifar10.load(cifar10_folder)
+
+
+def test_cifar100_keeps_the_fine_labels(tmp_path: Path) -> None:
+    folder = write_cifar100(tmp_path / "data" / "cifar-100-binary")
+    for data_dir in (folder, folder.parent):
+        data = cifar100.load(data_dir)
+        assert (data.title, data.classes) == ("CIFAR-100", 100)
+        assert (data.training_images, data.test_images) == (30, 20)
+        np.testing.assert_array_equal(data.train.labels, [(7 * i) % 100 for i in range(30)])
+    # Record 1, blue plane, row 3, column 4.
+    content = (folder / "test.bin").read_bytes()
+    assert data.test.images[1, 3, 4, 2] == content[3074 + 2 + 2048 + 3 * 32 + 4]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (cifar100_records([(1, 2)] * 2)[:-1], r"holds 6,147 bytes, .* 3,074-byte records; is it cut off\?"),
+        (cifar10_records([1]), r"holds 3,073 bytes, no whole number of 3,074-byte records"),
+        (cifar100_records([(19, 99), (20, 5)]), "has the coarse label 20 in record 1, where 0 to 19 was"),
+        (
+            cifar100_records([(1, 2), (3, 4), (5, 100)]),
+            "has the fine label 100 in record 2, where 0 to 99 was",
+        ),
+    ],
+)
+def test_a_bad_cifar100_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    folder = write_cifar100(tmp_path / "cifar")
+    (folder / "test.bin").write_bytes(content)
+    with pytest.raises(DataError, match=f"^CIFAR-100: .*test.bin {message}"):
+        cifar100.load(folder)
 
 
 def test_mnist_idx_files_become_images_and_labels(mnist_folder: Path) -> None:

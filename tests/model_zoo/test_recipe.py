@@ -88,7 +88,7 @@ def test_an_unknown_key_is_refused_by_its_dotted_name(content: dict, key: str, h
         ("network.name=lenet", "one of resnet, imagenet_resnet, vgg, convnet, autoencoder, mlp"),
         ("network.depth=21", "a whole number 6n\\+2 of at least 8, as 20 or 32"),
         ("network.shortcut=none", "identity or projection"),
-        ("data.name=imagenet", "one of digits, cifar10, mnist, mnist14"),
+        ("data.name=imagenet", "one of digits, cifar10, cifar100, mnist, mnist14, image_folder, mindrecord"),
         ("data.flip=maybe", "true or false"),
         ("data.batch_size=abc", "a whole number of at least 1"),
         ("optimizer.learning_rate=0", "a number above 0"),
@@ -108,6 +108,43 @@ def test_a_bad_value_is_refused_with_what_is_accepted(content: dict, override: s
     key = override.partition("=")[0]
     with pytest.raises(RecipeError, match=rf"^{key} is .*; accepted: {accepted}\.$"):
         parse_recipe(content)
+
+
+@pytest.mark.parametrize(
+    ("override", "accepted"),
+    [
+        ("data.resize=200", "at least data.image_size, a whole number of at least 224"),
+        ("data.least_area=0", "a number above 0 and of at most 1"),
+        ("data.least_area=1.5", "a number above 0 and of at most 1"),
+        ("data.mean=[1,2]", "a list of three numbers, each of at least 0"),
+        ("data.mean=120", "a list of three numbers, each of at least 0"),
+        ("data.deviation=[60,0,60]", "a list of three numbers, each above 0"),
+        ("data.workers=0", "null or a whole number of at least 1"),
+        ("data.broken=ignore", "refuse or skip"),
+    ],
+)
+def test_a_bad_value_of_an_image_folder_is_refused(content: dict, override: str, accepted: str) -> None:
+    content["data"] = {"name": "image_folder", "batch_size": 32}
+    apply_override(content, override)
+    key = override.partition("=")[0]
+    with pytest.raises(RecipeError, match=rf"^{key} is .*; accepted: {accepted}\.$"):
+        parse_recipe(content)
+
+
+def test_encoded_images_have_the_sizes_of_imagenet_unless_others_are_given(content: dict) -> None:
+    content["data"] = {"name": "mindrecord", "batch_size": 32, "mean": [1, 2, 3.5], "workers": 4}
+    data = parse_recipe(content).data
+    assert (data.image_size, data.resize, data.least_area) == (224, 256, 0.08)
+    assert (data.mean, data.deviation, data.workers) == ((1, 2, 3.5), (58.395, 57.12, 57.375), 4)
+
+
+def test_a_network_of_one_size_refuses_others(content: dict) -> None:
+    content["network"] = {"name": "convnet"}
+    content["data"] = {"name": "image_folder", "batch_size": 32}
+    with pytest.raises(RecipeError, match=r"^data\.image_size is 224; accepted with .* 'convnet': 32\.$"):
+        parse_recipe(content)
+    content["data"] |= {"image_size": 32}
+    assert parse_recipe(content).data.image_size == 32
 
 
 @pytest.mark.parametrize("key", ["network", "epochs"])

@@ -9,26 +9,66 @@ import mindspore.dataset as ds
 import numpy as np
 from numpy.typing import NDArray
 
+from model_zoo.common.errors import UsageError
+
 Batch = tuple[NDArray[np.float32], NDArray[Any]]
+
+
+class _Source:
+    """The batches of each pass, and the error of the user's that has ended one."""
+
+    def __init__(self, batches: Callable[[int], Iterator[Batch]]) -> None:
+        self.failure: UsageError | None = None
+        self._batches = batches
+
+    def __call__(self, number: int) -> Iterator[Batch]:
+        try:
+            yield from self._batches(number)
+        except UsageError as error:
+            self.failure = error
+            raise
 
 
 class _Passes:
     """What MindSpore calls for each epoch of one iterator: the k-th call starts pass k."""
 
-    def __init__(self, batches: Callable[[int], Iterator[Batch]]) -> None:
-        self._batches = batches
+    def __init__(self, source: _Source) -> None:
+        self._source = source
         self._next = 0
 
     def __call__(self) -> Iterator[Batch]:
         number, self._next = self._next, self._next + 1
-        return self._batches(number)
+        return self._source(number)
+
+
+class _NamedErrors:
+    """An iterator of MindSpore's that raises the user's error instead of the RuntimeError it has become."""
+
+    def __init__(self, iterator: Any, source: _Source) -> None:
+        self._iterator = iterator
+        self._source = source
+
+    def __iter__(self) -> _NamedErrors:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except RuntimeError:
+            if self._source.failure is None:
+                raise
+            raise self._source.failure from None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._iterator, name)
 
 
 class BatchedDataset(ds.GeneratorDataset):
     """Batches of the columns "image" and "label".
 
     MindSpore calls Python once a batch and not once an image, in a thread that runs ahead of the training.
-    Every iterator starts at pass 0, whatever other iterators have read.
+    Every iterator starts at pass 0, whatever other iterators have read. An error that is the user's to mend
+    reaches whoever iterates as the UsageError that it is.
 
     Args:
         batches: makes the batches of pass k of an iterator.
@@ -37,17 +77,23 @@ class BatchedDataset(ds.GeneratorDataset):
     """
 
     def __init__(self, batches: Callable[[int], Iterator[Batch]], count: int, batch_size: int) -> None:
-        super().__init__(batches, ["image", "label"], num_parallel_workers=1)
-        self.source: Any = batches
+        super().__init__(_Source(batches), ["image", "label"], num_parallel_workers=1)
+        self.source: Any
         self.source_len = count
         self._images_a_batch = batch_size
 
     def prepare_multiprocessing(self) -> None:
-        """Called by MindSpore whenever it builds a pipeline of this data set."""
-        batches = self.source
-        self.source = _Passes(batches)
+        """Called by MindSpore whenever it builds a pipeline, on a copy of this data set made for it."""
+        self.source = _Passes(self.source)
         super().prepare_multiprocessing()
-        self.source = batches
+
+    def create_tuple_iterator(self, *arguments: Any, **options: Any) -> Any:
+        """As that of mindspore.dataset, but for the errors."""
+        return _NamedErrors(super().create_tuple_iterator(*arguments, **options), self.source)
+
+    def create_dict_iterator(self, *arguments: Any, **options: Any) -> Any:
+        """As that of mindspore.dataset, but for the errors."""
+        return _NamedErrors(super().create_dict_iterator(*arguments, **options), self.source)
 
     def get_batch_size(self) -> int:
         """The number of images in a whole batch."""

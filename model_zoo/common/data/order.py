@@ -53,6 +53,20 @@ def epoch_draws(count: int, per_image: int, seed: int, epoch: int) -> NDArray[np
     return ((bits >> np.uint64(11)) * 2.0**-53).reshape(count, per_image)
 
 
+def epoch_keys(count: int, seed: int, epoch: int) -> NDArray[np.uint64]:
+    """One number an image, to seed a generator where images need random numbers of varying count.
+
+    Args:
+        count: how many images there are.
+        seed: the run's seed.
+        epoch: the epoch, from 0.
+
+    Returns:
+        64 random bits an image; entry i belongs to image i of the data set.
+    """
+    return _random_integers(count, seed, epoch, _AUGMENTATION)
+
+
 def training_plan(order: NDArray[np.int64], batch_size: int, shard: Shard, skip: int) -> NDArray[np.int64]:
     """Which images make up the batches of one process.
 

@@ -7,20 +7,36 @@ would have to work through all images before it, and each process and each worke
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_zoo.common.data import augmentation, cifar10, digits, mnist
+from model_zoo.common.data import augmentation, cifar10, cifar100, class_folders, digits, mnist, records
 from model_zoo.common.data.batched import Batch, BatchedDataset
-from model_zoo.common.data.order import epoch_draws, epoch_order, evaluation_plan, training_plan
+from model_zoo.common.data.encoded import BatchDecoder, BrokenImages, EncodedDataSet
+from model_zoo.common.data.order import (
+    epoch_draws,
+    epoch_keys,
+    epoch_order,
+    evaluation_plan,
+    training_plan,
+)
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.data.splits import DataSet, Split
 from model_zoo.common.errors import DataError
-from model_zoo.common.options.data import ColourImages, DataOptions, PixelVectors
+from model_zoo.common.options.data import (
+    ColourImages,
+    DataOptions,
+    EncodedImages,
+    ImageFolderOptions,
+    MindRecordOptions,
+    PixelVectors,
+)
+
+AnyDataSet = Union[DataSet, EncodedDataSet]
 
 # Given image numbers and, when they are augmented, the draws of all images, makes a batch.
 MakeBatch = Callable[[NDArray[np.int64], "NDArray[np.float64] | None"], Batch]
@@ -28,20 +44,28 @@ MakeBatch = Callable[[NDArray[np.int64], "NDArray[np.float64] | None"], Batch]
 DRAWS = 3
 
 
-def load_data(options: DataOptions, data_dir: Path | None) -> DataSet:
-    """Reads the data set of a recipe into memory.
+def load_data(options: DataOptions, data_dir: Path | None) -> AnyDataSet:
+    """Reads the data set of a recipe into memory, or lists its images when those are decoded as needed.
 
     Args:
         options: the recipe's data section.
-        data_dir: the folder of CIFAR-10 or MNIST; the digits need none.
+        data_dir: the folder of the data; the digits need none.
 
     Returns:
         The data set.
     """
+    if isinstance(options, ImageFolderOptions):
+        train, test, classes = class_folders.read_folders(data_dir)
+        broken = BrokenImages(skip=options.broken == "skip")
+        return EncodedDataSet(f"images of {train.folder.parent.name}", train, test, classes, broken)
+    if isinstance(options, MindRecordOptions):
+        return records.load(data_dir)
     if options.name == "digits":
         return digits.load()
     if options.name == "cifar10":
         return cifar10.load(data_dir)
+    if options.name == "cifar100":
+        return cifar100.load(data_dir)
     return mnist.load(data_dir, side=14 if options.name == "mnist14" else 28)
 
 
@@ -75,13 +99,30 @@ def _pixel_vectors(data: DataSet, split: Split, options: PixelVectors) -> MakeBa
     return intensities if options.name == "mnist" else normalised
 
 
-def _batch_maker(data: DataSet, split: Split, options: DataOptions) -> MakeBatch:
+def _batches(
+    data: AnyDataSet,
+    split: str,
+    options: DataOptions,
+    plan: Iterable[NDArray[np.int64]],
+    random: tuple[int, int] | None,
+) -> Iterator[Batch]:
+    """The batches of a plan, augmented by (seed, epoch) where that is given."""
+    if isinstance(data, EncodedDataSet):
+        images = data.train if split == "train" else data.test
+        keys = None if random is None else epoch_keys(len(images), *random)
+        assert isinstance(options, EncodedImages)
+        return BatchDecoder(images, options, data.broken, keys).batches(list(plan))
+    arrays = data.train if split == "train" else data.test
     if isinstance(options, ColourImages):
-        return _colour_images(data, split, options)
-    return _pixel_vectors(data, split, options)
+        make = _colour_images(data, arrays, options)
+        draws = None if random is None else epoch_draws(len(arrays.labels), DRAWS, *random)
+        return (make(numbers, draws) for numbers in plan)
+    assert isinstance(options, PixelVectors)
+    make = _pixel_vectors(data, arrays, options)
+    return (make(numbers, None) for numbers in plan)
 
 
-def check_batch_size(data: DataSet, options: DataOptions, shard: Shard) -> None:
+def check_batch_size(data: AnyDataSet, options: DataOptions, shard: Shard) -> None:
     """Makes sure that an epoch has a batch and that the processes can share it equally.
 
     Args:
@@ -104,7 +145,7 @@ def check_batch_size(data: DataSet, options: DataOptions, shard: Shard) -> None:
 
 
 def training_batches(
-    data: DataSet,
+    data: AnyDataSet,
     options: DataOptions,
     *,
     seed: int,
@@ -140,20 +181,17 @@ def training_batches(
         raise ValueError(f"skip is {skip!r}; accepted: a whole number from 0 to {batches - 1}")
     if skip and epochs != 1:
         raise ValueError(f"skip is {skip!r} with epochs {epochs!r}; accepted: one of them only")
-    make = _batch_maker(data, data.train, options)
-    augmented = isinstance(options, ColourImages)
 
     def one_epoch(number: int) -> Iterator[Batch]:
-        order = epoch_order(count, seed, epoch + number)
-        draws = epoch_draws(count, DRAWS, seed, epoch + number) if augmented else None
-        for numbers in training_plan(order, options.batch_size, shard, skip):
-            yield make(numbers, draws)
+        random = (seed, epoch + number)
+        plan = training_plan(epoch_order(count, *random), options.batch_size, shard, skip)
+        return _batches(data, "train", options, plan, random)
 
     return BatchedDataset(one_epoch, batches - skip, options.batch_size // shard.size)
 
 
 def evaluation_batches(
-    data: DataSet,
+    data: AnyDataSet,
     split: str,
     options: DataOptions,
     *,
@@ -173,11 +211,12 @@ def evaluation_batches(
     Raises:
         DataError: there are fewer images than processes.
     """
-    chosen, count = (data.train, data.training_images) if split == "train" else (data.test, data.test_images)
+    count = data.training_images if split == "train" else data.test_images
     if count < shard.size:
         raise DataError(f"{data.title} has {count:,} images to evaluate, fewer than {shard.size} processes.")
     plan = evaluation_plan(count, options.evaluation_batch_size, shard)
-    make = _batch_maker(data, chosen, options)
-    return BatchedDataset(
-        lambda _: (make(numbers, None) for numbers in plan), len(plan), options.evaluation_batch_size
-    )
+
+    def one_pass(number: int) -> Iterator[Batch]:
+        return _batches(data, split, options, plan, None)
+
+    return BatchedDataset(one_pass, len(plan), options.evaluation_batch_size)

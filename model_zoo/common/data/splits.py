@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,15 @@ class DataSet:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     classes: int = CLASSES
+
+    def describe(self) -> dict[str, Any]:
+        """What run.json says of the data."""
+        return {
+            "title": self.title,
+            "training_images": self.training_images,
+            "test_images": self.test_images,
+            "classes": self.classes,
+        }
 
     @property
     def training_images(self) -> int:

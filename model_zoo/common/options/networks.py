@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Union
 
+from model_zoo.common.options.data import COLOUR_DATA
 from model_zoo.common.schema import Value, integer, one_of, setting
 
 
@@ -120,16 +121,17 @@ NETWORKS = {
     "mlp": MLPOptions,
 }
 
-_SMALL_IMAGES = ("digits", "cifar10")
 # The first layer's inputs decide what a network can learn from.
 DATA_OF_NETWORK = {
-    "resnet": _SMALL_IMAGES,
-    "imagenet_resnet": _SMALL_IMAGES,
-    "vgg": _SMALL_IMAGES,
-    "convnet": _SMALL_IMAGES,
+    "resnet": COLOUR_DATA,
+    "imagenet_resnet": COLOUR_DATA,
+    "vgg": COLOUR_DATA,
+    "convnet": COLOUR_DATA,
     "autoencoder": ("mnist",),
     "mlp": ("mnist14",),
 }
+# Networks whose dense layer takes one size of image only.
+SIDE_OF_NETWORK = {"convnet": 32}
 
 # The figure that people read beside the loss.
 FIGURE_OF_NETWORK = {

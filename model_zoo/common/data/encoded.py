@@ -1,0 +1,249 @@
+"""Data sets of image files that are decoded as they are needed, by threads.
+
+Pillow decodes and scales outside Python's lock, so that threads share the work. Each image's augmentation
+comes from a key of its own: which thread meets it, and when, changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Callable, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model_zoo.common.data.augmentation import normalise
+from model_zoo.common.data.batched import Batch
+from model_zoo.common.data.decoding import BrokenImageError, decode, evaluation_view, training_view
+from model_zoo.common.errors import DataError
+from model_zoo.common.options.data import EncodedImages
+
+# Batches in work beside the one that is waited for: threads stay busy while a batch is handed over.
+_BATCHES_AHEAD = 2
+# Images a task: handing a task to a thread takes about as long as decoding a fifth of a 32x32 JPEG.
+_IMAGES_A_TASK = 8
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """One image of a split, not decoded yet.
+
+    Attributes:
+        name: to call it by in messages.
+        label: its class.
+        read: gives its bytes.
+    """
+
+    name: str
+    label: int
+    read: Callable[[], bytes]
+
+
+class EncodedSplit(Protocol):
+    """Images by their numbers, from 0."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    def images(self, numbers: Sequence[int]) -> Iterator[EncodedImage]:
+        """The images of these numbers, in this order."""
+
+
+class BrokenImages:
+    """What becomes of images that can't be decoded, and which they were.
+
+    Args:
+        skip: whether they are left out and counted; otherwise the first one ends the run.
+    """
+
+    def __init__(self, skip: bool) -> None:
+        self._skip = skip
+        self._found: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def note(self, name: str, reason: BrokenImageError) -> None:
+        """Notes a broken image.
+
+        Args:
+            name: what to call it.
+            reason: what is wrong with it.
+
+        Raises:
+            DataError: broken images are not to be skipped.
+        """
+        if not self._skip:
+            raise DataError(f"{name} {reason}.")
+        with self._lock:
+            self._found[name] = str(reason)
+
+    def found(self) -> dict[str, str]:
+        """What is wrong with each broken image that has been met so far, by name in order."""
+        with self._lock:
+            return dict(sorted(self._found.items()))
+
+
+@dataclass(frozen=True)
+class EncodedDataSet:
+    """A data set whose images are decoded as they are needed.
+
+    Attributes:
+        title: what to call it in print.
+        train: the training split.
+        test: the test split.
+        class_names: the name of each class; its place is its label.
+        broken: what becomes of images that can't be decoded.
+    """
+
+    title: str
+    train: EncodedSplit
+    test: EncodedSplit
+    class_names: tuple[str, ...]
+    broken: BrokenImages = field(default_factory=lambda: BrokenImages(skip=False))
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    @property
+    def training_images(self) -> int:
+        """How many images there are to train on."""
+        return len(self.train)
+
+    @property
+    def test_images(self) -> int:
+        """How many images there are to test on."""
+        return len(self.test)
+
+    def describe(self) -> dict[str, Any]:
+        """What run.json says of the data, the broken images met so far included."""
+        return {
+            "title": self.title,
+            "training_images": self.training_images,
+            "test_images": self.test_images,
+            "classes": {name: label for label, name in enumerate(self.class_names)},
+            "broken_images": self.broken.found(),
+        }
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A batch in work: threads fill `images` and `labels`, and `whole` where there is an image."""
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    whole: NDArray[np.bool_]
+    tasks: list[Future[None]]
+
+
+class BatchDecoder:
+    """Makes batches of one split.
+
+    Args:
+        split: the images.
+        options: the recipe's data section.
+        broken: what becomes of images that can't be decoded.
+        keys: for training, a number an image that its augmentation is drawn from; none for evaluation.
+    """
+
+    def __init__(
+        self,
+        split: EncodedSplit,
+        options: EncodedImages,
+        broken: BrokenImages,
+        keys: NDArray[np.uint64] | None = None,
+    ) -> None:
+        self._split = split
+        self._options = options
+        self._broken = broken
+        self._keys = keys
+
+    def batches(self, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Decodes the images of a plan.
+
+        Args:
+            plan: the image numbers of each batch.
+
+        Yields:
+            Normalised images of shape (N, 3, size, size) and their labels. An image that is skipped is
+            replaced in training, and missing in evaluation.
+        """
+        workers = self._options.workers or len(os.sched_getaffinity(0))
+        images = self._split.images([int(number) for numbers in plan for number in numbers])
+        threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        try:
+            ahead: deque[_Rows] = deque()
+            for numbers in plan:
+                ahead.append(self._start(threads, numbers, images))
+                if len(ahead) > _BATCHES_AHEAD:
+                    yield from self._finish(ahead.popleft())
+            while ahead:
+                yield from self._finish(ahead.popleft())
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _start(
+        self, threads: ThreadPoolExecutor, numbers: NDArray[np.int64], images: Iterator[EncodedImage]
+    ) -> _Rows:
+        count, size = len(numbers), self._options.image_size
+        rows = _Rows(
+            np.empty((count, 3, size, size), np.float32), np.empty(count, np.int32), np.zeros(count, bool), []
+        )
+        for start in range(0, count, _IMAGES_A_TASK):
+            chunk = [
+                (row, int(numbers[row]), next(images))
+                for row in range(start, min(start + _IMAGES_A_TASK, count))
+            ]
+            rows.tasks.append(threads.submit(self._fill, rows, chunk))
+        return rows
+
+    def _finish(self, rows: _Rows) -> Iterator[Batch]:
+        for task in rows.tasks:
+            task.result()
+        if rows.whole.all():
+            yield rows.images, rows.labels
+        elif rows.whole.any():
+            yield rows.images[rows.whole], rows.labels[rows.whole]
+
+    def _fill(self, rows: _Rows, chunk: list[tuple[int, int, EncodedImage]]) -> None:
+        options = self._options
+        for row, number, encoded in chunk:
+            found = self._decode(number, encoded)
+            if found is None:
+                continue
+            image, rows.labels[row] = found
+            pixels = np.asarray(self._view(number, image))[None]
+            rows.images[row] = normalise(pixels, options.mean, options.deviation)[0]
+            rows.whole[row] = True
+
+    def _decode(self, number: int, encoded: EncodedImage) -> tuple[Image.Image, int] | None:
+        try:
+            return decode(encoded.read()), encoded.label
+        except BrokenImageError as error:
+            self._broken.note(encoded.name, error)
+        if self._keys is None:
+            return None
+        # The next image that is whole: the same one in every epoch and after every resume.
+        count = len(self._split)
+        for step in range(1, count):
+            (other,) = self._split.images([(number + step) % count])
+            try:
+                return decode(other.read()), other.label
+            except BrokenImageError as error:
+                self._broken.note(other.name, error)
+        raise DataError(f"{encoded.name} can't be replaced: no image of the split can be decoded.")
+
+    def _view(self, number: int, image: Image.Image) -> Image.Image:
+        options = self._options
+        if self._keys is None:
+            return evaluation_view(image, options.image_size, options.resize)
+        # Python promises that a seeded random() gives the same numbers in all versions.
+        generator = random.Random(int(self._keys[number]))
+        return training_view(image, options.image_size, options.least_area, options.flip, generator)

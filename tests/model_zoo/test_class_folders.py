@@ -1,0 +1,79 @@
+"""Image folders: what is listed in which order, and the sentence that a bad folder gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_zoo.common.data.class_folders import read_folders
+from model_zoo.common.errors import DataError
+
+
+def test_classes_and_files_are_listed_by_name(image_folder: Path) -> None:
+    (image_folder / "train" / ".DS_Store").touch()
+    (image_folder / "train" / "bee" / ".hidden").touch()
+    train, test, classes = read_folders(image_folder)
+    assert classes == ("ant", "bee", "cat")
+    assert (len(train), len(test)) == (12, 6)
+    assert train.paths[3:6] == ["ant/003.JPEG", "bee/000.JPEG", "bee/001.png"]
+    np.testing.assert_array_equal(train.labels, np.repeat([0, 1, 2], 4))
+    np.testing.assert_array_equal(test.labels, np.repeat([0, 1, 2], 2))
+    (image,) = train.images([5])
+    assert (image.name, image.label) == (str(image_folder / "train" / "bee" / "001.png"), 1)
+    assert image.read() == (image_folder / "train" / "bee" / "001.png").read_bytes()
+
+
+def test_val_is_taken_before_test_and_test_where_there_is_no_val(image_folder: Path) -> None:
+    (image_folder / "test").mkdir()
+    assert read_folders(image_folder)[1].folder.name == "val"
+    (image_folder / "test").rmdir()
+    (image_folder / "val").rename(image_folder / "test")
+    assert read_folders(image_folder)[1].folder.name == "test"
+
+
+def test_a_class_without_test_images_keeps_the_labels_of_the_others(image_folder: Path) -> None:
+    for path in (image_folder / "val" / "bee").iterdir():
+        path.unlink()
+    (image_folder / "val" / "bee").rmdir()
+    np.testing.assert_array_equal(read_folders(image_folder)[1].labels, [0, 0, 2, 2])
+
+
+def test_missing_folders_are_named(image_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="needs --data-dir, a folder that holds train and val or test"):
+        read_folders(None)
+    with pytest.raises(DataError, match=r"was looked for in .*nowhere, which is no folder"):
+        read_folders(tmp_path / "nowhere")
+    (image_folder / "val").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"looked for in .*images, which does not hold train and val or test"):
+        read_folders(image_folder)
+
+
+def test_what_does_not_belong_is_named(image_folder: Path) -> None:
+    def refused(path: Path, message: str, folder: bool = False) -> None:
+        path.mkdir() if folder else path.touch()
+        with pytest.raises(DataError, match=message):
+            read_folders(image_folder)
+        path.rmdir() if folder else path.unlink()
+
+    train = image_folder / "train"
+    refused(train / "list.txt", r"train/list\.txt is a file where only folders of classes were looked for")
+    refused(train / "dog", r"train/dog is empty; remove it, or put its images there", folder=True)
+    refused(
+        train / "bee" / "more", r"bee/more is a folder; accepted .*: files that end in \.jpeg", folder=True
+    )
+    refused(train / "bee" / "x.jpg", r"bee/x\.jpg is a folder; accepted", folder=True)
+    refused(train / "bee" / "notes.txt", r"bee/notes\.txt is no image; accepted")
+    refused(
+        image_folder / "val" / "dog",
+        "val/dog is of a class that there are no training images of",
+        folder=True,
+    )
+
+
+def test_a_split_without_classes_is_named(image_folder: Path) -> None:
+    (image_folder / "train").rename(image_folder / "other")
+    (image_folder / "train").mkdir()
+    with pytest.raises(DataError, match=r"images/train holds no folder of a class"):
+        read_folders(image_folder)

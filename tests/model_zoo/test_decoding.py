@@ -1,0 +1,97 @@
+"""Decoding: formats, broken files, and the windows that are cut out of an image."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model_zoo.common.data.decoding import (
+    BrokenImageError,
+    decode,
+    evaluation_view,
+    middle_square,
+    random_window,
+    training_view,
+)
+from tests.model_zoo.made_data import made_image
+
+
+def encoded(image: Image.Image, form: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "P"])
+def test_every_image_becomes_rgb(mode: str) -> None:
+    image = made_image(3).convert(mode)
+    decoded = decode(encoded(image, "JPEG" if mode == "CMYK" else "PNG"))
+    assert (decoded.mode, decoded.size) == ("RGB", (40, 30))
+    # A JPEG of a smooth image is off by a few steps of 255.
+    np.testing.assert_allclose(np.asarray(decoded, int), np.asarray(image.convert("RGB"), int), atol=8)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP"])
+def test_a_file_that_is_cut_off_is_broken(form: str) -> None:
+    content = encoded(made_image(3), form)
+    decode(content)
+    with pytest.raises(BrokenImageError, match=r"^can't be decoded: |^is none of JPEG, PNG, BMP, WEBP"):
+        decode(content[: len(content) * 2 // 3])
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all", encoded(made_image(1), "TIFF")])
+def test_what_is_of_no_known_format_is_broken(content: bytes) -> None:
+    with pytest.raises(BrokenImageError, match=r"^is none of JPEG, PNG, BMP, WEBP$"):
+        decode(content)
+
+
+def test_windows_lie_inside_and_have_the_areas_and_shapes_that_are_asked_for() -> None:
+    generator = random.Random(1)
+    boxes = np.array([random_window(100, 80, 0.2, generator) for _ in range(2000)])
+    left, top, right, bottom = boxes.T
+    assert (left.min(), top.min()) == (0, 0)
+    assert (right.max(), bottom.max()) == (100, 80)
+    across, down = right - left, bottom - top
+    shares = across * down / 8000
+    # Sides are rounded to whole pixels: half a pixel of at least 34.
+    assert shares.min() == pytest.approx(0.2, abs=0.01)
+    assert 0.9 < shares.max() <= 1
+    assert (across / down).min() == pytest.approx(3 / 4, abs=0.03)
+    assert (across / down).max() == pytest.approx(4 / 3, abs=0.03)
+    # Uniform areas have the mean 0.6; those near 1 fit less often.
+    assert 0.5 < shares.mean() < 0.6
+
+
+def test_where_no_window_fits_the_largest_in_the_middle_is_taken() -> None:
+    # No window of at least nine tenths of this strip is as wide as 3/4 of its height.
+    assert random_window(100, 10, 0.9, random.Random(1)) == (43, 0, 56, 10)
+    assert random_window(10, 100, 0.9, random.Random(1)) == (0, 43, 10, 56)
+
+
+def test_the_middle_square_is_that_of_the_scaled_image() -> None:
+    assert middle_square(400, 300, 0.5) == (125, 75, 275, 225)
+    image = made_image(2, 400, 300)
+    scaled = image.resize((128, 96), Image.Resampling.BILINEAR).crop((24, 8, 104, 88))
+    view = evaluation_view(image, 80, 96)
+    # Both sample the same smooth image; each rounds to a byte, the longer way twice.
+    np.testing.assert_allclose(np.asarray(view, int), np.asarray(scaled, int), atol=2)
+
+
+def test_a_training_view_is_one_window_mirrored_or_not() -> None:
+    image = made_image(4, 60, 50)
+    turned = 0
+    for key in range(40):
+        view = np.asarray(training_view(image, 16, 0.25, True, random.Random(key)), int)
+        plain = np.asarray(training_view(image, 16, 0.25, False, random.Random(key)), int)
+        assert view.shape == (16, 16, 3)
+        # Red grows to the right in the image.
+        assert (plain[:, -1, 0] > plain[:, 0, 0]).all()
+        mirrored = view[0, -1, 0] < view[0, 0, 0]
+        turned += mirrored
+        np.testing.assert_array_equal(view, plain[:, ::-1] if mirrored else plain)
+    # 20 expected with a standard deviation of 3.2.
+    assert 8 < turned < 32

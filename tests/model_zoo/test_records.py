@@ -1,0 +1,213 @@
+"""MindRecord: a converted folder gives the batches of the folder; conversions that are killed go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_zoo import convert as command
+from model_zoo.common.data import pipelines, record_writer
+from model_zoo.common.data.record_writer import Conversion, convert
+from model_zoo.common.errors import DataError
+from model_zoo.common.options.data import MindRecordOptions
+from tests.model_zoo.made_data import ROOT, write_image_folder
+from tests.model_zoo.test_encoded import OPTIONS as FOLDER_OPTIONS
+from tests.model_zoo.test_encoded import break_image
+from tests.model_zoo.test_pipelines import assert_same, batches, training
+
+OPTIONS = MindRecordOptions(
+    "mindrecord", 4, evaluation_batch_size=4, image_size=24, resize=32, least_area=0.3, workers=2
+)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder, and its conversion, which was moved after it was written."""
+    folder = write_image_folder(tmp_path_factory.mktemp("converted") / "images")
+    first = folder.parent / "first"
+    convert(Conversion(folder, first, shards=2))
+    return folder, first.rename(folder.parent / "records")
+
+
+def evaluated(data: Any, options: Any, split: str) -> Any:
+    return batches(pipelines.evaluation_batches(data, split, options))
+
+
+def test_a_conversion_gives_the_batches_of_its_folder(converted: tuple[Path, Path]) -> None:
+    folder, records = (
+        pipelines.load_data(options, path) for options, path in zip((FOLDER_OPTIONS, OPTIONS), converted)
+    )
+    assert (records.title, records.classes) == ("MindRecord of records", 3)
+    assert (records.training_images, records.test_images) == (12, 6)
+    for epoch in (0, 5):
+        assert_same(training(records, OPTIONS, epoch=epoch), training(folder, FOLDER_OPTIONS, epoch=epoch))
+    assert_same(training(records, OPTIONS, epoch=2, skip=1), training(folder, FOLDER_OPTIONS, epoch=2)[1:])
+    for split in ("train", "test"):
+        assert_same(evaluated(records, OPTIONS, split), evaluated(folder, FOLDER_OPTIONS, split))
+    described = {**folder.describe(), "title": "MindRecord of records"}
+    assert records.describe() == described
+
+
+def test_a_conversion_that_is_missing_unfinished_or_cut_off_is_named(
+    converted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def refused(folder: Path | None, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            pipelines.load_data(OPTIONS, folder)
+
+    refused(None, "MindRecord needs --data-dir, a folder that model_zoo.convert has written")
+    refused(tmp_path / "nowhere", "nowhere, which is no folder")
+    refused(converted[0], r"images, which holds no index\.json")
+    folder = Path(shutil.copytree(converted[1], tmp_path / "copy"))
+    index = folder / "index.json"
+    whole = index.read_text()
+    index.write_text("{}")
+    refused(folder, r"index\.json is no index that model_zoo\.convert has written")
+    content = json.loads(whole)
+    del content["files"]["test-00001-of-00002.mindrecord"]
+    index.write_text(json.dumps(content))
+    refused(folder, "was not finished, 1 of 2 files of a split are missing; the command that started it")
+    index.write_text(whole)
+    pipelines.load_data(OPTIONS, folder)
+    database = folder / "train-00001-of-00002.mindrecord.db"
+    database.write_bytes(database.read_bytes()[:-1])
+    refused(folder, r"train-00001-of-00002.mindrecord and .*\.db hold .* is one of them missing or cut off\?")
+    database.unlink()
+    refused(folder, r"\.db hold 0 bytes")
+
+
+def test_broken_images_are_named_or_left_out_by_choice(tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "images", train=2, test=1)
+    broken = break_image(folder / "train" / "bee" / "000.JPEG")
+    with pytest.raises(DataError, match=f"{broken} can't be decoded: .*[Tt]runcated"):
+        convert(Conversion(folder, tmp_path / "refused", shards=1))
+    index = convert(Conversion(folder, tmp_path / "out", shards=1, skip_broken=True))
+    assert list(index["files"]["train-00000-of-00001.mindrecord"]["broken"]) == [str(broken)]
+    data = pipelines.load_data(OPTIONS, tmp_path / "out")
+    assert (data.training_images, data.test_images) == (5, 3)
+    labels = np.concatenate([labels for _, labels in evaluated(data, OPTIONS, "train")])
+    np.testing.assert_array_equal(labels, [0, 0, 1, 2, 2])
+    for path in (folder / "val").rglob("*.JPEG"):
+        path.write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"none of the 3 images that test-00000-of-00001\.mindrecord is to hold"
+    ):
+        convert(Conversion(folder, tmp_path / "none", shards=1, skip_broken=True))
+
+
+def test_larger_images_are_scaled_down_by_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_image_folder(tmp_path / "images", train=2, test=1, classes=("ant",))
+    written = []
+
+    class Writer(record_writer.FileWriter):
+        def write_raw_data(self, rows: list[dict], *arguments: Any) -> Any:
+            written.extend(rows)
+            return super().write_raw_data(rows, *arguments)
+
+    monkeypatch.setattr(record_writer, "FileWriter", Writer)
+    convert(Conversion(folder, tmp_path / "out", shards=1, size=38))
+    sizes = [record_writer.decode(row["image"]).size for row in written]
+    # 40 x 60, 41 x 36 and 40 x 60 before.
+    assert sizes == [(38, 57), (41, 36), (38, 57)]
+    assert written[1]["image"] == (folder / "train" / "ant" / "001.png").read_bytes()
+
+
+def test_a_conversion_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "images", train=40, test=20, classes=("ant", "bee"))
+    output = tmp_path / "out"
+    arguments = ["--images", str(folder), "--output", str(output), "--shards", "20"]
+    process = subprocess.Popen([sys.executable, "-m", "model_zoo.convert", *arguments], cwd=ROOT)
+    finished: dict[str, int] = {}
+    deadline = time.monotonic() + 120
+    while not finished and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+        if (output / "index.json").is_file():
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            names = json.loads((output / "index.json").read_text())["files"]
+            finished = {name: os.stat(output / name).st_mtime_ns for name in names}
+    assert process.wait() == -signal.SIGKILL
+    assert 0 < len(finished) < 40
+
+    # What was being written when it was killed is in the way of nothing.
+    assert (output / "partial").is_dir()
+    assert command.main(arguments) == 0
+    assert not (output / "partial").exists()
+    assert {name: os.stat(output / name).st_mtime_ns for name in finished} == finished
+    data = pipelines.load_data(OPTIONS, output)
+    assert_same(
+        evaluated(data, OPTIONS, "train"),
+        evaluated(pipelines.load_data(FOLDER_OPTIONS, folder), FOLDER_OPTIONS, "train"),
+    )
+
+
+def test_a_finished_file_that_was_damaged_is_written_again_and_others_are_kept(
+    converted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(converted[1], tmp_path / "copy"))
+    damaged, kept = folder / "train-00000-of-00002.mindrecord", folder / "train-00001-of-00002.mindrecord"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    before = kept.stat().st_mtime_ns
+    convert(Conversion(converted[0], folder, shards=2))
+    assert kept.stat().st_mtime_ns == before
+    assert len(evaluated(pipelines.load_data(OPTIONS, folder), OPTIONS, "train")) == 3
+
+
+def test_another_conversion_is_not_mixed_in(converted: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, records = converted
+    for change, name in (
+        ({"shards": 3}, "shards"),
+        ({"size": 20}, "size"),
+        ({"skip_broken": True}, "skip_broken"),
+    ):
+        with pytest.raises(
+            DataError, match=f"records holds another conversion, which differs in {name}; choose"
+        ):
+            convert(Conversion(**{"images": folder, "output": records, "shards": 2, **change}))
+    other = write_image_folder(tmp_path / "images", train=5)
+    with pytest.raises(DataError, match="which differs in listing; choose"):
+        convert(Conversion(other, records, shards=2))
+
+
+def test_the_command_line_is_checked_before_mindspore_is_loaded(tmp_path: Path) -> None:
+    code = (
+        "import sys; from model_zoo.convert import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: sys.exit(99 if 'mindspore' in sys.modules else end.code)"
+    )
+    arguments = ["--images", tmp_path, "--output", tmp_path / "out", "--shards", "0"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "argument --shards: 0 is below 1" in done.stderr
+
+
+def test_the_command_tells_what_it_wrote_and_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_image_folder(tmp_path / "images", train=2, test=1, classes=("ant",))
+    broken = break_image(folder / "train" / "ant" / "000.JPEG")
+    arguments = ["--images", str(folder), "--output", str(tmp_path / "out"), "--shards", "1"]
+    assert command.main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {broken} can't be decoded: ")
+    assert command.main([*arguments, "--broken", "skip"]) == 0
+    out = capsys.readouterr().out
+    assert f"left out: {broken} can't be decoded: " in out
+    assert out.endswith(f"2 images in 2 files, 1 left out: {tmp_path / 'out'}\n")
+    assert command.main([*arguments, "--shards", "2"]) == 2
+    assert "--shards is 2; accepted: at most the number of test images, 1" in capsys.readouterr().err
