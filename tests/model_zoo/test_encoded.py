@@ -149,6 +149,18 @@ def test_a_split_without_any_whole_image_is_refused(image_folder: Path) -> None:
         training(load(image_folder, SKIP), SKIP)
 
 
+def test_an_evaluation_goes_on_after_a_batch_without_any_whole_image(image_folder: Path) -> None:
+    paths = sorted((image_folder / "val").rglob("*.*"))
+    for path in paths[:4]:
+        break_image(path)
+    data = load(image_folder, SKIP)
+    np.testing.assert_array_equal(joined(evaluated(data))[1], [2, 2])
+    for path in paths[4:]:
+        break_image(path)
+    with pytest.raises(DataError, match=r"^none of the images to evaluate can be decoded\.$"):
+        evaluated(data)
+
+
 def test_pipelines_that_are_given_up_leave_no_threads_behind(image_folder: Path) -> None:
     data = load(image_folder)
     for epoch in range(20):

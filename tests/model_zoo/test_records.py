@@ -86,6 +86,21 @@ def test_a_conversion_that_is_missing_unfinished_or_cut_off_is_named(
     refused(folder, r"\.db hold 0 bytes")
 
 
+def test_damage_inside_of_a_file_is_named(converted: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(converted[1], tmp_path / "copy"))
+    path = folder / "test-00000-of-00002.mindrecord"
+    content = path.read_bytes()
+    image = (converted[0] / "val" / "ant" / "001.png").read_bytes()
+    assert content.count(image) == 1
+    path.write_bytes(content.replace(image, bytes(len(image))))
+    data = pipelines.load_data(OPTIONS, folder)
+    with pytest.raises(DataError, match=rf"^MindRecord: image 1 of {folder} is none of JPEG, "):
+        evaluated(data, OPTIONS, "test")
+    path.write_bytes(bytes(len(content)))
+    with pytest.raises(DataError, match=rf"^MindRecord: a file of {folder} is damaged: "):
+        evaluated(data, OPTIONS, "test")
+
+
 def test_broken_images_are_named_or_left_out_by_choice(tmp_path: Path) -> None:
     folder = write_image_folder(tmp_path / "images", train=2, test=1)
     broken = break_image(folder / "train" / "bee" / "000.JPEG")

@@ -174,20 +174,35 @@ class BatchDecoder:
         Yields:
             Normalised images of shape (N, 3, size, size) and their labels. An image that is skipped is
             replaced in training, and missing in evaluation.
+
+        Raises:
+            DataError: an image is broken and not to be skipped, or none is whole.
         """
         workers = self._options.workers or len(os.sched_getaffinity(0))
-        images = self._split.images([int(number) for numbers in plan for number in numbers])
         threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        some = False
         try:
-            ahead: deque[_Rows] = deque()
-            for numbers in plan:
-                ahead.append(self._start(threads, numbers, images))
-                if len(ahead) > _BATCHES_AHEAD:
-                    yield from self._finish(ahead.popleft())
-            while ahead:
-                yield from self._finish(ahead.popleft())
+            for rows in self._in_order(threads, plan):
+                for task in rows.tasks:
+                    task.result()
+                if rows.whole.all():
+                    yield rows.images, rows.labels
+                elif rows.whole.any():
+                    yield rows.images[rows.whole], rows.labels[rows.whole]
+                some = some or bool(rows.whole.any())
         finally:
             threads.shutdown(cancel_futures=True)
+        if not some:
+            raise DataError("none of the images to evaluate can be decoded.")
+
+    def _in_order(self, threads: ThreadPoolExecutor, plan: Sequence[NDArray[np.int64]]) -> Iterator[_Rows]:
+        images = self._split.images([int(number) for numbers in plan for number in numbers])
+        ahead: deque[_Rows] = deque()
+        for numbers in plan:
+            ahead.append(self._start(threads, numbers, images))
+            if len(ahead) > _BATCHES_AHEAD:
+                yield ahead.popleft()
+        yield from ahead
 
     def _start(
         self, threads: ThreadPoolExecutor, numbers: NDArray[np.int64], images: Iterator[EncodedImage]
@@ -203,14 +218,6 @@ class BatchDecoder:
             ]
             rows.tasks.append(threads.submit(self._fill, rows, chunk))
         return rows
-
-    def _finish(self, rows: _Rows) -> Iterator[Batch]:
-        for task in rows.tasks:
-            task.result()
-        if rows.whole.all():
-            yield rows.images, rows.labels
-        elif rows.whole.any():
-            yield rows.images[rows.whole], rows.labels[rows.whole]
 
     def _fill(self, rows: _Rows, chunk: list[tuple[int, int, EncodedImage]]) -> None:
         options = self._options

@@ -83,12 +83,18 @@ class RecordSplit:
     def images(self, numbers: Sequence[int]) -> Iterator[EncodedImage]:
         """The images of these numbers, in this order."""
         # A subset sampler reads what it is given, in that order; MindSpore's threads read ahead.
-        rows = ds.MindDataset(self._files, COLUMNS, sampler=ds.SubsetSampler(list(numbers)))
-        iterator = rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
-        for number, (content, label) in zip(numbers, iterator):
-            name = f"{TITLE}: image {number} of {Path(self._files[0]).parent}"
-            # Copied, because the next row may overwrite the buffer.
-            yield EncodedImage(name, int(label), partial(bytes, content.tobytes()))
+        folder = Path(self._files[0]).parent
+        try:
+            rows = ds.MindDataset(self._files, COLUMNS, sampler=ds.SubsetSampler(list(numbers)))
+            iterator = rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
+            for number, (content, label) in zip(numbers, iterator):
+                # Copied, because the next row may overwrite the buffer.
+                read = partial(bytes, content.tobytes())
+                yield EncodedImage(f"{TITLE}: image {number} of {folder}", int(label), read)
+        except RuntimeError as error:
+            raise DataError(
+                f"{TITLE}: a file of {folder} is damaged: {' '.join(str(error).split())}"
+            ) from error
 
 
 def load(data_dir: Path | None) -> EncodedDataSet:
