@@ -1,7 +1,7 @@
 """The readers on the real data sets, where a machine has them.
 
-MS_KFAC_TEST_DATA names a folder that holds `mnist` and `cifar-10-batches-bin`; without it, packed copies are
-looked for in ../shared/data beside the repository.
+MS_KFAC_TEST_DATA names a folder that holds `mnist`, `cifar-10-batches-bin` and `cifar10-images`; without it,
+packed copies are looked for in ../shared/data beside the repository.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -16,8 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_zoo.common.data import cifar10, mnist
+from model_zoo.common.data import cifar10, mnist, pipelines
+from model_zoo.common.data.record_writer import Conversion, convert
+from model_zoo.common.options.data import ImageFolderOptions, MindRecordOptions
 from tests.model_zoo.made_data import ROOT
+from tests.model_zoo.test_encoded import break_image
+from tests.model_zoo.test_pipelines import assert_same, batches, joined, training
 
 UNPACKED = os.environ.get("MS_KFAC_TEST_DATA")
 PACKED = ROOT.parent / "shared" / "data"
@@ -85,3 +90,67 @@ def test_cifar10_has_the_statistics_that_normalise_it(cifar10_dir: Path) -> None
     assert data.train.images.std((0, 1, 2)) == pytest.approx(data.deviation, abs=5)
     red, green, blue = data.train.images.mean((0, 1, 2))
     assert red > green > blue
+
+
+@pytest.fixture(scope="module")
+def jpeg_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few hundred of CIFAR-10's images as JPEGs in class folders."""
+    folder = tmp_path_factory.mktemp("jpegs")
+    packed = PACKED / "cifar10" / "cifar10-jpeg.zip"
+    unpacked = Path(UNPACKED) / "cifar10-images" if UNPACKED else None
+    if unpacked is not None and unpacked.is_dir():
+        for split, name in ((s, n) for s in IMAGES_PER_CLASS for n in CLASSES):
+            (folder / split / name).mkdir(parents=True)
+            for path in sorted((unpacked / split / name).iterdir())[: IMAGES_PER_CLASS[split]]:
+                shutil.copy(path, folder / split / name)
+        return folder
+    if not packed.is_file():
+        pytest.skip("the JPEGs of CIFAR-10 are neither in MS_KFAC_TEST_DATA nor in ../shared/data")
+    with zipfile.ZipFile(packed) as archive:
+        names = sorted(archive.namelist())
+        for split, count in IMAGES_PER_CLASS.items():
+            for name in CLASSES:
+                members = [member for member in names if member.startswith(f"{split}/{name}/")]
+                archive.extractall(folder, members[:count])
+    return folder
+
+
+def test_real_jpegs_give_the_same_batches_from_their_folder_and_from_mindrecord(
+    jpeg_dir: Path, tmp_path: Path
+) -> None:
+    sizes = {"image_size": 32, "resize": 32, "mean": cifar10.MEAN, "deviation": cifar10.DEVIATION}
+    options = ImageFolderOptions("image_folder", 50, evaluation_batch_size=60, **sizes)
+    folder = pipelines.load_data(options, jpeg_dir)
+    assert (folder.training_images, folder.test_images) == (500, 100)
+    assert folder.class_names == CLASSES
+
+    images, labels = joined(batches(pipelines.evaluation_batches(folder, "train", options)))
+    np.testing.assert_array_equal(labels, np.repeat(np.arange(10), 50))
+    # 500 images are enough for a swapped channel or a wrong constant to show: 5 of 255 steps.
+    assert images.mean((0, 2, 3)) == pytest.approx(0, abs=5 / 60)
+    assert images.std((0, 2, 3)) == pytest.approx(1, abs=5 / 60)
+    # At its own size an image is seen as it was decoded.
+    with Image.open(
+        jpeg_dir / "train" / "ship" / sorted(os.listdir(jpeg_dir / "train" / "ship"))[7]
+    ) as image:
+        pixels = images[8 * 50 + 7].transpose(1, 2, 0) * cifar10.DEVIATION + cifar10.MEAN
+        np.testing.assert_array_equal(np.rint(pixels), np.asarray(image.convert("RGB")))
+
+    convert(Conversion(jpeg_dir, tmp_path / "records", shards=3))
+    record_options = MindRecordOptions("mindrecord", 50, evaluation_batch_size=60, **sizes)
+    records = pipelines.load_data(record_options, tmp_path / "records")
+    whole = training(folder, options, epoch=2)
+    assert_same(training(records, record_options, epoch=2), whole)
+    assert_same(training(records, record_options, epoch=2, skip=9), whole[9:])
+
+
+def test_a_real_jpeg_that_was_cut_off_is_replaced_and_counted(jpeg_dir: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(jpeg_dir, tmp_path / "copy"))
+    whole_options = ImageFolderOptions("image_folder", 500, image_size=32, resize=32, broken="skip")
+    whole = joined(training(pipelines.load_data(whole_options, folder), whole_options))
+    broken = break_image(sorted((folder / "train" / "frog").iterdir())[3])
+    data = pipelines.load_data(whole_options, folder)
+    replaced = joined(training(data, whole_options))
+    assert list(data.broken.found()) == [str(broken)]
+    assert (replaced[0] != whole[0]).any((1, 2, 3)).sum() == 1
+    np.testing.assert_array_equal(replaced[1], whole[1])

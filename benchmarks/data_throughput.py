@@ -1,0 +1,252 @@
+"""Images a second of every data pipeline of the zoo beside those of a network that reads it.
+
+    python benchmarks/data_throughput.py --data-dir DIR [--rounds 5] [--seconds 3] [--only NAMES] [--output F]
+
+DIR holds mnist, cifar-10-batches-bin and cifar10-images (the JPEGs in class folders). Three rates a pipeline,
+as medians over rounds with their quartiles:
+
+* the pipeline alone, from the first image on, with nothing else running;
+* the network alone: training steps of the recipe's K-FAC on one batch that stays, the median step, which is
+  one without refreshes and so the fastest that the data must keep up with;
+* both: the same steps on what the pipeline brings.
+
+Those of ImageNet's size are real JPEGs of CIFAR-10, enlarged to 500x375 pixels, which is what an image of
+ImageNet measures on average. MindRecord files are converted from the same folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, Callable
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from model_zoo.common.host import prepare  # noqa: E402
+
+prepare("CPU")
+
+import mindspore as ms  # noqa: E402
+import numpy as np  # noqa: E402
+from mindspore import nn  # noqa: E402
+from PIL import Image  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from benchmarks.machine import describe_run  # noqa: E402
+from model_zoo.common.data.cifar10 import DEVIATION, MEAN  # noqa: E402
+from model_zoo.common.data.pipelines import load_data, training_batches  # noqa: E402
+from model_zoo.common.data.record_writer import Conversion, convert  # noqa: E402
+from model_zoo.common.networks import build_network  # noqa: E402
+from model_zoo.common.objectives import create_objective  # noqa: E402
+from model_zoo.common.optimizers import create_optimizer  # noqa: E402
+from model_zoo.common.recipe import Recipe, load_recipe, parse_recipe  # noqa: E402
+
+IMAGENET_PIXELS = (500, 375)
+WARM_UP_STEPS = 3
+# More than any run here reads.
+MANY_EPOCHS = 10**6
+
+RESNET20 = "resnet/resnet20_cifar10_kfac.yaml"
+SMALL = {"image_size": 32, "resize": 32, "least_area": 0.25, "mean": MEAN, "deviation": DEVIATION}
+LARGE: dict[str, Any] = {"batch_size": 32}
+# Of each pipeline: the recipe, the folder of its data, and what differs from the recipe's data section.
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "digits": ("resnet/resnet20_digits_kfac.yaml", "", {}),
+    "cifar10": (RESNET20, "data", {}),
+    "mnist": ("autoencoder/autoencoder_mnist_kfac.yaml", "data", {}),
+    "mnist14": ("mlp/mlp_mnist14_kfac.yaml", "data", {}),
+    "image_folder 32": (RESNET20, "data/cifar10-images", {"name": "image_folder", **SMALL}),
+    "mindrecord 32": (RESNET20, "made/records 32", {"name": "mindrecord", **SMALL}),
+    "image_folder 224": (RESNET20, "made/images 224", {"name": "image_folder", **LARGE}),
+    "mindrecord 224": (RESNET20, "made/records 224", {"name": "mindrecord", **LARGE}),
+}
+
+
+def case_recipe(name: str) -> Recipe:
+    """The recipe of a pipeline; images of ImageNet's size go to ResNet-50."""
+    path, _, changes = CASES[name]
+    recipe = load_recipe(ROOT / "model_zoo" / path)
+    content = {
+        section: {key: value for key, value in dataclasses.asdict(getattr(recipe, section)).items()}
+        for section in ("network", "data", "optimizer")
+    }
+    if changes:
+        content["data"] = {"batch_size": recipe.data.batch_size, **changes}
+    if name.endswith("224"):
+        content["network"] = {"name": "imagenet_resnet", "depth": 50}
+    return parse_recipe({**content, "epochs": 1})
+
+
+def enlarge_images(source: Path, folder: Path, count: int) -> None:
+    """Writes images of ImageNet's size, half a class of the ten at least, for training and testing.
+
+    Args:
+        source: class folders of small JPEGs.
+        folder: where to write train/<class> and val/<class>.
+        count: how many training images.
+    """
+    classes = sorted(path for path in (source / "train").iterdir() if path.is_dir())
+    for split, number in (("train", count // len(classes)), ("val", 1)):
+        for path in classes:
+            (folder / split / path.name).mkdir(parents=True)
+            for file in sorted(path.iterdir())[: max(number, 1)]:
+                image = Image.open(file).convert("RGB").resize(IMAGENET_PIXELS, Image.Resampling.BICUBIC)
+                image.save(folder / split / path.name / file.name, quality=90)
+
+
+def endless(data: Any, recipe: Recipe) -> Generator[list[ms.Tensor], None, None]:
+    """Training batches, epoch after epoch."""
+    pipeline = training_batches(data, recipe.data, seed=1, epoch=0, epochs=MANY_EPOCHS)
+    iterator = pipeline.create_tuple_iterator(num_epochs=MANY_EPOCHS)
+    while True:
+        yield from iterator
+
+
+def rate(take_batch: Callable[[], Any], batch_size: int, seconds: float) -> float:
+    """Images a second of calls that go on for at least so many seconds."""
+    start, images = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < seconds:
+        take_batch()
+        images += batch_size
+    return images / spent
+
+
+def training_step(recipe: Recipe, classes: int) -> Callable[..., None]:
+    """A training step of a recipe's network and optimizer, which waits for its loss."""
+    ms.set_seed(1)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    network = build_network(recipe.network, classes)
+    optimizer = create_optimizer(recipe.optimizer, network, recipe.optimizer.learning_rate)
+    objective = create_objective(recipe.network.name)
+    step = nn.TrainOneStepCell(nn.WithLossCell(network, objective), optimizer)
+    step.set_train()
+
+    def take(images: ms.Tensor, labels: ms.Tensor) -> None:
+        step(images, labels).asnumpy()
+
+    return take
+
+
+def median_step_rate(take: Callable[[], None], batch_size: int, seconds: float) -> float:
+    """Images a second of the median of steps that go on for at least so many seconds, five at least."""
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < seconds:
+        start = time.perf_counter()
+        take()
+        times.append(time.perf_counter() - start)
+    return batch_size / float(np.median(times))
+
+
+def spread(rates: list[float]) -> dict[str, Any]:
+    """The median and the quartiles of rates."""
+    low, median, high = np.percentile(rates, [25, 50, 75])
+    return {"median": median, "quartiles": [low, high]}
+
+
+def measure(name: str, data_dir: Path | None, rounds: int, seconds: float, steps: bool) -> dict[str, Any]:
+    """Measures one pipeline and its network.
+
+    Args:
+        name: a key of CASES.
+        data_dir: the folder of its data.
+        rounds: measurements of each rate.
+        seconds: of each measurement, at least.
+        steps: whether the network is measured, too.
+
+    Returns:
+        Images a second.
+    """
+    recipe = case_recipe(name)
+    data = load_data(recipe.data, data_dir)
+    size = recipe.data.batch_size
+    result: dict[str, Any] = {"batch_size": size}
+    alone = []
+    for _ in range(rounds):
+        # A pipeline that has just been made: none of its batches waits already.
+        batches = endless(data, recipe)
+        alone.append(rate(lambda: next(batches), size, seconds))  # noqa: B023
+        batches.close()
+    result["pipeline"] = spread(alone)
+    if not steps:
+        return result
+    take = training_step(recipe, data.classes)
+    batches = endless(data, recipe)
+    images, labels = next(batches)
+    for _ in range(WARM_UP_STEPS):
+        take(images, labels)
+    fixed, fed = [], []
+    for _ in range(rounds):
+        fixed.append(median_step_rate(lambda: take(images, labels), size, seconds))
+        fed.append(median_step_rate(lambda: take(*next(batches)), size, seconds))
+    batches.close()
+    result["network"], result["both"] = spread(fixed), spread(fed)
+    result["pipeline over network"] = result["pipeline"]["median"] / result["network"]["median"]
+    return result
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each rate (default: 5)")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="of each measurement, at least (default: 3)"
+    )
+    parser.add_argument("--only", default=",".join(CASES), metavar="NAMES", help="some of the pipelines")
+    parser.add_argument("--no-network", action="store_true", help="measure the pipelines alone")
+    parser.add_argument("--images", type=int, default=400, help="enlarged images (default: 400)")
+    parser.add_argument("--output", type=Path, help="write the figures as JSON, too")
+    arguments = parser.parse_args()
+    names = arguments.only.split(",")
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        parser.error(f"--only names {unknown[0]!r}; accepted: {', '.join(CASES)}")
+    ms.set_device("CPU")
+    results = {}
+    with tempfile.TemporaryDirectory() as made:
+        folders = {"data": arguments.data_dir, "made": Path(made)}
+        if any(name.endswith("224") for name in names):
+            enlarge_images(arguments.data_dir / "cifar10-images", Path(made) / "images 224", arguments.images)
+        if "mindrecord 224" in names:
+            convert(Conversion(Path(made) / "images 224", Path(made) / "records 224", shards=2))
+        if "mindrecord 32" in names:
+            convert(Conversion(arguments.data_dir / "cifar10-images", Path(made) / "records 32", shards=4))
+        for name in tqdm(names, disable=None):
+            root, _, rest = CASES[name][1].partition("/")
+            folder = folders[root] / rest if root else None
+            results[name] = measure(
+                name, folder, arguments.rounds, arguments.seconds, not arguments.no_network
+            )
+            tqdm.write(line(name, results[name]))
+    if arguments.output is not None:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        figures = {
+            **describe_run(),
+            "rounds": arguments.rounds,
+            "seconds": arguments.seconds,
+            "images_per_second": results,
+        }
+        arguments.output.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def line(name: str, result: dict[str, Any]) -> str:
+    """One pipeline in a line of text."""
+    parts = [f"{name:17} batch {result['batch_size']:3}"]
+    for kind in ("pipeline", "network", "both"):
+        if kind in result:
+            low, high = result[kind]["quartiles"]
+            parts.append(f"{kind} {result[kind]['median']:,.0f} ({low:,.0f} to {high:,.0f})")
+    if "network" in result:
+        parts.append(f"pipeline over network {result['pipeline over network']:.1f}")
+    return "  ".join(parts)
+
+
+if __name__ == "__main__":
+    main()
