@@ -1,4 +1,7 @@
-"""Trains a recipe: python -m model_zoo.train --recipe model_zoo/resnet/resnet20_digits_kfac.yaml."""
+"""Trains a recipe: python -m model_zoo.train --recipe model_zoo/resnet/resnet20_digits_kfac.yaml.
+
+A run that was stopped goes on by python -m model_zoo.train --resume runs/FOLDER.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from model_zoo.common.checkpoint.files import newest_checkpoint, ranks_of, read_position
+from model_zoo.common.checkpoint.interval import CheckpointInterval
+from model_zoo.common.checkpoint.resume import resumed_recipe
+from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import UsageError
 from model_zoo.common.recipe import load_recipe, sibling
+from model_zoo.common.run_options import RunOptions, resumed
 
 USAGE_STATUS = 2
 
@@ -19,7 +28,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m model_zoo.train", description="Trains a recipe of the zoo."
     )
-    parser.add_argument("--recipe", type=Path, required=True, metavar="FILE", help="the YAML recipe")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="the YAML recipe")
     parser.add_argument(
         "--set",
         action="append",
@@ -38,25 +47,63 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAMES",
         help="run the sibling recipes of these optimizers, as sgdm,kfac, and draw them together",
     )
-    parser.add_argument(
-        "--device", choices=["CPU", "GPU", "Ascend"], default="CPU", help="where to train (default: CPU)"
-    )
+    parser.add_argument("--device", choices=["CPU", "GPU", "Ascend"], help="where to train (default: CPU)")
     parser.add_argument(
         "--log-every",
-        type=int,
-        default=10,
+        type=_count,
         metavar="STEPS",
         help="steps between losses in metrics.jsonl (default: 10)",
     )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=_interval,
+        metavar="INTERVAL",
+        help="write a checkpoint to resume from every 2epochs or 500steps, and at the end (default: none)",
+    )
+    parser.add_argument(
+        "--keep", type=_count, metavar="N", help="how many of the newest checkpoints stay (default: 2)"
+    )
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="FOLDER",
+        help="go on with the run in this folder, from its newest checkpoint, with the recipe and the options "
+        "that it had; only epochs, and what is given here beside the recipe, may change",
+    )
     parser.add_argument("--no-progress", action="store_true", help="draw no bar, only write a line an epoch")
     parsed = parser.parse_args(arguments)
-    if parsed.log_every < 1:
-        parser.error("--log-every must be at least 1")
+    if parsed.recipe is None and parsed.resume is None:
+        parser.error("one of --recipe and --resume is required")
+    if parsed.resume is not None and (parsed.output is not None or parsed.compare is not None):
+        parser.error("--resume goes on in the run's own folder: it takes neither --output nor --compare")
     return parsed
 
 
+def _count(text: str) -> int:
+    count = int(text) if text.isdigit() else 0
+    if count < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return count
+
+
+def _interval(text: str) -> CheckpointInterval:
+    try:
+        return CheckpointInterval.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("data_dir", "device", "log_every", "checkpoint_every", "keep")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return {**given, "progress": not options.no_progress}
+
+
 def _passed_on(options: argparse.Namespace) -> list[str]:
-    arguments = ["--device", options.device, "--log-every", str(options.log_every)]
+    arguments = []
+    for name in ("device", "log_every", "checkpoint_every", "keep"):
+        if getattr(options, name) is not None:
+            arguments += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     for override in options.set:
         arguments += ["--set", override]
     if options.data_dir is not None:
@@ -66,28 +113,44 @@ def _passed_on(options: argparse.Namespace) -> list[str]:
     return arguments
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trains one recipe, or compares several."""
+def compare_recipes(options: argparse.Namespace) -> int:
+    """Trains the sibling recipes that --compare names."""
     name = options.recipe.stem
-    output = options.output or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if options.compare is not None:
-        paths = {optimizer: sibling(options.recipe, optimizer) for optimizer in options.compare.split(",")}
-        recipes = [load_recipe(path, options.set) for path in paths.values()]
-    else:
-        recipes = [load_recipe(options.recipe, options.set)]
+    paths = {optimizer: sibling(options.recipe, optimizer) for optimizer in options.compare.split(",")}
+    recipes = [load_recipe(path, options.set) for path in paths.values()]
 
     # Only now: MindSpore takes seconds to import, and a mistake in a recipe should be told at once.
-    from model_zoo.common.comparison import compare, results_table
-    from model_zoo.common.training import RunOptions, headline_figure, train_recipe
+    from model_zoo.common.comparison import compare
+    from model_zoo.common.run_description import headline_figure
 
     figure = headline_figure(recipes[0])
-    if options.compare is not None:
-        return compare(paths, output, _passed_on(options), figure, name.rpartition("_")[0])
-    run_options = RunOptions(
-        name, options.data_dir, output, options.device, options.log_every, progress=not options.no_progress
-    )
-    epochs = train_recipe(recipes[0], run_options)
-    print(f"\n{results_table({name: epochs}, figure)}\n\nwritten to {output}")
+    return compare(paths, output_of(options), _passed_on(options), figure, name.rpartition("_")[0])
+
+
+def output_of(options: argparse.Namespace) -> Path:
+    """The folder that a new run writes to."""
+    output: Path | None = options.output
+    return output or Path("runs") / f"{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains one recipe, or goes on with a run."""
+    if options.resume is not None:
+        position = read_position(newest_checkpoint(options.resume, Shard(0, ranks_of(options.resume))))
+        recipe = resumed_recipe(options.resume, position, options.recipe, options.set)
+        run_options = resumed(position.options, options.resume, **_given(options))
+    else:
+        recipe = load_recipe(options.recipe, options.set)
+        run_options = RunOptions(
+            **{"name": options.recipe.stem, "data_dir": None, "output": output_of(options), **_given(options)}
+        )
+
+    from model_zoo.common.comparison import results_table
+    from model_zoo.common.training import headline_figure, train_recipe
+
+    epochs = train_recipe(recipe, run_options)
+    table = results_table({run_options.name: epochs}, headline_figure(recipe))
+    print(f"\n{table}\n\nwritten to {run_options.output}")
     return 0
 
 
@@ -95,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 2 when the recipe, the data or the command line is at fault."""
     options = parse_arguments(arguments)
     try:
-        return run(options)
+        return run(options) if options.compare is None else compare_recipes(options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_STATUS

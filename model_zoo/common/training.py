@@ -2,74 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import platform
-from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import mindspore as ms
-import numpy as np
+from mindspore import nn
+from mindspore.train import Callback
 
 from model_zoo.common import host
+from model_zoo.common.checkpoint.files import NETWORK_FILE, STATE_FILE, Position, read_position
+from model_zoo.common.checkpoint.resume import where_to_begin
+from model_zoo.common.checkpoint.state import load_state
+from model_zoo.common.checkpoint.writer import CheckpointWriter, StepNumbers, evaluated_weights
 from model_zoo.common.curves import CURVES_FILE, draw_curves
 from model_zoo.common.data.pipelines import check_batch_size, evaluation_batches, load_data, training_batches
-from model_zoo.common.data.shards import Shard
-from model_zoo.common.journal import METRICS_FILE, Journal
+from model_zoo.common.data.splits import DataSet
+from model_zoo.common.epochs import Epochs
+from model_zoo.common.journal import METRICS_FILE, Journal, JournalState
 from model_zoo.common.networks import build_network, parameter_count
-from model_zoo.common.objectives import create_metrics, create_objective
+from model_zoo.common.objectives import RunningObjective, create_metrics, create_objective
 from model_zoo.common.optimizers import create_optimizer
 from model_zoo.common.options.networks import FIGURE_OF_NETWORK
 from model_zoo.common.recipe import Recipe
+from model_zoo.common.run_description import (
+    RESUMED,
+    describe_run,
+    describe_section,
+    headline_figure,
+    resumed_after,
+    write_description,
+)
+from model_zoo.common.run_options import RunOptions
 from model_zoo.common.schedules import learning_rates
 from ms_kfac import Model
 from ms_kfac.train import ProgressBar
-
-RUN_FILE = "run.json"
-CHECKPOINT_FILE = "network.ckpt"
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What the command line says beside the recipe.
-
-    Attributes:
-        name: the run's name.
-        data_dir: the folder of CIFAR-10 or MNIST.
-        output: the folder to write to.
-        device: "CPU", "GPU" or "Ascend".
-        log_every: steps between two step objects of metrics.jsonl.
-        progress: whether a bar is drawn when the screen is a terminal.
-    """
-
-    name: str
-    data_dir: Path | None
-    output: Path
-    device: str = "CPU"
-    log_every: int = 10
-    progress: bool = True
-
-
-def headline_figure(recipe: Recipe) -> str:
-    """The key of the epoch objects that judges a run.
-
-    An auto-encoder is judged by how well it fits the training images, a classifier by images that it has not
-    seen.
-
-    Args:
-        recipe: the recipe of the run.
-
-    Returns:
-        Such as "test_accuracy".
-    """
-    figure = FIGURE_OF_NETWORK[recipe.network.name]
-    for split in ("train", "test") if figure == "reconstruction_error" else ("test", "train"):
-        if split in recipe.evaluate:
-            return f"{split}_{figure}"
-    return f"running_{figure}"
 
 
 def start_mindspore(recipe: Recipe, device: str) -> str:
@@ -89,57 +54,120 @@ def start_mindspore(recipe: Recipe, device: str) -> str:
     return f"{recipe.mode} mode, {line}"
 
 
-def describe_run(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
-    """What run.json holds: the recipe as resolved, the versions and the machine."""
-    return {
-        "name": options.name,
-        "recipe": dataclasses.asdict(recipe),
-        "headline": headline_figure(recipe),
-        "versions": {
-            "python": platform.python_version(),
-            "mindspore": ms.__version__,
-            "numpy": np.__version__,
-        },
-        "machine": {
-            "platform": platform.platform(),
-            "processors": os.cpu_count(),
-            "device": options.device,
-            host.ONEDNN_VARIABLE: os.environ.get(host.ONEDNN_VARIABLE),
-        },
+def epochs_of(recipe: Recipe, data: DataSet, options: RunOptions, begun: Position | None) -> Epochs:
+    """The training batches from where a run begins.
+
+    Args:
+        recipe: whose data section and seed hold.
+        data: the data set.
+        options: which process of how many.
+        begun: where the run stood; None at its beginning.
+
+    Returns:
+        The data set for mindspore.train.Model.
+    """
+
+    def pipeline(epoch: int, skip: int) -> Any:
+        return training_batches(
+            data, recipe.data, seed=recipe.seed, epoch=epoch, shard=options.shard, skip=skip
+        )
+
+    first = pipeline(0, 0)
+    epoch, skip = (0, 0) if begun is None else (begun.epoch, begun.step_of_epoch)
+    return Epochs(pipeline, first.get_dataset_size(), first.get_batch_size(), epoch, skip)
+
+
+def evaluation_of(
+    recipe: Recipe, data: DataSet, model: Model, options: RunOptions
+) -> Callable[[], dict[str, float]]:
+    """What evaluates a model on the splits of a recipe.
+
+    Args:
+        recipe: names the splits.
+        data: the data set.
+        model: the model.
+        options: which process of how many.
+
+    Returns:
+        A function that gives the figures by name, as "test_accuracy".
+    """
+    evaluated = {
+        split: evaluation_batches(data, split, recipe.data, shard=options.shard) for split in recipe.evaluate
     }
 
+    def evaluate() -> dict[str, float]:
+        return {
+            f"{split}_{name}": float(value)
+            for split, rows in evaluated.items()
+            for name, value in model.eval(rows, dataset_sink_mode=False).items()
+        }
 
-def write_description(folder: Path, description: dict[str, Any]) -> None:
-    """Writes run.json."""
-    (folder / RUN_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    return evaluate
 
 
-def describe_section(section: Any) -> str:
-    """One section of a recipe in a line, as "sgdm (learning_rate 0.1, momentum 0.9)"."""
-    options = dataclasses.asdict(section)
-    name = options.pop("name")
-    shown = ", ".join(f"{key} {value}" for key, value in options.items())
-    return f"{name} ({shown})" if shown else name
+def callbacks_of(
+    recipe: Recipe,
+    options: RunOptions,
+    network: nn.Cell,
+    objective: RunningObjective,
+    evaluate: Callable[[], dict[str, float]],
+    begun: Position | None,
+) -> tuple[Journal, list[Callback]]:
+    """What accompanies a training.
+
+    Args:
+        recipe: the recipe.
+        options: where and how.
+        network: the plain network.
+        objective: the loss with its running sums.
+        evaluate: what the journal calls after each epoch.
+        begun: where the run stood; None at its beginning.
+
+    Returns:
+        The journal, and all callbacks in their order.
+    """
+    journal = Journal(
+        options.output / METRICS_FILE,
+        objective,
+        FIGURE_OF_NETWORK[recipe.network.name],
+        evaluate,
+        options.log_every,
+        None if begun is None else JournalState(**begun.journal),
+    )
+    bar = ProgressBar(figures=journal.figures, bar=None if options.progress else False)
+    callbacks: list[Callback] = [journal, bar]
+    if begun is not None:
+        callbacks.insert(0, StepNumbers(begun.step, recipe.epochs))
+    if options.checkpoint_every is not None:
+        callbacks.append(CheckpointWriter(recipe, options, network, journal))
+    return journal, callbacks
 
 
 def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
-    """Trains a recipe, prints what happens and writes metrics.jsonl, run.json, the checkpoint and curves.png.
+    """Trains a recipe, prints what happens and writes metrics.jsonl, run.json, network.ckpt and curves.png.
 
     Args:
-        recipe: what to train.
+        recipe: what to train; that of the run where it is resumed.
         options: where and how.
 
     Returns:
         The epoch objects of metrics.jsonl.
+
+    Raises:
+        DataError: the data can't be read, or an epoch has no batch.
+        CheckpointError: the run can't be resumed.
     """
     data = load_data(recipe.data, options.data_dir)
-    check_batch_size(data, recipe.data, Shard())
+    check_batch_size(data, recipe.data, options.shard)
+    checkpoint = where_to_begin(options)
+    begun = None if checkpoint is None else read_position(checkpoint)
     machine = start_mindspore(recipe, options.device)
     options.output.mkdir(parents=True, exist_ok=True)
-    description = describe_run(recipe, options)
+    description = describe_run(options.name, recipe, options.device)
+    description[RESUMED] = [] if begun is None else [*resumed_after(options.output), begun.step]
     write_description(options.output, description)
 
-    batches = training_batches(data, recipe.data, seed=recipe.seed, epoch=0, epochs=recipe.epochs)
+    batches = epochs_of(recipe, data, options, begun)
     steps = batches.get_dataset_size()
     network = build_network(recipe.network, data.classes)
     rates = learning_rates(recipe.schedule, recipe.optimizer.learning_rate, recipe.epochs, steps)
@@ -153,32 +181,21 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
 
     objective = create_objective(recipe.network.name)
     model = Model(network, objective, optimizer, metrics=create_metrics(recipe.network.name))
-    evaluated = {split: evaluation_batches(data, split, recipe.data) for split in recipe.evaluate}
-
-    def evaluate() -> dict[str, float]:
-        return {
-            f"{split}_{name}": float(value)
-            for split, rows in evaluated.items()
-            for name, value in model.eval(rows, dataset_sink_mode=False).items()
-        }
-
-    journal = Journal(
-        options.output / METRICS_FILE,
-        objective,
-        FIGURE_OF_NETWORK[recipe.network.name],
-        evaluate,
-        options.log_every,
-    )
-    bar = ProgressBar(figures=journal.figures, bar=None if options.progress else False)
-    model.train(recipe.epochs, batches, callbacks=[journal, bar], dataset_sink_mode=False)
+    if checkpoint is not None and begun is not None:
+        load_state(model.train_network, checkpoint / STATE_FILE)
+        print(f"resumed after {begun.step:,} steps from {checkpoint}")
+    evaluate = evaluation_of(recipe, data, model, options)
+    journal, callbacks = callbacks_of(recipe, options, network, objective, evaluate, begun)
+    journal.open()
+    done = 0 if begun is None else begun.epoch
+    if done < recipe.epochs:
+        model.train(recipe.epochs, batches, callbacks, dataset_sink_mode=False, initial_epoch=done)
 
     if hasattr(optimizer, "refreshes"):
         description["refreshes"] = optimizer.refreshes()
         write_description(options.output, description)
-    averages = getattr(optimizer, "averages", False)
-    with optimizer.averaged_weights() if averages else nullcontext():
-        # What was evaluated.
-        ms.save_checkpoint(network, str(options.output / CHECKPOINT_FILE))
+    with evaluated_weights(optimizer):
+        ms.save_checkpoint(network, str(options.output / NETWORK_FILE))
     draw_curves(
         {recipe.optimizer.name: options.output},
         headline_figure(recipe),

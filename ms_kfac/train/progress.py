@@ -82,7 +82,10 @@ class ProgressBar(Callback):
         self._batch = parameters.train_dataset.get_batch_size()
         self._total = parameters.epoch_num * parameters.batch_num
         self._training_start = time.perf_counter()
+        # Not 0 where a callback before this one has set it, because the training continues another.
+        self._done_before = parameters.cur_step_num
         self._bar = tqdm(
+            initial=self._done_before * self._batch,
             total=self._total * self._batch,
             unit=" images",
             disable=not self._drawn,
@@ -94,7 +97,8 @@ class ProgressBar(Callback):
     def on_train_epoch_begin(self, run_context: Any) -> None:
         """Names the epoch before the bar."""
         parameters = run_context.original_args()
-        self._steps_before, self._step_of_epoch = parameters.cur_step_num, 0
+        self._first_step = self._step_of_epoch = parameters.cur_step_num % parameters.batch_num
+        self._steps_before = parameters.cur_step_num - self._first_step
         self._epoch_start = time.perf_counter()
         self._bar.set_description(f"epoch {parameters.cur_epoch_num}/{parameters.epoch_num}")
 
@@ -117,11 +121,11 @@ class ProgressBar(Callback):
     def on_train_epoch_end(self, run_context: Any) -> None:
         """Writes the line of the epoch."""
         parameters = run_context.original_args()
-        steps = parameters.cur_step_num - self._steps_before
+        steps = parameters.cur_step_num - self._steps_before - self._first_step
         seconds = self._epoch_stop - self._epoch_start
         left = (
             (time.perf_counter() - self._training_start)
-            / parameters.cur_step_num
+            / (parameters.cur_step_num - self._done_before)
             * (self._total - parameters.cur_step_num)
         )
         line = (

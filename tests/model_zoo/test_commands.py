@@ -109,7 +109,7 @@ def test_a_truncated_data_file_ends_with_one_sentence_and_status_2(
 def test_the_command_line_itself_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         train.main(["--recipe", str(MLP), "--log-every", "0"])
-    assert "--log-every must be at least 1" in capsys.readouterr().err
+    assert "argument --log-every: must be at least 1" in capsys.readouterr().err
     assert train.main(["--recipe", str(MLP), "--compare", "sgdm,lamb"]) == 2
     assert "--compare names 'lamb'" in capsys.readouterr().err
 

@@ -45,9 +45,10 @@ def test_objects_hold_means_and_seconds_of_training(tmp_path: Path, now: list[fl
 
     journal = Journal(tmp_path / "metrics.jsonl", sums, "accuracy", evaluate, log_every=2)
     parameters = SimpleNamespace(
-        cur_step_num=0, cur_epoch_num=0, train_dataset=SimpleNamespace(get_batch_size=lambda: 10)
+        cur_step_num=0, cur_epoch_num=0, batch_num=3, train_dataset=SimpleNamespace(get_batch_size=lambda: 10)
     )
     context = SimpleNamespace(original_args=lambda: parameters)
+    journal.open()
     journal.on_train_begin(context)
     for epoch in (1, 2):
         parameters.cur_epoch_num = epoch

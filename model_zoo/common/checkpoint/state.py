@@ -1,0 +1,110 @@
+"""The Parameters of a training cell, written to a file and read back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import mindspore as ms
+from mindspore import Parameter
+from mindspore.nn import Cell
+
+from model_zoo.common.errors import CheckpointError
+
+# The schedule's rates by step: they follow from the recipe, whose epochs may have changed.
+_FOLLOWS_FROM_THE_RECIPE = "learning_rate"
+
+
+def read_parameters(path: Path) -> dict[str, Parameter]:
+    """Reads a checkpoint of MindSpore.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its Parameters by name.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist.")
+    try:
+        parameters: dict[str, Parameter] = ms.load_checkpoint(str(path))
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} can't be read: it is damaged or no MindSpore checkpoint."
+        ) from error
+    return parameters
+
+
+def load_network(network: Cell, path: Path) -> None:
+    """Loads what a checkpoint holds of a network; it must hold all of it.
+
+    Args:
+        network: receives the weights.
+        path: the file.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or a parameter is missing or has another shape.
+    """
+    saved = read_parameters(path)
+    for name, parameter in network.parameters_and_names():
+        if name not in saved:
+            raise CheckpointError(f"checkpoint {path} lacks the parameter {name} of the recipe's network.")
+        if saved[name].shape != parameter.shape:
+            raise CheckpointError(
+                f"checkpoint {path} holds {name} with the shape {saved[name].shape}, where the recipe's "
+                f"network has {parameter.shape}."
+            )
+    ms.load_param_into_net(network, saved)
+
+
+def _state_of(cell: Cell) -> dict[str, Parameter]:
+    parameters = list(cell.get_parameters())
+    twice = [name for name, count in Counter(p.name for p in parameters).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"Parameters share the names {', '.join(twice)}: a checkpoint would lose one of each"
+        )
+    return {p.name: p for p in parameters if p.name != _FOLLOWS_FROM_THE_RECIPE}
+
+
+def save_state(cell: Cell, path: Path) -> None:
+    """Writes every Parameter of a training cell.
+
+    Args:
+        cell: the cell with network, objective and optimizer.
+        path: the file to write.
+
+    Raises:
+        ValueError: two Parameters share a name.
+    """
+    ms.save_checkpoint([{"name": name, "data": p} for name, p in _state_of(cell).items()], str(path))
+
+
+def load_state(cell: Cell, path: Path) -> None:
+    """Loads what `save_state` wrote into a cell that has taken no step.
+
+    Args:
+        cell: the cell with network, objective and optimizer.
+        path: the file.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or does not hold exactly the cell's Parameters.
+        ValueError: two Parameters share a name.
+    """
+    saved, own = read_parameters(path), _state_of(cell)
+    for name, parameter in own.items():
+        if name not in saved:
+            raise CheckpointError(f"checkpoint {path} lacks the state {name} of this recipe.")
+        if (saved[name].shape, saved[name].dtype) != (parameter.shape, parameter.dtype):
+            raise CheckpointError(
+                f"checkpoint {path} holds {name} as {saved[name].dtype} of shape {saved[name].shape}, where "
+                f"this recipe has {parameter.dtype} of shape {parameter.shape}."
+            )
+    unknown = sorted(set(saved) - set(own))
+    if unknown:
+        raise CheckpointError(f"checkpoint {path} holds {unknown[0]}, which this recipe has no place for.")
+    for name, parameter in own.items():
+        parameter.set_data(saved[name])

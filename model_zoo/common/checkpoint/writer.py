@@ -1,0 +1,117 @@
+"""The callbacks that write checkpoints and tell a resumed training where it stands."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import mindspore as ms
+from mindspore.nn import Cell
+from mindspore.train import Callback
+
+from model_zoo.common.checkpoint.files import (
+    NETWORK_FILE,
+    STATE_FILE,
+    Position,
+    checkpoints_folder,
+    new_checkpoint,
+    remove_checkpoints,
+    steps_in,
+)
+from model_zoo.common.checkpoint.resume import plain
+from model_zoo.common.checkpoint.state import save_state
+from model_zoo.common.journal import Journal
+from model_zoo.common.recipe import Recipe
+from model_zoo.common.run_options import RunOptions
+
+
+def evaluated_weights(optimizer: Any) -> AbstractContextManager[None]:
+    """Holds the weights that are evaluated in the network: the averages where an optimizer has them."""
+    if getattr(optimizer, "averages", False):
+        averages: AbstractContextManager[None] = optimizer.averaged_weights()
+        return averages
+    return nullcontext()
+
+
+class StepNumbers(Callback):
+    """Lets a resumed training count its steps and epochs as the run that it continues; place it first.
+
+    Args:
+        step: steps done before.
+        epochs: epochs of the whole run.
+    """
+
+    def __init__(self, step: int, epochs: int) -> None:
+        """Writes nothing yet."""
+        super().__init__()
+        self._step = step
+        self._epochs = epochs
+
+    def on_train_begin(self, run_context: Any) -> None:
+        """Sets the numbers that later callbacks read."""
+        parameters = run_context.original_args()
+        parameters.cur_step_num = self._step
+        parameters.epoch_num = self._epochs
+
+
+class CheckpointWriter(Callback):
+    """Writes a checkpoint when one is due, and one at the end; place it after the journal.
+
+    Args:
+        recipe: the recipe of the run.
+        options: how often, how many stay, and where. With several processes one more stays, because another
+            one may still be writing the newest.
+        network: the plain network.
+        journal: whose place in metrics.jsonl is stored, and whose clock stands while a checkpoint is written.
+    """
+
+    def __init__(self, recipe: Recipe, options: RunOptions, network: Cell, journal: Journal) -> None:
+        """Writes nothing yet."""
+        super().__init__()
+        if options.checkpoint_every is None:
+            raise ValueError("options.checkpoint_every must be an interval, but is None")
+        self._interval = options.checkpoint_every
+        self._ranks = options.shard.size
+        self._keep = options.keep if self._ranks == 1 else options.keep + 1
+        self._folder = checkpoints_folder(options.output, options.shard)
+        self._recipe = plain(recipe)
+        self._options = options.stored()
+        self._network = network
+        self._journal = journal
+
+    def on_train_step_end(self, run_context: Any) -> None:
+        """Writes a checkpoint when one is due in the middle of an epoch."""
+        parameters = run_context.original_args()
+        # At the end of an epoch the evaluation belongs to it.
+        if parameters.cur_step_num % parameters.batch_num and self._interval.is_due(
+            "step", parameters.cur_step_num
+        ):
+            self._write(parameters)
+
+    def on_train_epoch_end(self, run_context: Any) -> None:
+        """Writes a checkpoint when one is due after an epoch."""
+        parameters = run_context.original_args()
+        epoch, step = parameters.cur_epoch_num, parameters.cur_step_num
+        last = epoch == parameters.epoch_num
+        if last or self._interval.is_due("epoch", epoch) or self._interval.is_due("step", step):
+            self._write(parameters)
+
+    def _write(self, parameters: Any) -> None:
+        with self._journal.clock.standing():
+            epoch, step_of_epoch = divmod(parameters.cur_step_num, parameters.batch_num)
+            position = Position(
+                epoch,
+                step_of_epoch,
+                parameters.cur_step_num,
+                parameters.batch_num,
+                self._ranks,
+                asdict(self._journal.state()),
+                self._options,
+                self._recipe,
+            )
+            with new_checkpoint(self._folder, position) as folder:
+                save_state(parameters.train_network, folder / STATE_FILE)
+                with evaluated_weights(parameters.optimizer):
+                    ms.save_checkpoint(self._network, str(folder / NETWORK_FILE))
+            remove_checkpoints(self._folder, steps_in(self._folder)[: -self._keep])
