@@ -9,6 +9,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,22 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="go on with the run in this folder, from its newest checkpoint, with the recipe and the options "
         "that it had; only epochs, and what is given here beside the recipe, may change",
     )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="train with the other processes that msrun started; scripts/run_distributed_train.sh says this",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check the command line and the recipe, and train nothing"
+    )
     parser.add_argument("--no-progress", action="store_true", help="draw no bar, only write a line an epoch")
     parsed = parser.parse_args(arguments)
     if parsed.recipe is None and parsed.resume is None:
         parser.error("one of --recipe and --resume is required")
     if parsed.resume is not None and (parsed.output is not None or parsed.compare is not None):
         parser.error("--resume goes on in the run's own folder: it takes neither --output nor --compare")
+    if parsed.distributed and parsed.compare is not None:
+        parser.error("--compare starts runs of one process, and can't be had with --distributed")
     return parsed
 
 
@@ -118,6 +129,8 @@ def compare_recipes(options: argparse.Namespace) -> int:
     name = options.recipe.stem
     paths = {optimizer: sibling(options.recipe, optimizer) for optimizer in options.compare.split(",")}
     recipes = [load_recipe(path, options.set) for path in paths.values()]
+    if options.check:
+        return 0
 
     # Only now: MindSpore takes seconds to import, and a mistake in a recipe should be told at once.
     from model_zoo.common.comparison import compare
@@ -145,12 +158,22 @@ def run(options: argparse.Namespace) -> int:
             **{"name": options.recipe.stem, "data_dir": None, "output": output_of(options), **_given(options)}
         )
 
+    if options.distributed and run_options.device == "Ascend":
+        raise UsageError("--distributed runs on CPU or GPU, and the device is Ascend.")
+    if options.check:
+        return 0
+
     from model_zoo.common.comparison import results_table
+    from model_zoo.common.distribution import quiet_but_first, serve_as_scheduler, start
     from model_zoo.common.training import headline_figure, train_recipe
 
-    epochs = train_recipe(recipe, run_options)
-    table = results_table({run_options.name: epochs}, headline_figure(recipe))
-    print(f"\n{table}\n\nwritten to {run_options.output}")
+    if options.distributed:
+        serve_as_scheduler()
+        run_options = replace(run_options, shard=start(run_options.device))
+    with quiet_but_first(run_options.shard):
+        epochs = train_recipe(recipe, run_options)
+        table = results_table({run_options.name: epochs}, headline_figure(recipe))
+        print(f"\n{table}\n\nwritten to {run_options.output}")
     return 0
 
 

@@ -17,6 +17,7 @@ set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 WANTED_ARCHITECTURES=(70 75 80 86 89 90)
 KERNELS="$PROJECT_ROOT/ms_kfac/kernels"
@@ -28,12 +29,8 @@ list=""
 
 while (($#)); do
     case "$1" in
-        -h | --help)
-            sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
-            exit
-            ;;
         --archs | --output | --build | --jobs)
-            (($# > 1)) || fail "$1 needs a value."
+            (($# > 1)) || refuse "$1 needs a value."
             case "$1" in
                 --archs) asked="$2" ;;
                 --output) output="$2" ;;
@@ -46,10 +43,10 @@ while (($#)); do
             list=1
             shift
             ;;
-        *) fail "unknown option $1; --help lists what there is." ;;
+        *) refuse "unknown option $1; --help lists what there is." ;;
     esac
 done
-[[ "$jobs" =~ ^[1-9][0-9]*$ ]] || fail "--jobs must be a positive number, got $jobs."
+[[ "$jobs" =~ ^[1-9][0-9]*$ ]] || refuse "--jobs must be a positive number, got $jobs."
 
 python="$VENV_PYTHON"
 [[ -x "$python" ]] || python="$(command -v python3)" || fail "no python3 was found."

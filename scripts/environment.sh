@@ -3,11 +3,14 @@
 #
 #   ensure_environment EXTRA    creates .venv when it is missing and installs ms_kfac[EXTRA], editable, when
 #                               pyproject.toml, setup.py or a kernel changed since the last time
+#   help_if_asked SCRIPT "$@"   prints the comment that SCRIPT starts with, and exits, where -h or --help is among the arguments
+#   use_model_zoo               sets up the environment, and lets any folder import model_zoo
 #   PYTHON                      the interpreter to make .venv from, instead of the first suitable one found
-#   VENV_PYTHON                 set here: the interpreter of .venv
+#   MS_KFAC_PYTHON              an interpreter that has ms_kfac[zoo] already, used as it is: nothing is made or installed
+#   VENV_PYTHON                 set here: the interpreter of .venv, or MS_KFAC_PYTHON
 
 PROJECT_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-VENV_PYTHON="$PROJECT_ROOT/.venv/bin/python"
+VENV_PYTHON="${MS_KFAC_PYTHON:-$PROJECT_ROOT/.venv/bin/python}"
 
 # On AVX-512 machines oneDNN 3 picks a reference convolution for some of MindSpore's layouts, tens of times slower
 # than its AVX2 kernels. It reads this variable once, before its first operator runs.
@@ -16,6 +19,25 @@ export ONEDNN_MAX_CPU_ISA="${ONEDNN_MAX_CPU_ISA:-AVX2}"
 fail() {
     printf 'error: %s\n' "$*" >&2
     exit 1
+}
+
+# A mistake on the command line.
+refuse() {
+    printf 'error: %s\n' "$*" >&2
+    exit 2
+}
+
+help_if_asked() {
+    local script="$1" argument
+    shift
+    for argument in "$@"; do
+        case "$argument" in
+            -h | --help)
+                sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$script"
+                exit
+                ;;
+        esac
+    done
 }
 
 suitable_python() {
@@ -65,6 +87,10 @@ kernels_built_or_no_compiler() {
 
 ensure_environment() {
     local extra="$1" stamp wanted
+    if [[ -n "${MS_KFAC_PYTHON:-}" ]]; then
+        suitable_python "$MS_KFAC_PYTHON" || fail "MS_KFAC_PYTHON=$MS_KFAC_PYTHON is not a Python from 3.9 to 3.12."
+        return
+    fi
     "$VENV_PYTHON" -m pip --version >/dev/null 2>&1 || create_venv
     # The install is editable: only the metadata and the kernels, which it compiles, can make it out of date.
     wanted="$(cd "$PROJECT_ROOT" && find pyproject.toml setup.py ms_kfac/kernels/interface ms_kfac/kernels/cpu -type f -exec sha256sum {} + |
@@ -79,4 +105,10 @@ ensure_environment() {
     check_mindspore
     "$VENV_PYTHON" -c 'from ms_kfac import kernels; print(*kernels.status().splitlines()[:2], sep="\n")' 2>/dev/null || true
     printf '%s\n' "$wanted" >"$stamp"
+}
+
+use_model_zoo() {
+    ensure_environment zoo
+    # The zoo is not part of the installed package; the working folder stays the caller's, so that relative paths hold.
+    export PYTHONPATH="$PROJECT_ROOT${PYTHONPATH:+:$PYTHONPATH}"
 }

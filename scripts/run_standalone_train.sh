@@ -2,21 +2,29 @@
 # Sets up .venv on the first call, then trains on one device.
 #
 #   bash scripts/run_standalone_train.sh                    ResNet-20 with K-FAC on the embedded digits
-#   bash scripts/run_standalone_train.sh --recipe FILE ...  any recipe; all arguments go to `python -m model_zoo.train`
-#   bash scripts/run_standalone_train.sh --help             what those arguments are
+#   bash scripts/run_standalone_train.sh --recipe FILE ...  any recipe
+#
+#   --recipe FILE        the YAML recipe
+#   --data-dir DIR       the data set's folder; scripts/prepare_data.sh makes one
+#   --output DIR         where results go, in place of runs/RECIPE-TIME
+#   --set KEY=VALUE      override a value of the recipe, as optimizer.learning_rate=0.01
+#   --device NAME        CPU, GPU or Ascend
+#
+# These and all others go to `python -m model_zoo.train`. Once .venv is there, this lists every one of them:
+#
+#   PYTHONPATH=. .venv/bin/python -m model_zoo.train --help
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 default_recipe=(--recipe "$PROJECT_ROOT/model_zoo/resnet/resnet20_digits_kfac.yaml")
 for argument in "$@"; do
     case "$argument" in
-        --recipe | --recipe=* | -h | --help) default_recipe=() ;;
+        --recipe | --recipe=*) default_recipe=() ;;
     esac
 done
 
-ensure_environment zoo
-# The zoo is not part of the installed package; the working folder stays the caller's, so that relative paths hold.
-export PYTHONPATH="$PROJECT_ROOT${PYTHONPATH:+:$PYTHONPATH}"
+use_model_zoo
 exec "$VENV_PYTHON" -m model_zoo.train ${default_recipe[@]+"${default_recipe[@]}"} "$@"

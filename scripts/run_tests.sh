@@ -4,10 +4,13 @@
 #
 #   bash scripts/run_tests.sh
 #   bash scripts/run_tests.sh tests/optim -k momentum
+#
+# Once .venv is there, `.venv/bin/python -m pytest --help` lists pytest's options.
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 ensure_environment test
 cd "$PROJECT_ROOT"

@@ -10,6 +10,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, ops
 from mindspore.train import Metric
 
+from model_zoo.common.data.shards import Shard
+from model_zoo.common.distribution import sums_over_ranks
 from model_zoo.common.options.networks import FIGURE_OF_NETWORK
 
 
@@ -55,11 +57,13 @@ class RunningObjective(nn.Cell):
     Args:
         loss: of logits and targets, a scalar.
         figure: of logits and targets, a scalar.
+        shard: this process among those that share every batch.
     """
 
-    def __init__(self, loss: nn.Cell, figure: nn.Cell) -> None:
+    def __init__(self, loss: nn.Cell, figure: nn.Cell, shard: Shard = Shard()) -> None:  # noqa: B008
         """Starts the sums at zero."""
         super().__init__()
+        self._shard = shard
         self.loss = loss
         self.figure = figure
         self.loss_sum = Parameter(Tensor(0.0, ms.float32), name="loss_sum", requires_grad=False)
@@ -75,8 +79,14 @@ class RunningObjective(nn.Cell):
         return loss
 
     def sums(self) -> tuple[float, float]:
-        """The sums of loss and figure over all training steps so far."""
-        return float(self.loss_sum.asnumpy()), float(self.figure_sum.asnumpy())
+        """Sums of loss and figure over all steps so far; all processes must call it after the same step.
+
+        Returns:
+            The two, each the mean over the processes.
+        """
+        own = [float(self.loss_sum.asnumpy()), float(self.figure_sum.asnumpy())]
+        loss, figure = sums_over_ranks(own, self._shard)
+        return loss / self._shard.size, figure / self._shard.size
 
     def reset(self) -> None:
         """Sets the sums to zero."""
@@ -85,18 +95,19 @@ class RunningObjective(nn.Cell):
         ops.assign(self.figure_sum, Tensor(0.0, ms.float32))
 
 
-def create_objective(network_name: str) -> RunningObjective:
+def create_objective(network_name: str, shard: Shard = Shard()) -> RunningObjective:  # noqa: B008
     """The objective of a network of the zoo.
 
     Args:
         network_name: its name in a recipe.
+        shard: this process among those that share every batch.
 
     Returns:
         The loss function for mindspore.train.Model.
     """
     if FIGURE_OF_NETWORK[network_name] == "accuracy":
-        return RunningObjective(ClassificationLoss(), Accuracy())
-    return RunningObjective(ReconstructionLoss(), ReconstructionError())
+        return RunningObjective(ClassificationLoss(), Accuracy(), shard)
+    return RunningObjective(ReconstructionLoss(), ReconstructionError(), shard)
 
 
 class WeightedMean(Metric):
@@ -104,11 +115,13 @@ class WeightedMean(Metric):
 
     Args:
         quantity: of logits and targets, a scalar.
+        shard: this process among those that share the images.
     """
 
-    def __init__(self, quantity: nn.Cell) -> None:
+    def __init__(self, quantity: nn.Cell, shard: Shard = Shard()) -> None:  # noqa: B008
         """Starts empty."""
         super().__init__()
+        self._shard = shard
         self.quantity = quantity
         self.clear()
 
@@ -125,21 +138,23 @@ class WeightedMean(Metric):
         self._images += images
 
     def eval(self) -> float:
-        """The mean over all images so far; not a number when there were none."""
-        return self._sum / self._images if self._images else float(np.nan)
+        """The mean over all images of all processes so far; not a number when there were none."""
+        total, images = sums_over_ranks([self._sum, self._images], self._shard)
+        return total / images if images else float(np.nan)
 
 
-def create_metrics(network_name: str) -> dict[str, Metric]:
+def create_metrics(network_name: str, shard: Shard = Shard()) -> dict[str, Metric]:  # noqa: B008
     """The metrics of mindspore.train.Model.eval for a network of the zoo.
 
     Args:
         network_name: its name in a recipe.
+        shard: this process among those that share the images.
 
     Returns:
         The metrics "loss" and "accuracy" or "reconstruction_error".
     """
     objective = create_objective(network_name)
     return {
-        "loss": WeightedMean(objective.loss),
-        FIGURE_OF_NETWORK[network_name]: WeightedMean(objective.figure),
+        "loss": WeightedMean(objective.loss, shard),
+        FIGURE_OF_NETWORK[network_name]: WeightedMean(objective.figure, shard),
     }

@@ -13,8 +13,9 @@ from model_zoo.common.errors import RecipeError
 from model_zoo.common.options.data import DATA, DataOptions, EncodedImages
 from model_zoo.common.options.networks import DATA_OF_NETWORK, NETWORKS, SIDE_OF_NETWORK, NetworkOptions
 from model_zoo.common.options.optimizers import OPTIMIZERS, OptimizerOptions
+from model_zoo.common.options.parallel import ParallelOptions
 from model_zoo.common.schedules import SCHEDULES, Constant, Schedule
-from model_zoo.common.schema import Variant, integer, list_of, one_of, read_section, setting
+from model_zoo.common.schema import Section, Variant, integer, list_of, one_of, read_section, setting
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Recipe:
         seed: of the initial weights, the order of the images and the augmentation.
         mode: MindSpore's execution mode.
         evaluate: the splits to evaluate after each epoch, "train" too without augmentation.
+        parallel: how the processes of a distributed run work together.
     """
 
     # RUF009: `setting` makes a dataclasses.field.
@@ -43,6 +45,7 @@ class Recipe:
     evaluate: tuple[str, ...] = setting(
         list_of(one_of(["train", "test"]), "a list of train and test"), ("test",)
     )
+    parallel: ParallelOptions = setting(Section(ParallelOptions), ParallelOptions())  # noqa: RUF009
 
 
 def parse_recipe(content: object) -> Recipe:

@@ -6,6 +6,7 @@ from typing import Any, Callable
 
 import mindspore as ms
 from mindspore import nn
+from mindspore.communication import GlobalComm
 from mindspore.train import Callback
 
 from model_zoo.common import host
@@ -16,6 +17,7 @@ from model_zoo.common.checkpoint.writer import CheckpointWriter, StepNumbers, ev
 from model_zoo.common.curves import CURVES_FILE, draw_curves
 from model_zoo.common.data.pipelines import check_batch_size, evaluation_batches, load_data, training_batches
 from model_zoo.common.data.splits import DataSet
+from model_zoo.common.distribution import average_moving_moments, require_agreement, weights_of
 from model_zoo.common.epochs import Epochs
 from model_zoo.common.journal import METRICS_FILE, Journal, JournalState
 from model_zoo.common.networks import build_network, parameter_count
@@ -48,7 +50,9 @@ def start_mindspore(recipe: Recipe, device: str) -> str:
         One line that says on what the run goes.
     """
     line = host.prepare(device)
-    ms.set_device(device)
+    if not GlobalComm.INITED:
+        # Where processes have joined, their device is set, and can't be set again.
+        ms.set_device(device)
     ms.set_context(mode=ms.GRAPH_MODE if recipe.mode == "graph" else ms.PYNATIVE_MODE)
     ms.set_seed(recipe.seed)
     return f"{recipe.mode} mode, {line}"
@@ -74,17 +78,19 @@ def epochs_of(recipe: Recipe, data: DataSet, options: RunOptions, begun: Positio
 
     first = pipeline(0, 0)
     epoch, skip = (0, 0) if begun is None else (begun.epoch, begun.step_of_epoch)
-    return Epochs(pipeline, first.get_dataset_size(), first.get_batch_size(), epoch, skip)
+    # Images a second are those of all processes.
+    return Epochs(pipeline, first.get_dataset_size(), recipe.data.batch_size, epoch, skip)
 
 
 def evaluation_of(
-    recipe: Recipe, data: DataSet, model: Model, options: RunOptions
+    recipe: Recipe, data: DataSet, network: nn.Cell, model: Model, options: RunOptions
 ) -> Callable[[], dict[str, float]]:
     """What evaluates a model on the splits of a recipe.
 
     Args:
         recipe: names the splits.
         data: the data set.
+        network: the plain network.
         model: the model.
         options: which process of how many.
 
@@ -96,6 +102,8 @@ def evaluation_of(
     }
 
     def evaluate() -> dict[str, float]:
+        if recipe.parallel.batch_norm == "averaged":
+            average_moving_moments(network, options.shard)
         return {
             f"{split}_{name}": float(value)
             for split, rows in evaluated.items()
@@ -127,14 +135,16 @@ def callbacks_of(
         The journal, and all callbacks in their order.
     """
     journal = Journal(
-        options.output / METRICS_FILE,
+        options.output / METRICS_FILE if options.shard.rank == 0 else None,
         objective,
         FIGURE_OF_NETWORK[recipe.network.name],
         evaluate,
         options.log_every,
         None if begun is None else JournalState(**begun.journal),
     )
-    bar = ProgressBar(figures=journal.figures, bar=None if options.progress else False)
+    # The figures are those of all processes, which must ask for them after the same step.
+    drawn = None if options.progress and options.shard.size == 1 else False
+    bar = ProgressBar(figures=journal.figures, bar=drawn)
     callbacks: list[Callback] = [journal, bar]
     if begun is not None:
         callbacks.insert(0, StepNumbers(begun.step, recipe.epochs))
@@ -162,10 +172,12 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     checkpoint = where_to_begin(options)
     begun = None if checkpoint is None else read_position(checkpoint)
     machine = start_mindspore(recipe, options.device)
-    options.output.mkdir(parents=True, exist_ok=True)
+    shard = options.shard
     description = describe_run(options.name, recipe, options.device)
     description[RESUMED] = [] if begun is None else [*resumed_after(options.output), begun.step]
-    write_description(options.output, description)
+    if shard.rank == 0:
+        options.output.mkdir(parents=True, exist_ok=True)
+        write_description(options.output, description)
 
     batches = epochs_of(recipe, data, options, begun)
     steps = batches.get_dataset_size()
@@ -175,22 +187,27 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     print(f"optimizer: {describe_section(recipe.optimizer)}; schedule: {describe_section(recipe.schedule)}")
     print(f"{data.title}: {data.training_images:,} training and {data.test_images:,} test images")
     print(machine)
-    optimizer = create_optimizer(recipe.optimizer, network, rates)
+    parallel = recipe.parallel if shard.size > 1 else None
+    optimizer = create_optimizer(recipe.optimizer, network, rates, parallel)
     if hasattr(optimizer, "summary"):
         print(optimizer.summary())
 
-    objective = create_objective(recipe.network.name)
-    model = Model(network, objective, optimizer, metrics=create_metrics(recipe.network.name))
+    objective = create_objective(recipe.network.name, shard)
+    model = Model(network, objective, optimizer, metrics=create_metrics(recipe.network.name, shard))
     if checkpoint is not None and begun is not None:
         load_state(model.train_network, checkpoint / STATE_FILE)
         print(f"resumed after {begun.step:,} steps from {checkpoint}")
-    evaluate = evaluation_of(recipe, data, model, options)
+    require_agreement("the recipe and the steps done", repr((recipe, begun and begun.step)).encode(), shard)
+    require_agreement("the weights", weights_of(network), shard)
+    evaluate = evaluation_of(recipe, data, network, model, options)
     journal, callbacks = callbacks_of(recipe, options, network, objective, evaluate, begun)
     journal.open()
     done = 0 if begun is None else begun.epoch
     if done < recipe.epochs:
         model.train(recipe.epochs, batches, callbacks, dataset_sink_mode=False, initial_epoch=done)
 
+    if shard.rank > 0:
+        return journal.epochs
     if hasattr(optimizer, "refreshes"):
         description["refreshes"] = optimizer.refreshes()
         write_description(options.output, description)

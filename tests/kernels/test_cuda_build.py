@@ -153,5 +153,5 @@ def test_architectures_can_be_chosen(listed: list[int]) -> None:
 )
 def test_other_options_are_refused(arguments: list[str], message: str) -> None:
     refused = script(*arguments)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert message in refused.stderr

@@ -1,0 +1,181 @@
+#!/usr/bin/env bash
+# Sets up .venv on the first call, then trains on several devices of this machine, or on several machines, by
+# MindSpore's msrun.
+#
+#   bash scripts/run_distributed_train.sh --worker-num 2 --recipe FILE ...
+#
+#   --worker-num N          processes in all, one a device; a batch of the recipe is shared out evenly among them
+#   --local-worker-num N    those of them on this machine, in place of all
+#   --node-rank N           which of the machines this is, from 0
+#   --master-addr ADDRESS   the machine of node rank 0, in place of 127.0.0.1
+#   --master-port PORT      a port there, in place of a free one; needed with several machines
+#   --device NAME           CPU or GPU; CPU unless given
+#   --recipe FILE           the YAML recipe
+#   --output DIR            where results go, in place of runs/RECIPE-TIME
+#   --log-dir DIR           where the workers' output goes, in place of logs in the output folder
+#
+# All others go to `python -m model_zoo.train`. Once .venv is there, this lists every one of them:
+#
+#   PYTHONPATH=. .venv/bin/python -m model_zoo.train --help
+#
+# On several machines, start it on each with the same --worker-num, --local-worker-num, --master-addr and
+# --master-port, and its own --node-rank.
+#
+# What rank 0 prints appears here. When a worker fails, all others are ended, and the exit status is that of the
+# worker; so does Ctrl-C end all. Each worker on a machine takes its share of the processors, unless OMP_NUM_THREADS or
+# MS_KFAC_THREADS says otherwise.
+set -euo pipefail
+
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+help_if_asked "${BASH_SOURCE[0]}" "$@"
+
+worker_num=""
+local_worker_num=""
+node_rank=""
+master_addr="127.0.0.1"
+master_port=""
+device="CPU"
+recipe=""
+output=""
+log_dir=""
+passed_on=()
+
+while (($#)); do
+    case "$1" in
+        --worker-num=* | --local-worker-num=* | --node-rank=* | --master-addr=* | --master-port=* | --device=* | --recipe=* | \
+            --output=* | --log-dir=*)
+            set -- "${1%%=*}" "${1#*=}" "${@:2}"
+            ;;
+    esac
+    case "$1" in
+        --worker-num | --local-worker-num | --node-rank | --master-addr | --master-port | --device | --recipe | --output | --log-dir)
+            (($# > 1)) || refuse "$1 needs a value."
+            case "$1" in
+                --worker-num) worker_num="$2" ;;
+                --local-worker-num) local_worker_num="$2" ;;
+                --node-rank) node_rank="$2" ;;
+                --master-addr) master_addr="$2" ;;
+                --master-port) master_port="$2" ;;
+                --device) device="$2" ;;
+                --recipe) recipe="$2" ;;
+                --output) output="$2" ;;
+                --log-dir) log_dir="$2" ;;
+            esac
+            shift 2
+            ;;
+        *)
+            passed_on+=("$1")
+            shift
+            ;;
+    esac
+done
+
+# VALUE LEAST MOST: whether it is a whole number between the two.
+is_whole() {
+    [[ "$1" =~ ^(0|[1-9][0-9]{0,8})$ ]] && (($1 >= $2 && $1 <= $3))
+}
+
+[[ -n "$worker_num" ]] || refuse "--worker-num is missing; --help lists what there is."
+is_whole "$worker_num" 1 1000000 || refuse "--worker-num is $worker_num; accepted: a whole number of at least 1."
+local_worker_num="${local_worker_num:-$worker_num}"
+if ! is_whole "$local_worker_num" 1 "$worker_num" || ((worker_num % local_worker_num)); then
+    refuse "--local-worker-num is $local_worker_num; accepted: a divisor of --worker-num $worker_num."
+fi
+[[ "$device" == CPU || "$device" == GPU ]] || refuse "--device is $device; accepted: CPU or GPU."
+[[ -n "$recipe" ]] || refuse "--recipe is missing; --help lists what there is."
+machines=$((worker_num / local_worker_num))
+if ((machines > 1)); then
+    [[ -n "$node_rank" && -n "$master_port" && "$master_addr" != 127.0.0.1 ]] ||
+        refuse "$machines machines need --node-rank, --master-addr and --master-port."
+fi
+node_rank="${node_rank:-0}"
+is_whole "$node_rank" 0 $((machines - 1)) ||
+    refuse "--node-rank is $node_rank; accepted: a whole number from 0 to $((machines - 1))."
+if [[ -n "$master_port" ]]; then
+    is_whole "$master_port" 1024 65535 ||
+        refuse "--master-port is $master_port; accepted: a whole number from 1024 to 65535."
+fi
+
+use_model_zoo
+# msrun starts workers by this name.
+PATH="$(dirname "$VENV_PYTHON"):$PATH"
+export PATH
+[[ "$(type -P python)" -ef "$VENV_PYTHON" ]] || fail "there is no program named python beside $VENV_PYTHON, which msrun needs."
+
+if [[ -z "$output" ]]; then
+    name="${recipe##*/}"
+    output="runs/${name%.*}-$(date +%Y%m%d-%H%M%S)"
+fi
+train=(-m model_zoo.train --recipe "$recipe" --output "$output" --device "$device" --distributed
+    ${passed_on[@]+"${passed_on[@]}"})
+# Mistakes that need no MindSpore to be seen are told at once, and once.
+"$VENV_PYTHON" "${train[@]}" --check
+log_dir="${log_dir:-$output/logs}"
+mkdir -p "$log_dir"
+rm -f "$log_dir"/worker_[0-9]*.log "$log_dir/scheduler.log" "$log_dir/msrun.log"
+if [[ -z "$master_port" ]]; then
+    master_port="$("$VENV_PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')"
+fi
+
+# nproc would answer OMP_NUM_THREADS where that is set.
+processors="$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)"
+threads=$((processors > local_worker_num ? processors / local_worker_num : 1))
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$threads}"
+export MS_KFAC_THREADS="${MS_KFAC_THREADS:-$threads}"
+export PYTHONUNBUFFERED=1
+# At MindSpore's own level, warnings, it writes a page about its connections.
+export GLOG_v="${GLOG_v:-3}"
+
+launch="$$-$(date +%s%N)"
+# Workers are sessions of their own, and outlive msrun if that is killed: they are known by this mark.
+end_all_but() {
+    local spared="$1" environment process
+    for environment in /proc/[0-9]*/environ; do
+        process="${environment#/proc/}"
+        process="${process%/environ}"
+        if [[ "$process" != "$spared" ]] && grep -qsz "^MS_KFAC_LAUNCH=$launch\$" "$environment"; then
+            kill -KILL "$process" 2>/dev/null || true
+        fi
+    done
+}
+trap 'end_all_but none' EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+first_rank=$((node_rank * local_worker_num))
+echo "$worker_num workers, $local_worker_num here from rank $first_rank on, at $master_addr:$master_port; their output: $log_dir"
+MS_KFAC_LAUNCH="$launch" "$VENV_PYTHON" -m mindspore.parallel.cluster.run --worker_num "$worker_num" \
+    --local_worker_num "$local_worker_num" --master_addr "$master_addr" --master_port "$master_port" --node_rank "$node_rank" \
+    --log_dir "$log_dir" --join True python "${train[@]}" >"$log_dir/msrun.log" 2>&1 &
+msrun=$!
+# It ends with msrun, and has printed everything by then.
+# Two lines that every worker of MindSpore leaves when it ends say nothing, whatever GLOG_v is.
+tail --pid="$msrun" -n +1 -F "$log_dir/worker_$first_rank.log" 2>/dev/null |
+    { grep --line-buffered -v 'Event base dispatch success' || true; } &
+printer=$!
+
+# After a failure msrun ends the workers, and then waits half a minute for the scheduler to miss them.
+while kill -0 "$msrun" 2>/dev/null; do
+    ! grep -qs 'exit with exception' "$log_dir/msrun.log" || end_all_but "$msrun"
+    sleep 0.5
+done
+status=0
+wait "$msrun" || status=$?
+wait "$printer" || true
+((status)) || exit 0
+
+code="$(sed -n 's/.*exit with exception\. Error code: \(-\{0,1\}[0-9]*\).*/\1/p' "$log_dir/msrun.log" | head -n 1)"
+case "$code" in
+    "") tail -n 3 "$log_dir/msrun.log" >&2 ;;
+    -*) status=$((128 - code)) ;;
+    *) status="$code" ;;
+esac
+for log in "$log_dir"/worker_*.log; do
+    [[ "$log" != "$log_dir/worker_$first_rank.log" ]] || continue
+    message="$(grep -E '^(error:|[A-Za-z_.]+(Error|Exception):)' "$log" | tail -n 1)" || continue
+    printf '%s: %s\n' "$log" "$message" >&2
+done
+printf 'error: training failed; the logs are in %s\n' "$log_dir" >&2
+exit "$status"

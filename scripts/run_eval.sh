@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Sets up .venv on the first call, then evaluates a checkpoint on one device.
+#
+#   bash scripts/run_eval.sh --recipe FILE --checkpoint FILE ...
+#
+#   --recipe FILE        the recipe that the network was trained by
+#   --checkpoint FILE    the checkpoint
+#   --data-dir DIR       the data set's folder; scripts/prepare_data.sh makes one
+#   --split NAME         train or test
+#   --device NAME        CPU, GPU or Ascend
+#
+# These and all others go to `python -m model_zoo.evaluate`. Once .venv is there, this lists every one of them:
+#
+#   PYTHONPATH=. .venv/bin/python -m model_zoo.evaluate --help
+set -euo pipefail
+
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+help_if_asked "${BASH_SOURCE[0]}" "$@"
+
+use_model_zoo
+exec "$VENV_PYTHON" -m model_zoo.evaluate "$@"

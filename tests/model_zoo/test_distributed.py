@@ -1,0 +1,169 @@
+"""Runs of several processes by scripts/run_distributed_train.sh, on made MNIST."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from model_zoo import train
+from model_zoo.common.curves import read_metrics
+from tests.model_zoo.made_data import ROOT, write_mnist
+
+SECONDS = 240
+RECIPES = ROOT / "model_zoo/mlp"
+SMALL = ["--set", "data.batch_size=10", "--set", "data.evaluation_batch_size=7", "--log-every", "2"]
+
+# One after the other: each of them has four processes.
+pytestmark = pytest.mark.xdist_group("distributed")
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mnist(tmp_path_factory.mktemp("data") / "idx")
+
+
+def command(script: str, recipe: str, data: Path, output: Path, *arguments: str) -> list[str]:
+    files = ["--recipe", RECIPES / f"{recipe}.yaml", "--data-dir", data, "--output", output]
+    return ["bash", str(ROOT / "scripts" / script), *map(str, files), *SMALL, *arguments]
+
+
+def launch(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        arguments,
+        env={**os.environ, "MS_KFAC_PYTHON": sys.executable},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(launched: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit status and both outputs; a run that hangs is ended as by a user, who gets all workers ended."""
+    try:
+        output, errors = launched.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        launched.terminate()
+        output, errors = launched.communicate(timeout=30)
+        pytest.fail(f"the run took more than {SECONDS} s:\n{output}{errors}")
+    return launched.returncode, output, errors
+
+
+def workers_of(output: Path) -> list[int]:
+    """Processes that still run with this output folder on their command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"model_zoo.train" in words and str(output).encode() in words:
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "out"
+    for process in workers_of(tmp_path / "out"):
+        os.kill(process, signal.SIGKILL)
+
+
+def test_two_processes_learn_what_one_learns(mnist: Path, tmp_path: Path, output: Path) -> None:
+    epochs = ["--set", "epochs=2", "--set", "evaluate=[train,test]"]
+    alone = command("run_standalone_train.sh", "mlp_mnist14_sgdm", mnist, tmp_path / "alone", *epochs)
+    status, _, errors = finish(launch(alone))
+    assert status == 0, errors
+    both = command(
+        "run_distributed_train.sh", "mlp_mnist14_sgdm", mnist, output, *epochs, "--worker-num", "2"
+    )
+    status, printed, errors = finish(launch(both))
+    assert status == 0, printed + errors
+
+    weights = [ms.load_checkpoint(str(folder / "network.ckpt")) for folder in (tmp_path / "alone", output)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, weight in weights[0].items():
+        # Sums in another order: 8 steps, each off by some units of float32's 6e-8 of values around 1.
+        np.testing.assert_allclose(weights[1][name].asnumpy(), weight.asnumpy(), rtol=0, atol=1e-5)
+
+    lines = [read_metrics(folder) for folder in (tmp_path / "alone", output)]
+    assert [(line["kind"], line["step"]) for line in lines[0]] == [
+        (line["kind"], line["step"]) for line in lines[1]
+    ]
+    for one, two in zip(*lines):
+        figures = [key for key in one if key.endswith(("loss", "accuracy"))]
+        assert figures
+        # The same images in other parts, with weights that differ as above; accuracies are shares of a batch.
+        assert [two[key] for key in figures] == pytest.approx([one[key] for key in figures], abs=1e-4)
+
+    assert printed.count("epoch 2/2") == 1
+    assert "epoch" not in (output / "logs/worker_1.log").read_text()
+    assert json.loads((output / "run.json").read_text())["recipe"]["parallel"]["batch_norm"] == "averaged"
+    assert workers_of(output) == []
+
+
+def test_a_worker_that_fails_ends_the_others_and_gives_its_status(mnist: Path, output: Path) -> None:
+    odd = ["--set", "data.batch_size=9", "--worker-num", "2"]
+    status, printed, errors = finish(
+        launch(command("run_distributed_train.sh", "mlp_mnist14_sgdm", mnist, output, *odd))
+    )
+    assert status == 2, printed + errors
+    sentence = "error: data.batch_size 9 can't be shared equally by 2 processes.\n"
+    assert sentence in printed
+    assert f"worker_1.log: {sentence}" in errors
+    assert errors.endswith(f"error: training failed; the logs are in {output}/logs\n")
+    assert workers_of(output) == []
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_all_workers(sent: int, status: int, mnist: Path, output: Path) -> None:
+    launched = launch(
+        command("run_distributed_train.sh", "mlp_mnist14_sgdm", mnist, output, "--worker-num", "2")
+    )
+    deadline = time.monotonic() + SECONDS
+    while len(workers_of(output)) < 3:
+        assert launched.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    if sent == signal.SIGINT:
+        # What a terminal does: to the foreground, not to the workers, which are sessions of their own.
+        os.killpg(launched.pid, sent)
+    else:
+        launched.send_signal(sent)
+    assert finish(launched)[0] == status
+    assert workers_of(output) == []
+
+
+def test_a_mistake_in_the_recipe_is_told_once_and_at_once(mnist: Path, output: Path) -> None:
+    mistake = ["--set", "parallel.exchange=weights", "--worker-num", "2"]
+    status, printed, errors = finish(
+        launch(command("run_distributed_train.sh", "mlp_mnist14_sgdm", mnist, output, *mistake))
+    )
+    assert (status, printed) == (2, "")
+    assert errors.endswith("parallel.exchange is 'weights'; accepted: inverses or gradients.\n")
+    assert not output.exists()
+
+
+def test_distributed_is_for_what_msrun_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MS_ROLE", raising=False)
+    recipe = ["--recipe", str(RECIPES / "mlp_mnist14_sgdm.yaml"), "--output", str(tmp_path)]
+    assert train.main([*recipe, "--distributed"]) == 2
+    assert "--distributed is for workers that msrun starts" in capsys.readouterr().err
+    for refused, sentence in (
+        (["--compare", "sgdm"], "--compare starts runs of one process"),
+        (["--device", "Ascend"], "--distributed runs on CPU or GPU"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            train.main([*recipe, "--distributed", *refused])
+        assert sentence in capsys.readouterr().err
