@@ -128,15 +128,20 @@ export PYTHONUNBUFFERED=1
 export GLOG_v="${GLOG_v:-3}"
 
 launch="$$-$(date +%s%N)"
-# Workers are sessions of their own, and outlive msrun if that is killed: they are known by this mark.
+# Workers are sessions of their own, and outlive msrun if that is killed: they are known by this mark. msrun may be
+# starting further ones while the first are found.
 end_all_but() {
-    local spared="$1" environment process
-    for environment in /proc/[0-9]*/environ; do
-        process="${environment#/proc/}"
-        process="${process%/environ}"
-        if [[ "$process" != "$spared" ]] && grep -qsz "^MS_KFAC_LAUNCH=$launch\$" "$environment"; then
-            kill -KILL "$process" 2>/dev/null || true
-        fi
+    local spared="$1" environment process found=1
+    while ((found)); do
+        found=0
+        for environment in /proc/[0-9]*/environ; do
+            process="${environment#/proc/}"
+            process="${process%/environ}"
+            if [[ "$process" != "$spared" ]] && grep -qsz "^MS_KFAC_LAUNCH=$launch\$" "$environment"; then
+                found=1
+                kill -KILL "$process" 2>/dev/null || true
+            fi
+        done
     done
 }
 trap 'end_all_but none' EXIT

@@ -8,6 +8,8 @@ import mindspore.nn as nn
 
 import ms_kfac
 from model_zoo.common.options.optimizers import AdamOptions, OptimizerOptions, SGDMOptions
+from model_zoo.common.options.parallel import ParallelOptions
+from ms_kfac.parallel import Distribution
 
 _METHODS = {
     "kfac": ms_kfac.KFAC,
@@ -21,7 +23,10 @@ _METHODS = {
 
 
 def create_optimizer(
-    options: OptimizerOptions, network: nn.Cell, learning_rate: float | list[float]
+    options: OptimizerOptions,
+    network: nn.Cell,
+    learning_rate: float | list[float],
+    parallel: ParallelOptions | None = None,
 ) -> nn.Optimizer:
     """Builds the optimizer of a recipe.
 
@@ -29,6 +34,7 @@ def create_optimizer(
         options: the recipe's optimizer section.
         network: the network to train.
         learning_rate: one rate, or one a step.
+        parallel: the recipe's parallel section where there are other processes. Default: None.
 
     Returns:
         The optimizer.
@@ -51,5 +57,7 @@ def create_optimizer(
         )
     hyper_parameters = dataclasses.asdict(options)
     del hyper_parameters["name"], hyper_parameters["learning_rate"]
+    if parallel is not None:
+        hyper_parameters["distribution"] = Distribution(parallel.exchange, parallel.collective)
     optimizer: nn.Optimizer = _METHODS[options.name](network, learning_rate, **hyper_parameters)
     return optimizer

@@ -79,16 +79,28 @@ def output(tmp_path: Path) -> Iterator[Path]:
         os.kill(process, signal.SIGKILL)
 
 
-def test_two_processes_learn_what_one_learns(mnist: Path, tmp_path: Path, output: Path) -> None:
-    epochs = ["--set", "epochs=2", "--set", "evaluate=[train,test]"]
-    alone = command("run_standalone_train.sh", "mlp_mnist14_sgdm", mnist, tmp_path / "alone", *epochs)
+@pytest.mark.parametrize(
+    ("recipe", "options", "said"),
+    [
+        ("mlp_mnist14_sgdm", [], "optimizer: sgdm"),
+        (
+            "mlp_mnist14_kfac",
+            ["--set", "optimizer.inverse_interval=3", "--set", "parallel.exchange=gradients"],
+            "2 ranks by all_reduce, exchange 'gradients'",
+        ),
+    ],
+)
+def test_two_processes_learn_what_one_learns(
+    recipe: str, options: list[str], said: str, mnist: Path, tmp_path: Path, output: Path
+) -> None:
+    epochs = [*options, "--set", "epochs=2", "--set", "evaluate=[train,test]"]
+    alone = command("run_standalone_train.sh", recipe, mnist, tmp_path / "alone", *epochs)
     status, _, errors = finish(launch(alone))
     assert status == 0, errors
-    both = command(
-        "run_distributed_train.sh", "mlp_mnist14_sgdm", mnist, output, *epochs, "--worker-num", "2"
-    )
+    both = command("run_distributed_train.sh", recipe, mnist, output, *epochs, "--worker-num", "2")
     status, printed, errors = finish(launch(both))
     assert status == 0, printed + errors
+    assert said in printed
 
     weights = [ms.load_checkpoint(str(folder / "network.ckpt")) for folder in (tmp_path / "alone", output)]
     assert weights[0].keys() == weights[1].keys()
