@@ -177,6 +177,7 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
             policies = (factor_policy, inverse_policy)
             self.curvature = share_curvature(list(self.blocks), world, distribution, policies, damping)
             self.inverse_schedule.distribute(self.curvature)
+        self.averages_new = self.distributed and self.curvature.averages_new
         self._counter = None if mean_reduction else SampleCounter(f"{self.method}.samples")
         self._attach_taps()
         self.fisher = fisher
@@ -196,7 +197,11 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         self.preconditioner: Any = Preconditioner(list(self.blocks), self.positions, len(self.parameters))
         if self.distributed and self.curvature.exchange == "gradients":
             self.preconditioner = share_preconditioning(
-                list(self.blocks), self.curvature, self.positions, self.parameters
+                list(self.blocks),
+                self.curvature,
+                self.positions,
+                self.parameters,
+                self.inverse_schedule.refreshes,
             )
         self.sources = self.preconditioner.sources
         self.create_momentum_step([flag and self.clips for flag in self.preconditioned], self.sources)
@@ -263,7 +268,7 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
                 "ms_kfac.TrainOneStepCell or ms_kfac.Model"
             )
         self.statistics_schedule.count(self.on_device(gradients))
-        if self.distributed:  # noqa: SIM102
+        if self.averages_new:  # noqa: SIM102
             if self.statistics_schedule.is_pending():
                 self.curvature.average_new()
         samples = self.counted_samples()

@@ -70,6 +70,10 @@ class KFAC(SecondOrderOptimizer):
             "first_order".
         averaging: :math:`\xi` in [0, 1) of Polyak's average of the weights, :math:`\exp(-1/\tau)` for about
             :math:`\tau` steps; see :meth:`averaged_weights`. None takes no average. Default: None.
+        distribution: a :class:`ms_kfac.parallel.Distribution`, how the ranks of a data-parallel run share the
+            curvature work. None takes its defaults where MindSpore's parallel mode is data-parallel and the
+            group has more than one rank; one given counts in the stand-alone mode too, for training loops
+            that average gradients over ranks themselves. Default: None.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - gradients of ``parameters``, of the loss as scaled.
@@ -79,7 +83,8 @@ class KFAC(SecondOrderOptimizer):
 
     Raises:
         TypeError: if ``network`` is not a Cell, or an option has the wrong type.
-        ValueError: if an option is outside its range.
+        ValueError: if an option is outside its range, or does not serve on many devices.
+        RuntimeError: in data-parallel mode before ``mindspore.communication.init()``.
 
     Platforms: CPU. GPU with composed operators: not run on a GPU yet.
 

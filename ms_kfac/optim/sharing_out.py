@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mindspore import Parameter
+
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim.preconditioner import Preconditioner
 from ms_kfac.parallel.distribution import Distribution, World
@@ -56,6 +58,7 @@ def share_preconditioning(
     curvature: SharedCurvature,
     positions: Sequence[tuple[int, ...]],
     parameters: Sequence[Any],
+    refreshes: Parameter,
 ) -> SharedPreconditioner:
     """Preconditioning by owners.
 
@@ -64,6 +67,7 @@ def share_preconditioning(
         curvature: says who owns them.
         positions: for every block, where weight and bias stand among the parameters.
         parameters: all that are trained.
+        refreshes: a Parameter that every step writes behind its refresh.
 
     Returns:
         The operator.
@@ -75,4 +79,4 @@ def share_preconditioning(
         for owned in curvature.of_rank
     ]
     shapes = [tuple(parameter.shape) for parameter in parameters]
-    return SharedPreconditioner(parts, curvature.of_rank, curvature.rank, shapes)
+    return SharedPreconditioner(parts, curvature.of_rank, curvature.rank, shapes, refreshes)

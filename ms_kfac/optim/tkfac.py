@@ -64,8 +64,8 @@ class TKFAC(SecondOrderOptimizer):
             :math:`\beta^{-2}` of their step in dense layers. Default: 100.0.
         **options: ``params``, ``momentum``, ``nesterov``, ``weight_decay``, ``decoupled_weight_decay``,
             ``damping``, ``factor_decay``, ``factor_interval``, ``inverse_interval``, ``kl_clip``, ``fisher``,
-            ``sharing``, ``reduction``, ``loss_scale``, ``accumulation_steps``, ``skip`` and ``averaging``,
-            as in :class:`ms_kfac.KFAC`.
+            ``sharing``, ``reduction``, ``loss_scale``, ``accumulation_steps``, ``skip``, ``averaging``
+            and ``distribution``, as in :class:`ms_kfac.KFAC`.
 
     Attributes:
         expansion: :math:`\beta` of the last refresh of inverses, scalar float32; None with normal damping.

@@ -7,7 +7,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.parallel import collectives
 
@@ -21,6 +21,7 @@ class SharedPreconditioner(nn.Cell):
         owned: of every rank, the indices of those layers.
         rank: this one.
         shapes: of all parameters.
+        refreshes: a Parameter that every step writes behind its refresh.
 
     Attributes:
         length: numbers that each rank sends, those that fill up shorter shares included.
@@ -43,8 +44,10 @@ class SharedPreconditioner(nn.Cell):
         owned: Sequence[Sequence[int]],
         rank: int,
         shapes: Sequence[tuple[int, ...]],
+        refreshes: Parameter,
     ) -> None:
         super().__init__(auto_prefix=False)
+        self.refreshes = refreshes
         native: dict[int, bool] = {}
         for part, layers in zip(preconditioners, owned):
             if part is not None:
@@ -90,8 +93,9 @@ class SharedPreconditioner(nn.Cell):
                 parts = (*parts, self.reshape(self.cast(update, ms.float32), (-1,)))
             parts = (*parts, own_products)
         if self.padding > 0:
-            # Waits for the gradients: a rank without layers must not enter the collective before theirs.
-            parts = (*parts, ops.depend(self.zeros((self.padding,), ms.float32), gradients))
+            # Waits as inverses would: a rank without layers must enter this collective behind the others of
+            # the step, as all ranks do.
+            parts = (*parts, ops.depend(self.zeros((self.padding,), ms.float32), (gradients, self.refreshes)))
         gathered = self.all_gather(self.concat(parts))
         updates: tuple[Tensor, ...] = ()
         for index in range(len(self.order)):
