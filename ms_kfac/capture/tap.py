@@ -35,6 +35,9 @@ class _Identity(nn.Cell):
     The Parameters come in as inputs: used as attributes inside ``bprop`` they do not compile, and neither do
     a starred argument or a tuple of them. Hence a class for each number of them that a block may have.
 
+    Statistics are of float32, whatever the layer computes in; dout goes on in the type that it came in. An
+    input is cast here and not in the forward pass, which would keep a copy of it until now.
+
     The gate is read when dout is there: a compiled step may write it between two passes, and would else be
     free to read it at any time.
 
@@ -46,6 +49,9 @@ class _Identity(nn.Cell):
     def __init__(self, statistics: StatisticsOperator) -> None:
         super().__init__(auto_prefix=False)
         self.statistics = statistics.within_graph()
+        self.input_type = statistics.input_type
+        self.gradient_type = ms.float32
+        self.cast = ops.Cast()
         self.depend = ops.Depend()
         self.zeros_like = ops.ZerosLike()
 
@@ -73,7 +79,8 @@ class _Identity(nn.Cell):
         out: Tensor,
         dout: Tensor,
     ) -> tuple[Tensor, ...]:
-        self.statistics(x, dout, self.depend(gate, dout), s1, s2, s3, s4)
+        inputs, gradients = self.cast(x, self.input_type), self.cast(dout, self.gradient_type)
+        self.statistics(inputs, gradients, self.depend(gate, dout), s1, s2, s3, s4)
         # Nobody asks for gradients of the Parameters; zeros of their shapes would have to be compiled.
         return self.zeros_like(x), dout, gate, s1, s2, s3, s4
 
@@ -84,6 +91,9 @@ class _IdentityOfSix(nn.Cell):
     def __init__(self, statistics: StatisticsOperator) -> None:
         super().__init__(auto_prefix=False)
         self.statistics = statistics.within_graph()
+        self.input_type = statistics.input_type
+        self.gradient_type = ms.float32
+        self.cast = ops.Cast()
         self.depend = ops.Depend()
         self.zeros_like = ops.ZerosLike()
 
@@ -115,7 +125,8 @@ class _IdentityOfSix(nn.Cell):
         out: Tensor,
         dout: Tensor,
     ) -> tuple[Tensor, ...]:
-        self.statistics(x, dout, self.depend(gate, dout), s1, s2, s3, s4, s5, s6)
+        inputs, gradients = self.cast(x, self.input_type), self.cast(dout, self.gradient_type)
+        self.statistics(inputs, gradients, self.depend(gate, dout), s1, s2, s3, s4, s5, s6)
         return self.zeros_like(x), dout, gate, s1, s2, s3, s4, s5, s6
 
 
@@ -154,6 +165,8 @@ class Tap(nn.Cell):
         counter: counts samples on every step, gate open or not; None where nobody asks.
     """
 
+    identities = _IDENTITIES
+
     def __init__(
         self,
         statistics: StatisticsOperator,
@@ -162,7 +175,7 @@ class Tap(nn.Cell):
         counter: SampleCounter | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.identity = _IDENTITIES[len(state)](statistics)
+        self.identity = self.identities[len(state)](statistics)
         self.statistics = statistics
         self.stop_gradient = ops.StopGradient()
         self.carries_six = len(state) == 6
@@ -187,8 +200,9 @@ class Tap(nn.Cell):
 
         def record(dout: Tensor) -> Tensor:
             if is_open:
-                # Copies: a compiled function in MindSpore 2.10 reads a view from the start of its storage.
-                self.compiled_statistics(input_of_call.copy(), dout.copy(), self.gate_parameter, *self.state)
+                # A copy: a compiled function in MindSpore 2.10 reads a view from the start of its storage.
+                gradients = self.as_taken(dout)
+                self.compiled_statistics(input_of_call.copy(), gradients, self.gate_parameter, *self.state)
             if self.counter is not None:
                 self.counter(input_of_call, self.samples)
             return dout
@@ -200,6 +214,10 @@ class Tap(nn.Cell):
             if "requires grad" not in str(error):
                 raise
         return y
+
+    def as_taken(self, dout: Tensor) -> Tensor:
+        """A copy of dout for the operator, in PyNative mode."""
+        return dout.copy()
 
     def construct(self, x: Tensor, y: Tensor) -> Tensor:
         watched = self.stop_gradient(x)

@@ -118,6 +118,10 @@ class CurvatureBlock(nn.Cell):
         own = type(self).refresh is not CurvatureBlock.refresh
         return None if own else self.layer_refresh.part
 
+    def written_by_tap(self) -> tuple[Parameter, ...]:
+        """Those of ``state`` that a backward pass may write."""
+        return self.state
+
     def decay(self, factor: Tensor) -> bool:
         """Let the past fade: multiply all sums and weights of the statistics by the same factor."""
         for group in range(len(self.statistic_groups)):

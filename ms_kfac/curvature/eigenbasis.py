@@ -18,7 +18,7 @@ from functools import cache
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Parameter, Tensor, ops
 from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer, LayerOperators
@@ -110,6 +110,10 @@ class EigenbasisBlock(FactoredBlock):
         unmeasured = self.cast(self.equal(self.element(self.counts, 2), 0.0), ms.float32)
         measured = self.s_sum / self.maximum(self.element(self.counts, 2), self.smallest_count)
         return measured + unmeasured * self.S_G * self.S_A
+
+    def written_by_tap(self) -> tuple[Parameter, ...]:
+        """The sums and their weights; the basis is only read."""
+        return (self.A_sum, self.G_sum, self.counts, self.s_sum)
 
     def decay(self, factor: Tensor) -> bool:
         for parameter in (self.A_sum, self.G_sum, self.s_sum, self.counts):

@@ -94,6 +94,8 @@ class EmbeddingStatistics(KroneckerStatistics):
     Platforms: CPU, GPU, Ascend (composed of built-in operators).
     """
 
+    input_type = ms.int32
+
     def samples(self, x: Tensor) -> int:
         """Samples N of a batch of ids, which may have no further axis."""
         shape = self.shape(x)

@@ -55,9 +55,11 @@ class StatisticsOperator(nn.Cell):
         as_graph: the operator as one compiled graph, for PyNative mode.
         operator: its name in :func:`ms_kfac.kernels.status`; None where no kernel serves it.
         kernel: the native form; None where the composed one runs.
+        input_type: what a tap casts x to; dout it casts to float32.
     """
 
     as_graph: Callable[..., Any]
+    input_type: Any = ms.float32
     operator: str | None = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -73,7 +75,8 @@ class StatisticsOperator(nn.Cell):
 
     def compiled(self, x: Tensor, dout: Tensor, gate: Parameter, *state: Parameter) -> bool:
         """The operator; depends on its state outside its branch, for the reason in ``ops/on_device.py``."""
-        return self.construct(x, dout, ops.depend(gate, state), *state)
+        inputs, gradients = ops.cast(x, self.input_type), ops.cast(dout, ms.float32)
+        return self.construct(inputs, gradients, ops.depend(gate, state), *state)
 
     def within_graph(self) -> Any:
         """What a tap calls in a compiled graph.

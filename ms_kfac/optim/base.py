@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.capture.attach import attach
-from ms_kfac.capture.discover import discover
+from ms_kfac.capture.discover import FirstOrderCell, discover
 from ms_kfac.capture.layer import Layer
+from ms_kfac.capture.scaled_tap import ScaledTap
 from ms_kfac.capture.tap import SampleCounter, create_tap
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.curvature.embedding import EmbeddingBlock
@@ -159,9 +161,8 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
             gradient_scale=accumulation_steps / loss_scale,
             separate=factor_policy.separate,
         )
-        self._layers, self._first_order = discover(
-            network, self.parameters, patterns, normalization_blocks=normalization == "unit_wise"
-        )
+        self._patterns, self._normalization_blocks = patterns, normalization == "unit_wise"
+        self._layers, self._first_order = self._discover(network)
         self.blocks = nn.CellList([self._block_of(layer) for layer in self._layers], auto_prefix=False)
         stopped = inverse_policy.stopped_layers(len(self.blocks), self.method)
         by_layer = self.measures_beside_factors and inverse_policy.by_layer
@@ -179,7 +180,7 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
             self.inverse_schedule.distribute(self.curvature)
         self.averages_new = self.distributed and self.curvature.averages_new
         self._counter = None if mean_reduction else SampleCounter(f"{self.method}.samples")
-        self._attach_taps()
+        self._attach_taps(None)
         self.fisher = fisher
         # The same seed on all ranks, as equal weights need it, must not draw the same targets.
         self.draw_seed = None if world is None else world.rank + 1
@@ -221,6 +222,30 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         """
         raise TypeError(f"{type(self).__name__} does not define create_block(layer)")
 
+    def _discover(self, network: nn.Cell) -> tuple[list[Layer], list[FirstOrderCell]]:
+        return discover(
+            network, self.parameters, self._patterns, normalization_blocks=self._normalization_blocks
+        )
+
+    def move_taps(self, network: nn.Cell) -> None:
+        """Tap other layers that hold the same Parameters, as amp level O1 makes a network of such.
+
+        Args:
+            network: the network that trains from now on.
+
+        Raises:
+            ValueError: if it lacks one of the layers.
+        """
+        found = {id(layer.weight): layer for layer in self._discover(network)[0]}
+        missing = [layer.name for layer in self._layers if id(layer.weight) not in found]
+        if missing:
+            raise ValueError(f"network lacks layers of the optimizer: {', '.join(missing)}")
+        self.detach()
+        names = [layer.name for layer in self._layers]
+        moved = [found[id(layer.weight)] for layer in self._layers]
+        self._layers = [replace(layer, name=name) for layer, name in zip(moved, names)]
+        self._attach_taps(self._factor)
+
     def _block_of(self, layer: Layer) -> CurvatureBlock:
         if layer.kind == "normalization":
             return UnitWiseBlock(layer, prefix=self.method, options=self.statistics_options)
@@ -235,14 +260,19 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         others = [layer for layer in self._layers if layer.kind not in last_resorts]
         return next(iter([*others, *self._layers]), None)
 
-    def _attach_taps(self) -> None:
+    def _attach_taps(self, factor: Parameter | None) -> None:
         replaced = []
         self._taps = []
+        self.__dict__["_factor"] = factor
         counting = self._counting_layer()
         for layer, block, gate in zip(self._layers, self.blocks, self.statistics_schedule.gates):
             counter = self._counter if layer is counting else None
-            self._taps.append(create_tap(block.statistics, block.state, gate, counter))
-            if attach(layer, self._taps[-1]):
+            if factor is None:
+                tap = create_tap(block.statistics, block.state, gate, counter)
+            else:
+                tap = ScaledTap(block.statistics, block.state, gate, counter, factor)
+            self._taps.append(tap)
+            if attach(layer, tap):
                 replaced.append(layer.name)
         if replaced:
             warnings.warn(
@@ -300,6 +330,17 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         if len(self.blocks) > 0:
             self.prepare_statistics()
         return True
+
+    def unscale_statistics(self, factor: Parameter | None) -> None:
+        """Let statistics take output gradients times a Parameter, for a loss scale that changes.
+
+        Args:
+            factor: scalar float32, one over the loss scale of the running step; None for taps as they were at
+                first.
+        """
+        if factor is not self._factor:
+            self.detach()
+            self._attach_taps(factor)
 
     def counters(self) -> list[Parameter]:
         """What backward passes count beside statistics: the samples, for losses that are sums."""

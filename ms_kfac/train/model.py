@@ -6,9 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from mindspore import nn
+from mindspore.amp import DynamicLossScaleManager
 from mindspore.train import Model as MindSporeModel
 
 from ms_kfac.optim.base import SecondOrderOptimizer
+from ms_kfac.optim.options import check_count
 from ms_kfac.train.one_step import TrainOneStepCell
 from ms_kfac.train.sampled_targets import SampleTargets
 
@@ -20,21 +22,25 @@ class Model(MindSporeModel):
     the weights (``averaging=``) it evaluates and predicts with the averages. Everything else is as in
     ``mindspore.train.Model``, with the same arguments.
 
-    Loss scaling: none, or ``FixedLossScaleManager(scale, drop_overflow_update=False)`` with the same
-    ``loss_scale`` given to the optimizer.
+    Mixed precision: every ``amp_level``. Loss scaling: ``DynamicLossScaleManager``, on CPUs too, or
+    ``FixedLossScaleManager`` with an optimizer whose ``loss_scale`` is 1; with
+    ``FixedLossScaleManager(scale, drop_overflow_update=False)`` the optimizer gets the same ``loss_scale``.
+    Level O2 scales dynamically unless ``loss_scale_manager=None`` says no, as in MindSpore.
 
     Args:
         network: the network, with its loss where ``loss_fn`` is None.
         loss_fn: the loss function.
         optimizer: any ``nn.Optimizer``.
         sample_targets: as of :class:`ms_kfac.TrainOneStepCell`. Default: None.
+        accumulation_steps: micro-batches a step, as of :class:`ms_kfac.TrainOneStepCell`: ``train`` counts
+            batches as steps, and the optimizer takes one every so many. Default: 1.
         **arguments: ``metrics``, ``eval_network``, ``eval_indexes``, ``amp_level``, ``boost_level`` and the
             further keyword arguments of ``mindspore.train.Model``.
 
     Raises:
         TypeError: if targets can't be drawn for the loss.
-        ValueError: if the optimizer needs our training cell and boost, gradient accumulation or a loss scale
-            manager with an update cell of its own would put another in its place.
+        ValueError: if these options need our training cell and boost or MindSpore's own gradient accumulation
+            would put another in its place; and as :class:`ms_kfac.TrainOneStepCell` does.
 
     Platforms: CPU. GPU and Ascend with built-in operators: not run there yet.
 
@@ -45,6 +51,9 @@ class Model(MindSporeModel):
         >>> optimizer = ms_kfac.KFAC(net, 0.1, fisher="sampled", averaging=0.99)
         >>> model = ms_kfac.Model(net, nn.CrossEntropyLoss(), optimizer, metrics={"accuracy"})
     """
+
+    _loss_scale_manager: Any
+    _loss_scale_manager_set: bool
 
     def __init__(
         self,
@@ -58,9 +67,11 @@ class Model(MindSporeModel):
         boost_level: str = "O0",
         *,
         sample_targets: SampleTargets = None,
+        accumulation_steps: int = 1,
         **arguments: Any,
     ) -> None:
         self._sample_targets = sample_targets
+        self._accumulation_steps = check_count("accumulation_steps", accumulation_steps)
         super().__init__(
             network,
             loss_fn,
@@ -74,25 +85,76 @@ class Model(MindSporeModel):
         )
 
     def _build_train_network(self) -> nn.Cell:
-        built = super()._build_train_network()
         optimizer = self._optimizer
         if optimizer is None:
-            return built
+            return super()._build_train_network()
+        update = self._loss_scale_update()
+        if self._boost_level != "O0":
+            return self._boosted(update)
+        built = self._built_by_mindspore(without_scale=update is not None)
         if type(built) is nn.TrainOneStepCell:
             sens = built.sens if built.sense_flag else None
-            cell = TrainOneStepCell(built.network, optimizer, sens, sample_targets=self._sample_targets)
+            cell = TrainOneStepCell(
+                built.network,
+                optimizer,
+                sens,
+                sample_targets=self._sample_targets,
+                scale_sense=update,
+                accumulation_steps=self._accumulation_steps,
+            )
             cell.set_train()
             if built.get_inputs() is not None:
                 cell.set_inputs(*built.get_inputs())
             return cell
-        if isinstance(optimizer, SecondOrderOptimizer) and optimizer.needs_train_cell:
-            raise ValueError(
-                "fisher='sampled' and damping=LevenbergMarquardt(...) train by ms_kfac.TrainOneStepCell; "
-                f"with these arguments mindspore.train.Model trains by {type(built).__name__}. Accepted are "
-                "boost_level='O0', no gradient accumulation, and loss_scale_manager=None or "
-                "FixedLossScaleManager(drop_overflow_update=False)"
-            )
+        if update is not None or self._asks_for_own_cell():
+            raise ValueError(self._refusal(f"by {type(built).__name__}"))
         return built
+
+    def _built_by_mindspore(self, *, without_scale: bool) -> nn.Cell:
+        given = self._loss_scale_manager, self._loss_scale_manager_set
+        optimizer = self._optimizer
+        rewritten = self._amp_level == "O1" and isinstance(optimizer, SecondOrderOptimizer)
+        trained = self._network
+        if rewritten:
+            # The level writes the layers' classes anew, which it can't do for those of tapped layers.
+            optimizer.detach()
+        if without_scale:
+            # MindSpore would build a cell that does not tell the optimizer, and none on a CPU.
+            self._loss_scale_manager, self._loss_scale_manager_set = None, True
+        try:
+            built = super()._build_train_network()
+            trained = built.network
+        finally:
+            self._loss_scale_manager, self._loss_scale_manager_set = given
+            if rewritten:
+                optimizer.move_taps(trained)
+        return built
+
+    def _loss_scale_update(self) -> nn.Cell | None:
+        """The Cell that updates a loss scale which drops steps; None for no scale or a plain one."""
+        manager = self._loss_scale_manager
+        if self._amp_level == "O2" and not self._loss_scale_manager_set:
+            # MindSpore's default of this level.
+            manager = DynamicLossScaleManager()
+        return None if manager is None else manager.get_update_cell()
+
+    def _asks_for_own_cell(self) -> bool:
+        optimizer = self._optimizer
+        needed = isinstance(optimizer, SecondOrderOptimizer) and optimizer.needs_train_cell
+        return needed or self._accumulation_steps > 1
+
+    def _boosted(self, update: nn.Cell | None) -> nn.Cell:
+        scaled = update is not None and isinstance(self._optimizer, SecondOrderOptimizer)
+        if scaled or self._asks_for_own_cell():
+            raise ValueError(self._refusal(f"with boost_level={self._boost_level!r} by a cell of its own"))
+        return super()._build_train_network()
+
+    def _refusal(self, how: str) -> str:
+        return (
+            "fisher='sampled', damping=LevenbergMarquardt(...), accumulation_steps and loss scales that drop "
+            f"steps train by ms_kfac.TrainOneStepCell; mindspore.train.Model would train {how}. Accepted are "
+            "boost_level='O0', and a network without pipeline stages or a GradAccumulationCell"
+        )
 
     def _evaluated_weights(self) -> AbstractContextManager[None]:
         optimizer = self._optimizer

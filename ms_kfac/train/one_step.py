@@ -9,7 +9,12 @@ from mindspore import Tensor, nn, ops
 
 from ms_kfac.capture.moving_statistics import moving_statistics
 from ms_kfac.ops.kept_values import KeptValues
+from ms_kfac.ops.on_device import OnDevice
 from ms_kfac.optim.base import SecondOrderOptimizer
+from ms_kfac.optim.options import check_count
+from ms_kfac.train.accumulation import GradientAccumulation
+from ms_kfac.train.before_step import StateBeforeStep
+from ms_kfac.train.loss_scaling import LossScaling
 from ms_kfac.train.sampled_targets import SampledLoss, SampleTargets, targets_cell
 
 
@@ -22,6 +27,16 @@ class TrainOneStepCell(nn.TrainOneStepCell):
 
     Both leave the weights and the moving moments of BatchNorm as the ordinary pass does, and cost nothing on
     other steps. Any other optimizer, first-order ones too, is trained as by ``nn.TrainOneStepCell``.
+
+    With ``scale_sense`` the loss is scaled by a number that MindSpore's rule changes, as
+    ``nn.TrainOneStepWithLossScaleCell`` does, here on CPUs too. Statistics are of the true gradients whatever
+    the scale. A step that overflows changes the scale alone: weights, momentum, statistics, counters and the
+    moving moments of BatchNorm stay, and the next step takes the statistics that this one should have taken.
+    That costs a second copy of the statistics.
+
+    With ``accumulation_steps`` each call takes one micro-batch, and every so many calls the optimizer takes a
+    step with the mean of their gradients; statistics are of all of them together. A micro-batch that
+    overflows drops the step as a whole.
 
     Losses whose targets are drawn without being told: ``nn.CrossEntropyLoss`` and
     ``nn.SoftmaxCrossEntropyWithLogits`` (labels from softmax(logits)), and ``nn.MSELoss``. The latter is a
@@ -38,16 +53,24 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             int32 labels), "squared_error" (unit variance, as of :math:`\frac12 \|f - y\|^2`), or a Cell that
             maps outputs to drawn targets. Looked at with ``fisher="sampled"`` only. On many devices a Cell of
             one's own has to draw differently on each. Default: None.
+        scale_sense: a Cell that updates the loss scale: ``nn.DynamicLossScaleUpdateCell`` or
+            ``nn.FixedLossScaleUpdateCell``. ``sens`` must be None then, and the optimizer's ``loss_scale`` 1.
+            Default: None.
+        accumulation_steps: micro-batches a step. The optimizer's own ``accumulation_steps``, where it has
+            one, must equal it. Default: 1.
 
     Inputs:
         - **inputs** (tuple[Tensor]) - the network's.
 
     Outputs:
-        Tensor, the loss before the step.
+        Tensor, the loss before the step. With ``scale_sense`` a tuple of it, whether a step was dropped for
+        overflow (bool), and the loss scale.
 
     Raises:
-        TypeError: if the targets can't be drawn for this loss or network.
-        ValueError: if ``sample_targets`` is an unknown word, or ``sens`` is 0.
+        TypeError: if the targets can't be drawn for this loss or network, or ``scale_sense`` or
+            ``accumulation_steps`` is of another type.
+        ValueError: if ``sample_targets`` is an unknown word, ``sens`` is 0, ``accumulation_steps`` is not the
+            optimizer's, or ``scale_sense`` comes with another loss scale.
 
     Platforms: CPU. GPU and Ascend with built-in operators: not run there yet.
 
@@ -66,9 +89,24 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         sens: float | None = None,
         *,
         sample_targets: SampleTargets = None,
+        scale_sense: nn.Cell | None = None,
+        accumulation_steps: int = 1,
     ) -> None:
-        super().__init__(network, optimizer, sens)
+        accumulation_steps = check_count("accumulation_steps", accumulation_steps)
         second_order = isinstance(optimizer, SecondOrderOptimizer)
+        if second_order and optimizer.accumulation_steps != accumulation_steps:
+            raise ValueError(
+                f"accumulation_steps must be that of the optimizer, {optimizer.accumulation_steps}, "
+                f"got {accumulation_steps!r}"
+            )
+        if scale_sense is not None:
+            own_scale = optimizer.loss_scale if second_order else 1.0
+            if sens is not None or own_scale != 1.0:
+                raise ValueError(
+                    "scale_sense needs sens=None and an optimizer with loss_scale=1, as the cell scales the "
+                    f"loss and undoes it; got sens={sens!r} and loss_scale={own_scale!r}"
+                )
+        super().__init__(network, optimizer, sens)
         self.takes_sampled_pass = second_order and optimizer.fisher == "sampled" and len(optimizer.blocks) > 0
         self.adapts_damping = second_order and optimizer.adapts_damping
         if self.takes_sampled_pass:
@@ -87,15 +125,103 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             self.forward_state = KeptValues(moving_statistics(network))
             self.change_scale = self.sens / optimizer.loss_scale
             self.reduce_sum = ops.ReduceSum()
+        self.scales = scale_sense is not None
+        self.accumulates = accumulation_steps > 1
+        # Whether the optimizer takes its step in a branch.
+        self.takes_step_if = self.scales or self.accumulates
+        self.accumulation: Any = None
+        self.scaling: Any = None
+        if self.takes_step_if:
+            self.create_branches(scale_sense, accumulation_steps)
         if second_order:
+            optimizer.unscale_statistics(None if self.scaling is None else self.scaling.factor)
             optimizer.has_train_cell = True
 
-    def construct(self, *inputs: Tensor) -> Tensor:
+    def create_branches(self, scale_sense: nn.Cell | None, accumulation_steps: int) -> None:
+        """What a step needs that the optimizer may take later, or not at all."""
+        state = list(self.optimizer.get_parameters())
+        self.yes, self.no = Tensor(True, ms.bool_), Tensor(False, ms.bool_)
+        self.not_a_number = Tensor(float("nan"), ms.float32)
+        self.share = self.sens / accumulation_steps
+        if self.accumulates:
+            self.accumulation = GradientAccumulation(self.weights, accumulation_steps)
+        if self.scales:
+            self.scaling = LossScaling(scale_sense)
+            self.before_step = StateBeforeStep(self.network, self.optimizer)
+            state += self.before_step.copies
+        self.on_device = OnDevice(state)
+
+    def construct(self, *inputs: Tensor) -> Any:
+        if self.takes_step_if:
+            return self.step_if(*inputs)
         # Nested: the outer condition is known when compiling, and the inner exists only where it holds.
         if self.takes_sampled_pass:  # noqa: SIM102
             if self.optimizer.statistics_schedule.is_pending():
                 inputs = self.after(self.sampled_pass(*inputs), *inputs)
         loss = super().construct(*inputs)
+        return self.with_damping(loss, *inputs)
+
+    def step_if(self, *inputs: Tensor) -> Any:
+        """A micro-batch, and the optimizer's step where it was the last one and nothing overflowed."""
+        inputs = self.after(self.on_device(self.yes), *inputs)
+        first = self.accumulation.is_first() if self.accumulates else self.yes
+        sens = self.gradient_of_loss()
+        if self.scales:
+            inputs = self.after((self.scaling.start(), self.before_step.store(first)), *inputs)
+        if self.takes_sampled_pass:  # noqa: SIM102
+            if self.optimizer.statistics_schedule.is_pending():
+                done, finite = self.sampled_pass(*inputs)
+                inputs = self.after(done, *inputs)
+                # Gradients without a number, on all devices: this drops the step.
+                sens = ops.select(finite, sens, self.not_a_number)
+        loss, gradients = self.passes(sens, *inputs)
+        overflow = self.no
+        if self.accumulates:
+            gradients, last = self.accumulation(first, gradients)
+            if last:
+                overflow = self.finish(loss, gradients, *inputs)
+        else:
+            overflow = self.finish(loss, gradients, *inputs)
+        loss = ops.depend(loss, overflow)
+        if self.scales:
+            return loss, overflow, self.scaling.scale
+        return loss
+
+    def finish(self, loss: Tensor, gradients: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:
+        """The optimizer's step; whether it was dropped."""
+        gradients = self.grad_reducer(gradients)
+        if not self.scales:
+            return ops.depend(
+                self.no, self.with_damping(ops.depend(loss, self.optimizer(gradients)), *inputs)
+            )
+        gradients = self.scaling.unscale(gradients)
+        overflow = ops.logical_not(self.scaling.is_finite(gradients))
+        adjusted = self.scaling.adjust(overflow)
+        if overflow:
+            done = self.before_step.put_back(overflow)
+        else:
+            step = ops.depend(loss, self.optimizer(gradients))
+            done = ops.depend(self.yes, self.with_damping(step, *inputs))
+        return ops.depend(overflow, (adjusted, done))
+
+    def gradient_of_loss(self) -> Tensor:
+        """What the backward pass of a micro-batch starts with: scalar float32."""
+        if self.scales:
+            return self.scaling.scale * self.share
+        return ops.fill(ms.float32, (), self.share)
+
+    def passes(self, sens: Tensor, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Loss and gradients, by one forward pass.
+
+        In a function of their own: behind a branch in the same function MindSpore 2.10 compiles a forward pass
+        for each of the two, and BatchNorm's moments move twice.
+        """
+        loss = self.network(*inputs)
+        of_loss = ops.ones_like(loss) * ops.cast(sens, loss.dtype)
+        return loss, self.grad(self.network, self.weights)(*inputs, of_loss)
+
+    def with_damping(self, loss: Tensor, *inputs: Tensor) -> Tensor:
+        """The loss, behind the damping's pass where that is due."""
         if self.adapts_damping:  # noqa: SIM102
             if self.optimizer.damping.schedule.is_due(self.optimizer.global_step):
                 loss = ops.depend(loss, self.damping_pass(loss, *inputs))
@@ -111,13 +237,18 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         kept = self.sampled_state.read()
         opened = schedule.open(kept)
         inputs = self.after(opened, *inputs)
-        if self.sense_flag:
+        if self.scales:
+            gradients = self.grad(self.sampled_loss, self.weights)(*inputs, self.gradient_of_loss())
+        elif self.sense_flag:
             sens = ops.fill(ms.float32, (), self.sens)
             gradients = self.grad(self.sampled_loss, self.weights)(*inputs, sens)
         else:
             gradients = self.grad_no_sens(self.sampled_loss, self.weights)(*inputs)
         closed = schedule.close(gradients)
-        return closed, self.sampled_state.put_back(kept, closed)
+        done = closed, self.sampled_state.put_back(kept, closed)
+        if self.scales:
+            return done, self.scaling.is_finite(gradients)
+        return done
 
     def damping_pass(self, loss: Tensor, *inputs: Tensor) -> bool:
         """The loss after the step, and what its change says of the damping."""
