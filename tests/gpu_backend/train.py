@@ -9,6 +9,9 @@ import numpy as np
 from mindspore import nn
 
 import ms_kfac
+from ms_kfac.optim import base
+from ms_kfac.parallel import Distribution, collectives
+from ms_kfac.parallel.distribution import World
 from tests.support.loops import as_dataset, cross_entropy, functional_step
 from tests.support.methods import INTERVALS, METHODS
 from tests.support.networks import CLASSES, SmallNet, batches
@@ -61,7 +64,33 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "inverse_interval": ms_kfac.TraceChange(0.01, 0.001),
     },
 }
-CASES = (*METHODS, *OPTIONS, "groups", "words")
+DISTRIBUTIONS = {
+    "ranks": Distribution(collective="reduce_scatter"),
+    "ranks, gradients": Distribution(exchange="gradients", collective="all_reduce"),
+}
+CASES = (*METHODS, *OPTIONS, "groups", "words", *DISTRIBUTIONS)
+
+
+class Twice(nn.Cell):
+    """What an all-gather gives of two ranks with the same vector."""
+
+    def construct(self, vector: ms.Tensor) -> ms.Tensor:
+        return ms.ops.concat((vector, vector))
+
+
+class FirstHalf(nn.Cell):
+    """What a reduce-scatter gives the first of two ranks whose other one has zeros."""
+
+    def construct(self, vector: ms.Tensor) -> ms.Tensor:
+        return vector[: vector.shape[0] // 2]
+
+
+def be_one_of_two_ranks() -> None:
+    """The step of a rank, all but its collectives, which need other processes."""
+    base.find_world = lambda distribution: World(0, 2, True)
+    collectives.all_reduce = nn.Identity
+    collectives.all_gather = Twice
+    collectives.reduce_scatter = FirstHalf
 
 
 def create(case: str) -> tuple[nn.Cell, Any, list[Any]]:
@@ -72,6 +101,9 @@ def create(case: str) -> tuple[nn.Cell, Any, list[Any]]:
         rng = np.random.default_rng(0)
         data = [(rng.integers(0, 7, (8, 3)).astype(np.int32), labels) for _, labels in data]
         return net, ms_kfac.KFAC(net, 0.05, normalization="unit_wise", **INTERVALS), data
+    if case in DISTRIBUTIONS:
+        be_one_of_two_ranks()
+        OPTIONS[case] = {"distribution": DISTRIBUTIONS[case], "normalization": "unit_wise"}
     net = Inverting() if case == "no kernel" else SmallNet()
     if case in METHODS:
         method, options = METHODS[case]

@@ -106,7 +106,9 @@ SHORT = {
     "EKFAC": Case(ms_kfac.EKFAC, 6, _options(skip=("hidden",))),
     "SPNGD": Case(ms_kfac.SPNGD, 6, lambda: {"damping": 0.05, "similarity": 1.0}),
     "THOR": Case(ms_kfac.THOR, 5, _options(split=4)),
-    "sum": Case(ms_kfac.KFAC, 4, _options(), reduction="sum", means=False),
+    # A trust region that binds would undo a wrong scale of all gradients.
+    "sum": Case(ms_kfac.KFAC, 4, _options(kl_clip=None), reduction="sum", means=False),
+    "sum, averaged": Case(ms_kfac.KFAC, 4, _options(kl_clip=None), reduction="sum"),
     "LevenbergMarquardt": Case(
         ms_kfac.KFAC, 5, lambda: {"damping": ms_kfac.LevenbergMarquardt(0.05, interval=2), **INTERVALS}
     ),

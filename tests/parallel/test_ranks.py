@@ -88,6 +88,14 @@ def test_ranks_draw_different_targets(runs: Runs) -> None:
     assert not np.array_equal(first.state["kfac.head.G_sum"], second.state["kfac.head.G_sum"])
 
 
+def test_damping_adapts_to_the_loss_of_the_whole_batch(runs: Runs) -> None:
+    """The ratio of two changes of the loss, each a difference of numbers near 1 in float32."""
+    (alone,) = runs[1]["LevenbergMarquardt"]
+    for rank in runs[2]["LevenbergMarquardt"]:
+        for key in ("damping.ratio", "damping.value"):
+            np.testing.assert_allclose(rank.state[key], alone.state[key], rtol=1e-4, err_msg=key)
+
+
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_moving_moments_are_averaged(runs: Runs, size: int) -> None:
     mean = (size - 1) / 2
