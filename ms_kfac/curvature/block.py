@@ -161,6 +161,13 @@ class CurvatureBlock(nn.Cell):
         """Those of :meth:`statistic_shares` that :meth:`precondition` reads, and not the refresh alone."""
         return ()
 
+    def shares_of(self, group: int) -> tuple[Share, ...]:
+        """Those of :meth:`statistic_shares` that one statistic needs; what several share is in each."""
+        own = {id(self.state[index]) for index in self.statistic_groups[group]}
+        grouped = {id(self.state[index]) for indices in self.statistic_groups for index in indices}
+        shares = self.statistic_shares()
+        return tuple(s for s in shares if id(s.parameter) in own or id(s.parameter) not in grouped)
+
     def inverse_shares(self) -> tuple[Share, ...]:
         """What a refresh writes and :meth:`precondition` reads: what the device that refreshes sends."""
         raise TypeError(f"{type(self).__name__} does not define inverse_shares()")

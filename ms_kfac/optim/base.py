@@ -176,7 +176,10 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         self.distributed = world is not None and len(self.blocks) > 0
         if world is not None and self.distributed:
             policies = (factor_policy, inverse_policy)
-            self.curvature = share_curvature(list(self.blocks), world, distribution, policies, damping)
+            by_layer = self.inverse_schedule.by_layer
+            self.curvature = share_curvature(
+                list(self.blocks), world, distribution, policies, damping, by_layer=by_layer
+            )
             self.inverse_schedule.distribute(self.curvature)
         self.averages_new = self.distributed and self.curvature.averages_new
         self._counter = None if mean_reduction else SampleCounter(f"{self.method}.samples")
@@ -300,7 +303,7 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         self.statistics_schedule.count(self.on_device(gradients))
         if self.averages_new:  # noqa: SIM102
             if self.statistics_schedule.is_pending():
-                self.curvature.average_new()
+                self.curvature.average_new(self.statistics_schedule.taken())
         samples = self.counted_samples()
         if self.centralizes:
             gradients = self.gradients_centralization(gradients)

@@ -21,6 +21,8 @@ def share_curvature(
     distribution: Distribution | None,
     policies: tuple[RefreshPolicy, RefreshPolicy],
     damping: Any,
+    *,
+    by_layer: bool,
 ) -> SharedCurvature:
     """The exchanges of an optimizer's curvature.
 
@@ -30,6 +32,7 @@ def share_curvature(
         distribution: the option; None for the default one.
         policies: those of statistics and of inverses.
         damping: the option.
+        by_layer: whether inverses are refreshed at steps of each layer's own.
 
     Returns:
         The exchanges.
@@ -49,6 +52,8 @@ def share_curvature(
         world,
         Distribution() if distribution is None else distribution,
         read_when_new=policies[0].reads_statistics,
+        separate=policies[0].separate,
+        by_layer=by_layer,
         read_by_all=reason,
     )
 

@@ -26,6 +26,18 @@ def all_gather() -> Any:
     return ops.AllGather()
 
 
+def broadcast(root: int) -> Any:
+    """Gives all ranks the vectors of one.
+
+    Args:
+        root: that rank.
+
+    Returns:
+        The operator, of a tuple of vectors.
+    """
+    return ops.Broadcast(root)
+
+
 def has_reduce_scatter() -> bool:
     """Whether MindSpore has a ReduceScatter on the present device.
 

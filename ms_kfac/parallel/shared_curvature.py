@@ -12,8 +12,9 @@ from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.parallel import collectives
 from ms_kfac.parallel.distribution import Distribution, World
 from ms_kfac.parallel.inverse_exchange import InverseExchange
+from ms_kfac.parallel.layer_broadcasts import LayerBroadcasts
 from ms_kfac.parallel.placement import place
-from ms_kfac.parallel.statistics_exchange import AveragedStatistics, OwnedStatistics
+from ms_kfac.parallel.statistics_exchange import AveragedStatistics, OwnedStatistics, StatisticsInTurn
 from ms_kfac.parallel.traffic import Traffic
 
 
@@ -47,6 +48,8 @@ class SharedCurvature(nn.Cell):
         world: the ranks.
         distribution: what is exchanged, and how.
         read_when_new: whether a policy looks at statistics whenever there are new ones.
+        separate: whether each statistic of each layer is taken at steps of its own.
+        by_layer: whether each layer's inverses are refreshed at steps of its own.
         read_by_all: what, beside the blocks, makes every rank look at all statistics; "" for nothing.
 
     Attributes:
@@ -67,6 +70,8 @@ class SharedCurvature(nn.Cell):
         distribution: Distribution,
         *,
         read_when_new: bool,
+        separate: bool,
+        by_layer: bool,
         read_by_all: str,
     ) -> None:
         super().__init__(auto_prefix=False)
@@ -85,14 +90,23 @@ class SharedCurvature(nn.Cell):
         self.owned = self.of_rank[world.rank]
         self.collective = _collective(blocks, distribution.collective, read_by_all)
 
-        at_once = [block.statistic_shares() if read_when_new else block.current_shares() for block in blocks]
+        in_turn = read_when_new and separate
+        at_once = [
+            block.statistic_shares() if read_when_new and not separate else block.current_shares()
+            for block in blocks
+        ]
         taken = {id(share.parameter) for shares in at_once for share in shares}
         later = [
-            [share for share in block.statistic_shares() if id(share.parameter) not in taken]
+            []
+            if in_turn
+            else [share for share in block.statistic_shares() if id(share.parameter) not in taken]
             for block in blocks
         ]
         self.new: Any = _averages([share for shares in at_once for share in shares], world.size)
-        self.averages_new = self.new is not None
+        self.has_new = self.new is not None
+        self.turns: Any = StatisticsInTurn(_statistics(blocks), world.size) if in_turn else None
+        self.in_turn = in_turn
+        self.averages_new = self.has_new or in_turn
         if self.collective == "reduce_scatter":
             self.due: Any = OwnedStatistics(self._by_rank(later), world.rank)
         else:
@@ -102,9 +116,13 @@ class SharedCurvature(nn.Cell):
             sent = [block.state_shares() for block in blocks]
             foreign = [block for block, owner in zip(blocks, self.owners) if owner != world.rank]
             self._unused = {id(share.parameter) for block in foreign for share in block.inverse_shares()}
-        by_rank = self._by_rank(sent)
-        self.sends = any(by_rank)
-        self.inverses: Any = InverseExchange(by_rank, world.rank) if self.sends else None
+        self.sends = any(sent)
+        self.inverses: Any = None
+        if self.sends and by_layer:
+            self.inverses = LayerBroadcasts(sent, self.owners)
+        elif self.sends:
+            self.inverses = InverseExchange(self._by_rank(sent), world.rank)
+        self.by_layer = by_layer
         following = [block for block in blocks if block.follows]
         self.following = nn.CellList(following, auto_prefix=False)
         self.all_reduce = collectives.all_reduce()
@@ -117,10 +135,12 @@ class SharedCurvature(nn.Cell):
         """Identities of the Parameters that no step of this rank uses, those of others' inverses."""
         return self._unused
 
-    def average_new(self) -> bool:
+    def average_new(self, taken: Tensor) -> bool:
         """Average what is read of new statistics; to be called in steps that have taken some."""
-        if self.averages_new:
+        if self.has_new:
             self.new()
+        if self.in_turn:
+            self.turns(taken)
         return True
 
     def average_due(self) -> bool:
@@ -130,9 +150,19 @@ class SharedCurvature(nn.Cell):
         return True
 
     def send_inverses(self) -> bool:
-        """Send what owners have recomputed."""
+        """Send what owners have recomputed of all layers."""
         if self.sends:
             self.inverses()
+        return self.follow()
+
+    def send_each(self, due: Tensor) -> bool:
+        """Send what owners have recomputed of the layers that were due."""
+        if self.sends:
+            self.inverses(due)
+        return self.follow()
+
+    def follow(self) -> bool:
+        """Do what refreshes did beside what was sent."""
         for block in self.following:
             block.follow()
         return True
@@ -151,18 +181,24 @@ class SharedCurvature(nn.Cell):
         Returns:
             The numbers in bytes.
         """
+        turns = self.turns.length if self.in_turn else 0
         return Traffic(
             ranks=self.size,
             owners=self.owners,
             collective=self.collective,
             statistics=4 * self.due.length if self.averages_due else 0,
-            new_statistics=4 * self.new.length if self.averages_new else 0,
+            new_statistics=4 * ((self.new.length if self.has_new else 0) + turns),
+            broadcasts=self.by_layer,
             inverses=4 * self.inverses.length if self.sends else 0,
             gradients=4 * gradients,
         )
 
     def __repr__(self) -> str:
         return f"{self.size} ranks by {self.collective}, exchange {self.exchange!r}"
+
+
+def _statistics(blocks: Sequence[Any]) -> list[tuple[Share, ...]]:
+    return [block.shares_of(group) for block in blocks for group in range(len(block.statistic_groups))]
 
 
 def _averages(shares: Sequence[Share], ranks: int) -> AveragedStatistics | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mindspore import ParameterTuple, nn, ops
+from mindspore import ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.ops.flat_buffer import FlatBuffer, Share
 from ms_kfac.parallel import collectives
@@ -41,6 +41,35 @@ class AveragedStatistics(nn.Cell):
 
     def construct(self) -> bool:
         self.buffer.write(self.all_reduce(self.buffer()) * self.share)
+        return True
+
+
+class StatisticsInTurn(nn.Cell):
+    """Averages, as :class:`AveragedStatistics` does, the statistics that a step has taken, one by one.
+
+    Args:
+        shares: sums and weights of every statistic.
+        ranks: their number.
+
+    Attributes:
+        length: numbers in the collectives where all statistics have been taken.
+
+    Inputs:
+        - **taken** (Tensor) - shape (statistics,), positive for those.
+
+    Outputs:
+        bool, True.
+    """
+
+    def __init__(self, shares: Sequence[Sequence[Share]], ranks: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.statistics = nn.CellList([AveragedStatistics(own, ranks) for own in shares], auto_prefix=False)
+        self.length = sum(statistic.length for statistic in self.statistics)
+
+    def construct(self, taken: Tensor) -> bool:
+        for index in range(len(self.statistics)):
+            if taken[index] > 0:
+                self.statistics[index]()
         return True
 
 

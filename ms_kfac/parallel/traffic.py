@@ -19,9 +19,13 @@ class Traffic:
         owners: the rank that owns each layer.
         collective: of the statistics that meet when inverses are due: "all_reduce" or "reduce_scatter".
         statistics: bytes of the vector of those statistics.
-        new_statistics: bytes of the vector that is all-reduced in every step that takes statistics.
-        inverses: bytes of a rank's own part in the all-gather that follows a refresh.
+        new_statistics: bytes that are all-reduced in a step that takes statistics; where they are taken at
+            steps of their own, of all together.
+        inverses: bytes of a rank's own part in the all-gather that follows a refresh; of all layers together
+            where ``broadcasts``.
         gradients: bytes of a rank's own part in the all-gather of every step.
+        broadcasts: whether each layer is refreshed at steps of its own and sent by a broadcast, which a rank
+            in a chain passes on once.
     """
 
     ranks: int
@@ -31,15 +35,17 @@ class Traffic:
     new_statistics: int
     inverses: int
     gradients: int
+    broadcasts: bool = False
 
     def sent_at_refresh(self) -> float:
-        """Bytes that each rank sends when inverses are recomputed.
+        """Bytes that each rank sends when inverses are recomputed, of all layers.
 
         Returns:
             They.
         """
         times = 2.0 if self.collective == "all_reduce" else 1.0
-        return times * self._ring() * self.statistics + (self.ranks - 1) * self.inverses
+        copies = 1 if self.broadcasts else self.ranks - 1
+        return times * self._ring() * self.statistics + copies * self.inverses
 
     def sent_with_statistics(self) -> float:
         """Bytes that each rank sends beside that in a step that takes statistics.

@@ -24,6 +24,7 @@ class InverseSchedule(nn.Cell):
 
     Attributes:
         distributed: whether ranks share the refreshes.
+        by_layer: whether layers are refreshed at steps of their own.
         refreshes: inverses recomputed so far, int32: of one layer each, or of all together where they are due
             together.
     """
@@ -39,6 +40,7 @@ class InverseSchedule(nn.Cell):
         self.cast = ops.Cast()
         self.assign = ops.Assign()
         self.assign_add = ops.AssignAdd()
+        self.by_layer = False
         self.distributed = False
         self.curvature: Any = None
 
@@ -68,7 +70,7 @@ class InverseSchedule(nn.Cell):
         if self.distributed:
             if number > 0:
                 self.due_inverses(due, damping)
-                self.curvature.send_inverses()
+                self.curvature.send_each(due)
         else:
             self.due_inverses(due, damping)
         return True

@@ -54,6 +54,7 @@ class InversesOfNewStatistics(InverseSchedule):
         distinct = list(dict.fromkeys(gates))
         self.pending = ParameterTuple([gate.pending for gate in distinct])
         self.shared = len(distinct) < len(blocks)
+        self.by_layer = not self.shared
         # Second moments taken beside the factors are no reason for another basis.
         self.beside_factors = BESIDE_FACTORS
         self.stack = ops.Stack()

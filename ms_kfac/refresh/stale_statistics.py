@@ -154,6 +154,9 @@ class StaleSchedule(StatisticsSchedule):
                 self.blocks[index].decay_group(group, factors[position])
         return True
 
+    def taken(self) -> Tensor:
+        return self.due + 0.0
+
     def observe(self, step: Tensor) -> bool:
         """Compare what this step refreshed with its earlier values, and set the intervals anew."""
         unlike_last: tuple[Tensor, ...] = ()

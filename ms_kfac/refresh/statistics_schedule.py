@@ -136,6 +136,10 @@ class StatisticsSchedule(nn.Cell):
             number = number + self.cast(self.pending[index] > 0, ms.int32)
         return number
 
+    def taken(self) -> Tensor:
+        """Which statistics this step has taken: an element each where each has steps of its own."""
+        return self.number_pending()
+
     def is_pending(self) -> Tensor:
         """Whether this step takes statistics of any layer: scalar bool."""
         return self.number_pending() > 0

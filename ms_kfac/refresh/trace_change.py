@@ -119,6 +119,7 @@ class InversesOfChangedTraces(InverseSchedule):
         super().__init__(blocks, damping, prefix)
         self.policy = policy
         self.omega1, self.omega2 = policy.omega1, policy.omega2
+        self.by_layer = True
         self.stops = stopped is not None
         self.stopped: Any = stopped
         sizes = np.array([block.size for block in blocks] or [1], np.float32)

@@ -110,7 +110,7 @@ SHORT = {
     "sum": Case(ms_kfac.KFAC, 4, _options(kl_clip=None), reduction="sum", means=False),
     "sum, averaged": Case(ms_kfac.KFAC, 4, _options(kl_clip=None), reduction="sum"),
     "LevenbergMarquardt": Case(
-        ms_kfac.KFAC, 5, lambda: {"damping": ms_kfac.LevenbergMarquardt(0.05, interval=2), **INTERVALS}
+        ms_kfac.KFAC, 6, lambda: {"damping": ms_kfac.LevenbergMarquardt(0.05, interval=2), **INTERVALS}
     ),
     "PyNative": Case(ms_kfac.KFAC, 4, _options(), pynative=True),
 }
