@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.capture.attach import attach
-from ms_kfac.capture.discover import FirstOrderCell, discover
 from ms_kfac.capture.layer import Layer
-from ms_kfac.capture.scaled_tap import ScaledTap
-from ms_kfac.capture.tap import SampleCounter, create_tap
+from ms_kfac.capture.tap import SampleCounter
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.curvature.embedding import EmbeddingBlock
 from ms_kfac.curvature.unit_wise import UnitWiseBlock
@@ -38,6 +33,7 @@ from ms_kfac.optim.options import (
 from ms_kfac.optim.preconditioner import Preconditioner
 from ms_kfac.optim.quadratic_model import QuadraticModel
 from ms_kfac.optim.sharing_out import share_curvature, share_preconditioning
+from ms_kfac.optim.tapping import Tapping
 from ms_kfac.optim.trust_region import KLClip
 from ms_kfac.parallel.distribution import Distribution, find_world
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
@@ -50,7 +46,7 @@ def _multiply_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
     return gradient * ops.cast(scale, gradient.dtype)
 
 
-class SecondOrderOptimizer(Inspection, MomentumOptimizer):
+class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
     """Base of the second-order optimizers.
 
     One step: scale the gradients, refresh the inverses when due, precondition, trust region, weight decay,
@@ -225,68 +221,12 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         """
         raise TypeError(f"{type(self).__name__} does not define create_block(layer)")
 
-    def _discover(self, network: nn.Cell) -> tuple[list[Layer], list[FirstOrderCell]]:
-        return discover(
-            network, self.parameters, self._patterns, normalization_blocks=self._normalization_blocks
-        )
-
-    def move_taps(self, network: nn.Cell) -> None:
-        """Tap other layers that hold the same Parameters, as amp level O1 makes a network of such.
-
-        Args:
-            network: the network that trains from now on.
-
-        Raises:
-            ValueError: if it lacks one of the layers.
-        """
-        found = {id(layer.weight): layer for layer in self._discover(network)[0]}
-        missing = [layer.name for layer in self._layers if id(layer.weight) not in found]
-        if missing:
-            raise ValueError(f"network lacks layers of the optimizer: {', '.join(missing)}")
-        self.detach()
-        names = [layer.name for layer in self._layers]
-        moved = [found[id(layer.weight)] for layer in self._layers]
-        self._layers = [replace(layer, name=name) for layer, name in zip(moved, names)]
-        self._attach_taps(self._factor)
-
     def _block_of(self, layer: Layer) -> CurvatureBlock:
         if layer.kind == "normalization":
             return UnitWiseBlock(layer, prefix=self.method, options=self.statistics_options)
         if layer.kind == "embedding":
             return EmbeddingBlock(layer, prefix=self.method, options=self.statistics_options)
         return self.create_block(layer)
-
-    def _counting_layer(self) -> Layer | None:
-        # A batch normalisation in evaluation passes its tap by, and the first axis of an embedding's ids may
-        # be that of positions: they count only where there is no other.
-        last_resorts = ("normalization", "embedding")
-        others = [layer for layer in self._layers if layer.kind not in last_resorts]
-        return next(iter([*others, *self._layers]), None)
-
-    def _attach_taps(self, factor: Parameter | None) -> None:
-        replaced = []
-        self._taps = []
-        self.__dict__["_factor"] = factor
-        counting = self._counting_layer()
-        for layer, block, gate in zip(self._layers, self.blocks, self.statistics_schedule.gates):
-            counter = self._counter if layer is counting else None
-            if factor is None:
-                tap = create_tap(block.statistics, block.state, gate, counter)
-            else:
-                tap = ScaledTap(block.statistics, block.state, gate, counter, factor)
-            self._taps.append(tap)
-            if attach(layer, tap):
-                replaced.append(layer.name)
-        if replaced:
-            warnings.warn(
-                f"{type(self).__name__} took over layers {', '.join(replaced)}: an earlier optimizer on this "
-                "network gets no more statistics of them",
-                stacklevel=4,
-            )
-        if self._counter is not None and not self._layers:
-            raise ValueError(
-                "reduction='sum' counts the batch's samples at a preconditioned layer, and there is none"
-            )
 
     def __call__(self, *inputs: Any) -> Any:
         outputs = super().__call__(*inputs)
@@ -333,17 +273,6 @@ class SecondOrderOptimizer(Inspection, MomentumOptimizer):
         if len(self.blocks) > 0:
             self.prepare_statistics()
         return True
-
-    def unscale_statistics(self, factor: Parameter | None) -> None:
-        """Let statistics take output gradients times a Parameter, for a loss scale that changes.
-
-        Args:
-            factor: scalar float32, one over the loss scale of the running step; None for taps as they were at
-                first.
-        """
-        if factor is not self._factor:
-            self.detach()
-            self._attach_taps(factor)
 
     def counters(self) -> list[Parameter]:
         """What backward passes count beside statistics: the samples, for losses that are sums."""

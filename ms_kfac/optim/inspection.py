@@ -1,4 +1,4 @@
-"""What a person can ask an optimizer for between steps: factors, updates, counts, averages, its taps out."""
+"""What a person can ask an optimizer for between steps: factors, updates, counts, averages, traffic."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, ops
 from numpy.typing import NDArray
 
-from ms_kfac.capture.attach import attached_tap, detach
 from ms_kfac.capture.discover import FirstOrderCell
 from ms_kfac.capture.layer import Layer
-from ms_kfac.capture.tap import Tap
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.summary import operator_forms, summary_table
 from ms_kfac.parallel.synchronization import Synchronization
@@ -46,7 +44,6 @@ class Inspection:
     preconditioned_gradients: Any
     _layers: Sequence[Layer]
     _first_order: Sequence[FirstOrderCell]
-    _taps: Sequence[Tap]
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Hold Polyak's averages in the network while a ``with`` block runs; then the weights come back.
@@ -69,15 +66,6 @@ class Inspection:
             # Nothing has been averaged yet; weights may have been loaded since the optimizer was made.
             return nullcontext()
         return self.average.in_place()
-
-    def detach(self) -> None:
-        """Take this optimizer's taps out of the network, which then trains as if it had never been tapped.
-
-        A layer that a later optimizer has taken over is left to it.
-        """
-        for layer, tap in zip(self._layers, self._taps):
-            if attached_tap(layer.cell) is tap:
-                detach(layer.cell)
 
     def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
         """Load a state into this optimizer and its network after steps have been taken.

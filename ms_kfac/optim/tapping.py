@@ -1,0 +1,109 @@
+"""Which layers an optimizer taps, and putting its taps into them and out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from mindspore import Parameter, nn
+
+from ms_kfac.capture.attach import attach, attached_tap, detach
+from ms_kfac.capture.discover import FirstOrderCell, discover
+from ms_kfac.capture.layer import Layer
+from ms_kfac.capture.scaled_tap import ScaledTap
+from ms_kfac.capture.tap import SampleCounter, Tap, create_tap
+
+
+class Tapping:
+    """Mixed into :class:`ms_kfac.optim.base.SecondOrderOptimizer`, which has the step itself.
+
+    Nothing here runs inside a compiled training step.
+    """
+
+    parameters: Any
+    blocks: Any
+    statistics_schedule: Any
+    _patterns: tuple[str, ...]
+    _normalization_blocks: bool
+    _counter: SampleCounter | None
+    _layers: Sequence[Layer]
+    _taps: list[Tap]
+    _factor: Parameter | None
+
+    def _discover(self, network: nn.Cell) -> tuple[list[Layer], list[FirstOrderCell]]:
+        return discover(
+            network, self.parameters, self._patterns, normalization_blocks=self._normalization_blocks
+        )
+
+    def move_taps(self, network: nn.Cell) -> None:
+        """Tap other layers that hold the same Parameters, as amp level O1 makes a network of such.
+
+        Args:
+            network: the network that trains from now on.
+
+        Raises:
+            ValueError: if it lacks one of the layers.
+        """
+        found = {id(layer.weight): layer for layer in self._discover(network)[0]}
+        missing = [layer.name for layer in self._layers if id(layer.weight) not in found]
+        if missing:
+            raise ValueError(f"network lacks layers of the optimizer: {', '.join(missing)}")
+        self.detach()
+        names = [layer.name for layer in self._layers]
+        moved = [found[id(layer.weight)] for layer in self._layers]
+        self._layers = [replace(layer, name=name) for layer, name in zip(moved, names)]
+        self._attach_taps(self._factor)
+
+    def _counting_layer(self) -> Layer | None:
+        # A batch normalisation in evaluation passes its tap by, and the first axis of an embedding's ids may
+        # be that of positions: they count only where there is no other.
+        last_resorts = ("normalization", "embedding")
+        others = [layer for layer in self._layers if layer.kind not in last_resorts]
+        return next(iter([*others, *self._layers]), None)
+
+    def _attach_taps(self, factor: Parameter | None) -> None:
+        replaced = []
+        self._taps = []
+        self.__dict__["_factor"] = factor
+        counting = self._counting_layer()
+        for layer, block, gate in zip(self._layers, self.blocks, self.statistics_schedule.gates):
+            counter = self._counter if layer is counting else None
+            if factor is None:
+                tap = create_tap(block.statistics, block.state, gate, counter)
+            else:
+                tap = ScaledTap(block.statistics, block.state, gate, counter, factor)
+            self._taps.append(tap)
+            if attach(layer, tap):
+                replaced.append(layer.name)
+        if replaced:
+            warnings.warn(
+                f"{type(self).__name__} took over layers {', '.join(replaced)}: an earlier optimizer on this "
+                "network gets no more statistics of them",
+                stacklevel=4,
+            )
+        if self._counter is not None and not self._layers:
+            raise ValueError(
+                "reduction='sum' counts the batch's samples at a preconditioned layer, and there is none"
+            )
+
+    def unscale_statistics(self, factor: Parameter | None) -> None:
+        """Let statistics take output gradients times a Parameter, for a loss scale that changes.
+
+        Args:
+            factor: scalar float32, one over the loss scale of the running step; None for taps as they were at
+                first.
+        """
+        if factor is not self._factor:
+            self.detach()
+            self._attach_taps(factor)
+
+    def detach(self) -> None:
+        """Take this optimizer's taps out of the network, which then trains as if it had never been tapped.
+
+        A layer that a later optimizer has taken over is left to it.
+        """
+        for layer, tap in zip(self._layers, self._taps):
+            if attached_tap(layer.cell) is tap:
+                detach(layer.cell)
