@@ -49,7 +49,10 @@ class Tapping:
         found = {id(layer.weight): layer for layer in self._discover(network)[0]}
         missing = [layer.name for layer in self._layers if id(layer.weight) not in found]
         if missing:
-            raise ValueError(f"network lacks layers of the optimizer: {', '.join(missing)}")
+            raise ValueError(
+                f"network must hold all layers of the optimizer, got one without {', '.join(missing)}. "
+                "MindSpore 2.10 makes classes unknown to it where amp level O1 is used twice in one process"
+            )
         self.detach()
         names = [layer.name for layer in self._layers]
         moved = [found[id(layer.weight)] for layer in self._layers]

@@ -112,22 +112,25 @@ class Model(MindSporeModel):
 
     def _built_by_mindspore(self, *, without_scale: bool) -> nn.Cell:
         given = self._loss_scale_manager, self._loss_scale_manager_set
-        optimizer = self._optimizer
-        rewritten = self._amp_level == "O1" and isinstance(optimizer, SecondOrderOptimizer)
-        trained = self._network
-        if rewritten:
-            # The level writes the layers' classes anew, which it can't do for those of tapped layers.
-            optimizer.detach()
         if without_scale:
             # MindSpore would build a cell that does not tell the optimizer, and none on a CPU.
             self._loss_scale_manager, self._loss_scale_manager_set = None, True
         try:
-            built = super()._build_train_network()
-            trained = built.network
+            if self._amp_level == "O1" and isinstance(self._optimizer, SecondOrderOptimizer):
+                return self._rewritten(self._optimizer)
+            return super()._build_train_network()
         finally:
             self._loss_scale_manager, self._loss_scale_manager_set = given
-            if rewritten:
-                optimizer.move_taps(trained)
+
+    def _rewritten(self, optimizer: SecondOrderOptimizer) -> nn.Cell:
+        # Level O1 writes the layers' classes anew, which MindSpore can't do for those of tapped layers.
+        optimizer.detach()
+        try:
+            built = super()._build_train_network()
+            optimizer.move_taps(built.network)
+        except Exception:
+            optimizer.move_taps(self._network)
+            raise
         return built
 
     def _loss_scale_update(self) -> nn.Cell | None:

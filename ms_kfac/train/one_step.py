@@ -211,11 +211,9 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         return ops.fill(ms.float32, (), self.share)
 
     def passes(self, sens: Tensor, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Loss and gradients, by one forward pass.
-
-        In a function of their own: behind a branch in the same function MindSpore 2.10 compiles a forward pass
-        for each of the two, and BatchNorm's moments move twice.
-        """
+        """Loss and gradients."""
+        # In a function of their own: behind a branch in the same function MindSpore 2.10 compiles a forward
+        # pass for each of the two, and BatchNorm's moments move twice.
         loss = self.network(*inputs)
         of_loss = ops.ones_like(loss) * ops.cast(sens, loss.dtype)
         return loss, self.grad(self.network, self.weights)(*inputs, of_loss)
