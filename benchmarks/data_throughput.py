@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator
+from itertools import count
 from pathlib import Path
 from typing import Any, Callable
 
@@ -50,8 +51,6 @@ from model_zoo.common.recipe import Recipe, load_recipe, parse_recipe  # noqa: E
 
 IMAGENET_PIXELS = (500, 375)
 WARM_UP_STEPS = 3
-# More than any run here reads.
-MANY_EPOCHS = 10**6
 
 RESNET20 = "resnet/resnet20_cifar10_kfac.yaml"
 SMALL = {"image_size": 32, "resize": 32, "least_area": 0.25, "mean": MEAN, "deviation": DEVIATION}
@@ -84,29 +83,28 @@ def case_recipe(name: str) -> Recipe:
     return parse_recipe({**content, "epochs": 1})
 
 
-def enlarge_images(source: Path, folder: Path, count: int) -> None:
-    """Writes images of ImageNet's size, half a class of the ten at least, for training and testing.
+def enlarge_images(source: Path, folder: Path, images: int) -> None:
+    """Writes images of ImageNet's size, as many of each class, and one of each to test on.
 
     Args:
         source: class folders of small JPEGs.
         folder: where to write train/<class> and val/<class>.
-        count: how many training images.
+        images: how many training images.
     """
     classes = sorted(path for path in (source / "train").iterdir() if path.is_dir())
-    for split, number in (("train", count // len(classes)), ("val", 1)):
+    for split, number in (("train", images // len(classes)), ("val", 1)):
         for path in classes:
             (folder / split / path.name).mkdir(parents=True)
-            for file in sorted(path.iterdir())[: max(number, 1)]:
+            for file in sorted(path.iterdir())[:number]:
                 image = Image.open(file).convert("RGB").resize(IMAGENET_PIXELS, Image.Resampling.BICUBIC)
                 image.save(folder / split / path.name / file.name, quality=90)
 
 
 def endless(data: Any, recipe: Recipe) -> Generator[list[ms.Tensor], None, None]:
-    """Training batches, epoch after epoch."""
-    pipeline = training_batches(data, recipe.data, seed=1, epoch=0, epochs=MANY_EPOCHS)
-    iterator = pipeline.create_tuple_iterator(num_epochs=MANY_EPOCHS)
-    while True:
-        yield from iterator
+    """Training batches, epoch after epoch, a pipeline each as in training."""
+    for epoch in count():
+        pipeline = training_batches(data, recipe.data, seed=1, epoch=epoch)
+        yield from pipeline.create_tuple_iterator(num_epochs=1)
 
 
 def rate(take_batch: Callable[[], Any], batch_size: int, seconds: float) -> float:

@@ -32,7 +32,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipe"
     )
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="folder of CIFAR-10 or MNIST; the digits need none"
+        "--data-dir", type=Path, metavar="DIR", help="folder of the recipe's data; the digits need none"
     )
     parser.add_argument(
         "--split", choices=["train", "test"], default="test", help="which images (default: test)"

@@ -38,7 +38,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="override a value, as optimizer.learning_rate=0.01",
     )
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="folder of CIFAR-10 or MNIST; the digits need none"
+        "--data-dir", type=Path, metavar="DIR", help="folder of the recipe's data; the digits need none"
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder to write to (default: runs/<recipe>-<time>)"

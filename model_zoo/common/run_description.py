@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from model_zoo.common.options.networks import FIGURE_OF_NETWORK
 from model_zoo.common.recipe import Recipe
 
 RUN_FILE = "run.json"
+DATA = "data"
 RESUMED = "resumed_after_steps"
 
 
@@ -95,3 +97,17 @@ def describe_section(section: Any) -> str:
     name = options.pop("name")
     shown = ", ".join(f"{key} {value}" for key, value in options.items())
     return f"{name} ({shown})" if shown else name
+
+
+def describe_broken_images(data: Mapping[str, Any]) -> list[str]:
+    """What to print of images that could not be decoded and were skipped.
+
+    Args:
+        data: what run.json says of the data.
+
+    Returns:
+        One line an image, and their number first; nothing where there was none.
+    """
+    broken = data.get("broken_images", {})
+    lines = [f"  {name} {reason}" for name, reason in broken.items()]
+    return [f"broken images that were skipped: {len(lines):,}", *lines] if lines else []

@@ -15,8 +15,13 @@ from model_zoo.common.checkpoint.resume import where_to_begin
 from model_zoo.common.checkpoint.state import load_state
 from model_zoo.common.checkpoint.writer import CheckpointWriter, StepNumbers, evaluated_weights
 from model_zoo.common.curves import CURVES_FILE, draw_curves
-from model_zoo.common.data.pipelines import check_batch_size, evaluation_batches, load_data, training_batches
-from model_zoo.common.data.splits import DataSet
+from model_zoo.common.data.pipelines import (
+    AnyDataSet,
+    check_batch_size,
+    evaluation_batches,
+    load_data,
+    training_batches,
+)
 from model_zoo.common.distribution import average_moving_moments, require_agreement, weights_of
 from model_zoo.common.epochs import Epochs
 from model_zoo.common.journal import METRICS_FILE, Journal, JournalState
@@ -26,7 +31,9 @@ from model_zoo.common.optimizers import create_optimizer
 from model_zoo.common.options.networks import FIGURE_OF_NETWORK
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.run_description import (
+    DATA,
     RESUMED,
+    describe_broken_images,
     describe_run,
     describe_section,
     headline_figure,
@@ -58,7 +65,7 @@ def start_mindspore(recipe: Recipe, device: str) -> str:
     return f"{recipe.mode} mode, {line}"
 
 
-def epochs_of(recipe: Recipe, data: DataSet, options: RunOptions, begun: Position | None) -> Epochs:
+def epochs_of(recipe: Recipe, data: AnyDataSet, options: RunOptions, begun: Position | None) -> Epochs:
     """The training batches from where a run begins.
 
     Args:
@@ -83,7 +90,7 @@ def epochs_of(recipe: Recipe, data: DataSet, options: RunOptions, begun: Positio
 
 
 def evaluation_of(
-    recipe: Recipe, data: DataSet, network: nn.Cell, model: Model, options: RunOptions
+    recipe: Recipe, data: AnyDataSet, network: nn.Cell, model: Model, options: RunOptions
 ) -> Callable[[], dict[str, float]]:
     """What evaluates a model on the splits of a recipe.
 
@@ -174,6 +181,7 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     machine = start_mindspore(recipe, options.device)
     shard = options.shard
     description = describe_run(options.name, recipe, options.device)
+    description[DATA] = data.describe()
     description[RESUMED] = [] if begun is None else [*resumed_after(options.output), begun.step]
     if shard.rank == 0:
         options.output.mkdir(parents=True, exist_ok=True)
@@ -206,11 +214,15 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     if done < recipe.epochs:
         model.train(recipe.epochs, batches, callbacks, dataset_sink_mode=False, initial_epoch=done)
 
+    # Once more: broken images are found only when they are met, by each process those of its share.
+    description[DATA] = data.describe()
+    for line in describe_broken_images(description[DATA]):
+        print(line)
     if shard.rank > 0:
         return journal.epochs
     if hasattr(optimizer, "refreshes"):
         description["refreshes"] = optimizer.refreshes()
-        write_description(options.output, description)
+    write_description(options.output, description)
     with evaluated_weights(optimizer):
         ms.save_checkpoint(network, str(options.output / NETWORK_FILE))
     draw_curves(

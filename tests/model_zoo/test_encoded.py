@@ -31,6 +31,12 @@ def evaluated(data: Any, **where: Any) -> Any:
     return batches(pipelines.evaluation_batches(data, "test", OPTIONS, **where))
 
 
+def numbers_of(images: np.ndarray) -> np.ndarray:
+    """Which image is which, by its green."""
+    green = images[:, 1].mean((1, 2)) * OPTIONS.deviation[1] + OPTIONS.mean[1]
+    return np.rint((200 - green) / 5)
+
+
 def break_image(path: Path) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -66,7 +72,7 @@ def test_evaluation_takes_every_image_in_order_scaled_and_normalised(image_folde
 
 def test_training_shuffles_and_keeps_labels_with_their_images(image_folder: Path) -> None:
     images, labels = joined(training(load(image_folder), OPTIONS))
-    numbers = np.rint((200 - (images[:, 1].mean((1, 2)) * OPTIONS.deviation[1] + OPTIONS.mean[1])) / 5)
+    numbers = numbers_of(images)
     assert sorted(numbers) == list(range(12))
     assert list(numbers) != list(range(12))
     np.testing.assert_array_equal(labels, numbers // 4)
@@ -132,6 +138,9 @@ def test_broken_images_are_skipped_and_counted_by_choice(image_folder: Path) -> 
     assert list(data.broken.found()) == [str(path) for path in broken[:3]]
     changed = [not np.array_equal(one, other) for one, other in zip(joined(replaced)[0], joined(whole[0])[0])]
     assert sum(changed) == 3
+    np.testing.assert_array_equal(
+        np.sort(numbers_of(joined(replaced)[0])), [0, 0, 1, 2, 5, 5, 5, 6, 7, 8, 9, 10]
+    )
     np.testing.assert_array_equal(np.sort(joined(replaced)[1]), [0] * 4 + [1] * 5 + [2] * 3)
     for where in ({"skip": 1}, {"skip": 2}):
         assert_same(training(data, SKIP, epoch=1, **where), replaced[where["skip"] :])

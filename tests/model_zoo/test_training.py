@@ -13,9 +13,10 @@ from model_zoo.common.data import digits
 from model_zoo.common.data.splits import DataSet, Split
 from model_zoo.common.errors import DataError
 from model_zoo.common.networks import create_network
-from model_zoo.common.recipe import load_recipe
+from model_zoo.common.recipe import load_recipe, parse_recipe
 from model_zoo.common.training import RunOptions, headline_figure, start_mindspore, train_recipe
 from tests.model_zoo.made_data import RECIPES, ROOT
+from tests.model_zoo.test_encoded import break_image
 
 DIGITS_RECIPE = ROOT / "model_zoo/resnet/resnet20_digits_sgdm.yaml"
 SMALL = ["epochs=2", "data.batch_size=10", "data.evaluation_batch_size=10"]
@@ -107,6 +108,7 @@ def test_a_run_leaves_its_record(tmp_path: Path, capsys: pytest.CaptureFixture[s
     run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert run["recipe"]["optimizer"]["learning_rate"] == recipe.optimizer.learning_rate
     assert run["headline"] == "test_accuracy"
+    assert run["data"] == {"title": "digits", "training_images": 20, "test_images": 10, "classes": 10}
     assert set(run["versions"]) == {"python", "mindspore", "numpy"}
     assert run["machine"]["processors"] >= 1
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -125,6 +127,35 @@ def test_a_kfac_run_prints_its_summary(tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert "layer1.0.conv1" in printed
     assert "bn1" in printed
+
+
+def test_a_run_on_an_image_folder_tells_its_classes_and_the_broken_images_it_met(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"batch_size": 4, "evaluation_batch_size": 4, "image_size": 32, "resize": 32, "broken": "skip"}
+    content = {
+        "network": {"name": "resnet", "depth": 8},
+        "data": {"name": "image_folder", **sizes},
+        "optimizer": {"name": "sgdm", "learning_rate": 0.01},
+        "epochs": 1,
+    }
+    broken = [break_image(image_folder / name) for name in ("train/bee/000.JPEG", "val/ant/000.JPEG")]
+    output = tmp_path / "out"
+    (epoch,) = train_recipe(parse_recipe(content), RunOptions("run", image_folder, output, progress=False))
+    assert epoch["step"] == 3
+    assert np.isfinite(epoch["test_loss"])
+
+    data = json.loads((output / "run.json").read_text(encoding="utf-8"))["data"]
+    assert (data["training_images"], data["test_images"]) == (12, 6)
+    assert data["classes"] == {"ant": 0, "bee": 1, "cat": 2}
+    assert list(data["broken_images"]) == [str(path) for path in broken]
+    printed = capsys.readouterr().out
+    assert "images of images: 12 training and 6 test images" in printed
+    assert f"broken images that were skipped: 2\n  {broken[0]} can't be decoded" in printed
+
+    content["data"]["broken"] = "refuse"
+    with pytest.raises(DataError, match=f"^{broken[0]} can't be decoded"):
+        train_recipe(parse_recipe(content), RunOptions("run", image_folder, output, progress=False))
 
 
 @pytest.mark.usefixtures("few_digits")

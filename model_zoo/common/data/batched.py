@@ -19,30 +19,18 @@ Batch = tuple[NDArray[np.float32], NDArray[Any]]
 
 
 class _Source:
-    """The batches of each pass, and the error of the user's that has ended one."""
+    """What MindSpore calls for a pass, which remembers the error of the user's that has ended one."""
 
-    def __init__(self, batches: Callable[[int], Iterator[Batch]]) -> None:
+    def __init__(self, batches: Callable[[], Iterator[Batch]]) -> None:
         self.failure: UsageError | None = None
         self._batches = batches
 
-    def __call__(self, number: int) -> Iterator[Batch]:
+    def __call__(self) -> Iterator[Batch]:
         try:
-            yield from self._batches(number)
+            yield from self._batches()
         except UsageError as error:
             self.failure = error
             raise
-
-
-class _Passes:
-    """What MindSpore calls for each epoch of one iterator: the k-th call starts pass k."""
-
-    def __init__(self, source: _Source) -> None:
-        self._source = source
-        self._next = 0
-
-    def __call__(self) -> Iterator[Batch]:
-        number, self._next = self._next, self._next + 1
-        return self._source(number)
 
 
 class _NamedErrors:
@@ -81,25 +69,18 @@ class BatchedDataset(ds.GeneratorDataset):
     """Batches of the columns "image" and "label".
 
     MindSpore calls Python once a batch and not once an image, in a thread that runs ahead of the training.
-    Every iterator starts at pass 0, whatever other iterators have read. An error that is the user's to mend
-    reaches whoever iterates as the UsageError that it is.
+    An error that is the user's to mend reaches whoever iterates as the UsageError that it is.
 
     Args:
-        batches: makes the batches of pass k of an iterator.
+        batches: makes the batches of a pass.
         count: how many batches a pass has; it may turn out shorter.
         batch_size: how many images a whole batch has.
     """
 
-    def __init__(self, batches: Callable[[int], Iterator[Batch]], count: int, batch_size: int) -> None:
+    def __init__(self, batches: Callable[[], Iterator[Batch]], count: int, batch_size: int) -> None:
         super().__init__(_Source(batches), ["image", "label"], num_parallel_workers=1)
-        self.source: Any
         self.dataset_size = count
         self._images_a_batch = batch_size
-
-    def prepare_multiprocessing(self) -> None:
-        """Called by MindSpore whenever it builds a pipeline, on a copy of this data set made for it."""
-        self.source = _Passes(self.source)
-        super().prepare_multiprocessing()
 
     def create_tuple_iterator(self, *arguments: Any, **options: Any) -> Any:
         """As that of mindspore.dataset, but for the errors."""

@@ -152,7 +152,6 @@ def training_batches(
     epoch: int,
     shard: Shard = Shard(),  # noqa: B008
     skip: int = 0,
-    epochs: int = 1,
 ) -> Any:
     """Shuffled, augmented training batches of one process; an incomplete last batch of an epoch is left out.
 
@@ -166,26 +165,22 @@ def training_batches(
         epoch: the epoch, from 0.
         shard: the process.
         skip: how many batches of the epoch are left out at its start.
-        epochs: how many epochs one iterator of the pipeline runs through, one after the other.
 
     Returns:
         A mindspore.dataset of the columns "image" and "label".
 
     Raises:
-        ValueError: no batch is left of the epoch, or batches of several epochs are to be left out.
+        ValueError: no batch is left of the epoch.
     """
     check_batch_size(data, options, shard)
     count = data.training_images
     batches = count // options.batch_size
     if not 0 <= skip < batches:
         raise ValueError(f"skip is {skip!r}; accepted: a whole number from 0 to {batches - 1}")
-    if skip and epochs != 1:
-        raise ValueError(f"skip is {skip!r} with epochs {epochs!r}; accepted: one of them only")
 
-    def one_epoch(number: int) -> Iterator[Batch]:
-        random = (seed, epoch + number)
-        plan = training_plan(epoch_order(count, *random), options.batch_size, shard, skip)
-        return _batches(data, "train", options, plan, random)
+    def one_epoch() -> Iterator[Batch]:
+        plan = training_plan(epoch_order(count, seed, epoch), options.batch_size, shard, skip)
+        return _batches(data, "train", options, plan, (seed, epoch))
 
     return BatchedDataset(one_epoch, batches - skip, options.batch_size // shard.size)
 
@@ -216,7 +211,7 @@ def evaluation_batches(
         raise DataError(f"{data.title} has {count:,} images to evaluate, fewer than {shard.size} processes.")
     plan = evaluation_plan(count, options.evaluation_batch_size, shard)
 
-    def one_pass(number: int) -> Iterator[Batch]:
+    def one_pass() -> Iterator[Batch]:
         return _batches(data, split, options, plan, None)
 
     return BatchedDataset(one_pass, len(plan), options.evaluation_batch_size)
