@@ -75,7 +75,8 @@ def convert(conversion: Conversion) -> dict[str, Any]:
             )
     index = _started_index(conversion, splits, classes)
     partial = conversion.output / PARTIAL_FOLDER
-    partial.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     workers = conversion.workers or len(os.sched_getaffinity(0))
     total = len(train) + len(test)
     with ThreadPoolExecutor(workers) as threads, tqdm(total=total, unit="image", disable=None) as bar:
