@@ -8,6 +8,8 @@ from pathlib import Path
 import mindspore as ms
 import pytest
 
+from model_zoo.common.data import digits
+from model_zoo.common.data.splits import DataSet, Split
 from tests.model_zoo.made_data import write_cifar10, write_image_folder, write_mnist
 
 
@@ -32,3 +34,14 @@ def mnist_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     return write_image_folder(tmp_path / "images")
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> DataSet:
+    """Twenty of the digits to train on and ten to test on."""
+    data = digits.load()
+    train = Split(data.train.images[:20], data.train.labels[:20])
+    test = Split(data.test.images[:10], data.test.labels[:10])
+    few = DataSet("digits", train, test, data.mean, data.deviation)
+    monkeypatch.setattr(digits, "load", lambda: few)
+    return few

@@ -9,28 +9,17 @@ import numpy as np
 import pytest
 
 from model_zoo.common.curves import read_metrics
-from model_zoo.common.data import digits
-from model_zoo.common.data.splits import DataSet, Split
 from model_zoo.common.errors import DataError
 from model_zoo.common.networks import create_network
 from model_zoo.common.recipe import load_recipe, parse_recipe
-from model_zoo.common.training import RunOptions, headline_figure, start_mindspore, train_recipe
+from model_zoo.common.run_description import headline_figure
+from model_zoo.common.run_options import RunOptions
+from model_zoo.common.training import start_mindspore, train_recipe
 from tests.model_zoo.made_data import RECIPES, ROOT
 from tests.model_zoo.test_encoded import break_image
 
 DIGITS_RECIPE = ROOT / "model_zoo/resnet/resnet20_digits_sgdm.yaml"
 SMALL = ["epochs=2", "data.batch_size=10", "data.evaluation_batch_size=10"]
-
-
-@pytest.fixture
-def few_digits(monkeypatch: pytest.MonkeyPatch) -> DataSet:
-    """Twenty of the digits to train on and ten to test on."""
-    data = digits.load()
-    train = Split(data.train.images[:20], data.train.labels[:20])
-    test = Split(data.test.images[:10], data.test.labels[:10])
-    few = DataSet("digits", train, test, data.mean, data.deviation)
-    monkeypatch.setattr(digits, "load", lambda: few)
-    return few
 
 
 def small_recipe(path: Path, *overrides: str) -> object:

@@ -47,12 +47,11 @@ def differences(before: Recipe, now: Recipe) -> list[str]:
     Returns:
         A text a key, as "optimizer.damping was 0.03 and is 0.1".
     """
-    old, new = _flat(plain(before)), _flat(plain(now))
-    absent = "not there"
+    old, new = ({key: repr(value) for key, value in _flat(plain(recipe)).items()} for recipe in (before, now))
     return [
-        f"{key} was {old.get(key, absent)!r} and is {new.get(key, absent)!r}"
+        f"{key} was {old.get(key, 'not there')} and is {new.get(key, 'not there')}"
         for key in {**old, **new}
-        if key != "epochs" and old.get(key, absent) != new.get(key, absent)
+        if key != "epochs" and old.get(key) != new.get(key)
     ]
 
 

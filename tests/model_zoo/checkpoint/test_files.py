@@ -1,0 +1,164 @@
+"""The folders of checkpoints: whole or absent, the newest that all processes have, refused with a reason."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from model_zoo.common.checkpoint.files import (
+    Position,
+    checkpoint_at,
+    checkpoints_folder,
+    new_checkpoint,
+    newest_checkpoint,
+    ranks_of,
+    read_position,
+    remove_checkpoints,
+    steps_in,
+)
+from model_zoo.common.checkpoint.interval import CheckpointInterval
+from model_zoo.common.checkpoint.resume import where_to_begin
+from model_zoo.common.data.shards import Shard
+from model_zoo.common.errors import CheckpointError
+from model_zoo.common.run_options import RunOptions, resumed
+
+
+def position(step: int, ranks: int = 1) -> Position:
+    return Position(step // 10, step % 10, step, 10, ranks, {"seconds": 1.5}, {}, {"epochs": 3})
+
+
+def write(run: Path, step: int, shard: Shard = Shard()) -> None:  # noqa: B008
+    with new_checkpoint(checkpoints_folder(run, shard), position(step, shard.size)) as folder:
+        (folder / "state.ckpt").write_text(f"state of {step}")
+
+
+def test_a_checkpoint_gives_back_what_was_written(tmp_path: Path) -> None:
+    write(tmp_path, 25)
+    newest = newest_checkpoint(tmp_path, Shard())
+    assert newest == tmp_path / "checkpoints" / "step_00000025"
+    assert read_position(newest) == position(25)
+    assert (newest / "state.ckpt").read_text() == "state of 25"
+
+
+def test_what_was_not_finished_is_not_seen_and_goes_with_the_next(tmp_path: Path) -> None:
+    write(tmp_path, 10)
+    folder = checkpoints_folder(tmp_path, Shard())
+    with pytest.raises(KeyboardInterrupt), new_checkpoint(folder, position(20)) as unfinished:
+        (unfinished / "state.ckpt").write_text("half")
+        raise KeyboardInterrupt
+    assert len(list(folder.iterdir())) == 2
+    assert newest_checkpoint(tmp_path, Shard()).name == "step_00000010"
+    write(tmp_path, 20)
+    assert sorted(path.name for path in folder.iterdir()) == ["step_00000010", "step_00000020"]
+
+
+def test_steps_are_ordered_as_numbers_and_removed_by_number(tmp_path: Path) -> None:
+    for step in (999_999_999, 20, 100_000_000, 3):
+        write(tmp_path, step)
+    folder = checkpoints_folder(tmp_path, Shard())
+    assert steps_in(folder) == [3, 20, 100_000_000, 999_999_999]
+    remove_checkpoints(folder, [20, 999_999_999])
+    assert [path.name for path in sorted(folder.iterdir())] == ["step_00000003", "step_100000000"]
+
+
+def test_processes_resume_from_the_newest_that_all_have(tmp_path: Path) -> None:
+    for rank, steps in enumerate(([10, 20, 30], [10, 20], [20, 30])):
+        for step in steps:
+            write(tmp_path, step, Shard(rank, 3))
+    assert ranks_of(tmp_path) == 3
+    for rank in range(3):
+        options = RunOptions("run", None, tmp_path, resume=True, shard=Shard(rank, 3))
+        checkpoint = where_to_begin(options)
+        assert checkpoint == tmp_path / "checkpoints" / f"rank_{rank}" / "step_00000020"
+    # What one process alone had written would else be taken for newer than what comes.
+    assert [steps_in(checkpoints_folder(tmp_path, Shard(rank, 3))) for rank in range(3)] == [
+        [10, 20],
+        [10, 20],
+        [20],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shard", "sentence"),
+    [
+        (Shard(0, 3), "are those of 2 processes, and can't be resumed by 3."),
+        (Shard(), "are those of 2 processes, and can't be resumed by 1."),
+        (Shard(1, 2), "has no checkpoint to resume from; --checkpoint-every writes them"),
+    ],
+)
+def test_refused(tmp_path: Path, shard: Shard, sentence: str) -> None:
+    write(tmp_path, 10, Shard(0, 2))
+    write(tmp_path, 20, Shard(1, 2))
+    with pytest.raises(CheckpointError, match=re.escape(sentence)):
+        newest_checkpoint(tmp_path, shard)
+
+
+def test_a_run_that_is_not_there_or_wrote_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"run .*nowhere does not exist\."):
+        newest_checkpoint(tmp_path / "nowhere", Shard())
+    with pytest.raises(CheckpointError, match="has no checkpoint to resume from"):
+        newest_checkpoint(tmp_path, Shard())
+
+
+def test_a_damaged_position_is_named(tmp_path: Path) -> None:
+    write(tmp_path, 10)
+    path = checkpoint_at(checkpoints_folder(tmp_path, Shard()), 10)
+    (path / "position.json").write_text('{"epoch": 1}')
+    with pytest.raises(CheckpointError, match=r"step_00000010: position.json is damaged\."):
+        read_position(path)
+    (path / "position.json").unlink()
+    with pytest.raises(CheckpointError, match="can't be read: No such file or directory"):
+        read_position(path)
+
+
+def test_a_new_run_does_not_begin_over_the_checkpoints_of_another(tmp_path: Path) -> None:
+    assert where_to_begin(RunOptions("run", None, tmp_path)) is None
+    write(tmp_path, 10)
+    with pytest.raises(CheckpointError, match=f"--resume {re.escape(str(tmp_path))} goes on with it"):
+        where_to_begin(RunOptions("run", None, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [
+        ("3", CheckpointInterval(3, "epoch")),
+        ("1epoch", CheckpointInterval(1, "epoch")),
+        ("20 epochs", CheckpointInterval(20, "epoch")),
+        ("500steps", CheckpointInterval(500, "step")),
+    ],
+)
+def test_intervals_are_read(text: str, interval: CheckpointInterval) -> None:
+    assert CheckpointInterval.parse(text) == interval
+    assert CheckpointInterval.parse(str(interval)) == interval
+
+
+@pytest.mark.parametrize("text", ["", "0steps", "-1", "steps", "3days", "1.5"])
+def test_what_is_no_interval_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no interval; accepted: as 2, 2epochs or 500steps"):
+        CheckpointInterval.parse(text)
+
+
+def test_intervals_are_due_at_their_multiples() -> None:
+    interval = CheckpointInterval(3, "step")
+    assert [done for done in range(1, 8) if interval.is_due("step", done)] == [3, 6]
+    assert not interval.is_due("epoch", 3)
+
+
+def test_a_resumed_run_keeps_its_options_but_for_those_given(tmp_path: Path) -> None:
+    every = CheckpointInterval(5, "step")
+    options = RunOptions("run", tmp_path, tmp_path / "out", log_every=3, checkpoint_every=every, keep=7)
+    same = resumed(options.stored(), tmp_path / "out", device=None, progress=False)
+    assert same == RunOptions(
+        "run",
+        tmp_path,
+        tmp_path / "out",
+        log_every=3,
+        checkpoint_every=every,
+        keep=7,
+        progress=False,
+        resume=True,
+    )
+    other = resumed(options.stored(), tmp_path / "out", keep=1, checkpoint_every=CheckpointInterval(1))
+    assert (other.keep, other.checkpoint_every, other.log_every) == (1, CheckpointInterval(1), 3)
