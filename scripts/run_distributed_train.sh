@@ -11,6 +11,7 @@
 #   --master-port PORT      a port there, in place of a free one; needed with several machines
 #   --device NAME           CPU or GPU; CPU unless given
 #   --recipe FILE           the YAML recipe
+#   --resume FOLDER         go on with the run in this folder, by as many processes as it had
 #   --output DIR            where results go, in place of runs/RECIPE-TIME
 #   --log-dir DIR           where the workers' output goes, in place of logs in the output folder
 #
@@ -35,8 +36,9 @@ local_worker_num=""
 node_rank=""
 master_addr="127.0.0.1"
 master_port=""
-device="CPU"
+device=""
 recipe=""
+resume=""
 output=""
 log_dir=""
 passed_on=()
@@ -44,12 +46,13 @@ passed_on=()
 while (($#)); do
     case "$1" in
         --worker-num=* | --local-worker-num=* | --node-rank=* | --master-addr=* | --master-port=* | --device=* | --recipe=* | \
-            --output=* | --log-dir=*)
+            --resume=* | --output=* | --log-dir=*)
             set -- "${1%%=*}" "${1#*=}" "${@:2}"
             ;;
     esac
     case "$1" in
-        --worker-num | --local-worker-num | --node-rank | --master-addr | --master-port | --device | --recipe | --output | --log-dir)
+        --worker-num | --local-worker-num | --node-rank | --master-addr | --master-port | --device | --recipe | \
+            --resume | --output | --log-dir)
             (($# > 1)) || refuse "$1 needs a value."
             case "$1" in
                 --worker-num) worker_num="$2" ;;
@@ -59,6 +62,7 @@ while (($#)); do
                 --master-port) master_port="$2" ;;
                 --device) device="$2" ;;
                 --recipe) recipe="$2" ;;
+                --resume) resume="$2" ;;
                 --output) output="$2" ;;
                 --log-dir) log_dir="$2" ;;
             esac
@@ -82,8 +86,9 @@ local_worker_num="${local_worker_num:-$worker_num}"
 if ! is_whole "$local_worker_num" 1 "$worker_num" || ((worker_num % local_worker_num)); then
     refuse "--local-worker-num is $local_worker_num; accepted: a divisor of --worker-num $worker_num."
 fi
-[[ "$device" == CPU || "$device" == GPU ]] || refuse "--device is $device; accepted: CPU or GPU."
-[[ -n "$recipe" ]] || refuse "--recipe is missing; --help lists what there is."
+[[ -z "$device" || "$device" == CPU || "$device" == GPU ]] || refuse "--device is $device; accepted: CPU or GPU."
+[[ -n "$recipe$resume" ]] || refuse "--recipe is missing; --help lists what there is."
+[[ -z "$resume" || -z "$output" ]] || refuse "--resume goes on in the run's own folder: it takes no --output."
 machines=$((worker_num / local_worker_num))
 if ((machines > 1)); then
     [[ -n "$node_rank" && -n "$master_port" && "$master_addr" != 127.0.0.1 ]] ||
@@ -103,12 +108,18 @@ PATH="$(dirname "$VENV_PYTHON"):$PATH"
 export PATH
 [[ "$(type -P python)" -ef "$VENV_PYTHON" ]] || fail "there is no program named python beside $VENV_PYTHON, which msrun needs."
 
-if [[ -z "$output" ]]; then
+train=(-m model_zoo.train --distributed)
+[[ -z "$recipe" ]] || train+=(--recipe "$recipe")
+[[ -z "$device" ]] || train+=(--device "$device")
+if [[ -n "$resume" ]]; then
+    output="$resume"
+    train+=(--resume "$resume")
+else
     name="${recipe##*/}"
-    output="runs/${name%.*}-$(date +%Y%m%d-%H%M%S)"
+    output="${output:-runs/${name%.*}-$(date +%Y%m%d-%H%M%S)}"
+    train+=(--output "$output")
 fi
-train=(-m model_zoo.train --recipe "$recipe" --output "$output" --device "$device" --distributed
-    ${passed_on[@]+"${passed_on[@]}"})
+train+=(${passed_on[@]+"${passed_on[@]}"})
 # Mistakes that need no MindSpore to be seen are told at once, and once.
 "$VENV_PYTHON" "${train[@]}" --check
 log_dir="${log_dir:-$output/logs}"
