@@ -1,9 +1,9 @@
 """Residual networks of the ImageNet form.
 
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2015, section 4.1 and table 1: a 7x7
-convolution, 3x3 max pooling, four stages of basic or bottleneck blocks, global average pooling and one
-dense layer. A bottleneck's stride is in its 3x3 convolution, where later implementations have it, and not in the
-1x1 before it. Shortcuts are projections where the shape changes (option B).
+convolution, 3x3 max pooling, four stages of basic or bottleneck blocks, global average pooling and one dense
+layer. A bottleneck's stride is in its 3x3 convolution, where later implementations have it, not in the 1x1
+before it. Shortcuts are projections where the shape changes (option B).
 """
 
 from __future__ import annotations
