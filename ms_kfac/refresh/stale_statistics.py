@@ -72,6 +72,24 @@ class StaleStatistics(RefreshPolicy):
         return f"while similar within {self.similarity:g}"
 
 
+_compare = ops.MultitypeFuncGraph("compare")
+
+
+def _excess(similarity_squared: float, X: Tensor, Y: Tensor) -> Tensor:
+    """Squared distance of X from Y beyond what counts as similar: negative for similar ones."""
+    return ops.square(X - Y).sum() - similarity_squared * ops.square(Y).sum()
+
+
+@_compare.register("Number", "Tensor", "Tensor", "Tensor", "Tensor")
+def _compare_and_keep(
+    similarity_squared: float, taken: Tensor, X: Tensor, last: Tensor, second_last: Tensor
+) -> Tensor:
+    excess = ops.stack((_excess(similarity_squared, X, last), _excess(similarity_squared, X, second_last)))
+    ops.assign(second_last, ops.where(taken > 0, last, second_last))
+    ops.assign(last, ops.where(taken > 0, X, last))
+    return excess
+
+
 class StaleSchedule(StatisticsSchedule):
     """The intervals, earlier values and gates of one optimizer's statistics.
 
@@ -113,14 +131,21 @@ class StaleSchedule(StatisticsSchedule):
         positions = {owner: position for position, owner in enumerate(self.owners)}
         self.decay = Decay([p for p, _, _ in plain], [positions[index, group] for _, index, group in plain])
         self.own = tuple(positions[owner] for owner in self.owners if owner[0] in own)
+        parts = [
+            position
+            for position, (index, group) in enumerate(self.owners)
+            for _ in self.blocks[index].observed_shapes(group)
+        ]
+        self.owner_of_part = Tensor(np.array(parts or [0], np.int32))
         self.last = self._earlier_values("last")
         self.second_last = self._earlier_values("second_last")
         self.stack = ops.Stack()
         self.reduce_sum = ops.ReduceSum()
-        self.square = ops.Square()
         self.select = ops.Select()
         self.gather = ops.Gather()
-        self.where = ops.where
+        self.unstack = ops.Unstack()
+        self.segment_sum = ops.UnsortedSegmentSum()
+        self.hyper_map = ops.HyperMap()
 
     @staticmethod
     def _vector(name: str, value: Any) -> Parameter:
@@ -159,35 +184,22 @@ class StaleSchedule(StatisticsSchedule):
 
     def observe(self, step: Tensor) -> bool:
         """Compare what this step refreshed with its earlier values, and set the intervals anew."""
-        unlike_last: tuple[Tensor, ...] = ()
-        unlike_second_last: tuple[Tensor, ...] = ()
-        part = 0
-        for position in range(len(self.owners)):
-            index, group = self.owners[position]
-            taken = self.due[position] > 0
-            excess_last = 0.0
-            excess_second_last = 0.0
-            for X in self.blocks[index].observed(group):
-                last, second_last = self.last[part], self.second_last[part]
-                excess_last = excess_last + self.excess(X, last)
-                excess_second_last = excess_second_last + self.excess(X, second_last)
-                self.assign(second_last, self.where(taken, last, second_last))
-                self.assign(last, self.where(taken, X, last))
-                part = part + 1
-            unlike_last = (*unlike_last, excess_last)
-            unlike_second_last = (*unlike_second_last, excess_second_last)
+        observed: tuple[Tensor, ...] = ()
+        for index, group in self.owners:
+            observed = observed + self.blocks[index].observed(group)
+        taken_parts = self.unstack(self.gather(self.due, self.owner_of_part, 0))
+        # A map: MindSpore nests the graphs of a loop's rounds, and gave up at the statistics of ResNet-50.
+        excess = self.hyper_map(
+            ops.partial(_compare, self.similarity_squared), taken_parts, observed, self.last, self.second_last
+        )
+        unlike = self.segment_sum(self.stack(excess), self.owner_of_part, max(len(self.owners), 1))
         interval, before = self.interval, self.interval_before
         halved = ops.maximum(interval // 2, 1)
-        grown = self.select(self.stack(unlike_second_last) >= 0, interval + 0, interval + before)
-        chosen = self.select(self.stack(unlike_last) >= 0, halved, grown)
+        grown = self.select(unlike[:, 1] >= 0, interval + 0, interval + before)
+        chosen = self.select(unlike[:, 0] >= 0, halved, grown)
         taken = self.due > 0
         next_step = self.select(taken, chosen + step, self.next_step + 0)
         self.assign(self.interval_before, self.select(taken, interval + 0, before + 0))
         self.assign(self.interval, self.select(taken, chosen, interval + 0))
         self.assign(self.next_step, next_step)
         return True
-
-    def excess(self, X: Tensor, Y: Tensor) -> Tensor:
-        """Squared distance of X from Y beyond what counts as similar: negative for similar ones."""
-        distance = self.reduce_sum(self.square(X - Y))
-        return distance - self.similarity_squared * self.reduce_sum(self.square(Y))
