@@ -36,18 +36,16 @@ prepare("CPU")
 
 import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
-from mindspore import nn  # noqa: E402
 from PIL import Image  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from benchmarks.machine import describe_run  # noqa: E402
+from model_zoo.common.building import build  # noqa: E402
 from model_zoo.common.data.cifar10 import DEVIATION, MEAN  # noqa: E402
 from model_zoo.common.data.pipelines import load_data, training_batches  # noqa: E402
 from model_zoo.common.data.record_writer import Conversion, convert  # noqa: E402
-from model_zoo.common.networks import build_network  # noqa: E402
-from model_zoo.common.objectives import create_objective  # noqa: E402
-from model_zoo.common.optimizers import create_optimizer  # noqa: E402
 from model_zoo.common.recipe import Recipe, load_recipe, parse_recipe  # noqa: E402
+from model_zoo.common.schedules import Constant  # noqa: E402
 
 IMAGENET_PIXELS = (500, 375)
 WARM_UP_STEPS = 3
@@ -120,11 +118,8 @@ def training_step(recipe: Recipe, classes: int) -> Callable[..., None]:
     """A training step of a recipe's network and optimizer, which waits for its loss."""
     ms.set_seed(1)
     ms.set_context(mode=ms.GRAPH_MODE)
-    network = build_network(recipe.network, classes)
-    optimizer = create_optimizer(recipe.optimizer, network, recipe.optimizer.learning_rate)
-    objective = create_objective(recipe.network.name)
-    step = nn.TrainOneStepCell(nn.WithLossCell(network, objective), optimizer)
-    step.set_train()
+    # A schedule ends with its recipe's last step.
+    step = build(dataclasses.replace(recipe, schedule=Constant()), classes, 1).model.train_network
 
     def take(images: ms.Tensor, labels: ms.Tensor) -> None:
         step(images, labels).asnumpy()

@@ -16,20 +16,29 @@ from model_zoo.common.options.networks import FIGURE_OF_NETWORK
 
 
 class ClassificationLoss(nn.Cell):
-    """Softmax cross-entropy, averaged over the batch."""
+    """Softmax cross-entropy, averaged over the batch.
 
-    def __init__(self) -> None:
+    Args:
+        label_smoothing: the share of a label's probability that is spread over all classes, its own too
+            (Szegedy et al. 2016, "Rethinking the Inception architecture", section 7).
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
         """Makes the two values of a one-hot row."""
         super().__init__()
-        self.on = Tensor(1.0, ms.float32)
+        self.label_smoothing = label_smoothing
+        self.on = Tensor(1.0 - label_smoothing, ms.float32)
         self.off = Tensor(0.0, ms.float32)
 
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Maps logits (N, classes) and int32 labels (N,) to a scalar."""
-        # Not ops.cross_entropy: on CPU the order of its sum over few images changes from call to call, and a
-        # run could not be repeated bit for bit.
-        chosen = ops.one_hot(labels, logits.shape[1], self.on, self.off)
-        return -(ops.log_softmax(logits, 1) * chosen).sum(1).mean()
+        """Maps logits (N, classes) and int32 labels (N,), or unsmoothed one-hot ones, to a scalar."""
+        targets = labels
+        if len(labels.shape) == 1:
+            # Not ops.cross_entropy: on CPU the order of its sum over few images changes from call to call, and a
+            # run could not be repeated bit for bit.
+            spread = self.label_smoothing / logits.shape[1]
+            targets = ops.one_hot(labels, logits.shape[1], self.on, self.off) + spread
+        return -(ops.log_softmax(logits, 1) * targets).sum(1).mean()
 
 
 class ReconstructionLoss(nn.Cell):
@@ -62,6 +71,8 @@ class RunningObjective(nn.Cell):
     """A loss that adds itself and the figure to running sums while it trains.
 
     The sums live in Parameters: they cost neither a second forward pass nor a wait of the host in a step.
+    Targets that were drawn for the statistics (`drawn_targets.py`) are bools; what comes of them is not counted,
+    and no label is smoothed, because the model's distribution is what they were drawn from.
 
     Args:
         loss: of logits and targets, a scalar.
@@ -80,6 +91,8 @@ class RunningObjective(nn.Cell):
 
     def construct(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss."""
+        if targets.dtype == ms.bool_:
+            return self.loss(logits, ops.cast(targets, ms.float32))
         loss = self.loss(logits, targets)
         if self.training:
             figure = self.figure(ops.stop_gradient(logits), targets)
@@ -104,18 +117,24 @@ class RunningObjective(nn.Cell):
         ops.assign(self.figure_sum, Tensor(0.0, ms.float32))
 
 
-def create_objective(network_name: str, shard: Shard = Shard()) -> RunningObjective:  # noqa: B008
+def create_objective(
+    network_name: str,
+    shard: Shard = Shard(),  # noqa: B008
+    *,
+    label_smoothing: float = 0.0,
+) -> RunningObjective:
     """The objective of a network of the zoo.
 
     Args:
         network_name: its name in a recipe.
         shard: this process among those that share every batch.
+        label_smoothing: of a classifier's loss.
 
     Returns:
         The loss function for mindspore.train.Model.
     """
     if FIGURE_OF_NETWORK[network_name] == "accuracy":
-        return RunningObjective(ClassificationLoss(), Accuracy(), shard)
+        return RunningObjective(ClassificationLoss(label_smoothing), Accuracy(), shard)
     return RunningObjective(ReconstructionLoss(), ReconstructionError(), shard)
 
 
@@ -160,7 +179,7 @@ def create_metrics(network_name: str, shard: Shard = Shard()) -> dict[str, Metri
         shard: this process among those that share the images.
 
     Returns:
-        The metrics "loss" and "accuracy" or "reconstruction_error".
+        The metrics "loss", without label smoothing, and "accuracy" or "reconstruction_error".
     """
     objective = create_objective(network_name)
     return {

@@ -7,8 +7,9 @@ import dataclasses
 import mindspore.nn as nn
 
 import ms_kfac
-from model_zoo.common.options.optimizers import AdamOptions, OptimizerOptions, SGDMOptions
-from model_zoo.common.options.parallel import ParallelOptions
+from model_zoo.common.options.optimizers import AdamOptions, Interval, SecondOrderOptions, SGDMOptions
+from model_zoo.common.recipe import Recipe
+from model_zoo.common.schedules import step_values
 from ms_kfac.parallel import Distribution
 
 _METHODS = {
@@ -22,23 +23,45 @@ _METHODS = {
 }
 
 
-def create_optimizer(
-    options: OptimizerOptions,
+def _policy(interval: Interval | None) -> int | ms_kfac.RefreshPolicy | None:
+    return ms_kfac.IntervalSchedule(interval) if isinstance(interval, dict) else interval
+
+
+def _second_order(
+    options: SecondOrderOptions,
     network: nn.Cell,
     learning_rate: float | list[float],
-    parallel: ParallelOptions | None = None,
+    damping: float | list[float],
+    distribution: Distribution | None,
+) -> nn.Optimizer:
+    hyper_parameters = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    for key in ("name", "learning_rate", "damping_schedule"):
+        del hyper_parameters[key]
+    hyper_parameters["damping"] = damping
+    for key in ("factor_interval", "inverse_interval"):
+        hyper_parameters[key] = _policy(hyper_parameters[key])
+    if distribution is not None:
+        hyper_parameters["distribution"] = distribution
+    optimizer: nn.Optimizer = _METHODS[options.name](network, learning_rate, **hyper_parameters)
+    return optimizer
+
+
+def create_optimizer(
+    recipe: Recipe, network: nn.Cell, steps_per_epoch: int, *, distributed: bool = False
 ) -> nn.Optimizer:
     """Builds the optimizer of a recipe.
 
     Args:
-        options: the recipe's optimizer section.
+        recipe: whose optimizer, schedule and epochs hold.
         network: the network to train.
-        learning_rate: one rate, or one a step.
-        parallel: the recipe's parallel section where there are other processes. Default: None.
+        steps_per_epoch: the number of steps in an epoch.
+        distributed: whether there are other processes, and the recipe's parallel section holds.
 
     Returns:
         The optimizer.
     """
+    options = recipe.optimizer
+    learning_rate = step_values(recipe.schedule, options.learning_rate, recipe.epochs, steps_per_epoch)
     if isinstance(options, SGDMOptions):
         return nn.Momentum(
             network.trainable_params(),
@@ -55,9 +78,6 @@ def create_optimizer(
             eps=options.eps,
             weight_decay=options.weight_decay,
         )
-    hyper_parameters = dataclasses.asdict(options)
-    del hyper_parameters["name"], hyper_parameters["learning_rate"]
-    if parallel is not None:
-        hyper_parameters["distribution"] = Distribution(parallel.exchange, parallel.collective)
-    optimizer: nn.Optimizer = _METHODS[options.name](network, learning_rate, **hyper_parameters)
-    return optimizer
+    damping = step_values(options.damping_schedule, options.damping, recipe.epochs, steps_per_epoch)
+    distribution = Distribution(recipe.parallel.exchange, recipe.parallel.collective) if distributed else None
+    return _second_order(options, network, learning_rate, damping, distribution)

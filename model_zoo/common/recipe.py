@@ -11,11 +11,26 @@ import yaml
 
 from model_zoo.common.errors import RecipeError
 from model_zoo.common.options.data import DATA, DataOptions, EncodedImages
-from model_zoo.common.options.networks import DATA_OF_NETWORK, NETWORKS, SIDE_OF_NETWORK, NetworkOptions
-from model_zoo.common.options.optimizers import OPTIMIZERS, OptimizerOptions
+from model_zoo.common.options.networks import (
+    DATA_OF_NETWORK,
+    FIGURE_OF_NETWORK,
+    NETWORKS,
+    SIDE_OF_NETWORK,
+    NetworkOptions,
+)
+from model_zoo.common.options.optimizers import OPTIMIZERS, OptimizerOptions, SecondOrderOptions
 from model_zoo.common.options.parallel import ParallelOptions
-from model_zoo.common.schedules import SCHEDULES, Constant, Schedule
-from model_zoo.common.schema import Section, Variant, integer, list_of, one_of, read_section, setting
+from model_zoo.common.schedules import SCHEDULES, Constant, Schedule, check_schedule
+from model_zoo.common.schema import (
+    Section,
+    Variant,
+    integer,
+    list_of,
+    number,
+    one_of,
+    read_section,
+    setting,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +43,7 @@ class Recipe:
         optimizer: the optimizer and its hyper-parameters.
         epochs: passes over the training images.
         schedule: how the learning rate changes.
+        label_smoothing: the share of a label's probability that is spread over all classes while training.
         seed: of the initial weights, the order of the images and the augmentation.
         mode: MindSpore's execution mode.
         evaluate: the splits to evaluate after each epoch, "train" too without augmentation.
@@ -40,6 +56,7 @@ class Recipe:
     optimizer: OptimizerOptions = setting(Variant(OPTIMIZERS))  # noqa: RUF009
     epochs: int = setting(integer(1))
     schedule: Schedule = setting(Variant(SCHEDULES), Constant())  # noqa: RUF009
+    label_smoothing: float = setting(number(least=0, below=1), 0.0)
     seed: int = setting(integer(0), 1)
     mode: str = setting(one_of(["graph", "pynative"]), "graph")
     evaluate: tuple[str, ...] = setting(
@@ -73,6 +90,14 @@ def parse_recipe(content: object) -> Recipe:
             f"data.image_size is {recipe.data.image_size!r}; "
             f"accepted with network.name {recipe.network.name!r}: {side}."
         )
+    if recipe.label_smoothing and FIGURE_OF_NETWORK[recipe.network.name] != "accuracy":
+        raise RecipeError(
+            f"label_smoothing is {recipe.label_smoothing!r}; accepted with network.name "
+            f"{recipe.network.name!r}, which has no labels: 0."
+        )
+    check_schedule("schedule", recipe.schedule, recipe.epochs)
+    if isinstance(recipe.optimizer, SecondOrderOptions):
+        check_schedule("optimizer.damping_schedule", recipe.optimizer.damping_schedule, recipe.epochs)
     return recipe
 
 
@@ -136,9 +161,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def sibling(path: Path, optimizer: str) -> Path:
     """The recipe of the same network and data with another optimizer, by the last word of the file's name.
 
+    The last word is an optimizer, or one and a variant: resnet20w4_cifar10_tkfac-new.yaml.
+
     Args:
         path: a recipe such as resnet20_digits_kfac.yaml.
-        optimizer: a key of OPTIMIZERS, such as "sgdm".
+        optimizer: a key of OPTIMIZERS, such as "sgdm", or one with a variant, such as "tkfac-new".
 
     Returns:
         The path of the sibling, such as resnet20_digits_sgdm.yaml.
@@ -146,10 +173,10 @@ def sibling(path: Path, optimizer: str) -> Path:
     Raises:
         RecipeError: the optimizer is unknown, the file's name does not end in one, or there is no such file.
     """
-    if optimizer not in OPTIMIZERS:
+    if optimizer.partition("-")[0] not in OPTIMIZERS:
         raise RecipeError(f"--compare names {optimizer!r}; accepted: {', '.join(OPTIMIZERS)}.")
     stem, _, last = path.stem.rpartition("_")
-    if last not in OPTIMIZERS:
+    if last.partition("-")[0] not in OPTIMIZERS:
         raise RecipeError(
             f"--compare needs a recipe whose name ends in an optimizer, as _kfac, which {path.name} does not."
         )

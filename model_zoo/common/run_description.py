@@ -95,7 +95,10 @@ def describe_section(section: Any) -> str:
     """One section of a recipe in a line, as "sgdm (learning_rate 0.1, momentum 0.9)"."""
     options = dataclasses.asdict(section)
     name = options.pop("name")
-    shown = ", ".join(f"{key} {value}" for key, value in options.items())
+    shown = ", ".join(
+        f"{key} {' '.join(map(str, value.values())) if key.endswith('schedule') else value}"
+        for key, value in options.items()
+    )
     return f"{name} ({shown})" if shown else name
 
 

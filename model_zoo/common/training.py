@@ -10,6 +10,7 @@ from mindspore.communication import GlobalComm
 from mindspore.train import Callback
 
 from model_zoo.common import host
+from model_zoo.common.building import build
 from model_zoo.common.checkpoint.files import NETWORK_FILE, STATE_FILE, Position, read_position
 from model_zoo.common.checkpoint.resume import where_to_begin
 from model_zoo.common.checkpoint.state import load_state
@@ -25,9 +26,8 @@ from model_zoo.common.data.pipelines import (
 from model_zoo.common.distribution import average_moving_moments, require_agreement, weights_of
 from model_zoo.common.epochs import Epochs
 from model_zoo.common.journal import METRICS_FILE, Journal, JournalState
-from model_zoo.common.networks import build_network, parameter_count
-from model_zoo.common.objectives import RunningObjective, create_metrics, create_objective
-from model_zoo.common.optimizers import create_optimizer
+from model_zoo.common.networks import parameter_count
+from model_zoo.common.objectives import RunningObjective
 from model_zoo.common.options.networks import FIGURE_OF_NETWORK
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.run_description import (
@@ -41,7 +41,6 @@ from model_zoo.common.run_description import (
     write_description,
 )
 from model_zoo.common.run_options import RunOptions
-from model_zoo.common.schedules import learning_rates
 from ms_kfac import Model
 from ms_kfac.train import ProgressBar
 
@@ -189,19 +188,15 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
 
     batches = epochs_of(recipe, data, options, begun)
     steps = batches.get_dataset_size()
-    network = build_network(recipe.network, data.classes)
-    rates = learning_rates(recipe.schedule, recipe.optimizer.learning_rate, recipe.epochs, steps)
+    parts = build(recipe, data.classes, steps, shard)
+    network, objective, optimizer, model = parts.network, parts.objective, parts.optimizer, parts.model
     print(f"{options.name}: {describe_section(recipe.network)}, {parameter_count(network):,} weights")
     print(f"optimizer: {describe_section(recipe.optimizer)}; schedule: {describe_section(recipe.schedule)}")
     print(f"{data.title}: {data.training_images:,} training and {data.test_images:,} test images")
     print(machine)
-    parallel = recipe.parallel if shard.size > 1 else None
-    optimizer = create_optimizer(recipe.optimizer, network, rates, parallel)
     if hasattr(optimizer, "summary"):
         print(optimizer.summary())
 
-    objective = create_objective(recipe.network.name, shard)
-    model = Model(network, objective, optimizer, metrics=create_metrics(recipe.network.name, shard))
     if checkpoint is not None and begun is not None:
         load_state(model.train_network, checkpoint / STATE_FILE)
         print(f"resumed after {begun.step:,} steps from {checkpoint}")

@@ -9,6 +9,7 @@ import pytest
 from mindspore import Tensor, nn
 from mindspore.train import Model
 
+from model_zoo.common.drawn_targets import drawn_targets
 from model_zoo.common.objectives import (
     Accuracy,
     ClassificationLoss,
@@ -48,6 +49,60 @@ def test_reconstruction_also_for_huge_logits(rng: np.random.Generator) -> None:
     assert float(ReconstructionError()(Tensor(logits), Tensor(pixels))) == pytest.approx(squared, rel=1e-5)
     huge = Tensor([[1000.0, -1000.0]], ms.float32)
     assert float(ReconstructionLoss()(huge, Tensor([[0.5, 0.0]], ms.float32))) == pytest.approx(500.0)
+
+
+def test_smoothed_labels_are_spread_over_all_classes(mode: int, rng: np.random.Generator) -> None:
+    logits = rng.standard_normal((6, 5))
+    labels = np.array([0, 1, 2, 3, 4, 0])
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    smoothed = 0.9 * np.eye(5)[labels] + 0.1 / 5
+    inputs = Tensor(logits, ms.float32), Tensor(labels, ms.int32)
+    loss, gradient = ms.value_and_grad(ClassificationLoss(0.1), 0)(*inputs)
+    # float32 rounds each of a sum's few terms by 6e-8 of itself; a hundred times that.
+    assert float(loss) == pytest.approx(-(smoothed * log_p).sum(1).mean(), rel=6e-6)
+    np.testing.assert_allclose(gradient.asnumpy(), (np.exp(log_p) - smoothed) / 6, rtol=1e-4, atol=1e-6)
+
+
+def test_metrics_do_not_smooth_and_the_objective_does(rng: np.random.Generator) -> None:
+    logits, labels = Tensor(rng.standard_normal((6, 10)), ms.float32), Tensor([1] * 6, ms.int32)
+    smoothed = create_objective("vgg", label_smoothing=0.1).set_train(False)(logits, labels)
+    assert float(smoothed) == pytest.approx(float(ClassificationLoss(0.1)(logits, labels)))
+    metric = create_metrics("vgg")["loss"]
+    metric.update(logits, labels)
+    assert metric.eval() == pytest.approx(float(ClassificationLoss()(logits, labels)))
+
+
+def test_drawn_targets_are_neither_counted_nor_smoothed(mode: int, rng: np.random.Generator) -> None:
+    logits, labels = Tensor(rng.standard_normal((3, 4)), ms.float32), np.array([1, 0, 3])
+    objective = create_objective("convnet", label_smoothing=0.3).set_train()
+    drawn = Tensor(np.eye(4)[labels] > 0)
+    loss, gradient = ms.value_and_grad(objective, 0)(logits, drawn)
+    plain, expected = ms.value_and_grad(ClassificationLoss(), 0)(logits, Tensor(labels, ms.int32))
+    assert float(loss) == pytest.approx(float(plain), rel=1e-5)
+    np.testing.assert_allclose(gradient.asnumpy(), expected.asnumpy(), rtol=1e-4, atol=1e-6)
+    pixels = rng.random((3, 4)) < 0.5
+    autoencoder = create_objective("autoencoder").set_train()
+    assert float(autoencoder(logits, Tensor(pixels))) == pytest.approx(
+        float(ReconstructionLoss()(logits, Tensor(pixels, ms.float32))), rel=1e-5
+    )
+    assert objective.sums() == autoencoder.sums() == (0.0, 0.0)
+
+
+def test_targets_are_drawn_from_the_predictions(mode: int) -> None:
+    ms.set_seed(3)
+    probabilities = np.array([0.1, 0.2, 0.7])
+    logits = Tensor(np.tile(np.log(probabilities), (20_000, 1)), ms.float32)
+    classes = drawn_targets("resnet")(logits).asnumpy()
+    assert classes.dtype == bool
+    assert np.all(classes.sum(1) == 1)
+    # Five standard deviations of a mean of n draws, each of variance p (1 - p) <= 1/4.
+    bound = 5 * np.sqrt(0.25 / 20_000)
+    np.testing.assert_allclose(classes.mean(0), probabilities, atol=bound)
+    pixels = drawn_targets("autoencoder")(logits).asnumpy()
+    assert pixels.dtype == bool
+    np.testing.assert_allclose(pixels.mean(0), probabilities / (1 + probabilities), atol=bound)
+    # Independent from pixel to pixel: the covariance of two of them has the same bound.
+    assert np.max(np.abs(np.cov(pixels.T.astype(float))[np.triu_indices(3, 1)])) < bound
 
 
 def test_running_sums_grow_in_training_only(mode: int, rng: np.random.Generator) -> None:

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, Union
 
-from model_zoo.common.schema import boolean, integer, list_of, number, one_of, optional, pattern, setting
+from model_zoo.common.schedules import SCHEDULES, Constant, Schedule
+from model_zoo.common.schema import (
+    Value,
+    Variant,
+    boolean,
+    integer,
+    list_of,
+    number,
+    one_of,
+    optional,
+    pattern,
+    setting,
+)
+
+# One interval, or the interval by the first step at which it holds.
+Interval = Union[int, dict[int, int]]
 
 _MOMENTUM = number(least=0, below=1)
 _POSITIVE = number(above=0)
 _NOT_NEGATIVE = number(least=0)
+
+
+def _interval(value: Any) -> Interval:
+    if not isinstance(value, Mapping):
+        steps: int = integer(1).convert(value)
+        return steps
+    # What was written to JSON has its keys as texts.
+    firsts = [integer(0).convert(int(first) if isinstance(first, str) else first) for first in value]
+    intervals = dict(zip(firsts, map(integer(1).convert, value.values())))
+    if 0 not in intervals:
+        raise ValueError
+    return dict(sorted(intervals.items()))
+
+
+_INTERVAL = Value(
+    "a whole number of at least 1, or a mapping to such from first steps, 0 among them", _interval
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +69,11 @@ class AdamOptions:
 
 @dataclass(frozen=True)
 class SecondOrderOptions:
-    """What all optimizers of ms_kfac take; the documentation of ms_kfac.KFAC says what each of these is."""
+    """What all optimizers of ms_kfac take; the documentation of ms_kfac.KFAC says what each of these is.
+
+    `factor_interval` and `inverse_interval` may be mappings, as of ms_kfac.IntervalSchedule.
+    `damping_schedule` scales `damping` as the recipe's `schedule` scales the learning rate.
+    """
 
     name: str = setting(one_of(["kfac", "tkfac", "smkfac", "skfac", "ekfac", "spngd", "thor"]))
     learning_rate: float = setting(_POSITIVE)
@@ -45,10 +82,13 @@ class SecondOrderOptions:
     weight_decay: float = setting(_NOT_NEGATIVE, 0.0)
     decoupled_weight_decay: bool = setting(boolean, False)
     damping: float = setting(_POSITIVE, 1e-3)
+    # RUF009: `setting` makes a dataclasses.field.
+    damping_schedule: Schedule = setting(Variant(SCHEDULES), Constant())  # noqa: RUF009
     factor_decay: float = setting(number(least=0, below=1), 0.95)
-    factor_interval: int = setting(integer(1), 10)
-    inverse_interval: int = setting(integer(1), 100)
+    factor_interval: Interval = setting(_INTERVAL, 10)  # noqa: RUF009
+    inverse_interval: Interval = setting(_INTERVAL, 100)  # noqa: RUF009
     kl_clip: float | None = setting(optional(_POSITIVE), 1e-3)
+    fisher: str = setting(one_of(["empirical", "sampled"]), "empirical")
     sharing: str = setting(one_of(["expand", "reduce"]), "expand")
     normalization: str = setting(one_of(["first_order", "unit_wise"]), "first_order")
     averaging: float | None = setting(optional(number(least=0, below=1)), None)
@@ -101,8 +141,8 @@ class SPNGDOptions(SecondOrderOptions):
     """ms_kfac.SPNGD, whose intervals follow the statistics unless they are given."""
 
     factor_decay: float = setting(number(least=0, below=1), 0.0)
-    factor_interval: int | None = setting(optional(integer(1)), None)  # type: ignore[assignment]
-    inverse_interval: int | None = setting(optional(integer(1)), None)  # type: ignore[assignment]
+    factor_interval: Interval | None = setting(optional(_INTERVAL), None)  # type: ignore[assignment]  # noqa: RUF009
+    inverse_interval: Interval | None = setting(optional(_INTERVAL), None)  # type: ignore[assignment]  # noqa: RUF009
     normalization: str = setting(one_of(["first_order", "unit_wise"]), "unit_wise")
     similarity: float = setting(_POSITIVE, 0.1)
 
