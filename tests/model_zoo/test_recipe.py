@@ -11,6 +11,7 @@ import pytest
 from model_zoo.common.errors import RecipeError
 from model_zoo.common.options.optimizers import OPTIMIZERS, KFACOptions
 from model_zoo.common.recipe import apply_override, load_recipe, parse_recipe, sibling
+from model_zoo.common.schedules import Exponential
 from tests.model_zoo.made_data import RECIPES, ROOT
 
 THREE = ("sgdm", "adam", "kfac")
@@ -31,16 +32,28 @@ def content() -> dict:
 
 def test_the_zoo_has_a_recipe_of_each_optimizer_for_each_network_and_data_set() -> None:
     found = {(r.network.name, r.data.name, r.optimizer.name) for r in map(load_recipe, RECIPES)}
-    compared = {("resnet", "digits"): OPTIMIZERS, ("autoencoder", "mnist"): OPTIMIZERS}
-    others = {("resnet", "cifar10"): THREE, ("mlp", "mnist14"): THREE}
-    assert found == {(*pair, name) for pair, names in (compared | others).items() for name in names}
+    tables = ("sgdm", "adam", "kfac", "tkfac")
+    expected = {
+        ("resnet", "digits"): OPTIMIZERS,
+        ("autoencoder", "mnist"): OPTIMIZERS,
+        ("mlp", "mnist14"): THREE,
+        ("convnet", "cifar10"): THREE,
+        ("resnet", "cifar10"): (*tables, "smkfac"),
+        ("resnet", "cifar100"): (*tables, "smkfac"),
+        ("vgg", "cifar10"): tables,
+        ("vgg", "cifar100"): tables,
+        ("imagenet_resnet", "image_folder"): ("sgdm", "thor", "spngd"),
+    }
+    assert found == {(*pair, name) for pair, names in expected.items() for name in names}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_says_what_it_is_and_is_named_after_its_optimizer(path: Path) -> None:
     recipe = load_recipe(path)
     assert path.read_text(encoding="utf-8").startswith("# ")
-    assert path.stem.endswith(f"_{recipe.data.name}_{recipe.optimizer.name}")
+    data, last = path.stem.split("_")[-2:]
+    assert data == ("imagenet" if recipe.data.name == "image_folder" else recipe.data.name)
+    assert last.partition("-")[0] == recipe.optimizer.name
     assert sibling(path, "sgdm").is_file()
 
 
@@ -98,8 +111,15 @@ def test_an_unknown_key_is_refused_by_its_dotted_name(content: dict, key: str, h
         ("optimizer.damping=fast", "a number above 0"),
         ("optimizer.kl_clip=-1", "null or a number above 0"),
         ("optimizer.factor_decay=1", "a number of at least 0 and below 1"),
+        ("optimizer.fisher=exact", "empirical or sampled"),
+        ("optimizer.factor_interval=0", "a whole number of at least 1, or a mapping .*"),
+        ("optimizer.inverse_interval={1: 5}", "a whole number of at least 1, or a mapping .*"),
+        ("optimizer.inverse_interval={0: 5, 2.5: 10}", "a whole number of at least 1, or a mapping .*"),
+        ("optimizer.inverse_interval={0: 0}", "a whole number of at least 1, or a mapping .*"),
+        ("label_smoothing=1", "a number of at least 0 and below 1"),
+        ("schedule.unit=hours", "epochs or steps"),
         ("optimizer.skip=fc", "a list of regular expressions on layer names"),
-        ("schedule.milestones=[0]", "a list of epochs of at least 1"),
+        ("schedule.milestones=[0]", "a list of epochs or steps of at least 1"),
         ("schedule.gamma=2", "a number above 0 and of at most 1"),
     ],
 )
@@ -165,6 +185,37 @@ def test_data_that_the_network_cannot_take_are_refused(content: dict) -> None:
         RecipeError, match=r"^data.name is 'mnist'; accepted with network.name 'resnet': digits or cifar10"
     ):
         parse_recipe(content)
+
+
+@pytest.mark.parametrize(
+    ("section", "path"),
+    [("schedule", "schedule"), ("optimizer.damping_schedule", r"optimizer\.damping_schedule")],
+)
+def test_a_way_to_zero_that_ends_before_training_is_refused(content: dict, section: str, path: str) -> None:
+    apply_override(content, f"{section}={{name: polynomial, until_epoch: 4}}")
+    with pytest.raises(
+        RecipeError, match=rf"^{path}\.until_epoch is 4.0; accepted .*at least epochs, which is 5"
+    ):
+        parse_recipe(content)
+    apply_override(content, f"{section}.final=0.01")
+    parse_recipe(content)
+
+
+def test_an_auto_encoder_has_no_labels_to_smooth(content: dict) -> None:
+    content |= {"network": {"name": "autoencoder"}, "data": {"name": "mnist", "batch_size": 5}}
+    content["label_smoothing"] = 0.1
+    with pytest.raises(RecipeError, match=r"^label_smoothing is 0.1; accepted with .* no labels: 0\."):
+        parse_recipe(content)
+
+
+@pytest.mark.parametrize("intervals", [{0: 1, 50: 10}, {"50": 10, "0": 1}])
+def test_intervals_may_change_on_the_way(content: dict, intervals: dict) -> None:
+    content["optimizer"]["inverse_interval"] = intervals
+    content["optimizer"]["damping_schedule"] = {"name": "exponential", "gamma": 0.5}
+    options = parse_recipe(content).optimizer
+    assert options.inverse_interval == {0: 1, 50: 10}
+    assert options.factor_interval == 10
+    assert options.damping_schedule == Exponential("exponential", 0.5)
 
 
 @pytest.mark.parametrize("section", ["network", "optimizer", "data", "schedule"])

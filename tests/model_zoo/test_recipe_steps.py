@@ -1,0 +1,88 @@
+"""Every recipe of the zoo builds and takes two steps on made images; what it says reaches the optimizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+import ms_kfac
+from model_zoo.common.building import build
+from model_zoo.common.options.optimizers import SecondOrderOptions
+from model_zoo.common.recipe import Recipe, load_recipe
+from tests.model_zoo.made_data import RECIPES, ROOT
+
+CLASSES = {"cifar100": 100, "image_folder": 1000, "mindrecord": 1000}
+# The recipes' networks, as small as they get without losing a kind of layer.
+SMALL = {
+    "resnet": ["network.depth=8", "network.width=1"],
+    "imagenet_resnet": ["network.depth=18", "network.width=4"],
+    "vgg": ["network.depth=11", "network.width=4"],
+}
+SHAPES = {"autoencoder": (4, 784), "mlp": (4, 196)}
+STEPS = 2
+
+
+def small_recipe(path: Path, *overrides: str) -> Recipe:
+    name = load_recipe(path).network.name
+    return load_recipe(path, ["mode=pynative", *SMALL.get(name, ()), *overrides])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_recipe_takes_two_steps(path: Path, rng: np.random.Generator) -> None:
+    recipe = small_recipe(path)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    ms.set_seed(recipe.seed)
+    classes = CLASSES.get(recipe.data.name, 10)
+    parts = build(recipe, classes, STEPS)
+    images = ms.Tensor(rng.random(SHAPES.get(recipe.network.name, (4, 3, 32, 32))), ms.float32)
+    targets = images
+    if recipe.network.name != "autoencoder":
+        targets = ms.Tensor([0, 1, 2, classes - 1], ms.int32)
+    before = {p.name: p.asnumpy().copy() for p in parts.network.trainable_params()}
+    losses = [float(parts.model.train_network(images, targets)) for _ in range(STEPS)]
+    assert np.isfinite(losses).all()
+    for parameter in parts.network.trainable_params():
+        weights = parameter.asnumpy()
+        assert np.isfinite(weights).all(), parameter.name
+        assert not np.array_equal(weights, before[parameter.name]), parameter.name
+    # A pass over drawn targets is not counted. Two float32 numbers and their sum are rounded by 6e-8 each.
+    assert parts.objective.sums()[0] == pytest.approx(sum(losses), rel=1e-6)
+    if isinstance(recipe.optimizer, SecondOrderOptions):
+        refreshes = parts.optimizer.refreshes()
+        assert min(refreshes.values()) >= 1
+        if recipe.optimizer.factor_interval == recipe.optimizer.inverse_interval == 1:
+            assert refreshes == {"statistics": STEPS, "inverses": STEPS}
+
+
+def test_schedules_and_intervals_reach_the_optimizer() -> None:
+    recipe = load_recipe(
+        ROOT / "model_zoo/mlp/mlp_mnist14_kfac.yaml",
+        [
+            "epochs=3",
+            "schedule={name: step, milestones: [4], unit: steps}",
+            "optimizer.learning_rate=0.5",
+            "optimizer.damping=0.25",
+            "optimizer.damping_schedule={name: step, milestones: [1], gamma: 0.5}",
+            "optimizer.factor_interval={0: 1, 4: 2}",
+            "optimizer.fisher=sampled",
+        ],
+    )
+    optimizer = build(recipe, 10, 2).optimizer
+    assert optimizer.learning_rate.learning_rate.asnumpy() == pytest.approx([0.5] * 4 + [0.05] * 2)
+    dampings = [float(optimizer.damping(ms.Tensor([step], ms.int32))) for step in range(6)]
+    assert dampings == [0.25] * 2 + [0.125] * 4
+    assert isinstance(optimizer.factor_policy, ms_kfac.IntervalSchedule)
+    assert repr(optimizer.factor_policy) == "every 1 from step 0, every 2 from step 4"
+    assert optimizer.fisher == "sampled"
+
+
+def test_label_smoothing_reaches_the_loss() -> None:
+    path = ROOT / "model_zoo/mlp/mlp_mnist14_sgdm.yaml"
+    logits, labels = ms.Tensor(np.eye(10)[:3] * 9, ms.float32), ms.Tensor([0, 1, 2], ms.int32)
+    plain = float(build(load_recipe(path), 10, STEPS).objective(logits, labels))
+    smoothed = float(build(load_recipe(path, ["label_smoothing=0.5"]), 10, STEPS).objective(logits, labels))
+    # Nine of ten classes get 0.05 each, at a log-probability that is 9 lower.
+    assert smoothed - plain == pytest.approx(9 * 0.05 * 9, rel=1e-5)
