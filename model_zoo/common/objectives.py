@@ -34,8 +34,8 @@ class ClassificationLoss(nn.Cell):
         """Maps logits (N, classes) and int32 labels (N,), or unsmoothed one-hot ones, to a scalar."""
         targets = labels
         if len(labels.shape) == 1:
-            # Not ops.cross_entropy: on CPU the order of its sum over few images changes from call to call, and a
-            # run could not be repeated bit for bit.
+            # Not ops.cross_entropy: on CPU the order of its sum over few images changes from call to call,
+            # and a run could not be repeated bit for bit.
             spread = self.label_smoothing / logits.shape[1]
             targets = ops.one_hot(labels, logits.shape[1], self.on, self.off) + spread
         return -(ops.log_softmax(logits, 1) * targets).sum(1).mean()
@@ -71,8 +71,8 @@ class RunningObjective(nn.Cell):
     """A loss that adds itself and the figure to running sums while it trains.
 
     The sums live in Parameters: they cost neither a second forward pass nor a wait of the host in a step.
-    Targets that were drawn for the statistics (`drawn_targets.py`) are bools; what comes of them is not counted,
-    and no label is smoothed, because the model's distribution is what they were drawn from.
+    Targets that were drawn for the statistics (`drawn_targets.py`) are bools; what comes of them is not
+    counted, and no label is smoothed, because the model's distribution is what they were drawn from.
 
     Args:
         loss: of logits and targets, a scalar.

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mindspore import load_checkpoint
 
+from model_zoo.common.checkpoint.files import NETWORK_FILE
 from model_zoo.common.curves import read_metrics
 from model_zoo.common.errors import DataError
 from model_zoo.common.networks import create_network
@@ -15,9 +17,16 @@ from model_zoo.common.recipe import load_recipe, parse_recipe
 from model_zoo.common.run_description import headline_figure
 from model_zoo.common.run_options import RunOptions
 from model_zoo.common.training import start_mindspore, train_recipe
-from tests.model_zoo.made_data import RECIPES, ROOT
+from tests.model_zoo.made_data import RECIPES, ROOT, write_cifar100
 from tests.model_zoo.test_encoded import break_image
 
+# All methods on one network, and each data set in memory; test_recipe_steps.py takes every recipe a few steps.
+TRAINED = [
+    path
+    for path in RECIPES
+    if "digits" in path.stem
+    or path.stem in ("autoencoder_mnist_kfac", "mlp_mnist14_sgdm", "resnet20_cifar10_adam")
+]
 DIGITS_RECIPE = ROOT / "model_zoo/resnet/resnet20_digits_sgdm.yaml"
 SMALL = ["epochs=2", "data.batch_size=10", "data.evaluation_batch_size=10"]
 
@@ -27,7 +36,7 @@ def small_recipe(path: Path, *overrides: str) -> object:
     return load_recipe(path, [*SMALL, *depth, *overrides])
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.stem)
 @pytest.mark.usefixtures("few_digits")
 def test_a_recipe_trains_two_epochs_of_two_steps(
     path: Path, tmp_path: Path, cifar10_folder: Path, mnist_folder: Path
@@ -40,6 +49,15 @@ def test_a_recipe_trains_two_epochs_of_two_steps(
     assert [line["epoch"] for line in epochs] == [1, 2]
     assert epochs[-1]["step"] >= 4
     assert all(np.isfinite([line["running_loss"], line[headline_figure(recipe)]]).all() for line in epochs)
+
+
+def test_the_data_say_how_many_classes_there_are(tmp_path: Path) -> None:
+    path = ROOT / "model_zoo/vgg/tkfac/vgg16_cifar100_sgdm.yaml"
+    small = ["mode=pynative", "network.depth=11", "network.width=2", "epochs=1", "evaluate=[]"]
+    recipe = load_recipe(path, [*small, "data.batch_size=15"])
+    folder = write_cifar100(tmp_path / "cifar100")
+    train_recipe(recipe, RunOptions("run", folder, tmp_path / "out", progress=False))
+    assert load_checkpoint(str(tmp_path / "out" / NETWORK_FILE))["fc.weight"].shape == (100, 16)
 
 
 @pytest.mark.usefixtures("few_digits")
