@@ -11,6 +11,7 @@ from model_zoo.common.drawn_targets import drawn_targets
 from model_zoo.common.networks import build_network
 from model_zoo.common.objectives import RunningObjective, create_metrics, create_objective
 from model_zoo.common.optimizers import create_optimizer
+from model_zoo.common.precision import training_options
 from model_zoo.common.recipe import Recipe
 from ms_kfac import Model
 
@@ -35,7 +36,7 @@ class Parts:
 def build(
     recipe: Recipe,
     classes: int,
-    steps_per_epoch: int,
+    batches_per_epoch: int,
     shard: Shard = Shard(),  # noqa: B008
 ) -> Parts:
     """Builds network, objective, optimizer and model.
@@ -43,7 +44,7 @@ def build(
     Args:
         recipe: the recipe.
         classes: the number of classes in the data.
-        steps_per_epoch: the number of steps in an epoch.
+        batches_per_epoch: the number of batches in an epoch.
         shard: this process among those that share every batch.
 
     Returns:
@@ -51,9 +52,14 @@ def build(
     """
     name = recipe.network.name
     network = build_network(recipe.network, classes)
-    optimizer = create_optimizer(recipe, network, steps_per_epoch, distributed=shard.size > 1)
+    optimizer = create_optimizer(recipe, network, batches_per_epoch, distributed=shard.size > 1)
     objective = create_objective(name, shard, label_smoothing=recipe.label_smoothing)
     model = Model(
-        network, objective, optimizer, metrics=create_metrics(name, shard), sample_targets=drawn_targets(name)
+        network,
+        objective,
+        optimizer,
+        metrics=create_metrics(name, shard),
+        sample_targets=drawn_targets(name),
+        **training_options(recipe),
     )
     return Parts(network, objective, optimizer, model)

@@ -33,11 +33,14 @@ def _second_order(
     learning_rate: float | list[float],
     damping: float | list[float],
     distribution: Distribution | None,
+    *,
+    accumulation_steps: int,
 ) -> nn.Optimizer:
     hyper_parameters = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     for key in ("name", "learning_rate", "damping_schedule"):
         del hyper_parameters[key]
     hyper_parameters["damping"] = damping
+    hyper_parameters["accumulation_steps"] = accumulation_steps
     for key in ("factor_interval", "inverse_interval"):
         hyper_parameters[key] = _policy(hyper_parameters[key])
     if distribution is not None:
@@ -47,21 +50,22 @@ def _second_order(
 
 
 def create_optimizer(
-    recipe: Recipe, network: nn.Cell, steps_per_epoch: int, *, distributed: bool = False
+    recipe: Recipe, network: nn.Cell, batches_per_epoch: int, *, distributed: bool = False
 ) -> nn.Optimizer:
     """Builds the optimizer of a recipe.
 
     Args:
         recipe: whose optimizer, schedule and epochs hold.
         network: the network to train.
-        steps_per_epoch: the number of steps in an epoch.
+        batches_per_epoch: the number of batches in an epoch.
         distributed: whether there are other processes, and the recipe's parallel section holds.
 
     Returns:
         The optimizer.
     """
     options = recipe.optimizer
-    learning_rate = step_values(recipe.schedule, options.learning_rate, recipe.epochs, steps_per_epoch)
+    timetable = (recipe.epochs, batches_per_epoch, recipe.accumulation_steps)
+    learning_rate = step_values(recipe.schedule, options.learning_rate, *timetable)
     if isinstance(options, SGDMOptions):
         return nn.Momentum(
             network.trainable_params(),
@@ -78,6 +82,8 @@ def create_optimizer(
             eps=options.eps,
             weight_decay=options.weight_decay,
         )
-    damping = step_values(options.damping_schedule, options.damping, recipe.epochs, steps_per_epoch)
+    damping = step_values(options.damping_schedule, options.damping, *timetable)
     distribution = Distribution(recipe.parallel.exchange, recipe.parallel.collective) if distributed else None
-    return _second_order(options, network, learning_rate, damping, distribution)
+    return _second_order(
+        options, network, learning_rate, damping, distribution, accumulation_steps=recipe.accumulation_steps
+    )

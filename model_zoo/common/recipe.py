@@ -20,6 +20,7 @@ from model_zoo.common.options.networks import (
 )
 from model_zoo.common.options.optimizers import OPTIMIZERS, OptimizerOptions, SecondOrderOptions
 from model_zoo.common.options.parallel import ParallelOptions
+from model_zoo.common.options.precision import PrecisionOptions
 from model_zoo.common.schedules import SCHEDULES, Constant, Schedule, check_schedule
 from model_zoo.common.schema import (
     Section,
@@ -48,6 +49,8 @@ class Recipe:
         mode: MindSpore's execution mode.
         evaluate: the splits to evaluate after each epoch, "train" too without augmentation.
         parallel: how the processes of a distributed run work together.
+        precision: in which type layers compute, and how the loss is scaled.
+        accumulation_steps: batches whose gradients and statistics make one step of the optimizer.
     """
 
     # RUF009: `setting` makes a dataclasses.field.
@@ -63,6 +66,8 @@ class Recipe:
         list_of(one_of(["train", "test"]), "a list of train and test"), ("test",)
     )
     parallel: ParallelOptions = setting(Section(ParallelOptions), ParallelOptions())  # noqa: RUF009
+    precision: PrecisionOptions = setting(Section(PrecisionOptions), PrecisionOptions())  # noqa: RUF009
+    accumulation_steps: int = setting(integer(1), 1)
 
 
 def parse_recipe(content: object) -> Recipe:

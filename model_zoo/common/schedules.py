@@ -16,12 +16,12 @@ class Moment:
 
     Attributes:
         step: steps done; a half is the middle of a step.
-        steps_per_epoch: steps of an epoch.
+        steps_per_epoch: steps of an epoch; no whole number where a step may go over its end.
         epochs: epochs of the run.
     """
 
     step: float
-    steps_per_epoch: int
+    steps_per_epoch: float
     epochs: int
 
     @property
@@ -159,7 +159,9 @@ def check_schedule(path: str, schedule: Schedule, epochs: int) -> None:
         )
 
 
-def step_values(schedule: Schedule, base: float, epochs: int, steps_per_epoch: int) -> float | list[float]:
+def step_values(
+    schedule: Schedule, base: float, epochs: int, batches_per_epoch: int, batches_per_step: int = 1
+) -> float | list[float]:
     """The learning rate, or the damping, of every step.
 
     A step's value is the schedule's in the middle of the step, so that neither a warm-up nor a decay to zero
@@ -169,12 +171,15 @@ def step_values(schedule: Schedule, base: float, epochs: int, steps_per_epoch: i
         schedule: the schedule.
         base: the value that it scales.
         epochs: the number of epochs.
-        steps_per_epoch: the number of steps in each.
+        batches_per_epoch: the number of batches in each.
+        batches_per_step: how many make one step of the optimizer; the last of an epoch may go into a step of
+            the next. Default: 1.
 
     Returns:
-        One number for a constant schedule, otherwise a list of epochs * steps_per_epoch numbers.
+        One number for a constant schedule, otherwise a list with one for each step.
     """
     if isinstance(schedule, Constant):
         return base
-    steps = range(epochs * steps_per_epoch)
-    return [base * schedule.factor(Moment(step + 0.5, steps_per_epoch, epochs)) for step in steps]
+    per_epoch = batches_per_epoch / batches_per_step
+    steps = range(epochs * batches_per_epoch // batches_per_step)
+    return [base * schedule.factor(Moment(step + 0.5, per_epoch, epochs)) for step in steps]

@@ -29,6 +29,7 @@ from model_zoo.common.journal import METRICS_FILE, Journal, JournalState
 from model_zoo.common.networks import parameter_count
 from model_zoo.common.objectives import RunningObjective
 from model_zoo.common.options.networks import FIGURE_OF_NETWORK
+from model_zoo.common.precision import check_step
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.run_description import (
     DATA,
@@ -188,6 +189,7 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
 
     batches = epochs_of(recipe, data, options, begun)
     steps = batches.get_dataset_size()
+    check_step(recipe, steps)
     parts = build(recipe, data.classes, steps, shard)
     network, objective, optimizer, model = parts.network, parts.objective, parts.optimizer, parts.model
     print(f"{options.name}: {describe_section(recipe.network)}, {parameter_count(network):,} weights")
