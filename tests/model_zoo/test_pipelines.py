@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
+import mindspore.dataset as ds
 import numpy as np
 import pytest
 
 from model_zoo.common.data import pipelines
+from model_zoo.common.data.batched import BatchedDataset
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.data.splits import DataSet, Split
 from model_zoo.common.errors import DataError
@@ -168,6 +172,26 @@ def test_a_pipeline_gives_the_same_again() -> None:
     pipeline = pipelines.training_batches(data, AUGMENTED, seed=5, epoch=3)
     assert pipeline.output_shapes()[0] == [8, 3, 32, 32]
     assert_same(batches(pipeline), batches(pipeline))
+
+
+def test_a_pipeline_runs_only_a_few_batches_ahead() -> None:
+    made = []
+
+    def endless() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        while True:
+            made.append(1)
+            yield np.zeros((2, 3), np.float32), np.zeros(2, np.int32)
+
+    before = ds.config.get_prefetch_size()
+    iterator = BatchedDataset(endless, 1000, 2).create_tuple_iterator(num_epochs=1)
+    assert ds.config.get_prefetch_size() == before
+    next(iterator)
+    counts = [0]
+    while counts[-1] != len(made):
+        counts.append(len(made))
+        time.sleep(0.3)
+    # The four, the one that was taken, and those in the hands of MindSpore's threads; otherwise it were 18.
+    assert 4 <= counts[-1] <= 8
 
 
 def test_pipelines_leave_no_threads_behind() -> None:
