@@ -182,9 +182,13 @@ def test_a_pipeline_runs_only_a_few_batches_ahead() -> None:
             made.append(1)
             yield np.zeros((2, 3), np.float32), np.zeros(2, np.int32)
 
-    before = ds.config.get_prefetch_size()
-    iterator = BatchedDataset(endless, 1000, 2).create_tuple_iterator(num_epochs=1)
-    assert ds.config.get_prefetch_size() == before
+    usual = ds.config.get_prefetch_size()
+    ds.config.set_prefetch_size(16)
+    try:
+        iterator = BatchedDataset(endless, 1000, 2).create_tuple_iterator(num_epochs=1)
+        assert ds.config.get_prefetch_size() == 16
+    finally:
+        ds.config.set_prefetch_size(usual)
     next(iterator)
     counts = [0]
     while counts[-1] != len(made):
