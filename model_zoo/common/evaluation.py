@@ -12,6 +12,7 @@ from model_zoo.common.errors import CheckpointError
 from model_zoo.common.networks import build_network
 from model_zoo.common.objectives import create_metrics, create_objective
 from model_zoo.common.recipe import Recipe
+from model_zoo.common.run_description import describe_broken_images
 from model_zoo.common.training import start_mindspore
 
 
@@ -47,12 +48,12 @@ def load_checkpoint(network: ms.nn.Cell, path: Path) -> None:
 def evaluate_checkpoint(
     recipe: Recipe, checkpoint: Path, data_dir: Path | None, split: str, device: str
 ) -> dict[str, float]:
-    """Evaluates a checkpoint.
+    """Evaluates a checkpoint, and prints which images were broken and skipped.
 
     Args:
         recipe: says which network and data.
         checkpoint: the file that training wrote.
-        data_dir: the folder of CIFAR-10 or MNIST.
+        data_dir: the folder of the data; the digits need none.
         split: "train" or "test".
         device: "CPU", "GPU" or "Ascend".
 
@@ -66,4 +67,6 @@ def evaluate_checkpoint(
     name = recipe.network.name
     model = Model(network, create_objective(name), metrics=create_metrics(name))
     results = model.eval(evaluation_batches(data, split, recipe.data), dataset_sink_mode=False)
+    for line in describe_broken_images(data.describe()):
+        print(line)
     return {key: float(value) for key, value in results.items()}

@@ -16,7 +16,7 @@ class RunOptions:
 
     Attributes:
         name: the run's name.
-        data_dir: the folder of CIFAR-10 or MNIST.
+        data_dir: the folder of the recipe's data; the digits need none.
         output: the folder to write to.
         device: "CPU", "GPU" or "Ascend".
         log_every: steps between two step objects of metrics.jsonl.

@@ -12,6 +12,7 @@ from mindspore import load_checkpoint
 from model_zoo.common.checkpoint.files import NETWORK_FILE
 from model_zoo.common.curves import read_metrics
 from model_zoo.common.errors import DataError
+from model_zoo.common.evaluation import evaluate_checkpoint
 from model_zoo.common.networks import create_network
 from model_zoo.common.recipe import load_recipe, parse_recipe
 from model_zoo.common.run_description import headline_figure
@@ -159,6 +160,13 @@ def test_a_run_on_an_image_folder_tells_its_classes_and_the_broken_images_it_met
     printed = capsys.readouterr().out
     assert "images of images: 12 training and 6 test images" in printed
     assert f"broken images that were skipped: 2\n  {broken[0]} can't be decoded" in printed
+
+    evaluated = evaluate_checkpoint(
+        parse_recipe(content), output / "network.ckpt", image_folder, "test", "CPU"
+    )
+    # The same weights and images; sums in float32 may be taken in another order.
+    assert evaluated["loss"] == pytest.approx(epoch["test_loss"], rel=1e-5)
+    assert f"broken images that were skipped: 1\n  {broken[1]} " in capsys.readouterr().out
 
     content["data"]["broken"] = "refuse"
     with pytest.raises(DataError, match=f"^{broken[0]} can't be decoded"):
