@@ -64,6 +64,7 @@ class Case:
         same_rows: whether all ranks see the whole batch.
         synchronizes: whether ranks make their states equal after half of the steps.
         scatters: whether to act as if the CPU had a ReduceScatter.
+        overflows: whether the loss scale adapts, and the first row of the second batch is infinite.
     """
 
     method: Any
@@ -75,6 +76,7 @@ class Case:
     same_rows: bool = False
     synchronizes: bool = False
     scatters: bool = False
+    overflows: bool = False
 
 
 INTERVALS = {"factor_interval": 1, "inverse_interval": 3}
@@ -112,6 +114,8 @@ SHORT = {
     "LevenbergMarquardt": Case(
         ms_kfac.KFAC, 6, lambda: {"damping": ms_kfac.LevenbergMarquardt(0.05, interval=2), **INTERVALS}
     ),
+    # What the other rank has done in that step has to be undone as well.
+    "overflow": Case(ms_kfac.KFAC, 5, _options(), overflows=True),
     "PyNative": Case(ms_kfac.KFAC, 4, _options(), pynative=True),
 }
 # Two steps: a refresh, after which all ranks have the same, and statistics of their own.

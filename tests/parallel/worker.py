@@ -55,11 +55,14 @@ def train(case: Case, rank: int, size: int) -> tuple[Net, nn.Optimizer, dict[str
     net = Net()
     optimizer = case.method(net, LEARNING_RATE, reduction=case.reduction, **case.options())
     loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction=case.reduction)
-    step = ms_kfac.TrainOneStepCell(nn.WithLossCell(net, loss), optimizer)
+    scale = nn.DynamicLossScaleUpdateCell(2.0**8, 2, 100) if case.overflows else None
+    step = ms_kfac.TrainOneStepCell(nn.WithLossCell(net, loss), optimizer, scale_sense=scale)
     step.set_train()
     equal: dict[str, np.ndarray] = {}
     rows = slice(None) if case.same_rows else slice(rank, None, size)
     for index, (x, y) in enumerate(global_batches(case.steps)):
+        if case.overflows and index == 1:
+            x[0] = np.inf
         step(ms.Tensor(x[rows]), ms.Tensor(y[rows]))
         if case.synchronizes and index == case.steps // 2:
             optimizer.synchronize()
