@@ -167,7 +167,7 @@ class Inspection:
         """
         if not self.distributed:
             return None
-        traffic: Traffic = self.curvature.traffic(getattr(self.preconditioner, "length", 0))
+        traffic: Traffic = self.curvature.traffic(getattr(self.preconditioner, "gathering", None))
         return traffic
 
     def summary(self) -> str:

@@ -4,6 +4,6 @@ from ms_kfac.parallel.distribution import Distribution
 from ms_kfac.parallel.moving_statistics import average_moving_statistics
 from ms_kfac.parallel.placement import place
 from ms_kfac.parallel.plan import LayerSize, plan
-from ms_kfac.parallel.traffic import Traffic
+from ms_kfac.parallel.traffic import Collective, Traffic
 
-__all__ = ["Distribution", "LayerSize", "Traffic", "average_moving_statistics", "place", "plan"]
+__all__ = ["Collective", "Distribution", "LayerSize", "Traffic", "average_moving_statistics", "place", "plan"]

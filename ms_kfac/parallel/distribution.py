@@ -21,11 +21,12 @@ class Distribution:
     Attributes:
         exchange: what owners send. "inverses": their inverses to all, after a refresh; then every rank
             preconditions all gradients. "gradients": the preconditioned gradients of their layers, in every
-            step; inverses stay with their owner. The former sends more at once and seldom, the latter less
-            and always, and needs memory for the inverses of a rank's own layers only while they are used.
-        collective: how statistics meet. "all_reduce": all ranks get the averages of all layers.
-            "reduce_scatter": owners get the sums of theirs, half of the traffic. "auto": the latter on GPU
-            and Ascend where no more than the owner needs a layer's statistics, else the former.
+            step. The former sends more at once and seldom; with the latter a rank's steps use the inverses of
+            its own layers alone, and it preconditions those alone.
+        collective: how statistics meet when inverses are due. "all_reduce": all ranks get the averages of all
+            layers. "reduce_scatter": owners get the sums of theirs, in equal parts that the largest fills:
+            half of the traffic on few ranks, more on many. "auto": the latter on GPU and Ascend where nobody
+            but the owner needs a layer's statistics and it sends less, else the former.
 
     Raises:
         ValueError: if one is not among these words.

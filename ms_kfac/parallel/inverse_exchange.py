@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from mindspore import nn
 
 from ms_kfac.ops.flat_buffer import FlatBuffer, Share
-from ms_kfac.parallel import collectives
+from ms_kfac.parallel.gathering import Gathering
 
 
 class InverseExchange(nn.Cell):
-    """Every rank gets every owner's Parameters, in one all-gather of equal shares.
+    """Every rank gets every owner's Parameters, in one collective.
 
     The owner writes its own as well: unpacking makes matrices symmetric to the bit, and ranks that went on
     with different bits would drift apart.
 
     Args:
-        shares: of every rank, what the layers that it owns send.
+        shares: of every rank, what the layers that it owns send; not nothing from all.
         rank: this one.
 
     Attributes:
-        length: numbers that each rank sends, those that fill up shorter shares included.
+        gathering: the collective.
 
     Outputs:
         bool, True.
@@ -29,13 +29,16 @@ class InverseExchange(nn.Cell):
 
     def __init__(self, shares: Sequence[Sequence[Share]], rank: int) -> None:
         super().__init__(auto_prefix=False)
-        self.length = max(sum(share.size() for share in own) for own in shares)
-        self.flat_parts = nn.CellList([FlatBuffer(own, self.length) for own in shares], auto_prefix=False)
-        self.own = FlatBuffer(shares[rank], self.length)
-        self.all_gather = collectives.all_gather()
+        sizes = [sum(share.size() for share in own) for own in shares]
+        self.gathering = Gathering(sizes, rank)
+        senders = [other for other, own in enumerate(shares) if own]
+        self.received = nn.CellList([FlatBuffer(shares[other]) for other in senders], auto_prefix=False)
+        self.begins = tuple(self.gathering.begins[other] for other in senders)
+        self.has_own = sizes[rank] > 0
+        self.own = FlatBuffer(shares[rank]) if self.has_own else self.received[0]
 
     def construct(self) -> bool:
-        gathered = self.all_gather(self.own())
-        for index in range(len(self.flat_parts)):
-            self.flat_parts[index].write(gathered, index * self.length)
+        gathered = self.gathering((self.own(),) if self.has_own else (), self.own.parameters[0])
+        for index in range(len(self.begins)):
+            self.received[index].write(gathered, self.begins[index])
         return True

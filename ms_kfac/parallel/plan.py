@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ms_kfac.ops.packed_triangle import packed_size
 from ms_kfac.parallel.distribution import Distribution
+from ms_kfac.parallel.gathering import pads
 from ms_kfac.parallel.placement import place
-from ms_kfac.parallel.traffic import Traffic
+from ms_kfac.parallel.traffic import Collective, Traffic
 
 _BYTES = 4
 
@@ -62,7 +63,7 @@ def plan(layers: Sequence[LayerSize], ranks: int, distribution: Distribution) ->
     Args:
         layers: the preconditioned layers, in the network's order.
         ranks: number of ranks, at least 1.
-        distribution: what is exchanged; its collective "auto" stands for "reduce_scatter", as on a GPU.
+        distribution: what is exchanged; "auto" as its collective is taken as on a GPU.
 
     Returns:
         Owners and bytes.
@@ -79,14 +80,24 @@ def plan(layers: Sequence[LayerSize], ranks: int, distribution: Distribution) ->
         statistics[owner] += layer.triangles() + 2
         inverses[owner] += layer.triangles()
         gradients[owner] += layer.weights() + 1 + int(layer.bias)
-    scatters = distribution.collective != "all_reduce"
+    scatters = distribution.collective == "reduce_scatter"
+    scatters = scatters or (distribution.collective == "auto" and pads(statistics))
+    if scatters:
+        met = Collective("reduce_scatter", _BYTES * max(statistics) * ranks)
+    else:
+        met = Collective("all_reduce", _BYTES * sum(statistics))
     sends_inverses = distribution.exchange == "inverses"
     return Traffic(
         ranks=ranks,
         owners=owners,
-        collective="reduce_scatter" if scatters else "all_reduce",
-        statistics=_BYTES * (max(statistics) * ranks if scatters else sum(statistics)),
-        new_statistics=0,
-        inverses=_BYTES * max(inverses) if sends_inverses else 0,
-        gradients=0 if sends_inverses else _BYTES * max(gradients),
+        statistics=met,
+        new_statistics=None,
+        inverses=_gathered(inverses) if sends_inverses else None,
+        gradients=None if sends_inverses else _gathered(gradients),
     )
+
+
+def _gathered(sizes: Sequence[int]) -> Collective:
+    if pads(sizes):
+        return Collective("all_gather", _BYTES * max(sizes))
+    return Collective("all_reduce", _BYTES * sum(sizes))

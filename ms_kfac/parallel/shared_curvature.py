@@ -11,11 +11,14 @@ from mindspore import Tensor, nn, ops
 from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.parallel import collectives
 from ms_kfac.parallel.distribution import Distribution, World
+from ms_kfac.parallel.gathering import Gathering, pads
 from ms_kfac.parallel.inverse_exchange import InverseExchange
 from ms_kfac.parallel.layer_broadcasts import LayerBroadcasts
 from ms_kfac.parallel.placement import place
 from ms_kfac.parallel.statistics_exchange import AveragedStatistics, OwnedStatistics, StatisticsInTurn
-from ms_kfac.parallel.traffic import Traffic
+from ms_kfac.parallel.traffic import Collective, Traffic
+
+_BYTES = 4
 
 
 def refresh_work(shares: Sequence[Share]) -> float:
@@ -88,7 +91,6 @@ class SharedCurvature(nn.Cell):
             tuple(index for index, owner in enumerate(self.owners) if owner == rank) for rank in ranks
         )
         self.owned = self.of_rank[world.rank]
-        self.collective = _collective(blocks, distribution.collective, read_by_all)
 
         in_turn = read_when_new and separate
         at_once = [
@@ -107,6 +109,8 @@ class SharedCurvature(nn.Cell):
         self.turns: Any = StatisticsInTurn(_statistics(blocks), world.size) if in_turn else None
         self.in_turn = in_turn
         self.averages_new = self.has_new or in_turn
+        sizes = [sum(share.size() for share in own) for own in self._by_rank(later)]
+        self.collective = _collective(blocks, distribution.collective, read_by_all, sizes)
         if self.collective == "reduce_scatter":
             self.due: Any = OwnedStatistics(self._by_rank(later), world.rank)
         else:
@@ -172,25 +176,30 @@ class SharedCurvature(nn.Cell):
         total = self.all_reduce(ops.reshape(ops.cast(value, ms.float32), (1,)))
         return ops.reshape(total, ()) * self.scale
 
-    def traffic(self, gradients: int) -> Traffic:
+    def traffic(self, gradients: Gathering | None) -> Traffic:
         """What the exchanges move.
 
         Args:
-            gradients: numbers that each rank sends in every step for preconditioned gradients.
+            gradients: the collective of preconditioned gradients, where they are sent.
 
         Returns:
-            The numbers in bytes.
+            Owners and bytes.
         """
-        turns = self.turns.length if self.in_turn else 0
+        new = (self.new.length if self.has_new else 0) + (self.turns.length if self.in_turn else 0)
+        inverses = None
+        if self.sends:
+            inverses = (
+                Collective("broadcast", _BYTES * self.inverses.length)
+                if self.by_layer
+                else self.inverses.gathering.traffic()
+            )
         return Traffic(
             ranks=self.size,
             owners=self.owners,
-            collective=self.collective,
-            statistics=4 * self.due.length if self.averages_due else 0,
-            new_statistics=4 * ((self.new.length if self.has_new else 0) + turns),
-            broadcasts=self.by_layer,
-            inverses=4 * self.inverses.length if self.sends else 0,
-            gradients=4 * gradients,
+            statistics=Collective(self.collective, _BYTES * self.due.length) if self.averages_due else None,
+            new_statistics=Collective("all_reduce", _BYTES * new) if new > 0 else None,
+            inverses=inverses,
+            gradients=None if gradients is None else gradients.traffic(),
         )
 
     def __repr__(self) -> str:
@@ -205,14 +214,14 @@ def _averages(shares: Sequence[Share], ranks: int) -> AveragedStatistics | None:
     return AveragedStatistics(shares, ranks) if shares else None
 
 
-def _collective(blocks: Sequence[Any], asked: str, read_by_all: str) -> str:
+def _collective(blocks: Sequence[Any], asked: str, read_by_all: str, sizes: Sequence[int]) -> str:
     reasons = [block.read_by_all for block in blocks if block.read_by_all]
     reason = read_by_all or next(iter(reasons), "")
     if asked == "all_reduce":
         return asked
     scatters = collectives.has_reduce_scatter()
     if asked == "auto":
-        return "reduce_scatter" if scatters and not reason else "all_reduce"
+        return "reduce_scatter" if scatters and not reason and pads(sizes) else "all_reduce"
     if not scatters:
         reason = "MindSpore has no ReduceScatter on a CPU"
     if reason:

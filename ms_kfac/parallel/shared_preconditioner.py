@@ -9,11 +9,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.parallel import collectives
+from ms_kfac.parallel.gathering import Gathering
 
 
 class SharedPreconditioner(nn.Cell):
-    r"""Owners precondition their layers' gradients, then one all-gather gives all of them to all ranks.
+    r"""Owners precondition their layers' gradients, then one collective gives all of them to all ranks.
 
     Args:
         preconditioners: of every rank, the operator of its layers (as
@@ -24,7 +24,7 @@ class SharedPreconditioner(nn.Cell):
         refreshes: a Parameter that every step writes behind its refresh.
 
     Attributes:
-        length: numbers that each rank sends, those that fill up shorter shares included.
+        gathering: the collective.
         native: of every layer, whether a kernel preconditions its gradients.
         order: of every U the position of its parameter.
         sources: of every parameter the place of its update among those in ``order`` with all gradients
@@ -56,8 +56,7 @@ class SharedPreconditioner(nn.Cell):
         orders = [() if part is None else part.order for part in preconditioners]
         sizes = [int(np.prod(shape)) for shape in shapes]
         used = [sum(sizes[position] for position in order) + len(order) for order in orders]
-        self.length = max(used)
-        self.padding = self.length - used[rank]
+        self.gathering = Gathering(used, rank)
         self.has_own = len(orders[rank]) > 0
         self.own = preconditioners[rank]
         self.order = tuple(position for order in orders for position in order)
@@ -68,7 +67,7 @@ class SharedPreconditioner(nn.Cell):
         begins = []
         products = []
         for owner, order in enumerate(orders):
-            begin = owner * self.length
+            begin = self.gathering.begins[owner]
             for position in order:
                 begins.append(begin)
                 begin += sizes[position]
@@ -78,12 +77,10 @@ class SharedPreconditioner(nn.Cell):
         self.products = tuple(products)
         self.sizes = tuple(sizes[position] for position in self.order)
         self.shapes = tuple(tuple(shapes[position]) for position in self.order)
-        self.all_gather = collectives.all_gather()
         self.concat = ops.Concat()
         self.reshape = ops.Reshape()
         self.slice = ops.Slice()
         self.cast = ops.Cast()
-        self.zeros = ops.Zeros()
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
         parts: tuple[Tensor, ...] = ()
@@ -92,11 +89,8 @@ class SharedPreconditioner(nn.Cell):
             for update in own_updates:
                 parts = (*parts, self.reshape(self.cast(update, ms.float32), (-1,)))
             parts = (*parts, own_products)
-        if self.padding > 0:
-            # Waits as inverses would: a rank without layers must enter this collective behind the others of
-            # the step, as all ranks do.
-            parts = (*parts, ops.depend(self.zeros((self.padding,), ms.float32), (gradients, self.refreshes)))
-        gathered = self.all_gather(self.concat(parts))
+        # Waits as inverses would: a rank without layers enters this collective behind the others of the step.
+        gathered = self.gathering(parts, (gradients, self.refreshes))
         updates: tuple[Tensor, ...] = ()
         for index in range(len(self.order)):
             part = self.slice(gathered, (self.begins[index],), (self.sizes[index],))

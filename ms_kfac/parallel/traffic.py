@@ -6,46 +6,68 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Traffic:
-    r"""The collectives of one optimizer's curvature.
-
-    A ring of R ranks, which is the least that any algorithm sends, makes each rank send :math:`2 (R - 1) / R`
-    times the vector of an all-reduce, :math:`(R - 1) / R` times that of a reduce-scatter, and :math:`R - 1`
-    times its own part of an all-gather (Patarasuk & Yuan 2009, "Bandwidth Optimal All-reduce Algorithms for
-    Clusters of Workstations").
+class Collective:
+    """One collective operation.
 
     Attributes:
-        ranks: R.
+        operator: "all_reduce", "reduce_scatter", "all_gather" or "broadcast".
+        size: bytes that each rank puts in; of broadcasts, bytes of all together.
+    """
+
+    operator: str
+    size: int
+
+    def sent(self, ranks: int) -> float:
+        r"""Bytes that each rank sends in a ring, the least that any algorithm does.
+
+        :math:`2 (R - 1) / R` times what it puts into an all-reduce, :math:`(R - 1) / R` times that of a
+        reduce-scatter, :math:`R - 1` times its part of an all-gather (Patarasuk & Yuan 2009, "Bandwidth
+        Optimal All-reduce Algorithms for Clusters of Workstations"); a broadcast is passed on once, by all
+        but the last.
+
+        Args:
+            ranks: R.
+
+        Returns:
+            The bytes; of broadcasts, the most that a rank sends.
+        """
+        times = {
+            "all_reduce": 2.0 * (ranks - 1) / ranks,
+            "reduce_scatter": (ranks - 1) / ranks,
+            "all_gather": float(ranks - 1),
+            "broadcast": float(ranks > 1),
+        }
+        return times[self.operator] * self.size
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """The collectives of one optimizer's curvature; None for what is not exchanged.
+
+    Attributes:
+        ranks: their number.
         owners: the rank that owns each layer.
-        collective: of the statistics that meet when inverses are due: "all_reduce" or "reduce_scatter".
-        statistics: bytes of the vector of those statistics.
-        new_statistics: bytes that are all-reduced in a step that takes statistics; where they are taken at
-            steps of their own, of all together.
-        inverses: bytes of a rank's own part in the all-gather that follows a refresh; of all layers together
-            where ``broadcasts``.
-        gradients: bytes of a rank's own part in the all-gather of every step.
-        broadcasts: whether each layer is refreshed at steps of its own and sent by a broadcast, which a rank
-            in a chain passes on once.
+        statistics: those that meet when inverses are due.
+        new_statistics: those that meet whenever some have been taken; where each has steps of its own, of all
+            together.
+        inverses: what follows a refresh; where layers have steps of their own, of all together.
+        gradients: preconditioned gradients, in every step.
     """
 
     ranks: int
     owners: tuple[int, ...]
-    collective: str
-    statistics: int
-    new_statistics: int
-    inverses: int
-    gradients: int
-    broadcasts: bool = False
+    statistics: Collective | None
+    new_statistics: Collective | None
+    inverses: Collective | None
+    gradients: Collective | None
 
     def sent_at_refresh(self) -> float:
-        """Bytes that each rank sends when inverses are recomputed, of all layers.
+        """Bytes that each rank sends when the inverses of all layers are recomputed.
 
         Returns:
             They.
         """
-        times = 2.0 if self.collective == "all_reduce" else 1.0
-        copies = 1 if self.broadcasts else self.ranks - 1
-        return times * self._ring() * self.statistics + copies * self.inverses
+        return self._sent(self.statistics) + self._sent(self.inverses)
 
     def sent_with_statistics(self) -> float:
         """Bytes that each rank sends beside that in a step that takes statistics.
@@ -53,7 +75,7 @@ class Traffic:
         Returns:
             They.
         """
-        return 2.0 * self._ring() * self.new_statistics
+        return self._sent(self.new_statistics)
 
     def sent_each_step(self) -> float:
         """Bytes that each rank sends in every step for the curvature, those for gradients themselves apart.
@@ -61,7 +83,7 @@ class Traffic:
         Returns:
             They.
         """
-        return float((self.ranks - 1) * self.gradients)
+        return self._sent(self.gradients)
 
     def sent_on_average(self, factor_interval: float, inverse_interval: float) -> float:
         """Bytes that each rank sends a step, on average.
@@ -76,5 +98,5 @@ class Traffic:
         seldom = self.sent_with_statistics() / factor_interval + self.sent_at_refresh() / inverse_interval
         return self.sent_each_step() + seldom
 
-    def _ring(self) -> float:
-        return (self.ranks - 1) / self.ranks
+    def _sent(self, collective: Collective | None) -> float:
+        return 0.0 if collective is None else collective.sent(self.ranks)
