@@ -172,6 +172,7 @@ def run(options: argparse.Namespace) -> int:
         run_options = replace(run_options, shard=start(run_options.device))
     with quiet_but_first(run_options.shard):
         epochs = train_recipe(recipe, run_options)
+    if run_options.shard.rank == 0:
         table = results_table({run_options.name: epochs}, headline_figure(recipe))
         print(f"\n{table}\n\nwritten to {run_options.output}")
     return 0

@@ -86,31 +86,6 @@ def sums_over_ranks(values: Sequence[float], shard: Shard) -> list[float]:
     return [float(value) for value in total.asnumpy()]
 
 
-def average_moving_moments(network: nn.Cell, shard: Shard) -> None:
-    """Averages the moving moments of BatchNorm over the processes; all must call it after the same step.
-
-    Each process's moments come from its own parts of the batches. The mean of the moving variances leaves
-    out how the means of the parts vary.
-
-    Args:
-        network: whose moments are replaced.
-        shard: this process among all.
-    """
-    moments = [
-        value
-        for value in network.untrainable_params()
-        if value.name.endswith(("moving_mean", "moving_variance"))
-    ]
-    if shard.size == 1 or not moments:
-        return
-    own = np.concatenate([value.asnumpy().ravel() for value in moments])
-    averages = ops.AllReduce()(Tensor(own)).asnumpy() / np.float32(shard.size)
-    places = np.cumsum([value.size for value in moments])[:-1]
-    for value, average in zip(moments, np.split(averages, places)):
-        # A compiled graph goes on using the buffer that `set_data` would replace.
-        ops.assign(value, Tensor(average.reshape(value.shape)))
-
-
 def require_agreement(what: str, content: bytes, shard: Shard) -> None:
     """Makes sure that all processes hold the same; all must call it, in the same order.
 

@@ -23,7 +23,7 @@ from model_zoo.common.data.pipelines import (
     load_data,
     training_batches,
 )
-from model_zoo.common.distribution import average_moving_moments, require_agreement, weights_of
+from model_zoo.common.distribution import require_agreement, weights_of
 from model_zoo.common.epochs import Epochs
 from model_zoo.common.journal import METRICS_FILE, Journal, JournalState
 from model_zoo.common.networks import parameter_count
@@ -43,6 +43,7 @@ from model_zoo.common.run_description import (
 )
 from model_zoo.common.run_options import RunOptions
 from ms_kfac import Model
+from ms_kfac.parallel import average_moving_statistics
 from ms_kfac.train import ProgressBar
 
 
@@ -110,7 +111,7 @@ def evaluation_of(
 
     def evaluate() -> dict[str, float]:
         if recipe.parallel.batch_norm == "averaged":
-            average_moving_moments(network, options.shard)
+            average_moving_statistics(network)
         return {
             f"{split}_{name}": float(value)
             for split, rows in evaluated.items()

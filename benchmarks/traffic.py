@@ -1,0 +1,221 @@
+r"""What K-FAC's collectives really send on a CPU, beside what `optimizer.traffic()` says.
+
+    python -m benchmarks.traffic --worker-num 2
+    python -m benchmarks.traffic --worker-num 4
+
+Starts ranks with msrun on this machine. Each looks at its own TCP connections before and after every step
+(`benchmarks.connections`), so that other programs don't matter, headers of packets don't count, and neither
+does what a rank sent when it started. Between two looks there is an all-reduce of one number, so that all
+ranks have ended the step; what it sends itself is measured first and taken off.
+
+The network is 196-100-10 with biases. Factors are taken every 2nd step and inverses recomputed every 4th.
+
+MindSpore's collectives on a CPU are rings. A rank receives a message over the connection that its neighbour
+opened, and sends the whole message back over it as the confirmation; "answered" counts these. A ring of R
+ranks sends :math:`2 (R - 1) / R` times the vector of an all-reduce and :math:`R - 1` times its own part of an
+all-gather (Patarasuk & Yuan 2009), and that is what "sent" is held against.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 400
+FACTOR_INTERVAL, INVERSE_INTERVAL = 2, 4
+STEPS = 3 * INVERSE_INTERVAL
+# Of a rank.
+BATCH = 16
+PLAIN, WITH_STATISTICS, AT_REFRESH = "plain", "with statistics", "refresh"
+
+
+def kind_of(step: int) -> str:
+    """What a step does beside its gradients."""
+    if step % INVERSE_INTERVAL == 0:
+        return AT_REFRESH
+    return WITH_STATISTICS if step % FACTOR_INTERVAL == 0 else PLAIN
+
+
+def measure(exchange: str) -> list[dict[str, Any]]:
+    """Trains on this rank, and looks at its connections.
+
+    Args:
+        exchange: the option of ms_kfac.parallel.Distribution.
+
+    Returns:
+        For each kind of step the bytes sent and answered on average, and those expected.
+    """
+    import mindspore as ms
+    import numpy as np
+    from mindspore import Tensor, nn, ops
+    from mindspore.communication import get_rank
+
+    import ms_kfac
+    from benchmarks.connections import Carried, carried
+
+    ms.set_seed(1)
+    network = nn.SequentialCell(nn.Dense(196, 100), nn.Tanh(), nn.Dense(100, 10))
+    optimizer = ms_kfac.KFAC(
+        network,
+        0.01,
+        factor_interval=FACTOR_INTERVAL,
+        inverse_interval=INVERSE_INTERVAL,
+        distribution=ms_kfac.parallel.Distribution(exchange=exchange),
+    )
+    step = ms_kfac.TrainOneStepCell(nn.WithLossCell(network, nn.CrossEntropyLoss()), optimizer)
+    step.set_train()
+    all_reduce, one = ops.AllReduce(), Tensor(np.ones(1, np.float32))
+
+    def meet() -> Carried:
+        all_reduce(one).asnumpy()
+        # The confirmations of the last bytes are on their way.
+        time.sleep(0.2)
+        return carried()
+
+    meet()
+    before = meet()
+    rounds = meet().since(before)
+    rng = np.random.default_rng(get_rank())
+    found: dict[str, list[Carried]] = {PLAIN: [], WITH_STATISTICS: [], AT_REFRESH: []}
+    for number in range(STEPS):
+        images = Tensor(rng.standard_normal((BATCH, 196)), ms.float32)
+        labels = Tensor(rng.integers(0, 10, BATCH), ms.int32)
+        before = meet()
+        step(images, labels).asnumpy()
+        found[kind_of(number)].append(meet().since(before).since(rounds))
+
+    planned = optimizer.traffic()
+    weights = sum(parameter.size for parameter in network.trainable_params())
+    gradients = 2 * (planned.ranks - 1) / planned.ranks * 4 * weights
+    beside = {
+        PLAIN: 0.0,
+        WITH_STATISTICS: planned.sent_with_statistics(),
+        AT_REFRESH: planned.sent_with_statistics() + planned.sent_at_refresh(),
+    }
+    return [
+        {
+            "exchange": exchange,
+            "step": kind,
+            "sent": sum(one.sent for one in counts) / len(counts),
+            "answered": sum(one.answered for one in counts) / len(counts),
+            "expected": gradients + planned.sent_each_step() + beside[kind],
+        }
+        for kind, counts in found.items()
+    ]
+
+
+def serve(folder: Path) -> None:
+    """What msrun starts: the scheduler, or a rank that writes its figures to a file."""
+    import mindspore as ms
+    from mindspore.communication import get_rank, init
+
+    ms.set_device("CPU")
+    # The scheduler leaves it when all ranks have left.
+    init()
+    if os.environ["MS_ROLE"] == "MS_SCHED":
+        return
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=True)
+    lines = [line for exchange in ("inverses", "gradients") for line in measure(exchange)]
+    (folder / f"{get_rank()}.json").write_text(json.dumps(lines), encoding="utf-8")
+
+
+def launch(ranks: int) -> list[list[dict[str, Any]]]:
+    """Measures on a number of ranks.
+
+    Args:
+        ranks: their number.
+
+    Returns:
+        The lines of each rank.
+
+    Raises:
+        RuntimeError: a rank failed.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        msrun = [sys.executable, "-m", "mindspore.parallel.cluster.run", "--join=True", f"--log_dir={folder}"]
+        numbers = [f"--worker_num={ranks}", f"--local_worker_num={ranks}", f"--master_port={port}"]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        threads = str(max((os.cpu_count() or 1) // ranks, 1))
+        subprocess.run(
+            [
+                "timeout",
+                str(SECONDS),
+                *msrun,
+                *numbers,
+                "python",
+                "-m",
+                "benchmarks.traffic",
+                "--serve",
+                name,
+            ],
+            cwd=ROOT,
+            env={"GLOG_v": "3", "OMP_NUM_THREADS": threads, "MS_KFAC_THREADS": threads}
+            | os.environ
+            | {"PATH": path, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        results = [folder / f"{rank}.json" for rank in range(ranks)]
+        for rank, result in enumerate(results):
+            if not result.exists():
+                log = folder / f"worker_{rank}.log"
+                raise RuntimeError(
+                    log.read_text(encoding="utf-8")[-2000:] if log.exists() else "msrun started no worker"
+                )
+        return [json.loads(result.read_text(encoding="utf-8")) for result in results]
+
+
+def table(measured: Sequence[Sequence[dict[str, Any]]]) -> str:
+    """The figures as a table in Markdown.
+
+    Args:
+        measured: the lines of each rank; all send alike, and the table has the largest.
+
+    Returns:
+        The table.
+    """
+    lines = [
+        "| exchange | step | expected KB | sent KB | answered KB | sent / expected |",
+        "|---|---|---|---|---|---|",
+    ]
+    for of_ranks in zip(*measured):
+        sent, answered = (max(line[key] for line in of_ranks) for key in ("sent", "answered"))
+        first = of_ranks[0]
+        lines.append(
+            f"| {first['exchange']} | {first['step']} | {first['expected'] / 1e3:.1f} | {sent / 1e3:.1f} | "
+            f"{answered / 1e3:.1f} | {sent / first['expected']:.4f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.traffic", description=__doc__.split("\n")[0])
+    parser.add_argument("--worker-num", type=int, choices=[2, 4], default=2, help="ranks (default: 2)")
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.serve is not None:
+        serve(options.serve)
+        return 0
+    print(f"{options.worker_num} ranks, a rank's bytes a step\n\n{table(launch(options.worker_num))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
