@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,12 @@ def test_a_recipe_says_what_it_is_and_is_named_after_its_optimizer(path: Path) -
     assert data == ("imagenet" if recipe.data.name == "image_folder" else recipe.data.name)
     assert last.partition("-")[0] == recipe.optimizer.name
     assert sibling(path, "sgdm").is_file()
+
+
+def test_the_tables_of_the_readme_link_every_recipe_once() -> None:
+    text = (ROOT / "model_zoo/README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((\S+\.yaml)\)", text)
+    assert sorted(links) == [str(path.relative_to(ROOT / "model_zoo")) for path in RECIPES]
 
 
 def test_siblings_differ_in_nothing_but_optimizer_and_schedule_on_the_data_that_are_compared() -> None:

@@ -21,7 +21,7 @@ from model_zoo.common.training import start_mindspore, train_recipe
 from tests.model_zoo.made_data import RECIPES, ROOT, write_cifar100
 from tests.model_zoo.test_encoded import break_image
 
-# All methods on one network, and each data set in memory; test_recipe_steps.py takes every recipe some steps.
+# Each method on one network; test_recipe_steps.py takes two steps of every recipe.
 TRAINED = [
     path
     for path in RECIPES
