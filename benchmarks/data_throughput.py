@@ -52,7 +52,7 @@ WARM_UP_STEPS = 3
 
 RESNET20 = "resnet/resnet20_cifar10_kfac.yaml"
 SMALL = {"image_size": 32, "resize": 32, "least_area": 0.25, "mean": MEAN, "deviation": DEVIATION}
-LARGE: dict[str, Any] = {"batch_size": 32}
+LARGE: dict[str, Any] = {"batch_size": 16}
 # Of each pipeline: the recipe, the folder of its data, and what differs from the recipe's data section.
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "digits": ("resnet/resnet20_digits_kfac.yaml", "", {}),
@@ -128,9 +128,9 @@ def training_step(recipe: Recipe, classes: int) -> Callable[..., None]:
 
 
 def median_step_rate(take: Callable[[], None], batch_size: int, seconds: float) -> float:
-    """Images a second of the median of steps that go on for at least so many seconds, five at least."""
+    """Images a second of the median of steps that go on for at least so many seconds, three at least."""
     times: list[float] = []
-    while len(times) < 5 or sum(times) < seconds:
+    while len(times) < 3 or sum(times) < seconds:
         start = time.perf_counter()
         take()
         times.append(time.perf_counter() - start)
