@@ -45,22 +45,18 @@ class StateBeforeStep(nn.Cell):
         self.copies = [*self.always.copies, *self.statistics.copies]
         self.done = Tensor(True, ms.bool_)
 
-    def store(self, first: Tensor) -> Tensor:
+    def store(self) -> Tensor:
         """Copy what the coming step may change.
-
-        Args:
-            first: whether the coming micro-batch is the first of its step; at others nothing is copied.
 
         Returns:
             What the passes have to wait for.
         """
         done = self.done
-        if self.any_always:  # noqa: SIM102
-            if first:
-                done = ops.depend(done, self.always.store(first))
+        if self.any_always:
+            done = ops.depend(done, self.always.store(self.done))
         if self.takes_statistics:  # noqa: SIM102
-            if ops.logical_and(first, self.schedule.is_pending()):
-                done = ops.depend(done, self.statistics.store(first))
+            if self.schedule.is_pending():
+                done = ops.depend(done, self.statistics.store(self.done))
         return done
 
     def put_back(self, after: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-_finite = ops.MultitypeFuncGraph("finite")
+_overflowed = ops.MultitypeFuncGraph("overflowed")
 _unscale = ops.MultitypeFuncGraph("unscale")
 
 
-@_finite.register("Tensor")
-def _finite_gradient(gradient: Tensor) -> Tensor:
-    return ops.isfinite(gradient).all()
+@_overflowed.register("Tensor")
+def _overflowed_gradient(gradient: Tensor) -> Tensor:
+    return 1.0 - ops.cast(ops.isfinite(gradient).all(), ms.float32)
 
 
 @_unscale.register("Tensor", "Tensor")
@@ -64,10 +64,10 @@ class LossScaling(nn.Cell):
         """The gradients divided by the scale of this step."""
         return self.map_(ops.partial(_unscale, ops.reciprocal(self.scale)), gradients)
 
-    def is_finite(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        """Whether no gradient holds an infinity or NaN, scalar bool."""
-        finite = ops.stack(self.map_(_finite, gradients))
-        return finite.all()
+    def overflows(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Whether a gradient holds an infinity or NaN, scalar bool."""
+        overflowed = ops.stack(self.map_(_overflowed, gradients))
+        return overflowed.sum() > 0.5
 
     def adjust(self, overflow: Tensor) -> Tensor:
         """Let the scale follow after a step; the result is ``overflow`` again."""

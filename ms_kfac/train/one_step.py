@@ -164,16 +164,16 @@ class TrainOneStepCell(nn.TrainOneStepCell):
     def step_if(self, *inputs: Tensor) -> Any:
         """A micro-batch, and the optimizer's step where it was the last one and nothing overflowed."""
         inputs = self.after(self.on_device(self.yes), *inputs)
-        first = self.accumulation.is_first() if self.accumulates else self.yes
+        first = self.accumulation.is_first() if self.accumulates else True
         sens = self.gradient_of_loss()
         if self.scales:
-            inputs = self.after((self.scaling.start(), self.before_step.store(first)), *inputs)
+            inputs = self.after(self.begin(first), *inputs)
         if self.takes_sampled_pass:  # noqa: SIM102
             if self.optimizer.statistics_schedule.is_pending():
-                done, finite = self.sampled_pass(*inputs)
+                done, lost = self.sampled_pass(*inputs)
                 inputs = self.after(done, *inputs)
                 # Gradients without a number, on all devices: this drops the step.
-                sens = ops.select(finite, sens, self.not_a_number)
+                sens = ops.select(lost, self.not_a_number, sens)
         loss, gradients = self.passes(sens, *inputs)
         overflow = self.no
         if self.accumulates:
@@ -187,6 +187,13 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             return loss, overflow, self.scaling.scale
         return loss
 
+    def begin(self, first: Any) -> Any:
+        """Write the step's scale and copy what may have to come back; passes wait for the result."""
+        copied = self.yes
+        if first:
+            copied = self.before_step.store()
+        return self.scaling.start(), copied
+
     def finish(self, loss: Tensor, gradients: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:
         """The optimizer's step; whether it was dropped."""
         gradients = self.grad_reducer(gradients)
@@ -195,7 +202,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
                 self.no, self.with_damping(ops.depend(loss, self.optimizer(gradients)), *inputs)
             )
         gradients = self.scaling.unscale(gradients)
-        overflow = ops.logical_not(self.scaling.is_finite(gradients))
+        overflow = self.scaling.overflows(gradients)
         adjusted = self.scaling.adjust(overflow)
         if overflow:
             done = self.before_step.put_back(overflow)
@@ -245,7 +252,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         closed = schedule.close(gradients)
         done = closed, self.sampled_state.put_back(kept, closed)
         if self.scales:
-            return done, self.scaling.is_finite(gradients)
+            return done, self.scaling.overflows(gradients)
         return done
 
     def damping_pass(self, loss: Tensor, *inputs: Tensor) -> bool:

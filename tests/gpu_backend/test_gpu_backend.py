@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.gpu_backend import stand_in
-from tests.gpu_backend.train import CASES, STEPS
+from tests.gpu_backend.train import CASES, MODELS, STEPS
 
 REASON = stand_in.missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -55,11 +55,16 @@ def train(folder: Path, case: str, way: str) -> dict[str, Any]:
 def test_sink_mode(folder: Path, case: str) -> None:
     """The host reads conditions and a solver's verdicts, a few bytes each; a factor it would read whole."""
     result = train(folder, case, "sink")
-    assert result["steps"] == 2 * STEPS
     assert result["bytes_a_step"] <= 32
+    steps = 2 * STEPS // MODELS.get(case, {}).get("accumulation_steps", 1)
+    if "loss scale" in case:
+        # Whether gradients overflow depends on floats.
+        assert 0 <= result["statistics"] == result["steps"] <= steps
+        return
+    assert result["steps"] == steps
     if case not in DEPENDS_ON_FLOATS:
-        assert result["statistics"] == 2 * STEPS
-        assert result["inverses"] == STEPS
+        assert result["statistics"] == steps
+        assert result["inverses"] == steps // 2
 
 
 @pytest.mark.parametrize("case", ["KFAC", "SKFAC"])

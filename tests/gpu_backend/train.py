@@ -68,7 +68,19 @@ DISTRIBUTIONS = {
     "ranks": Distribution(collective="reduce_scatter"),
     "ranks, gradients": Distribution(exchange="gradients", collective="all_reduce"),
 }
-CASES = (*METHODS, *OPTIONS, "groups", "words", *DISTRIBUTIONS)
+
+
+# What the model of a case is given.
+MODELS: dict[str, dict[str, Any]] = {
+    "accumulation": {"accumulation_steps": 2},
+    "loss scale": {"amp_level": "O2"},
+    "loss scale and accumulation": {
+        "accumulation_steps": 2,
+        "amp_level": "O3",
+        "loss_scale_manager": ms.DynamicLossScaleManager(),
+    },
+}
+CASES = (*METHODS, *OPTIONS, *MODELS, "groups", "words", *DISTRIBUTIONS)
 
 
 class Twice(nn.Cell):
@@ -109,6 +121,7 @@ def create(case: str) -> tuple[nn.Cell, Any, list[Any]]:
         method, options = METHODS[case]
         return net, method(net, 0.05, **options), data
     options = groups(net) if case == "groups" else OPTIONS.get(case, {})
+    options["accumulation_steps"] = MODELS.get(case, {}).get("accumulation_steps", 1)
     return net, ms_kfac.KFAC(net, 0.05, **{**INTERVALS, **options}), data
 
 
@@ -144,7 +157,7 @@ def train(case: str, way: str, read: Callable[[], tuple[int, int]]) -> dict[str,
     loss = cross_entropy("sum" if case == "sum" else "mean")
     reads = Reads(read)
     if way == "sink":
-        model = ms_kfac.Model(net, loss, optimizer)
+        model = ms_kfac.Model(net, loss, optimizer, **MODELS.get(case, {}))
         model.train(2, as_dataset(data), callbacks=[reads], dataset_sink_mode=True)
     else:
         net.set_train()
