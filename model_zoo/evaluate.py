@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint: python -m model_zoo.evaluate --recipe FILE --checkpoint runs/.../network.ckpt."""
+"""Evaluates a checkpoint: python -m model_zoo.evaluate --checkpoint runs/FOLDER."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from model_zoo.common.checkpoint.trained import find_trained
 from model_zoo.common.errors import UsageError
-from model_zoo.common.recipe import load_recipe
 
 USAGE_STATUS = 2
 
@@ -19,14 +19,17 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m model_zoo.evaluate", description="Evaluates a checkpoint of the zoo."
     )
     parser.add_argument(
-        "--recipe",
+        "--checkpoint",
         type=Path,
         required=True,
-        metavar="FILE",
-        help="the recipe that the network was trained by",
+        metavar="PATH",
+        help="network.ckpt of a run, a checkpoint's folder, or a run's folder for its newest network",
     )
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, metavar="FILE", help="network.ckpt of a run"
+        "--recipe",
+        type=Path,
+        metavar="FILE",
+        help="the recipe that the network was trained by (default: the one stored beside it)",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipe"
@@ -47,14 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 2 when the recipe, the data or the checkpoint is at fault."""
     options = parse_arguments(arguments)
     try:
-        recipe = load_recipe(options.recipe, options.set)
+        recipe, file = find_trained(options.checkpoint, options.recipe, options.set)
 
         # Only now: MindSpore takes seconds to import, and a mistake in a recipe should be told at once.
         from model_zoo.common.evaluation import evaluate_checkpoint
 
-        results = evaluate_checkpoint(
-            recipe, options.checkpoint, options.data_dir, options.split, options.device
-        )
+        results = evaluate_checkpoint(recipe, file, options.data_dir, options.split, options.device)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_STATUS

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Sets up .venv on the first call, then evaluates a checkpoint on one device.
 #
-#   bash scripts/run_eval.sh --recipe FILE --checkpoint FILE ...
+#   bash scripts/run_eval.sh --checkpoint PATH ...
 #
-#   --recipe FILE        the recipe that the network was trained by
-#   --checkpoint FILE    the checkpoint
+#   --checkpoint PATH    network.ckpt of a run, a checkpoint's folder, or a run's folder
+#   --recipe FILE        the recipe that the network was trained by, where none is stored beside it
 #   --data-dir DIR       the data set's folder; scripts/prepare_data.sh makes one
 #   --split NAME         train or test
 #   --device NAME        CPU, GPU or Ascend

@@ -186,6 +186,8 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     description[RESUMED] = [] if begun is None else [*resumed_after(options.output), begun.step]
     if shard.rank == 0:
         options.output.mkdir(parents=True, exist_ok=True)
+        # That of an earlier end of the run, which is not the network's any more.
+        (options.output / NETWORK_FILE).unlink(missing_ok=True)
         write_description(options.output, description)
 
     batches = epochs_of(recipe, data, options, begun)

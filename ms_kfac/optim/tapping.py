@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -110,3 +111,27 @@ class Tapping:
         for layer, tap in zip(self._layers, self._taps):
             if attached_tap(layer.cell) is tap:
                 detach(layer.cell)
+
+    @contextmanager
+    def detached(self) -> Iterator[None]:
+        """Hold the network without this optimizer's taps while a ``with`` block runs; then they come back.
+
+        It is for ``mindspore.export``, which refuses Parameters that are not the network's own. Training goes
+        on afterwards as if nothing had been; a training step inside takes no statistics.
+
+        Yields:
+            Nothing. The taps come back when an exception leaves the block, too.
+
+        Examples:
+            >>> with optimizer.detached():
+            ...     mindspore.export(net, x, file_name="net", file_format="MINDIR")
+        """
+        own = [
+            (layer, tap) for layer, tap in zip(self._layers, self._taps) if attached_tap(layer.cell) is tap
+        ]
+        self.detach()
+        try:
+            yield
+        finally:
+            for layer, tap in own:
+                attach(layer, tap)

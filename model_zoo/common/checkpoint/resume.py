@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,6 +26,25 @@ def plain(recipe: Recipe) -> dict[str, Any]:
     """A recipe as the mappings, lists, texts and numbers that JSON has."""
     content: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
     return content
+
+
+def changed(stored: Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
+    """A stored recipe with the overrides of the command line.
+
+    Args:
+        stored: what `plain` gave.
+        overrides: `dotted.key=value` texts.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        RecipeError: the recipe or an override is not accepted.
+    """
+    content = copy.deepcopy(dict(stored))
+    for override in overrides:
+        apply_override(content, override)
+    return parse_recipe(content)
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -75,13 +95,7 @@ def resumed_recipe(run: Path, position: Position, path: Path | None, overrides: 
         before = parse_recipe(position.recipe)
     except RecipeError as error:
         raise CheckpointError(f"run {run} has a recipe that is not accepted any more: {error}") from error
-    if path is None:
-        content = plain(before)
-        for override in overrides:
-            apply_override(content, override)
-        now = parse_recipe(content)
-    else:
-        now = load_recipe(path, overrides)
+    now = changed(position.recipe, overrides) if path is None else load_recipe(path, overrides)
     changes = differences(before, now)
     if changes:
         raise CheckpointError(

@@ -1,0 +1,80 @@
+"""Writes a trained network, without taps and optimizer, as MindIR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+
+from model_zoo.common.checkpoint.state import load_network, read_parameters
+from model_zoo.common.errors import CheckpointError
+from model_zoo.common.networks import build_network
+from model_zoo.common.options.data import DataOptions, EncodedImages, PixelVectors
+from model_zoo.common.recipe import Recipe
+from model_zoo.common.training import start_mindspore
+
+
+def input_shape(options: DataOptions, batch: int) -> tuple[int, ...]:
+    """The shape of the images that the network of a recipe takes.
+
+    Args:
+        options: the recipe's data section.
+        batch: how many images.
+
+    Returns:
+        (batch, 3, height, width), or (batch, pixels).
+    """
+    if isinstance(options, PixelVectors):
+        return batch, 14 * 14 if options.name == "mnist14" else 28 * 28
+    side = options.image_size if isinstance(options, EncodedImages) else 32
+    return batch, 3, side, side
+
+
+def trained_network(recipe: Recipe, file: Path) -> ms.nn.Cell:
+    """The plain network of a checkpoint, ready to be used.
+
+    Args:
+        recipe: what it was trained by.
+        file: the file that holds it.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or that of another network.
+    """
+    saved = read_parameters(file)
+    # A classifier's last weights are the biases of its classes, which the data had decided.
+    last = build_network(recipe.network, classes=2).trainable_params()[-1].name
+    if last not in saved:
+        raise CheckpointError(f"checkpoint {file} lacks the parameter {last} of the recipe's network.")
+    network = build_network(recipe.network, classes=saved[last].shape[0])
+    load_network(network, file)
+    network.set_train(False)
+    return network
+
+
+def export_network(recipe: Recipe, file: Path, output: Path, batch: int, device: str) -> tuple[int, ...]:
+    """Writes a trained network as MindIR.
+
+    Args:
+        recipe: what it was trained by.
+        file: the file that holds it.
+        output: the file to write, which ends in .mindir.
+        batch: images that the exported network takes at a time.
+        device: "CPU", "GPU" or "Ascend".
+
+    Returns:
+        The shape of its input.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or that of another network.
+    """
+    start_mindspore(recipe, device)
+    network = trained_network(recipe, file)
+    shape = input_shape(recipe.data, batch)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    images = ms.Tensor(np.zeros(shape, np.float32))
+    ms.export(network, images, file_name=str(output.with_suffix("")), file_format="MINDIR")
+    return shape
