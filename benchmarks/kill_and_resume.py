@@ -1,10 +1,10 @@
 """Whether a run that is killed and resumed is, bit for bit, the run that was not.
 
-    python benchmarks/kill_and_resume.py [--recipe FILE] [--methods kfac,ekfac,...] [--epochs 2] [--set KEY=VALUE]
+    python benchmarks/kill_and_resume.py [--recipe FILE] [--methods kfac,...] [--epochs 2] [--set KEY=VALUE]
 
-For each method of the recipe's family three processes train: one to the end; one that gets SIGKILL in the middle
-of an epoch, after a checkpoint; one that resumes it. Compared are all Parameters of the two ends: weights,
-momentum, statistics, inverses, running moments, counters, averages.
+For each method of the recipe's family three processes train: one to the end; one that gets SIGKILL in the
+middle of an epoch, after a checkpoint; one that resumes it. Compared are all Parameters of the two ends:
+weights, momentum, statistics, inverses, running moments, counters, averages.
 """
 
 from __future__ import annotations

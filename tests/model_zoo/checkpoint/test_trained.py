@@ -109,9 +109,7 @@ def test_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         network_file(tmp_path)
     shutil.copy(run / "network.ckpt", tmp_path / "alone.ckpt")
     (tmp_path / "position.json").unlink()
-    with pytest.raises(
-        RecipeError, match=r"--recipe is needed: neither position\.json nor run"
-    ):
+    with pytest.raises(RecipeError, match=r"--recipe is needed: neither position\.json nor run"):
         find_trained(tmp_path / "alone.ckpt", None, [])
     other = str(ROOT / "model_zoo/resnet/resnet20_digits_kfac.yaml")
     arguments = ["--checkpoint", str(run), "--output", str(tmp_path / "net.mindir"), "--recipe", other]
