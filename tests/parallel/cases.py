@@ -110,7 +110,6 @@ SHORT = {
     "THOR": Case(ms_kfac.THOR, 5, _options(split=4)),
     # A trust region that binds would undo a wrong scale of all gradients.
     "sum": Case(ms_kfac.KFAC, 4, _options(kl_clip=None), reduction="sum", means=False),
-    "sum, averaged": Case(ms_kfac.KFAC, 4, _options(kl_clip=None), reduction="sum"),
     "LevenbergMarquardt": Case(
         ms_kfac.KFAC, 6, lambda: {"damping": ms_kfac.LevenbergMarquardt(0.05, interval=2), **INTERVALS}
     ),

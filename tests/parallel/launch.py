@@ -17,7 +17,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 # Of one launch; a rank ends itself after that time. Many times what a launch takes on two processors.
-SECONDS = 400
+SECONDS = 600
 
 
 @dataclass(frozen=True)
