@@ -59,7 +59,8 @@ class Case:
         steps: how many to take.
         options: its options, made anew for each use.
         reduction: of the loss.
-        pynative: whether to run in PyNative mode.
+        own_loop: whether to train in PyNative mode by a loop that averages gradients itself, with MindSpore's
+            parallel mode left as it is.
         means: what `gradients_mean` is set to.
         same_rows: whether all ranks see the whole batch.
         synchronizes: whether ranks make their states equal after half of the steps.
@@ -71,7 +72,7 @@ class Case:
     steps: int
     options: Callable[[], dict[str, Any]] = field(default=dict)
     reduction: str = "mean"
-    pynative: bool = False
+    own_loop: bool = False
     means: bool = True
     same_rows: bool = False
     synchronizes: bool = False
@@ -115,7 +116,7 @@ SHORT = {
     ),
     # What the other rank has done in that step has to be undone as well.
     "overflow": Case(ms_kfac.KFAC, 5, _options(), overflows=True),
-    "PyNative": Case(ms_kfac.KFAC, 4, _options(), pynative=True),
+    "own loop": Case(ms_kfac.KFAC, 4, _options(distribution=Distribution()), own_loop=True),
 }
 # Two steps: a refresh, after which all ranks have the same, and statistics of their own.
 DRAWN = {"sampled": Case(ms_kfac.KFAC, 2, _options(fisher="sampled"), same_rows=True)}

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,25 @@ def state_of(optimizer: nn.Optimizer) -> dict[str, np.ndarray]:
     return {parameter.name: parameter.asnumpy().copy() for parameter in optimizer.get_parameters()}
 
 
+def own_step(
+    net: nn.Cell, optimizer: nn.Optimizer, loss: nn.Cell, size: int
+) -> Callable[[ms.Tensor, ms.Tensor], None]:
+    """A step whose gradients no cell of MindSpore's averages."""
+    gradient = ms.value_and_grad(lambda x, y: loss(net(x), y), None, optimizer.parameters)
+    all_reduce = ops.AllReduce()
+
+    def step(x: ms.Tensor, y: ms.Tensor) -> None:
+        _, gradients = gradient(x, y)
+        optimizer(tuple(all_reduce(g) / size for g in gradients))
+
+    return step
+
+
 def train(case: Case, rank: int, size: int) -> tuple[Net, nn.Optimizer, dict[str, np.ndarray]]:
     """Takes the steps of a case on this rank's rows; also gives the state after it was made equal."""
-    ms.set_context(mode=ms.PYNATIVE_MODE if case.pynative else ms.GRAPH_MODE)
-    ms.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=case.means)
+    ms.set_context(mode=ms.PYNATIVE_MODE if case.own_loop else ms.GRAPH_MODE)
+    mode = "stand_alone" if case.own_loop else "data_parallel"
+    ms.set_auto_parallel_context(parallel_mode=mode, gradients_mean=case.means)
     ms.set_seed(5)
     collectives.has_reduce_scatter = lambda: case.scatters
     collectives.reduce_scatter = SliceOfAllReduce
@@ -56,8 +72,10 @@ def train(case: Case, rank: int, size: int) -> tuple[Net, nn.Optimizer, dict[str
     optimizer = case.method(net, LEARNING_RATE, reduction=case.reduction, **case.options())
     loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction=case.reduction)
     scale = nn.DynamicLossScaleUpdateCell(2.0**8, 2, 100) if case.overflows else None
-    step = ms_kfac.TrainOneStepCell(nn.WithLossCell(net, loss), optimizer, scale_sense=scale)
-    step.set_train()
+    step = own_step(net, optimizer, loss, size) if case.own_loop else None
+    if step is None:
+        step = ms_kfac.TrainOneStepCell(nn.WithLossCell(net, loss), optimizer, scale_sense=scale)
+        step.set_train()
     equal: dict[str, np.ndarray] = {}
     rows = slice(None) if case.same_rows else slice(rank, None, size)
     for index, (x, y) in enumerate(global_batches(case.steps)):
