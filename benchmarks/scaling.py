@@ -45,7 +45,7 @@ class Costs:
         precondition_all: operations of preconditioning all layers.
         precondition_own: operations of preconditioning the layers of the busiest rank.
         inverses_own: bytes of the inverses that the rank with most of them owns.
-        least_refresh: bytes sent on average in a refresh if parts of unequal length needed no padding.
+        least_refresh: bytes sent on average in a refresh by collectives that took parts of unequal length.
         least_updates: the same of preconditioned gradients in each step.
     """
 
@@ -79,13 +79,13 @@ def _by_rank(values: Sequence[float], owners: Sequence[int], ranks: int) -> list
     return sums
 
 
-def costs(sizes: Sequence[LayerSize], ranks: int, collective: str = "reduce_scatter") -> Costs:
+def costs(sizes: Sequence[LayerSize], ranks: int, collective: str = "auto") -> Costs:
     """The costs of a number of ranks.
 
     Args:
         sizes: the layers.
         ranks: R.
-        collective: of the statistics.
+        collective: of the statistics; "auto" as on a GPU.
 
     Returns:
         The costs.
@@ -119,41 +119,36 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def traffic_table(sizes: Sequence[LayerSize]) -> str:
     """Megabytes that each rank sends."""
-    head = ["R", "average of the gradients, each step"]
-    head += ["refresh, I, all-reduce", "refresh, I, reduce-scatter", "unpadded"]
-    head += ["refresh, U, all-reduce", "refresh, U, reduce-scatter", "each step, U", "unpadded"]
+    head = ["R", "average of the gradients, each step", "refresh, I", "refresh, U", "each step, U"]
+    head += ["refresh, I, least", "each step, U, least"]
     rows = []
     for ranks in RANKS:
-        reduced, scattered = costs(sizes, ranks, "all_reduce"), costs(sizes, ranks)
+        found = costs(sizes, ranks)
         figures = [
-            reduced.gradients,
-            reduced.inverses.sent_at_refresh(),
-            scattered.inverses.sent_at_refresh(),
-            scattered.least_refresh,
-            reduced.updates.sent_at_refresh(),
-            scattered.updates.sent_at_refresh(),
-            scattered.updates.sent_each_step(),
-            scattered.least_updates,
+            found.gradients,
+            found.inverses.sent_at_refresh(),
+            found.updates.sent_at_refresh(),
+            found.updates.sent_each_step(),
+            found.least_refresh,
+            found.least_updates,
         ]
         rows.append([str(ranks), *(f"{figure / 1e6:,.0f}" for figure in figures)])
     return _table(head, rows)
 
 
 def average_table(sizes: Sequence[LayerSize]) -> str:
-    """Megabytes a step on average, by the collective that sends less of the statistics."""
+    """Megabytes a step on average."""
     head = ["R", "average of the gradients"]
     head += [f"{exchange}, every {n}" for exchange in ("I", "U") for n in INTERVALS]
-    head += [f"I unpadded, every {n}" for n in INTERVALS]
     rows = []
     for ranks in RANKS:
-        reduced, scattered = costs(sizes, ranks, "all_reduce"), costs(sizes, ranks)
+        found = costs(sizes, ranks)
         figures = [
-            min(traffic.sent_on_average(min(n, 10), n) for traffic in both)
-            for both in ((reduced.inverses, scattered.inverses), (reduced.updates, scattered.updates))
+            traffic.sent_on_average(min(n, 10), n)
+            for traffic in (found.inverses, found.updates)
             for n in INTERVALS
         ]
-        figures += [reduced.least_refresh / n for n in INTERVALS]
-        rows.append([str(ranks), *(f"{figure / 1e6:,.1f}" for figure in (reduced.gradients, *figures))])
+        rows.append([str(ranks), *(f"{figure / 1e6:,.1f}" for figure in (found.gradients, *figures))])
     return _table(head, rows)
 
 

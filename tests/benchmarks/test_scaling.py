@@ -26,14 +26,16 @@ def test_what_two_ranks_share() -> None:
     assert (found.least_refresh, found.least_updates) == (4 * 20, 4 * 5)
 
 
-def test_padding_is_what_the_largest_part_adds() -> None:
+def test_few_ranks_pad_their_parts_and_many_send_all_numbers() -> None:
+    # Both parts count as that of 11 numbers, with 2 weights among the statistics; a ring of two sends half of
+    # what is scattered and one part of what is gathered.
+    assert costs(LAYERS, 2).inverses.sent_at_refresh() == 4 * (11 + 2) + 4 * 11
+    assert costs(LAYERS, 2).updates.sent_at_refresh() == 4 * (11 + 2)
     found = costs(LAYERS, 4)
-    # Each rank sends 3 parts as large as that of 11 numbers, after as many of statistics with weights.
-    assert found.inverses.sent_at_refresh() == 3 * 4 * (11 + 2) + 3 * 4 * 11
+    assert found.inverses.sent_at_refresh() == 2 * 3 / 4 * 4 * (20 + 4) + 2 * 3 / 4 * 4 * 20
     assert found.least_refresh == 2 * 3 / 4 * 4 * 20
-    # All-reduced statistics have no padding.
-    reduced = costs(LAYERS, 4, "all_reduce")
-    assert reduced.inverses.sent_at_refresh() == 2 * 3 / 4 * 4 * (20 + 4) + 3 * 4 * 11
+    # By an all-reduce as on a CPU.
+    assert costs(LAYERS, 2, "all_reduce").inverses.sent_at_refresh() == 4 * (20 + 4) + 4 * 11
 
 
 def test_the_layers_are_those_of_resnet50() -> None:
