@@ -14,9 +14,9 @@
 #
 #   bash scripts/prepare_data.sh images --images DIR --output DIR [--shards N] [--broken skip|refuse]
 #
-#   --images DIR       a folder of images, a folder a class
+#   --images DIR       holds train and val or test, with a folder of images a class in each
 #   --output DIR       where MindRecord files go
-#   --shards N         how many files
+#   --shards N         files a split
 #   --broken WORD      skip a broken image and count it, or refuse
 #
 # sets up .venv on the first call; all its options go to `python -m model_zoo.convert`, whose --help says more. The

@@ -80,27 +80,34 @@ def output(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "options", "said"),
+    ("recipe", "options", "said", "resumed"),
     [
-        ("mlp_mnist14_sgdm", [], "optimizer: sgdm"),
+        ("mlp_mnist14_sgdm", [], "optimizer: sgdm", False),
         (
             "mlp_mnist14_kfac",
             ["--set", "optimizer.inverse_interval=3", "--set", "parallel.exchange=gradients"],
             "2 ranks by all_reduce, exchange 'gradients'",
+            True,
         ),
     ],
 )
 def test_two_processes_learn_what_one_learns(
-    recipe: str, options: list[str], said: str, mnist: Path, tmp_path: Path, output: Path
+    recipe: str, options: list[str], said: str, resumed: bool, mnist: Path, tmp_path: Path, output: Path
 ) -> None:
     epochs = [*options, "--set", "epochs=2", "--set", "evaluate=[train,test]"]
     alone = command("run_standalone_train.sh", recipe, mnist, tmp_path / "alone", *epochs)
     status, _, errors = finish(launch(alone))
     assert status == 0, errors
     both = command("run_distributed_train.sh", recipe, mnist, output, *epochs, "--worker-num", "2")
+    if resumed:
+        first = [*both, "--set", "epochs=1", "--checkpoint-every", "1epochs"]
+        status, printed, errors = finish(launch(first))
+        assert status == 0, printed + errors
+        both = [*both[:2], "--worker-num", "2", "--resume", str(output), "--set", "epochs=2"]
     status, printed, errors = finish(launch(both))
     assert status == 0, printed + errors
     assert said in printed
+    assert ("resumed after 4 steps" in printed) is resumed
 
     weights = [ms.load_checkpoint(str(folder / "network.ckpt")) for folder in (tmp_path / "alone", output)]
     assert weights[0].keys() == weights[1].keys()
