@@ -14,6 +14,7 @@ from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.curvature.embedding import EmbeddingBlock
 from ms_kfac.curvature.unit_wise import UnitWiseBlock
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
+from ms_kfac.ops.counted_draws import draw_state
 from ms_kfac.ops.kept_values import KeptValues
 from ms_kfac.ops.on_device import OnDevice
 from ms_kfac.ops.statistics import StatisticsOptions
@@ -181,8 +182,10 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
         self._counter = None if mean_reduction else SampleCounter(f"{self.method}.samples")
         self._attach_taps(None)
         self.fisher = fisher
+        # The optimizer's, so that its checkpoint carries them on.
+        self.draws: Any = draw_state(f"{self.method}.draws") if fisher == "sampled" else None
         # The same seed on all ranks, as equal weights need it, must not draw the same targets.
-        self.draw_seed = None if world is None else world.rank + 1
+        self.draw_stream = 0 if world is None else world.rank
         self.adapts_damping = adapts
         self.needs_train_cell = fisher == "sampled" or adapts
         # Set by what makes the passes that these take beside the ordinary one.

@@ -8,6 +8,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from ms_kfac.capture.moving_statistics import moving_statistics
+from ms_kfac.ops.counted_draws import CountedDraws
 from ms_kfac.ops.kept_values import KeptValues
 from ms_kfac.ops.on_device import OnDevice
 from ms_kfac.optim.base import SecondOrderOptimizer
@@ -117,7 +118,8 @@ class TrainOneStepCell(nn.TrainOneStepCell):
                     "network must be an nn.WithLossCell, or have a backbone_network and a _loss_fn, so that "
                     f"targets can be drawn from its outputs; got {type(network).__name__}"
                 )
-            targets = targets_cell(sample_targets, loss, optimizer.draw_seed)
+            draws = CountedDraws(optimizer.draws, optimizer.draw_stream)
+            targets = targets_cell(sample_targets, loss, draws)
             self.sampled_loss = SampledLoss(backbone, loss, targets)
             self.sampled_loss.set_grad()
             self.sampled_state = KeptValues(moving_statistics(network) + optimizer.counters())

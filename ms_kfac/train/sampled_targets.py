@@ -13,6 +13,8 @@ from typing import Any, Union
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from ms_kfac.ops.counted_draws import CountedDraws, draw_state
+
 SampleTargets = Union[None, str, nn.Cell]
 
 _ACCEPTED = (
@@ -27,12 +29,11 @@ class CategoricalTargets(nn.Cell):
     .. math::
         y = \arg\max_c \, (z_c - \log e_c), \qquad e_c \sim \mathrm{Exp}(1)
 
-    :math:`-\log e_c` is a standard Gumbel variable; half the sum of two squared standard normal variables is
-    an exponential one, and the half is the same for all classes.
+    :math:`-\log e_c` is a standard Gumbel variable; minus the logarithm of a uniform one is exponential.
 
     Args:
         one_hot: whether targets are one-hot float32 rows in the place of int32 labels.
-        seed: tells this device's draws from others'; None where there is one device.
+        draws: the random numbers; None for some of the Cell's own, by ``mindspore.set_seed``.
 
     Inputs:
         - **outputs** (Tensor) - logits :math:`(C,)`, :math:`(N, C)` or :math:`(N, C, d_1, ...)`.
@@ -41,13 +42,13 @@ class CategoricalTargets(nn.Cell):
         Tensor, labels without the axis of classes, int32; or one-hot, shaped like the logits.
 
     Platforms: CPU, GPU, Ascend (composed of built-in operators; not run on a GPU yet). Draws follow
-    ``mindspore.set_seed``.
+    ``mindspore.set_seed``, and their state is a Parameter.
     """
 
-    def __init__(self, *, one_hot: bool = False, seed: int | None = None) -> None:
+    def __init__(self, *, one_hot: bool = False, draws: CountedDraws | None = None) -> None:
         super().__init__(auto_prefix=False)
         self.one_hot = one_hot
-        self.seed = seed
+        self.draws = CountedDraws(draw_state("draws")) if draws is None else draws
         self.zero = Tensor(0.0, ms.float32)
         self.one = Tensor(1.0, ms.float32)
         self.log = ops.Log()
@@ -55,9 +56,7 @@ class CategoricalTargets(nn.Cell):
     def construct(self, outputs: Tensor) -> Tensor:
         logits = ops.cast(outputs, ms.float32)
         axis = 1 if len(logits.shape) > 1 else 0
-        first = ops.standard_normal(logits.shape, self.seed)
-        second = ops.standard_normal(logits.shape, self.seed)
-        scores = logits - self.log(first * first + second * second)
+        scores = logits - self.log(-self.log(self.draws(logits.shape)))
         labels = ops.cast(ops.argmax(scores, axis), ms.int32)
         if self.one_hot:
             return ops.one_hot(labels, logits.shape[axis], self.one, self.zero, axis)
@@ -73,7 +72,7 @@ class GaussianTargets(nn.Cell):
 
     Args:
         variance: :math:`\sigma^2`; None for half the number of outputs of a sample.
-        seed: tells this device's draws from others'; None where there is one device.
+        draws: the random numbers; None for some of the Cell's own, by ``mindspore.set_seed``.
 
     Inputs:
         - **outputs** (Tensor) - f, shape :math:`(N, ...)`.
@@ -82,12 +81,14 @@ class GaussianTargets(nn.Cell):
         Tensor, float32, shaped like the outputs.
 
     Platforms: CPU, GPU, Ascend (composed of built-in operators; not run on a GPU yet). Draws follow
-    ``mindspore.set_seed``.
+    ``mindspore.set_seed``, and their state is a Parameter.
     """
 
-    def __init__(self, variance: float | None = 1.0, *, seed: int | None = None) -> None:
+    def __init__(self, variance: float | None = 1.0, *, draws: CountedDraws | None = None) -> None:
         super().__init__(auto_prefix=False)
-        self.seed = seed
+        self.draws = CountedDraws(draw_state("draws")) if draws is None else draws
+        self.log = ops.Log()
+        self.cos = ops.Cos()
         self.by_size = variance is None
         self.deviation = 1.0 if variance is None else math.sqrt(variance)
 
@@ -98,18 +99,20 @@ class GaussianTargets(nn.Cell):
             for extent in outputs.shape[1:]:
                 size = size * extent
             deviation = (size / 2.0) ** 0.5
-        return ops.cast(outputs, ms.float32) + ops.standard_normal(outputs.shape, self.seed) * deviation
+        # Box and Muller: the radius and the angle of a pair of normal variables.
+        radius = ops.sqrt(-2.0 * self.log(self.draws(outputs.shape)))
+        noise = radius * self.cos(2.0 * math.pi * self.draws(outputs.shape))
+        return ops.cast(outputs, ms.float32) + noise * deviation
 
 
-def targets_cell(sample_targets: SampleTargets, loss: Any, seed: int | None = None) -> nn.Cell:
+def targets_cell(sample_targets: SampleTargets, loss: Any, draws: CountedDraws | None = None) -> nn.Cell:
     """The Cell that draws targets for a loss.
 
     Args:
         sample_targets: None to infer it from the loss's class; "cross_entropy" for int32 labels with the
             classes on axis 1; "squared_error" for unit variance; or the Cell itself.
         loss: the loss function.
-        seed: tells this device's draws from others', as far as they are not those of a Cell given; None
-            where there is one device.
+        draws: the random numbers, as far as the targets are not those of a Cell given; None for new ones.
 
     Returns:
         A Cell from outputs to targets.
@@ -122,20 +125,20 @@ def targets_cell(sample_targets: SampleTargets, loss: Any, seed: int | None = No
         return sample_targets
     if isinstance(sample_targets, str):
         if sample_targets == "cross_entropy":
-            return CategoricalTargets(seed=seed)
+            return CategoricalTargets(draws=draws)
         if sample_targets == "squared_error":
-            return GaussianTargets(seed=seed)
+            return GaussianTargets(draws=draws)
         raise ValueError(f"sample_targets must be {_ACCEPTED}, got {sample_targets!r}")
     if sample_targets is not None:
         raise TypeError(f"sample_targets must be {_ACCEPTED}, got {sample_targets!r}")
     # The classes themselves: a subclass may have another scale.
     if type(loss) is nn.CrossEntropyLoss:
-        return CategoricalTargets(seed=seed)
+        return CategoricalTargets(draws=draws)
     if type(loss) is nn.SoftmaxCrossEntropyWithLogits:
-        return CategoricalTargets(one_hot=not loss.sparse, seed=seed)
+        return CategoricalTargets(one_hot=not loss.sparse, draws=draws)
     if type(loss) is nn.MSELoss:
         averages = loss.reduce and loss.average
-        return GaussianTargets(None if averages else 0.5, seed=seed)
+        return GaussianTargets(None if averages else 0.5, draws=draws)
     raise TypeError(
         f"sample_targets=None can't tell the predictive distribution from {type(loss).__name__}: "
         f"it must be {_ACCEPTED}"

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
+import pytest
 from mindspore import nn
 
 import ms_kfac
-from tests.support.loops import as_dataset, cross_entropy, train_by
+from tests.support.loops import as_dataset, cross_entropy, run, train_by
 from tests.support.networks import SMALL_NET_LAYERS, SmallNet, batches, weights_of
 
 OPTIONS = {"damping": [0.1, 0.05, 0.04, 0.03, 0.02, 0.01], "factor_interval": 2, "inverse_interval": 3}
@@ -69,3 +70,35 @@ def test_checkpoint_of_the_training_cell(mode: int, tmp_path: Path) -> None:
     for layer in SMALL_NET_LAYERS:
         for letter, factor in optimizer.factors(layer).items():
             np.testing.assert_array_equal(other.factors(layer)[letter], factor)
+
+
+@pytest.mark.parametrize("adapts", [False, True], ids=["sampled", "sampled, Levenberg-Marquardt"])
+def test_draws_damping_and_averages_go_on(mode: int, adapts: bool, tmp_path: Path) -> None:
+    """Bit for bit: the resumed run draws the targets that the whole run drew, though its seed is another."""
+    data = batches(6)
+
+    def start(seed: int) -> tuple[SmallNet, nn.Optimizer, nn.Cell]:
+        ms.set_seed(seed)
+        net = SmallNet(seed)
+        damping = ms_kfac.LevenbergMarquardt(0.1, interval=2) if adapts else 0.1
+        intervals = {"factor_interval": 1, "inverse_interval": 2}
+        optimizer = ms_kfac.KFAC(net, 0.05, fisher="sampled", averaging=0.9, damping=damping, **intervals)
+        cell = ms_kfac.TrainOneStepCell(nn.WithLossCell(net, cross_entropy()), optimizer)
+        cell.set_train()
+        return net, optimizer, cell
+
+    whole, optimizer, step = start(0)
+    run(step, data[:3])
+    ms.save_checkpoint(whole, str(tmp_path / "net.ckpt"))
+    ms.save_checkpoint(optimizer, str(tmp_path / "state.ckpt"))
+    run(step, data[3:])
+
+    resumed, other, next_step = start(7)
+    ms.load_param_into_net(resumed, ms.load_checkpoint(str(tmp_path / "net.ckpt")))
+    missing, _ = ms.load_param_into_net(other, ms.load_checkpoint(str(tmp_path / "state.ckpt")))
+    assert not missing
+    run(next_step, data[3:])
+    for found, expected in ((resumed, whole), (other, optimizer)):
+        values = {p.name: p.asnumpy() for p in found.get_parameters()}
+        for parameter in expected.get_parameters():
+            np.testing.assert_array_equal(values[parameter.name], parameter.asnumpy(), err_msg=parameter.name)
