@@ -7,8 +7,8 @@ Here the i-th number of the c-th draw is
     u = h(h(i \oplus h(c \oplus k)) \oplus h(c \oplus k \oplus k')), \qquad
     h(x) = s(m(m(x))), \quad m(x) = a \, s(x) \bmod 2^{32}, \quad s(x) = x \oplus \lfloor x / 2^{16} \rfloor
 
-with a = 0x45d9f3b, a hash of 32 bits in which each bit of x changes each bit of the result with a probability of
-nearly one half. The keys k and k' come from the seed and from the device's number.
+with a = 0x45d9f3b, a hash of 32 bits in which each bit of x changes each bit of the result with a probability
+of nearly one half. The keys k and k' come from the seed and from the device's number.
 """
 
 from __future__ import annotations
