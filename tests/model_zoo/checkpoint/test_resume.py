@@ -36,7 +36,7 @@ MLP_SGDM = MLP.with_name("mlp_mnist14_sgdm.yaml")
 SHORT = ["epochs=2", "data.batch_size=4", "schedule={name: cosine}"]
 SECOND_ORDER = ["optimizer.factor_interval=2", "optimizer.inverse_interval=5", "optimizer.averaging=0.9"]
 RUNS = {
-    "kfac": SECOND_ORDER,
+    "kfac": [*SECOND_ORDER, "optimizer.fisher=sampled"],
     "tkfac": [*SECOND_ORDER, "optimizer.damping_mode=automatic"],
     "smkfac": SECOND_ORDER,
     "skfac": SECOND_ORDER,
