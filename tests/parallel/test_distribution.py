@@ -101,3 +101,18 @@ def test_scattering_is_refused_where_it_does_not_serve(
         monkeypatch.setattr("ms_kfac.parallel.collectives.has_reduce_scatter", lambda: True)
     with pytest.raises(ValueError, match=f"{reason}.*got 'reduce_scatter'"):
         method(SmallNet(), 0.1, distribution=Distribution(collective="reduce_scatter"), **options)
+
+
+@pytest.mark.parametrize("exchange", ["inverses", "gradients"])
+def test_where_gradients_are_sent_a_device_holds_its_own_inverses(
+    monkeypatch: pytest.MonkeyPatch, exchange: str
+) -> None:
+    worlds(monkeypatch)
+    for name in ("all_reduce", "all_gather"):
+        monkeypatch.setattr(f"ms_kfac.parallel.collectives.{name}", ms.nn.Identity)
+    optimizer = ms_kfac.KFAC(SmallNet(), 0.1, distribution=Distribution(exchange=exchange))
+    held = {parameter.name for parameter in optimizer.on_device.kept}
+    absent = {parameter.name for parameter in optimizer.get_parameters()} - held
+    # The largest factor, A of the head, is the first rank's; the other has both convolutions.
+    foreign = {f"kfac.conv{i}.{factor}_inverse" for i in (1, 2) for factor in "AG"}
+    assert absent == (foreign if exchange == "gradients" else set())
