@@ -9,7 +9,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
+from mindspore import nn, ops
 
 import ms_kfac
 from ms_kfac.capture.attach import attached_tap
@@ -57,7 +57,11 @@ def overflowing(batch: Batch) -> Batch:
 INTERVALS = {"damping": 0.1, "factor_interval": 2, "inverse_interval": 2}
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "first order": (nn.Momentum, {}),
-    "sum": (ms_kfac.KFAC, {"reduction": "sum", "normalization": "unit_wise", "averaging": 0.5}),
+    # Without the trust region, which would hide a gradient that is twice too large.
+    "sum": (
+        ms_kfac.KFAC,
+        {"reduction": "sum", "normalization": "unit_wise", "averaging": 0.5, "kl_clip": None},
+    ),
     "EKFAC": (ms_kfac.EKFAC, {}),
     "SMKFAC": (ms_kfac.SMKFAC, {"full_refreshes": 1}),
     "SKFAC": (ms_kfac.SKFAC, {}),
@@ -145,6 +149,44 @@ def test_a_step_that_overflows_leaves_nothing_behind(case: str) -> None:
 @pytest.mark.parametrize("case", ["sum", "EKFAC", "sampled"])
 def test_the_same_in_pynative_mode(case: str) -> None:
     assert_dropped(case, ms.PYNATIVE_MODE)
+
+
+class OverflowingTargets(nn.Cell):
+    """Targets half a unit off the outputs, and infinitely far in one of its calls."""
+
+    def __init__(self, overflows_in: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.overflows_in = overflows_in
+        self.calls = ms.Parameter(tensor(np.zeros(())), name="calls", requires_grad=False)
+
+    def construct(self, outputs: ms.Tensor) -> ms.Tensor:
+        call = self.calls + 0.0
+        distance = ops.select(call == self.overflows_in, tensor_infinity, tensor_half)
+        return ops.depend(outputs + distance, ops.assign_add(self.calls, 1.0))
+
+
+tensor_infinity, tensor_half = ms.Tensor(np.inf, ms.float32), ms.Tensor(0.5, ms.float32)
+
+
+def test_sampled_targets_alone_overflow(mode: int) -> None:
+    """The gradients of the true targets are finite; the statistics are lost all the same."""
+    rng = np.random.default_rng(6)
+    data = [(rng.standard_normal((SIZE, 5)), rng.standard_normal((SIZE, CLASSES))) for _ in range(2)]
+    states = []
+    for overflows_in, order in ((1, (0, 1, 1)), (-1, (0, 1))):
+        net = Normed()
+        optimizer = ms_kfac.KFAC(net, 0.1, fisher="sampled", **{**INTERVALS, "factor_interval": 1})
+        cell = ms_kfac.TrainOneStepCell(
+            nn.WithLossCell(net, nn.MSELoss()),
+            optimizer,
+            sample_targets=OverflowingTargets(overflows_in),
+            scale_sense=dynamic(2.0**10, 100),
+        )
+        cell.set_train()
+        dropped = [bool(cell(tensor(x), tensor(y))[1].asnumpy()) for x, y in (data[i] for i in order)]
+        assert dropped == [call == overflows_in for call in range(len(order))]
+        states.append(state_of(net, optimizer))
+    assert_same(*states)
 
 
 def test_no_scale_is_seen_in_anything(mode: int) -> None:
