@@ -59,7 +59,7 @@ def build(
         objective,
         optimizer,
         metrics=create_metrics(name, shard),
-        sample_targets=drawn_targets(name),
+        sample_targets=drawn_targets(name, shard.rank),
         **training_options(recipe),
     )
     return Parts(network, objective, optimizer, model)

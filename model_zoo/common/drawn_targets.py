@@ -11,40 +11,54 @@ import mindspore.nn as nn
 from mindspore import Tensor, ops
 
 from model_zoo.common.options.networks import FIGURE_OF_NETWORK
-
-
-def _log_exponential(shape: tuple[int, ...]) -> Tensor:
-    # Half the sum of two squared normal variables is exponential; the half is left out, because only
-    # differences count. MindSpore's uniform variables don't follow `set_seed`.
-    return ops.log(ops.square(ops.standard_normal((2, *shape))).sum(0))
+from ms_kfac.train import CountedDraws
 
 
 class DrawnClasses(nn.Cell):
-    r"""One class an image, from softmax(logits): :math:`\arg\max_c (z_c - \log e_c)`, e exponential."""
+    r"""One class an image, from softmax(logits): :math:`\arg\max_c (z_c - \log e_c)`, e exponential.
+
+    Args:
+        draws: the random numbers.
+    """
+
+    def __init__(self, draws: CountedDraws) -> None:
+        """Draws nothing yet."""
+        super().__init__()
+        self.draws = draws
 
     def construct(self, logits: Tensor) -> Tensor:
         """Maps logits (N, classes) to bools of the same shape, one of a row true."""
-        scores = logits - _log_exponential(logits.shape)
+        scores = logits - ops.log(-ops.log(self.draws(logits.shape)))
         return ops.arange(logits.shape[1]) == scores.argmax(1).expand_dims(1)
 
 
 class DrawnPixels(nn.Cell):
-    r"""A bit for each pixel, 1 with the probability sigmoid(logit): :math:`z + \log e_2 - \log e_1 > 0`."""
+    r"""A bit for each pixel, 1 with the probability sigmoid(logit): :math:`z + \log u - \log(1 - u) > 0`.
+
+    Args:
+        draws: the random numbers.
+    """
+
+    def __init__(self, draws: CountedDraws) -> None:
+        """Draws nothing yet."""
+        super().__init__()
+        self.draws = draws
 
     def construct(self, logits: Tensor) -> Tensor:
         """Maps logits (N, P) to bools of the same shape."""
-        # One draw for both: in graph mode two equal calls would be one.
-        noise = _log_exponential((2, *logits.shape))
-        return logits + noise[1] - noise[0] > 0
+        uniform = self.draws(logits.shape)
+        return logits + ops.log(uniform) - ops.log(1.0 - uniform) > 0
 
 
-def drawn_targets(network_name: str) -> nn.Cell:
-    """What draws targets for a network of the zoo.
+def drawn_targets(network_name: str, rank: int = 0) -> nn.Cell:
+    """What draws targets for a network of the zoo; its state is a Parameter, so that a resumed run goes on.
 
     Args:
         network_name: its name in a recipe.
+        rank: the number of this process, as each draws its own.
 
     Returns:
         A cell from logits to bools.
     """
-    return DrawnClasses() if FIGURE_OF_NETWORK[network_name] == "accuracy" else DrawnPixels()
+    draws = CountedDraws(stream=rank)
+    return DrawnClasses(draws) if FIGURE_OF_NETWORK[network_name] == "accuracy" else DrawnPixels(draws)

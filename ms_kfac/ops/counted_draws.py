@@ -39,7 +39,7 @@ class CountedDraws(nn.Cell):
     """Uniform random numbers; each call counts the state up by one.
 
     Args:
-        state: what :func:`draw_state` returned.
+        state: what :func:`draw_state` returned; None for one of the Cell's own. Default: None.
         stream: numbers of another stream are independent: a number for each device. Default: 0.
 
     Inputs:
@@ -51,9 +51,9 @@ class CountedDraws(nn.Cell):
     Platforms: CPU, GPU, Ascend (composed of built-in operators; not run on a GPU yet).
     """
 
-    def __init__(self, state: Parameter, stream: int = 0) -> None:
+    def __init__(self, state: Parameter | None = None, stream: int = 0) -> None:
         super().__init__(auto_prefix=False)
-        self.state = state
+        self.state = draw_state("draws") if state is None else state
         self.one_more = Tensor(np.array([0, 1], np.int32))
         first, second = np.random.SeedSequence([stream, 0]).generate_state(2)
         self.first, self.second = Tensor(int(first), ms.int64), Tensor(int(second), ms.int64)

@@ -1,7 +1,8 @@
 """The training step with further passes, mindspore.train.Model with it, and callbacks."""
 
+from ms_kfac.ops.counted_draws import CountedDraws
 from ms_kfac.train.model import Model
 from ms_kfac.train.one_step import TrainOneStepCell
 from ms_kfac.train.progress import ProgressBar
 
-__all__ = ["Model", "ProgressBar", "TrainOneStepCell"]
+__all__ = ["CountedDraws", "Model", "ProgressBar", "TrainOneStepCell"]

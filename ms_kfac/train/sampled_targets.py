@@ -13,7 +13,7 @@ from typing import Any, Union
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from ms_kfac.ops.counted_draws import CountedDraws, draw_state
+from ms_kfac.ops.counted_draws import CountedDraws
 
 SampleTargets = Union[None, str, nn.Cell]
 
@@ -48,7 +48,7 @@ class CategoricalTargets(nn.Cell):
     def __init__(self, *, one_hot: bool = False, draws: CountedDraws | None = None) -> None:
         super().__init__(auto_prefix=False)
         self.one_hot = one_hot
-        self.draws = CountedDraws(draw_state("draws")) if draws is None else draws
+        self.draws = CountedDraws() if draws is None else draws
         self.zero = Tensor(0.0, ms.float32)
         self.one = Tensor(1.0, ms.float32)
         self.log = ops.Log()
@@ -86,7 +86,7 @@ class GaussianTargets(nn.Cell):
 
     def __init__(self, variance: float | None = 1.0, *, draws: CountedDraws | None = None) -> None:
         super().__init__(auto_prefix=False)
-        self.draws = CountedDraws(draw_state("draws")) if draws is None else draws
+        self.draws = CountedDraws() if draws is None else draws
         self.log = ops.Log()
         self.cos = ops.Cos()
         self.by_size = variance is None
