@@ -147,9 +147,8 @@ def test_a_worker_that_fails_ends_the_others_and_gives_its_status(mnist: Path, o
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_all_workers(sent: int, status: int, mnist: Path, output: Path) -> None:
-    launched = launch(
-        command("run_distributed_train.sh", "mlp_mnist14_sgdm", mnist, output, "--worker-num", "2")
-    )
+    endless = ["--set", "epochs=1000000", "--worker-num", "2"]
+    launched = launch(command("run_distributed_train.sh", "mlp_mnist14_sgdm", mnist, output, *endless))
     deadline = time.monotonic() + SECONDS
     while len(workers_of(output)) < 3:
         assert launched.poll() is None and time.monotonic() < deadline
@@ -159,8 +158,9 @@ def test_a_signal_ends_all_workers(sent: int, status: int, mnist: Path, output: 
         os.killpg(launched.pid, sent)
     else:
         launched.send_signal(sent)
-    assert finish(launched)[0] == status
+    assert launched.wait(timeout=60) == status
     assert workers_of(output) == []
+    finish(launched)
 
 
 def test_a_mistake_in_the_recipe_is_told_once_and_at_once(mnist: Path, output: Path) -> None:
