@@ -2,7 +2,8 @@
 # Sets up .venv on the first call, then trains on several devices of this machine, or on several machines, by
 # MindSpore's msrun.
 #
-#   bash scripts/run_distributed_train.sh --worker-num 2 --recipe FILE ...
+#   bash scripts/run_distributed_train.sh --worker-num 2                    ResNet-20 with K-FAC on the embedded digits
+#   bash scripts/run_distributed_train.sh --worker-num 2 --recipe FILE ...  any recipe
 #
 #   --worker-num N          processes in all, one a device; a batch of the recipe is shared out evenly among them
 #   --local-worker-num N    those of them on this machine, in place of all
@@ -87,7 +88,7 @@ if ! is_whole "$local_worker_num" 1 "$worker_num" || ((worker_num % local_worker
     refuse "--local-worker-num is $local_worker_num; accepted: a divisor of --worker-num $worker_num."
 fi
 [[ -z "$device" || "$device" == CPU || "$device" == GPU ]] || refuse "--device is $device; accepted: CPU or GPU."
-[[ -n "$recipe$resume" ]] || refuse "--recipe is missing; --help lists what there is."
+[[ -n "$recipe$resume" ]] || recipe="$PROJECT_ROOT/model_zoo/resnet/resnet20_digits_kfac.yaml"
 [[ -z "$resume" || -z "$output" ]] || refuse "--resume goes on in the run's own folder: it takes no --output."
 machines=$((worker_num / local_worker_num))
 if ((machines > 1)); then

@@ -66,7 +66,6 @@ def test_a_launcher_is_executable(script: str) -> None:
     ("script", "arguments", "sentence"),
     [
         (DISTRIBUTED, RECIPE, "--worker-num is missing"),
-        (DISTRIBUTED, ["--worker-num", "2"], "--recipe is missing"),
         (DISTRIBUTED, ["--worker-num"], "--worker-num needs a value."),
         (
             DISTRIBUTED,
@@ -132,3 +131,22 @@ def test_an_interpreter_that_is_named_is_used_as_it_is(bare_copy: Path, tmp_path
         )
         assert done.stdout == f"{bare_copy}: -m model_zoo.{module} --recipe a b.yaml\n", done.stderr
     assert not (bare_copy / ".venv").exists()
+
+
+def test_without_a_recipe_the_digits_are_learned(bare_copy: Path, tmp_path: Path) -> None:
+    interpreter = tmp_path / "python"
+    # Refuses what it is asked to run, and says what that was.
+    interpreter.write_text('#!/bin/sh\n[ "$1" = -c ] || { echo "$*"; exit 3; }\n')
+    interpreter.chmod(0o755)
+    for script, arguments in (("run_standalone_train.sh", []), (DISTRIBUTED, ["--worker-num", "2"])):
+        done = subprocess.run(
+            ["bash", f"scripts/{script}", *arguments],
+            cwd=bare_copy,
+            env={"PATH": "/usr/bin:/bin", "MS_KFAC_PYTHON": str(interpreter)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 3, done.stderr
+        assert f"--recipe {bare_copy}/model_zoo/resnet/resnet20_digits_kfac.yaml" in done.stdout
+    assert not (bare_copy / "runs").exists()
