@@ -93,9 +93,12 @@ def build(case: str, steps: int = 1, **scaling: Any) -> tuple[nn.Cell, nn.Optimi
 
 
 def state_of(net: nn.Cell, optimizer: nn.Optimizer) -> State:
-    """All of it by name: weights, moving moments, momentum, statistics, inverses, counters, gates."""
+    """All of it by name: weights, moving moments, momentum, statistics, inverses, counters, gates.
+
+    Not the state of random draws, of which each optimizer has its own and a step that is dropped uses some.
+    """
     parameters = {p.name: p for cell in (net, optimizer) for p in cell.get_parameters()}
-    return {name: p.asnumpy().copy() for name, p in parameters.items()}
+    return {name: p.asnumpy().copy() for name, p in parameters.items() if not name.endswith(".draws")}
 
 
 def train(case: str, data: Sequence[Batch], steps: int = 1, **scaling: Any) -> tuple[State, list[Any]]:
