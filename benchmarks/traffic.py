@@ -12,8 +12,8 @@ The network has four dense layers of 80 inputs and 80 outputs, so that 4 ranks h
 send goes by an all-gather. Factors are taken every 2nd step and inverses recomputed every 4th.
 
 MindSpore's collectives on a CPU are rings. A rank receives a message over the connection that its neighbour
-opened, and sends the whole message back over it as the confirmation; "answered" counts these. A ring of R
-ranks sends :math:`2 (R - 1) / R` times the vector of an all-reduce and :math:`R - 1` times its own part of an
+opened, and sends it back as the confirmation, whole but for a few; "answered" counts these. A ring of R ranks
+sends :math:`2 (R - 1) / R` times the vector of an all-reduce and :math:`R - 1` times its own part of an
 all-gather (Patarasuk & Yuan 2009), and that is what "sent" is held against.
 """
 
