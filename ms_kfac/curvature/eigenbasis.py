@@ -138,11 +138,13 @@ class EigenbasisBlock(FactoredBlock):
         return Share(self.s_sum), Share(self.counts)
 
     def inverse_shares(self) -> tuple[Share, ...]:
-        return Share(self.S_A), Share(self.S_G), Share(self.damping)
+        return (Share(self.damping),)
 
     def state_shares(self) -> tuple[Share, ...]:
-        # Second moments are measured in the basis wherever there are samples.
-        return Share(self.Q_A), Share(self.Q_G), Share(self.fresh), Share(self.counts)
+        # Second moments are measured in the basis wherever there are samples; the eigenvalues stand in for
+        # them in traces and products, which every device computes.
+        basis = Share(self.Q_A), Share(self.Q_G), Share(self.S_A), Share(self.S_G)
+        return (*basis, Share(self.fresh), Share(self.counts))
 
     def follow(self) -> bool:
         # A new basis has cleared the count of the second moments, which was sent.

@@ -137,6 +137,26 @@ def test_who_gets_the_shares_and_follows_has_all_that_a_refresh_wrote(name: str)
                 np.testing.assert_array_equal(value, expected[key], err_msg=key)
 
 
+@pytest.mark.parametrize("name", ["EKFAC", "SMKFAC"])
+def test_who_gets_the_state_alone_has_the_traces_and_products_of_the_owner(name: str) -> None:
+    """With preconditioned gradients exchanged; Levenberg-Marquardt and TraceChange read them on all ranks."""
+    owner, other = after_statistics(name, slice(6)), after_statistics(name, slice(6))
+    for layer, here, there in zip(owner._layers, owner.blocks, other.blocks):
+        here.refresh(ms.Tensor(DAMPING, ms.float32))
+        for own, copy in zip(here.state_shares(), there.state_shares()):
+            ops.assign(copy.parameter, ms.Tensor(own.parameter.asnumpy().copy()))
+        there.follow()
+        weights = layer.parameters()
+        matrix = here.weight_matrix(weights[0], weights[-1])
+        for found, value in (
+            (there.trace(), here.trace()),
+            (there.product(matrix), here.product(matrix)),
+        ):
+            expected = value.asnumpy()
+            assert np.abs(expected).max() > 0, layer.name
+            np.testing.assert_array_equal(found.asnumpy(), expected, err_msg=layer.name)
+
+
 def test_what_does_not_add_up_says_so() -> None:
     assert ms_kfac.SKFAC(EveryLayer(), 0.1).blocks[-1].not_additive
     assert ms_kfac.TKFAC(EveryLayer(), 0.1, ema="paper").blocks[-1].not_additive
