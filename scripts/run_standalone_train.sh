@@ -7,6 +7,7 @@
 #   --recipe FILE        the YAML recipe
 #   --data-dir DIR       the data set's folder; scripts/prepare_data.sh makes one
 #   --output DIR         where results go, in place of runs/RECIPE-TIME
+#   --resume FOLDER      go on with the run in this folder, in place of --recipe and --output
 #   --set KEY=VALUE      override a value of the recipe, as optimizer.learning_rate=0.01
 #   --device NAME        CPU, GPU or Ascend
 #
@@ -22,7 +23,8 @@ help_if_asked "${BASH_SOURCE[0]}" "$@"
 default_recipe=(--recipe "$PROJECT_ROOT/model_zoo/resnet/resnet20_digits_kfac.yaml")
 for argument in "$@"; do
     case "$argument" in
-        --recipe | --recipe=*) default_recipe=() ;;
+        # A resumed run has a recipe of its own.
+        --recipe | --recipe=* | --resume | --resume=*) default_recipe=() ;;
     esac
 done
 

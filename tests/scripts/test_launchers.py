@@ -120,16 +120,20 @@ def test_an_interpreter_that_is_named_is_used_as_it_is(bare_copy: Path, tmp_path
     # Answers the question for its version with yes, and repeats what else it is asked to run.
     interpreter.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$PYTHONPATH: $*"\n')
     interpreter.chmod(0o755)
-    for script, module in (("run_standalone_train.sh", "train"), ("run_eval.sh", "evaluate")):
+    for script, module, given in (
+        ("run_standalone_train.sh", "train", "--recipe"),
+        ("run_standalone_train.sh", "train", "--resume"),
+        ("run_eval.sh", "evaluate", "--recipe"),
+    ):
         done = subprocess.run(
-            ["bash", f"scripts/{script}", "--recipe", "a b.yaml"],
+            ["bash", f"scripts/{script}", given, "a b.yaml"],
             cwd=bare_copy,
             env={"PATH": "/usr/bin:/bin", "MS_KFAC_PYTHON": str(interpreter)},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.stdout == f"{bare_copy}: -m model_zoo.{module} --recipe a b.yaml\n", done.stderr
+        assert done.stdout == f"{bare_copy}: -m model_zoo.{module} {given} a b.yaml\n", done.stderr
     assert not (bare_copy / ".venv").exists()
 
 
