@@ -15,9 +15,9 @@ from ms_kfac.optim.base import SecondOrderOptimizer
 class StateBeforeStep(nn.Cell):
     """Copies of what forward and backward passes write, to drop a step that overflowed.
 
-    These are the moving moments of BatchNorm and the count of samples, copied at every step, and the layers'
-    statistics, copied at steps that take any. The past of statistics fades at the end of the step before, so
-    that the copies have faded, as the next step wants them.
+    These are the moving moments of BatchNorm and the counts of samples and draws, copied at every step, and
+    the layers' statistics, copied at steps that take any. The past of statistics fades at the end of the step
+    before, so that the copies have faded, as the next step wants them.
 
     Args:
         network: what the passes go through.
@@ -37,6 +37,8 @@ class StateBeforeStep(nn.Cell):
         if isinstance(optimizer, SecondOrderOptimizer) and len(optimizer.blocks) > 0:
             self.schedule = optimizer.statistics_schedule
             always += [*optimizer.counters(), self.schedule.refreshes]
+            if optimizer.draws is not None:
+                always.append(optimizer.draws)
             statistics = [parameter for block in optimizer.blocks for parameter in block.written_by_tap()]
         self.takes_statistics = self.schedule is not None
         self.any_always = len(always) > 0
