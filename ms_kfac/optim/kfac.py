@@ -84,7 +84,8 @@ class KFAC(SecondOrderOptimizer):
     Raises:
         TypeError: if ``network`` is not a Cell, or an option has the wrong type.
         ValueError: if an option is outside its range, or does not serve on many devices.
-        RuntimeError: in data-parallel mode before ``mindspore.communication.init()``.
+        RuntimeError: before ``mindspore.communication.init()`` in data-parallel mode or with
+            ``distribution``.
 
     Platforms: CPU. GPU with composed operators: not run on a GPU yet.
 

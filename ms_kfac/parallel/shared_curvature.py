@@ -80,7 +80,10 @@ class SharedCurvature(nn.Cell):
         super().__init__(auto_prefix=False)
         for block in blocks:
             if block.not_additive:
-                raise ValueError(f"parallel_mode must be 'stand_alone': {block.not_additive}")
+                raise ValueError(
+                    "parallel_mode must be 'stand_alone' and distribution None with more than one rank, as "
+                    f"{block.not_additive}; got {world.size} ranks"
+                )
         self.size, self.rank = world.size, world.rank
         self.exchange = distribution.exchange
         sent = [block.inverse_shares() + block.state_shares() for block in blocks]
