@@ -18,7 +18,7 @@ from model_zoo.common.checkpoint.interval import CheckpointInterval
 from model_zoo.common.checkpoint.resume import resumed_recipe
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import UsageError
-from model_zoo.common.recipe import load_recipe, sibling
+from model_zoo.common.recipe import check_distributed, load_recipe, sibling
 from model_zoo.common.run_options import RunOptions, resumed
 
 USAGE_STATUS = 2
@@ -158,8 +158,10 @@ def run(options: argparse.Namespace) -> int:
             **{"name": options.recipe.stem, "data_dir": None, "output": output_of(options), **_given(options)}
         )
 
-    if options.distributed and run_options.device == "Ascend":
-        raise UsageError("--distributed runs on CPU or GPU, and the device is Ascend.")
+    if options.distributed:
+        if run_options.device == "Ascend":
+            raise UsageError("--distributed runs on CPU or GPU, and the device is Ascend.")
+        check_distributed(recipe, run_options.device)
     if options.check:
         return 0
 

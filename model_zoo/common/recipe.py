@@ -18,7 +18,12 @@ from model_zoo.common.options.networks import (
     SIDE_OF_NETWORK,
     NetworkOptions,
 )
-from model_zoo.common.options.optimizers import OPTIMIZERS, OptimizerOptions, SecondOrderOptions
+from model_zoo.common.options.optimizers import (
+    OPTIMIZERS,
+    OptimizerOptions,
+    SecondOrderOptions,
+    TKFACOptions,
+)
 from model_zoo.common.options.parallel import ParallelOptions
 from model_zoo.common.options.precision import PrecisionOptions
 from model_zoo.common.schedules import SCHEDULES, Constant, Schedule, check_schedule
@@ -104,6 +109,29 @@ def parse_recipe(content: object) -> Recipe:
     if isinstance(recipe.optimizer, SecondOrderOptions):
         check_schedule("optimizer.damping_schedule", recipe.optimizer.damping_schedule, recipe.epochs)
     return recipe
+
+
+def check_distributed(recipe: Recipe, device: str) -> None:
+    """Makes sure that several processes can train a recipe together.
+
+    Args:
+        recipe: the recipe.
+        device: "CPU", "GPU" or "Ascend".
+
+    Raises:
+        RecipeError: its optimizer's statistics don't add up over processes, or the device lacks a collective.
+    """
+    optimizer = recipe.optimizer
+    if optimizer.name == "skfac":
+        others = ", ".join(name for name in OPTIMIZERS if name != "skfac")
+        raise RecipeError(f"optimizer.name is 'skfac'; accepted with --distributed: one of {others}.")
+    if isinstance(optimizer, TKFACOptions) and optimizer.ema == "paper":
+        raise RecipeError("optimizer.ema is 'paper'; accepted with --distributed: partial_trace.")
+    if recipe.parallel.collective == "reduce_scatter" and device == "CPU":
+        raise RecipeError(
+            "parallel.collective is 'reduce_scatter', which MindSpore lacks on a CPU; accepted there: auto or "
+            "all_reduce."
+        )
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:

@@ -114,6 +114,36 @@ def test_the_command_line_itself_is_checked(capsys: pytest.CaptureFixture[str]) 
     assert "--compare names 'lamb'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "override", "sentence"),
+    [
+        (
+            "skfac",
+            "epochs=1",
+            "optimizer.name is 'skfac'; accepted with --distributed: one of sgdm, adam, kfac",
+        ),
+        (
+            "tkfac",
+            "optimizer.ema=paper",
+            "optimizer.ema is 'paper'; accepted with --distributed: partial_trace.",
+        ),
+        (
+            "kfac",
+            "parallel.collective=reduce_scatter",
+            "MindSpore lacks on a CPU; accepted there: auto or all_",
+        ),
+    ],
+)
+def test_what_processes_cannot_share_is_told_before_any_starts(
+    optimizer: str, override: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = ROOT / "model_zoo/resnet" / f"resnet20_digits_{optimizer}.yaml"
+    arguments = ["--recipe", str(recipe), "--set", override, "--check"]
+    assert train.main(arguments) == 0
+    assert train.main([*arguments, "--distributed"]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_compare_refuses_an_override_that_a_sibling_does_not_take(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
