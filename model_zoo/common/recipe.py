@@ -129,8 +129,8 @@ def check_distributed(recipe: Recipe, device: str) -> None:
         raise RecipeError("optimizer.ema is 'paper'; accepted with --distributed: partial_trace.")
     if recipe.parallel.collective == "reduce_scatter" and device == "CPU":
         raise RecipeError(
-            "parallel.collective is 'reduce_scatter', which MindSpore lacks on a CPU; accepted there: auto or "
-            "all_reduce."
+            "parallel.collective is 'reduce_scatter', which MindSpore lacks on a CPU; accepted there: auto "
+            "or all_reduce."
         )
 
 
