@@ -59,7 +59,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint-every",
         type=_interval,
         metavar="INTERVAL",
-        help="write a checkpoint to resume from every 2epochs or 500steps, and at the end (default: none)",
+        help="write a checkpoint to resume from every 2epochs (or just 2) or 500steps, and at the end "
+        "(default: none)",
     )
     parser.add_argument(
         "--keep", type=_count, metavar="N", help="how many of the newest checkpoints stay (default: 2)"

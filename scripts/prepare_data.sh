@@ -12,14 +12,14 @@
 # What is unpacked is checked against the published files: MNIST by its MD5 sums, CIFAR by those of the archives and the
 # sizes of the files in them. What is there already is checked, too, and not unpacked again.
 #
-#   bash scripts/prepare_data.sh images --images DIR --output DIR [--shards N] [--broken skip|refuse]
+#   bash scripts/prepare_data.sh images --images DIR --output DIR [--shards N] [--broken refuse|skip]
 #
 #   --images DIR       holds train and val or test, with a folder of images a class in each
 #   --output DIR       where MindRecord files go
-#   --shards N         files a split
-#   --broken WORD      skip a broken image and count it, or refuse
+#   --shards N         files a split; 8 unless given
+#   --broken WORD      refuse to go on at a broken image, which is named, or skip and count it; refuse unless given
 #
-# sets up .venv on the first call; all its options go to `python -m model_zoo.convert`, whose --help says more. The
+# `images` sets up .venv on the first call; all its options go to `python -m model_zoo.convert`, whose --help says more. The
 # others need gzip, tar and md5sum, and curl or wget to download.
 set -euo pipefail
 

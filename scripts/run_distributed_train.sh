@@ -24,7 +24,7 @@
 # --master-port, and its own --node-rank.
 #
 # What rank 0 prints appears here. When a worker fails, all others are ended, and the exit status is that of the
-# worker; so does Ctrl-C end all. Each worker on a machine takes its share of the processors, unless OMP_NUM_THREADS or
+# worker. Ctrl-C ends them all, too. Each worker on a machine takes its share of the processors, unless OMP_NUM_THREADS or
 # MS_KFAC_THREADS says otherwise.
 set -euo pipefail
 
@@ -162,7 +162,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 first_rank=$((node_rank * local_worker_num))
-echo "$worker_num workers, $local_worker_num here from rank $first_rank on, at $master_addr:$master_port; their output: $log_dir"
+echo "workers: $worker_num, $local_worker_num here from rank $first_rank on, at $master_addr:$master_port; their output: $log_dir"
 MS_KFAC_LAUNCH="$launch" "$VENV_PYTHON" -m mindspore.parallel.cluster.run --worker_num "$worker_num" \
     --local_worker_num "$local_worker_num" --master_addr "$master_addr" --master_port "$master_port" --node_rank "$node_rank" \
     --log_dir "$log_dir" --join True python "${train[@]}" >"$log_dir/msrun.log" 2>&1 &
