@@ -98,7 +98,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         if second_order and optimizer.accumulation_steps != accumulation_steps:
             raise ValueError(
                 f"accumulation_steps must be that of the optimizer, {optimizer.accumulation_steps}, "
-                f"got {accumulation_steps!r}"
+                f"got {accumulation_steps!r}; give both the same"
             )
         if scale_sense is not None:
             own_scale = optimizer.loss_scale if second_order else 1.0
