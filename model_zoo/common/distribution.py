@@ -37,6 +37,22 @@ def serve_as_scheduler() -> None:
         sys.exit(0)
 
 
+def set_device(device: str) -> None:
+    """Sets MindSpore's device.
+
+    Args:
+        device: "CPU", "GPU" or "Ascend".
+
+    Raises:
+        UsageError: MindSpore can't run on it here.
+    """
+    try:
+        ms.set_device(device)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"MindSpore can't run on --device {device} here: {reason}") from error
+
+
 def start(device: str) -> Shard:
     """Joins the other processes; from here on MindSpore's training cells average gradients over them.
 
@@ -45,8 +61,11 @@ def start(device: str) -> Shard:
 
     Returns:
         This process among all.
+
+    Raises:
+        UsageError: MindSpore can't run on the device here.
     """
-    ms.set_device(device)
+    set_device(device)
     init()
     shard = Shard(get_rank(), get_group_size())
     if shard.size > 1:

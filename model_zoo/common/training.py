@@ -23,7 +23,7 @@ from model_zoo.common.data.pipelines import (
     load_data,
     training_batches,
 )
-from model_zoo.common.distribution import require_agreement, weights_of
+from model_zoo.common.distribution import require_agreement, set_device, weights_of
 from model_zoo.common.epochs import Epochs
 from model_zoo.common.journal import METRICS_FILE, Journal, JournalState
 from model_zoo.common.networks import parameter_count
@@ -56,11 +56,14 @@ def start_mindspore(recipe: Recipe, device: str) -> str:
 
     Returns:
         One line that says on what the run goes.
+
+    Raises:
+        UsageError: MindSpore can't run on the device here.
     """
     line = host.prepare(device)
     if not GlobalComm.INITED:
         # Where processes have joined, their device is set, and can't be set again.
-        ms.set_device(device)
+        set_device(device)
     ms.set_context(mode=ms.GRAPH_MODE if recipe.mode == "graph" else ms.PYNATIVE_MODE)
     ms.set_seed(recipe.seed)
     return f"{recipe.mode} mode, {line}"

@@ -17,6 +17,8 @@ import pytest
 
 from model_zoo import train
 from model_zoo.common.curves import read_metrics
+from model_zoo.common.distribution import set_device
+from model_zoo.common.errors import UsageError
 from tests.model_zoo.made_data import ROOT, write_mnist
 
 # Of a launch: many times what it takes on two processors.
@@ -171,6 +173,16 @@ def test_a_mistake_in_the_recipe_is_told_once_and_at_once(mnist: Path, output: P
     assert (status, printed) == (2, "")
     assert errors.endswith("parallel.exchange is 'weights'; accepted: inverses or gradients.\n")
     assert not output.exists()
+
+
+def test_a_device_that_is_not_there_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(device: str) -> None:
+        raise RuntimeError(f"Unsupported device target {device}.\n\n- C++ Call Stack:\n")
+
+    monkeypatch.setattr(ms, "set_device", refuse)
+    with pytest.raises(UsageError) as raised:
+        set_device("GPU")
+    assert str(raised.value) == "MindSpore can't run on --device GPU here: Unsupported device target GPU."
 
 
 def test_distributed_is_for_what_msrun_starts(
