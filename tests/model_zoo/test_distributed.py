@@ -192,10 +192,8 @@ def test_distributed_is_for_what_msrun_starts(
     recipe = ["--recipe", str(RECIPES / "mlp_mnist14_sgdm.yaml"), "--output", str(tmp_path)]
     assert train.main([*recipe, "--distributed"]) == 2
     assert "--distributed is for workers that msrun starts" in capsys.readouterr().err
-    for refused, sentence in (
-        (["--compare", "sgdm"], "--compare starts runs of one process"),
-        (["--device", "Ascend"], "--distributed runs on CPU or GPU"),
-    ):
-        with pytest.raises(SystemExit, match="2"):
-            train.main([*recipe, "--distributed", *refused])
-        assert sentence in capsys.readouterr().err
+    assert train.main([*recipe, "--distributed", "--device", "Ascend"]) == 2
+    assert "--distributed runs on CPU or GPU" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        train.main([*recipe, "--distributed", "--compare", "sgdm"])
+    assert "--compare starts runs of one process" in capsys.readouterr().err
