@@ -29,6 +29,7 @@ from model_zoo.common.journal import METRICS_FILE, Journal, JournalState
 from model_zoo.common.networks import parameter_count
 from model_zoo.common.objectives import RunningObjective
 from model_zoo.common.options.networks import FIGURE_OF_NETWORK
+from model_zoo.common.options.precision import PrecisionOptions
 from model_zoo.common.precision import check_step
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.run_description import (
@@ -200,6 +201,9 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     network, objective, optimizer, model = parts.network, parts.objective, parts.optimizer, parts.model
     print(f"{options.name}: {describe_section(recipe.network)}, {parameter_count(network):,} weights")
     print(f"optimizer: {describe_section(recipe.optimizer)}; schedule: {describe_section(recipe.schedule)}")
+    if recipe.precision != PrecisionOptions() or recipe.accumulation_steps > 1:
+        scale = f"amp level {recipe.precision.amp_level}, loss scale {recipe.precision.loss_scale}"
+        print(f"precision: {scale}; batches a step: {recipe.accumulation_steps}")
     print(f"{data.title}: {data.training_images:,} training and {data.test_images:,} test images")
     print(machine)
     if hasattr(optimizer, "summary"):
