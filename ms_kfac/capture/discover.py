@@ -104,6 +104,20 @@ def _describe(name: str, cell: nn.Cell) -> Layer | str:
     return f"no curvature block for {type(cell).__name__}"
 
 
+def unmatched_patterns(network: nn.Cell, skip: Sequence[str]) -> list[str]:
+    """The skip patterns that are found in no cell's name.
+
+    Args:
+        network: the network.
+        skip: regular expressions, as of :func:`discover`.
+
+    Returns:
+        Those that change nothing.
+    """
+    names = [name for name, _ in network.cells_and_names()]
+    return [pattern for pattern in skip if not any(re.search(pattern, name) for name in names)]
+
+
 def _objection(
     layer: Layer, trained: set[int], owners: dict[int, list[str]], skip: Sequence[str]
 ) -> str | None:

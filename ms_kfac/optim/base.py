@@ -36,6 +36,7 @@ from ms_kfac.optim.quadratic_model import QuadraticModel
 from ms_kfac.optim.sharing_out import share_curvature, share_preconditioning
 from ms_kfac.optim.tapping import Tapping
 from ms_kfac.optim.trust_region import KLClip
+from ms_kfac.parallel.agreement import warn_of_different_weights
 from ms_kfac.parallel.distribution import Distribution, find_world
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
 
@@ -160,6 +161,7 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
         )
         self._patterns, self._normalization_blocks = patterns, normalization == "unit_wise"
         self._layers, self._first_order = self._discover(network)
+        self._warn_of_idle_patterns(network)
         self.blocks = nn.CellList([self._block_of(layer) for layer in self._layers], auto_prefix=False)
         stopped = inverse_policy.stopped_layers(len(self.blocks), self.method)
         by_layer = self.measures_beside_factors and inverse_policy.by_layer
@@ -178,6 +180,8 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
                 list(self.blocks), world, distribution, policies, damping, by_layer=by_layer
             )
             self.inverse_schedule.distribute(self.curvature)
+        if world is not None:
+            warn_of_different_weights(self.parameters, world.size)
         self.averages_new = self.distributed and self.curvature.averages_new
         self._counter = None if mean_reduction else SampleCounter(f"{self.method}.samples")
         self._attach_taps(None)

@@ -64,7 +64,8 @@ class KFAC(SecondOrderOptimizer):
         accumulation_steps: what each micro-batch's loss is divided by when several backward passes precede
             one step and their gradients are summed. Leave it at 1 where each has its own mean loss and the
             gradients are averaged. Default: 1.
-        skip: regular expressions, searched in layer names; what matches stays first-order. Default: ().
+        skip: regular expressions, searched in layer names; what matches stays first-order. One that is
+            found in no name is warned about. Default: ().
         normalization: "first_order", or "unit_wise" to precondition gamma and beta of normalisation layers by
             one 2 x 2 Fisher block a channel (:class:`ms_kfac.curvature.unit_wise.UnitWiseBlock`). Default:
             "first_order".

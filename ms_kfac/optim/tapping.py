@@ -11,7 +11,7 @@ from typing import Any
 from mindspore import Parameter, nn
 
 from ms_kfac.capture.attach import attach, attached_tap, detach
-from ms_kfac.capture.discover import FirstOrderCell, discover
+from ms_kfac.capture.discover import FirstOrderCell, discover, unmatched_patterns
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.scaled_tap import ScaledTap
 from ms_kfac.capture.tap import SampleCounter, Tap, create_tap
@@ -37,6 +37,10 @@ class Tapping:
         return discover(
             network, self.parameters, self._patterns, normalization_blocks=self._normalization_blocks
         )
+
+    def _warn_of_idle_patterns(self, network: nn.Cell) -> None:
+        for pattern in unmatched_patterns(network, self._patterns):
+            warnings.warn(f"skip: no layer's name has {pattern!r}, so that it skips nothing", stacklevel=4)
 
     def move_taps(self, network: nn.Cell) -> None:
         """Tap other layers that hold the same Parameters, as amp level O1 makes a network of such.

@@ -139,6 +139,13 @@ def test_an_overridden_construct_is_preconditioned(mode: int) -> None:
     np.testing.assert_allclose(found[0]["G"], 4 * found[1]["G"], rtol=1e-4, atol=1e-5 * scale)
 
 
+def test_a_skip_pattern_that_skips_nothing_is_told(recwarn: pytest.WarningsRecorder) -> None:
+    ms_kfac.KFAC(SmallNet(), 0.1, skip=("conv",))
+    assert not [w for w in recwarn if "skips nothing" in str(w.message)]
+    with pytest.warns(UserWarning, match="no layer's name has 'cnov', so that it skips nothing"):
+        ms_kfac.KFAC(SmallNet(), 0.1, skip=("conv", "cnov"))
+
+
 def test_summary_names_every_layer_and_why() -> None:
     net = SmallNet()
     text = ms_kfac.KFAC(net, 0.1, skip=("head",)).summary()

@@ -58,6 +58,7 @@ def test_communication_has_to_be_there(parallel_mode: Any) -> None:
 def worlds(monkeypatch: pytest.MonkeyPatch, *, averages: bool = True) -> None:
     """Lets an optimizer take itself for the first of two ranks."""
     monkeypatch.setattr(base, "find_world", lambda distribution: World(0, 2, averages))
+    monkeypatch.setattr(base, "warn_of_different_weights", lambda parameters, size: None)
 
 
 @pytest.mark.parametrize(

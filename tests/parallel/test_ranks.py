@@ -54,6 +54,13 @@ def test_the_comparison_is_of_weights_that_have_moved(runs: Runs, name: str) -> 
         assert np.abs(value - start[key].asnumpy()).max() > 1e-3, key
 
 
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_ranks_that_begin_with_other_weights_are_told_on_all_ranks(runs: Runs, size: int) -> None:
+    for rank in runs[size]["KFAC"]:
+        sentences = [text[: text.index(",")] for text in rank.shown["told"]]
+        assert sentences == ([f"rank {size - 1} begins with other weights than rank 0"] if size > 1 else [])
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_synchronized_states_are_equal(runs: Runs, size: int) -> None:
     """Exchange of gradients: before it, inverses are with their owners alone."""
