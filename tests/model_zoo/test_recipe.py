@@ -41,6 +41,7 @@ def test_the_zoo_has_a_recipe_of_each_optimizer_for_each_network_and_data_set() 
         ("convnet", "cifar10"): THREE,
         ("resnet", "cifar10"): (*tables, "smkfac"),
         ("resnet", "cifar100"): (*tables, "smkfac"),
+        ("resnet", "image_folder"): ("sgdm", "kfac"),
         ("vgg", "cifar10"): tables,
         ("vgg", "cifar100"): tables,
         ("imagenet_resnet", "image_folder"): ("sgdm", "thor", "spngd"),
