@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from model_zoo.common.command_line import tell
 from model_zoo.common.errors import UsageError
-
-USAGE_STATUS = 2
 
 
 def _at_least_one(text: str) -> int:
@@ -77,8 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         index = convert(conversion)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE_STATUS
+        return tell(error)
     broken = {name: why for file in index["files"].values() for name, why in file["broken"].items()}
     for name, why in broken.items():
         print(f"left out: {name} {why}")

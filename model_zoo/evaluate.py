@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_zoo.common.checkpoint.trained import find_trained
+from model_zoo.common.command_line import add_trained_network, tell
 from model_zoo.common.errors import UsageError
-
-USAGE_STATUS = 2
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -18,30 +17,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m model_zoo.evaluate", description="Evaluates a checkpoint of the zoo."
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="network.ckpt of a run, a checkpoint's folder, or a run's folder for its newest network",
-    )
-    parser.add_argument(
-        "--recipe",
-        type=Path,
-        metavar="FILE",
-        help="the recipe that the network was trained by (default: the one stored beside it)",
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipe"
-    )
+    add_trained_network(parser)
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="folder of the recipe's data; the digits need none"
     )
     parser.add_argument(
         "--split", choices=["train", "test"], default="test", help="which images (default: test)"
-    )
-    parser.add_argument(
-        "--device", choices=["CPU", "GPU", "Ascend"], default="CPU", help="where to run (default: CPU)"
     )
     return parser.parse_args(arguments)
 
@@ -57,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         results = evaluate_checkpoint(recipe, file, options.data_dir, options.split, options.device)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE_STATUS
+        return tell(error)
     print(
         "  ".join(f"{options.split} {name.replace('_', ' ')} {value:.4f}" for name, value in results.items())
     )

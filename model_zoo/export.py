@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_zoo.common.checkpoint.trained import find_trained
+from model_zoo.common.command_line import add_trained_network, tell
 from model_zoo.common.errors import UsageError
-
-USAGE_STATUS = 2
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -19,28 +18,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m model_zoo.export",
         description="Writes a trained network of the zoo, without taps and optimizer, as MindIR.",
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="network.ckpt of a run, a checkpoint's folder, or a run's folder for its newest network",
-    )
+    add_trained_network(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .mindir to write")
     parser.add_argument(
-        "--recipe",
-        type=Path,
-        metavar="FILE",
-        help="the recipe that the network was trained by (default: the one stored beside it)",
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipe"
-    )
-    parser.add_argument(
         "--batch-size", type=int, default=1, metavar="N", help="images it takes at a time (default: 1)"
-    )
-    parser.add_argument(
-        "--device", choices=["CPU", "GPU", "Ascend"], default="CPU", help="where to run (default: CPU)"
     )
     parsed = parser.parse_args(arguments)
     if parsed.batch_size < 1:
@@ -61,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         shape = export_network(recipe, file, options.output, options.batch_size, options.device)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE_STATUS
+        return tell(error)
     print(f"{options.output}: {recipe.network.name} from {file}, for images of shape {shape}")
     return 0
 

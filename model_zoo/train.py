@@ -16,12 +16,11 @@ from typing import Any
 from model_zoo.common.checkpoint.files import newest_checkpoint, ranks_of, read_position
 from model_zoo.common.checkpoint.interval import CheckpointInterval
 from model_zoo.common.checkpoint.resume import resumed_recipe
+from model_zoo.common.command_line import tell
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import UsageError
 from model_zoo.common.recipe import check_distributed, load_recipe, sibling
 from model_zoo.common.run_options import RunOptions, resumed
-
-USAGE_STATUS = 2
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -187,8 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options) if options.compare is None else compare_recipes(options)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE_STATUS
+        return tell(error)
 
 
 if __name__ == "__main__":

@@ -5,28 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, ops
 
-from ms_kfac.capture.tap import SampleCounter, Tap
+from ms_kfac.capture.tap import IdentityBase, SampleCounter, Tap
 from ms_kfac.ops.statistics import StatisticsOperator
 from ms_kfac.refresh.gate import Gate
 
 
-class _ScaledIdentity(nn.Cell):
+class _ScaledBase(IdentityBase):
+    """The plain taps' base, with a product.
+
+    Args:
+        statistics: the block's statistics operator.
+    """
+
+    def __init__(self, statistics: StatisticsOperator) -> None:
+        super().__init__(statistics)
+        self.mul = ops.Mul()
+
+
+class _ScaledIdentity(_ScaledBase):
     """As the plain tap's; multiplies dout by a Parameter on its way to the statistics, and nowhere else.
 
     The factor is read when dout is there, for the reason for which the gate is.
     """
-
-    def __init__(self, statistics: StatisticsOperator) -> None:
-        super().__init__(auto_prefix=False)
-        self.statistics = statistics.within_graph()
-        self.input_type = statistics.input_type
-        self.gradient_type = ms.float32
-        self.cast = ops.Cast()
-        self.mul = ops.Mul()
-        self.depend = ops.Depend()
-        self.zeros_like = ops.ZerosLike()
 
     def construct(
         self,
@@ -60,18 +62,8 @@ class _ScaledIdentity(nn.Cell):
         return self.zeros_like(x), dout, gate, factor, s1, s2, s3, s4
 
 
-class _ScaledIdentityOfSix(nn.Cell):
+class _ScaledIdentityOfSix(_ScaledBase):
     """The same for six Parameters."""
-
-    def __init__(self, statistics: StatisticsOperator) -> None:
-        super().__init__(auto_prefix=False)
-        self.statistics = statistics.within_graph()
-        self.input_type = statistics.input_type
-        self.gradient_type = ms.float32
-        self.cast = ops.Cast()
-        self.mul = ops.Mul()
-        self.depend = ops.Depend()
-        self.zeros_like = ops.ZerosLike()
 
     def construct(
         self,

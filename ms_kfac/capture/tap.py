@@ -29,7 +29,24 @@ class SampleCounter(nn.Cell):
         return True
 
 
-class _Identity(nn.Cell):
+class IdentityBase(nn.Cell):
+    """What the identities of taps are made of.
+
+    Args:
+        statistics: the block's statistics operator.
+    """
+
+    def __init__(self, statistics: StatisticsOperator) -> None:
+        super().__init__(auto_prefix=False)
+        self.statistics = statistics.within_graph()
+        self.input_type = statistics.input_type
+        self.gradient_type = ms.float32
+        self.cast = ops.Cast()
+        self.depend = ops.Depend()
+        self.zeros_like = ops.ZerosLike()
+
+
+class _Identity(IdentityBase):
     """Passes y on; its ``bprop`` meets x and dout together.
 
     The Parameters come in as inputs: used as attributes inside ``bprop`` they do not compile, and neither do
@@ -45,15 +62,6 @@ class _Identity(nn.Cell):
     reads of them before a backward pass it may read after it, unless it has stored it (``ops.assign``).
     Nothing does so; the optimizer reads statistics behind the write with which it counts them.
     """
-
-    def __init__(self, statistics: StatisticsOperator) -> None:
-        super().__init__(auto_prefix=False)
-        self.statistics = statistics.within_graph()
-        self.input_type = statistics.input_type
-        self.gradient_type = ms.float32
-        self.cast = ops.Cast()
-        self.depend = ops.Depend()
-        self.zeros_like = ops.ZerosLike()
 
     def construct(
         self,
@@ -85,17 +93,8 @@ class _Identity(nn.Cell):
         return self.zeros_like(x), dout, gate, s1, s2, s3, s4
 
 
-class _IdentityOfSix(nn.Cell):
+class _IdentityOfSix(IdentityBase):
     """The same for six Parameters."""
-
-    def __init__(self, statistics: StatisticsOperator) -> None:
-        super().__init__(auto_prefix=False)
-        self.statistics = statistics.within_graph()
-        self.input_type = statistics.input_type
-        self.gradient_type = ms.float32
-        self.cast = ops.Cast()
-        self.depend = ops.Depend()
-        self.zeros_like = ops.ZerosLike()
 
     def construct(
         self,
