@@ -3,6 +3,7 @@
 from ms_kfac import kernels, parallel
 from ms_kfac._version import __version__
 from ms_kfac.damping import LevenbergMarquardt
+from ms_kfac.kernels.requirement import check_requirement
 from ms_kfac.optim import EKFAC, KFAC, SKFAC, SMKFAC, SPNGD, THOR, TKFAC
 from ms_kfac.refresh import (
     FixedInterval,
@@ -35,3 +36,5 @@ __all__ = [
     "kernels",
     "parallel",
 ]
+
+check_requirement()

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from ms_kfac.capture.dense import DenseOperators
-from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
 from ms_kfac.ops.statistics import StatisticsOptions
+from tests.support.native import needs_native
 
-pytestmark = pytest.mark.skipif(not is_native("kronecker_statistics"), reason="no native kernels here")
+pytestmark = needs_native("kronecker_statistics")
 
 
 def operator(kind: Any) -> Any:

@@ -15,6 +15,7 @@ from ms_kfac.kernels import native_library as native
 from ms_kfac.kernels.cpu_library import CpuLibrary
 from ms_kfac.kernels.fingerprint import fingerprint
 from ms_kfac.kernels.library import library
+from tests.support.native import needs_native
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +35,7 @@ assert losses[2] < losses[0], losses
 print(ms_kfac.kernels.status())
 """
 
-needs_library = pytest.mark.skipif(not library("CPU").path, reason=library("CPU").reason)
+needs_library = needs_native("momentum_step")
 
 
 def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +44,7 @@ def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_switched_off_everything_is_composed_and_trains() -> None:
-    finished = run(STEP, MS_KFAC_NATIVE="0")
+    finished = run(STEP, MS_KFAC_NATIVE="0", MS_KFAC_REQUIRE_NATIVE="0")
     assert finished.returncode == 0, finished.stderr
     lines = finished.stdout.splitlines()
     assert lines[:2] == [

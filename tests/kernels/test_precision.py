@@ -11,10 +11,10 @@ import pytest
 from ms_kfac import kernels
 from ms_kfac.capture.dense import DenseOperators
 from ms_kfac.curvature.block import layer_statistics
-from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
 from ms_kfac.ops.statistics import StatisticsOptions
 from ms_kfac.ops.trace_restricted_statistics import TraceRestrictedStatistics
+from tests.support.native import needs_native
 
 module = importlib.import_module("ms_kfac.kernels.precision")
 
@@ -51,7 +51,7 @@ def test_others_in_the_environment_are_refused(monkeypatch: pytest.MonkeyPatch) 
         options()
 
 
-@pytest.mark.skipif(not is_native("kronecker_statistics"), reason="no native kernels here")
+@needs_native("kronecker_statistics")
 @pytest.mark.parametrize("kind", [KroneckerStatistics, TraceRestrictedStatistics])
 def test_operators_keep_what_was_set_when_they_were_made(kind: Any) -> None:
     operators = DenseOperators(bias=True)

@@ -8,9 +8,9 @@ import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac import kernels
-from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops import decay as module
 from ms_kfac.ops.decay import Decay, FadesWhile
+from tests.support.native import needs_native, skip_without_native
 
 SHAPES = ((3, 4), (), (2, 3, 3), (5,))
 OWNERS = (1, 0, 1, 2)
@@ -31,8 +31,8 @@ class Caller(nn.Cell):
 def test_each_array_fades_by_its_owners_factor(
     mode: int, native: bool, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if native and not is_native("decay"):
-        pytest.skip("no native library")
+    if native:
+        skip_without_native("decay")
     monkeypatch.setattr(module, "is_native", lambda name: native)
     values = [rng.standard_normal(shape).astype(np.float32) for shape in SHAPES]
     parameters = [Parameter(Tensor(value), name=f"p{index}") for index, value in enumerate(values)]
@@ -61,8 +61,8 @@ def test_what_waits_for_a_flag_stays(
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if native and not is_native("decay"):
-        pytest.skip("no native library")
+    if native:
+        skip_without_native("decay")
     monkeypatch.setattr(module, "is_native", lambda name: native)
     values = [rng.standard_normal(shape).astype(np.float32) for shape in (*SHAPES, (9,))]
     parameters = [Parameter(Tensor(value), name=f"p{index}") for index, value in enumerate(values)]
@@ -92,10 +92,9 @@ def test_what_waits_for_a_flag_stays(
     np.testing.assert_array_equal(parameters[0].asnumpy(), changed * (0.75 if flags[0] == 0 else 1.0))
 
 
+@needs_native("decay")
 def test_what_waits_is_not_written() -> None:
     """A signalling NaN would be quieted by a product, were it one by 1."""
-    if not is_native("decay"):
-        pytest.skip("no native library")
     value = np.array([0x7FA00000] * 3, np.uint32).view(np.float32)
     parameter = Parameter(Tensor(value), name="p")
     flag = Parameter(Tensor(0.0, ms.float32), name="flag")
@@ -117,9 +116,8 @@ def test_nothing_fades_nothing(mode: int) -> None:
     assert Caller(Decay([], []))(Tensor(1, ms.int32), Tensor([0.5], ms.float32))
 
 
+@needs_native("decay")
 def test_an_owner_without_a_factor_is_refused() -> None:
-    if not is_native("decay"):
-        pytest.skip("no native library")
     decay = Decay([Parameter(Tensor(1.0, ms.float32), name="p")], [3])
     with pytest.raises(RuntimeError, match="Decay"):
         decay(Tensor(1, ms.int32), Tensor([0.5, 0.5], ms.float32))

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from ms_kfac.capture.dense import DenseOperators
 from ms_kfac.curvature.eigenbasis import eigenbasis_statistics
-from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops import statistics as module
 from ms_kfac.ops.eigenbasis_statistics import EigenbasisStatistics
 from ms_kfac.ops.statistics import BESIDE_FACTORS, EVERYTHING, GRADIENTS, INPUTS, StatisticsOptions
@@ -22,6 +21,7 @@ from tests.oracle.factors import conv_factors, dense_factors
 from tests.oracle.patches import Geometry
 from tests.support.bank import tensor
 from tests.support.layer_bank import CASES, Case, build, layers_of
+from tests.support.native import has_native, needs_native
 from tests.support.statistics import OPTIONS as ANY_OPTIONS
 from tests.support.statistics import add, assert_close, convolutions, operators_of
 
@@ -34,8 +34,8 @@ def orthogonal(groups: int, dimension: int, rng: np.random.Generator) -> np.ndar
     return np.stack([np.linalg.qr(rng.standard_normal((dimension, dimension)))[0] for _ in range(groups)])
 
 
-needs_kernels = pytest.mark.skipif(not is_native("eigenbasis_statistics"), reason="no native kernels here")
-FORMS = [True, False] if is_native("eigenbasis_statistics") else [False]
+needs_kernels = needs_native("eigenbasis_statistics")
+FORMS = [True, False] if has_native("eigenbasis_statistics") else [False]
 
 
 def statistics(operators: Any, options: StatisticsOptions, native: bool) -> EigenbasisStatistics:

@@ -14,13 +14,13 @@ from mindspore import Parameter, Tensor
 
 import ms_kfac
 from ms_kfac.kernels.library import library
-from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops import layer_refresh
 from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
 from ms_kfac.ops.layer_refresh import joint_refresh
+from tests.support.native import needs_native
 from tests.support.refreshes import Joint, parameter
 
-native_only = pytest.mark.skipif(not is_native("kronecker_refresh"), reason="no native library")
+native_only = needs_native("kronecker_refresh")
 
 Shape = tuple[int, int, int]
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3))

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ms_kfac.capture.dense import DenseOperators
-from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops import statistics as module
 from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
 from ms_kfac.ops.statistics import BESIDE_FACTORS, GRADIENTS, INPUTS, StatisticsOptions
 from tests.oracle.factors import conv_factors, dense_factors
 from tests.oracle.patches import Geometry
+from tests.support.native import needs_native
 from tests.support.statistics import (
     OPTIONS,
     add,
@@ -26,7 +26,7 @@ from tests.support.statistics import (
     statistics,
 )
 
-pytestmark = pytest.mark.skipif(not is_native("kronecker_statistics"), reason="no native kernels here")
+pytestmark = needs_native("kronecker_statistics")
 
 
 def check(

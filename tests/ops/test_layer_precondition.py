@@ -14,11 +14,11 @@ from mindspore import Tensor, nn, ops
 
 import ms_kfac
 from ms_kfac.curvature.kronecker import KroneckerBlock
-from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops import layer_precondition as module
 from ms_kfac.ops.eigenbasis_precondition import InEigenbasis
 from ms_kfac.optim.preconditioner import Preconditioner, native_form
 from tests.support.bank import Bank
+from tests.support.native import needs_native
 
 METHODS = {
     "kfac": lambda net: ms_kfac.KFAC(net, 0.1),
@@ -27,7 +27,7 @@ METHODS = {
     "ekfac": lambda net: ms_kfac.EKFAC(net, 0.1),
     "thor": lambda net: ms_kfac.THOR(net, 0.1, split=3),
 }
-needs_kernel = pytest.mark.skipif(not is_native("kronecker_precondition"), reason="no native library")
+needs_kernel = needs_native("kronecker_precondition")
 
 
 def random_values(optimizer: Any, rng: np.random.Generator, *, measured: bool = True) -> tuple[Tensor, ...]:

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore import Parameter, Tensor, nn
 
-from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops import momentum_step as module
 from ms_kfac.ops.momentum_step import MomentumStep
 from tests.oracle.momentum import Momentum
+from tests.support.native import skip_without_native
 
 SHAPES = ((3, 4), (), (2, 3, 3, 3), (5,), (70001,))
 SCALED = (True, False, True, True, False)
@@ -92,11 +92,6 @@ def check(
     return step
 
 
-def require(native: bool) -> None:
-    if native and not is_native("momentum_step"):
-        pytest.skip("no native library")
-
-
 @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
 @pytest.mark.parametrize("decoupled", [False, True], ids=["coupled", "decoupled"])
 @pytest.mark.parametrize("nesterov", [False, True], ids=["heavy_ball", "nesterov"])
@@ -104,7 +99,8 @@ def require(native: bool) -> None:
 def test_follows_the_rule(
     mode: int, native: bool, nesterov: bool, decoupled: bool, own: bool, rng: np.random.Generator
 ) -> None:
-    require(native)
+    if native:
+        skip_without_native("momentum_step")
     step = check(native, SHAPES, rng, nesterov=nesterov, decoupled=decoupled, own=own)
     assert step.native == native
 
@@ -116,7 +112,7 @@ def test_follows_the_rule(
     seed=st.integers(0, 2**32 - 1),
 )
 def test_any_shapes(shapes: tuple[tuple[int, ...], ...], flags: tuple[bool, ...], seed: int) -> None:
-    require(True)
+    skip_without_native("momentum_step")
     nesterov, decoupled, own, decays = flags
     for native in (True, False):
         rng = np.random.default_rng(seed)

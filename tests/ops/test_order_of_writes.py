@@ -6,16 +6,15 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-import pytest
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops.decay import Decay, FadesWhile
 from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
 from ms_kfac.ops.momentum_step import MomentumStep
 from ms_kfac.refresh.due_inverses import DueInverses
+from tests.support.native import needs_native
 
-pytestmark = pytest.mark.skipif(not is_native("decay"), reason="no native library")
+pytestmark = needs_native("decay")
 
 
 def parameter(name: str, value: Any) -> Parameter:

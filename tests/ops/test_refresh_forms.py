@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.kernels.library import library
-from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops.block_split_refresh import BlockSplitRefresh
 from ms_kfac.ops.eigenbasis_refresh import EigenbasisRefresh
 from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
@@ -21,9 +20,10 @@ from ms_kfac.ops.layer_refresh import LayerRefresh, joint_refresh
 from ms_kfac.ops.sherman_morrison_refresh import ShermanMorrisonOptions, ShermanMorrisonRefresh
 from ms_kfac.ops.swift_refresh import SwiftRefresh
 from ms_kfac.ops.trace_restricted_refresh import TraceRestrictedDamping, TraceRestrictedRefresh
+from tests.support.native import needs_native
 from tests.support.refreshes import Joint, assert_same, gram_sum, parameter, refreshed
 
-pytestmark = pytest.mark.skipif(not is_native("eigenbasis_refresh"), reason="no native library")
+pytestmark = needs_native("eigenbasis_refresh")
 
 dims = st.integers(1, 40)
 # The damped factors' condition numbers stay under a few hundred: that many times float32's 6e-8.

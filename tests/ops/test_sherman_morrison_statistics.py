@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops.sherman_morrison_statistics import ShermanMorrisonStatistics
 from ms_kfac.ops.statistics import EVERYTHING, GRADIENTS, INPUTS, StatisticsOptions
 from tests.oracle.factors import conv_factors
 from tests.oracle.patches import Geometry
 from tests.support.bank import tensor
 from tests.support.layer_bank import CASES, Case, build, layers_of
+from tests.support.native import has_native, needs_native
 from tests.support.statistics import OPTIONS as ANY_OPTIONS
 from tests.support.statistics import add, assert_close, convolutions, operators_of, state_of, statistics
 
@@ -49,7 +49,7 @@ def run(
     """
     layer = layers_of(build([case], np.random.default_rng(0)))[0]
     results = []
-    for native in (True, False) if is_native("sherman_morrison_statistics") else (False,):
+    for native in (True, False) if has_native("sherman_morrison_statistics") else (False,):
         operator = statistics(ShermanMorrisonStatistics, layer.operators, options, native)
         own = [ms.Parameter(ms.Tensor(p.asnumpy()), name=p.name, requires_grad=False) for p in state]
         for x, g in parts:
@@ -154,7 +154,7 @@ def test_random_shapes(
         assert_statistics(case, run(case, MEAN, empty_state(case, True), [(x, g)]), x, g)
 
 
-@pytest.mark.skipif(not is_native("sherman_morrison_statistics"), reason="no native kernels here")
+@needs_native("sherman_morrison_statistics")
 @settings(max_examples=25)
 @given(geometry=convolutions(), options=ANY_OPTIONS, samples=st.integers(1, 5), full=st.booleans())
 def test_any_convolution(geometry: Geometry, options: StatisticsOptions, samples: int, full: bool) -> None:
@@ -183,7 +183,7 @@ def test_modes(mode: int, rng: np.random.Generator) -> None:
     g = rng.standard_normal((4, 2, 6, 6)).astype(np.float32)
     A, G = conv_factors(x, g, geometry)
     operator = statistics(
-        ShermanMorrisonStatistics, operators_of(geometry), MEAN, is_native("sherman_morrison_statistics")
+        ShermanMorrisonStatistics, operators_of(geometry), MEAN, has_native("sherman_morrison_statistics")
     )
     state = state_of([A.shape, G.shape, A.shape[:1], G.shape[:1], (4,), ()], value=0.0)
     for _ in range(2):

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from mindspore import nn
 
 from ms_kfac.capture.dense import DenseOperators
-from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops.second_moment import ColumnSecondMoment, RowSecondMoment
 from ms_kfac.ops.statistics import StatisticsOptions
 from ms_kfac.ops.trace_restricted_statistics import (
@@ -21,6 +20,7 @@ from ms_kfac.ops.trace_restricted_statistics import (
 )
 from tests.oracle.patches import Geometry
 from tests.oracle.tkfac import Rows, convolution_rows, dense_rows, reduced, trace_restricted
+from tests.support.native import needs_native
 from tests.support.statistics import (
     OPTIONS as ANY_OPTIONS,
 )
@@ -98,9 +98,7 @@ def test_closed_gate_leaves_the_statistics_alone() -> None:
     assert all(not array.any() for array in accumulate(x, x, columns=False, gate=0))
 
 
-needs_kernels = pytest.mark.skipif(
-    not is_native("trace_restricted_statistics"), reason="no native kernels here"
-)
+needs_kernels = needs_native("trace_restricted_statistics")
 # Some of the batches' traces are above that floor and some below.
 ROOTS = {"floor": 1e4, "homogeneous": True}
 

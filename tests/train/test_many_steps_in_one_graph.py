@@ -10,10 +10,10 @@ import pytest
 from mindspore import nn
 
 import ms_kfac
-from ms_kfac.kernels.operator import is_native
 from tests.support.bank import tensor
 from tests.support.forms import composed
 from tests.support.loops import cross_entropy, run
+from tests.support.native import skip_without_native
 from tests.support.networks import SmallNet, batches, weights_of
 
 METHODS = {"KFAC": ms_kfac.KFAC, "EKFAC": ms_kfac.EKFAC}
@@ -48,8 +48,8 @@ def build(method: str) -> tuple[SmallNet, ms_kfac.KFAC, nn.Cell]:
 @pytest.mark.parametrize("form", ["native", "composed"])
 @pytest.mark.parametrize("method", METHODS)
 def test_one_graph_of_many_steps(method: str, form: str) -> None:
-    if form == "native" and not is_native("decay"):
-        pytest.skip("no native kernels here")
+    if form == "native":
+        skip_without_native("decay")
     data = batches(STEPS)
     start = weights_of(SmallNet())
     ms.set_context(mode=ms.GRAPH_MODE)
