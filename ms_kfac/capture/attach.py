@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from types import MethodType
 from typing import Any
 
 from mindspore import Tensor, nn
@@ -14,8 +18,55 @@ _ATTACHED = "curvature_attached"
 _TAP = "curvature_tap"
 
 
-class TappedConstruct:
-    """Mixed into the class of a tapped layer: the layer's own ``construct``, then the tap."""
+class PlainCopies:
+    """Mixed into the class of a tapped layer: its copies and pickles are untapped layers.
+
+    A tap belongs to one layer and one optimizer; a copy must not reach that optimizer's state.
+    """
+
+    def __copy__(self) -> Any:
+        """An untapped layer with the same Parameters."""
+        with _untapped(self):
+            copied = copy.copy(self)
+            # A Cell and its shallow copy share one dictionary, where the tap is restored.
+            copied.__dict__ = dict(copied.__dict__)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """An untapped layer with Parameters of its own."""
+        with _untapped(self):
+            return copy.deepcopy(self, memo)
+
+    def __getstate__(self) -> Any:
+        """The untapped layer's state."""
+        with _untapped(self):
+            state = self.__getstate__()
+            return _with_own_dictionary(state, self.__dict__)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """How to make the untapped layer."""
+        with _untapped(self):
+            reduced = self.__reduce_ex__(protocol)
+            if isinstance(reduced, str):
+                return reduced
+            create, arguments, *state = _with_own_dictionary(reduced, self.__dict__)
+            if getattr(create, "__name__", "") == "__newobj__":
+                # pickle accepts __newobj__ for the object's present class only.
+                create = arguments[0].__new__
+            return (create, arguments, *state)
+
+
+def _with_own_dictionary(value: Any, dictionary: dict[str, Any]) -> Any:
+    # A Cell's state holds its dictionary itself, where the tap is restored before anything is copied.
+    if value is dictionary:
+        return dict(dictionary)
+    if type(value) is tuple:
+        return tuple(_with_own_dictionary(item, dictionary) for item in value)
+    return value
+
+
+class TappedConstruct(PlainCopies):
+    """The layer's own ``construct``, then the tap."""
 
     untapped_construct: Any
     curvature_tap: Tap
@@ -25,8 +76,8 @@ class TappedConstruct:
         return self.curvature_tap(x, y)
 
 
-class TappedConstructWithBatchMoments:
-    """Mixed into a tapped batch normalisation that uses its batch's moments in training alone.
+class TappedConstructWithBatchMoments(PlainCopies):
+    """For a batch normalisation that uses its batch's moments in training alone.
 
     In evaluation it normalises by its moving moments, which its statistics know nothing of.
     """
@@ -42,8 +93,8 @@ class TappedConstructWithBatchMoments:
         return y
 
 
-class TappedConstructBeforeActivation:
-    """Mixed into a tapped ``nn.Dense`` with an activation: the tap must see the linear output."""
+class TappedConstructBeforeActivation(PlainCopies):
+    """For an ``nn.Dense`` with an activation: the tap must see the linear output."""
 
     untapped_construct: Any
     activation: Any
@@ -89,7 +140,7 @@ def attach(layer: Layer, tap: Tap) -> bool:
 
     The layer's class becomes a subclass of what it was, under the same name; the tap goes into the instance's
     ``__dict__``, past the Cell's registries, so that names, checkpoints, ``cells()`` and casts
-    of the network see the layer as it was.
+    of the network see the layer as it was. Copies and pickles of the layer have no tap.
 
     Args:
         layer: the layer to tap.
@@ -104,6 +155,10 @@ def attach(layer: Layer, tap: Tap) -> bool:
     if layer.overridden:
         tapped = TappedPrimitive(getattr(cell, layer.primitive), tap)
         changes: dict[str, Any] = {layer.primitive: tapped, _TAP: tap}
+        # The class stays: MindSpore 2.10 compiles `super()` as the parent of the instance's class, which has
+        # to be the class that the user wrote. copy and pickle look these two up on the instance.
+        for name in ("__deepcopy__", "__getstate__"):
+            changes[name] = MethodType(getattr(PlainCopies, name), cell)
     else:
         changes = {"untapped_construct": cell.construct, _TAP: tap}
         mixin: Any = TappedConstruct
@@ -149,3 +204,15 @@ def detach(cell: nn.Cell) -> bool:
         cell.__dict__.pop(name, None)
     cell.__dict__.update(originals)
     return True
+
+
+@contextmanager
+def _untapped(cell: Any) -> Iterator[None]:
+    cls, names = type(cell), (_ATTACHED, UNTAPPED_CLASS, *cell.__dict__[_ATTACHED][1])
+    tapped = {name: cell.__dict__[name] for name in names}
+    detach(cell)
+    try:
+        yield
+    finally:
+        cell.__class__ = cls
+        cell.__dict__.update(tapped)
