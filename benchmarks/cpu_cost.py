@@ -78,7 +78,7 @@ def build_step(name: str, batches: list[tuple[ms.Tensor, ms.Tensor]]) -> Callabl
     network = create_network("resnet", depth=20)
     method, intervals = OPTIMIZERS[name]
     if method:
-        factor_interval, inverse_interval = intervals
+        factor_interval, inverse_interval = map(ms_kfac.FixedInterval, intervals)
         optimizer: nn.Cell = getattr(ms_kfac, method)(
             network, 0.01, damping=0.1, factor_interval=factor_interval, inverse_interval=inverse_interval
         )

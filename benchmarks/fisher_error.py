@@ -129,7 +129,7 @@ def main() -> None:
     images, targets = mnist14_vectors(arguments.data_dir)
     # No learning and no moving average: their statistics are those of the batch they saw last.
     # EKFAC's basis is recomputed after every other step, and measured in the next.
-    options = {"damping": DAMPING, "factor_decay": 0.0, "inverse_interval": 2}
+    options = {"damping": DAMPING, "factor_decay": 0.0, "inverse_interval": ms_kfac.FixedInterval(2)}
     twins = {title: Twin(method, 0.0, **options) for title, method in METHODS.items()}
 
     network = MLP()

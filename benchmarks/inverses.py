@@ -83,7 +83,7 @@ def native_refresh(factor: NDArray[np.float32]) -> KroneckerRefresh:
         return Parameter(Tensor(np.asarray(value, np.float32)), name=f"{name}{size}", requires_grad=False)
 
     mean = float(np.trace(factor)) / size
-    values = {"A": factor, "A_count": 1.0, "G": [[mean]], "G_count": 1.0}
+    values = {"A": factor, "G": [[mean]], "weights": [1.0, 1.0]}
     arrays = [parameter(name, value) for name, value in values.items()]
     arrays += [parameter("A_inverse", np.eye(size)), parameter("G_inverse", [[1.0]])]
     refresh = KroneckerRefresh(f"layer of {size}", arrays)
@@ -117,7 +117,7 @@ def measure(size: int, rounds: int, lapack: Lapack) -> dict[str, list[float]]:
         if round_ > 0:
             for name, value in zip(times, (native, builtin, direct)):
                 times[name].append(1e3 * value)
-    for name, result in (("native", refresh.arrays[4].asnumpy()), ("MatrixInverse", found[-1])):
+    for name, result in (("native", refresh.arrays[3].asnumpy()), ("MatrixInverse", found[-1])):
         error = float(np.abs(result - expected).max() / np.abs(expected).max())
         print(f"{size}: {name}, largest error {error:.1e} of the largest entry")
     return times

@@ -36,10 +36,11 @@ from model_zoo.common.checkpoint.files import (  # noqa: E402
 )
 from model_zoo.common.data.shards import Shard  # noqa: E402
 from model_zoo.common.errors import CheckpointError  # noqa: E402
+from model_zoo.common.options.optimizers import OPTIMIZERS  # noqa: E402
 from model_zoo.common.recipe import sibling  # noqa: E402
 
 DIGITS = ROOT / "model_zoo" / "resnet" / "resnet20_digits_kfac.yaml"
-METHODS = "kfac,tkfac,smkfac,skfac,ekfac,spngd,thor,sgdm,adam"
+METHODS = ",".join(OPTIMIZERS)
 
 
 def train(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:

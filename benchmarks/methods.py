@@ -30,9 +30,10 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_run  # noqa: E402
 from model_zoo.common.curves import draw_curves, read_metrics  # noqa: E402
+from model_zoo.common.methods import METHODS  # noqa: E402
 
 FIRST_ORDER = ("sgdm", "adam")
-SECOND_ORDER = ("kfac", "tkfac", "smkfac", "skfac", "ekfac", "spngd", "thor")
+SECOND_ORDER = tuple(METHODS)
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--methods", default=",".join((*FIRST_ORDER, *SECOND_ORDER)))
+    described = "; ".join(f"{name}: {method.description}" for name, method in METHODS.items())
+    names = ",".join((*FIRST_ORDER, *SECOND_ORDER))
+    parser.add_argument("--methods", default=names, metavar="NAMES", help=f"default: {names}. {described}")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time; full runs go one by one")
     parser.add_argument("--trials-only", action="store_true")
     parser.add_argument("--epochs", type=int, help="of the full runs (default: the recipes')")

@@ -58,10 +58,10 @@ def build_step(optimizer: str, batch_size: int) -> Callable[[], None]:
     if optimizer == "momentum":
         cell: nn.Cell = nn.Momentum(network.trainable_params(), 0.01, 0.9)
     else:
-        intervals = {"never": (NEVER, NEVER), "factors": (1, NEVER), "all": (1, 1)}[optimizer]
-        cell = ms_kfac.KFAC(
-            network, 0.01, damping=0.1, factor_interval=intervals[0], inverse_interval=intervals[1]
-        )
+        numbers = {"never": (NEVER, NEVER), "factors": (1, NEVER), "all": (1, 1)}[optimizer]
+        # Without the warm-up of ints, whose steps are of other kinds.
+        factors, inverses = map(ms_kfac.FixedInterval, numbers)
+        cell = ms_kfac.KFAC(network, 0.01, damping=0.1, factor_interval=factors, inverse_interval=inverses)
     step = nn.TrainOneStepCell(nn.WithLossCell(network, nn.CrossEntropyLoss()), cell)
     step.set_train()
 

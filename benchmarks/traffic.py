@@ -71,8 +71,8 @@ def measure(exchange: str) -> list[dict[str, Any]]:
     optimizer = ms_kfac.KFAC(
         network,
         0.01,
-        factor_interval=FACTOR_INTERVAL,
-        inverse_interval=INVERSE_INTERVAL,
+        factor_interval=ms_kfac.FixedInterval(FACTOR_INTERVAL),
+        inverse_interval=ms_kfac.FixedInterval(INVERSE_INTERVAL),
         distribution=ms_kfac.parallel.Distribution(exchange=exchange),
     )
     step = ms_kfac.TrainOneStepCell(nn.WithLossCell(network, nn.CrossEntropyLoss()), optimizer)

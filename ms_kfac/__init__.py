@@ -1,10 +1,11 @@
 """Second-order optimizers for MindSpore."""
 
-from ms_kfac import kernels, parallel
+from ms_kfac import kernels, optim, parallel
 from ms_kfac._version import __version__
+from ms_kfac.capture import register_layer
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.kernels.requirement import check_requirement
-from ms_kfac.optim import EKFAC, KFAC, SKFAC, SMKFAC, SPNGD, THOR, TKFAC
+from ms_kfac.optim import *  # noqa: F403 - one list of the methods' classes is enough
 from ms_kfac.refresh import (
     FixedInterval,
     IntervalSchedule,
@@ -12,17 +13,12 @@ from ms_kfac.refresh import (
     RefreshPolicy,
     StaleStatistics,
     TraceChange,
+    WarmUpInterval,
 )
 from ms_kfac.train import Model, TrainOneStepCell
 
 __all__ = [
-    "EKFAC",
-    "KFAC",
-    "SKFAC",
-    "SMKFAC",
-    "SPNGD",
-    "THOR",
-    "TKFAC",
+    *optim.__all__,
     "FixedInterval",
     "IntervalSchedule",
     "LevenbergMarquardt",
@@ -32,9 +28,11 @@ __all__ = [
     "StaleStatistics",
     "TraceChange",
     "TrainOneStepCell",
+    "WarmUpInterval",
     "__version__",
     "kernels",
     "parallel",
+    "register_layer",
 ]
 
 check_requirement()

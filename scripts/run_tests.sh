@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Sets up .venv on the first call, then runs the tests; the arguments go to pytest. Without any the whole suite
-# runs in a process a processor: most of its time is compilation, which uses one.
+# runs, with one process per processor: most of its time is compilation, which uses one. --quick alone runs one
+# case of each test in the same way, without those whose set-up is slow.
 #
 #   bash scripts/run_tests.sh
+#   bash scripts/run_tests.sh --quick
 #   bash scripts/run_tests.sh tests/optim -k momentum
 #
 # Once .venv is there, `.venv/bin/python -m pytest --help` lists pytest's options.
@@ -14,7 +16,7 @@ help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 ensure_environment test
 cd "$PROJECT_ROOT"
-if (($# == 0)); then
-    set -- -n auto --dist loadgroup
+if (($# == 0)) || [[ "$*" == --quick ]]; then
+    set -- -n auto --dist loadgroup "$@"
 fi
 exec "$VENV_PYTHON" -m pytest "$@"

@@ -1,4 +1,4 @@
-"""Both execution modes for every test that asks for `mode`, on the CPU backend."""
+"""Both execution modes for every test that asks for `mode`, on the CPU backend; the choice of `--quick`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,32 @@ settings.register_profile("explore", deadline=None, derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 ms.set_device("CPU")
+
+
+# Fixtures that compile a library or train with several processes.
+SLOW_FIXTURES = {"emulated_path", "build", "runs"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="one case of each test, and none marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--quick`, one case of each test: the first of a file's first test, the second of its second."""
+    if not config.getoption("--quick"):
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    turns: dict[str, int] = {}
+    chosen = set()
+    for name, own in cases.items():
+        file = name.partition("::")[0]
+        turn = turns[file] = turns.get(file, -1) + 1
+        if own[0].get_closest_marker("slow") is None and not SLOW_FIXTURES.intersection(own[0].fixturenames):
+            chosen.add(own[turn % len(own)])
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
 
 
 @pytest.fixture(params=[ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])

@@ -115,7 +115,7 @@ def main() -> None:
     bench = Bench(dry_run=arguments.dry_run)
     layers = small_layers() if arguments.dry_run else resnet50_layers()
     sums, counts = factors_of(bench, layers)
-    native = RefreshCall(bench, layers, sums=sums, counts=counts, damping=DAMPING)
+    native = RefreshCall(bench, layers, sums=sums, weights=counts, damping=DAMPING)
     other = TorchRefresh(sums, counts)
     with products_in("float32"):
         calls = {

@@ -19,7 +19,7 @@ PRECISION_ATTRIBUTES: dict[str, dict[str, Any]] = {
 
 
 class StatisticsCall:
-    """Adds a batch of one layer to its sums.
+    """Stages a batch of one layer, in the place of the one before.
 
     Args:
         bench: the device.
@@ -33,19 +33,19 @@ class StatisticsCall:
     def __init__(
         self, bench: Bench, layer: Layer, *, x: torch.Tensor, dout: torch.Tensor, gate: int, precision: str
     ) -> None:
-        self.A_sum = bench.zeros(layer.input_dimension, layer.input_dimension)
-        self.G_sum = bench.zeros(layer.output_dimension, layer.output_dimension)
-        self.A_count, self.G_count = bench.number(0), bench.number(0)
+        self.A = bench.zeros(layer.input_dimension, layer.input_dimension)
+        self.G = bench.zeros(layer.output_dimension, layer.output_dimension)
+        # A period of one pass.
+        self.record = torch.tensor([0.0, 1.0, *[0.0] * 5], device=bench.device)
         self.run = bench.operator(
             "KroneckerStatistics",
             [
                 x,
                 dout,
                 bench.number(gate, torch.int32),
-                self.A_sum,
-                self.A_count,
-                self.G_sum,
-                self.G_count,
+                self.A,
+                self.G,
+                self.record,
             ],
             [bench.zeros(1)],
             separate=True,
@@ -64,7 +64,7 @@ class RefreshCall:
         bench: the device.
         layers: the layers.
         sums: A's and G's of each.
-        counts: what they are divided by, one for each layer and side.
+        weights: what they are divided by, one for each layer and side.
         damping: lambda.
         due: 0 for a call that has nothing to do.
     """
@@ -75,14 +75,14 @@ class RefreshCall:
         layers: Sequence[Layer],
         *,
         sums: Sequence[tuple[torch.Tensor, torch.Tensor]],
-        counts: Sequence[tuple[float, float]],
+        weights: Sequence[tuple[float, float]],
         damping: float,
         due: int = 1,
     ) -> None:
         self.inverses = [(torch.zeros_like(A), torch.zeros_like(G)) for A, G in sums]
         arrays: list[torch.Tensor] = []
-        for (A, G), (count_A, count_G), (inverse_A, inverse_G) in zip(sums, counts, self.inverses):
-            arrays += [A, bench.number(count_A), G, bench.number(count_G), inverse_A, inverse_G]
+        for pair, divisors, inverses in zip(sums, weights, self.inverses):
+            arrays += [*pair, torch.tensor(divisors, device=bench.device), *inverses]
         self.run = bench.operator(
             "KroneckerRefresh",
             [bench.number(due, torch.int32), bench.number(damping), *arrays],

@@ -22,7 +22,7 @@ def main() -> None:
     """Run them."""
     bench = Bench(dry_run="--dry-run" in sys.argv)
     layers = small_layers()
-    sums, counts, gradients = [], [], []
+    sums, divisors, gradients = [], [], []
     for index, layer in enumerate(layers):
         x = bench.draw(*layer.input_shape(BATCH), seed=index)
         dout = bench.draw(*layer.gradient_shape(BATCH), seed=100 + index)
@@ -32,10 +32,10 @@ def main() -> None:
                 statistics.run()
                 if gate:
                     kept = statistics
-        sums.append((kept.A_sum, kept.G_sum))
-        counts.append((float(BATCH), float(BATCH * layer.locations)))
+        sums.append((kept.A, kept.G))
+        divisors.append((float(BATCH), float(BATCH * layer.locations)))
         gradients += [bench.draw(*shape, seed=200 + index) for shape in layer.parameter_shapes]
-    refresh = RefreshCall(bench, layers, sums=sums, counts=counts, damping=0.01)
+    refresh = RefreshCall(bench, layers, sums=sums, weights=divisors, damping=0.01)
     refresh.run()
     precondition = PreconditionCall(bench, layers, gradients=gradients, inverses=refresh.inverses)
     precondition.run()

@@ -18,7 +18,7 @@ from benchmarks.gpu.bring_up import SMALL_TASKS, TASKS, Task, start
 from benchmarks.gpu.record import Record, part_parser
 
 STEPS = 20
-INTERVALS = {"factor_interval": 2, "inverse_interval": 5}
+INTERVALS = {"factor_interval": ms_kfac.FixedInterval(2), "inverse_interval": ms_kfac.FixedInterval(5)}
 
 
 class Losses(ms.train.Callback):

@@ -201,7 +201,7 @@ def measure_idle(bench: Bench, record: Record, layers: Sequence[Layer], calls: i
         (bench.zeros(*(layer.input_dimension,) * 2), bench.zeros(*(layer.output_dimension,) * 2))
         for layer in layers
     ]
-    not_due = RefreshCall(bench, layers, sums=sums, counts=[(1.0, 1.0)] * len(layers), damping=1e-3, due=0)
+    not_due = RefreshCall(bench, layers, sums=sums, weights=[(1.0, 1.0)] * len(layers), damping=1e-3, due=0)
     number = bench.zeros(1)
     # The first two go through Python, ctypes and the operator, the third through torch's dispatcher.
     forms = {"closed gate": closed.run, "refresh not due": not_due.run, "torch add_": lambda: number.add_(1)}
@@ -209,7 +209,7 @@ def measure_idle(bench: Bench, record: Record, layers: Sequence[Layer], calls: i
     for _ in range(IDLE_ROUNDS):
         for name, call in forms.items():
             times[name].append(microseconds_a_call(bench, call, calls))
-    written = float(closed.A_sum.abs().max() + closed.G_sum.abs().max() + closed.A_count + closed.G_count)
+    written = float(closed.A.abs().max() + closed.G.abs().max() + closed.record[0])
     record.add(
         "nothing to do",
         microseconds_a_call={name: quartiles(values) for name, values in times.items()},

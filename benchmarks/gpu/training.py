@@ -60,7 +60,7 @@ def build_optimizer(name: str, network: nn.Cell) -> nn.Cell:
     measured = OPTIMIZERS[name]
     if not measured.method:
         return nn.Momentum(network.trainable_params(), 0.01, 0.9)
-    factor_interval, inverse_interval = measured.run
+    factor_interval, inverse_interval = map(ms_kfac.FixedInterval, measured.run)
     return getattr(ms_kfac, measured.method)(
         network, 0.01, damping=0.1, factor_interval=factor_interval, inverse_interval=inverse_interval
     )

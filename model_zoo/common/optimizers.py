@@ -7,20 +7,11 @@ import dataclasses
 import mindspore.nn as nn
 
 import ms_kfac
+from model_zoo.common.methods import METHODS
 from model_zoo.common.options.optimizers import AdamOptions, Interval, SecondOrderOptions, SGDMOptions
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.schedules import step_values
 from ms_kfac.parallel import Distribution
-
-_METHODS = {
-    "kfac": ms_kfac.KFAC,
-    "tkfac": ms_kfac.TKFAC,
-    "smkfac": ms_kfac.SMKFAC,
-    "skfac": ms_kfac.SKFAC,
-    "ekfac": ms_kfac.EKFAC,
-    "spngd": ms_kfac.SPNGD,
-    "thor": ms_kfac.THOR,
-}
 
 
 def _policy(interval: Interval | None) -> int | ms_kfac.RefreshPolicy | None:
@@ -45,7 +36,8 @@ def _second_order(
         hyper_parameters[key] = _policy(hyper_parameters[key])
     if distribution is not None:
         hyper_parameters["distribution"] = distribution
-    optimizer: nn.Optimizer = _METHODS[options.name](network, learning_rate, **hyper_parameters)
+    method = getattr(ms_kfac, METHODS[options.name].class_name)
+    optimizer: nn.Optimizer = method(network, learning_rate, **hyper_parameters)
     return optimizer
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from model_zoo.common.errors import RecipeError
+from model_zoo.common.methods import METHODS
 from model_zoo.common.options.data import DATA, DataOptions, EncodedImages
 from model_zoo.common.options.networks import (
     DATA_OF_NETWORK,
@@ -22,7 +23,6 @@ from model_zoo.common.options.optimizers import (
     OPTIMIZERS,
     OptimizerOptions,
     SecondOrderOptions,
-    TKFACOptions,
 )
 from model_zoo.common.options.parallel import ParallelOptions
 from model_zoo.common.options.precision import PrecisionOptions
@@ -122,11 +122,17 @@ def check_distributed(recipe: Recipe, device: str) -> None:
         RecipeError: its optimizer's statistics don't add up over processes, or the device lacks a collective.
     """
     optimizer = recipe.optimizer
-    if optimizer.name == "skfac":
-        others = ", ".join(name for name in OPTIMIZERS if name != "skfac")
-        raise RecipeError(f"optimizer.name is 'skfac'; accepted with --distributed: one of {others}.")
-    if isinstance(optimizer, TKFACOptions) and optimizer.ema == "paper":
-        raise RecipeError("optimizer.ema is 'paper'; accepted with --distributed: partial_trace.")
+    alone = [name for name, method in METHODS.items() if method.single_device]
+    if optimizer.name in alone:
+        others = ", ".join(name for name in OPTIMIZERS if name not in alone)
+        raise RecipeError(
+            f"optimizer.name is {optimizer.name!r}; accepted with --distributed: one of {others}."
+        )
+    for name, option in METHODS[optimizer.name].options.items() if optimizer.name in METHODS else ():
+        value = getattr(optimizer, name)
+        if value in option.single_device:
+            others = " or ".join(word for word in option.choices if word not in option.single_device)
+            raise RecipeError(f"optimizer.{name} is {value!r}; accepted with --distributed: {others}.")
     if recipe.parallel.collective == "reduce_scatter" and device == "CPU":
         raise RecipeError(
             "parallel.collective is 'reduce_scatter', which MindSpore lacks on a CPU; accepted there: auto "

@@ -1,1 +1,8 @@
 """Taps: which layers are watched, how, and what a person sees of it."""
+
+from ms_kfac.capture.convolution import ConvolutionOperators
+from ms_kfac.capture.dense import DenseOperators
+from ms_kfac.capture.layer import Layer, LayerOperators
+from ms_kfac.capture.layer_kinds import register_layer
+
+__all__ = ["ConvolutionOperators", "DenseOperators", "Layer", "LayerOperators", "register_layer"]

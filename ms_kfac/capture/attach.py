@@ -111,7 +111,7 @@ class TappedConstructBeforeActivation(PlainCopies):
 
 
 class TappedPrimitive(nn.Cell):
-    """Stands for the primitive of a layer whose subclass overrides ``construct``.
+    """Stands for the primitive of a layer that is tapped there.
 
     Args:
         primitive: the layer's own.
@@ -152,9 +152,9 @@ def attach(layer: Layer, tap: Tap) -> bool:
     cell = layer.cell
     replaced = detach(cell)
     cls: Any = type(cell)
-    if layer.overridden:
-        tapped = TappedPrimitive(getattr(cell, layer.primitive), tap)
-        changes: dict[str, Any] = {layer.primitive: tapped, _TAP: tap}
+    if layer.tapped_primitive:
+        tapped = TappedPrimitive(getattr(cell, layer.tapped_primitive), tap)
+        changes: dict[str, Any] = {layer.tapped_primitive: tapped, _TAP: tap}
         # The class stays: MindSpore 2.10 compiles `super()` as the parent of the instance's class, which has
         # to be the class that the user wrote. copy and pickle look these two up on the instance.
         for name in ("__deepcopy__", "__getstate__"):

@@ -8,10 +8,10 @@ from typing import Any
 from mindspore import mint, nn
 
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
+from ms_kfac.capture.layer_kinds import register_layer
 from ms_kfac.ops.patches import ConvolutionGeometry, ConvolutionGradients, ConvolutionPatches
+from ms_kfac.ops.projections import FactorProjections
 from ms_kfac.ops.second_moment import ColumnSecondMoment
-
-CLASSES = (nn.Conv2d, mint.nn.Conv2d)
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class ConvolutionOperators(LayerOperators):
 
     channels_first = True
 
+    @property
+    def groups(self) -> int:
+        return self.geometry.groups
+
     def activations(self, reduce: bool) -> nn.Cell:
         return ConvolutionPatches(self.geometry, bias=self.bias, reduce=reduce)
 
@@ -34,6 +38,16 @@ class ConvolutionOperators(LayerOperators):
 
     def second_moment(self) -> nn.Cell:
         return ColumnSecondMoment()
+
+    def projections(self) -> nn.Cell:
+        height, width = self.geometry.kernel_size
+        return FactorProjections(
+            self.activations(False),
+            self.gradients(False),
+            bias=self.bias,
+            columns=True,
+            taps=height * width,
+        )
 
     def native_geometry(self) -> dict[str, Any] | None:
         geometry = self.geometry
@@ -49,17 +63,18 @@ class ConvolutionOperators(LayerOperators):
         }
 
 
-def describe_convolution(name: str, cell: nn.Cell) -> Layer | str:
+@register_layer(nn.Conv2d, mint.nn.Conv2d)
+def describe_convolution(name: str, cell: Any) -> Layer | str:
     """The layer, or why it can't be preconditioned.
 
     Args:
         name: the cell's name in the network.
-        cell: an instance of one of ``CLASSES``.
+        cell: an ``nn.Conv2d`` or ``mint.nn.Conv2d``.
 
     Returns:
         The layer, or a reason: the NHWC layout, or padding with anything but zeros.
     """
-    base = next(cls for cls in CLASSES if isinstance(cell, cls))
+    base: Any = nn.Conv2d if isinstance(cell, nn.Conv2d) else mint.nn.Conv2d
     if base is nn.Conv2d:
         if cell.data_format != "NCHW":
             return f"data format {cell.data_format} (only NCHW is supported)"
@@ -90,8 +105,7 @@ def describe_convolution(name: str, cell: nn.Cell) -> Layer | str:
         bias=cell.bias,
         groups=groups,
         operators=ConvolutionOperators(bias=cell.bias is not None, geometry=geometry),
-        primitive="conv2d",
-        overridden=overrides_construct(cell, base),
+        tapped_primitive="conv2d" if overrides_construct(cell, base) else "",
     )
 
 

@@ -8,11 +8,12 @@ from typing import Any
 from mindspore import mint, nn
 
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
+from ms_kfac.capture.layer_kinds import register_layer
 from ms_kfac.ops.dense_locations import DenseActivations, DenseGradients
+from ms_kfac.ops.projections import FactorProjections
 from ms_kfac.ops.second_moment import RowSecondMoment
 
 _PRIMITIVES: dict[Any, str] = {nn.Dense: "matmul", mint.nn.Linear: "dense"}
-CLASSES = tuple(_PRIMITIVES)
 
 
 @dataclass(frozen=True)
@@ -28,29 +29,33 @@ class DenseOperators(LayerOperators):
     def second_moment(self) -> nn.Cell:
         return RowSecondMoment()
 
+    def projections(self) -> nn.Cell:
+        return FactorProjections(
+            self.activations(False), self.gradients(False), bias=self.bias, columns=False, taps=1
+        )
+
     def native_geometry(self) -> dict[str, Any] | None:
         return {"convolution": False, "bias": self.bias}
 
 
-def describe_dense(name: str, cell: nn.Cell) -> Layer | str:
+@register_layer(*_PRIMITIVES)
+def describe_dense(name: str, cell: Any) -> Layer | str:
     """The layer, or why it can't be preconditioned.
 
     Args:
         name: the cell's name in the network.
-        cell: an instance of one of ``CLASSES``.
+        cell: an ``nn.Dense`` or ``mint.nn.Linear``.
 
     Returns:
         The layer. Every dense layer can be preconditioned.
     """
-    base = next(cls for cls in CLASSES if isinstance(cell, cls))
+    base = next(cls for cls in _PRIMITIVES if isinstance(cell, cls))
     return Layer(
         name=name,
         kind="dense",
         cell=cell,
         weight=cell.weight,
         bias=cell.bias,
-        groups=1,
         operators=DenseOperators(bias=cell.bias is not None),
-        primitive=_PRIMITIVES[base],
-        overridden=overrides_construct(cell, base),
+        tapped_primitive=_PRIMITIVES[base] if overrides_construct(cell, base) else "",
     )

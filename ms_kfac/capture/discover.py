@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Callable
 
 import mindspore as ms
 from mindspore import Parameter, nn
 
-from ms_kfac.capture import convolution, dense, embedding, normalization
+from ms_kfac import capture
 from ms_kfac.capture.layer import Layer
+from ms_kfac.capture.layer_kinds import describe_layer
+from ms_kfac.capture.normalization import KIND as NORMALIZATION
 
-# The registry of supported classes: a kind of layer is a file beside this one and a line here.
-_DESCRIBE: tuple[tuple[tuple[type, ...], Callable[[str, nn.Cell], Layer | str]], ...] = (
-    (dense.CLASSES, dense.describe_dense),
-    (convolution.CLASSES, convolution.describe_convolution),
-    (embedding.CLASSES, embedding.describe_embedding),
-    (normalization.BATCH_NORM_CLASSES, normalization.describe_batch_norm),
-    (normalization.LAYER_NORM_CLASSES, normalization.describe_layer_norm),
-)
+# A kind of layer registers itself as its module is imported.
+for _module in pkgutil.iter_modules(capture.__path__, f"{capture.__name__}."):
+    importlib.import_module(_module.name)
 
 
 @dataclass(frozen=True)
@@ -73,10 +71,10 @@ def discover(
         own = tuple(parameter for parameter in _own_parameters(cell) if id(parameter) in trained_ids)
         if not own:
             continue
-        described = _describe(name, cell)
+        described = describe_layer(name, cell)
         if isinstance(described, Layer):
             reason = _objection(described, trained_ids, owners, skip)
-            if reason is None and described.kind == normalization.KIND and not normalization_blocks:
+            if reason is None and described.kind == NORMALIZATION and not normalization_blocks:
                 reason = "normalization='first_order' (normalization='unit_wise' preconditions it)"
             if reason is None:
                 layers.append(described)
@@ -95,13 +93,6 @@ def discover(
 
 def _own_parameters(cell: nn.Cell) -> list[Parameter]:
     return [parameter for _, parameter in cell.parameters_and_names(expand=False)]
-
-
-def _describe(name: str, cell: nn.Cell) -> Layer | str:
-    for classes, describe in _DESCRIBE:
-        if isinstance(cell, classes):
-            return describe(name, cell)
-    return f"no curvature block for {type(cell).__name__}"
 
 
 def unmatched_patterns(network: nn.Cell, skip: Sequence[str]) -> list[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mindspore import nn
 
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
+from ms_kfac.capture.layer_kinds import register_layer
 from ms_kfac.ops.dense_locations import DenseGradients
 from ms_kfac.ops.embedding_statistics import IdCounts
+from ms_kfac.ops.projections import EmbeddingProjections
 from ms_kfac.ops.second_moment import RowSecondMoment
-
-CLASSES = (nn.Embedding,)
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,19 @@ class EmbeddingOperators(LayerOperators):
     def second_moment(self) -> nn.Cell:
         return RowSecondMoment()
 
+    def projections(self) -> nn.Cell:
+        return EmbeddingProjections(self.vocabulary, self.gradients(False))
 
-def describe_embedding(name: str, cell: nn.Cell) -> Layer | str:
+
+@register_layer(nn.Embedding)
+def describe_embedding(name: str, cell: Any) -> Layer | str:
     """The layer, or why it can't be preconditioned.
 
     ``padding_idx`` needs no care: ``nn.Embedding`` starts that row at zero and then trains it as any other.
 
     Args:
         name: the cell's name in the network.
-        cell: an instance of one of ``CLASSES``.
+        cell: an ``nn.Embedding``.
 
     Returns:
         The layer, or a reason: a ``construct`` of its own.
@@ -55,8 +60,5 @@ def describe_embedding(name: str, cell: nn.Cell) -> Layer | str:
         cell=cell,
         weight=table,
         bias=None,
-        groups=1,
         operators=EmbeddingOperators(bias=False, vocabulary=int(table.shape[0])),
-        primitive="",
-        overridden=False,
     )

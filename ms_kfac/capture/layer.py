@@ -50,6 +50,11 @@ class LayerOperators(ABC):
 
     channels_first = False
 
+    @property
+    def groups(self) -> int:
+        """Number of channel groups."""
+        return 1
+
     @abstractmethod
     def activations(self, reduce: bool) -> nn.Cell:
         """Operator from the layer's input to rows or columns."""
@@ -62,8 +67,12 @@ class LayerOperators(ABC):
     def second_moment(self) -> nn.Cell:
         """Operator that sums the outer products of those rows or columns."""
 
+    @abstractmethod
+    def projections(self) -> nn.Cell:
+        """Operator from the input and the output gradient to u and v of the capture check."""
+
     def native_geometry(self) -> dict[str, Any] | None:
-        """Attributes of a native kernel in the place of these operators; None where no kernel knows them."""
+        """Attributes of a native kernel that does what these operators do; None where there is none."""
         return None
 
 
@@ -73,17 +82,17 @@ class Layer:
 
     Attributes:
         name: the cell's name in the network ("layer1.0.conv2").
-        kind: "dense", "convolution", "embedding" or "normalization".
+        kind: "dense", "convolution", "embedding" or "normalization", which choose the curvature block, or
+            any other word, for a method's own block.
         cell: the layer itself.
         weight: its weight Parameter, output channels first; the table of an embedding (a row an id), gamma of
             a normalisation.
         bias: its bias Parameter, or None; beta of a normalisation.
-        groups: number of channel groups, each with factors of its own.
         operators: how its inputs and output gradients become rows or columns.
-        primitive: the cell's attribute that computes the linear map; empty where it is never tapped there.
-        overridden: whether a subclass replaced the ``construct`` of the supported class. Its linear map is
-            then tapped where the primitive is called, so that whatever the subclass does before and after
-            stays outside.
+        groups: number of channel groups, each with factors of its own.
+        tapped_primitive: the cell's attribute that computes the linear map, where the map is tapped at its
+            call: whatever the cell does before and after stays outside, as in a subclass that overrides
+            ``construct``. Empty where the layer's own input and output are taken.
     """
 
     name: str
@@ -91,10 +100,9 @@ class Layer:
     cell: nn.Cell
     weight: Parameter
     bias: Parameter | None
-    groups: int
     operators: LayerOperators
-    primitive: str
-    overridden: bool
+    groups: int = 1
+    tapped_primitive: str = ""
 
     @property
     def input_dimension(self) -> int:

@@ -12,17 +12,17 @@ import numpy as np
 from mindspore import nn
 
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
+from ms_kfac.capture.layer_kinds import register_layer
 from ms_kfac.ops.normalized_inputs import (
     BatchNormalizedInputs,
     ChannelColumns,
     ChannelRows,
     LayerNormalizedInputs,
 )
+from ms_kfac.ops.projections import NormalizationProjections
 from ms_kfac.ops.unit_wise_statistics import UnitWiseSecondMoment
 
 KIND = "normalization"
-BATCH_NORM_CLASSES = (nn.BatchNorm1d, nn.BatchNorm2d)
-LAYER_NORM_CLASSES = (nn.LayerNorm,)
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,11 @@ class BatchNormOperators(LayerOperators):
 
     Attributes:
         epsilon: what is added to the variance.
+        channels: number of channels.
     """
 
     epsilon: float
+    channels: int
 
     channels_first = True
 
@@ -46,6 +48,11 @@ class BatchNormOperators(LayerOperators):
     def second_moment(self) -> nn.Cell:
         return UnitWiseSecondMoment(positions_axis=2)
 
+    def projections(self) -> nn.Cell:
+        return NormalizationProjections(
+            self.activations(False), self.gradients(False), (self.channels,), columns=True
+        )
+
 
 @dataclass(frozen=True)
 class LayerNormOperators(LayerOperators):
@@ -53,49 +60,57 @@ class LayerNormOperators(LayerOperators):
 
     Attributes:
         epsilon: what is added to the variance.
-        channels: size of all normalised axes together.
+        shape: sizes of the normalised axes.
     """
 
     epsilon: float
-    channels: int
+    shape: tuple[int, ...]
 
     def activations(self, reduce: bool) -> nn.Cell:
-        return LayerNormalizedInputs(self.epsilon, self.channels)
+        return LayerNormalizedInputs(self.epsilon, int(np.prod(self.shape)))
 
     def gradients(self, reduce: bool) -> nn.Cell:
-        return ChannelRows(self.channels)
+        return ChannelRows(int(np.prod(self.shape)))
 
     def second_moment(self) -> nn.Cell:
         return UnitWiseSecondMoment(positions_axis=1)
 
+    def projections(self) -> nn.Cell:
+        return NormalizationProjections(
+            self.activations(False), self.gradients(False), self.shape, columns=False
+        )
 
-def describe_batch_norm(name: str, cell: nn.Cell) -> Layer | str:
+
+@register_layer(nn.BatchNorm1d, nn.BatchNorm2d)
+def describe_batch_norm(name: str, cell: Any) -> Layer | str:
     """The layer, or why it can't be preconditioned.
 
     Args:
         name: the cell's name in the network.
-        cell: an instance of one of ``BATCH_NORM_CLASSES``.
+        cell: an ``nn.BatchNorm1d`` or ``nn.BatchNorm2d``.
 
     Returns:
         The layer, or a reason: a ``construct`` of its own, the NHWC layout, or moving statistics in the place
         of the batch's.
     """
-    base = next(cls for cls in BATCH_NORM_CLASSES if isinstance(cell, cls))
+    base: Any = nn.BatchNorm1d if isinstance(cell, nn.BatchNorm1d) else nn.BatchNorm2d
     if overrides_construct(cell, base):
         return f"a construct of its own in the place of {base.__name__}'s"
     if cell.format != "NCHW":
         return f"data format {cell.format} (only NCHW is supported)"
     if cell.use_batch_statistics is False:
         return "use_batch_statistics=False: unit-wise statistics are of inputs normalised by their batch"
-    return _layer(name, cell, BatchNormOperators(bias=True, epsilon=float(cell.eps)))
+    channels = int(cell.gamma.size)
+    return _layer(name, cell, BatchNormOperators(bias=True, epsilon=float(cell.eps), channels=channels))
 
 
-def describe_layer_norm(name: str, cell: nn.Cell) -> Layer | str:
+@register_layer(nn.LayerNorm)
+def describe_layer_norm(name: str, cell: Any) -> Layer | str:
     """The layer, or why it can't be preconditioned.
 
     Args:
         name: the cell's name in the network.
-        cell: an instance of one of ``LAYER_NORM_CLASSES``.
+        cell: an ``nn.LayerNorm``.
 
     Returns:
         The layer, or a reason: a ``construct`` of its own, gamma and beta on other axes than the normalised
@@ -110,8 +125,8 @@ def describe_layer_norm(name: str, cell: nn.Cell) -> Layer | str:
         )
     if cell.begin_norm_axis == 0:
         return "begin_norm_axis 0 normalises across samples"
-    channels = int(np.prod(cell.gamma.shape))
-    return _layer(name, cell, LayerNormOperators(bias=True, epsilon=float(cell.epsilon), channels=channels))
+    shape = tuple(int(size) for size in cell.gamma.shape)
+    return _layer(name, cell, LayerNormOperators(bias=True, epsilon=float(cell.epsilon), shape=shape))
 
 
 def _layer(name: str, cell: Any, operators: LayerOperators) -> Layer:
@@ -121,8 +136,5 @@ def _layer(name: str, cell: Any, operators: LayerOperators) -> Layer:
         cell=cell,
         weight=cell.gamma,
         bias=cell.beta,
-        groups=1,
         operators=operators,
-        primitive="",
-        overridden=False,
     )

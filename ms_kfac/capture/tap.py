@@ -7,26 +7,49 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.ops.statistics import StatisticsOperator
+from ms_kfac.ops.element import element
+from ms_kfac.ops.statistics import PERIOD, StatisticsOperator
 from ms_kfac.refresh.gate import Gate
 
 
 class SampleCounter(nn.Cell):
     """Counts the samples of a step's backward passes, for losses that are sums.
 
+    As with staged statistics, a pass replaces the count of the pass before, unless both are micro-batches of
+    one step: so passes of a dropped step, or of another objective, do not count. How many passes make up a
+    step says the record of the layer at which they are counted.
+
     Args:
-        name: name of the Parameter that holds the count; the optimizer sets it back to zero after every step.
+        name: name of the Parameter: samples of the staged batch, those of all passes since the optimizer's
+            last step, the number of these passes, and the period by which the first was counted.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(auto_prefix=False)
-        self.samples = Parameter(Tensor(0.0, ms.float32), name=name, requires_grad=False)
-        self.assign_add = ops.AssignAdd()
+        self.samples = Parameter(Tensor([0.0, 0.0, 0.0, 1.0], ms.float32), name=name, requires_grad=False)
+        self.assign = ops.Assign()
         self.shape = ops.Shape()
+        self.stack = ops.Stack()
+        self.cast = ops.Cast()
 
-    def construct(self, x: Tensor, samples: Parameter) -> bool:
-        self.assign_add(samples, float(self.shape(x)[0]))
+    def construct(self, x: Tensor, samples: Parameter, record: Parameter) -> bool:
+        period = ops.maximum(element(record, PERIOD), 1.0)
+        new = float(self.shape(x)[0])
+        passes = element(samples, 2)
+        joined = element(samples, 0) * self.cast(passes % period > 0.5, ms.float32) + new
+        everything = element(samples, 1) + new
+        self.assign(samples, self.stack((joined, everything, passes + 1.0, period)))
         return True
+
+    def take(self, after: Tensor, record: Parameter) -> Tensor:
+        """The samples of this step, at least 1; the next step counts anew."""
+        period = ops.maximum(element(record, PERIOD), 1.0)
+        # The first commit has found out that several passes make up a step, after they were counted.
+        known = self.cast(ops.equal(period, element(self.samples, 3)), ms.float32)
+        counted = element(self.samples, 0) * known + element(self.samples, 1) * (1.0 - known)
+        samples = ops.maximum(counted, 1.0)
+        nothing = ops.depend(self.samples * 0.0, (after, samples))
+        return ops.depend(samples, self.assign(self.samples, nothing))
 
 
 class IdentityBase(nn.Cell):
@@ -46,7 +69,7 @@ class IdentityBase(nn.Cell):
         self.zeros_like = ops.ZerosLike()
 
 
-class _Identity(IdentityBase):
+class _IdentityOfThree(IdentityBase):
     """Passes y on; its ``bprop`` meets x and dout together.
 
     The Parameters come in as inputs: used as attributes inside ``bprop`` they do not compile, and neither do
@@ -55,13 +78,43 @@ class _Identity(IdentityBase):
     Statistics are of float32, whatever the layer computes in; dout goes on in the type that it came in. An
     input is cast here and not in the forward pass, which would keep a copy of it until now.
 
-    The gate is read when dout is there: a compiled step may write it between two passes, and would else be
-    free to read it at any time.
+    The gate is read when dout is there: a compiled step may write it between two passes, and would otherwise
+    be free to read it at any time.
 
-    To the compiler the Parameters are values here, and a kernel's write to them is not seen: what a graph
-    reads of them before a backward pass it may read after it, unless it has stored it (``ops.assign``).
-    Nothing does so; the optimizer reads statistics behind the write with which it counts them.
+    To the compiler the Parameters are values here, and a kernel's write to them is not seen. Only the commit
+    reads them, behind the gradients.
     """
+
+    def construct(
+        self,
+        x: Tensor,
+        y: Tensor,
+        gate: Parameter,
+        s1: Parameter,
+        s2: Parameter,
+        s3: Parameter,
+    ) -> Tensor:
+        return y
+
+    def bprop(
+        self,
+        x: Tensor,
+        y: Tensor,
+        gate: Parameter,
+        s1: Parameter,
+        s2: Parameter,
+        s3: Parameter,
+        out: Tensor,
+        dout: Tensor,
+    ) -> tuple[Tensor, ...]:
+        inputs, gradients = self.cast(x, self.input_type), self.cast(dout, self.gradient_type)
+        self.statistics(inputs, gradients, self.depend(gate, dout), s1, s2, s3)
+        # Nothing uses gradients of the Parameters; zeros of their shapes would have to be compiled.
+        return self.zeros_like(x), dout, gate, s1, s2, s3
+
+
+class _IdentityOfFour(IdentityBase):
+    """The same for four Parameters."""
 
     def construct(
         self,
@@ -89,7 +142,7 @@ class _Identity(IdentityBase):
     ) -> tuple[Tensor, ...]:
         inputs, gradients = self.cast(x, self.input_type), self.cast(dout, self.gradient_type)
         self.statistics(inputs, gradients, self.depend(gate, dout), s1, s2, s3, s4)
-        # Nobody asks for gradients of the Parameters; zeros of their shapes would have to be compiled.
+        # Nothing uses gradients of the Parameters; zeros of their shapes would have to be compiled.
         return self.zeros_like(x), dout, gate, s1, s2, s3, s4
 
 
@@ -126,10 +179,11 @@ class _IdentityOfSix(IdentityBase):
     ) -> tuple[Tensor, ...]:
         inputs, gradients = self.cast(x, self.input_type), self.cast(dout, self.gradient_type)
         self.statistics(inputs, gradients, self.depend(gate, dout), s1, s2, s3, s4, s5, s6)
+        # Nothing uses gradients of the Parameters; zeros of their shapes would have to be compiled.
         return self.zeros_like(x), dout, gate, s1, s2, s3, s4, s5, s6
 
 
-_IDENTITIES: dict[int, Any] = {4: _Identity, 6: _IdentityOfSix}
+_IDENTITIES: dict[int, Any] = {3: _IdentityOfThree, 4: _IdentityOfFour, 6: _IdentityOfSix}
 
 
 class _CountingIdentity(nn.Cell):
@@ -139,14 +193,14 @@ class _CountingIdentity(nn.Cell):
         super().__init__(auto_prefix=False)
         self.counter = counter
 
-    def construct(self, x: Tensor, y: Tensor, samples: Parameter) -> Tensor:
+    def construct(self, x: Tensor, y: Tensor, samples: Parameter, record: Parameter) -> Tensor:
         return y
 
     def bprop(
-        self, x: Tensor, y: Tensor, samples: Parameter, out: Tensor, dout: Tensor
+        self, x: Tensor, y: Tensor, samples: Parameter, record: Parameter, out: Tensor, dout: Tensor
     ) -> tuple[Tensor, ...]:
-        self.counter(x, samples)
-        return ops.zeros_like(x), dout, ops.zeros_like(samples)
+        self.counter(x, samples, record)
+        return ops.zeros_like(x), dout, samples, record
 
 
 class Tap(nn.Cell):
@@ -159,35 +213,40 @@ class Tap(nn.Cell):
 
     Args:
         statistics: the block's statistics operator.
-        state: the four or six Parameters that it reads and writes.
+        staged: the three, four or six Parameters that it reads and writes.
         gate: whether the coming step takes statistics.
-        counter: counts samples on every step, gate open or not; None where nobody asks.
+        counter: counts samples on every step, gate open or not; None where the count is unused.
+        record: the one among ``staged``, which the counter reads; None without a counter.
     """
-
-    identities = _IDENTITIES
 
     def __init__(
         self,
         statistics: StatisticsOperator,
-        state: tuple[Parameter, ...],
+        staged: tuple[Parameter, ...],
         gate: Gate,
         counter: SampleCounter | None = None,
+        record: Parameter | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.identity = self.identities[len(state)](statistics)
+        self.identity = _IDENTITIES[len(staged)](statistics)
         self.statistics = statistics
         self.stop_gradient = ops.StopGradient()
-        self.carries_six = len(state) == 6
+        self.carried = len(staged)
+        # Operators that do not ask for shapes early need no call of it compiled.
+        self.expects = type(statistics).expect is not StatisticsOperator.expect
         self.counts = counter is not None
         self.counting_identity: Any = None if counter is None else _CountingIdentity(counter)
         # Kept out of the Cell's registries: the optimizer owns these Parameters, and the network must not
         # list them.
         self.__dict__["gate"] = gate
         self.__dict__["gate_parameter"] = gate.parameter
-        self.__dict__["state"] = tuple(state)
+        self.__dict__["staged"] = tuple(staged)
         self.__dict__["counter"] = counter
         self.__dict__["samples"] = None if counter is None else counter.samples
+        self.__dict__["record"] = record
         self.__dict__["compiled_statistics"] = statistics.as_graph
+        for index, parameter in enumerate(staged):
+            self.__dict__[f"s{index + 1}"] = parameter
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         if ms.get_context("mode") == ms.GRAPH_MODE:
@@ -197,75 +256,31 @@ class Tap(nn.Cell):
             return y
         input_of_call = ops.stop_gradient(x)
 
-        def record(dout: Tensor) -> Tensor:
+        def take(dout: Tensor) -> Tensor:
             if is_open:
-                # A copy: a compiled function in MindSpore 2.10 reads a view from the start of its storage.
-                gradients = self.as_taken(dout)
-                self.compiled_statistics(input_of_call.copy(), gradients, self.gate_parameter, *self.state)
+                # Copies: a compiled function in MindSpore 2.10 reads a view from the start of its storage.
+                self.compiled_statistics(input_of_call.copy(), dout.copy(), self.gate_parameter, *self.staged)
             if self.counter is not None:
-                self.counter(input_of_call, self.samples)
+                self.counter(input_of_call, self.samples, self.record)
             return dout
 
         try:
-            y.register_hook(record)
+            y.register_hook(take)
         except RuntimeError as error:
-            # Outside a gradient there may be nothing to hook; nobody asks for statistics then.
+            # Outside a gradient there may be nothing to hook, and statistics are unused then.
             if "requires grad" not in str(error):
                 raise
         return y
 
-    def as_taken(self, dout: Tensor) -> Tensor:
-        """A copy of dout for the operator, in PyNative mode."""
-        return dout.copy()
-
     def construct(self, x: Tensor, y: Tensor) -> Tensor:
         watched = self.stop_gradient(x)
-        self.statistics.expect(watched, y)
+        if self.expects:
+            self.statistics.expect(watched, y)
         if self.counts:
-            y = self.counting_identity(watched, y, self.samples)
+            y = self.counting_identity(watched, y, self.samples, self.record)
         gate = self.gate_parameter
-        if self.carries_six:
-            s1, s2, s3, s4, s5, s6 = self.state
-            return self.identity(watched, y, gate, s1, s2, s3, s4, s5, s6)
-        s1, s2, s3, s4 = self.state
-        return self.identity(watched, y, gate, s1, s2, s3, s4)
-
-
-class PlainTap(Tap):
-    """A tap of four Parameters that neither counts nor tells its operator of shapes: less to compile a layer.
-
-    Args:
-        statistics: the block's statistics operator.
-        state: the four Parameters.
-        gate: whether the coming step takes statistics.
-    """
-
-    def __init__(self, statistics: StatisticsOperator, state: tuple[Parameter, ...], gate: Gate) -> None:
-        super().__init__(statistics, state, gate)
-        for name, parameter in zip(("s1", "s2", "s3", "s4"), state):
-            self.__dict__[name] = parameter
-
-    def construct(self, x: Tensor, y: Tensor) -> Tensor:
-        watched = self.stop_gradient(x)
-        return self.identity(watched, y, self.gate_parameter, self.s1, self.s2, self.s3, self.s4)
-
-
-def create_tap(
-    statistics: StatisticsOperator,
-    state: tuple[Parameter, ...],
-    gate: Gate,
-    counter: SampleCounter | None = None,
-) -> Tap:
-    """The tap for an operator, as plain as it can be.
-
-    Args:
-        statistics: the block's statistics operator.
-        state: the four or six Parameters that it reads and writes.
-        gate: whether the coming step takes statistics.
-        counter: counts samples on every step, gate open or not; None where nobody asks.
-
-    Returns:
-        The tap.
-    """
-    plain = type(statistics).expect is StatisticsOperator.expect and counter is None and len(state) == 4
-    return PlainTap(statistics, state, gate) if plain else Tap(statistics, state, gate, counter)
+        if self.carried == 3:
+            return self.identity(watched, y, gate, self.s1, self.s2, self.s3)
+        if self.carried == 4:
+            return self.identity(watched, y, gate, self.s1, self.s2, self.s3, self.s4)
+        return self.identity(watched, y, gate, self.s1, self.s2, self.s3, self.s4, self.s5, self.s6)

@@ -2,56 +2,58 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cache
 from typing import Any
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer, LayerOperators
-from ms_kfac.ops.decay import Fading
+from ms_kfac.ops.element import element
 from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.layer_precondition import NativeForm
 from ms_kfac.ops.layer_refresh import LayerRefresh, NativeRefresh
 from ms_kfac.ops.split_damping import SMALLEST_COUNT
-from ms_kfac.ops.statistics import LayerStatistics, StatisticsOperator, StatisticsOptions
+from ms_kfac.ops.statistics import (
+    EVERYTHING,
+    GRADIENTS,
+    INPUTS,
+    PERIOD,
+    STAGED_WEIGHTS,
+    LayerStatistics,
+    StatisticsOperator,
+    StatisticsOptions,
+)
 from ms_kfac.ops.weight_matrix import WeightMatrix
+from ms_kfac.statistics.commit import RootAverage
+from ms_kfac.statistics.statistic import Statistic
 
 
 @cache
-def layer_statistics(
-    kind: Any, operators: LayerOperators, options: StatisticsOptions, **own: Any
-) -> LayerStatistics:
+def layer_statistics(kind: Any, operators: LayerOperators, options: StatisticsOptions) -> LayerStatistics:
     """The statistics operator that all layers of one geometry share.
 
     Args:
         kind: a subclass of LayerStatistics.
         operators: how a layer's inputs and output gradients become rows or columns.
         options: how a batch enters.
-        **own: keyword arguments of that subclass, hashable.
 
     Returns:
         The operator.
     """
-    reduce = options.sharing == "reduce"
-    operator: LayerStatistics = kind(
-        operators.activations(reduce),
-        operators.gradients(reduce),
-        operators.second_moment(),
-        channels_first=operators.channels_first,
-        options=options,
-        geometry=operators.native_geometry(),
-        **own,
-    )
+    operator: LayerStatistics = kind(operators, options)
     return operator
 
 
 class CurvatureBlock(nn.Cell):
     """Base of the curvature blocks: statistics -> factors -> inverse -> precondition.
 
-    A subclass creates its statistics and inverses as Parameters, hands a tap the operator that fills them,
-    sets ``layer_refresh`` or defines :meth:`refresh`, and defines the methods below that raise here. All but
+    A subclass declares its statistics with :meth:`add_statistic` and :meth:`create_weights`, names the
+    operator with which a tap stages them, creates its inverses as Parameters, sets ``layer_refresh`` or
+    defines :meth:`refresh`, and defines the abstract methods. What follows from the statistics (moving
+    averages, :meth:`factors`, what ranks exchange, what policies compare, bytes) is derived here. All but
     :meth:`native_refresh`, :meth:`factors`, :meth:`dimensions` and :meth:`bytes` run inside the compiled
     step.
 
@@ -60,11 +62,12 @@ class CurvatureBlock(nn.Cell):
         prefix: what the names of the block's Parameters start with.
 
     Attributes:
-        statistics: the operator that a tap calls with x, dout, the gate and ``state``.
-        state: the four or six Parameters that ``statistics`` reads and writes in place.
-        statistic_groups: which of ``state``, by index, are sums and weights that fade together; one group a
-            statistic that can be refreshed on its own. Where there are two, the gate's INPUTS opens the first
-            and its GRADIENTS the second.
+        operator: what a tap calls with x, dout, the gate and ``staged``.
+        statistics: what is averaged over batches.
+        record: describes the staged batch, float32: see ``kernels/interface/staged_batch.h``.
+        weights: the weights of the averages, float32.
+        staged: the Parameters that ``operator`` reads and writes in place, in its order.
+        roots: that the averages are of roots of the batches' traces; None where they are of the sums.
         layer_refresh: the operator that recomputes what :meth:`precondition` multiplies with.
         size: dimension of the block: the layer's number of weights.
         not_additive: why the statistics of several devices don't add up to those of their batches' union;
@@ -72,20 +75,28 @@ class CurvatureBlock(nn.Cell):
         read_by_all: why a device that does not refresh this layer needs its statistics; empty where it
             doesn't.
         follows: whether :meth:`follow` does anything.
+
+    Raises:
+        TypeError: if a subclass lacks an abstract method.
     """
 
     kind = "abstract"
     not_additive = ""
     read_by_all = ""
     follows = False
-    statistics: StatisticsOperator
-    state: tuple[Parameter, ...]
-    statistic_groups: tuple[tuple[int, ...], ...]
+    operator: StatisticsOperator
+    statistics: tuple[Statistic, ...]
+    staged: tuple[Parameter, ...]
+    roots: RootAverage | None = None
     layer_refresh: LayerRefresh
 
     SMALLEST_COUNT = SMALLEST_COUNT
 
     def __init__(self, layer: Layer, *, prefix: str) -> None:
+        # A Cell's metaclass is not ABCMeta, which would refuse the class itself.
+        missing = [name for name in _ABSTRACT if getattr(getattr(type(self), name), _IS_ABSTRACT, False)]
+        if missing:
+            raise TypeError(f"{type(self).__name__} must define {', '.join(missing)}")
         super().__init__(auto_prefix=False)
         self.layer_name = layer.name
         self.name_prefix = f"{prefix}.{layer.name}"
@@ -94,7 +105,11 @@ class CurvatureBlock(nn.Cell):
         )
         self.size = sum(int(np.prod(parameter.shape)) for parameter in layer.parameters())
         self.groups = layer.groups
+        self.statistics = ()
         self.assign = ops.Assign()
+        self.slice = ops.Slice()
+        self.reshape = ops.Reshape()
+        self.maximum = ops.Maximum()
         self.smallest_count = self.SMALLEST_COUNT
 
     def parameter(self, name: str, value: Any) -> Parameter:
@@ -103,6 +118,78 @@ class CurvatureBlock(nn.Cell):
         return Parameter(
             Tensor(array.reshape(np.shape(value))), name=f"{self.name_prefix}.{name}", requires_grad=False
         )
+
+    def add_statistic(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        weight: int,
+        gate: int,
+        power: int,
+        symmetric: bool = False,
+        averaged: bool = True,
+    ) -> Statistic:
+        """Declare a statistic; its Parameters become attributes: ``<name>_batch`` and ``<name>_sum``.
+
+        Args:
+            name: its name in the literature.
+            shape: its shape.
+            weight: which of the weights divides it.
+            gate: the gate's code that takes it.
+            power: of how many factors of the output gradient it is a product.
+            symmetric: whether its last two axes are those of symmetric matrices.
+            averaged: False where the last batch is all that is used.
+
+        Returns:
+            The statistic.
+        """
+        batch = self.parameter(f"{name}_batch", np.zeros(shape))
+        setattr(self, f"{name}_batch", batch)
+        average = None
+        if averaged:
+            average = self.parameter(f"{name}_sum", np.zeros(self.averaged_shape(name, shape)))
+            setattr(self, f"{name}_sum", average)
+        statistic = Statistic(name, batch, average, weight, gate, power, symmetric)
+        self.statistics = (*self.statistics, statistic)
+        return statistic
+
+    def averaged_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a statistic's average, that of its batch unless a subclass says otherwise."""
+        return shape
+
+    def create_weights(self, count: int, period: int = 1) -> None:
+        """Create the record of staged batches, and the weights of the averages.
+
+        Args:
+            count: number of weights.
+            period: passes whose batches add up to one, where that is announced.
+        """
+        record = np.zeros(STAGED_WEIGHTS + count)
+        record[PERIOD] = period
+        self.record = self.parameter("record", record)
+        self.weights = self.parameter("weights", np.zeros(count))
+        # What observed() reads, in the forms that a compiled step takes.
+        self.estimated_sums = ParameterTuple([statistic.estimated() for statistic in self.statistics])
+        self.weight_indices = tuple(statistic.weight for statistic in self.statistics)
+        places = {id(statistic): index for index, statistic in enumerate(self.statistics)}
+        self.observed_indices = tuple(
+            tuple(places[id(statistic)] for statistic in group) for group in self.groups_of_statistics()
+        )
+
+    def groups_of_statistics(self) -> tuple[tuple[Statistic, ...], ...]:
+        """Statistics that are refreshed together: of inputs and of gradients, or all where one is joint."""
+        if any(statistic.gate == EVERYTHING for statistic in self.statistics):
+            return (self.statistics,)
+        sides = (
+            tuple(statistic for statistic in self.statistics if statistic.gate == code)
+            for code in (INPUTS, GRADIENTS)
+        )
+        return tuple(side for side in sides if side)
+
+    def estimate(self, total: Tensor, weight: int) -> Tensor:
+        """A sum over its weight; zeros before the first statistics."""
+        return total / self.maximum(element(self.weights, weight), self.smallest_count)
 
     def refresh(self, damping: Tensor) -> bool:
         """Recompute what :meth:`precondition` multiplies with from the present statistics."""
@@ -118,71 +205,34 @@ class CurvatureBlock(nn.Cell):
         own = type(self).refresh is not CurvatureBlock.refresh
         return None if own else self.layer_refresh.part
 
-    def written_by_tap(self) -> tuple[Parameter, ...]:
-        """Those of ``state`` that a backward pass may write."""
-        return self.state
-
-    def decay(self, factor: Tensor) -> bool:
-        """Let the past fade: multiply all sums and weights of the statistics by the same factor."""
-        for group in range(len(self.statistic_groups)):
-            self.decay_group(group, factor)
-        return True
-
-    def decay_group(self, group: int, factor: Tensor) -> bool:
-        """Let the past of one statistic fade."""
-        for index in self.statistic_groups[group]:
-            self.assign(self.state[index], self.state[index] * factor)
-        return True
-
-    def fading(self, separate: bool) -> tuple[tuple[Fading, ...], ...] | None:
-        """What :meth:`decay` multiplies by one factor, for a kernel that does so for all layers at once.
-
-        Called where an optimizer is built, not inside a compiled step.
-
-        Args:
-            separate: whether statistics fade on their own, as by :meth:`decay_group`.
-
-        Returns:
-            The Parameters of each statistic, of all together where they are not ``separate``, some maybe
-            waiting for a flag; None where fading is more than that.
-        """
-        plain = type(self).decay is CurvatureBlock.decay
-        plain = plain and type(self).decay_group is CurvatureBlock.decay_group
-        if not plain:
-            return None
-        groups = tuple(tuple(self.state[index] for index in group) for group in self.statistic_groups)
-        return groups if separate else (tuple(parameter for group in groups for parameter in group),)
-
     def statistic_shares(self) -> tuple[Share, ...]:
         """All sums and weights of the statistics: what devices add up or average."""
-        raise TypeError(f"{type(self).__name__} does not define statistic_shares()")
+        return (*(statistic.share() for statistic in self.statistics), Share(self.weights))
 
     def current_shares(self) -> tuple[Share, ...]:
         """Those of :meth:`statistic_shares` that :meth:`precondition` reads, and not the refresh alone."""
         return ()
 
     def shares_of(self, group: int) -> tuple[Share, ...]:
-        """Those of :meth:`statistic_shares` that one statistic needs; what several share is in each."""
-        own = {id(self.state[index]) for index in self.statistic_groups[group]}
-        grouped = {id(self.state[index]) for indices in self.statistic_groups for index in indices}
-        shares = self.statistic_shares()
-        return tuple(s for s in shares if id(s.parameter) in own or id(s.parameter) not in grouped)
+        """Those of :meth:`statistic_shares` that one statistic needs; the weights are in each."""
+        own = self.groups_of_statistics()[group]
+        return (*(statistic.share() for statistic in own), Share(self.weights))
 
+    @abstractmethod
     def inverse_shares(self) -> tuple[Share, ...]:
         """What a refresh writes and :meth:`precondition` reads: what the device that refreshes sends."""
-        raise TypeError(f"{type(self).__name__} does not define inverse_shares()")
 
     def state_shares(self) -> tuple[Share, ...]:
         """What else a refresh writes that devices need which neither refresh nor precondition this layer."""
         return ()
 
     def follow(self) -> bool:
-        """Do what the refresh on another device did beside what was sent; doing so twice is harmless."""
+        """Apply the local side effects of a refresh on another device. Idempotent."""
         return True
 
+    @abstractmethod
     def precondition(self, matrix: Tensor) -> Tensor:
         """Multiply a gradient matrix by the inverse of the damped block."""
-        raise TypeError(f"{type(self).__name__} does not define precondition(matrix)")
 
     def native_precondition(self) -> NativeForm | None:
         """The same for a kernel that preconditions many layers in one call; None where there is none."""
@@ -196,17 +246,20 @@ class CurvatureBlock(nn.Cell):
             return join.weight_part(matrix), join.bias_part(matrix)
         return (join.weight_part(matrix),)
 
+    @abstractmethod
     def product(self, matrix: Tensor) -> Tensor:
         """Multiply a matrix by the block itself: present statistics, no damping."""
-        raise TypeError(f"{type(self).__name__} does not define product(matrix)")
 
+    @abstractmethod
     def trace(self) -> Tensor:
         """Trace of the block, undamped, from the present statistics: scalar float32."""
-        raise TypeError(f"{type(self).__name__} does not define trace()")
 
     def observed(self, group: int) -> tuple[Tensor, ...]:
         """The averaged statistics of one group, for policies that compare them over time."""
-        raise TypeError(f"{type(self).__name__} does not define observed(group)")
+        found: tuple[Tensor, ...] = ()
+        for index in self.observed_indices[group]:
+            found = (*found, self.estimate(self.estimated_sums[index], self.weight_indices[index]))
+        return found
 
     def observed_shapes(self, group: int) -> tuple[tuple[int, ...], ...]:
         """Shapes of what :meth:`observed` gives."""
@@ -214,13 +267,24 @@ class CurvatureBlock(nn.Cell):
 
     def factors(self) -> dict[str, NDArray[np.float32]]:
         """Undamped moving-averaged statistics under their names in the literature, float32."""
-        raise TypeError(f"{type(self).__name__} does not define factors()")
+        weights = self.weights.asnumpy()
+        found: dict[str, NDArray[np.float32]] = {}
+        for statistic in self.statistics:
+            total, weight = statistic.estimated().asnumpy(), weights[statistic.weight]
+            found[statistic.name] = total / weight if weight > 0 else total.copy()
+        return found
 
+    @abstractmethod
     def dimensions(self) -> str:
         """The factors' sizes, for the summary."""
-        raise TypeError(f"{type(self).__name__} does not define dimensions()")
 
     def bytes(self) -> int:
-        """Memory that statistics and inverses take."""
+        """Memory that statistics, staged batches and inverses take."""
         parameters = self.parameters_dict().values()
         return sum(int(np.prod(parameter.shape)) * 4 for parameter in parameters)
+
+
+_IS_ABSTRACT = "__isabstractmethod__"
+_ABSTRACT = tuple(
+    name for name, member in vars(CurvatureBlock).items() if getattr(member, _IS_ABSTRACT, False)
+)

@@ -34,13 +34,16 @@ class BlockSplitBlock(KroneckerBlock):
         prefix: what the names of the Parameters start with.
         options: how a batch enters the statistics.
         split: largest size of a block.
+        period: passes whose batches add up to one, where that is announced.
     """
 
     kind = "Kronecker, split"
 
-    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, split: int) -> None:
+    def __init__(
+        self, layer: Layer, *, prefix: str, options: StatisticsOptions, split: int, period: int = 1
+    ) -> None:
         self.split = split
-        super().__init__(layer, prefix=prefix, options=options)
+        super().__init__(layer, prefix=prefix, options=options, period=period)
 
     def create_inverses(self) -> None:
         self.A_blocks = DiagonalBlocks(self.dim_A, self.split)
@@ -48,7 +51,7 @@ class BlockSplitBlock(KroneckerBlock):
         self.A_inverses, self.A_last_inverse = self._identities("A", self.A_blocks)
         self.G_inverses, self.G_last_inverse = self._identities("G", self.G_blocks)
         inverses = (self.A_inverses, self.A_last_inverse, self.G_inverses, self.G_last_inverse)
-        arrays = (*self.state, *inverses)
+        arrays = (self.A_sum, self.G_sum, self.weights, *inverses)
         self.layer_refresh = BlockSplitRefresh(self.layer_name, arrays, split=self.split)
 
     def _identities(self, name: str, pieces: DiagonalBlocks) -> tuple[Parameter, Parameter]:

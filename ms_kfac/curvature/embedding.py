@@ -19,15 +19,15 @@ from __future__ import annotations
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
-from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
 from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.element import element
 from ms_kfac.ops.embedding_statistics import EmbeddingStatistics
 from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.pi_split import pi_split
-from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.statistics import GRADIENTS, INPUTS, StatisticsOptions
 
 
 class EmbeddingBlock(CurvatureBlock):
@@ -41,6 +41,7 @@ class EmbeddingBlock(CurvatureBlock):
         layer: the layer; its weight is :math:`(V, d)`.
         prefix: what the names of the Parameters start with.
         options: how a batch enters the statistics.
+        period: passes whose batches add up to one, where that is announced.
 
     Note:
         Until a backward pass has reached the layer its gradient passes unchanged. The rows of ids that did
@@ -48,46 +49,38 @@ class EmbeddingBlock(CurvatureBlock):
     """
 
     kind = "diagonal-Kronecker"
-    statistic_groups = ((0, 1), (2, 3))
 
-    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions) -> None:
+    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, period: int = 1) -> None:
         super().__init__(layer, prefix=prefix)
         self.dim_A, self.dim_G = (int(size) for size in layer.weight.shape)
-        self.statistics = layer_statistics(EmbeddingStatistics, layer.operators, options)
-        self.A_sum = self.parameter("A_sum", np.zeros(self.dim_A))
-        self.G_sum = self.parameter("G_sum", np.zeros((self.dim_G, self.dim_G)))
-        self.A_count = self.parameter("A_count", 0.0)
-        self.G_count = self.parameter("G_count", 0.0)
+        self.operator = layer_statistics(EmbeddingStatistics, layer.operators, options)
+        self.add_statistic("A", (self.dim_A,), weight=0, gate=INPUTS, power=0)
+        self.add_statistic("G", (self.dim_G, self.dim_G), weight=1, gate=GRADIENTS, power=2, symmetric=True)
+        self.create_weights(2, period)
+        self.staged = (self.A_batch, self.G_batch, self.record)
         self.A_inverse = self.parameter("A_inverse", np.ones(self.dim_A))
         self.G_inverse = self.parameter("G_inverse", np.eye(self.dim_G))
-        self.state = (self.A_sum, self.A_count, self.G_sum, self.G_count)
         self.damped_inverse = DampedInverse()
         self.matmul = ops.MatMul()
         self.reduce_sum = ops.ReduceSum()
         self.expand_dims = ops.ExpandDims()
         self.cast = ops.Cast()
         self.equal = ops.Equal()
-        self.maximum = ops.Maximum()
         self.eye = ops.Eye()
 
     def averages(self) -> tuple[Tensor, Tensor]:
         """The diagonal of A, and G; zeros before the first statistics."""
-        A = self.A_sum / self.maximum(self.A_count, self.smallest_count)
-        G = self.G_sum / self.maximum(self.G_count, self.smallest_count)
-        return A, G
+        return self.estimate(self.A_sum, 0), self.estimate(self.G_sum, 1)
 
     def factor_traces(self, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
         """Traces of A and G."""
         return self.reduce_sum(A), self.reduce_sum(G * self.eye(self.dim_G, self.dim_G, ms.float32))
 
-    def statistic_shares(self) -> tuple[Share, ...]:
-        return Share(self.A_sum), Share(self.G_sum, symmetric=True), Share(self.A_count), Share(self.G_count)
-
     def inverse_shares(self) -> tuple[Share, ...]:
         return Share(self.A_inverse), Share(self.G_inverse, symmetric=True)
 
     def refresh(self, damping: Tensor) -> bool:
-        unseen = self.cast(self.equal(self.A_count, 0.0), ms.float32)
+        unseen = self.cast(self.equal(element(self.weights, 0), 0.0), ms.float32)
         A, G = self.averages()
         trace_A, trace_G = self.factor_traces(A, G)
         damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
@@ -107,16 +100,6 @@ class EmbeddingBlock(CurvatureBlock):
         A, G = self.averages()
         trace_A, trace_G = self.factor_traces(A, G)
         return trace_A * trace_G
-
-    def observed(self, group: int) -> tuple[Tensor, ...]:
-        A, G = self.averages()
-        return (A,) if group == 0 else (G,)
-
-    def factors(self) -> dict[str, NDArray[np.float32]]:
-        """The diagonal of A as "A", shape (V,), and "G", shape (d, d)."""
-        counts = {"A": float(self.A_count.asnumpy()), "G": float(self.G_count.asnumpy())}
-        sums = {"A": self.A_sum.asnumpy(), "G": self.G_sum.asnumpy()}
-        return {key: sums[key] / counts[key] if counts[key] > 0 else sums[key].copy() for key in sums}
 
     def dimensions(self) -> str:
         return f"A diagonal {self.dim_A}, G {self.dim_G}"

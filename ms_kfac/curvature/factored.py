@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock
+from ms_kfac.ops.statistics import GRADIENTS, INPUTS
 
 
 class FactoredBlock(CurvatureBlock):
     r"""Base of the blocks with factors A :math:`(d_{in}, d_{in})` and G :math:`(d_{out}, d_{out})`.
 
-    Grouped convolutions have one pair of factors a group, as a leading axis of every Parameter.
-
-    A subclass creates its Parameters and defines :meth:`averages`.
+    Grouped convolutions have one pair of factors per group, as a leading axis of every Parameter.
 
     Args:
         layer: the layer whose Fisher block this is.
@@ -27,35 +26,32 @@ class FactoredBlock(CurvatureBlock):
 
     def __init__(self, layer: Layer, *, prefix: str) -> None:
         super().__init__(layer, prefix=prefix)
-        self.groups = layer.groups
         self.dim_A = layer.input_dimension
         self.dim_G = layer.output_dimension
+        self.leading: tuple[int, ...] = (self.groups,) if self.groups > 1 else ()
         self.matmul = ops.MatMul() if self.groups == 1 else ops.BatchMatMul()
         self.reduce_sum = ops.ReduceSum(keep_dims=self.groups > 1)
         self.sum_all = ops.ReduceSum()
         self.cast = ops.Cast()
         self.equal = ops.Equal()
-        self.maximum = ops.Maximum()
         self.eye = ops.Eye()
-        self.slice = ops.Slice()
-        self.reshape = ops.Reshape()
+
+    def add_factors(self) -> None:
+        """Declare A and G, with the weights 0 and 1."""
+        for weight, (name, dim, gate) in enumerate((("A", self.dim_A, INPUTS), ("G", self.dim_G, GRADIENTS))):
+            shape = (*self.leading, dim, dim)
+            self.add_statistic(name, shape, weight=weight, gate=gate, power=2 * weight, symmetric=True)
 
     def matrix_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
-        """A Parameter with one such array a group."""
-        if self.groups > 1:
-            value = np.broadcast_to(value, (self.groups, *value.shape))
-        return self.parameter(name, value)
-
-    def element(self, vector: Parameter, index: int) -> Tensor:
-        """``vector[index]`` by primitives; compiled, that view may be taken before a kernel has written."""
-        return self.reshape(self.slice(vector, (index,), (1,)), ())
+        """A Parameter with one such array per group."""
+        return self.parameter(name, np.broadcast_to(value, (*self.leading, *value.shape)))
 
     def averages(self) -> tuple[Tensor, Tensor]:
         """A and G; zeros before the first statistics."""
-        raise TypeError(f"{type(self).__name__} does not define averages()")
+        return self.estimate(self.A_sum, 0), self.estimate(self.G_sum, 1)
 
     def factor_traces(self, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
-        """Traces of A and G, one a group."""
+        """Traces of A and G, one per group."""
         eye_A = self.eye(self.dim_A, self.dim_A, ms.float32)
         eye_G = self.eye(self.dim_G, self.dim_G, ms.float32)
         return self.reduce_sum(A * eye_A, (-2, -1)), self.reduce_sum(G * eye_G, (-2, -1))

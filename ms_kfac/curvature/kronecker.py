@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import numpy as np
 from mindspore import Tensor
-from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
@@ -37,6 +36,7 @@ class KroneckerBlock(FactoredBlock):
         layer: the layer.
         prefix: what the names of the Parameters start with.
         options: how a batch enters the statistics.
+        period: passes whose batches add up to one, where that is announced.
 
     Note:
         Until a backward pass has reached the layer its inverses are identities: its gradient passes
@@ -44,34 +44,21 @@ class KroneckerBlock(FactoredBlock):
     """
 
     kind = "Kronecker"
-    statistic_groups = ((0, 1), (2, 3))
 
-    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions) -> None:
+    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, period: int = 1) -> None:
         super().__init__(layer, prefix=prefix)
-        self.statistics = layer_statistics(KroneckerStatistics, layer.operators, options)
-        self.A_sum = self.matrix_parameter("A_sum", np.zeros((self.dim_A, self.dim_A)))
-        self.G_sum = self.matrix_parameter("G_sum", np.zeros((self.dim_G, self.dim_G)))
-        self.A_count = self.parameter("A_count", 0.0)
-        self.G_count = self.parameter("G_count", 0.0)
-        self.state = (self.A_sum, self.A_count, self.G_sum, self.G_count)
+        self.operator = layer_statistics(KroneckerStatistics, layer.operators, options)
+        self.add_factors()
+        self.create_weights(2, period)
+        self.staged = (self.A_batch, self.G_batch, self.record)
         self.create_inverses()
 
     def create_inverses(self) -> None:
         """Create what :meth:`precondition` reads, as identities, and the operator that refreshes it."""
         self.A_inverse = self.matrix_parameter("A_inverse", np.eye(self.dim_A))
         self.G_inverse = self.matrix_parameter("G_inverse", np.eye(self.dim_G))
-        arrays = (*self.state, self.A_inverse, self.G_inverse)
+        arrays = (self.A_sum, self.G_sum, self.weights, self.A_inverse, self.G_inverse)
         self.layer_refresh = KroneckerRefresh(self.layer_name, arrays)
-
-    def averages(self) -> tuple[Tensor, Tensor]:
-        """A and G; zeros before the first statistics."""
-        A = self.A_sum / self.maximum(self.A_count, self.smallest_count)
-        G = self.G_sum / self.maximum(self.G_count, self.smallest_count)
-        return A, G
-
-    def statistic_shares(self) -> tuple[Share, ...]:
-        sums = Share(self.A_sum, symmetric=True), Share(self.G_sum, symmetric=True)
-        return (*sums, Share(self.A_count), Share(self.G_count))
 
     def inverse_shares(self) -> tuple[Share, ...]:
         return Share(self.A_inverse, symmetric=True), Share(self.G_inverse, symmetric=True)
@@ -81,8 +68,3 @@ class KroneckerBlock(FactoredBlock):
 
     def native_precondition(self) -> TwoSided:
         return TwoSided((self.G_inverse,), (self.A_inverse,))
-
-    def factors(self) -> dict[str, NDArray[np.float32]]:
-        counts = {"A": float(self.A_count.asnumpy()), "G": float(self.G_count.asnumpy())}
-        sums = {"A": self.A_sum.asnumpy(), "G": self.G_sum.asnumpy()}
-        return {key: sums[key] / counts[key] if counts[key] > 0 else sums[key].copy() for key in sums}

@@ -22,22 +22,19 @@ Where the printed text is not followed:
 
 from __future__ import annotations
 
-from typing import Any
-
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
-from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
-from ms_kfac.ops.decay import FadesWhile, Fading
+from ms_kfac.ops.element import element
 from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.sherman_morrison_refresh import ShermanMorrisonOptions, ShermanMorrisonRefresh
 from ms_kfac.ops.sherman_morrison_statistics import ShermanMorrisonStatistics
-from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.statistics import GRADIENTS, INPUTS, StatisticsOptions
 
 
 class ShermanMorrisonBlock(FactoredBlock):
@@ -78,8 +75,6 @@ class ShermanMorrisonBlock(FactoredBlock):
     """
 
     kind = "Sherman-Morrison"
-    # Counts belong to all four sums: decay_group is written out below.
-    statistic_groups = ((0, 2), (1, 3))
     read_by_all = "SMKFAC's full sums start anew on all devices where the refresh of one says so"
     follows = True
 
@@ -93,18 +88,19 @@ class ShermanMorrisonBlock(FactoredBlock):
         weights: tuple[float, float],
         rescale: bool,
         interval: int | None,
+        period: int = 1,
     ) -> None:
         super().__init__(layer, prefix=prefix)
         self.rescales = rescale
-        self.statistics = layer_statistics(ShermanMorrisonStatistics, layer.operators, options)
-        self.A_sum = self.matrix_parameter("A_sum", np.zeros((self.dim_A, self.dim_A)))
-        self.G_sum = self.matrix_parameter("G_sum", np.zeros((self.dim_G, self.dim_G)))
-        self.A_diagonal = self.matrix_parameter("A_diagonal", np.zeros(self.dim_A))
-        self.G_diagonal = self.matrix_parameter("G_diagonal", np.zeros(self.dim_G))
-        self.counts = self.parameter("counts", np.zeros(4))
+        self.operator = layer_statistics(ShermanMorrisonStatistics, layer.operators, options)
+        self.add_factors()
+        self.add_statistic("A_diagonal", (*self.leading, self.dim_A), weight=2, gate=INPUTS, power=0)
+        self.add_statistic("G_diagonal", (*self.leading, self.dim_G), weight=3, gate=GRADIENTS, power=2)
+        self.create_weights(4, period)
         # Whether the coming refresh is full: what the statistics ask.
         self.full = self.parameter("full", 1.0)
-        self.state = (self.A_sum, self.G_sum, self.A_diagonal, self.G_diagonal, self.counts, self.full)
+        staged = (self.A_batch, self.G_batch, self.A_diagonal_batch, self.G_diagonal_batch)
+        self.staged = (*staged, self.record, self.full)
         self.refreshes = self.parameter("refreshes", 0.0)
         self.A_inverse = self.matrix_parameter("A_inverse", np.eye(self.dim_A))
         self.G_inverse = self.matrix_parameter("G_inverse", np.eye(self.dim_G))
@@ -113,47 +109,18 @@ class ShermanMorrisonBlock(FactoredBlock):
             self.G_trace = self.matrix_parameter("G_trace", np.full((1, 1), float(self.dim_G)))
             # Of both inverses together, as they are only ever applied together.
             self.scale = self.matrix_parameter("scale", np.ones((1, 1)))
-        arrays = [*self.state, self.refreshes, self.A_inverse, self.G_inverse]
+        sums = [self.A_sum, self.G_sum, self.A_diagonal_sum, self.G_diagonal_sum, self.weights, self.full]
+        arrays = [*sums, self.refreshes, self.A_inverse, self.G_inverse]
         if rescale:
             arrays += [self.A_trace, self.G_trace, self.scale]
         refresh_options = ShermanMorrisonOptions(full_refreshes, weights, rescale, interval)
         self.layer_refresh = ShermanMorrisonRefresh(self.layer_name, arrays, refresh_options)
         self.sqrt = ops.Sqrt()
         self.expand_dims = ops.ExpandDims()
-        # Which of the counts belong to a statistic: of the full sums, of the diagonals.
-        self.count_masks = tuple(Tensor(row, ms.float32) for row in np.eye(4))
-
-    def averages(self) -> tuple[Tensor, Tensor]:
-        """A and G by the latest full statistics; zeros where there are none."""
-        A = self.A_sum / self.maximum(self.element(self.counts, 0), self.smallest_count)
-        G = self.G_sum / self.maximum(self.element(self.counts, 1), self.smallest_count)
-        return A, G
 
     def diagonals(self) -> tuple[Tensor, Tensor]:
         """Tracked diagonals of A and G, :math:`([g,] d)`; zeros before the first statistics."""
-        a = self.A_diagonal / self.maximum(self.element(self.counts, 2), self.smallest_count)
-        g = self.G_diagonal / self.maximum(self.element(self.counts, 3), self.smallest_count)
-        return a, g
-
-    def fading(self, separate: bool) -> tuple[tuple[Fading, ...], ...] | None:
-        if separate:
-            return None
-        # The full sums are passed over unless they grow: they would cost as much as an update of the inverse.
-        sums = (FadesWhile(self.A_sum, self.full), FadesWhile(self.G_sum, self.full))
-        counts = FadesWhile(self.counts, self.full, leading=2)
-        return ((*sums, counts, self.A_diagonal, self.G_diagonal),)
-
-    def decay_group(self, group: int, factor: Tensor) -> bool:
-        if self.full > 0:
-            self.assign(self.state[group], self.state[group] * factor)
-        self.assign(self.state[group + 2], self.state[group + 2] * factor)
-        fading = self.count_masks[group] * self.full + self.count_masks[group + 2]
-        self.assign(self.counts, self.counts * (1.0 - fading + fading * factor))
-        return True
-
-    def statistic_shares(self) -> tuple[Share, ...]:
-        sums = Share(self.A_sum, symmetric=True), Share(self.G_sum, symmetric=True)
-        return (*sums, Share(self.A_diagonal), Share(self.G_diagonal), Share(self.counts))
+        return self.estimate(self.A_diagonal_sum, 2), self.estimate(self.G_diagonal_sum, 3)
 
     def inverse_shares(self) -> tuple[Share, ...]:
         inverses = Share(self.A_inverse, symmetric=True), Share(self.G_inverse, symmetric=True)
@@ -162,13 +129,13 @@ class ShermanMorrisonBlock(FactoredBlock):
         return (*inverses, Share(self.A_trace), Share(self.G_trace), Share(self.scale))
 
     def state_shares(self) -> tuple[Share, ...]:
-        return Share(self.full), Share(self.refreshes), Share(self.counts)
+        return Share(self.full), Share(self.refreshes), Share(self.weights)
 
     def follow(self) -> bool:
         # Where the refresh has cleared the full sums it has cleared their counts, and those were sent.
-        kept = self.cast(self.slice(self.counts, (0,), (2,)) > 0, ms.float32)
-        self.assign(self.A_sum, self.A_sum * self.element(kept, 0))
-        self.assign(self.G_sum, self.G_sum * self.element(kept, 1))
+        kept = self.cast(self.slice(self.weights, (0,), (2,)) > 0, ms.float32)
+        self.assign(self.A_sum, self.A_sum * element(kept, 0))
+        self.assign(self.G_sum, self.G_sum * element(kept, 1))
         return True
 
     def precondition(self, matrix: Tensor) -> Tensor:
@@ -184,7 +151,7 @@ class ShermanMorrisonBlock(FactoredBlock):
         # have been cleared for new ones the diagonals stand alone.
         A, G = self.averages()
         a, g = self.diagonals()
-        empty = self.cast(self.slice(self.counts, (0,), (2,)) == 0, ms.float32)
+        empty = self.cast(self.slice(self.weights, (0,), (2,)) == 0, ms.float32)
         eye_A = self.eye(self.dim_A, self.dim_A, ms.float32)
         eye_G = self.eye(self.dim_G, self.dim_G, ms.float32)
         A, G = A + empty[0] * eye_A, G + empty[1] * eye_G
@@ -204,13 +171,3 @@ class ShermanMorrisonBlock(FactoredBlock):
         """The tracked diagonal: what is there after every refresh of the statistics."""
         a, g = self.diagonals()
         return (a,) if group == 0 else (g,)
-
-    def factors(self) -> dict[str, NDArray[np.float32]]:
-        """A and G by the latest full statistics, and the diagonals that are tracked beyond them."""
-        names = ("A", "G", "A_diagonal", "G_diagonal")
-        counts = self.counts.asnumpy()
-        sums: dict[str, Any] = {name: self.state[i].asnumpy() for i, name in enumerate(names)}
-        return {
-            name: sums[name] / counts[i] if counts[i] > 0 else sums[name].copy()
-            for i, name in enumerate(names)
-        }

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Any
 from zlib import crc32
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, ops
 from mindspore.ops.primitive import constexpr
@@ -24,8 +23,9 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.ops.factor_ranks import FactorRanks, Ranks
+from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.low_rank_inverse import LowRankInverse
-from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.statistics import GRADIENTS, INPUTS, StatisticsOptions
 from ms_kfac.ops.swift_refresh import SwiftRefresh
 from ms_kfac.ops.swift_statistics import SwiftOptions, SwiftStatistics
 
@@ -40,7 +40,7 @@ class SwiftBlock(CurvatureBlock):
         prefix: what the names of the Parameters start with.
         options: how a batch enters the statistics.
         swift: how locations of a convolution become rows.
-        steps: backward passes that feed one step.
+        period: backward passes that feed one step.
 
     Attributes:
         ranks: which form each factor takes; decided when the first training step is compiled.
@@ -50,21 +50,22 @@ class SwiftBlock(CurvatureBlock):
     """
 
     kind = "swift Kronecker"
-    statistic_groups = ((0, 1), (2, 3))
     not_additive = "SKFAC keeps a batch's rows, which don't add up over devices like others' sums"
 
     def __init__(
-        self, layer: Layer, *, prefix: str, options: StatisticsOptions, swift: SwiftOptions, steps: int
+        self, layer: Layer, *, prefix: str, options: StatisticsOptions, swift: SwiftOptions, period: int = 1
     ) -> None:
         super().__init__(layer, prefix=prefix)
-        self.groups = layer.groups
         self.dim_A = layer.input_dimension
         self.dim_G = layer.output_dimension
-        self.A_rows = self.matrix_parameter("A_rows", np.zeros((self.dim_A, self.dim_A)))
-        self.G_rows = self.matrix_parameter("G_rows", np.zeros((self.dim_G, self.dim_G)))
-        # Rows present, whether the next batch joins them, the factor's rank: see SwiftStatistics.
-        self.A_count = self.parameter("A_count", np.zeros(3))
-        self.G_count = self.parameter("G_count", np.zeros(3))
+        self.leading: tuple[int, ...] = (self.groups,) if self.groups > 1 else ()
+        for weight, (name, dim, gate) in enumerate((("A", self.dim_A, INPUTS), ("G", self.dim_G, GRADIENTS))):
+            shape = (*self.leading, dim, dim)
+            # Rows or a sum of their products, as the batch has it: so all numbers are checked for NaN.
+            self.add_statistic(name, shape, weight=weight, gate=gate, power=2 * weight, averaged=False)
+        # Rows of A and G, then the factors' ranks: see SwiftStatistics.
+        self.create_weights(4, period)
+        self.staged = (self.A_batch, self.G_batch, self.record)
         # Z of LowRankInverse above zeros, or a dense inverse.
         self.A_solver = self.matrix_parameter("A_solver", np.eye(self.dim_A))
         self.G_solver = self.matrix_parameter("G_solver", np.eye(self.dim_G))
@@ -72,44 +73,34 @@ class SwiftBlock(CurvatureBlock):
         self.A_damping = self.matrix_parameter("A_damping", np.ones((1, 1)))
         self.G_damping = self.matrix_parameter("G_damping", np.ones((1, 1)))
         self.refreshed = self.parameter("refreshed", 0.0)
-        self.state = (self.A_rows, self.A_count, self.G_rows, self.G_count)
-        ranks = FactorRanks(layer.name, (self.dim_A, self.dim_G), steps, self.stored_ranks)
+        ranks = FactorRanks(layer.name, (self.dim_A, self.dim_G), period, self.stored_ranks)
         self.__dict__["ranks"] = ranks
         self.factor_ranks = constexpr(fn=ranks.for_inverses, name="factor_ranks", reuse_result=False)
         stream = crc32(layer.name.encode()) % 2**31
-        self.statistics = SwiftStatistics(layer.operators, layer.groups, options, swift, ranks, stream)
+        self.operator = SwiftStatistics(layer.operators, layer.groups, options, swift, ranks, stream)
         solvers = (self.A_solver, self.G_solver, self.A_damping, self.G_damping, self.refreshed)
-        arrays = (*self.state, *solvers)
+        arrays = (self.A_batch, self.G_batch, self.weights, *solvers)
         self.layer_refresh = SwiftRefresh(layer.name, arrays, self.factor_ranks, split=swift.split)
-        self.slice = ops.Slice()
         self.low_rank_inverse = LowRankInverse(groups=self.groups)
         grouped = self.groups > 1
         self.matmul = ops.BatchMatMul() if grouped else ops.MatMul()
         self.outer = (ops.BatchMatMul if grouped else ops.MatMul)(transpose_a=True)
         self.sum_all = ops.ReduceSum()
-        self.joining = Tensor([1.0, 0.0, 1.0], ms.float32)
 
     def matrix_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
-        """A Parameter with one such matrix a group."""
-        if self.groups > 1:
-            value = np.broadcast_to(value, (self.groups, *value.shape))
-        return self.parameter(name, value)
+        """A Parameter with one such matrix per group."""
+        return self.parameter(name, np.broadcast_to(value, (*self.leading, *value.shape)))
 
     def stored_ranks(self) -> Ranks:
         """The ranks that the statistics present were written with, 0 where there are none."""
-        return int(self.A_count.asnumpy()[2]), int(self.G_count.asnumpy()[2])
-
-    def decay_group(self, group: int, factor: Tensor) -> bool:
-        """No moving average: the next batch replaces the statistics, which stay readable until then."""
-        count = self.state[2 * group + 1]
-        self.assign(count, count * self.joining)
-        return True
+        ranks = self.weights.asnumpy()[2:]
+        return int(ranks[0]), int(ranks[1])
 
     def statistics_now(self) -> tuple[Tensor, Tensor]:
         """Rows X with the factor XᵀX where the rank is below the dimension, else the factor; A's and G's."""
         rank_A, rank_G = self.factor_ranks()
-        A = self.layer_refresh.rows_or_factor(self.A_rows, self.A_count, self.dim_A, rank_A)
-        G = self.layer_refresh.rows_or_factor(self.G_rows, self.G_count, self.dim_G, rank_G)
+        A = self.layer_refresh.rows_or_factor(self.A_batch, self.weights, 0, self.dim_A, rank_A)
+        G = self.layer_refresh.rows_or_factor(self.G_batch, self.weights, 1, self.dim_G, rank_G)
         return A, G
 
     def first_rows(self, matrices: Parameter, rank: int) -> Tensor:
@@ -156,22 +147,26 @@ class SwiftBlock(CurvatureBlock):
 
     def observed_shapes(self, group: int) -> tuple[tuple[int, ...], ...]:
         # Without asking for the ranks, which are settled when the first step is compiled.
-        return (tuple(self.state[2 * group].shape),)
+        return (tuple(self.statistics[group].batch.shape),)
+
+    def inverse_shares(self) -> tuple[Share, ...]:
+        solvers = Share(self.A_solver), Share(self.G_solver), Share(self.A_damping), Share(self.G_damping)
+        return (*solvers, Share(self.refreshed))
 
     def factors(self) -> dict[str, NDArray[np.float32]]:
+        weights = self.weights.asnumpy()
         return {
-            "A": self.factor(self.A_rows.asnumpy(), self.A_count.asnumpy()),
-            "G": self.factor(self.G_rows.asnumpy(), self.G_count.asnumpy()),
+            "A": self.factor(self.A_batch.asnumpy(), weights[0], weights[2]),
+            "G": self.factor(self.G_batch.asnumpy(), weights[1], weights[3]),
         }
 
-    def factor(self, buffer: NDArray[Any], count: NDArray[Any]) -> NDArray[np.float32]:
-        """A factor from its buffer and count."""
-        rows, rank = float(count[0]), int(count[2])
+    def factor(self, buffer: NDArray[Any], rows: float, rank: float) -> NDArray[np.float32]:
+        """A factor from its buffer, the rows in it, and its rank."""
         if rows == 0.0:
             return np.zeros_like(buffer)
         if rank < buffer.shape[-1]:
-            X = buffer[..., :rank, :]
-            product: NDArray[np.float32] = np.swapaxes(X, -1, -2) @ X / np.float32(min(rows, rank))
+            X = buffer[..., : int(rank), :]
+            product: NDArray[np.float32] = np.swapaxes(X, -1, -2) @ X / np.float32(rows)
             return product
         average: NDArray[np.float32] = buffer / np.float32(rows)
         return average

@@ -31,7 +31,7 @@ from ms_kfac.curvature.automatic_damping import AutomaticDamping
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
 from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.kronecker_precondition import TwoSided
-from ms_kfac.ops.statistics import StatisticsOperator, StatisticsOptions
+from ms_kfac.ops.statistics import EVERYTHING, StatisticsOptions
 from ms_kfac.ops.trace_restricted_refresh import TraceRestrictedDamping, TraceRestrictedRefresh
 from ms_kfac.ops.trace_restricted_statistics import TraceRestrictedStatistics
 
@@ -65,6 +65,7 @@ class TraceRestrictedBlock(CurvatureBlock):
         automatic: options of the automatic damping; None for the normal one.
         expansion: :math:`\beta`, scalar float32, shared by the layers that are no convolutions; read with
             automatic damping only.
+        period: passes whose batches add up to one, where that is announced.
 
     Note:
         Until a backward pass has reached the layer its inverses are identities: its gradient passes
@@ -72,8 +73,7 @@ class TraceRestrictedBlock(CurvatureBlock):
     """
 
     kind = "trace-restricted"
-    statistic_groups = ((0, 1, 2, 3),)
-    # Whether the sums are of roots of the block, and `traces` has a second part.
+    # Whether the averages are of roots of the block, and that of the traces has a second part.
     sums_roots = False
 
     def __init__(
@@ -84,9 +84,9 @@ class TraceRestrictedBlock(CurvatureBlock):
         options: StatisticsOptions,
         automatic: AutomaticDamping | None = None,
         expansion: Parameter | None = None,
+        period: int = 1,
     ) -> None:
         super().__init__(layer, prefix=prefix)
-        self.groups = layer.groups
         self.dim_Phi = layer.input_dimension
         self.dim_Psi = layer.output_dimension
         self.follows_trace = automatic is not None
@@ -96,35 +96,31 @@ class TraceRestrictedBlock(CurvatureBlock):
         self.homogeneous = automatic is not None and automatic.homogeneous
         self.expands = automatic is not None and layer.kind != "convolution"
         self.expansion = expansion if self.expands else None
-        self.statistics = self.statistics_operator(layer, options)
-        self.Phi_sum = self.grouped_parameter("Phi_sum", np.zeros((self.dim_Phi, self.dim_Phi)))
-        self.Psi_sum = self.grouped_parameter("Psi_sum", np.zeros((self.dim_Psi, self.dim_Psi)))
-        self.traces = self.traces_parameter()
-        self.count = self.parameter("count", 0.0)
+        self.leading: tuple[int, ...] = (self.groups,) if self.groups > 1 else ()
+        self.operator = layer_statistics(TraceRestrictedStatistics, layer.operators, options)
+        for name, dim in (("Phi", self.dim_Phi), ("Psi", self.dim_Psi)):
+            shape = (*self.leading, dim, dim)
+            self.add_statistic(name, shape, weight=0, gate=EVERYTHING, power=2, symmetric=True)
+        traces = (self.groups, 1, 1) if self.groups > 1 else ()
+        self.add_statistic("delta", traces, weight=0, gate=EVERYTHING, power=2)
+        self.create_weights(1, period)
+        self.staged = (self.Phi_batch, self.Psi_batch, self.delta_batch, self.record)
         self.Phi_inverse = self.grouped_parameter("Phi_inverse", np.eye(self.dim_Phi))
         self.Psi_inverse = self.grouped_parameter("Psi_inverse", np.eye(self.dim_Psi))
-        self.state = (self.Phi_sum, self.Psi_sum, self.traces, self.count)
         self.layer_refresh = self.refresh_operator()
         self.matmul = ops.MatMul() if self.groups == 1 else ops.BatchMatMul()
         self.sqrt = ops.Sqrt()
-        self.maximum = ops.Maximum()
         self.cast = ops.Cast()
         self.equal = ops.Equal()
         self.sum_all = ops.ReduceSum()
         self.min_all = ops.ReduceMin()
 
-    def statistics_operator(self, layer: Layer, options: StatisticsOptions) -> StatisticsOperator:
-        """What fills ``state``."""
-        return layer_statistics(TraceRestrictedStatistics, layer.operators, options)
-
-    def traces_parameter(self) -> Parameter:
-        """The third of ``state``: here the sum of the products of traces, one a group."""
-        return self.grouped_parameter("delta_sum", np.zeros((1, 1) if self.groups > 1 else ()))
-
     def refresh_operator(self) -> TraceRestrictedRefresh:
-        """What recomputes the inverses from ``state``."""
+        """What recomputes the inverses from the averages."""
+        sums = (self.Phi_sum, self.Psi_sum, self.delta_sum, self.weights)
         inverses = (self.Phi_inverse, self.Psi_inverse)
-        beta = self.expansion if self.expands else self.count
+        # Where nothing expands, any number stands for it.
+        beta = self.expansion if self.expands else self.weights
         options = TraceRestrictedDamping(
             automatic=self.follows_trace,
             nu=self.nu,
@@ -132,35 +128,25 @@ class TraceRestrictedBlock(CurvatureBlock):
             expands=self.expands,
             roots=self.sums_roots,
         )
-        return TraceRestrictedRefresh(self.layer_name, (*self.state, *inverses, beta), options)
+        return TraceRestrictedRefresh(self.layer_name, (*sums, *inverses, beta), options)
 
     def grouped_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
-        """A Parameter with one such array a group."""
-        if self.groups > 1:
-            value = np.broadcast_to(value, (self.groups, *value.shape))
-        return self.parameter(name, value)
-
-    def average(self, total: Tensor) -> Tensor:
-        """A sum over its weight; zero before the first statistics."""
-        return total / self.maximum(self.count, self.smallest_count)
+        """A Parameter with one such array per group."""
+        return self.parameter(name, np.broadcast_to(value, (*self.leading, *value.shape)))
 
     def delta(self) -> Tensor:
         r""":math:`\delta`: scalar, or :math:`(g, 1, 1)` for g groups."""
-        return self.average(self.traces)
+        return self.estimate(self.delta_sum, 0)
 
     def smallest_delta(self, otherwise: float) -> Tensor:
         """The smallest trace of a group, scalar; ``otherwise`` stands for a group without signal."""
         delta = self.delta()
         return self.min_all(delta + self.cast(self.equal(delta, 0.0), ms.float32) * otherwise)
 
-    def roots(self) -> tuple[Tensor, Tensor]:
+    def root_factors(self) -> tuple[Tensor, Tensor]:
         r""":math:`\sqrt\delta\, \Phi` and :math:`\sqrt\delta\, \Psi`; zeros where :math:`\delta` is."""
         root = self.sqrt(self.maximum(self.delta(), self.smallest_count))
-        return self.average(self.Phi_sum) / root, self.average(self.Psi_sum) / root
-
-    def statistic_shares(self) -> tuple[Share, ...]:
-        sums = Share(self.Phi_sum, symmetric=True), Share(self.Psi_sum, symmetric=True)
-        return (*sums, Share(self.traces), Share(self.count))
+        return self.estimate(self.Phi_sum, 0) / root, self.estimate(self.Psi_sum, 0) / root
 
     def inverse_shares(self) -> tuple[Share, ...]:
         return Share(self.Phi_inverse, symmetric=True), Share(self.Psi_inverse, symmetric=True)
@@ -172,18 +158,18 @@ class TraceRestrictedBlock(CurvatureBlock):
         return TwoSided((self.Psi_inverse,), (self.Phi_inverse,))
 
     def product(self, matrix: Tensor) -> Tensor:
-        Phi, Psi = self.roots()
+        Phi, Psi = self.root_factors()
         return self.matmul(self.matmul(Psi, matrix), Phi)
 
     def trace(self) -> Tensor:
         return self.sum_all(self.delta())
 
     def observed(self, group: int) -> tuple[Tensor, ...]:
-        return self.roots()
+        return self.root_factors()
 
     def factors(self) -> dict[str, NDArray[np.float32]]:
-        count = float(self.count.asnumpy())
-        delta_sum = self.traces.asnumpy()
+        count = float(self.weights.asnumpy()[0])
+        delta_sum = self.delta_sum.asnumpy()
         delta = delta_sum.reshape(-1) if self.groups > 1 else delta_sum
         present = np.where(delta_sum > 0, delta_sum, np.float32(1.0))
         return {

@@ -8,16 +8,16 @@ passes through that average unchanged, so averaging :math:`\sqrt{\delta_b}\, \Ph
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, ops
+from mindspore import Tensor, ops
 from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
-from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.trace_restricted import TraceRestrictedBlock
-from ms_kfac.ops.statistics import StatisticsOperator, StatisticsOptions
-from ms_kfac.ops.trace_restricted_statistics import TraceRestrictedRootStatistics
+from ms_kfac.statistics.commit import RootAverage
 
 
 class TraceRestrictedRootsBlock(TraceRestrictedBlock):
@@ -25,8 +25,7 @@ class TraceRestrictedRootsBlock(TraceRestrictedBlock):
 
     What this loses against :class:`ms_kfac.curvature.trace_restricted.TraceRestrictedBlock`: the block's
     trace is :math:`\overline{\sqrt{\delta_b}}^2`, at most the :math:`\overline{\delta_b}` of the exact
-    block, and micro-batches do not add up to their union exactly, because a batch enters through the root of
-    its own trace.
+    block, because a batch enters through the root of its own trace.
 
     With automatic damping a convolution averages :math:`\sqrt{\tilde\delta_b}\, \Phi_b`,
     :math:`\sqrt{\tilde\delta_b}\, \Psi_b` and its diagonal with :math:`\tilde\delta_b = \max(\nu, \delta_b)`
@@ -37,10 +36,7 @@ class TraceRestrictedRootsBlock(TraceRestrictedBlock):
 
     Args:
         layer: the layer.
-        prefix: what the names of the Parameters start with.
-        options: how a batch enters the statistics.
-        automatic: options of the automatic damping; None for the normal one.
-        expansion: :math:`\beta`, as in the base.
+        **options: as of the base.
     """
 
     kind = "trace-restricted roots"
@@ -50,35 +46,27 @@ class TraceRestrictedRootsBlock(TraceRestrictedBlock):
         "add up to it; ema='partial_trace' runs on many devices"
     )
 
-    def statistics_operator(self, layer: Layer, options: StatisticsOptions) -> StatisticsOperator:
-        return layer_statistics(
-            TraceRestrictedRootStatistics,
-            layer.operators,
-            options,
-            floor=0.0 if self.expands else self.nu,
-            homogeneous=self.homogeneous,
-        )
-
-    def traces_parameter(self) -> Parameter:
-        groups = (self.groups, 1, 1) if self.groups > 1 else ()
-        # Used by trace() below; created here because the base calls this while it creates its operators.
+    def __init__(self, layer: Layer, **options: Any) -> None:
+        super().__init__(layer, **options)
+        # β multiplies the averages of the layers that it expands, at inversion.
+        self.roots = RootAverage(0.0 if self.expands else self.nu, self.homogeneous)
         self.sum_diagonal = ops.ReduceSum(keep_dims=self.groups > 1)
         self.eye = ops.Eye()
-        self.slice = ops.Slice()
-        self.reshape = ops.Reshape()
-        return self.parameter("traces", np.zeros((2, *groups)))
+
+    def averaged_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (2, *shape) if name == "delta" else shape
 
     def delta(self) -> Tensor:
-        # By primitives: traces[0] is a view, which a compiled step may take before a kernel has written.
-        shape = self.traces.shape
-        first = self.slice(self.traces, (0,) * len(shape), (1, *shape[1:]))
-        return self.average(self.reshape(first, shape[1:]))
+        # By primitives: delta_sum[0] is a view, which a compiled step may take before a kernel has written.
+        shape = self.delta_sum.shape
+        first = self.slice(self.delta_sum, (0,) * len(shape), (1, *shape[1:]))
+        return self.estimate(self.reshape(first, shape[1:]), 0)
 
-    def roots(self) -> tuple[Tensor, Tensor]:
-        return self.average(self.Phi_sum), self.average(self.Psi_sum)
+    def root_factors(self) -> tuple[Tensor, Tensor]:
+        return self.estimate(self.Phi_sum, 0), self.estimate(self.Psi_sum, 0)
 
     def trace(self) -> Tensor:
-        Phi, Psi = self.roots()
+        Phi, Psi = self.root_factors()
         eye_Phi = self.eye(self.dim_Phi, self.dim_Phi, ms.float32)
         eye_Psi = self.eye(self.dim_Psi, self.dim_Psi, ms.float32)
         trace_Phi = self.sum_diagonal(Phi * eye_Phi, (-2, -1))
@@ -86,7 +74,7 @@ class TraceRestrictedRootsBlock(TraceRestrictedBlock):
 
     def factors(self) -> dict[str, NDArray[np.float32]]:
         r""":math:`\Phi` and :math:`\Psi` of trace one, and the product of the averaged roots' traces."""
-        count = float(self.count.asnumpy())
+        count = float(self.weights.asnumpy()[0])
         found = {}
         delta = np.ones((), np.float32)
         for name, parameter in (("Phi", self.Phi_sum), ("Psi", self.Psi_sum)):

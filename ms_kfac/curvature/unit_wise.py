@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
+from ms_kfac.ops.element import element
 from ms_kfac.ops.flat_buffer import Share
-from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.statistics import EVERYTHING, StatisticsOptions
 from ms_kfac.ops.unit_wise_statistics import UnitWiseStatistics
 from ms_kfac.ops.weight_matrix import UnitMatrix
 
@@ -41,47 +42,42 @@ class UnitWiseBlock(CurvatureBlock):
         layer: the layer.
         prefix: what the names of the Parameters start with.
         options: how a batch enters the statistics.
+        period: passes whose batches add up to one, where that is announced.
 
     Note:
         Until a backward pass in training has reached the layer its gradient passes unchanged.
     """
 
     kind = "unit-wise"
-    statistic_groups = ((0, 1, 2, 3),)
 
-    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions) -> None:
+    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, period: int = 1) -> None:
         super().__init__(layer, prefix=prefix)
         self.weight_matrix = UnitMatrix(layer.weight.shape)
         self.channels = int(np.prod(layer.weight.shape))
-        self.statistics = layer_statistics(UnitWiseStatistics, layer.operators, options)
-        zeros = np.zeros(self.channels)
-        self.gamma_gamma = self.parameter("gamma_gamma", zeros)
-        self.gamma_beta = self.parameter("gamma_beta", zeros)
-        self.beta_beta = self.parameter("beta_beta", zeros)
-        self.count = self.parameter("count", 0.0)
+        self.operator = layer_statistics(UnitWiseStatistics, layer.operators, options)
+        self.add_statistic("squares", (2, self.channels), weight=0, gate=EVERYTHING, power=2)
+        self.add_statistic("cross", (self.channels,), weight=0, gate=EVERYTHING, power=2)
+        self.create_weights(1, period)
+        self.staged = (self.squares_batch, self.cross_batch, self.record)
         identities: NDArray[Any] = np.broadcast_to(np.eye(2), (self.channels, 2, 2))
         self.inverse = self.parameter("inverse", identities)
-        self.state = (self.gamma_gamma, self.gamma_beta, self.beta_beta, self.count)
         self.stack = ops.Stack(axis=1)
-        self.reshape = ops.Reshape()
         self.reduce_sum = ops.ReduceSum()
         self.cast = ops.Cast()
         self.equal = ops.Equal()
-        self.maximum = ops.Maximum()
 
     def averages(self) -> tuple[Tensor, Tensor, Tensor]:
         """The three distinct entries of every :math:`F_c`; zeros before the first statistics."""
-        weight = 1.0 / self.maximum(self.count, self.smallest_count)
-        return self.gamma_gamma * weight, self.gamma_beta * weight, self.beta_beta * weight
-
-    def statistic_shares(self) -> tuple[Share, ...]:
-        return tuple(Share(parameter) for parameter in self.state)
+        squares, cross = self.estimate(self.squares_sum, 0), self.estimate(self.cross_sum, 0)
+        size = (1, self.channels)
+        gamma, beta = self.slice(squares, (0, 0), size), self.slice(squares, (1, 0), size)
+        return self.reshape(gamma, (self.channels,)), cross, self.reshape(beta, (self.channels,))
 
     def inverse_shares(self) -> tuple[Share, ...]:
         return (Share(self.inverse, symmetric=True),)
 
     def refresh(self, damping: Tensor) -> bool:
-        unseen = self.cast(self.equal(self.count, 0.0), ms.float32)
+        unseen = self.cast(self.equal(element(self.weights, 0), 0.0), ms.float32)
         damping = damping + unseen * (1.0 - damping)
         a, b, d = self.averages()
         # F_c is a second moment, so a d - b² can only be negative by rounding. Kept apart from the damping's
@@ -115,10 +111,9 @@ class UnitWiseBlock(CurvatureBlock):
         return (self.matrices(a, b, d),)
 
     def factors(self) -> dict[str, NDArray[np.float32]]:
-        count = float(self.count.asnumpy())
-        a, b, d = (parameter.asnumpy() for parameter in self.state[:3])
-        F = np.stack([a, b, b, d], axis=1).reshape(-1, 2, 2)
-        return {"F": F / np.float32(count) if count > 0 else F}
+        found = super().factors()
+        (a, d), b = found["squares"], found["cross"]
+        return {"F": np.stack([a, b, b, d], axis=1).reshape(-1, 2, 2)}
 
     def dimensions(self) -> str:
         return f"{self.channels} x F 2"

@@ -9,6 +9,7 @@ from mindspore import ops
 
 from ms_kfac.kernels.catalogue import CATALOGUE
 from ms_kfac.kernels.library import DEVICES, library
+from ms_kfac.kernels.native_library import NativeLibrary
 
 
 def is_native(operator: str) -> bool:
@@ -47,6 +48,15 @@ def composed_because(operator: str, device: str) -> str:
     return ""
 
 
+def present_library() -> NativeLibrary:
+    """The library of the present device target.
+
+    Returns:
+        The library, or one that says why there is none.
+    """
+    return library(ms.get_context("device_target"))
+
+
 def native_operator(
     name: str, *, shapes: Callable[..., Any] | None = None, dtypes: Any = None, **attributes: Any
 ) -> Any:
@@ -68,7 +78,7 @@ def native_operator(
     infer_shapes = _done_shape if shapes is None else shapes
     types = ms.float32 if dtypes is None else dtypes
     operator = ops.Custom(
-        f"{library(ms.get_context('device_target')).path}:{CATALOGUE[name]}",
+        f"{present_library().path}:{CATALOGUE[name]}",
         out_shape=infer_shapes,
         out_dtype=lambda *inputs: types,
         func_type="aot",

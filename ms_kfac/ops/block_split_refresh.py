@@ -25,8 +25,8 @@ class BlockSplitRefresh(LayerRefresh):
 
     Args:
         layer: the layer's name.
-        arrays: the Parameters A_sum :math:`(d_{in}, d_{in})`, A_count (scalar), G_sum
-            :math:`(d_{out}, d_{out})`, G_count, then for A and for G the inverses of the blocks of full size
+        arrays: the Parameters A_sum :math:`(d_{in}, d_{in})`, G_sum :math:`(d_{out}, d_{out})`, weights (2),
+            then for A and for G the inverses of the blocks of full size
             (count, split, split) and of the last one, float32. The inverses are written.
         split: largest size of a block.
 
@@ -44,15 +44,15 @@ class BlockSplitRefresh(LayerRefresh):
 
     def __init__(self, layer: str, arrays: Sequence[Parameter], *, split: int) -> None:
         super().__init__("block_split_refresh", layer, arrays, split=split)
-        dim_A, dim_G = arrays[0].shape[0], arrays[2].shape[0]
+        dim_A, dim_G = arrays[0].shape[0], arrays[1].shape[0]
         self.split_damping = SplitDamping(dim_A, dim_G, groups=1)
         self.A_blocks = DiagonalBlocks(dim_A, split)
         self.G_blocks = DiagonalBlocks(dim_G, split)
         self.assign = ops.Assign()
 
     def composed(self, damping: Tensor) -> bool:
-        A_sum, A_count, G_sum, G_count, A_inverses, A_last, G_inverses, G_last = self.arrays
-        A, G, damping_A, damping_G = self.split_damping(A_sum, A_count, G_sum, G_count, damping)
+        A_sum, G_sum, weights, A_inverses, A_last, G_inverses, G_last = self.arrays
+        A, G, damping_A, damping_G = self.split_damping(A_sum, G_sum, weights, damping)
         if self.A_blocks.count > 0:
             self.assign(A_inverses, self.A_blocks.inverse_of_blocks(A, damping_A))
         if self.A_blocks.rest > 0:

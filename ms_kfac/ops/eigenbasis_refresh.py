@@ -8,6 +8,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.ops.eigendecomposition import Eigendecomposition
+from ms_kfac.ops.element import element
 from ms_kfac.ops.layer_refresh import LayerRefresh
 from ms_kfac.ops.split_damping import SMALLEST_COUNT
 
@@ -59,9 +60,9 @@ class EigenbasisRefresh(LayerRefresh):
 
     def composed(self, damping: Tensor) -> bool:
         A_sum, G_sum, counts, Q_A, Q_G, s_sum, fresh, S_A, S_G, last_damping = self.arrays
-        unseen = self.cast(self.equal(counts[0], 0.0), ms.float32)
-        A = A_sum / self.maximum(counts[0], SMALLEST_COUNT)
-        G = G_sum / self.maximum(counts[1], SMALLEST_COUNT)
+        unseen = self.cast(self.equal(element(counts, 0), 0.0), ms.float32)
+        A = A_sum / self.maximum(element(counts, 0), SMALLEST_COUNT)
+        G = G_sum / self.maximum(element(counts, 1), SMALLEST_COUNT)
         # The basis of a layer without statistics is the identity; its S_G is set to zero below.
         values_A, vectors_A = self.eigendecomposition(
             A + unseen * self.eye(self.dim_A, self.dim_A, ms.float32)

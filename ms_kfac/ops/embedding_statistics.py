@@ -69,15 +69,12 @@ class IdCounts(nn.Cell):
 
 
 class EmbeddingStatistics(KroneckerStatistics):
-    r"""Add a batch to an embedding table's sums and weights, when the gate is open.
+    r"""Stage a batch of an embedding table, when the gate is open.
 
-    As :class:`ms_kfac.ops.kronecker_statistics.KroneckerStatistics`, with the diagonal of A in A's place.
+    As :class:`ms_kfac.ops.kronecker_statistics.KroneckerStatistics`, with the diagonal of A instead of A.
 
     Args:
-        activations: turns ids into the diagonal of the summed second moment.
-        gradients: turns the layer's output gradient into rows.
-        second_moment: sums the outer products of those rows.
-        channels_first: layout of ``dout``.
+        operators: turns ids into the diagonal of the summed second moment, and output gradients into rows.
         options: how a batch enters.
 
     Inputs:
@@ -85,8 +82,8 @@ class EmbeddingStatistics(KroneckerStatistics):
         - **dout** (Tensor) - gradient of the reduced loss with respect to the embedded ids, shape :math:`(N,
           ..., d)`.
         - **gate** (Parameter) - scalar int32, as for the other operator.
-        - **A_sum** (Parameter) - :math:`(V,)`, **G_sum** (Parameter) - :math:`(d, d)`, written in place;
-          **A_count**, **G_count** (Parameter) - scalars, likewise.
+        - **A** (Parameter) - :math:`(V,)`, **G** (Parameter) - :math:`(d, d)`, **record** (Parameter) -
+          written in place.
 
     Outputs:
         bool, True.
@@ -94,6 +91,7 @@ class EmbeddingStatistics(KroneckerStatistics):
     Platforms: CPU, GPU, Ascend (composed of built-in operators).
     """
 
+    operator: str | None = None
     input_type = ms.int32
 
     def samples(self, x: Tensor) -> int:
@@ -101,8 +99,6 @@ class EmbeddingStatistics(KroneckerStatistics):
         shape = self.shape(x)
         return shape[0] if len(shape) > 0 else 1
 
-    def add_inputs(self, x: Tensor, A_sum: Parameter, A_count: Parameter) -> bool:
-        """Add a batch to the counts of ids."""
-        self.assign_add(A_sum, self.activations(x))
-        self.assign_add(A_count, float(self.samples(x)))
-        return True
+    def stage_inputs(self, x: Tensor, A: Parameter, record: Parameter) -> bool:
+        """Stage the counts of ids."""
+        return self.stage(A, self.activations(x), record, 0)

@@ -31,9 +31,9 @@ class KroneckerRefresh(LayerRefresh):
 
     Args:
         layer: the layer's name.
-        arrays: the Parameters A_sum :math:`([g,] d_{in}, d_{in})`, A_count (scalar), G_sum
-            :math:`([g,] d_{out}, d_{out})`, G_count, A_inverse and G_inverse, float32; with a leading axis
-            where there are g groups. The inverses are written.
+        arrays: the Parameters A_sum :math:`([g,] d_{in}, d_{in})`, G_sum :math:`([g,] d_{out}, d_{out})`,
+            weights (2), A_inverse and G_inverse, float32; with a leading axis where there are g groups. The
+            inverses are written.
 
     Inputs:
         - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
@@ -49,15 +49,15 @@ class KroneckerRefresh(LayerRefresh):
 
     def __init__(self, layer: str, arrays: Sequence[Parameter]) -> None:
         super().__init__("kronecker_refresh", layer, arrays)
-        shape_A, shape_G = arrays[0].shape, arrays[2].shape
+        shape_A, shape_G = arrays[0].shape, arrays[1].shape
         groups = shape_A[0] if len(shape_A) == 3 else 1
         self.split_damping = SplitDamping(shape_A[-1], shape_G[-1], groups=groups)
         self.damped_inverse = DampedInverse()
         self.assign = ops.Assign()
 
     def composed(self, damping: Tensor) -> bool:
-        A_sum, A_count, G_sum, G_count, A_inverse, G_inverse = self.arrays
-        A, G, damping_A, damping_G = self.split_damping(A_sum, A_count, G_sum, G_count, damping)
+        A_sum, G_sum, weights, A_inverse, G_inverse = self.arrays
+        A, G, damping_A, damping_G = self.split_damping(A_sum, G_sum, weights, damping)
         self.assign(A_inverse, self.damped_inverse(A, damping_A))
         self.assign(G_inverse, self.damped_inverse(G, damping_G))
         return True

@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.element import element
 from ms_kfac.ops.layer_refresh import LayerRefresh
 from ms_kfac.ops.pi_split import pi_split
 from ms_kfac.ops.rank_one_inverse import RankOneInverse
@@ -108,7 +109,7 @@ class ShermanMorrisonRefresh(LayerRefresh):
     def composed(self, damping: Tensor) -> bool:
         counts, full = self.arrays[4], self.arrays[5]
         # Full statistics of both factors.
-        ready = full * self.cast(counts[0] * counts[1] > 0, ms.float32)
+        ready = full * self.cast(element(counts, 0) * element(counts, 1) > 0, ms.float32)
         if ready > 0:
             self.invert(damping)
         else:
@@ -118,8 +119,8 @@ class ShermanMorrisonRefresh(LayerRefresh):
     def invert(self, damping: Tensor) -> bool:
         """A full refresh."""
         A_sum, G_sum, counts = self.arrays[0], self.arrays[1], self.arrays[4]
-        A = A_sum / self.maximum(counts[0], SMALLEST_COUNT)
-        G = G_sum / self.maximum(counts[1], SMALLEST_COUNT)
+        A = A_sum / self.maximum(element(counts, 0), SMALLEST_COUNT)
+        G = G_sum / self.maximum(element(counts, 1), SMALLEST_COUNT)
         trace_A = self.reduce_sum(A * self.eye(self.dim_A, self.dim_A, ms.float32), (-2, -1))
         trace_G = self.reduce_sum(G * self.eye(self.dim_G, self.dim_G, ms.float32), (-2, -1))
         damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
@@ -136,8 +137,8 @@ class ShermanMorrisonRefresh(LayerRefresh):
     def update(self, damping: Tensor) -> bool:
         """A rank-one refresh."""
         counts, full, refreshes, A_inverse, G_inverse = self.arrays[4:9]
-        a = self.arrays[2] / self.maximum(counts[2], SMALLEST_COUNT)
-        g = self.arrays[3] / self.maximum(counts[3], SMALLEST_COUNT)
+        a = self.arrays[2] / self.maximum(element(counts, 2), SMALLEST_COUNT)
+        g = self.arrays[3] / self.maximum(element(counts, 3), SMALLEST_COUNT)
         self.assign(A_inverse, self.rank_one_A(A_inverse, self.sqrt(a)))
         self.assign(G_inverse, self.rank_one_G(G_inverse, self.sqrt(g)))
         if self.rescales:
@@ -150,7 +151,7 @@ class ShermanMorrisonRefresh(LayerRefresh):
             target_A = trace_A + damping_A * self.dim_A
             target_G = trace_G + damping_G * self.dim_G
             # 1 for a layer without statistics, whose inverses stay identities.
-            seen = self.cast(counts[2] * counts[3] > 0, ms.float32)
+            seen = self.cast(element(counts, 2) * element(counts, 3) > 0, ms.float32)
             self.assign(scale, 1.0 + seen * ((implied_A / target_A) * (implied_G / target_G) - 1.0))
             self.assign(A_trace, implied_A)
             self.assign(G_trace, implied_G)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from ms_kfac.ops.element import element
 from ms_kfac.ops.pi_split import pi_split
 
 # Below any weight that a moving average leaves; keeps 0 / 0 at 0 before the first statistics.
@@ -21,9 +22,8 @@ class SplitDamping(nn.Cell):
 
     Inputs:
         - **A_sum** (Tensor) - shape :math:`([g,] d_{in}, d_{in})`, float32.
-        - **A_count** (Tensor) - the sum's weight, scalar float32.
         - **G_sum** (Tensor) - shape :math:`([g,] d_{out}, d_{out})`, float32.
-        - **G_count** (Tensor) - its weight, scalar float32.
+        - **weights** (Tensor) - the weights of A and of G, then maybe others, float32.
         - **damping** (Tensor) - :math:`\lambda`, scalar float32.
 
     Outputs:
@@ -44,11 +44,12 @@ class SplitDamping(nn.Cell):
         self.eye = ops.Eye()
 
     def construct(
-        self, A_sum: Tensor, A_count: Tensor, G_sum: Tensor, G_count: Tensor, damping: Tensor
+        self, A_sum: Tensor, G_sum: Tensor, weights: Tensor, damping: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        A = A_sum / self.maximum(A_count, SMALLEST_COUNT)
-        G = G_sum / self.maximum(G_count, SMALLEST_COUNT)
-        unseen = self.cast(self.equal(A_count, 0.0), ms.float32)
+        A_weight, G_weight = element(weights, 0), element(weights, 1)
+        A = A_sum / self.maximum(A_weight, SMALLEST_COUNT)
+        G = G_sum / self.maximum(G_weight, SMALLEST_COUNT)
+        unseen = self.cast(self.equal(A_weight, 0.0), ms.float32)
         trace_A = self.reduce_sum(A * self.eye(self.dim_A, self.dim_A, ms.float32), (-2, -1))
         trace_G = self.reduce_sum(G * self.eye(self.dim_G, self.dim_G, ms.float32), (-2, -1))
         damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)

@@ -9,6 +9,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.element import element
 from ms_kfac.ops.layer_refresh import LayerRefresh
 from ms_kfac.ops.low_rank_inverse import LowRankInverse
 from ms_kfac.ops.pi_split import pi_split
@@ -34,10 +35,9 @@ class SwiftRefresh(LayerRefresh):
 
     Args:
         layer: the layer's name.
-        arrays: the Parameters A_rows :math:`([g,] d_{in}, d_{in})`, A_count (3: rows present, whether the
-            next batch joins them, the rank), G_rows, G_count, A_solver of A_rows' shape, G_solver, A_damping
-            :math:`([g,] 1, 1)`, G_damping and refreshed (scalar, set to 1), float32. The last five are
-            written.
+        arrays: the Parameters A_rows :math:`([g,] d_{in}, d_{in})`, G_rows, weights (4: rows of A and of G,
+            then their ranks), A_solver of A_rows' shape, G_solver, A_damping :math:`([g,] 1, 1)`, G_damping
+            and refreshed (scalar, set to 1), float32. The last five are written.
         factor_ranks: gives the ranks of A and G when a graph is compiled.
         split: whether traces split the damping.
 
@@ -55,7 +55,7 @@ class SwiftRefresh(LayerRefresh):
 
     def __init__(self, layer: str, arrays: Sequence[Parameter], factor_ranks: Any, *, split: bool) -> None:
         super().__init__("swift_refresh", layer, arrays, splits=int(split))
-        shape_A, shape_G = arrays[0].shape, arrays[2].shape
+        shape_A, shape_G = arrays[0].shape, arrays[1].shape
         grouped = len(shape_A) == 3
         self.leading: tuple[int, ...] = (shape_A[0],) if grouped else ()
         self.dim_A, self.dim_G = shape_A[-1], shape_G[-1]
@@ -66,7 +66,6 @@ class SwiftRefresh(LayerRefresh):
         self.reduce_sum = ops.ReduceSum(keep_dims=grouped)
         self.square = ops.Square()
         self.sqrt = ops.Sqrt()
-        self.minimum = ops.Minimum()
         self.maximum = ops.Maximum()
         self.eye = ops.Eye()
         self.zeros = ops.Zeros()
@@ -77,16 +76,16 @@ class SwiftRefresh(LayerRefresh):
         self.one = Tensor(1.0, ms.float32)
 
     def composed(self, damping: Tensor) -> bool:
-        if self.arrays[1][0] * self.arrays[3][0] > 0.0:
+        if element(self.arrays[2], 0) * element(self.arrays[2], 1) > 0.0:
             self.refresh(damping)
         return True
 
     def refresh(self, damping: Tensor) -> bool:
         """The composed form for a layer with statistics of both factors."""
-        A_rows, A_count, G_rows, G_count, A_solver, G_solver, A_damping, G_damping, refreshed = self.arrays
+        A_rows, G_rows, weights, A_solver, G_solver, A_damping, G_damping, refreshed = self.arrays
         rank_A, rank_G = self.factor_ranks()
-        A = self.rows_or_factor(A_rows, A_count, self.dim_A, rank_A)
-        G = self.rows_or_factor(G_rows, G_count, self.dim_G, rank_G)
+        A = self.rows_or_factor(A_rows, weights, 0, self.dim_A, rank_A)
+        G = self.rows_or_factor(G_rows, weights, 1, self.dim_G, rank_G)
         damping_A = damping_G = self.sqrt(damping)
         if self.splits:
             trace_A = self.factor_trace(A, self.dim_A, rank_A)
@@ -104,11 +103,13 @@ class SwiftRefresh(LayerRefresh):
         self.assign(refreshed, self.one)
         return True
 
-    def rows_or_factor(self, buffer: Parameter, count: Parameter, dim: int, rank: int) -> Tensor:
+    def rows_or_factor(
+        self, buffer: Parameter, weights: Parameter, index: int, dim: int, rank: int
+    ) -> Tensor:
         """X (rank, dim) with the factor XᵀX where rank < dim, else the factor itself; zeros at the start."""
-        present = self.maximum(count[0], SMALLEST_COUNT)
+        present = self.maximum(element(weights, index), SMALLEST_COUNT)
         if rank < dim:
-            return buffer[..., :rank, :] / self.sqrt(self.minimum(present, float(rank)))
+            return buffer[..., :rank, :] / self.sqrt(present)
         return buffer / present
 
     def factor_trace(self, statistics: Tensor, dim: int, rank: int) -> Tensor:

@@ -10,9 +10,10 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 from mindspore.ops.primitive import constexpr
 
+from ms_kfac.ops.element import element
 from ms_kfac.ops.factor_ranks import FactorRanks, Ranks
 from ms_kfac.ops.location_sampling import LocationSampling
-from ms_kfac.ops.statistics import LayerStatistics, StatisticsOptions
+from ms_kfac.ops.statistics import STAGED_WEIGHTS, LayerStatistics, StatisticsOptions
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class SwiftStatistics(LayerStatistics):
 
     Where a step's rows are fewer than d the buffer holds them, newest first, and zeros below; micro-batches
     of one step push earlier rows down. Otherwise it holds the sum of their outer products. There is no moving
-    average: the first batch after a decay replaces what was there.
+    average: what is staged is what is committed.
 
     Args:
         operators: the layer's operators (:class:`ms_kfac.capture.layer.LayerOperators`).
@@ -63,17 +64,19 @@ class SwiftStatistics(LayerStatistics):
     Inputs:
         - **x** (Tensor) - the layer's input.
         - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's linear output.
-        - **gate** (Parameter) - scalar int32; the statistics are left alone when it is 0. With separate
+        - **gate** (Parameter) - scalar int32; nothing is staged when it is 0. With separate
           statistics, 1 takes A alone, 2 G alone and 3 both; locations are then drawn for each on its own.
-        - **A_rows**, **G_rows** (Parameter) - :math:`([g,] d, d)`, written in place; **A_count**, **G_count**
-          (Parameter) - :math:`(3,)`, likewise: rows in the buffer, whether the next batch joins them (else it
-          replaces them), and the factor's rank as :class:`ms_kfac.ops.factor_ranks.FactorRanks` has it.
+        - **A_rows**, **G_rows** (Parameter) - :math:`([g,] d, d)`, written in place.
+        - **record** (Parameter) - float32, likewise; its weights are the rows in each buffer, and the ranks
+          of A and of G as :class:`ms_kfac.ops.factor_ranks.FactorRanks` has them.
 
     Outputs:
         bool, True.
 
     Platforms: CPU, GPU, Ascend (composed of built-in operators).
     """
+
+    weights = 4
 
     def __init__(
         self,
@@ -86,14 +89,10 @@ class SwiftStatistics(LayerStatistics):
     ) -> None:
         channels_first = operators.channels_first
         reduce = swift.spatial != "subsample" if channels_first else options.sharing == "reduce"
-        super().__init__(
-            operators.activations(reduce),
-            operators.gradients(reduce),
-            operators.second_moment(),
-            channels_first=channels_first,
-            # Locations of a convolution are counted whatever the setting of dense layers is.
-            options=replace(options, sharing="expand") if channels_first else options,
-        )
+        # Locations of a convolution are counted whatever the setting of dense layers is.
+        super().__init__(operators, replace(options, sharing="expand") if channels_first else options)
+        self.activations, self.gradients = operators.activations(reduce), operators.gradients(reduce)
+        self.reduced = reduce
         self.grouped = groups > 1
         self.spatial = swift.spatial if channels_first else "dense"
         self.samples_wanted = swift.samples
@@ -103,11 +102,8 @@ class SwiftStatistics(LayerStatistics):
         self.ranks_for = constexpr(fn=self._ranks_for, name="ranks_for_rows", reuse_result=False)
         product = ops.BatchMatMul if self.grouped else ops.MatMul
         self.outer = product(transpose_a=True)
-        self.assign = ops.Assign()
-        self.reshape = ops.Reshape()
         self.transpose = ops.Transpose()
-        self.concat = ops.Concat(axis=-2)
-        self.rows_only = Tensor([1.0, 0.0, 0.0], ms.float32)
+        self.concat_rows = ops.Concat(axis=-2)
         if self.spatial != "subsample":
             # Random locations are a stream a layer; the others need no compilation of their own.
             self.__dict__["arguments"] = (operators, groups, options, swift)
@@ -120,16 +116,7 @@ class SwiftStatistics(LayerStatistics):
 
     def rows_of(self, shape: tuple[int, ...]) -> int:
         """Rows that an output gradient of that shape brings; negative where the shape is dynamic."""
-        if any(size < 0 for size in shape):
-            return -1
-        if self.spatial == "dense":
-            rows = 1
-            for size in shape[: 1 if self.reduce else -1]:
-                rows *= size
-            return rows if len(shape) > 1 else 1
-        if self.spatial == "subsample":
-            return int(shape[0] * min(self.samples_wanted, shape[2] * shape[3]))
-        return int(shape[0])
+        return -1 if any(size < 0 for size in shape) else int(self.rows_brought(shape))
 
     def _expect(self, shape: tuple[int, ...]) -> bool:
         self.ranks.expect(self.rows_of(shape))
@@ -149,21 +136,57 @@ class SwiftStatistics(LayerStatistics):
         dout: Tensor,
         gate: Parameter,
         A_rows: Parameter,
-        A_count: Parameter,
         G_rows: Parameter,
-        G_count: Parameter,
+        record: Parameter,
     ) -> bool:
         rank_A, rank_G = self.ranks_for(self.shape(dout))
-        if self.separate:
-            if gate % 2 > 0:
-                self.put(self.activation_rows(x, dout, self.draw(x, dout)), A_rows, A_count, rank_A)
-            if gate > 1:
-                self.put(self.gradient_rows(x, dout, self.draw(x, dout)), G_rows, G_count, rank_G)
-        elif gate > 0:
-            drawn = self.draw(x, dout)
-            self.put(self.activation_rows(x, dout, drawn), A_rows, A_count, rank_A)
-            self.put(self.gradient_rows(x, dout, drawn), G_rows, G_count, rank_G)
+        if gate > 0:
+            if self.separate:
+                inputs, gradients = gate % 2, gate // 2 % 2
+                if inputs > 0:
+                    self.put(self.activation_rows(x, dout, self.draw(x, dout)), A_rows, record, 0, rank_A)
+                if gradients > 0:
+                    self.put(self.gradient_rows(x, dout, self.draw(x, dout)), G_rows, record, 1, rank_G)
+            else:
+                drawn = self.draw(x, dout)
+                self.put(self.activation_rows(x, dout, drawn), A_rows, record, 0, rank_A)
+                self.put(self.gradient_rows(x, dout, drawn), G_rows, record, 1, rank_G)
+                inputs, gradients = gate * 0 + 1, gate * 0 + 1
+            taken = self.stack(
+                (
+                    self.rows_taken(dout, A_rows, record, 0, rank_A),
+                    self.rows_taken(dout, G_rows, record, 1, rank_G),
+                    float(rank_A) - self.staged(record, 2),
+                    float(rank_G) - self.staged(record, 3),
+                )
+            )
+            flags = self.cast(self.stack((inputs, gradients, inputs, gradients)), ms.float32)
+            self.record_pass(x, dout, record, taken * flags)
         return True
+
+    def staged(self, record: Parameter, weight: int) -> Tensor:
+        """A weight of the batch that this pass joins; 0 where it replaces it."""
+        return element(record, STAGED_WEIGHTS + weight) * self.cast(self.joins(record), ms.float32)
+
+    def rows_taken(
+        self, dout: Tensor, buffer: Parameter, record: Parameter, weight: int, rank: int
+    ) -> Tensor:
+        """Rows that this pass adds to a buffer, which has room for ``rank`` of them where that is below d."""
+        rows = self.rows_brought(self.shape(dout))
+        staged = self.staged(record, weight)
+        if rank < self.shape(buffer)[-1]:
+            return ops.minimum(staged + rows, float(rank)) - staged
+        return staged * 0.0 + rows
+
+    def rows_brought(self, shape: tuple[int, ...]) -> float:
+        """Rows of a pass whose output gradient has that shape."""
+        rows = shape[0] if len(shape) > 1 else 1
+        if self.spatial == "dense" and not self.reduced:
+            for size in shape[1:-1]:
+                rows = rows * size
+        if self.spatial == "subsample":
+            rows = rows * min(self.samples_wanted, shape[2] * shape[3])
+        return float(rows)
 
     def draws(self, dout: Tensor) -> bool:
         """Whether some locations are left out."""
@@ -209,20 +232,19 @@ class SwiftStatistics(LayerStatistics):
             return self.reshape(self.transpose(columns, (1, 0, 3, 2)), (shape[1], -1, shape[2]))
         return self.reshape(self.transpose(columns, (0, 2, 1)), (-1, shape[1]))
 
-    def put(self, rows: Tensor, buffer: Parameter, count: Parameter, rank: int) -> bool:
-        """Replace or join what the buffer holds."""
+    def put(self, rows: Tensor, buffer: Parameter, record: Parameter, weight: int, rank: int) -> bool:
+        """Replace or join what a buffer holds."""
         d = self.shape(buffer)[-1]
         number = self.shape(rows)[-2]
-        joins = count[1]
+        joins = self.logical_and(self.joins(record), element(record, STAGED_WEIGHTS + weight) > 0.0)
+        kept = ops.where(joins, buffer, 0.0)
         if rank < d:
             if number > rank:
                 number = rank
                 rows = rows[..., :rank, :]
-            self.assign(buffer, self.concat((rows, buffer[..., : d - number, :] * joins)))
+            self.assign(buffer, self.concat_rows((rows, kept[..., : d - number, :])))
         else:
-            self.assign(buffer, buffer * joins + self.outer(rows, rows))
-        added = Tensor([number, 1.0, rank], ms.float32)
-        self.assign(count, count * self.rows_only * joins + added)
+            self.assign(buffer, kept + self.outer(rows, rows))
         return True
 
 

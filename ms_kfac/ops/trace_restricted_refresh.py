@@ -9,6 +9,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.element import element
 from ms_kfac.ops.layer_refresh import LayerRefresh
 from ms_kfac.ops.split_damping import SMALLEST_COUNT
 
@@ -53,7 +54,7 @@ class TraceRestrictedRefresh(LayerRefresh):
         layer: the layer's name.
         arrays: the Parameters Phi_sum :math:`([g,] d_{in}, d_{in})`, Psi_sum
             :math:`([g,] d_{out}, d_{out})`, traces (scalar or :math:`(g, 1, 1)`: sum of :math:`\delta`; for
-            roots two of those, the second the sum of :math:`c \dim`), count (scalar), Phi_inverse,
+            roots two of those, the second the sum of :math:`c \dim`), weights (1), Phi_inverse,
             Psi_inverse and :math:`\beta` (scalar; where nothing expands any scalar stands for it), float32.
             The inverses are written.
         options: how the factors are damped.
@@ -96,7 +97,8 @@ class TraceRestrictedRefresh(LayerRefresh):
         self.assign = ops.Assign()
 
     def composed(self, damping: Tensor) -> bool:
-        Phi_sum, Psi_sum, traces, count, Phi_inverse, Psi_inverse, beta = self.arrays
+        Phi_sum, Psi_sum, traces, weights, Phi_inverse, Psi_inverse, beta = self.arrays
+        count = element(weights, 0)
         unseen = self.cast(self.equal(count, 0.0), ms.float32)
         weight = self.maximum(count, SMALLEST_COUNT)
         Phi, Psi = Phi_sum / weight, Psi_sum / weight

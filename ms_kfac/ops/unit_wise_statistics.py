@@ -43,17 +43,14 @@ class UnitWiseSecondMoment(nn.Cell):
 
 
 class UnitWiseStatistics(LayerStatistics):
-    r"""Add a batch to the sums and the weight of a normalisation layer's unit-wise Fisher, gate permitting.
+    r"""Stage a batch of a normalization layer's unit-wise Fisher, when the gate is open.
 
-    The sums are those of :class:`UnitWiseSecondMoment`, the weight grows by N: :math:`F_c = S_c / n`. The
+    The sums are those of :class:`UnitWiseSecondMoment`, the weight is N: :math:`F_c = S_c / n`. The
     positions of a sample are summed before anything is squared, whatever the optimizer's ``sharing``: the
     gradient of a sample is at hand, and there is nothing to approximate.
 
     Args:
-        activations: turns the layer's input into normalised values.
-        gradients: turns the layer's output gradient into the same layout.
-        second_moment: sums the products of the per-sample gradients.
-        channels_first: layout of ``dout``.
+        operators: turns the layer's input into normalized values, and output gradients into the same layout.
         options: how a batch enters.
 
     Inputs:
@@ -61,8 +58,8 @@ class UnitWiseStatistics(LayerStatistics):
         - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's output.
         - **gate** (Parameter) - scalar int32. There is one statistic, which inputs and output gradients make
           together: it is taken when the gate asks for either.
-        - **gamma_gamma**, **gamma_beta**, **beta_beta** (Parameter) - :math:`(C,)`, written in place;
-          **count** (Parameter) - scalar, likewise.
+        - **squares** (Parameter) - :math:`(2, C)`, gamma's and beta's, **cross** (Parameter) - :math:`(C,)`,
+          **record** (Parameter) - written in place.
 
     Outputs:
         bool, True.
@@ -77,15 +74,13 @@ class UnitWiseStatistics(LayerStatistics):
         x: Tensor,
         dout: Tensor,
         gate: Parameter,
-        gamma_gamma: Parameter,
-        gamma_beta: Parameter,
-        beta_beta: Parameter,
-        count: Parameter,
+        squares: Parameter,
+        cross: Parameter,
+        record: Parameter,
     ) -> bool:
         if gate % self.beside_factors > 0:
             sums = self.second_moment(self.activations(x), self.output_gradients(x, dout))
-            self.assign_add(gamma_gamma, sums[0])
-            self.assign_add(gamma_beta, sums[1])
-            self.assign_add(beta_beta, sums[2])
-            self.assign_add(count, float(self.samples(x)))
+            self.stage(squares, self.stack((sums[0], sums[2])), record, 0)
+            self.stage(cross, sums[1], record, 0)
+            self.record_pass(x, dout, record, self.vector(float(self.samples(x))))
         return True

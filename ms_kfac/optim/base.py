@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.tap import SampleCounter
@@ -20,6 +20,7 @@ from ms_kfac.ops.on_device import OnDevice
 from ms_kfac.ops.statistics import StatisticsOptions
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.inspection import Inspection
+from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.momentum import MomentumOptimizer
 from ms_kfac.optim.options import (
     check_choice,
@@ -27,6 +28,7 @@ from ms_kfac.optim.options import (
     check_flag,
     check_interval,
     check_learning_rate,
+    check_name,
     check_number,
     check_parameters,
     check_patterns,
@@ -39,6 +41,9 @@ from ms_kfac.optim.trust_region import KLClip
 from ms_kfac.parallel.agreement import warn_of_different_weights
 from ms_kfac.parallel.distribution import Distribution, find_world
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
+from ms_kfac.statistics.commit import CommitStatistics
+from ms_kfac.statistics.measure import MeasureGradients, zero_measurements
+from ms_kfac.statistics.verification import MODES, Verification
 
 _multiply = ops.MultitypeFuncGraph("multiply")
 
@@ -51,9 +56,9 @@ def _multiply_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
 class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
     """Base of the second-order optimizers.
 
-    One step: scale the gradients, refresh the inverses when due, precondition, trust region, weight decay,
-    momentum, learning rate; then set the gates for the next step. All state is in Parameters, so a checkpoint
-    of the optimizer carries it.
+    One step: commit what the backward passes staged, unscale the gradients, refresh the inverses when due,
+    precondition, trust region, weight decay, momentum, learning rate; then set the gates for the next step.
+    All state is in Parameters, so a checkpoint of the optimizer carries it.
 
     A subclass names itself in ``method`` and creates the block of a layer in :meth:`create_block`.
     """
@@ -80,11 +85,13 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
         fisher: str = "empirical",
         sharing: str = "expand",
         reduction: str = "mean",
-        loss_scale: float = 1.0,
+        loss_scale: Any = 1.0,
         accumulation_steps: int = 1,
         skip: Iterable[str] = (),
         averaging: float | None = None,
         normalization: str = "first_order",
+        verify: str = "warn",
+        name: str | None = None,
         distribution: Distribution | None = None,
     ) -> None:
         if not isinstance(network, nn.Cell):
@@ -103,7 +110,9 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
         inverse_policy = check_interval("inverse_interval", inverse_interval)
         if kl_clip is not None:
             kl_clip = check_number("kl_clip", kl_clip, low=0.0, low_open=True)
-        loss_scale = check_number("loss_scale", loss_scale, low=0.0, low_open=True)
+        scale = LossScale.of(loss_scale)
+        verify = check_choice("verify", verify, MODES)
+        self.prefix = self.method if name is None else check_name("name", name)
         patterns = check_patterns("skip", skip)
         damping_schedule = DampingSchedule(damping)
         if averaging is not None:
@@ -136,9 +145,8 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
             weight_decay=weight_decay,
             decoupled_weight_decay=decoupled,
         )
-        self.loss_scale = loss_scale
-        self.need_scale = loss_scale != 1.0
-        self.reciprocal_scale = Tensor(1.0 / loss_scale, ms.float32)
+        self.__dict__["_own_scale"] = scale
+        self.use_loss_scale(None)
         self.centralizes = self.is_group and any(self.grad_centralization_flags)
 
         self.sharing = sharing
@@ -156,20 +164,26 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
         self.statistics_options = StatisticsOptions(
             sharing=sharing,
             mean_reduction=mean_reduction,
-            gradient_scale=accumulation_steps / loss_scale,
+            gradient_scale=float(accumulation_steps),
             separate=factor_policy.separate,
         )
+        # What every block is made with.
+        self.for_blocks: dict[str, Any] = {
+            "prefix": self.prefix,
+            "options": self.statistics_options,
+            "period": accumulation_steps,
+        }
         self._patterns, self._normalization_blocks = patterns, normalization == "unit_wise"
         self._layers, self._first_order = self._discover(network)
         self._warn_of_idle_patterns(network)
         self.blocks = nn.CellList([self._block_of(layer) for layer in self._layers], auto_prefix=False)
-        stopped = inverse_policy.stopped_layers(len(self.blocks), self.method)
+        stopped = inverse_policy.stopped_layers(len(self.blocks), self.prefix)
         by_layer = self.measures_beside_factors and inverse_policy.by_layer
-        schedule_options = ScheduleOptions(factor_decay, self.method, fisher == "sampled", stopped, by_layer)
+        schedule_options = ScheduleOptions(self.prefix, fisher == "sampled", stopped, by_layer)
         self.statistics_schedule = factor_policy.for_statistics(list(self.blocks), schedule_options)
         gates = self.statistics_schedule.gates
         self.inverse_schedule = inverse_policy.for_inverses(
-            list(self.blocks), self.damping, gates, stopped, self.method
+            list(self.blocks), self.damping, gates, stopped, self.prefix
         )
         self.__dict__["_synchronization"] = None
         self.distributed = world is not None and len(self.blocks) > 0
@@ -183,11 +197,12 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
         if world is not None:
             warn_of_different_weights(self.parameters, world.size)
         self.averages_new = self.distributed and self.curvature.averages_new
-        self._counter = None if mean_reduction else SampleCounter(f"{self.method}.samples")
-        self._attach_taps(None)
+        self._counter = None if mean_reduction else SampleCounter(f"{self.prefix}.samples")
+        self.__dict__["counting_record"] = None
+        self._attach_taps()
         self.fisher = fisher
         # The optimizer's, so that its checkpoint carries them on.
-        self.draws: Any = draw_state(f"{self.method}.draws") if fisher == "sampled" else None
+        self.draws: Any = draw_state(f"{self.prefix}.draws") if fisher == "sampled" else None
         # The same seed on all ranks, as equal weights need it, must not draw the same targets.
         self.draw_stream = 0 if world is None else world.rank
         self.adapts_damping = adapts
@@ -201,6 +216,17 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
         self.positions = tuple(tuple(positions[id(p)] for p in layer.parameters()) for layer in self._layers)
         preconditioned = {position for layer_positions in self.positions for position in layer_positions}
         self.preconditioned = tuple(position in preconditioned for position in range(len(self.parameters)))
+        shares_gate = len(set(gates)) == 1
+        self.verification = Verification(self.layers, verify, type(self).__name__, shares_gate=shares_gate)
+        self.commit = CommitStatistics(list(self.blocks), factor_decay, self.verification, name=self.prefix)
+        parameters = [layer.parameters() for layer in self._layers]
+        self.measure = MeasureGradients(parameters, self.positions, len(self.parameters))
+        # Of the pass over sampled targets, from which the statistics come then.
+        self.sampled = fisher == "sampled"
+        self.sampled_measured = Parameter(
+            zero_measurements(len(self.blocks)), name=f"{self.prefix}.sampled_measured", requires_grad=False
+        )
+        self.records = ParameterTuple([block.record for block in self.blocks])
         self.preconditioner: Any = Preconditioner(list(self.blocks), self.positions, len(self.parameters))
         if self.distributed and self.curvature.exchange == "gradients":
             self.preconditioner = share_preconditioning(
@@ -211,6 +237,9 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
                 self.inverse_schedule.refreshes,
             )
         self.sources = self.preconditioner.sources
+        owners = {position: 1 + index for index, own in enumerate(self.positions) for position in own}
+        self.outcome_of_product = Tensor([owners[p] for p in self.preconditioner.order] or [0], ms.int32)
+        self.gather = ops.Gather()
         self.create_momentum_step([flag and self.clips for flag in self.preconditioned], self.sources)
         self.quadratic_model = QuadraticModel(list(self.blocks), self.positions)
         self.weights_before = KeptValues(self.parameters if self.adapts_damping else ())
@@ -230,9 +259,9 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
 
     def _block_of(self, layer: Layer) -> CurvatureBlock:
         if layer.kind == "normalization":
-            return UnitWiseBlock(layer, prefix=self.method, options=self.statistics_options)
+            return UnitWiseBlock(layer, **self.for_blocks)
         if layer.kind == "embedding":
-            return EmbeddingBlock(layer, prefix=self.method, options=self.statistics_options)
+            return EmbeddingBlock(layer, **self.for_blocks)
         return self.create_block(layer)
 
     def __call__(self, *inputs: Any) -> Any:
@@ -247,14 +276,14 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
                 "fisher='sampled' and damping=LevenbergMarquardt(...) take passes of their own: train with "
                 "ms_kfac.TrainOneStepCell or ms_kfac.Model"
             )
-        self.statistics_schedule.count(self.on_device(gradients))
-        if self.averages_new:  # noqa: SIM102
-            if self.statistics_schedule.is_pending():
-                self.curvature.average_new(self.statistics_schedule.taken())
-        samples = self.counted_samples()
+        gradients = self.on_device(gradients)
+        self.statistics_schedule.count(gradients)
+        if len(self.blocks) > 0:
+            self.commit_statistics(gradients)
+        samples = self.counted_samples(gradients)
         if self.centralizes:
             gradients = self.gradients_centralization(gradients)
-        gradients = self.mean_gradients(self.scale_grad(gradients), samples)
+        gradients = self.mean_gradients(self.unscaled(gradients), samples)
         if len(self.blocks) > 0:
             self.refresh_inverses()
         learning_rate = self.get_lr()
@@ -264,7 +293,9 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
             # Each parameter finds its own among them by its source.
             updates = (*preconditioned, *gradients)
             if self.clips:
-                scale = self.trust_region(products, self.product_rates(learning_rate))
+                # A layer without statistics is first-order: its gradient passes unchanged and unclipped.
+                present = self.gather(self.commit.outcome, self.outcome_of_product, 0)
+                scale = self.trust_region(products * present, self.product_rates(learning_rate))
             else:
                 # Used, or the compiler warns at each compilation of an output that nobody reads.
                 scale = ops.depend(self.one, products)
@@ -281,16 +312,64 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
             self.prepare_statistics()
         return True
 
+    def commit_statistics(self, gradients: tuple[Tensor, ...]) -> bool:
+        """Verify the staged batches against the delivered gradients, and commit them, where there are any."""
+        due = self.statistics_schedule.number_pending()
+        unscale, expected = self.inverse_scale(), self.one
+        if self.sampled:
+            measured = self.sampled_measured
+        else:
+            measured = self.measure(due, gradients)
+            expected = unscale if self.gradients_unscaled else expected
+        if self.distributed:  # noqa: SIM102
+            if due > 0:
+                self.curvature.meet_products(self.records)
+        self.commit(due, ops.stack((unscale, expected)), measured)
+        if self.averages_new:  # noqa: SIM102
+            if due > 0:
+                self.curvature.average_new(self.statistics_schedule.taken())
+        return True
+
+    def keep_measured(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Measure the gradients of the pass over sampled targets, to verify its statistics against them."""
+        due = self.statistics_schedule.number_pending()
+        return self.assign(self.sampled_measured, self.measure(due, gradients))
+
+    def use_loss_scale(self, scale: LossScale | None) -> None:
+        """Let the training cell say by which number it scales the loss.
+
+        Args:
+            scale: the scale; None for the optimizer's own option.
+        """
+        scale = self.__dict__["_own_scale"] if scale is None else scale
+        self.__dict__["scale_source"] = scale.source
+        self.loss_scale = scale.number
+        self.gradients_unscaled = scale.gradients_unscaled
+        self.follows_scale = scale.source is not None
+        self.need_scale = scale.number != 1.0
+        self.reciprocal_scale = Tensor(1.0 / scale.number, ms.float32)
+
+    def inverse_scale(self) -> Tensor:
+        """One over the loss scale of this step's passes, scalar float32."""
+        if self.follows_scale:
+            return ops.reciprocal(ops.cast(self.scale_source, ms.float32).reshape(()))
+        return self.reciprocal_scale
+
+    def unscaled(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gradients of the loss without its scale."""
+        if self.follows_scale and not self.gradients_unscaled:
+            return self.map_(ops.partial(_multiply, self.inverse_scale()), gradients)
+        return self.scale_grad(gradients)
+
     def counters(self) -> list[Parameter]:
-        """What backward passes count beside statistics: the samples, for losses that are sums."""
+        """What backward passes count: the samples, for losses that are sums."""
         return [] if self._counter is None else [self._counter.samples]
 
-    def counted_samples(self) -> Tensor:
+    def counted_samples(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Samples of this step's backward passes, for losses that are sums."""
         if self._counter is None:
             return self.one
-        samples = self.over_ranks(ops.maximum(self._counter.samples, 1.0))
-        return ops.depend(samples, self.assign(self._counter.samples, samples * 0.0))
+        return self.over_ranks(self._counter.take(gradients[0], self.counting_record))
 
     def over_ranks(self, value: Tensor) -> Tensor:
         """A scalar of this rank's batch, averaged or summed over ranks as gradients are."""
@@ -355,5 +434,5 @@ class SecondOrderOptimizer(Tapping, Inspection, MomentumOptimizer):
         return True
 
     def prepare_statistics(self) -> bool:
-        """Set the gates for the next step; where one opens, let the past fade first."""
+        """Set the gates for the next step."""
         return self.statistics_schedule(self.global_step)

@@ -88,7 +88,7 @@ class EKFAC(SecondOrderOptimizer):
         Returns:
             Its block.
         """
-        return EigenbasisBlock(layer, prefix=self.method, options=self.statistics_options)
+        return EigenbasisBlock(layer, **self.for_blocks)
 
     def refresh_inverses(self) -> bool:
         """Compute the first basis, without which there is no first update."""

@@ -18,6 +18,7 @@ from ms_kfac.optim.summary import operator_forms, summary_table
 from ms_kfac.parallel.synchronization import Synchronization
 from ms_kfac.parallel.traffic import Traffic
 from ms_kfac.refresh import RefreshPolicy
+from ms_kfac.statistics.verification import Verification
 
 
 class Inspection:
@@ -34,6 +35,8 @@ class Inspection:
     inverse_policy: RefreshPolicy
     statistics_schedule: Any
     inverse_schedule: Any
+    commit: Any
+    verification: Verification
     distributed: bool
     curvature: Any
     _synchronization: Any
@@ -131,17 +134,24 @@ class Inspection:
         known = ", ".join(layer.name for layer in self._layers)
         raise KeyError(f"no preconditioned layer {layer_name!r}; there are: {known}")
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the preconditioned layers."""
+        return tuple(layer.name for layer in self._layers)
+
     def refreshes(self) -> dict[str, int]:
         """How often curvature has been refreshed so far.
 
         Returns:
             "statistics": batches of statistics taken; "inverses": inverses recomputed. Each counts all layers
             together while they share a policy's answer, and every layer on its own where the policy decides
-            by layer.
+            by layer. "refused": batches of which some layer held NaN or Inf, so that its statistics stayed as
+            they were.
         """
         return {
             "statistics": int(self.statistics_schedule.refreshes.asnumpy()),
             "inverses": int(self.inverse_schedule.refreshes.asnumpy()),
+            "refused": int(self.commit.outcome.asnumpy()[0]),
         }
 
     def synchronize(self) -> None:
@@ -174,17 +184,20 @@ class Inspection:
         """A text table of the preconditioned layers, and why the other cells stay first-order.
 
         Returns:
-            A row a layer: name, kind, block, dimensions, KiB, form of the operators; then the other cells.
+            One row per layer: name, kind, block, dimensions, KiB, form of the operators, and what the last
+            commit found of it ("verified", "mismatch", "no pass", "not finite", "unchecked"); then the other
+            cells.
         """
         forms = [
             operator_forms(
-                statistics=getattr(block.statistics, "kernel", None) is not None,
+                statistics=getattr(block.operator, "kernel", None) is not None,
                 refresh=block.native_refresh() is not None,
                 preconditioning=preconditioning,
             )
             for block, preconditioning in zip(self.blocks, self.preconditioner.native)
         ]
-        return summary_table(repr(self), self._layers, list(self.blocks), forms, self._first_order)
+        verified = [checked.state for checked in self.verification.checked]
+        return summary_table(repr(self), self._layers, list(self.blocks), forms, self._first_order, verified)
 
     def __repr__(self) -> str:
         ranks = f", distributed over {self.curvature!r}" if self.distributed else ""

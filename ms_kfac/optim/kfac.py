@@ -26,8 +26,9 @@ class KFAC(SecondOrderOptimizer):
     "sampled" it comes from targets drawn from the model's own distribution, as in Martens & Grosse 2015.
 
     The constructor taps the supported layers of ``network`` in place: dense layers (``nn.Dense``,
-    ``mint.nn.Linear``) and convolutions (``nn.Conv2d``, ``mint.nn.Conv2d``; any kernel, stride, padding,
-    dilation and groups) with their subclasses, embedding tables (``nn.Embedding``) and, on request,
+    ``mint.nn.Linear``) and convolutions (``nn.Conv1d``, ``nn.Conv2d``, ``mint.nn.Conv1d``,
+    ``mint.nn.Conv2d``; any kernel, stride, padding, dilation and groups) with their subclasses, embedding
+    tables (``nn.Embedding``), layers of other classes (:func:`ms_kfac.register_layer`) and, on request,
     normalisation layers (``nn.BatchNorm1d``, ``nn.BatchNorm2d``, ``nn.BatchNorm3d``, ``nn.LayerNorm``). They
     stay the same objects with the same Parameters. All other parameters take the same step with :math:`\nu U`
     replaced by their gradient; :meth:`summary` says which and why.
@@ -48,9 +49,10 @@ class KFAC(SecondOrderOptimizer):
             the step, or :class:`ms_kfac.LevenbergMarquardt`. Default: 1e-3.
         factor_decay: :math:`\epsilon` of the moving averages in [0, 1); the k-th refresh keeps :math:`\min(1
             - 1/k, \epsilon)` of the past. Default: 0.95.
-        factor_interval: steps from one batch of statistics to the next, or a :class:`ms_kfac.RefreshPolicy`.
-            Default: 10.
-        inverse_interval: steps from one recomputation of the inverses to the next, or a policy. Default: 100.
+        factor_interval: steps from one batch of statistics to the next after a warm-up
+            (:class:`ms_kfac.WarmUpInterval`), or a :class:`ms_kfac.RefreshPolicy`. Default: 10.
+        inverse_interval: steps from one recomputation of the inverses to the next after the same warm-up, or
+            a policy. Default: 100.
         kl_clip: :math:`\kappa` of the trust region; None switches it off. Default: 1e-3.
         fisher: "empirical" or "sampled"; the latter trains by :class:`ms_kfac.TrainOneStepCell` or
             :class:`ms_kfac.Model`. Default: "empirical".
@@ -59,11 +61,12 @@ class KFAC(SecondOrderOptimizer):
         reduction: "mean" or "sum", how the loss reduces over the first axis of the batch. With "sum"
             gradients are divided by the number of samples, which is counted at the first dense layer or
             convolution that is preconditioned. Default: "mean".
-        loss_scale: what the loss is multiplied with before the backward pass; gradients arrive multiplied,
-            too. Default: 1.0.
+        loss_scale: what the loss is multiplied with before the backward pass, read when statistics are
+            committed. A number or a scalar Parameter: gradients arrive multiplied, too. A ``mindspore.amp``
+            loss scaler: gradients arrive as its ``unscale`` returns them. Default: 1.0.
         accumulation_steps: what each micro-batch's loss is divided by when several backward passes precede
             one step and their gradients are summed. Leave it at 1 where each has its own mean loss and the
-            gradients are averaged. Default: 1.
+            gradients are averaged: that is recognised at the first step. Default: 1.
         skip: regular expressions, searched in layer names; what matches stays first-order. One that is
             found in no name is warned about. Default: ().
         normalization: "first_order", or "unit_wise" to precondition gamma and beta of normalisation layers by
@@ -71,6 +74,12 @@ class KFAC(SecondOrderOptimizer):
             "first_order".
         averaging: :math:`\xi` in [0, 1) of Polyak's average of the weights, :math:`\exp(-1/\tau)` for about
             :math:`\tau` steps; see :meth:`averaged_weights`. None takes no average. Default: None.
+        verify: what happens to a layer whose statistics do not belong to its delivered gradient, checked at
+            every commit: "warn" warns once per layer and goes on; "first_order" also leaves the layer
+            first-order from its next refresh on; "off" checks for NaN and Inf alone. A batch with NaN or Inf
+            is never committed. Default: "warn".
+        name: what the names of the optimizer's Parameters start with; another one for each of several
+            optimizers in one graph. None takes the method's. Default: None.
         distribution: a :class:`ms_kfac.parallel.Distribution`, how the ranks of a data-parallel run share the
             curvature work. None takes its defaults where MindSpore's parallel mode is data-parallel and the
             group has more than one rank; one given counts in the stand-alone mode too, for training loops
@@ -110,4 +119,4 @@ class KFAC(SecondOrderOptimizer):
         Returns:
             Its block.
         """
-        return KroneckerBlock(layer, prefix=self.method, options=self.statistics_options)
+        return KroneckerBlock(layer, **self.for_blocks)

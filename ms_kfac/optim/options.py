@@ -12,7 +12,8 @@ from mindspore import Parameter, Tensor
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 from numpy.typing import NDArray
 
-from ms_kfac.refresh import FixedInterval, RefreshPolicy
+from ms_kfac.optim.methods import METHODS
+from ms_kfac.refresh import RefreshPolicy, WarmUpInterval
 
 
 def check_number(
@@ -110,12 +111,40 @@ def check_count(name: str, value: Any) -> int:
     return value
 
 
+def check_options(method: str, **values: Any) -> tuple[Any, ...]:
+    """A method's own options, by the rules of :mod:`ms_kfac.optim.methods`.
+
+    Args:
+        method: the method's name.
+        **values: what was given.
+
+    Returns:
+        The values, in the order given.
+
+    Raises:
+        TypeError: if one has the wrong type.
+        ValueError: if one is outside its range.
+    """
+    checked: list[Any] = []
+    for name, value in values.items():
+        option = METHODS[method].options[name]
+        if value is None and option.optional:
+            checked.append(None)
+        elif option.choices:
+            checked.append(check_choice(name, value, option.choices))
+        elif option.whole:
+            checked.append(check_count(name, value))
+        else:
+            checked.append(check_number(name, value, low=option.low, low_open=option.above))
+    return tuple(checked)
+
+
 def check_interval(name: str, value: int | RefreshPolicy) -> RefreshPolicy:
     """A refresh policy from an int or a policy.
 
     Args:
         name: the option's name.
-        value: a number of steps, or a policy.
+        value: a number of steps, which counts after a warm-up, or a policy.
 
     Returns:
         The policy.
@@ -128,7 +157,7 @@ def check_interval(name: str, value: int | RefreshPolicy) -> RefreshPolicy:
         return value
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int of at least 1 or a RefreshPolicy, got {value!r}")
-    return FixedInterval(check_count(name, value))
+    return WarmUpInterval(check_count(name, value))
 
 
 def check_learning_rate(value: Any) -> Any:
@@ -231,3 +260,25 @@ def check_patterns(name: str, value: Any) -> tuple[str, ...]:
         except re.error as error:
             raise ValueError(f"{name} holds {pattern!r}, which is no regular expression: {error}") from error
     return tuple(value)
+
+
+def check_name(name: str, value: Any) -> str:
+    """What names of Parameters may start with.
+
+    Args:
+        name: the option's name.
+        value: what was given.
+
+    Returns:
+        The value.
+
+    Raises:
+        TypeError: if it is no string.
+        ValueError: if it is not of letters, digits, underscores and single dots between them.
+    """
+    accepted = "None or letters, digits and underscores, maybe with single dots between them"
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be {accepted}, got {value!r}")
+    if re.fullmatch(r"\w+(\.\w+)*", value, re.ASCII) is None:
+        raise ValueError(f"{name} must be {accepted}, got {value!r}")
+    return value

@@ -11,7 +11,7 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.swift import SwiftBlock
 from ms_kfac.ops.swift_statistics import SwiftOptions
 from ms_kfac.optim.base import SecondOrderOptimizer
-from ms_kfac.optim.options import check_choice, check_count
+from ms_kfac.optim.options import check_options
 
 
 class SKFAC(SecondOrderOptimizer):
@@ -95,9 +95,10 @@ class SKFAC(SecondOrderOptimizer):
         damping_split: str = "none",
         **options: Any,
     ) -> None:
-        spatial = check_choice("spatial", spatial, ("sum", "mean", "subsample"))
-        split = check_choice("damping_split", damping_split, ("none", "pi")) == "pi"
-        self.swift_options = SwiftOptions(spatial, check_count("samples", samples), split)
+        spatial, samples, damping_split = check_options(
+            "skfac", spatial=spatial, samples=samples, damping_split=damping_split
+        )
+        self.swift_options = SwiftOptions(spatial, samples, damping_split == "pi")
         super().__init__(network, learning_rate, **options)
 
     def create_block(self, layer: Layer) -> SwiftBlock:
@@ -109,13 +110,7 @@ class SKFAC(SecondOrderOptimizer):
         Returns:
             Its block.
         """
-        return SwiftBlock(
-            layer,
-            prefix=self.method,
-            options=self.statistics_options,
-            swift=self.swift_options,
-            steps=self.accumulation_steps,
-        )
+        return SwiftBlock(layer, swift=self.swift_options, **self.for_blocks)
 
     def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
         """Load a state after steps have been taken, as :meth:`ms_kfac.KFAC.restore` does.
@@ -130,13 +125,14 @@ class SKFAC(SecondOrderOptimizer):
         for block in self.blocks:
             if not isinstance(block, SwiftBlock):
                 continue
-            chosen = block.ranks.chosen
-            for count, rank in zip((block.A_count, block.G_count), chosen or ()):
-                written = int(checkpoint[count.name].asnumpy()[2]) if count.name in checkpoint else 0
-                if written not in (0, rank):
+            name = block.weights.name
+            written = checkpoint[name].asnumpy()[2:] if name in checkpoint else ()
+            for letter, loaded, rank in zip("AG", written, block.ranks.chosen or ()):
+                if int(loaded) not in (0, rank):
                     raise ValueError(
-                        f"checkpoint: {count.name} was written for rank {written}, the steps compiled here "
-                        f"are for rank {rank}; load it into a new optimizer before its first step"
+                        f"checkpoint: {name} was written for rank {int(loaded)} of {letter}, the steps "
+                        f"compiled here are for rank {rank}; load it into a new optimizer before its first "
+                        "step"
                     )
         super().restore(checkpoint)
 

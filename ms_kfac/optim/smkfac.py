@@ -9,7 +9,7 @@ from mindspore import nn
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.sherman_morrison import ShermanMorrisonBlock
 from ms_kfac.optim.base import SecondOrderOptimizer
-from ms_kfac.optim.options import check_choice, check_count, check_number
+from ms_kfac.optim.options import check_options
 
 
 class SMKFAC(SecondOrderOptimizer):
@@ -78,12 +78,14 @@ class SMKFAC(SecondOrderOptimizer):
         full_refresh_interval: int | None = None,
         **options: Any,
     ) -> None:
-        full_refreshes = check_count("full_refreshes", full_refreshes)
-        alpha = check_number("alpha", alpha, low=0.0, low_open=True)
-        beta = check_number("beta", beta, low=0.0, low_open=True)
-        rescale = check_choice("rescale", rescale, ("none", "trace"))
-        if full_refresh_interval is not None:
-            full_refresh_interval = check_count("full_refresh_interval", full_refresh_interval)
+        full_refreshes, alpha, beta, rescale, full_refresh_interval = check_options(
+            "smkfac",
+            full_refreshes=full_refreshes,
+            alpha=alpha,
+            beta=beta,
+            rescale=rescale,
+            full_refresh_interval=full_refresh_interval,
+        )
         self.block_options: dict[str, Any] = {
             "full_refreshes": full_refreshes,
             "weights": (alpha, beta),
@@ -101,6 +103,4 @@ class SMKFAC(SecondOrderOptimizer):
         Returns:
             Its block.
         """
-        return ShermanMorrisonBlock(
-            layer, prefix=self.method, options=self.statistics_options, **self.block_options
-        )
+        return ShermanMorrisonBlock(layer, **self.for_blocks, **self.block_options)

@@ -9,7 +9,7 @@ from mindspore import nn
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.optim.base import SecondOrderOptimizer
-from ms_kfac.optim.options import check_number
+from ms_kfac.optim.options import check_options
 from ms_kfac.refresh import OnNewStatistics, RefreshPolicy, StaleStatistics
 
 
@@ -66,7 +66,7 @@ class SPNGD(SecondOrderOptimizer):
         normalization: str = "unit_wise",
         **options: Any,
     ) -> None:
-        similarity = check_number("similarity", similarity, low=0.0, low_open=True)
+        (similarity,) = check_options("spngd", similarity=similarity)
         if factor_interval is None:
             factor_interval = StaleStatistics(similarity)
         if inverse_interval is None:
@@ -90,4 +90,4 @@ class SPNGD(SecondOrderOptimizer):
         Returns:
             Its block.
         """
-        return KroneckerBlock(layer, prefix=self.method, options=self.statistics_options)
+        return KroneckerBlock(layer, **self.for_blocks)

@@ -8,7 +8,7 @@ from ms_kfac.capture.discover import FirstOrderCell
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock
 
-_HEADER = ("layer", "kind", "block", "dimensions", "KiB", "operators")
+_HEADER = ("layer", "kind", "block", "dimensions", "KiB", "operators", "verified")
 
 
 def operator_forms(**native: bool) -> str:
@@ -32,6 +32,7 @@ def summary_table(
     blocks: Sequence[CurvatureBlock],
     forms: Sequence[str],
     first_order: Sequence[FirstOrderCell],
+    verified: Sequence[str],
 ) -> str:
     """Lay out one row a cell that owns trained parameters.
 
@@ -41,16 +42,18 @@ def summary_table(
         blocks: their curvature blocks, in the same order.
         forms: which form of its operators runs, for each layer.
         first_order: the cells that stay first-order.
+        verified: what the last commit found of each layer.
 
     Returns:
         A table with a column each for the layer, its kind, its block, the dimensions of its factors, the
-        memory of statistics and inverses, and which form of the operators runs; then the first-order cells
-        with the reason.
+        memory of statistics and inverses, which form of the operators runs, and whether the last commit
+        verified the layer; then the first-order cells with the reason.
     """
     rows = [_HEADER]
-    for layer, block, form in zip(layers, blocks, forms):
-        kind = layer.kind + (" (tapped at its primitive)" if layer.overridden else "")
-        rows.append((layer.name, kind, block.kind, block.dimensions(), f"{block.bytes() / 1024:.0f}", form))
+    for layer, block, form, state in zip(layers, blocks, forms, verified):
+        kind = layer.kind + (" (tapped at its primitive)" if layer.tapped_primitive else "")
+        memory = f"{block.bytes() / 1024:.0f}"
+        rows.append((layer.name, kind, block.kind, block.dimensions(), memory, form, state))
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     lines = [title]
     lines += ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from mindspore import Parameter, nn
+from mindspore import nn
 
 from ms_kfac.capture.attach import attach, attached_tap, detach
 from ms_kfac.capture.discover import FirstOrderCell, discover, unmatched_patterns
 from ms_kfac.capture.layer import Layer
-from ms_kfac.capture.scaled_tap import ScaledTap
-from ms_kfac.capture.tap import SampleCounter, Tap, create_tap
+from ms_kfac.capture.tap import SampleCounter, Tap
 
 
 class Tapping:
@@ -31,7 +30,6 @@ class Tapping:
     _counter: SampleCounter | None
     _layers: Sequence[Layer]
     _taps: list[Tap]
-    _factor: Parameter | None
 
     def _discover(self, network: nn.Cell) -> tuple[list[Layer], list[FirstOrderCell]]:
         return discover(
@@ -62,7 +60,7 @@ class Tapping:
         names = [layer.name for layer in self._layers]
         moved = [found[id(layer.weight)] for layer in self._layers]
         self._layers = [replace(layer, name=name) for layer, name in zip(moved, names)]
-        self._attach_taps(self._factor)
+        self._attach_taps()
 
     def _counting_layer(self) -> Layer | None:
         # A batch normalisation in evaluation passes its tap by, and the first axis of an embedding's ids may
@@ -71,17 +69,15 @@ class Tapping:
         others = [layer for layer in self._layers if layer.kind not in last_resorts]
         return next(iter([*others, *self._layers]), None)
 
-    def _attach_taps(self, factor: Parameter | None) -> None:
+    def _attach_taps(self) -> None:
         replaced = []
         self._taps = []
-        self.__dict__["_factor"] = factor
         counting = self._counting_layer()
         for layer, block, gate in zip(self._layers, self.blocks, self.statistics_schedule.gates):
             counter = self._counter if layer is counting else None
-            if factor is None:
-                tap = create_tap(block.statistics, block.state, gate, counter)
-            else:
-                tap = ScaledTap(block.statistics, block.state, gate, counter, factor)
+            tap = Tap(block.operator, block.staged, gate, counter, block.record)
+            if counter is not None:
+                self.__dict__["counting_record"] = block.record
             self._taps.append(tap)
             if attach(layer, tap):
                 replaced.append(layer.name)
@@ -95,17 +91,6 @@ class Tapping:
             raise ValueError(
                 "reduction='sum' counts the batch's samples at a preconditioned layer, and there is none"
             )
-
-    def unscale_statistics(self, factor: Parameter | None) -> None:
-        """Let statistics take output gradients times a Parameter, for a loss scale that changes.
-
-        Args:
-            factor: scalar float32, one over the loss scale of the running step; None for taps as they were at
-                first.
-        """
-        if factor is not self._factor:
-            self.detach()
-            self._attach_taps(factor)
 
     def detach(self) -> None:
         """Take this optimizer's taps out of the network, which then trains as if it had never been tapped.

@@ -11,7 +11,7 @@ from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.curvature.block_split import BlockSplitBlock
 from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.optim.base import SecondOrderOptimizer
-from ms_kfac.optim.options import check_count, check_interval, check_number
+from ms_kfac.optim.options import check_interval, check_number, check_options
 from ms_kfac.refresh import RefreshPolicy, TraceChange
 
 
@@ -34,8 +34,9 @@ class THOR(SecondOrderOptimizer):
         omega1: :math:`\omega_1`, not negative. Default: 0.01.
         omega2: :math:`\omega_2` in [0, :math:`\omega_1`]; 0 never stops a layer. Default: 0.0.
         split: largest size of a diagonal block. Default: 128.
-        inverse_interval: steps from one look at the traces to the next, or a policy that decides by the step;
-            a :class:`ms_kfac.TraceChange` replaces ``omega1`` and ``omega2``. Default: 100.
+        inverse_interval: steps from one look at the traces to the next after a warm-up
+            (:class:`ms_kfac.WarmUpInterval`), or a policy that decides by the step; a
+            :class:`ms_kfac.TraceChange` replaces ``omega1`` and ``omega2``. Default: 100.
         **options: the other options of :class:`ms_kfac.KFAC`.
 
     Raises:
@@ -64,9 +65,8 @@ class THOR(SecondOrderOptimizer):
         inverse_interval: int | RefreshPolicy = 100,
         **options: Any,
     ) -> None:
-        omega1 = check_number("omega1", omega1, low=0.0)
+        omega1, self.split = check_options("thor", omega1=omega1, split=split)
         omega2 = check_number("omega2", omega2, low=0.0, high=omega1)
-        self.split = check_count("split", split)
         policy = check_interval("inverse_interval", inverse_interval)
         if not isinstance(policy, TraceChange):
             policy = TraceChange(omega1, omega2, interval=policy)
@@ -82,5 +82,5 @@ class THOR(SecondOrderOptimizer):
             Its block.
         """
         if layer.groups > 1:
-            return KroneckerBlock(layer, prefix=self.method, options=self.statistics_options)
-        return BlockSplitBlock(layer, prefix=self.method, options=self.statistics_options, split=self.split)
+            return KroneckerBlock(layer, **self.for_blocks)
+        return BlockSplitBlock(layer, split=self.split, **self.for_blocks)

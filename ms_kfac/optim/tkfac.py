@@ -14,7 +14,7 @@ from ms_kfac.curvature.trace_restricted import TraceRestrictedBlock
 from ms_kfac.curvature.trace_restricted_roots import TraceRestrictedRootsBlock
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim.base import SecondOrderOptimizer
-from ms_kfac.optim.options import check_choice, check_number
+from ms_kfac.optim.options import check_options
 
 
 class TKFAC(SecondOrderOptimizer):
@@ -109,22 +109,27 @@ class TKFAC(SecondOrderOptimizer):
         max_expansion: float = 100.0,
         **options: Any,
     ) -> None:
-        damping_mode = check_choice("damping_mode", damping_mode, ("normal", "automatic"))
-        nu = check_number("nu", nu, low=0.0, low_open=True)
-        automatic_form = check_choice("automatic_form", automatic_form, ("printed", "homogeneous"))
-        max_expansion = check_number("max_expansion", max_expansion, low=1.0)
+        damping_mode, nu, ema, automatic_form, max_expansion = check_options(
+            "tkfac",
+            damping_mode=damping_mode,
+            nu=nu,
+            ema=ema,
+            automatic_form=automatic_form,
+            max_expansion=max_expansion,
+        )
         if damping_mode == "automatic" and isinstance(options.get("damping"), LevenbergMarquardt):
             raise ValueError(
                 "damping must be a number or a schedule with damping_mode='automatic', which damps dense "
                 "layers and convolutions without it, got LevenbergMarquardt"
             )
-        ema = check_choice("ema", ema, ("partial_trace", "paper"))
         automatic, expansion = None, None
         self._own = f"damping {damping_mode}, average {ema!r}"
         if damping_mode == "automatic":
             automatic = AutomaticDamping(nu, automatic_form == "homogeneous", max_expansion)
             expansion = Parameter(
-                Tensor(1.0, ms.float32), name=f"{self.method}.expansion", requires_grad=False
+                Tensor(1.0, ms.float32),
+                name=f"{options.get('name') or self.method}.expansion",
+                requires_grad=False,
             )
             self._own = f"damping automatic ({automatic_form}, nu {nu:g}, lambda not used), average {ema!r}"
         block = TraceRestrictedRootsBlock if ema == "paper" else TraceRestrictedBlock
@@ -144,7 +149,7 @@ class TKFAC(SecondOrderOptimizer):
         Returns:
             Its block.
         """
-        return self._block(layer, prefix=self.method, options=self.statistics_options)
+        return self._block(layer, **self.for_blocks)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, {self._own})"

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.ops.flat_buffer import Share
+from ms_kfac.ops.statistics import PRODUCT, SCALE
 from ms_kfac.parallel import collectives
 from ms_kfac.parallel.distribution import Distribution, World
 from ms_kfac.parallel.gathering import Gathering, pads
@@ -133,6 +134,9 @@ class SharedCurvature(nn.Cell):
         following = [block for block in blocks if block.follows]
         self.following = nn.CellList(following, auto_prefix=False)
         self.all_reduce = collectives.all_reduce()
+        self.slice = ops.Slice()
+        self.concat = ops.Concat()
+        self.assign = ops.Assign()
         self.scale = 1.0 / world.size if world.averages_gradients else 1.0
 
     def _by_rank(self, shares: Sequence[Sequence[Share]]) -> list[list[Share]]:
@@ -174,6 +178,31 @@ class SharedCurvature(nn.Cell):
             block.follow()
         return True
 
+    def meet_products(self, records: tuple[Parameter, ...]) -> bool:
+        """Give all ranks the products of the capture check of the global batch.
+
+        Args:
+            records: the layers' records of staged batches.
+
+        Returns:
+            True.
+        """
+        count = SCALE - PRODUCT + 1
+        products: tuple[Tensor, ...] = ()
+        for record in records:
+            products = (*products, self.slice(record, (PRODUCT,), (count,)))
+        met = self.all_reduce(self.concat(products)) * self.scale
+        for index in range(len(records)):
+            record = records[index]
+            behind = record.shape[0] - SCALE - 1
+            parts = (
+                self.slice(record, (0,), (PRODUCT,)),
+                self.slice(met, (count * index,), (count,)),
+                self.slice(record, (SCALE + 1,), (behind,)),
+            )
+            self.assign(record, self.concat(parts))
+        return True
+
     def as_gradients(self, value: Tensor) -> Tensor:
         """A scalar summed over ranks, or averaged where gradients are."""
         total = self.all_reduce(ops.reshape(ops.cast(value, ms.float32), (1,)))
@@ -210,7 +239,7 @@ class SharedCurvature(nn.Cell):
 
 
 def _statistics(blocks: Sequence[Any]) -> list[tuple[Share, ...]]:
-    return [block.shares_of(group) for block in blocks for group in range(len(block.statistic_groups))]
+    return [block.shares_of(group) for block in blocks for group in range(len(block.groups_of_statistics()))]
 
 
 def _averages(shares: Sequence[Share], ranks: int) -> AveragedStatistics | None:

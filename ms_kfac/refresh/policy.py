@@ -49,7 +49,7 @@ class RefreshPolicy(nn.Cell):
 
         Args:
             blocks: the curvature blocks.
-            options: names, decay and which layers have stopped.
+            options: names, and which layers have stopped.
 
         Returns:
             The schedule.

@@ -9,12 +9,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, ops
 
-from ms_kfac.ops.decay import Decay
 from ms_kfac.ops.statistics import EVERYTHING, GRADIENTS, INPUTS
 from ms_kfac.refresh.gate import Gate
-from ms_kfac.refresh.moving_average import MovingAverage
 from ms_kfac.refresh.policy import RefreshPolicy
-from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSchedule, split_by_fading
+from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSchedule
 
 
 class StaleStatistics(RefreshPolicy):
@@ -99,7 +97,7 @@ class StaleSchedule(StatisticsSchedule):
     Args:
         similarity: of two statistics that count as similar.
         blocks: the curvature blocks.
-        options: names, decay and which layers have stopped.
+        options: names, and which layers have stopped.
     """
 
     def __init__(self, similarity: float, blocks: Sequence[Any], options: ScheduleOptions) -> None:
@@ -111,11 +109,11 @@ class StaleSchedule(StatisticsSchedule):
         self.owners = tuple(
             (index, group)
             for index, block in enumerate(blocks)
-            for group in range(len(block.statistic_groups))
+            for group in range(len(block.groups_of_statistics()))
         )
         codes = np.zeros((len(blocks), max(len(self.owners), 1)), np.int32)
         for position, (index, group) in enumerate(self.owners):
-            joint = len(blocks[index].statistic_groups) == 1
+            joint = len(blocks[index].groups_of_statistics()) == 1
             codes[index, position] = EVERYTHING if joint else (INPUTS, GRADIENTS)[group]
         self.codes = Tensor(codes)
         self.owner_of = Tensor(np.array([index for index, _ in self.owners] or [0], np.int32))
@@ -124,13 +122,8 @@ class StaleSchedule(StatisticsSchedule):
         self.interval_before = self._vector(f"{prefix}.interval_before", np.ones(count, np.int32))
         self.next_step = self._vector(f"{prefix}.next_step", np.zeros(count, np.int32))
         self.due = self._vector(f"{prefix}.due", np.ones(count, np.float32))
-        self.moving_average = MovingAverage(options.decay, name=prefix, statistics=count)
         self.stops = options.stopped is not None
         self.stopped: Any = options.stopped
-        plain, own = split_by_fading(blocks, separate=True)
-        positions = {owner: position for position, owner in enumerate(self.owners)}
-        self.decay = Decay([p for p, _, _ in plain], [positions[index, group] for _, index, group in plain])
-        self.own = tuple(positions[owner] for owner in self.owners if owner[0] in own)
         parts = [
             position
             for position, (index, group) in enumerate(self.owners)
@@ -170,13 +163,6 @@ class StaleSchedule(StatisticsSchedule):
         codes = self.reduce_sum(self.codes * self.cast(due, ms.int32), 1)
         for index in range(len(self.pending)):
             self.assign(self.pending[index], codes[index])
-        factors = self.moving_average(due)
-        taken = self.reduce_sum(due)
-        self.decay(self.cast(taken, ms.int32), factors)
-        if len(self.own) > 0 and taken > 0:
-            for position in self.own:
-                index, group = self.owners[position]
-                self.blocks[index].decay_group(group, factors[position])
         return True
 
     def taken(self) -> Tensor:

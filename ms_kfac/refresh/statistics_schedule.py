@@ -1,4 +1,4 @@
-"""Carries out a policy for statistics: sets the gates for the coming step and lets the past fade."""
+"""Carries out a policy for statistics: sets the gates for the coming step."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.ops.decay import Decay, Fading
+from ms_kfac.ops.element import element
 from ms_kfac.ops.statistics import EVERYTHING
 from ms_kfac.refresh.gate import Gate
-from ms_kfac.refresh.moving_average import MovingAverage
 
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """What a schedule of statistics needs beside its policy.
+    """What a schedule of statistics needs in addition to its policy.
 
     Attributes:
-        decay: of the moving averages.
         prefix: what the names of Parameters start with.
         deferred: whether the gates wait for a pass over sampled targets.
         stopped: float32 (layers,), 1 for a layer that is refreshed no more; None where layers never stop.
         by_layer: whether every layer needs a gate of its own, stopping or not.
     """
 
-    decay: float
     prefix: str
     deferred: bool = False
     stopped: Parameter | None = None
@@ -60,30 +57,6 @@ class _OpenedGates(nn.Cell):
             code = ops.depend(self.pending[index] * opens, after)
             total = total + self.assign(self.opened[index], code)
         return total
-
-
-def split_by_fading(
-    blocks: Sequence[Any], *, separate: bool
-) -> tuple[list[tuple[Fading, int, int]], tuple[int, ...]]:
-    """Which Parameters fade in one call for all layers, and which blocks see to it themselves.
-
-    Args:
-        blocks: the curvature blocks.
-        separate: whether statistics of a block fade on their own.
-
-    Returns:
-        What fades in the call, each with the index of its block and of its statistic there; the indices of
-        the other blocks.
-    """
-    plain: list[tuple[Fading, int, int]] = []
-    own: list[int] = []
-    for index, block in enumerate(blocks):
-        groups = block.fading(separate)
-        if groups is None:
-            own.append(index)
-        else:
-            plain += [(part, index, group) for group, parts in enumerate(groups) for part in parts]
-    return plain, tuple(own)
 
 
 class StatisticsSchedule(nn.Cell):
@@ -180,7 +153,7 @@ class SharedStatistics(StatisticsSchedule):
     Args:
         policy: says whether a step is due.
         blocks: the curvature blocks.
-        options: names, decay and which layers have stopped.
+        options: names, and which layers have stopped.
     """
 
     def __init__(self, policy: nn.Cell, blocks: Sequence[Any], options: ScheduleOptions) -> None:
@@ -191,30 +164,16 @@ class SharedStatistics(StatisticsSchedule):
             gates = [Gate(f"{prefix}.{block.layer_name}.gate", deferred=options.deferred) for block in blocks]
         super().__init__(gates, prefix)
         self.policy = policy
-        self.blocks = nn.CellList(blocks, auto_prefix=False)
-        self.moving_average = MovingAverage(options.decay, name=prefix)
         self.stops = options.stopped is not None
         self.stopped: Any = options.stopped
         self.everything = EVERYTHING
-        plain, self.own = split_by_fading(blocks, separate=False)
-        # One factor for all, or one a layer where some have stopped.
-        owners = [index if self.stops else 0 for _, index, _ in plain]
-        self.decay = Decay([parameter for parameter, _, _ in plain], owners)
 
     def construct(self, step: Tensor) -> bool:
-        due = self.cast(self.policy(step), ms.int32).reshape(())
-        code = due * self.everything
+        code = self.cast(self.policy(step), ms.int32).reshape(()) * self.everything
         for index in range(len(self.pending)):
             if self.stops:
-                running = self.cast(1.0 - self.stopped[index], ms.int32)
+                running = self.cast(1.0 - element(self.stopped, index), ms.int32)
                 self.assign(self.pending[index], code * running)
             else:
                 self.assign(self.pending[index], code)
-        factors = self.moving_average(self.cast(due, ms.float32)).reshape((1,))
-        if self.stops:
-            factors = factors * (1.0 - self.stopped) + self.stopped
-        self.decay(due, factors)
-        if len(self.own) > 0 and due > 0:
-            for index in self.own:
-                self.blocks[index].decay(factors[index if self.stops else 0])
         return True

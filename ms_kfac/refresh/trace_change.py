@@ -9,11 +9,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.refresh.fixed_interval import FixedInterval
 from ms_kfac.refresh.gate import Gate
 from ms_kfac.refresh.inverse_schedule import InverseSchedule
 from ms_kfac.refresh.policy import RefreshPolicy
 from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSchedule
+from ms_kfac.refresh.warm_up_interval import WarmUpInterval
 
 
 class TraceChange(RefreshPolicy):
@@ -36,7 +36,8 @@ class TraceChange(RefreshPolicy):
     Args:
         omega1: :math:`\omega_1`, not negative. Default: 0.01.
         omega2: :math:`\omega_2` in [0, :math:`\omega_1`]. Default: 0.0.
-        interval: steps from one look to the next, or a policy that decides by the step. Default: 1.
+        interval: steps from one look to the next after a warm-up (:class:`ms_kfac.WarmUpInterval`), or a
+            policy that decides by the step. Default: 1.
 
     Raises:
         ValueError: if a number is outside its range; when an optimizer is built, if the policy is its
@@ -65,7 +66,7 @@ class TraceChange(RefreshPolicy):
                 )
             self.look = interval
         elif isinstance(interval, int) and not isinstance(interval, bool):
-            self.look = FixedInterval(interval)
+            self.look = WarmUpInterval(interval)
         else:
             raise TypeError(f"TraceChange: interval must be an int or a RefreshPolicy, got {interval!r}")
 

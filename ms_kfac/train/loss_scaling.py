@@ -31,8 +31,8 @@ class LossScaling(nn.Cell):
 
     Attributes:
         scale: the present loss scale, scalar float32, under MindSpore's name for it.
-        factor: one over the scale of the running step. Taps read it at any time before the step ends, so
-            that it is another Parameter than ``scale``, which changes within the step.
+        running: the scale of the running step, which the optimizer reads when it commits statistics:
+            ``scale`` itself changes before that.
 
     Raises:
         TypeError: if ``update`` is no such Cell.
@@ -51,14 +51,12 @@ class LossScaling(nn.Cell):
         scale = float(update.get_loss_scale())
         self.update = update
         self.scale = Parameter(Tensor(scale, ms.float32), name="scale_sense", requires_grad=False)
-        self.factor = Parameter(
-            Tensor(1.0 / scale, ms.float32), name="scale_sense.inverse", requires_grad=False
-        )
+        self.running = Parameter(Tensor(scale, ms.float32), name="scale_sense.running", requires_grad=False)
         self.map_ = ops.Map()
 
     def start(self) -> Tensor:
-        """Write the factor of the coming step; its passes wait for the result."""
-        return ops.assign(self.factor, ops.reciprocal(self.scale))
+        """Write the scale of the coming step; its passes wait for the result."""
+        return ops.assign(self.running, self.scale)
 
     def unscale(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The gradients divided by the scale of this step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import mindspore as ms
@@ -12,6 +13,7 @@ from ms_kfac.ops.counted_draws import CountedDraws
 from ms_kfac.ops.kept_values import KeptValues
 from ms_kfac.ops.on_device import OnDevice
 from ms_kfac.optim.base import SecondOrderOptimizer
+from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.options import check_count
 from ms_kfac.train.accumulation import GradientAccumulation
 from ms_kfac.train.before_step import StateBeforeStep
@@ -33,7 +35,6 @@ class TrainOneStepCell(nn.TrainOneStepCell):
     ``nn.TrainOneStepWithLossScaleCell`` does, here on CPUs too. Statistics are of the true gradients whatever
     the scale. A step that overflows changes the scale alone: weights, momentum, statistics, counters and the
     moving moments of BatchNorm stay, and the next step takes the statistics that this one should have taken.
-    That costs a second copy of the statistics.
 
     With ``accumulation_steps`` each call takes one micro-batch, and every so many calls the optimizer takes a
     step with the mean of their gradients; statistics are of all of them together. A micro-batch that
@@ -108,6 +109,8 @@ class TrainOneStepCell(nn.TrainOneStepCell):
                     f"loss and undoes it; got sens={sens!r} and loss_scale={own_scale!r}"
                 )
         super().__init__(network, optimizer, sens)
+        if second_order:
+            _warn_of_reduction(network, optimizer)
         self.takes_sampled_pass = second_order and optimizer.fisher == "sampled" and len(optimizer.blocks) > 0
         self.adapts_damping = second_order and optimizer.adapts_damping
         if self.takes_sampled_pass:
@@ -136,7 +139,10 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         if self.takes_step_if:
             self.create_branches(scale_sense, accumulation_steps)
         if second_order:
-            optimizer.unscale_statistics(None if self.scaling is None else self.scaling.factor)
+            scale = None
+            if self.scaling is not None:
+                scale = LossScale(source=self.scaling.running, gradients_unscaled=True)
+            optimizer.use_loss_scale(scale)
             optimizer.has_train_cell = True
 
     def create_branches(self, scale_sense: nn.Cell | None, accumulation_steps: int) -> None:
@@ -251,7 +257,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             gradients = self.grad(self.sampled_loss, self.weights)(*inputs, sens)
         else:
             gradients = self.grad_no_sens(self.sampled_loss, self.weights)(*inputs)
-        closed = schedule.close(gradients)
+        closed = schedule.close((gradients, self.optimizer.keep_measured(gradients)))
         done = closed, self.sampled_state.put_back(kept, closed)
         if self.scales:
             return done, self.scaling.overflows(gradients)
@@ -264,3 +270,19 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         restored = self.forward_state.put_back(kept, change)
         total = self.reduce_sum(ops.cast(change, ms.float32)) * self.change_scale
         return self.optimizer.damping.schedule.adapt(ops.depend(self.optimizer.over_ranks(total), restored))
+
+
+def _warn_of_reduction(network: nn.Cell, optimizer: SecondOrderOptimizer) -> None:
+    # The gradient alone does not say how its loss reduces: no check of a step can find this out.
+    loss = getattr(network, "_loss_fn", None)
+    declared = "mean" if optimizer.mean_reduction else "sum"
+    if not isinstance(loss, nn.LossBase) or not loss.reduce:
+        return
+    found = "mean" if loss.average else "sum"
+    if found != declared:
+        warnings.warn(
+            f"reduction={declared!r} was given to {type(optimizer).__name__}, but {type(loss).__name__} "
+            f"reduces by {found}: statistics and steps are off by the batch's size; give the optimizer "
+            f"reduction={found!r}",
+            stacklevel=3,
+        )

@@ -91,7 +91,7 @@ def test_copies_are_the_untapped_layers(duplicate: Callable[[nn.Cell], nn.Cell])
     assert copied.hidden.activation_flag
     assert not any(copied.head.weight is parameter for parameter in net.get_parameters())
     reached = reachable(copied)
-    assert not any(id(value) in reached for block in optimizer.blocks for value in block.state)
+    assert not any(id(value) in reached for block in optimizer.blocks for value in block.staged)
 
 
 def reachable(root: object) -> set[int]:
@@ -111,7 +111,7 @@ def test_what_hangs_on_a_tapped_network_reaches_the_optimizer() -> None:
     """Or the last assertion of the test before could not fail."""
     net = Net()
     optimizer = kfac(net)
-    assert id(optimizer.blocks[0].state[0]) in reachable(net)
+    assert id(optimizer.blocks[0].staged[0]) in reachable(net)
 
 
 @COPY

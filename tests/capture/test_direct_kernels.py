@@ -17,12 +17,7 @@ pytestmark = needs_native("kronecker_statistics")
 def operator(kind: Any) -> Any:
     operators = DenseOperators(bias=True)
     options = StatisticsOptions(sharing="expand", mean_reduction=True, gradient_scale=1.0)
-    return kind(
-        *(operators.activations(False), operators.gradients(False), operators.second_moment()),
-        channels_first=False,
-        options=options,
-        geometry=operators.native_geometry(),
-    )
+    return kind(operators, options)
 
 
 class Composed(KroneckerStatistics):

@@ -47,11 +47,13 @@ def test_two_micro_batches_in_every_geometry(
         sharing=sharing,
         reduction=reduction,
         loss_scale=loss_scale,
+        accumulation_steps=2,
     )
-    scale = loss_scale if reduction == "sum" else None
+    # Announced micro-batches: each loss is divided by their number.
+    scale = 0.5 * loss_scale / (SAMPLES if reduction == "mean" else 1)
     gradient = ms.value_and_grad(linear_loss(net, c, scale), None, optimizer.parameters)
     parts = [gradient(*(tensor(x) for x in batch))[1] for batch in micro_batches]
-    gradients = tuple((a + b) * (0.5 / loss_scale) for a, b in zip(*parts))
+    gradients = tuple((a + b) * (1 / loss_scale) for a, b in zip(*parts))
     optimizer(tuple(gradient * loss_scale for gradient in gradients))
     values = {
         p.name: (before.asnumpy(), after.asnumpy())

@@ -9,17 +9,25 @@ from mindspore import nn
 
 import ms_kfac
 from ms_kfac.curvature.eigenbasis import EigenbasisBlock
-from ms_kfac.ops.statistics import EVERYTHING, StatisticsOptions
+from ms_kfac.ops.statistics import StatisticsOptions
 from tests.oracle.eigenbasis import dense_gradients, eigenbasis_block, exact_block, second_moments
 from tests.oracle.network import Dense, differentiate
 from tests.oracle.sherman_morrison import FadingSum
 from tests.support.bank import tensor
 from tests.support.layer_bank import CASES, Case, build, gradient_function, layers_of, matrices
 from tests.support.loops import cross_entropy, functional_step
+from tests.support.methods import fixed_intervals
 from tests.support.networks import Perceptron, perceptron_reference, weights_of
+from tests.support.staging import Committed
 
 SAMPLES = 10
 DAMPING, DECAY, RATE = 0.05, 0.6, 0.1
+
+
+def fade(past: float) -> tuple[float, float]:
+    """What a batch leaves of the past, and the past with it."""
+    factor = min(1.0, DECAY / (1 - DECAY) / past) if past else 1.0
+    return factor, factor * past + 1
 
 
 class Reference:
@@ -27,18 +35,18 @@ class Reference:
 
     def __init__(self) -> None:
         self.A, self.G, self.s = FadingSum(), FadingSum(), FadingSum()
-        self.past = 0.0
+        # Of the past, in batches: A and G together, s by itself, which a new basis does not set back.
+        self.past, self.past_of_s = 0.0, 0.0
         self.prior: np.ndarray | None = None
         self.Q_A, self.Q_G = np.zeros((2, 1, 1))
 
     def measure(self, dW: np.ndarray, pair: tuple[np.ndarray, np.ndarray] | None) -> None:
         """One batch: into the factors where `pair` is given, into s in any case where there is a basis."""
-        factor = 1.0
         if pair is not None:
-            factor = min(1.0, DECAY / (1 - DECAY) / self.past) if self.past else 1.0
-            self.past = factor * self.past + 1
+            factor, self.past = fade(self.past)
             self.A.add(pair[0], factor)
             self.G.add(pair[1], factor)
+        factor, self.past_of_s = fade(self.past_of_s)
         if self.prior is not None:
             self.s.add(second_moments(dW, self.Q_A, self.Q_G), factor)
 
@@ -79,8 +87,7 @@ def test_every_step_equals_the_reference(
         RATE,
         damping=DAMPING,
         factor_decay=DECAY,
-        factor_interval=intervals[0],
-        inverse_interval=intervals[1],
+        **fixed_intervals(*intervals),
         momentum=0.0,
         kl_clip=None,
     )
@@ -137,7 +144,7 @@ def test_never_farther_from_the_fisher_than_kfac(mode: int, rng: np.random.Gener
     With the default intervals (10:100): the second step measures s because the basis is new.
     """
     net = build(CASES, rng)
-    optimizer = ms_kfac.EKFAC(net, 0.0)
+    optimizer = ms_kfac.EKFAC(net, 0.0, **fixed_intervals(10, 100))
     gradient = gradient_function(net, optimizer.parameters)
     batch = [case.batch(SAMPLES, rng) for case in CASES]
     for _ in range(2):
@@ -161,7 +168,7 @@ def test_through_a_nonlinear_net(mode: int, samples: int, rng: np.random.Generat
     y = rng.integers(0, 3, samples).astype(np.int32)
     modules = perceptron_reference(3)
     differentiate(modules, weights_of(net), x, y)
-    optimizer = ms_kfac.EKFAC(net, 0.0)
+    optimizer = ms_kfac.EKFAC(net, 0.0, **fixed_intervals(10, 100))
     step = functional_step(net, optimizer, cross_entropy())
     for _ in range(2):
         step(tensor(x), tensor(y))
@@ -184,10 +191,6 @@ def block_of(case: Case, rng: np.random.Generator) -> EigenbasisBlock:
     return EigenbasisBlock(layer, prefix="alone", options=statistics)
 
 
-def add(block: EigenbasisBlock, batch: tuple[np.ndarray, np.ndarray], gate: int = EVERYTHING) -> None:
-    block.statistics(tensor(batch[0]), tensor(batch[1]), ms.Tensor(gate, ms.int32), *block.state)
-
-
 def test_a_layer_without_statistics_passes_its_gradient(rng: np.random.Generator) -> None:
     block = block_of(CASES[0], rng)
     M = tensor(rng.standard_normal((3, 5)))
@@ -195,7 +198,7 @@ def test_a_layer_without_statistics_passes_its_gradient(rng: np.random.Generator
     block.refresh(ms.Tensor(0.1))
     np.testing.assert_array_equal(block.precondition(M).asnumpy(), M.asnumpy())
     assert float(block.trace().asnumpy()) == 0.0
-    add(block, CASES[0].batch(SAMPLES, rng))
+    Committed(block).add(CASES[0].batch(SAMPLES, rng))
     block.refresh(ms.Tensor(0.1))
     assert float(block.damping.asnumpy()) == pytest.approx(0.1)
 
@@ -205,12 +208,13 @@ def test_nothing_of_the_eigenvalues_remains(rng: np.random.Generator) -> None:
     case = CASES[0]
     block = block_of(case, rng)
     x, g = case.batch(SAMPLES, rng)
-    add(block, (x, 1e6 * g))
+    committed = Committed(block)
+    committed.add((x, 1e6 * g))
     block.refresh(ms.Tensor(0.1))
     prior = block.factors()["s"]
     A, G = case.factors(x, 1e6 * g)[0]
     assert prior.sum() == pytest.approx(np.trace(A) * np.trace(G), rel=1e-5)
-    add(block, (x, g), gate=4)
+    committed.add((x, g), gate=4)
     factors = block.factors()
     expected = second_moments(case.gradients(x, g)[0], factors["Q_A"], factors["Q_G"])
     for found in (factors["s"], block.second_moments().asnumpy()):
@@ -222,10 +226,11 @@ def test_nothing_of_the_eigenvalues_remains(rng: np.random.Generator) -> None:
 def test_product_trace_and_observed(case: Case, measured: bool, rng: np.random.Generator) -> None:
     block = block_of(case, rng)
     batch = case.batch(SAMPLES, rng)
-    add(block, batch)
+    committed = Committed(block)
+    committed.add(batch)
     block.refresh(ms.Tensor(0.1))
     if measured:
-        add(block, batch, gate=4)
+        committed.add(batch, gate=4)
     factors = {key: f.reshape(case.groups, *f.shape[-2:]) for key, f in block.factors().items()}
     M = rng.standard_normal(factors["s"].shape)
     found = block.product(tensor(M if case.groups > 1 else M[0])).asnumpy().reshape(M.shape)
@@ -243,20 +248,6 @@ def test_product_trace_and_observed(case: Case, measured: bool, rng: np.random.G
             observed = block.observed(index)[0].asnumpy().reshape(case.groups, *factor.shape)[group]
             np.testing.assert_allclose(observed, factor, rtol=0, atol=2e-5 * np.abs(factor).max())
     assert float(block.trace().asnumpy()) == pytest.approx(trace, rel=1e-5)
-
-
-def test_each_statistic_fades_alone(rng: np.random.Generator) -> None:
-    """A by itself; G and the second moments together."""
-    for group, fading in enumerate([{0}, {1, 5}]):
-        block = block_of(CASES[0], rng)
-        add(block, CASES[0].batch(SAMPLES, rng))
-        before = [parameter.asnumpy().copy() for parameter in block.state]
-        block.decay_group(group, ms.Tensor(0.25))
-        after = [parameter.asnumpy() for parameter in block.state]
-        for i in (0, 1, 3, 4, 5):
-            np.testing.assert_array_equal(after[i], before[i] * (0.25 if i in fading else 1.0))
-        factors = [0.25, 1.0, 1.0] if group == 0 else [1.0, 0.25, 0.25]
-        np.testing.assert_array_equal(after[2], before[2] * np.array(factors, np.float32))
 
 
 def test_summary_names_the_block() -> None:

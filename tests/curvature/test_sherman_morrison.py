@@ -12,11 +12,12 @@ from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.sherman_morrison import ShermanMorrisonBlock
 from ms_kfac.ops import layer_refresh, statistics
 from ms_kfac.ops.damped_inverse import DampedInverse
-from ms_kfac.ops.decay import Decay
 from ms_kfac.ops.statistics import StatisticsOptions
 from tests.oracle.sherman_morrison import ReferenceLayer
 from tests.support.bank import tensor
 from tests.support.layer_bank import CASES, Case, build, gradient_function, layers_of, matrices
+from tests.support.methods import fixed_intervals
+from tests.support.staging import Committed
 
 SAMPLES = 10
 FULL = 2
@@ -43,9 +44,8 @@ def test_refreshes_equal_dense_inverses(
         rescale=rescale,
         full_refresh_interval=interval,
         damping=damping,
-        factor_interval=1,
-        inverse_interval=2,
         factor_decay=0.6,
+        **fixed_intervals(1, 2),
     )
     references = [
         [ReferenceLayer(full_steps, damping, weights, 0.6, rescale == "trace") for _ in range(case.groups)]
@@ -119,8 +119,8 @@ def test_nothing_is_inverted_or_multiplied_out_any_more(
     refresh = block.layer_refresh
     assert isinstance(refresh.damped_inverse, DampedInverse)
     refresh.damped_inverse = Announced(refresh.damped_inverse, "an inverse is computed")
-    moment = block.statistics.second_moment
-    block.statistics.second_moment = Announced(moment, "a covariance is formed")
+    moment = block.operator.second_moment
+    block.operator.second_moment = Announced(moment, "a covariance is formed")
     gradient = gradient_function(net, optimizer.parameters)
     try:
         counts = []
@@ -129,7 +129,7 @@ def test_nothing_is_inverted_or_multiplied_out_any_more(
             text = capfd.readouterr().out
             counts.append((text.count("a covariance is formed"), text.count("an inverse is computed")))
     finally:
-        block.statistics.second_moment = moment
+        block.operator.second_moment = moment
         layer_statistics.cache_clear()
     assert counts == [(2, 2)] * 3 + [(0, 0)] * 3
 
@@ -148,20 +148,17 @@ def block_of(case: Case, rng: np.random.Generator, **options: object) -> Sherman
     return ShermanMorrisonBlock(layer, prefix="alone", options=statistics, **arguments)
 
 
-def add(block: ShermanMorrisonBlock, batch: tuple[np.ndarray, np.ndarray]) -> None:
-    block.statistics(tensor(batch[0]), tensor(batch[1]), ms.Tensor(3, ms.int32), *block.state)
-
-
 @pytest.mark.parametrize("rescale", [False, True])
 def test_a_layer_without_statistics_keeps_its_k_refreshes(rescale: bool, rng: np.random.Generator) -> None:
     block = block_of(Case(), rng, full_refreshes=2, rescale=rescale, interval=3 if rescale else None)
+    committed = Committed(block)
     reference = ReferenceLayer((True, True, False, False), 0.1, (0.2, 0.3), rescale=rescale)
     for _ in range(4):
         block.refresh(ms.Tensor(0.1))
         np.testing.assert_array_equal(block.A_inverse.asnumpy(), np.eye(5))
         np.testing.assert_array_equal(block.G_inverse.asnumpy(), np.eye(3))
     batch = Case().batch(SAMPLES, rng)
-    add(block, batch)
+    committed.add(batch)
     reference.add(Case().factors(*batch)[0])
     for _ in range(3):
         block.refresh(ms.Tensor(0.1))
@@ -174,8 +171,9 @@ def test_a_layer_without_statistics_keeps_its_k_refreshes(rescale: bool, rng: np
 def test_a_full_refresh_waits_for_full_statistics(rng: np.random.Generator) -> None:
     """Statistics rarer than inverses: the sums cleared for a full refresh are empty when it is due."""
     block = block_of(Case(), rng, interval=1)
+    committed = Committed(block)
     first, second = (Case().batch(SAMPLES, rng) for _ in range(2))
-    add(block, first)
+    committed.add(first)
     for _ in range(2):
         block.refresh(ms.Tensor(0.1))
     assert float(block.full.asnumpy()) == 1.0
@@ -185,7 +183,7 @@ def test_a_full_refresh_waits_for_full_statistics(rng: np.random.Generator) -> N
     u = np.sqrt(diagonal)
     updated = np.linalg.inv(np.linalg.inv(before.astype(np.float64)) + 0.2 * np.outer(u, u))
     np.testing.assert_allclose(block.A_inverse.asnumpy(), updated, rtol=0, atol=2e-4 * updated.max())
-    add(block, second)
+    committed.add(second)
     block.refresh(ms.Tensor(0.1))
     # The second batch alone: nothing of the sums before.
     reference = ReferenceLayer((True, False), 0.1)
@@ -200,6 +198,8 @@ def test_a_full_refresh_waits_for_full_statistics(rng: np.random.Generator) -> N
 def test_product_and_trace(case: Case, rng: np.random.Generator) -> None:
     """The block of the full statistics; later its correlations with the tracked diagonals."""
     block = block_of(case, rng, interval=1)
+    # Of two batches the first keeps half of its weight.
+    committed = Committed(block, decay=1 / 3)
     first, second = (case.batch(SAMPLES, rng) for _ in range(2))
     pairs = case.factors(*first)
     M = rng.standard_normal((len(pairs), len(pairs[0][1]), len(pairs[0][0])))
@@ -213,12 +213,16 @@ def test_product_and_trace(case: Case, rng: np.random.Generator) -> None:
         trace = sum(np.trace(A) * np.trace(G) for A, G in pairs)
         assert float(block.trace().asnumpy()) == pytest.approx(trace, rel=1e-5)
 
-    add(block, first)
+    committed.add(first)
     assert_block(pairs)
     block.refresh(ms.Tensor(0.1))
-    block.decay(ms.Tensor(0.5))
-    np.testing.assert_array_equal(block.counts.asnumpy()[:2], block.counts.asnumpy()[2:] * 2)
-    add(block, second)
+    full = [block.A_sum.asnumpy().copy(), block.G_sum.asnumpy().copy(), block.weights.asnumpy()[:2].copy()]
+    committed.add(second)
+    # The full sums are those of the last full refresh until they are cleared.
+    for found, kept in zip((block.A_sum, block.G_sum), full):
+        np.testing.assert_array_equal(found.asnumpy(), kept)
+    np.testing.assert_array_equal(block.weights.asnumpy()[:2], full[2])
+    np.testing.assert_allclose(block.weights.asnumpy()[2:], full[2] * 1.5, rtol=1e-6)
     later = case.factors(*second)
     tracked = [tuple((0.5 * F + L) / 1.5 for F, L in zip(*both)) for both in zip(pairs, later)]
     mixed = []
@@ -233,44 +237,3 @@ def test_product_and_trace(case: Case, rng: np.random.Generator) -> None:
     # The sums are cleared after the rank-one update: the diagonals are all there is.
     block.refresh(ms.Tensor(0.1))
     assert_block([tuple(np.diag(np.diag(F)) for F in pair) for pair in tracked])
-
-
-def filled(full: bool, rng: np.random.Generator) -> tuple[ShermanMorrisonBlock, list[np.ndarray]]:
-    """A block with statistics, before a full refresh or before a rank-one one, and its state."""
-    block = block_of(Case(), rng)
-    add(block, Case().batch(SAMPLES, rng))
-    if not full:
-        block.refresh(ms.Tensor(0.1))
-    return block, [parameter.asnumpy().copy() for parameter in block.state]
-
-
-@pytest.mark.parametrize("full", [True, False])
-def test_statistics_fade_together(full: bool, rng: np.random.Generator) -> None:
-    block, before = filled(full, rng)
-    (fading,) = block.fading(False)
-    Decay(fading, [0] * len(fading))(ms.Tensor(1, ms.int32), ms.Tensor([0.25]))
-    after = [parameter.asnumpy() for parameter in block.state]
-    for i in range(4):
-        factor = 0.25 if i >= 2 or full else 1.0
-        np.testing.assert_array_equal(after[i], before[i] * factor)
-        assert after[4][i] == before[4][i] * factor
-    np.testing.assert_array_equal(after[5], before[5])
-
-
-def test_fading_is_one_call_for_all_layers(rng: np.random.Generator) -> None:
-    """No layer takes a branch of its own, which a GPU's host would wait for."""
-    optimizer = ms_kfac.SMKFAC(build(CASES, rng), 0.1)
-    assert optimizer.statistics_schedule.own == ()
-    assert len(optimizer.statistics_schedule.decay.faded) == 5 * len(CASES)
-
-
-@pytest.mark.parametrize("group", [0, 1])
-@pytest.mark.parametrize("full", [True, False])
-def test_each_statistic_fades_alone(group: int, full: bool, rng: np.random.Generator) -> None:
-    block, before = filled(full, rng)
-    block.decay_group(group, ms.Tensor(0.25))
-    after = [parameter.asnumpy() for parameter in block.state]
-    for i in range(4):
-        fades = i == group + 2 or (full and i == group)
-        np.testing.assert_array_equal(after[i], before[i] * (0.25 if fades else 1.0))
-        assert after[4][i] == before[4][i] * (0.25 if fades else 1.0)

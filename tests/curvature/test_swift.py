@@ -14,7 +14,7 @@ from mindspore.ops.primitive import constexpr
 
 import ms_kfac
 from ms_kfac.ops import layer_refresh
-from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.statistics import STAGED_WEIGHTS, StatisticsOptions
 from tests.oracle.factors import dense_factors
 from tests.oracle.patches import Geometry
 from tests.oracle.preconditioner import gradient_matrix
@@ -361,13 +361,13 @@ def test_statistics_of_inputs_and_gradients_separately(rng: np.random.Generator)
     options = StatisticsOptions("expand", mean_reduction=False, gradient_scale=1.0, separate=True)
     for i, block in enumerate(optimizer.blocks):
         layer = optimizer._layers[i]
-        operator = type(block.statistics)(layer.operators, 1, options, optimizer.swift_options, block.ranks)
+        operator = type(block.operator)(layer.operators, 1, options, optimizer.swift_options, block.ranks)
         written = []
-        for code in (0, 1, 2):
+        for code in (0, 1, 2, 3):
             gate = ms.Parameter(ms.Tensor(code, ms.int32), name=f"gate{i}{code}")
-            operator.as_graph(tensor(x[i]), tensor(dout[i]), gate, *block.state)
-            written.append([float(count.asnumpy()[0]) for count in (block.A_count, block.G_count)])
-        assert written == [[0, 0], [SAMPLES, 0], [SAMPLES, SAMPLES]]
+            operator.as_graph(tensor(x[i]), tensor(dout[i]), gate, *block.staged)
+            written.append(block.record.asnumpy()[STAGED_WEIGHTS : STAGED_WEIGHTS + 2].tolist())
+        assert written == [[0, 0], [SAMPLES, 0], [0, SAMPLES], [SAMPLES, SAMPLES]]
 
 
 def test_reference_solves_the_kronecker_system(rng: np.random.Generator) -> None:

@@ -79,7 +79,7 @@ def test_definition_product_and_trace(mode: int, sharing: str, ema: str, rng: np
     optimizer = ms_kfac.TKFAC(case.net, 0.1, sharing=sharing, ema=ema)
     for i in range(len(case.x)):
         assert not any(factor.any() for factor in optimizer.factors(f"layers.{i}").values())
-    case.gradients(optimizer)
+    optimizer.commit_statistics(case.gradients(optimizer))
     for i, block in enumerate(optimizer.blocks):
         name = f"layers.{i}"
         expected = case.blocks(i, sharing)
@@ -100,8 +100,8 @@ def test_reduction_scale_and_micro_batches(
 ) -> None:
     case = Case(rng)
     count, size = len(case.x), SAMPLES // parts
-    optimizer = ms_kfac.TKFAC(case.net, 0.1, loss_scale=scale, reduction=reduction)
-    factor = scale if reduction == "sum" else scale / size
+    optimizer = ms_kfac.TKFAC(case.net, 0.1, loss_scale=scale, reduction=reduction, accumulation_steps=parts)
+    factor = scale / parts / (1 if reduction == "sum" else size)
 
     def forward(*inputs: ms.Tensor) -> ms.Tensor:
         outputs = case.net(*inputs[:count])
@@ -111,8 +111,10 @@ def test_reduction_scale_and_micro_batches(
         return loss * factor
 
     gradient = ms.value_and_grad(forward, None, optimizer.parameters)
+    passes = []
     for start in range(0, SAMPLES, size):
-        gradient(*(tensor(array[start : start + size]) for array in (*case.x, *case.c)))
+        passes.append(gradient(*(tensor(array[start : start + size]) for array in (*case.x, *case.c)))[1])
+    optimizer.commit_statistics(tuple(sum(shares[1:], shares[0]) for shares in zip(*passes)))
     for i in range(count):
         assert_factors(optimizer.factors(f"layers.{i}"), case.blocks(i), f"layers.{i}")
 
@@ -155,7 +157,7 @@ def test_trace_of_the_exact_fisher_block(mode: int, rng: np.random.Generator) ->
     def forward(inputs: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
         return loss(net(inputs), labels)
 
-    backward(forward, optimizer.parameters, x, y)
+    optimizer.commit_statistics(backward(forward, optimizer.parameters, x, y))
     affine = [module for module in modules if isinstance(module, Dense)]
     for i, module in enumerate(affine):
         exact = np.trace(tkfac.exact_block(tkfac.module_rows(module)[0]))
@@ -202,6 +204,7 @@ def assert_solves(options: dict[str, object], rng: np.random.Generator, whole_st
         optimizer(gradients)
         directions = optimizer.precondition(gradients)
     else:
+        optimizer.commit_statistics(gradients)
         optimizer.refresh_inverses()
         directions = optimizer.preconditioned_gradients(gradients)
     found = dict(zip((p.name for p in optimizer.parameters), directions))
@@ -251,6 +254,7 @@ def test_layers_without_signal(damping_mode: str, ema: str, rng: np.random.Gener
     c[-1][:, 1] = 0
     optimizer = ms_kfac.TKFAC(net, 0.1, damping=1e-3, damping_mode=damping_mode, ema=ema, nu=0.5)
     gradients = backward(linear_loss(net, c), optimizer.parameters, *x)
+    optimizer.commit_statistics(gradients)
     optimizer.refresh_inverses()
     for parameter, direction in zip(optimizer.parameters, optimizer.preconditioned_gradients(gradients)):
         assert np.isfinite(direction.asnumpy()).all(), parameter.name

@@ -18,11 +18,13 @@ from ms_kfac.ops.statistics import (
     EVERYTHING,
     GRADIENTS,
     INPUTS,
+    STAGED_WEIGHTS,
     StatisticsOptions,
 )
 from tests.oracle.preconditioner import kronecker_solve
 from tests.oracle.unit_wise import unit_wise_solve
 from tests.support.bank import tensor
+from tests.support.staging import set_averages
 
 OPTIONS = StatisticsOptions("expand", mean_reduction=True, gradient_scale=1.0)
 SEPARATE = StatisticsOptions("expand", mean_reduction=True, gradient_scale=1.0, separate=True)
@@ -33,9 +35,7 @@ def unit_wise(F: np.ndarray, count: float = 4.0) -> UnitWiseBlock:
     layer = describe_batch_norm("norm", nn.BatchNorm1d(len(F)))
     assert isinstance(layer, Layer)
     block = UnitWiseBlock(layer, prefix="test", options=OPTIONS)
-    entries = (F[:, 0, 0], F[:, 0, 1], F[:, 1, 1])
-    for parameter, value in zip(block.state, [count * entry for entry in entries] + [np.array(count)]):
-        parameter.set_data(tensor(value))
+    set_averages(block, [count], squares=np.stack([F[:, 0, 0], F[:, 1, 1]]), cross=F[:, 0, 1])
     return block
 
 
@@ -44,8 +44,7 @@ def embedding(a: np.ndarray, G: np.ndarray, options: StatisticsOptions = OPTIONS
     layer = describe_embedding("embed", nn.Embedding(len(a), len(G)))
     assert isinstance(layer, Layer)
     block = EmbeddingBlock(layer, prefix="test", options=options)
-    for parameter, value in zip(block.state, (3.0 * a, np.array(3.0), 6.0 * G, np.array(6.0))):
-        parameter.set_data(tensor(value))
+    set_averages(block, [3.0, 6.0], A=a, G=G)
     return block
 
 
@@ -161,13 +160,13 @@ def test_gates(code: int, options: StatisticsOptions, opened: str) -> None:
     """The gate's bits; a unit-wise block has one statistic and takes it with either bit."""
     gate = Parameter(ms.Tensor(code, ms.int32), name="gate", requires_grad=False)
     block = embedding(np.zeros(3), np.zeros((2, 2)), options)
-    block.statistics(tensor(np.array([[1, 1]])), tensor(np.ones((1, 2, 2))), gate, *block.state)
-    np.testing.assert_array_equal(block.A_sum.asnumpy(), [0, 2 if "A" in opened else 0, 0])
-    np.testing.assert_array_equal(block.A_count.asnumpy(), 3 + ("A" in opened))
-    np.testing.assert_array_equal(block.G_sum.asnumpy(), np.full((2, 2), 2 if "G" in opened else 0))
-    np.testing.assert_array_equal(block.G_count.asnumpy(), 6 + 2 * ("G" in opened))
+    block.operator(tensor(np.array([[1, 1]])), tensor(np.ones((1, 2, 2))), gate, *block.staged)
+    np.testing.assert_array_equal(block.A_batch.asnumpy(), [0, 2 if "A" in opened else 0, 0])
+    np.testing.assert_array_equal(block.G_batch.asnumpy(), np.full((2, 2), 2 if "G" in opened else 0))
+    weights = block.record.asnumpy()[STAGED_WEIGHTS:]
+    np.testing.assert_array_equal(weights, [float("A" in opened), 2.0 * ("G" in opened)])
     norm = unit_wise(np.zeros((1, 2, 2)))
-    norm.statistics(tensor(np.array([[0.0], [1.0]])), tensor(np.ones((2, 1))), gate, *norm.state)
+    norm.operator(tensor(np.array([[0.0], [1.0]])), tensor(np.ones((2, 1))), gate, *norm.staged)
     # N = 2 turns a mean loss's gradients of 1 into 2: Σ ∇β² = 4 + 4.
-    np.testing.assert_array_equal(norm.beta_beta.asnumpy(), [8.0 if opened else 0.0])
-    np.testing.assert_array_equal(norm.count.asnumpy(), 6.0 if opened else 4.0)
+    np.testing.assert_array_equal(norm.squares_batch.asnumpy()[1], [8.0 if opened else 0.0])
+    np.testing.assert_array_equal(norm.record.asnumpy()[STAGED_WEIGHTS:], [2.0 if opened else 0.0])

@@ -13,6 +13,7 @@ from tests.oracle.network import differentiate
 from tests.oracle.preconditioner import gradient_matrix
 from tests.support.bank import tensor
 from tests.support.loops import cell_step, cross_entropy, functional_step, run
+from tests.support.methods import fixed_intervals
 from tests.support.networks import (
     CONV2,
     SMALL_NET_LAYERS,
@@ -230,7 +231,7 @@ def test_a_fixed_rule_is_a_constant_damping(mode: int) -> None:
     for fixed in (True, False):
         net = SmallNet()
         damping = LevenbergMarquardt(0.1, interval=2, minimum=0.1, maximum=0.1) if fixed else 0.1
-        optimizer = ms_kfac.KFAC(net, 0.1, damping=damping, factor_interval=1, inverse_interval=2)
+        optimizer = ms_kfac.KFAC(net, 0.1, damping=damping, **fixed_intervals(1, 2))
         wrapper = ms_kfac.TrainOneStepCell if fixed else nn.TrainOneStepCell
         cell = wrapper(nn.WithLossCell(net, cross_entropy()), optimizer)
         cell.set_train()

@@ -29,9 +29,9 @@ extern "C" int ms_kfac_cuda_architectures(char* buffer, int size) {
   if (size > 5) __builtin_memcpy(buffer, "80 90", 6);
   return 5;
 }
-extern "C" int Decay() {
+extern "C" int MomentumStep() {
   ms_kfac::warn_once("the GPU is warm");
-  return ms_kfac::report_error("Decay", std::runtime_error("no GPU"));
+  return ms_kfac::report_error("MomentumStep", std::runtime_error("no GPU"));
 }
 """
 
@@ -72,7 +72,7 @@ def test_a_library_of_these_sources_is_loaded(built: Path, monkeypatch: pytest.M
     assert loaded.architectures() == [80, 90]
     monkeypatch.delenv("MS_KFAC_PRECISION", raising=False)
     assert loaded.settings() == "sm_80 sm_90, covariance products in tf32"
-    assert loaded.exports("Decay")
+    assert loaded.exports("MomentumStep")
     assert not loaded.exports("KroneckerStatistics")
 
 
@@ -81,7 +81,7 @@ def test_a_library_of_other_sources_is_refused(built: Path) -> None:
     (built.parent / "cuda" / "kernels.cc").write_text(KERNELS + "// changed")
     refused = CudaLibrary()
     assert not refused.path
-    assert not refused.exports("Decay")
+    assert not refused.exports("MomentumStep")
     assert refused.reason == (
         "_cuda.so was built from other sources: run bash scripts/build_cuda_kernels.sh again"
     )
@@ -113,13 +113,13 @@ def test_what_is_no_library_is_refused(folder: Path) -> None:
 @needs_compiler
 def test_on_a_gpu_what_the_library_exports_is_native(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use("GPU", monkeypatch)
-    assert {name for name in CATALOGUE if is_native(name)} == {"decay"}
-    assert native_operator("decay", owners=[0]).func == f"{built}:Decay"
+    assert {name for name in CATALOGUE if is_native(name)} == {"momentum_step"}
+    assert native_operator("momentum_step", owners=[0]).func == f"{built}:MomentumStep"
     rows = kernels.status().splitlines()
     assert rows[0].startswith(f"GPU (in use): library {built}, sm_80 sm_90, covariance products in ")
     forms = dict(row.split(maxsplit=1) for row in rows[2 : 2 + len(CATALOGUE)])
     for name, function in CATALOGUE.items():
-        if name == "decay":
+        if name == "momentum_step":
             assert forms[name] == "native"
         else:
             lacking = "no native kernel is written for it" if function is None else "not in the GPU's library"
@@ -138,7 +138,7 @@ def test_status_says_what_its_kernels_said(device: str, built: Path, monkeypatch
     use(device, monkeypatch)
     handle = library("GPU").handle
     assert handle is not None
-    assert handle.Decay() == 1
+    assert handle.MomentumStep() == 1
     rows = kernels.status().splitlines()
     assert "warning: the GPU is warm" in rows
-    assert "last error: Decay: no GPU" in rows
+    assert "last error: MomentumStep: no GPU" in rows

@@ -16,7 +16,7 @@ MESSAGES = ROOT / "ms_kfac" / "kernels" / "interface" / "messages.cc"
 TESTS = sorted((Path(__file__).parent / "cpu").glob("test_*.cc"))
 COMPILER = shutil.which("g++")
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+pytestmark = [pytest.mark.skipif(COMPILER is None, reason="no C++ compiler"), pytest.mark.slow]
 
 
 def run(source: Path, folder: Path, *flags: str) -> None:

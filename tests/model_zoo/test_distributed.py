@@ -88,7 +88,7 @@ def output(tmp_path: Path) -> Iterator[Path]:
         ("mlp_mnist14_sgdm", [], "optimizer: sgdm", False),
         (
             "mlp_mnist14_kfac",
-            ["--set", "optimizer.inverse_interval=3", "--set", "parallel.exchange=gradients"],
+            ["--set", "optimizer.inverse_interval={0: 3}", "--set", "parallel.exchange=gradients"],
             "2 ranks by all_reduce, exchange 'gradients'",
             True,
         ),

@@ -38,12 +38,16 @@ SHERMAN_MORRISON_ROWS: dict[str, dict[str, Any]] = {
     "kfac-every-step": SHERMAN_MORRISON_SECOND_ORDER
     | {"optimizer.name": "kfac", "optimizer.factor_interval": 1, "optimizer.inverse_interval": 1},
     "kfac": SHERMAN_MORRISON_SECOND_ORDER
-    | {"optimizer.name": "kfac", "optimizer.factor_interval": 100, "optimizer.inverse_interval": 100},
+    | {
+        "optimizer.name": "kfac",
+        "optimizer.factor_interval": {0: 100},
+        "optimizer.inverse_interval": {0: 100},
+    },
     "smkfac": SHERMAN_MORRISON_SECOND_ORDER
     | {
         "optimizer.name": "smkfac",
-        "optimizer.factor_interval": 100,
-        "optimizer.inverse_interval": 100,
+        "optimizer.factor_interval": {0: 100},
+        "optimizer.inverse_interval": {0: 100},
         "optimizer.alpha": 0.1,
         "optimizer.beta": 0.1,
         "optimizer.full_refreshes": 10,
@@ -63,8 +67,8 @@ TKFAC_COMMON = {
 TKFAC_SECOND_ORDER = {
     "optimizer.momentum": 0.9,
     "optimizer.factor_decay": 0.95,
-    "optimizer.factor_interval": 100,
-    "optimizer.inverse_interval": 100,
+    "optimizer.factor_interval": {0: 100},
+    "optimizer.inverse_interval": {0: 100},
     "optimizer.fisher": "sampled",
     "schedule.milestones": (40, 80, 120, 160),
 }
@@ -152,8 +156,8 @@ def test_resnet50_with_thor_has_the_printed_schedules() -> None:
             "optimizer.name": "thor",
             "optimizer.momentum": 0.9,
             "optimizer.weight_decay": 5e-4,
-            "optimizer.factor_interval": 834,
-            "optimizer.inverse_interval": 834,
+            "optimizer.factor_interval": {0: 834},
+            "optimizer.inverse_interval": {0: 834},
             "optimizer.omega1": 0.01,
             "optimizer.omega2": 0.0,
             "optimizer.split": 128,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from model_zoo.common.errors import RecipeError
-from model_zoo.common.options.optimizers import OPTIMIZERS, KFACOptions
+from model_zoo.common.options.optimizers import OPTIMIZERS
 from model_zoo.common.recipe import apply_override, load_recipe, parse_recipe, sibling
 from model_zoo.common.schedules import Exponential
 from tests.model_zoo.made_data import RECIPES, ROOT
@@ -77,7 +77,7 @@ def test_siblings_differ_in_nothing_but_optimizer_and_schedule_on_the_data_that_
 def test_values_arrive_and_defaults_fill_in(content: dict) -> None:
     content["optimizer"] |= {"damping": "1e-2", "kl_clip": None, "skip": ["fc"]}
     recipe = parse_recipe(content)
-    assert recipe.optimizer == KFACOptions("kfac", 0.1, damping=0.01, kl_clip=None, skip=("fc",))
+    assert recipe.optimizer == OPTIMIZERS["kfac"]("kfac", 0.1, damping=0.01, kl_clip=None, skip=("fc",))
     assert recipe.schedule.milestones == (2, 4)
     assert (recipe.mode, recipe.evaluate) == ("graph", ("test",))
 

@@ -1,29 +1,44 @@
-"""One batch's factors and second moments by the operator alone: layers, reductions, loss scale, gates."""
+"""One batch's factors and second moments by the operator alone: layers, reductions, scale, gates."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ms_kfac.capture.dense import DenseOperators
-from ms_kfac.curvature.eigenbasis import eigenbasis_statistics
 from ms_kfac.ops import statistics as module
 from ms_kfac.ops.eigenbasis_statistics import EigenbasisStatistics
-from ms_kfac.ops.statistics import BESIDE_FACTORS, EVERYTHING, GRADIENTS, INPUTS, StatisticsOptions
+from ms_kfac.ops.statistics import (
+    BESIDE_FACTORS,
+    EVERYTHING,
+    GRADIENTS,
+    INPUTS,
+    STAGED_WEIGHTS,
+    StatisticsOptions,
+)
 from tests.oracle.eigenbasis import conv_gradients, dense_gradients, second_moments
 from tests.oracle.factors import conv_factors, dense_factors
 from tests.oracle.patches import Geometry
-from tests.support.bank import tensor
+from tests.support.forms import forms_of, native_and_fallback
 from tests.support.layer_bank import CASES, Case, build, layers_of
-from tests.support.native import has_native, needs_native
+from tests.support.native import needs_native
 from tests.support.statistics import OPTIONS as ANY_OPTIONS
-from tests.support.statistics import add, assert_close, convolutions, operators_of
+from tests.support.statistics import (
+    STALE,
+    assert_close,
+    convolutions,
+    operators_of,
+    parameters,
+    record,
+    reset,
+    stage,
+    statistics,
+)
 
 MEAN = StatisticsOptions(sharing="expand", mean_reduction=True, gradient_scale=1.0)
 POINT = Geometry(3, 4, (2, 3), pad_mode="valid", bias=True, image=(2, 3))
@@ -32,24 +47,6 @@ ALL_CASES = (*CASES, Case(POINT), Case(middle=(2, 3), bias=False))
 
 def orthogonal(groups: int, dimension: int, rng: np.random.Generator) -> np.ndarray:
     return np.stack([np.linalg.qr(rng.standard_normal((dimension, dimension)))[0] for _ in range(groups)])
-
-
-needs_kernels = needs_native("eigenbasis_statistics")
-FORMS = [True, False] if has_native("eigenbasis_statistics") else [False]
-
-
-def statistics(operators: Any, options: StatisticsOptions, native: bool) -> EigenbasisStatistics:
-    """The operator in its native or its composed form."""
-    operator = EigenbasisStatistics(
-        operators.activations(False),
-        operators.gradients(False),
-        operators.second_moment(),
-        channels_first=operators.channels_first,
-        options=options,
-        geometry=operators.native_geometry() if native else None,
-    )
-    assert operator.native == native
-    return operator
 
 
 def run(
@@ -61,23 +58,24 @@ def run(
 ) -> list[np.ndarray]:
     """The state after these micro-batches with a leading axis of groups; it starts with a random basis.
 
-    By the native form where there is one, which is held to the composed form here.
+    By the native form where there is one, which is held to the fallback here.
     """
     layer = layers_of(build([case], np.random.default_rng(0)))[0]
     groups, A, G = layer.groups, layer.input_dimension, layer.output_dimension
     rng = np.random.default_rng(A)
-    values = [np.zeros((groups, A, A)), np.zeros((groups, G, G)), np.zeros(3)]
-    values += [orthogonal(groups, A, rng), orthogonal(groups, G, rng), np.zeros((groups, G, A))]
+    values = [np.full(shape, STALE) for shape in ((groups, A, A), (groups, G, G))]
+    values += [record(3, len(parts)), orthogonal(groups, A, rng), orthogonal(groups, G, rng)]
+    values += [np.full((groups, G, A), STALE)]
     if groups == 1:
         values = [value if value.ndim == 1 else value[0] for value in values]
     results = []
-    for native in FORMS:
-        operator = statistics(layer.operators, options, native)
-        state = [ms.Parameter(ms.Tensor(v, ms.float32), name=f"s{i}") for i, v in enumerate(values)]
+    for native in forms_of("eigenbasis_statistics"):
+        operator = statistics(EigenbasisStatistics, layer.operators, options, native)
+        state = parameters(values)
         for x, g in parts:
-            dout = g * scale / (len(x) if options.mean_reduction else 1)
-            operator(tensor(x), tensor(dout), ms.Tensor(gate, ms.int32), *state)
-        results.append([parameter.asnumpy() for parameter in state])
+            dout = (g * scale / (len(x) if options.mean_reduction else 1)).astype(np.float32)
+            found = stage(operator, x, dout, state, gate)
+        results.append(found)
     for first, second in zip(results[0], results[-1]):
         assert_close(first, second)
     return [array[None] if groups == 1 and array.ndim == 2 else array for array in results[0]]
@@ -86,7 +84,8 @@ def run(
 def assert_statistics(
     case: Case, found: list[np.ndarray], x: np.ndarray, g: np.ndarray, sharing: str = "expand"
 ) -> None:
-    A_sum, G_sum, counts, Q_A, Q_G, s_sum = found
+    A_sum, G_sum, described, Q_A, Q_G, s_sum = found
+    counts = described[STAGED_WEIGHTS:]
     for group, (A, G) in enumerate(case.factors(x, g, sharing)):
         s = second_moments(case.gradients(x, g)[group], Q_A[group], Q_G[group])
         averages = (A_sum[group] / counts[0], G_sum[group] / counts[1], s_sum[group] / counts[2])
@@ -137,9 +136,9 @@ def test_micro_batches_add_up(rng: np.random.Generator) -> None:
 )
 def test_gate_codes(separate: bool, gate: int, taken: str, rng: np.random.Generator) -> None:
     options = dataclasses.replace(MEAN, separate=separate)
-    A_sum, G_sum, counts, _, _, s_sum = run(CASES[0], options, [CASES[0].batch(6, rng)], gate)
-    for letter, array, count in zip("AGs", (A_sum, G_sum, s_sum), counts):
-        assert array.any() == (letter in taken), letter
+    A, G, described, _, _, s = run(CASES[0], options, [CASES[0].batch(6, rng)], gate)
+    for letter, array, count in zip("AGs", (A, G, s), described[STAGED_WEIGHTS:]):
+        assert (array != STALE).any() == (letter in taken), letter
         assert count == (6 if letter in taken else 0), letter
 
 
@@ -189,19 +188,19 @@ def check_forms(
     shape = (lambda array: array[0]) if groups == 1 else np.asarray
     Q_A, Q_G = (orthogonal(groups, size, rng) for size in (dW.shape[3], dW.shape[2]))
     s_sum = np.stack([samples * second_moments(dW[i] * scale, Q_A[i], Q_G[i]) for i in range(groups)])
-    initial = [*map(np.zeros_like, (A_sum, G_sum)), np.zeros(3), shape(Q_A), shape(Q_G), shape(0 * s_sum)]
-    for native in (True, False):
-        state = [ms.Parameter(ms.Tensor(v, ms.float32), name=f"s{i}") for i, v in enumerate(initial)]
-        found = add(statistics(operators, options, native), x, dout, state, EVERYTHING)
+    stale = [np.full_like(array, STALE) for array in (A_sum, G_sum, shape(s_sum))]
+    initial = [*stale[:2], record(3), shape(Q_A), shape(Q_G), stale[2]]
+    for native in forms_of("eigenbasis_statistics"):
+        operator = statistics(EigenbasisStatistics, operators, options, native)
+        found = stage(operator, x, dout, parameters(initial))
         assert_close(found[0], A_sum)
         assert_close(found[1], G_sum)
-        np.testing.assert_array_equal(found[2], [samples, G_count, samples])
+        np.testing.assert_array_equal(found[2][STAGED_WEIGHTS:], [samples, G_count, samples])
         for array, basis in zip(found[3:5], initial[3:5]):
             np.testing.assert_array_equal(array, basis.astype(np.float32))
         assert_close(found[5], shape(s_sum))
 
 
-@needs_kernels
 @settings(max_examples=25)
 @given(geometry=convolutions(), options=ANY_OPTIONS, samples=st.integers(1, 5))
 def test_any_convolution(geometry: Geometry, options: StatisticsOptions, samples: int) -> None:
@@ -214,7 +213,6 @@ def test_any_convolution(geometry: Geometry, options: StatisticsOptions, samples
     check_forms(operators_of(geometry), options, x, g, factors, dW, output[0] * output[1])
 
 
-@needs_kernels
 @settings(max_examples=15)
 @given(
     options=ANY_OPTIONS,
@@ -234,7 +232,7 @@ def test_any_dense_layer(
 
 
 # Locations more and fewer than features of either side; the last but one sees its image once.
-@needs_kernels
+@needs_native("eigenbasis_statistics")
 @pytest.mark.parametrize(
     ("channels", "outputs", "size", "kernel", "groups"),
     [(16, 16, 20, 3, 1), (24, 70, 8, 3, 1), (2, 90, 6, 3, 1), (40, 30, 3, 3, 1), (8, 10, 12, 3, 2)],
@@ -251,51 +249,54 @@ def test_large_convolution(
     check_forms(operators_of(geometry), MEAN, x, g, factors, conv_gradients(x, g, geometry), locations)
 
 
+@native_and_fallback("eigenbasis_statistics")
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
-@pytest.mark.parametrize("native", FORMS)
-def test_modes_and_types_and_repeated_batches(
+def test_modes_and_types_and_micro_batches(
     mode: int, native: bool, kind: Any, rng: np.random.Generator
 ) -> None:
+    """Two passes of one step, announced by a period of two."""
     geometry = Geometry(3, 2, bias=True)
     x = rng.standard_normal((4, 3, 6, 6)).astype(kind)
     g = rng.standard_normal((4, 2, 6, 6)).astype(kind)
     A, G = conv_factors(x, g, geometry)
     Q_A, Q_G = orthogonal(1, len(A), rng)[0], orthogonal(1, len(G), rng)[0]
-    # The factor that a loss scale of 1024 asks for.
-    options = dataclasses.replace(MEAN, gradient_scale=1 / 1024)
-    scale = (4 / 1024) ** 2
+    options = dataclasses.replace(MEAN, gradient_scale=2.0)
+    scale = (4 * 2.0) ** 2
     s = second_moments(conv_gradients(x, g, geometry)[0], Q_A, Q_G)
-    initial = [0 * A + 2, 0 * G + 2, np.full(3, 2.0), Q_A, Q_G, 0 * s + 2]
-    state = [ms.Parameter(ms.Tensor(v, ms.float32), name=f"s{i}") for i, v in enumerate(initial)]
-    operator = statistics(operators_of(geometry), options, native)
+    initial = [np.full_like(A, STALE), np.full_like(G, STALE), record(3, 2), Q_A, Q_G, np.full_like(s, STALE)]
+    state = parameters(initial)
+    operator = statistics(EigenbasisStatistics, operators_of(geometry), options, native)
     for _ in range(2):
-        found = add(operator, x, g, state, EVERYTHING)
-    counts = np.array([10.0, 2 + 2 * 4 * 36, 10.0])
-    added = [A * 8 + 2, G * 4 * 36 * 2 * scale + 2, counts, Q_A, Q_G, s * 8 * scale + 2]
-    for array, wanted in zip(found, added):
-        assert_close(array, wanted)
+        found = stage(operator, x, g, state)
+    np.testing.assert_array_equal(found[2][STAGED_WEIGHTS:], [8, 2 * 4 * 36, 8])
+    wanted = {0: A * 8, 1: G * 4 * 36 * 2 * scale, 3: Q_A, 4: Q_G, 5: s * 8 * scale}
+    for index, expected in wanted.items():
+        assert_close(found[index], expected)
 
 
-@pytest.mark.parametrize("native", FORMS)
+@native_and_fallback("eigenbasis_statistics")
 @pytest.mark.parametrize("separate", [True, False])
 def test_gate(mode: int, separate: bool, native: bool) -> None:
     options = dataclasses.replace(MEAN, mean_reduction=False, separate=separate)
-    operator = statistics(DenseOperators(bias=False), options, native)
+    operator = statistics(EigenbasisStatistics, DenseOperators(bias=False), options, native)
     x, g = np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)
+    initial = [np.full(shape, STALE) for shape in ((3, 3), (4, 4), (4, 3))]
+    initial = [*initial[:2], record(3), np.eye(3), np.eye(4), initial[2]]
+    state = parameters(initial)
     for gate in range(2 * BESIDE_FACTORS):
-        initial = [np.zeros((3, 3)), np.zeros((4, 4)), np.zeros(3), np.eye(3), np.eye(4), np.zeros((4, 3))]
-        state = [ms.Parameter(ms.Tensor(v, ms.float32), name=f"s{i}") for i, v in enumerate(initial)]
-        A_sum, G_sum, counts, _, _, s_sum = add(operator, x, g, state, gate)
+        reset(state, initial)
+        A, G, described, _, _, s = stage(operator, x, g, state, gate)
         factors = gate % BESIDE_FACTORS
         inputs = bool(factors & INPUTS if separate else factors)
         gradients = bool(factors & GRADIENTS if separate else factors)
         moments = gate > INPUTS or (gate == INPUTS and not separate)
-        np.testing.assert_array_equal(counts, [2.0 * inputs, 2.0 * gradients, 2.0 * moments])
-        for array, changed in zip((A_sum, G_sum, s_sum), (inputs, gradients, moments)):
-            np.testing.assert_array_equal(array, np.full(array.shape, 2.0 if changed else 0.0))
+        weights = [2.0 * inputs, 2.0 * gradients, 2.0 * moments]
+        np.testing.assert_array_equal(described[STAGED_WEIGHTS:], weights)
+        assert described[0] == (gate > 0)
+        for array, changed in zip((A, G, s), (inputs, gradients, moments)):
+            np.testing.assert_array_equal(array, np.full(array.shape, 2.0 if changed else STALE))
 
 
-def test_composed_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fallback_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_native", lambda name: False)
-    options = dataclasses.replace(MEAN, gradient_scale=0.125)
-    assert not eigenbasis_statistics(DenseOperators(bias=True), options).native
+    assert not EigenbasisStatistics(DenseOperators(bias=True), MEAN).native

@@ -35,7 +35,8 @@ def layer(name: str, shape: Shape, *, count: float = 3.0, seed: int = 0) -> tupl
         rows = scale * rng.standard_normal((groups, max(dim // 2, 1), dim))
         total = np.swapaxes(rows, -1, -2) @ rows * (count > 0)
         arrays += [parameter(f"{name}.{key}_sum", total if groups > 1 else total[0])]
-        arrays += [parameter(f"{name}.{key}_count", count)]
+    # G sums over twice the locations.
+    arrays += [parameter(f"{name}.weights", [count, 2.0 * count])]
     for key, dim in (("A", dim_A), ("G", dim_G)):
         value = np.full((groups, dim, dim) if groups > 1 else (dim, dim), 7.0)
         arrays += [parameter(f"{name}.{key}_inverse", value)]
@@ -43,7 +44,8 @@ def layer(name: str, shape: Shape, *, count: float = 3.0, seed: int = 0) -> tupl
 
 
 def expected_inverses(arrays: Sequence[Parameter], damping: float) -> tuple[Any, Any]:
-    A_sum, A_count, G_sum, G_count = (np.asarray(array.asnumpy(), np.float64) for array in arrays[:4])
+    A_sum, G_sum, weights = (np.asarray(array.asnumpy(), np.float64) for array in arrays[:3])
+    A_count, G_count = weights
     A, G = A_sum / max(A_count, 1e-30), G_sum / max(G_count, 1e-30)
     eye_A, eye_G = np.eye(A.shape[-1]), np.eye(G.shape[-1])
     if A_count == 0:
@@ -70,7 +72,7 @@ def test_one_layer_against_float64(native: bool, shape: Shape, count: float) -> 
         refresh = KroneckerRefresh("layer", arrays)
         assert (refresh.part is not None) == native
         refresh(Tensor(0.05, ms.float32))
-    for found, expected in zip(arrays[4:], expected_inverses(arrays, 0.05)):
+    for found, expected in zip(arrays[3:], expected_inverses(arrays, 0.05)):
         assert_close(found, expected)
         if native:
             np.testing.assert_array_equal(found.asnumpy(), np.swapaxes(found.asnumpy(), -1, -2))
@@ -83,7 +85,7 @@ def test_layers_that_are_due_in_one_call(mode: int, due: Any) -> None:
     joint = Joint([KroneckerRefresh(f"layer {i}", arrays) for i, arrays in enumerate(layers)])
     joint(Tensor(due, ms.int32), Tensor(0.02, ms.float32))
     for wanted, arrays in zip(np.broadcast_to(due, 3), layers):
-        for found, expected in zip(arrays[4:], expected_inverses(arrays, 0.02)):
+        for found, expected in zip(arrays[3:], expected_inverses(arrays, 0.02)):
             if wanted:
                 assert_close(found, expected)
             else:
@@ -95,7 +97,7 @@ def test_a_large_factor_on_all_threads() -> None:
     # Large enough to be inverted by OpenBLAS's own threads while the others wait.
     arrays = layer("large", (600, 5, 1))
     KroneckerRefresh("large", arrays)(Tensor(0.05, ms.float32))
-    for found, expected in zip(arrays[4:], expected_inverses(arrays, 0.05)):
+    for found, expected in zip(arrays[3:], expected_inverses(arrays, 0.05)):
         assert_close(found, expected)
 
 
@@ -105,7 +107,7 @@ def test_identities_before_statistics(mode: int, native: bool, groups: int, monk
     monkeypatch.setattr(layer_refresh, "is_native", lambda operator: native)
     arrays = layer("new", (6, 4, groups), count=0.0)
     KroneckerRefresh("new", arrays)(Tensor(0.05, ms.float32))
-    for found, dim in zip(arrays[4:], (6, 4)):
+    for found, dim in zip(arrays[3:], (6, 4)):
         np.testing.assert_array_equal(found.asnumpy(), np.broadcast_to(np.eye(dim), found.shape))
 
 
@@ -113,8 +115,8 @@ def test_identities_before_statistics(mode: int, native: bool, groups: int, monk
 def test_more_damping_where_there_is_too_little() -> None:
     arrays = layer("indefinite", (3, 2, 1), count=1.0)
     arrays[0].set_data(Tensor(np.diag([1.0, 1.0, -0.01]), ms.float32))
-    KroneckerRefresh("indefinite", arrays)(Tensor(1e-8, ms.float32))
-    inverse = arrays[4].asnumpy()
+    KroneckerRefresh("indefinite", arrays)(Tensor(1e-9, ms.float32))
+    inverse = arrays[3].asnumpy()
     assert np.linalg.eigvalsh(inverse).min() > 0
     assert "indefinite: factor A is not positive definite with damping" in ms_kfac.kernels.status()
 

@@ -1,4 +1,4 @@
-"""Statistics of one layer: the native and the composed form against each other and against float64 NumPy."""
+"""Statistics of one layer: the kernel and the fallback against float64 NumPy."""
 
 from __future__ import annotations
 
@@ -12,21 +12,27 @@ from hypothesis import strategies as st
 from ms_kfac.capture.dense import DenseOperators
 from ms_kfac.ops import statistics as module
 from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
-from ms_kfac.ops.statistics import BESIDE_FACTORS, GRADIENTS, INPUTS, StatisticsOptions
+from ms_kfac.ops.statistics import BESIDE_FACTORS, GRADIENTS, INPUTS, STAGED_WEIGHTS, StatisticsOptions
 from tests.oracle.factors import conv_factors, dense_factors
 from tests.oracle.patches import Geometry
+from tests.support.forms import forms_of, native_and_fallback
 from tests.support.native import needs_native
 from tests.support.statistics import (
     OPTIONS,
-    add,
+    STALE,
     assert_close,
     convolutions,
     operators_of,
-    state_of,
+    parameters,
+    record,
+    reset,
+    stage,
+    stale,
     statistics,
 )
 
-pytestmark = needs_native("kronecker_statistics")
+both_forms = native_and_fallback("kronecker_statistics")
+EXPAND = StatisticsOptions(sharing="expand", mean_reduction=False, gradient_scale=1.0)
 
 
 def check(
@@ -40,14 +46,15 @@ def check(
     """Both forms against factors of per-sample gradients g = dout (times N and the scale of `options`)."""
     samples = len(x) if x.ndim > 1 else 1
     scale = options.gradient_scale * (samples if options.mean_reduction else 1.0)
-    counted = 1 if options.sharing == "reduce" else locations
+    weights = [samples, samples * (1 if options.sharing == "reduce" else locations)]
     A, G = factors
-    expected = [A * samples, samples, G * samples * counted * scale**2, samples * counted]
-    for native in (True, False):
-        state = state_of([A.shape, (), G.shape, ()])
-        found = add(statistics(KroneckerStatistics, operators, options, native), x, dout, state)
-        for array, wanted in zip(found, expected):
-            assert_close(array, np.asarray(wanted))
+    for native in forms_of("kronecker_statistics"):
+        operator = statistics(KroneckerStatistics, operators, options, native)
+        state = parameters([*stale(A.shape, G.shape), record(2)])
+        found = stage(operator, x, dout, state, INPUTS)
+        assert_close(found[0], A * weights[0])
+        assert_close(found[1], G * weights[1] * scale**2)
+        np.testing.assert_array_equal(found[2][STAGED_WEIGHTS:], weights)
 
 
 @settings(max_examples=25)
@@ -81,69 +88,67 @@ def test_any_dense_layer(
 
 
 # More channels than tests against plain loops could have, and both ways of summing over patches.
+@needs_native("kronecker_statistics")
 @pytest.mark.parametrize("channels, size, stride", [(70, 8, 1), (24, 13, 2), (40, 5, 1), (3, 30, 1)])
 def test_large_convolution(channels: int, size: int, stride: int, rng: np.random.Generator) -> None:
     geometry = Geometry(channels, 9, stride=(stride, stride), image=(size, size))
     x = rng.standard_normal((20, channels, size, size), dtype=np.float32)
     g = rng.standard_normal((20, 9, *geometry.output_size()), dtype=np.float32)
-    options = StatisticsOptions(sharing="expand", mean_reduction=False, gradient_scale=1.0)
     d = channels * 9
     found = [
-        add(
-            statistics(KroneckerStatistics, operators_of(geometry), options, native),
+        stage(
+            statistics(KroneckerStatistics, operators_of(geometry), EXPAND, native),
             x,
             g,
-            state_of([(d, d), (), (9, 9), ()]),
+            parameters([*stale((d, d), (9, 9)), record(2)]),
         )
         for native in (True, False)
     ]
-    for native_array, composed_array in zip(*found):
-        assert_close(native_array, composed_array)
+    for native_array, fallback_array in zip(*found):
+        assert_close(native_array, fallback_array)
     np.testing.assert_array_equal(found[0][0], found[0][0].T)
 
 
+@both_forms
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
-def test_modes_and_types_and_repeated_batches(mode: int, kind: Any, rng: np.random.Generator) -> None:
+def test_modes_and_types_and_micro_batches(
+    mode: int, native: bool, kind: Any, rng: np.random.Generator
+) -> None:
+    """Two passes of one step, announced by a period of two."""
     geometry = Geometry(3, 2, bias=True)
     x = rng.standard_normal((4, 3, 6, 6)).astype(kind)
     g = rng.standard_normal((4, 2, 6, 6)).astype(kind)
     A, G = conv_factors(x, g, geometry)
-    # The factor that a loss scale of 1024 asks for.
-    options = StatisticsOptions(sharing="expand", mean_reduction=True, gradient_scale=1 / 1024)
-    operator = statistics(KroneckerStatistics, operators_of(geometry), options, native=True)
-    state = state_of([A.shape, (), G.shape, ()], value=2.0)
+    options = StatisticsOptions(sharing="expand", mean_reduction=True, gradient_scale=2.0)
+    operator = statistics(KroneckerStatistics, operators_of(geometry), options, native)
+    state = parameters([*stale(A.shape, G.shape), record(2, period=2)])
     for _ in range(2):
-        found = add(operator, x, g, state)
-    scale = (4 / 1024) ** 2
-    for array, wanted in zip(found, [A * 8 + 2, 10, G * 4 * 36 * 2 * scale + 2, 4 * 36 * 2 + 2]):
-        assert_close(array, np.asarray(wanted))
+        found = stage(operator, x, g, state)
+    assert_close(found[0], A * 8)
+    assert_close(found[1], G * 4 * 36 * 2 * (4 * 2.0) ** 2)
+    np.testing.assert_array_equal(found[2][STAGED_WEIGHTS:], [8, 4 * 36 * 2])
 
 
-@pytest.mark.parametrize("native", [True, False])
+@both_forms
 @pytest.mark.parametrize("separate", [True, False])
 def test_gate(mode: int, separate: bool, native: bool) -> None:
     options = StatisticsOptions("expand", mean_reduction=False, gradient_scale=1.0, separate=separate)
     operator = statistics(KroneckerStatistics, DenseOperators(bias=False), options, native)
     x, g = np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)
+    initial = [*stale((3, 3), (4, 4)), record(2)]
+    state = parameters(initial)
     for gate in range(2 * BESIDE_FACTORS):
-        found = add(operator, x, g, state_of([(3, 3), (), (4, 4), ()]), gate)
+        reset(state, initial)
+        found = stage(operator, x, g, state, gate)
         asked = gate % BESIDE_FACTORS
-        inputs = asked & INPUTS if separate else asked
-        gradients = asked & GRADIENTS if separate else asked
-        for array, changed in zip(found, [inputs, inputs, gradients, gradients]):
-            np.testing.assert_array_equal(array, np.full(array.shape, 2.0 if changed else 0.0))
+        inputs = bool(asked & INPUTS if separate else asked)
+        gradients = bool(asked & GRADIENTS if separate else asked)
+        for array, changed in zip(found, [inputs, gradients]):
+            np.testing.assert_array_equal(array, np.full(array.shape, 2.0 if changed else STALE))
+        np.testing.assert_array_equal(found[2][STAGED_WEIGHTS:], [2.0 * inputs, 2.0 * gradients])
+        assert found[2][0] == (asked > 0)
 
 
-def test_composed_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fallback_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_native", lambda name: False)
-    operators = DenseOperators(bias=True)
-    options = StatisticsOptions("expand", mean_reduction=False, gradient_scale=1.0)
-    operator = KroneckerStatistics(
-        operators.activations(False),
-        operators.gradients(False),
-        operators.second_moment(),
-        channels_first=False,
-        options=options,
-        geometry=operators.native_geometry(),
-    )
-    assert not operator.native
+    assert not KroneckerStatistics(DenseOperators(bias=True), EXPAND).native

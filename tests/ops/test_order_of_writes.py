@@ -6,15 +6,16 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
+import pytest
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ms_kfac.ops.decay import Decay, FadesWhile
+from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
 from ms_kfac.ops.momentum_step import MomentumStep
 from ms_kfac.refresh.due_inverses import DueInverses
-from tests.support.native import needs_native
+from tests.support.commits import Committing, Kept, Layer
 
-pytestmark = needs_native("decay")
+pytestmark = pytest.mark.skipif(not is_native("commit_statistics"), reason="no native library")
 
 
 def parameter(name: str, value: Any) -> Parameter:
@@ -49,37 +50,55 @@ def check(around: Around, inputs: tuple[Any, ...], expected: list[Any]) -> None:
         np.testing.assert_allclose(found, value, rtol=1e-5)
 
 
-def test_decay(mode: int) -> None:
-    values = [parameter("a", [2.0, 2.0]), parameter("b", 4.0)]
-    around = Around(Decay(values, [0, 0]), values)
-    check(around, (Tensor(1, ms.int32), Tensor([0.5], ms.float32)), [[1.0, 1.0], 2.0])
+# ε = 1/4: the past of one commit keeps d = (1/4) / (3/4) = 1/3.
+DECAY = 0.25
+COMMIT = (Tensor(1, ms.int32), Tensor([1.0, 1.0], ms.float32), Tensor(np.zeros((2, 3)), ms.float32))
 
 
-class Lowered(nn.Cell):
-    """Lets something fade while a flag is up, lowers the flag, lets it fade again, and raises the flag."""
+def committed_layers() -> tuple[list[Layer], Committing]:
+    """Two layers that have committed threes, with a batch staged."""
+    layers = [Layer(name, [Kept((2,))], 1) for name in ("first", "second")]
+    committing = Committing(layers, DECAY, native=True)
+    for values in ([3.0, 3.0], [2.0, 4.0]):
+        committing.run()
+        for layer in layers:
+            layer.put([values], [1.0])
+    return layers, committing
 
-    def __init__(self, decay: Decay, flag: Parameter) -> None:
+
+def test_commit(mode: int) -> None:
+    layers, committing = committed_layers()
+    watched = [array for layer in layers for array in (layer.statistics[0].average, layer.weights)]
+    watched += [committing.commit.past]
+    check(Around(committing, watched), COMMIT, [[3.0, 5.0], [4 / 3]] * 2 + [[4 / 3] * 2])
+
+
+class Restaged(nn.Cell):
+    """Commits what is staged, stages another batch, and commits that."""
+
+    def __init__(self, layer: Layer, committing: Committing) -> None:
         super().__init__(auto_prefix=False)
-        self.decay = decay
-        self.flag = flag
+        self.committing = committing
+        self.batch, self.record = layer.statistics[0].batch, layer.record
         self.assign = ops.Assign()
 
-    def construct(self, due: Tensor, factors: Tensor, low: Tensor, high: Tensor) -> bool:
-        self.decay(due, factors)
-        self.assign(self.flag, low)
-        self.decay(due, factors)
-        self.assign(self.flag, high)
+    def construct(self, due: Tensor, scales: Tensor, measured: Tensor, batch: Tensor, record: Tensor) -> bool:
+        self.committing(due, scales, measured)
+        self.assign(self.batch, batch)
+        self.assign(self.record, record)
+        self.committing(due, scales, measured)
         return True
 
 
-def test_decay_reads_flags_in_their_order(mode: int) -> None:
-    flag, whole, partly = parameter("flag", 1.0), parameter("a", [2.0, 2.0]), parameter("b", [8.0, 8.0])
-    fading = [FadesWhile(whole, flag), FadesWhile(partly, flag, 1)]
-    low, high = (Tensor(value, ms.float32) for value in (0.0, 1.0))
-    Lowered(Decay(fading, [0, 0]), flag)(Tensor(1, ms.int32), Tensor([0.5], ms.float32), low, high)
-    np.testing.assert_array_equal(whole.asnumpy(), [1.0, 1.0])
-    np.testing.assert_array_equal(partly.asnumpy(), [4.0, 2.0])
-    assert float(flag.asnumpy()) == 1.0
+def test_commit_of_what_was_staged_between_two(mode: int) -> None:
+    layers, committing = committed_layers()
+    record = layers[0].record.asnumpy()
+    batch = Tensor([8.0, 16.0], ms.float32)
+    Restaged(layers[0], committing)(*COMMIT, batch, Tensor(record))
+    # W = 4/3 after the first, so d = (1/3) / (4/3) = 1/4.
+    np.testing.assert_allclose(layers[0].averages()[0], [3 / 4 + 8, 5 / 4 + 16], rtol=1e-6)
+    np.testing.assert_allclose(layers[1].averages()[0], [3.0, 5.0], rtol=1e-6)
+    np.testing.assert_array_equal(layers[0].record.asnumpy(), [0, 1, 0, 0, 0, 0])
 
 
 class Block(nn.Cell):
@@ -87,7 +106,7 @@ class Block(nn.Cell):
 
     def __init__(self, name: str) -> None:
         super().__init__(auto_prefix=False)
-        values = {"A_sum": [[3.0]], "A_count": 1.0, "G_sum": [[2.0]], "G_count": 1.0}
+        values = {"A_sum": [[3.0]], "G_sum": [[2.0]], "weights": [1.0, 1.0]}
         arrays = [parameter(f"{name}.{key}", value) for key, value in values.items()]
         arrays += [parameter(f"{name}.A_inverse", [[1.0]]), parameter(f"{name}.G_inverse", [[1.0]])]
         self.layer_refresh = KroneckerRefresh(name, arrays)
@@ -98,7 +117,7 @@ class Block(nn.Cell):
 
 def test_refresh_of_several_layers(mode: int) -> None:
     blocks = [Block("first"), Block("second")]
-    inverses = [array for block in blocks for array in list(block.layer_refresh.arrays)[4:]]
+    inverses = [array for block in blocks for array in list(block.layer_refresh.arrays)[3:]]
     # π² = 3 / 2: A gets π √λ and G √λ / π.
     pi, root = np.sqrt(1.5), 0.1
     expected = [[[1 / (3 + pi * root)]], [[1 / (2 + root / pi)]]] * 2

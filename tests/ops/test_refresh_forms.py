@@ -36,7 +36,8 @@ def identities(shape: tuple[int, ...]) -> Any:
 
 def split_arrays(dim_A: int, dim_G: int, split: int, count: float) -> list[Any]:
     rng = np.random.default_rng([dim_A, dim_G, split])
-    values = [gram_sum(dim_A, 1, rng) * (count > 0), count, gram_sum(dim_G, 1, rng) * (count > 0), count]
+    values = [gram_sum(dim, 1, rng) * (count > 0) for dim in (dim_A, dim_G)]
+    values += [np.array([count, 2.0 * count])]
     for dim in (dim_A, dim_G):
         pieces = dim // split if dim > split else 0
         rest = dim - pieces * split
@@ -63,7 +64,7 @@ def trace_restricted_arrays(dim_Phi: int, dim_Psi: int, groups: int, count: floa
     sums = [gram_sum(dim, groups, rng) * seen for dim in (dim_Phi, dim_Psi)]
     # As large as the sums' own traces, which keeps the damping in proportion.
     traces = rng.uniform(0.5, 2.0, (2, *shape) if roots else shape) * max(dim_Phi, dim_Psi) ** 2 * seen
-    return [*sums, traces, count, *(identities(total.shape) for total in sums), 1.5]
+    return [*sums, traces, np.array([count]), *(identities(total.shape) for total in sums), 1.5]
 
 
 @settings(max_examples=40)
@@ -171,13 +172,15 @@ def swift_arrays(dim_A: int, dim_G: int, groups: int, rows: int) -> list[Any]:
     rng = np.random.default_rng([dim_A, dim_G, groups])
     leading = (groups,) if groups > 1 else ()
     values: list[Any] = []
-    for dim in (dim_A, dim_G):
-        rank = min(rows, dim)
+    ranks = [min(rows, dim_A), min(rows, dim_G)]
+    for dim, rank in zip((dim_A, dim_G), ranks):
         buffer = np.zeros((*leading, dim, dim))
         buffer[..., :rank, :] = rng.standard_normal((*leading, rank, dim))
         # One row fewer than the rank has room for, as after a smaller batch.
         buffer[..., rank - 1, :] *= rank == 1
-        values += [gram_sum(dim, groups, rng) if rank == dim else buffer, np.array([rows, 1.0, rank])]
+        values += [gram_sum(dim, groups, rng) if rank == dim else buffer]
+    # A loss scale makes fractions of the numbers of rows.
+    values += [np.array([1.25 * rows, 0.75 * rows, *ranks])]
     values += [identities((*leading, dim, dim)) for dim in (dim_A, dim_G)]
     return [*values, *(identities((*leading, 1, 1)) for _ in range(2)), 0.0]
 
@@ -200,9 +203,10 @@ def test_swift_leaves_a_layer_without_statistics_of_both(
     native: bool, seen: str, rows: int, mode: int
 ) -> None:
     values = swift_arrays(5, 6, 1, rows)
-    for side, index in (("A", 0), ("G", 2)):
+    for index, side in enumerate("AG"):
         if seen != side:
-            values[index], values[index + 1] = np.zeros_like(values[index]), np.zeros(3)
+            values[index] = np.zeros_like(values[index])
+            values[2][[index, 2 + index]] = 0.0
 
     def create(arrays: Any) -> LayerRefresh:
         ranks = ops.constexpr(fn=lambda: (min(rows, 5), min(rows, 6)), name="ranks", reuse_result=False)
@@ -218,7 +222,7 @@ OPTIONS = TraceRestrictedDamping(automatic=True, nu=0.1, homogeneous=False, expa
 def kronecker_arrays(dim_A: int, dim_G: int, groups: int) -> list[Any]:
     rng = np.random.default_rng([dim_A, dim_G, groups])
     A, G = gram_sum(dim_A, groups, rng), gram_sum(dim_G, groups, rng)
-    return [A, 3.0, G, 3.0, identities(A.shape), identities(G.shape)]
+    return [A, G, np.array([3.0, 6.0]), identities(A.shape), identities(G.shape)]
 
 
 OPERATORS = {
@@ -306,24 +310,13 @@ def refused(name: str, layers: list[list[Any]]) -> str:
     return library("CPU").last_error()
 
 
-# Where the second factor's sum, or its rows, are among a layer's arrays.
-SECOND_FACTOR = {
-    "kronecker": 2,
-    "block_split": 2,
-    "trace_restricted": 1,
-    "sherman_morrison": 1,
-    "swift": 2,
-    "eigenbasis": 1,
-}
-
-
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_leaves_all_layers_as_they_were(name: str, value: float) -> None:
     layers = copy.deepcopy(OPERATORS[name][0])
     # The layer whose refresh is full, or of full rank: it reads the last row.
     broken = 0 if name == "sherman_morrison" else 1
-    layers[broken][SECOND_FACTOR[name]][..., -1, -1] = value
+    layers[broken][1][..., -1, -1] = value
     assert f"layer {broken}" in refused(name, layers)
 
 
@@ -362,5 +355,5 @@ def test_another_number_of_arrays_is_refused(name: str) -> None:
 @pytest.mark.parametrize("rank", [0.0, 6.0, np.nan])
 def test_a_rank_beyond_the_rows_is_refused(rank: float) -> None:
     layers = copy.deepcopy(OPERATORS["swift"][0])
-    layers[1][1][2] = rank
+    layers[1][2][2] = rank
     assert "layer 1: factor A has 5 rows and a rank of" in refused("swift", layers)

@@ -2,60 +2,81 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mindspore import nn
+from mindspore import Tensor, nn
 
 from ms_kfac.capture.dense import DenseOperators
 from ms_kfac.ops.second_moment import ColumnSecondMoment, RowSecondMoment
-from ms_kfac.ops.statistics import StatisticsOptions
-from ms_kfac.ops.trace_restricted_statistics import (
-    TraceRestrictedRootStatistics,
-    TraceRestrictedStatistics,
-)
+from ms_kfac.ops.statistics import STAGED_WEIGHTS, StatisticsOptions
+from ms_kfac.ops.trace_restricted_statistics import TraceRestrictedStatistics
 from tests.oracle.patches import Geometry
 from tests.oracle.tkfac import Rows, convolution_rows, dense_rows, reduced, trace_restricted
+from tests.support.forms import forms_of, native_and_fallback
 from tests.support.native import needs_native
+from tests.support.statistics import OPTIONS as ANY_OPTIONS
 from tests.support.statistics import (
-    OPTIONS as ANY_OPTIONS,
-)
-from tests.support.statistics import (
-    add,
+    STALE,
     assert_close,
     convolutions,
     operators_of,
-    state_of,
+    parameters,
+    record,
+    reset,
+    stage,
+    stale,
     statistics,
 )
 
 OPTIONS = StatisticsOptions(sharing="expand", mean_reduction=False, gradient_scale=1.0)
 
 
-def accumulate(a: np.ndarray, g: np.ndarray, columns: bool, gate: int = 1) -> tuple[np.ndarray, ...]:
-    """The sums that the operator adds to zeros, by calling it on rows or columns that are ready made."""
+class _Sides(nn.Cell):
+    """Projections of rows that are ready made: not looked at here."""
+
+    def construct(self, x: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return x.sum(), dout.sum()
+
+
+@dataclass(frozen=True)
+class ReadyMade:
+    """Operators of a layer whose input and output gradient are rows, or columns, as they come."""
+
+    columns: bool
+    groups: int = 1
+
+    @property
+    def channels_first(self) -> bool:
+        return self.columns
+
+    def activations(self, reduce: bool) -> nn.Cell:
+        return nn.Identity()
+
+    gradients = activations
+
+    def second_moment(self) -> nn.Cell:
+        return ColumnSecondMoment() if self.columns else RowSecondMoment()
+
+    def projections(self) -> nn.Cell:
+        return _Sides()
+
+    def native_geometry(self) -> None:
+        return None
+
+
+def staged(a: np.ndarray, g: np.ndarray, columns: bool, gate: int = 1) -> list[np.ndarray]:
+    """What the operator stages of rows or columns that are ready made, and its record."""
     groups = a.shape[1:-2] if columns else ()
     axis = -2 if columns else -1
-    operator = TraceRestrictedStatistics(
-        nn.Identity(),
-        nn.Identity(),
-        ColumnSecondMoment() if columns else RowSecondMoment(),
-        channels_first=columns,
-        options=OPTIONS,
-    )
     shapes = ((*groups, a.shape[axis], a.shape[axis]), (*groups, g.shape[axis], g.shape[axis]))
     traces = (*groups, 1, 1) if groups else ()
-    state = [
-        ms.Parameter(ms.Tensor(np.zeros(shape, np.float32)), name=f"s{i}", requires_grad=False)
-        for i, shape in enumerate((*shapes, traces, ()))
-    ]
-    opened = ms.Parameter(ms.Tensor(gate, ms.int32), name="gate", requires_grad=False)
-    operator(ms.Tensor(a), ms.Tensor(g), opened, *state)
-    return tuple(parameter.asnumpy() for parameter in state)
+    operator = statistics(TraceRestrictedStatistics, ReadyMade(columns), OPTIONS, False)
+    return stage(operator, a, g, parameters([*stale(*shapes, traces), record(1)]), gate)
 
 
 @settings(max_examples=12)
@@ -80,8 +101,8 @@ def test_any_shape(
     else:
         groups = 1
         laid = [x[0].reshape(-1, x.shape[-1]) for x in (a, g)]
-    Phi, Psi, delta, count = accumulate(*laid, columns)
-    assert count == (samples if columns else samples * locations)
+    Phi, Psi, delta, described = staged(*laid, columns)
+    assert described[STAGED_WEIGHTS] == (samples if columns else samples * locations)
     for group in range(groups):
         expected = trace_restricted((a[group].astype(np.float64), g[group].astype(np.float64)))
         total = expected.delta * samples
@@ -95,72 +116,50 @@ def test_any_shape(
 
 def test_closed_gate_leaves_the_statistics_alone() -> None:
     x = np.ones((3, 2), np.float32)
-    assert all(not array.any() for array in accumulate(x, x, columns=False, gate=0))
+    *arrays, described = staged(x, x, columns=False, gate=0)
+    assert all((array == STALE).all() for array in arrays)
+    np.testing.assert_array_equal(described, record(1))
 
 
-needs_kernels = needs_native("trace_restricted_statistics")
-# Some of the batches' traces are above that floor and some below.
-ROOTS = {"floor": 1e4, "homogeneous": True}
-
-
-def expected_state(
-    groups: list[Rows], options: StatisticsOptions, roots: dict[str, Any] | None
-) -> list[np.ndarray]:
-    """What a batch adds to zeros; `groups` are rows of every group, with dout in the place of g."""
+def expected_sums(groups: list[Rows], options: StatisticsOptions) -> list[np.ndarray]:
+    """What a batch stages; `groups` are rows of every group, with dout in the place of g."""
     samples = len(groups[0][0])
     scale = options.gradient_scale * (samples if options.mean_reduction else 1.0)
-    Phis, Psis, deltas, shifts = [], [], [], []
+    Phis, Psis, deltas = [], [], []
     for a, dout in groups:
         rows = (a, dout * scale)
         block = trace_restricted(reduced(rows) if options.sharing == "reduce" else rows)
-        trace = block.delta if roots is None else np.sqrt(max(block.delta, roots["floor"]))
-        Phis.append(samples * trace * block.Phi)
-        Psis.append(samples * trace * block.Psi)
+        Phis.append(samples * block.delta * block.Phi)
+        Psis.append(samples * block.delta * block.Psi)
         deltas.append(samples * block.delta)
-        shifts.append(samples * (trace if roots is None or roots["homogeneous"] else trace**2))
-    single = len(groups) == 1
-    matrices = [np.stack(found)[0] if single else np.stack(found) for found in (Phis, Psis)]
-    traces = np.array(deltas if roots is None else [deltas, shifts])
-    shape = (() if roots is None else (2,)) + (() if single else (len(groups), 1, 1))
-    return [*matrices, traces.reshape(shape), np.asarray(samples)]
+    if len(groups) == 1:
+        return [Phis[0], Psis[0], np.asarray(deltas[0])]
+    return [np.stack(Phis), np.stack(Psis), np.reshape(deltas, (len(groups), 1, 1))]
 
 
 def check_forms(
-    operators: Any,
-    options: StatisticsOptions,
-    x: np.ndarray,
-    dout: np.ndarray,
-    groups: list[Rows],
-    roots: dict[str, Any] | None = None,
+    operators: Any, options: StatisticsOptions, x: np.ndarray, dout: np.ndarray, groups: list[Rows]
 ) -> None:
     """Both forms against the definition."""
-    kind = TraceRestrictedStatistics if roots is None else TraceRestrictedRootStatistics
-    wanted = expected_state(groups, options, roots)
-    for native in (True, False):
-        operator = statistics(kind, operators, options, native, **(roots or {}))
-        found = add(operator, x, dout, state_of([array.shape for array in wanted]))
+    wanted = expected_sums(groups, options)
+    for native in forms_of("trace_restricted_statistics"):
+        operator = statistics(TraceRestrictedStatistics, operators, options, native)
+        state = parameters([*stale(*(array.shape for array in wanted)), record(1)])
+        found = stage(operator, x, dout, state)
         for array, expected in zip(found, wanted):
             assert_close(array, expected)
+        np.testing.assert_array_equal(found[3][STAGED_WEIGHTS:], [len(x)])
 
 
-@needs_kernels
 @settings(max_examples=15)
-@given(
-    geometry=convolutions(),
-    options=ANY_OPTIONS,
-    samples=st.integers(1, 5),
-    roots=st.sampled_from([None, ROOTS, {"floor": 0.0, "homogeneous": False}]),
-)
-def test_any_convolution(
-    geometry: Geometry, options: StatisticsOptions, samples: int, roots: dict[str, Any] | None
-) -> None:
+@given(geometry=convolutions(), options=ANY_OPTIONS, samples=st.integers(1, 5))
+def test_any_convolution(geometry: Geometry, options: StatisticsOptions, samples: int) -> None:
     rng = np.random.default_rng(geometry.in_channels + samples)
     x = (rng.standard_normal((samples, geometry.in_channels, *geometry.image)) + 0.5).astype(np.float32)
     g = rng.standard_normal((samples, geometry.out_channels, *geometry.output_size())).astype(np.float32)
-    check_forms(operators_of(geometry), options, x, g, convolution_rows(x, g, geometry), roots)
+    check_forms(operators_of(geometry), options, x, g, convolution_rows(x, g, geometry))
 
 
-@needs_kernels
 @settings(max_examples=10)
 @given(
     options=ANY_OPTIONS,
@@ -177,39 +176,40 @@ def test_any_dense_layer(
     check_forms(DenseOperators(bias=bias), options, x, g, [dense_rows(x, g, bias)])
 
 
-@needs_kernels
-@pytest.mark.parametrize("roots", [None, ROOTS])
-def test_native_in_both_modes_with_a_gate(
-    mode: int, roots: dict[str, Any] | None, rng: np.random.Generator
-) -> None:
+@native_and_fallback("trace_restricted_statistics")
+def test_in_both_modes_with_a_gate(mode: int, native: bool, rng: np.random.Generator) -> None:
+    """Both matrices need inputs and gradients: whatever the gate asks for opens all of them."""
     geometry = Geometry(4, 6, groups=2, bias=True)
     x = rng.standard_normal((3, 4, 6, 6), dtype=np.float32)
     g = rng.standard_normal((3, 6, 6, 6), dtype=np.float32)
-    kind = TraceRestrictedStatistics if roots is None else TraceRestrictedRootStatistics
-    operator = statistics(kind, operators_of(geometry), OPTIONS, native=True, **(roots or {}))
-    wanted = expected_state(convolution_rows(x, g, geometry), OPTIONS, roots)
-    state = state_of([array.shape for array in wanted], value=1.0)
-    for gate, batches in [(0, 0), (1, 1), (4, 2), (0, 2)]:
-        for array, expected in zip(add(operator, x, g, state, gate), wanted):
-            assert_close(array, 1.0 + batches * expected)
+    operator = statistics(TraceRestrictedStatistics, operators_of(geometry), OPTIONS, native)
+    wanted = expected_sums(convolution_rows(x, g, geometry), OPTIONS)
+    initial = [*stale(*(array.shape for array in wanted)), record(1)]
+    state = parameters(initial)
+    for gate in (0, 1, 4, 2, 3):
+        reset(state, initial)
+        found = stage(operator, x, g, state, gate)
+        for array, expected in zip(found, wanted):
+            assert_close(array, expected if gate else np.full_like(expected, STALE))
+        assert found[3][STAGED_WEIGHTS] == (3 if gate else 0)
 
 
 # Widths at which the sums are shared out among threads, and left to BLAS.
-@needs_kernels
+@needs_native("trace_restricted_statistics")
 @pytest.mark.parametrize("channels, size", [(20, 12), (30, 9), (3, 40)])
 def test_large_convolution(channels: int, size: int, rng: np.random.Generator) -> None:
     geometry = Geometry(channels, 9, image=(size, size))
     x = rng.standard_normal((16, channels, size, size), dtype=np.float32)
     g = rng.standard_normal((16, 9, size, size), dtype=np.float32)
-    shapes = [(channels * 9, channels * 9), (9, 9), (), ()]
+    shapes = [(channels * 9, channels * 9), (9, 9), ()]
     found = [
-        add(
+        stage(
             statistics(TraceRestrictedStatistics, operators_of(geometry), OPTIONS, native),
             x,
             g,
-            state_of(shapes),
+            parameters([*stale(*shapes), record(1)]),
         )
         for native in (True, False)
     ]
-    for native_array, composed_array in zip(*found):
-        assert_close(native_array, composed_array)
+    for native_array, fallback_array in zip(*found):
+        assert_close(native_array, fallback_array)

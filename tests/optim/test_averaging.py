@@ -14,6 +14,7 @@ import ms_kfac
 from tests.oracle.kfac import MovingAverage
 from tests.support.bank import tensor
 from tests.support.loops import Step, cross_entropy, functional_step, run
+from tests.support.methods import fixed_intervals
 from tests.support.networks import Perceptron, batches, weights_of
 
 STEPS = 5
@@ -39,9 +40,7 @@ class Run:
 
 def trained(averaging: float = 0.6) -> Run:
     net = net_of()
-    optimizer = ms_kfac.KFAC(
-        net, 0.2, averaging=averaging, damping=0.1, factor_interval=2, inverse_interval=2
-    )
+    optimizer = ms_kfac.KFAC(net, 0.2, averaging=averaging, damping=0.1, **fixed_intervals(2, 2))
     averages = {name: MovingAverage(averaging) for name in weights_of(net)}
     step = functional_step(net, optimizer, cross_entropy())
     for batch in data(0, STEPS):

@@ -11,9 +11,10 @@ from mindspore import nn
 
 import ms_kfac
 from tests.support.loops import as_dataset, cross_entropy, run, train_by
+from tests.support.methods import fixed_intervals
 from tests.support.networks import SMALL_NET_LAYERS, SmallNet, batches, weights_of
 
-OPTIONS = {"damping": [0.1, 0.05, 0.04, 0.03, 0.02, 0.01], "factor_interval": 2, "inverse_interval": 3}
+OPTIONS = {"damping": [0.1, 0.05, 0.04, 0.03, 0.02, 0.01], **fixed_intervals(2, 3)}
 
 
 def build(seed: int) -> tuple[SmallNet, nn.Optimizer]:
@@ -81,7 +82,7 @@ def test_draws_damping_and_averages_go_on(mode: int, adapts: bool, tmp_path: Pat
         ms.set_seed(seed)
         net = SmallNet(seed)
         damping = ms_kfac.LevenbergMarquardt(0.1, interval=2) if adapts else 0.1
-        intervals = {"factor_interval": 1, "inverse_interval": 2}
+        intervals = fixed_intervals(1, 2)
         optimizer = ms_kfac.KFAC(net, 0.05, fisher="sampled", averaging=0.9, damping=damping, **intervals)
         cell = ms_kfac.TrainOneStepCell(nn.WithLossCell(net, cross_entropy()), optimizer)
         cell.set_train()

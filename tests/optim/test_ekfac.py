@@ -12,9 +12,10 @@ import pytest
 import ms_kfac
 from tests.support.layer_bank import CASES, build, gradient_function
 from tests.support.loops import train_by
+from tests.support.methods import fixed_intervals
 from tests.support.networks import SMALL_NET_LAYERS, SmallNet, batches, weights_of
 
-OPTIONS = {"damping": 0.05, "factor_interval": 2, "inverse_interval": 3}
+OPTIONS = {"damping": 0.05, **fixed_intervals(2, 3)}
 STEPS = 5
 
 
@@ -23,7 +24,7 @@ def test_state_has_distinct_names() -> None:
     names = [p.name for p in optimizer.get_parameters()]
     assert len(names) == len(set(names))
     for layer in SMALL_NET_LAYERS:
-        for part in ("Q_A", "Q_G", "s_sum", "counts", "S_A", "damping"):
+        for part in ("Q_A", "Q_G", "s_sum", "weights", "S_A", "damping"):
             assert f"ekfac.{layer}.{part}" in names
 
 
@@ -71,12 +72,12 @@ def test_same_steps(mode: int, options: dict[str, object]) -> None:
 def test_gates(mode: int) -> None:
     """Open for everything at even steps, for second moments alone after a basis at an odd one."""
     net = SmallNet()
-    optimizer = ms_kfac.EKFAC(net, 0.1, damping=0.1, factor_interval=2, inverse_interval=4)
+    optimizer = ms_kfac.EKFAC(net, 0.1, damping=0.1, **fixed_intervals(2, 4))
     gates, counts = [], []
     for batch in batches(6):
         train_by("functional", net, optimizer, [batch])
         gates.append(int(optimizer.statistics_schedule.pending[0].asnumpy()))
-        counts.append(float(optimizer.blocks[0].counts.asnumpy()[2]))
+        counts.append(float(optimizer.blocks[0].weights.asnumpy()[2]))
     # Bases at steps 0 and 4; steps 2 and 4 take everything.
     assert gates == [4, 3, 0, 3, 4, 3]
     # Each of the two bases was computed once.

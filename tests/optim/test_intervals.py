@@ -13,6 +13,7 @@ from tests.oracle.kfac import MovingAverage
 from tests.oracle.preconditioner import precondition
 from tests.support.bank import Bank, linear_loss, randomise, tensor
 from tests.support.loops import as_dataset, cross_entropy, train_by
+from tests.support.methods import fixed_intervals
 from tests.support.networks import SMALL_NET_LAYERS, SmallNet, batches
 
 D_IN, D_OUT, STEPS = 3, 2, 7
@@ -52,7 +53,7 @@ def data(rng: np.random.Generator, sizes: list[int]) -> list[tuple[np.ndarray, n
 @pytest.mark.parametrize(("factor_interval", "decay"), [(1, 0.6), (2, 0.95), (3, 0.4)])
 def test_moving_average(mode: int, factor_interval: int, decay: float, rng: np.random.Generator) -> None:
     """F ← ε_k F + (1 − ε_k) F_batch over the open steps; nothing changes on the closed ones."""
-    layer = OneDense(rng, factor_interval=factor_interval, inverse_interval=2, factor_decay=decay)
+    layer = OneDense(rng, **fixed_intervals(factor_interval, 2), factor_decay=decay)
     averages = MovingAverage(decay), MovingAverage(decay)
     for t, (x, c) in enumerate(data(rng, [5] * STEPS)):
         if t % factor_interval == 0:
@@ -81,7 +82,7 @@ def test_unequal_batches_are_weighted_by_their_samples(mode: int, rng: np.random
 
 def test_inverses_are_those_of_their_last_refresh(mode: int, rng: np.random.Generator) -> None:
     """With interval 3 the inverses of step 3 serve until step 5, whatever the factors do meanwhile."""
-    layer = OneDense(rng, factor_interval=1, inverse_interval=3, damping=0.1)
+    layer = OneDense(rng, **fixed_intervals(1, 3), damping=0.1)
     used: tuple[np.ndarray, np.ndarray] = (np.zeros(()), np.zeros(()))
     for t, (x, c) in enumerate(data(rng, [5] * STEPS)):
         gradients = layer.step(x, c)
@@ -119,7 +120,7 @@ def test_evaluation_leaves_the_statistics_alone(mode: int) -> None:
 def test_closed_steps_change_nothing(mode: int) -> None:
     data = batches(4)
     net = SmallNet()
-    optimizer = ms_kfac.KFAC(net, 0.1, factor_interval=100, inverse_interval=100)
+    optimizer = ms_kfac.KFAC(net, 0.1, **fixed_intervals(100, 100))
     train_by("functional", net, optimizer, data[:1])
     before = [optimizer.factors(name) for name in SMALL_NET_LAYERS]
     train_by("functional", net, optimizer, data[1:])
@@ -130,7 +131,7 @@ def test_closed_steps_change_nothing(mode: int) -> None:
 
 def test_backward_passes_that_the_optimizer_never_sees(mode: int, rng: np.random.Generator) -> None:
     """A gradient taken on a closed step, for logging say, does not leak into a later refresh."""
-    layer = OneDense(rng, factor_interval=2, inverse_interval=2, factor_decay=0.95)
+    layer = OneDense(rng, **fixed_intervals(2, 2), factor_decay=0.95)
     (first, stray, second, third) = data(rng, [4, 4, 4, 4])
     layer.step(*first)
     layer.gradient(tensor(stray[0]), tensor(stray[1]))

@@ -12,6 +12,7 @@ from mindspore import nn
 
 import ms_kfac
 from tests.support.loops import train_by
+from tests.support.methods import fixed_intervals
 from tests.support.networks import SmallNet, batches, weights_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def test_a_state_restored_between_steps_is_continued_exactly(mode: int, tmp_path: Path) -> None:
     net = SmallNet()
-    optimizer = ms_kfac.KFAC(net, 0.1, damping=0.1, factor_interval=2, inverse_interval=4)
+    optimizer = ms_kfac.KFAC(net, 0.1, damping=0.1, **fixed_intervals(2, 4))
     train_by("functional", net, optimizer, batches(3))
     ms.save_checkpoint(optimizer, str(tmp_path / "state.ckpt"))
     statistics = {name: value.copy() for name, value in _statistics_of_normalisation(net).items()}

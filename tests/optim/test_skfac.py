@@ -14,6 +14,7 @@ from tests.oracle.momentum import Momentum
 from tests.oracle.network import differentiate
 from tests.oracle.skfac import ReferenceSKFAC, statistics_of
 from tests.support.loops import Batch, train_by
+from tests.support.methods import fixed_intervals
 from tests.support.networks import (
     SMALL_NET_LAYERS,
     Perceptron,
@@ -24,7 +25,7 @@ from tests.support.networks import (
 )
 
 STEPS = 5
-OPTIONS = {"factor_interval": 2, "inverse_interval": 3}
+INTERVALS = {"factor_interval": 2, "inverse_interval": 3}
 
 
 @pytest.mark.parametrize("way", ["functional", "cell"])
@@ -33,12 +34,12 @@ def test_training_equals_the_reference(mode: int, way: str) -> None:
     data = batches(STEPS)
     net = SmallNet()
     start = weights_of(net)
-    reference = ReferenceSKFAC(SMALL_NET_LAYERS, Momentum(weight_decay=0.01), damping=0.1, **OPTIONS)
+    reference = ReferenceSKFAC(SMALL_NET_LAYERS, Momentum(weight_decay=0.01), damping=0.1, **INTERVALS)
     weights, modules = weights_of(net), small_net_reference()
     for x, y in data:
         _, gradients, _ = differentiate(modules, weights, x, y)
         weights = reference.step(weights, gradients, statistics_of(modules, "sum"), 0.1)
-    optimizer = ms_kfac.SKFAC(net, 0.1, damping=0.1, weight_decay=0.01, **OPTIONS)
+    optimizer = ms_kfac.SKFAC(net, 0.1, damping=0.1, weight_decay=0.01, **fixed_intervals(**INTERVALS))
 
     train_by(way, net, optimizer, data)
 
@@ -91,7 +92,7 @@ def rows(steps: int, size: int) -> list[Batch]:
 
 def build() -> tuple[nn.Cell, ms_kfac.SKFAC]:
     net = Perceptron((12, 5))
-    return net, ms_kfac.SKFAC(net, 0.1, damping=0.1, **OPTIONS)
+    return net, ms_kfac.SKFAC(net, 0.1, damping=0.1, **fixed_intervals(**INTERVALS))
 
 
 def test_state_goes_on_in_a_new_optimizer(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_state_goes_on_in_a_new_optimizer(tmp_path: Path) -> None:
     other_net, other = build()
     train_by("functional", other_net, other, rows(1, 16))
     before = other.factors("layers.0")["A"]
-    with pytest.raises(ValueError, match=r"layers\.0\.A_count was written for rank 4.*rank 13"):
+    with pytest.raises(ValueError, match=r"layers\.0\.weights was written for rank 4.*rank 13"):
         other.restore(state)
     np.testing.assert_array_equal(other.factors("layers.0")["A"], before)
     optimizer.restore(state)

@@ -41,7 +41,7 @@ def test_state_has_distinct_names() -> None:
     names = [p.name for p in optimizer.get_parameters()]
     assert len(names) == len(set(names))
     for layer in SMALL_NET_LAYERS:
-        for part in ("refreshes", "full", "counts", "A_diagonal", "G_trace"):
+        for part in ("refreshes", "full", "weights", "A_diagonal_sum", "G_trace"):
             assert f"smkfac.{layer}.{part}" in names
 
 

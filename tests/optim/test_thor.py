@@ -12,6 +12,7 @@ from tests.oracle.patches import Geometry
 from tests.oracle.preconditioner import damped_factors, gradient_matrix
 from tests.support.bank import Bank, backward, convolution, linear_loss, randomise, tensor
 from tests.support.loops import cross_entropy, functional_step, train_by
+from tests.support.methods import fixed_intervals
 from tests.support.networks import SmallNet, batches, weights_of
 
 
@@ -56,7 +57,7 @@ def test_is_kfac_where_nothing_is_split_or_kept(mode: int) -> None:
     weights = []
     for method, options in ((ms_kfac.KFAC, {}), (ms_kfac.THOR, {"omega1": 0.0})):
         net = SmallNet()
-        optimizer = method(net, 0.1, damping=0.01, factor_interval=2, inverse_interval=3, **options)
+        optimizer = method(net, 0.1, damping=0.01, **fixed_intervals(2, 3), **options)
         train_by("cell", net, optimizer, batches(6))
         weights.append(weights_of(net, np.float32))
     for name, weight in weights[0].items():

@@ -13,11 +13,13 @@ from tests.oracle.momentum import Momentum
 from tests.oracle.network import differentiate
 from tests.oracle.tkfac import ReferenceTKFAC
 from tests.support.loops import train_by
+from tests.support.methods import fixed_intervals
 from tests.support.networks import SMALL_NET_LAYERS, SmallNet, batches, small_net_reference, weights_of
 
 STEPS = 5
 # Three batches of statistics; a decay below 1 - 1/2, so that the past fades from the second on.
-SCHEDULE = {"factor_interval": 2, "inverse_interval": 2, "factor_decay": 0.3}
+INTERVALS = {"factor_interval": 2, "inverse_interval": 2}
+DECAY = 0.3
 
 BAD = [
     ("damping_mode", "auto", "'automatic'"),
@@ -71,12 +73,12 @@ def test_steps_equal_the_reference(mode: int, name: str) -> None:
     options, reference_options = RUNS[name]
     data, net = batches(STEPS), SmallNet()
     weights = start = weights_of(net)
-    reference = ReferenceTKFAC(Momentum(0.9), **reference_options, **SCHEDULE)
+    reference = ReferenceTKFAC(Momentum(0.9), **reference_options, **INTERVALS, factor_decay=DECAY)
     modules = small_net_reference()
     for x, y in data:
         _, gradients, _ = differentiate(modules, weights, x, y)
         weights = reference.step(weights, gradients, modules, 0.1)
-    optimizer = ms_kfac.TKFAC(net, 0.1, **options, **SCHEDULE)
+    optimizer = ms_kfac.TKFAC(net, 0.1, **options, **fixed_intervals(**INTERVALS), factor_decay=DECAY)
 
     train_by("functional" if name.startswith("normal") else "cell", net, optimizer, data)
 

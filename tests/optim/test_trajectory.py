@@ -15,6 +15,7 @@ from tests.oracle.kfac import ReferenceKFAC
 from tests.oracle.momentum import Momentum
 from tests.oracle.network import differentiate
 from tests.support.loops import Batch, train_by
+from tests.support.methods import fixed_intervals
 from tests.support.networks import SMALL_NET_LAYERS, SmallNet, batches, small_net_reference, weights_of
 
 STEPS = 6
@@ -48,7 +49,7 @@ def test_every_way_to_train_equals_the_reference(mode: int, way: str) -> None:
     start = weights_of(net)
     reference = ReferenceKFAC(SMALL_NET_LAYERS, Momentum(0.9), damping=0.01, **INTERVALS)
     expected = reference_weights(net, reference, data, [0.1] * STEPS)
-    optimizer = ms_kfac.KFAC(net, 0.1, damping=0.01, **INTERVALS)
+    optimizer = ms_kfac.KFAC(net, 0.1, damping=0.01, **fixed_intervals(**INTERVALS))
 
     train_by(way, net, optimizer, data)
 
@@ -106,7 +107,7 @@ def test_options_equal_the_reference(mode: int, name: str) -> None:
         kl_clip=options.kl_clip,
         decoupled_weight_decay=rule.pop("decoupled", False),
         **rule,
-        **INTERVALS,
+        **fixed_intervals(**INTERVALS),
     )
 
     train_by("cell", net, optimizer, data)
@@ -160,7 +161,7 @@ def test_parameter_groups(mode: int) -> None:
         0.1,
         params=[{"params": head, "lr": 0.05}, {"params": rest}, {"order_params": net.trainable_params()}],
         damping=0.01,
-        **intervals,
+        **fixed_intervals(**intervals),
     )
 
     train_by("functional", net, optimizer, data)

@@ -47,7 +47,9 @@ class ReferenceLayer:
     decay: float = 0.95
     rescale: bool = False
     refreshes: int = 0
+    # Of the past, in batches: that of the full statistics counts the batches that were taken for them.
     past: float = 0.0
+    full_past: float = 0.0
     full: list[FadingSum] = field(default_factory=lambda: [FadingSum(), FadingSum()])
     tracked: list[FadingSum] = field(default_factory=lambda: [FadingSum(), FadingSum()])
     damped: list[np.ndarray] = field(default_factory=list)
@@ -55,12 +57,19 @@ class ReferenceLayer:
 
     def add(self, pair: Pair) -> None:
         """One batch of statistics; they fade so that ε_k = min(1 − 1/k, ε) for the diagonals."""
-        factor = min(1.0, self.decay / (1 - self.decay) / self.past) if self.past else 1.0
+        factor = self.kept(self.past)
         self.past = factor * self.past + 1
-        for i in range(2):
-            self.tracked[i].add(pair[i], factor)
-            if self.full_steps[self.refreshes]:
-                self.full[i].add(pair[i], factor)
+        for average, batch in zip(self.tracked, pair):
+            average.add(batch, factor)
+        if self.full_steps[self.refreshes]:
+            factor = self.kept(self.full_past)
+            self.full_past = factor * self.full_past + 1
+            for average, batch in zip(self.full, pair):
+                average.add(batch, factor)
+
+    def kept(self, past: float) -> float:
+        """What a batch leaves of the past."""
+        return min(1.0, self.decay / (1 - self.decay) / past) if past else 1.0
 
     def refresh(self) -> None:
         """One refresh of the inverses."""

@@ -12,6 +12,7 @@ from mindspore import nn
 
 import ms_kfac
 from ms_kfac.parallel import Distribution
+from tests.support.methods import fixed_intervals
 
 CLASSES = 3
 BATCH = 8
@@ -80,7 +81,7 @@ class Case:
     overflows: bool = False
 
 
-INTERVALS = {"factor_interval": 1, "inverse_interval": 3}
+INTERVALS = fixed_intervals(1, 3)
 
 
 def _options(**options: Any) -> Callable[[], dict[str, Any]]:
@@ -103,7 +104,7 @@ SHORT = {
     "SMKFAC": Case(
         ms_kfac.SMKFAC,
         7,
-        _options(full_refreshes=1, full_refresh_interval=1, inverse_interval=2, rescale="trace"),
+        _options(full_refreshes=1, full_refresh_interval=1, rescale="trace", **fixed_intervals(1, 2)),
     ),
     # The hidden layer's factor has fewer samples than dimensions: rounding would choose its basis.
     "EKFAC": Case(ms_kfac.EKFAC, 6, _options(skip=("hidden",))),

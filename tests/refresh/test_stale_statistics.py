@@ -38,9 +38,7 @@ def test_each_statistic_has_its_interval(mode: int, stopped: tuple[float, ...] |
     flags = None
     if stopped is not None:
         flags = ms.Parameter(ms.Tensor(stopped, ms.float32), name="stopped")
-    schedule = ms_kfac.StaleStatistics(0.1).for_statistics(
-        blocks, ScheduleOptions(0.5, "test", stopped=flags)
-    )
+    schedule = ms_kfac.StaleStatistics(0.1).for_statistics(blocks, ScheduleOptions("test", stopped=flags))
     taken: list[list[list[int]]] = [[[], []], [[], []]]
     for step in range(STEPS):
         for i, block in enumerate(blocks):
@@ -64,12 +62,6 @@ def test_each_statistic_has_its_interval(mode: int, stopped: tuple[float, ...] |
             if stopped is not None and stopped[i]:
                 expected = [0]
             assert taken[i][group] == [step for step in expected if step < STEPS], kinds[i][group]
-            # Before its k-th refresh, k > 1, the past is multiplied by min(1, 1 / (its weight + 1)).
-            weight, product = 0.0, 1.0
-            for _ in expected[1:]:
-                d = min(1.0, 1.0 / (weight + 1.0))
-                weight, product = d * (weight + 1.0), product * d
-            assert float(blocks[i].kept[group].asnumpy()) == pytest.approx(product, rel=1e-5)
 
 
 def test_scripts_cover_every_branch() -> None:
@@ -96,17 +88,16 @@ def test_statistics_are_left_alone_between(mode: int) -> None:
             for layer in ("conv1", "conv2", "head")
             for key, value in optimizer.factors(layer).items()
         }
-        # Fading multiplies sum and weight alike: their quotient moves by float32's rounding.
-        changed.append({key for key in before if not np.allclose(now[key], before[key], rtol=1e-5, atol=0)})
+        changed.append({key for key in before if not np.array_equal(now[key], before[key])})
         before = now
         assert len(changed[-1]) == (6 if number in (1, 2, 4, 7) else 0), number
-    assert optimizer.refreshes() == {"statistics": 5 * 4, "inverses": 5 * 4}
+    assert optimizer.refreshes() == {"statistics": 5 * 4, "inverses": 5 * 4, "refused": 0}
 
 
 def test_statistics_of_many_layers_do_not_nest_in_the_compiled_step() -> None:
     # MindSpore's limit is 1,000 calls, and ResNet-50 has 214 statistics: what these 24 take must not grow.
     net = ms.nn.SequentialCell([ms.nn.Dense(2, 2) for _ in range(12)])
-    optimizer = ms_kfac.SPNGD(net, 0.01)
+    optimizer = ms_kfac.SPNGD(net, 0.01, verify="off")
     ms.set_recursion_limit(150)
     try:
         optimizer(tuple(tensor(np.ones(p.shape)) for p in net.trainable_params()))

@@ -140,32 +140,30 @@ def kronecker(
     zero_trace: bool = False,
 ) -> Layer:
     A, G = gram(dim_A, groups, rng), gram(dim_G, groups, rng, 0.1)
-    counts = np.array(count), np.array(2 * count)
-    return Layer(
-        [A * (not zero_trace), counts[0], G, counts[1], old(*A.shape), old(*G.shape)], kronecker_oracle, {}
-    )
+    weights = np.array([count, 2 * count])
+    return Layer([A * (not zero_trace), G, weights, old(*A.shape), old(*G.shape)], kronecker_oracle, {})
 
 
 def kronecker_oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
-    A, G = average(arrays[0], arrays[1]), average(arrays[2], arrays[3])
+    A, G = (average(arrays[side], arrays[2][side]) for side in (0, 1))
     damping_A, damping_G = split(A, G, damping)
-    if arrays[1] == 0:
+    if arrays[2][0] == 0:
         damping_A, damping_G = np.ones(len(A)), np.ones(len(G))
-    return {4: inverses(A, 1.0, damping_A), 5: inverses(G, 1.0, damping_G)}
+    return {3: inverses(A, 1.0, damping_A), 4: inverses(G, 1.0, damping_G)}
 
 
 def block_split(dim_A: int, dim_G: int, size: int, rng: np.random.Generator, count: float = 3.0) -> Layer:
-    arrays = [gram(dim_A, 1, rng), np.array(count), gram(dim_G, 1, rng, 0.1), np.array(count)]
+    arrays = [gram(dim_A, 1, rng), gram(dim_G, 1, rng, 0.1), np.array([count, 1.5 * count])]
     for dimension in (dim_A, dim_G):
         blocks = dimension // size if dimension > size else 0
         rest = dimension - blocks * size
         arrays += [old(blocks, size, size) if blocks else old(), old(rest, rest) if rest else old()]
 
     def oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
-        A, G = average(arrays[0], arrays[1]), average(arrays[2], arrays[3])
-        dampings = split(A, G, damping) if arrays[1] != 0 else (np.ones(1), np.ones(1))
+        A, G = (average(arrays[side], arrays[2][side]) for side in (0, 1))
+        dampings = split(A, G, damping) if arrays[2][0] != 0 else (np.ones(1), np.ones(1))
         expected = {}
-        for place, factor, extra in zip((4, 6), (A[0], G[0]), dampings):
+        for place, factor, extra in zip((3, 5), (A[0], G[0]), dampings):
             starts = list(range(0, len(factor), size)) if len(factor) > size else [0]
             blocks = [factor[i : i + size, i : i + size] for i in starts]
             whole = [b for b in blocks if len(b) == size and len(factor) > size]
@@ -199,10 +197,10 @@ def trace_restricted(
     if attributes["roots"]:
         traces = np.stack([traces, 0.8 * traces])
     shapes = [total.shape for total in sums]
-    arrays = [*sums, traces, np.array(count), *(old(*shape) for shape in shapes), np.array(beta)]
+    arrays = [*sums, traces, np.array([count]), *(old(*shape) for shape in shapes), np.array(beta)]
 
     def oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
-        traces, count, beta = (array.astype(np.float64) for array in (arrays[2], arrays[3], arrays[6]))
+        traces, count, beta = (array.astype(np.float64) for array in (arrays[2], arrays[3][0], arrays[6]))
         found: list[list[Expected]] = [[], []]
         for group in range(groups):
             for side in (0, 1):
@@ -253,38 +251,40 @@ def swift(
     present: float | None = None,
     seen: tuple[bool, bool] = (True, True),
 ) -> Layer:
-    """Both factors from a batch of ``rows`` rows; ``present`` of them count, all as by default."""
+    """Both factors from a batch of ``rows`` rows; ``present`` of them count, by default all."""
     leading = (groups,) if groups > 1 else ()
     arrays: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
     for dimension, there in zip((dim_A, dim_G), seen):
         rank = min(rows, dimension)
         buffer = np.zeros((*leading, dimension, dimension))
         buffer[..., :rank, :] = rng.standard_normal((*leading, rank, dimension))
         # Beyond the rank is what other batches left.
         buffer[..., rank:, :] = 1e6
-        count = np.array([rows if present is None else present, 1.0, rank])
-        arrays += [gram(dimension, groups, rng) if rank == dimension else buffer, count * there]
+        weights.append(there * np.array([rows if present is None else present, rank]))
+        arrays.append(gram(dimension, groups, rng) if rank == dimension else buffer)
+    arrays.append(np.stack(weights, axis=1).ravel())
     arrays += [old(*leading, dimension, dimension) for dimension in (dim_A, dim_G)]
     arrays += [old(*leading, 1, 1), old(*leading, 1, 1), np.array(0.0)]
 
     def oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
-        if arrays[1][0] == 0 or arrays[3][0] == 0:
+        if arrays[2][0] == 0 or arrays[2][1] == 0:
             return {}
-        found: dict[int, Expected] = {8: number(np.array(1.0))}
+        found: dict[int, Expected] = {7: number(np.array(1.0))}
         factors = []
-        for place in (0, 2):
-            buffer, rank = stacked(arrays[place]), int(arrays[place + 1][2])
-            count = float(arrays[place + 1][0])
+        for side in (0, 1):
+            buffer, rank = stacked(arrays[side]), int(arrays[2][2 + side])
+            count = float(arrays[2][side])
             if rank < buffer.shape[-1]:
-                X = buffer[:, :rank] / np.sqrt(min(count, rank))
+                X = buffer[:, :rank] / np.sqrt(count)
                 factors.append((np.swapaxes(X, -1, -2) @ X, X))
             else:
                 factors.append((buffer / count, None))
         roots = np.full(groups, np.sqrt(damping))
         dampings = split(factors[0][0], factors[1][0], damping) if splits else (roots, roots)
         for side, (factor, X) in enumerate(factors):
-            found[6 + side] = number(dampings[side])
-            found[4 + side] = (
+            found[5 + side] = number(dampings[side])
+            found[3 + side] = (
                 inverses(factor, 1.0, dampings[side]) if X is None else woodbury(X, dampings[side])
             )
         return found

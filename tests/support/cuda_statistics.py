@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from tests.support.cuda_capture import Capture, capture
 
 # Unit roundoff of what operands are rounded to before they are multiplied.
 ROUNDOFF = {"float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
@@ -141,13 +144,29 @@ def second_moment(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.einsum("gki,gkj->gij", flat, flat), np.einsum("gki,gkj->gij", abs(flat), abs(flat))
 
 
-class Batch:
-    """What operators of layer statistics take for one layer; sums are not zero before: kernels add."""
+# Where a record has what.
+PASSES, PERIOD, PRODUCT, PRODUCTS, SCALE, STAGED_WEIGHTS = range(6)
+# How near the capture check's product must be to float64's, relative to its scale: float32 sums over the
+# channels that take part, whose errors are independent between locations.
+CAPTURE_ERROR = 1e-5
 
-    def __init__(self, layer: Layer, rng: np.random.Generator) -> None:
+
+class Batch:
+    """What operators of layer statistics take for one layer.
+
+    Args:
+        layer: the layer.
+        rng: draws the batch, and what the staged arrays hold of an older one.
+        weights: how many the layer's statistics have.
+        period: how many passes add up. With two, a test's first pass replaces and its second one joins.
+    """
+
+    def __init__(self, layer: Layer, rng: np.random.Generator, weights: int, period: int = 2) -> None:
         self.layer = layer
         self.x, self.dout = layer.draw(rng)
         self.a, self.g = layer.vectors(self.x, self.dout)
+        self.record = np.zeros(STAGED_WEIGHTS + weights, np.float32)
+        self.record[PERIOD] = period
         self.gate = np.array(3, np.int32)
         self.sums = [_symmetric(rng, vectors) for vectors in (self.a, self.g)]
         self.start = [matrices.copy() for matrices in self.sums]
@@ -156,7 +175,7 @@ class Batch:
     def check_sum(
         self, side: int, vectors: np.ndarray, precision: str = "float32", calls: int = 1, roundings: int = 0
     ) -> None:
-        """Holds a side's sum after some calls to that of float64.
+        """Holds a side's sum after some calls that add up to that of float64.
 
         Args:
             side: 0 for inputs, 1 for gradients.
@@ -167,8 +186,8 @@ class Batch:
         """
         expected, bound = second_moment(vectors)
         depth = calls * vectors.shape[1] * vectors.shape[2]
-        error = abs(self.sums[side] - (self.start[side] + calls * expected))
-        allowed = tolerance(precision, depth + roundings) * (calls * bound + abs(self.start[side]))
+        error = abs(self.sums[side] - calls * expected)
+        allowed = tolerance(precision, depth + roundings) * calls * bound
         assert (error <= allowed).all(), (error / allowed).max()
         np.testing.assert_array_equal(self.sums[side], self.sums[side].transpose(0, 2, 1))
 
@@ -176,10 +195,32 @@ class Batch:
         """Holds a side's sum to what it was before."""
         np.testing.assert_array_equal(self.sums[side], self.start[side])
 
+    def weight(self, side: int) -> float:
+        """What a pass adds to a factor's weight."""
+        vectors = (self.a, self.g)[side]
+        return float(vectors.shape[1] * (vectors.shape[2] if side else 1))
+
+    def capture(self) -> Capture:
+        """What a pass records."""
+        return capture(self.layer, self.x, self.dout)
+
+    def check_record(self, taken: Sequence[float], calls: int = 1) -> None:
+        """Holds the record to that of some passes that add up; each takes so much of every weight."""
+        product, scale = self.capture()
+        assert self.record[PASSES] == calls
+        np.testing.assert_array_equal(self.record[STAGED_WEIGHTS:], calls * np.array(taken))
+        for place in (PRODUCT, PRODUCTS):
+            assert abs(self.record[place] - calls * product) <= calls * CAPTURE_ERROR * scale
+        assert abs(self.record[SCALE] - calls * scale) <= calls * CAPTURE_ERROR * scale
+
+    def check_record_empty(self) -> None:
+        """No pass has been recorded."""
+        assert not self.record[[PASSES, *range(PRODUCT, len(self.record))]].any()
+
     def check_rounded(self, side: int, vectors: np.ndarray, precision: str) -> None:
         """Holds a side's sum to be one of rounded operands, and not float32 under another name."""
         expected, bound = second_moment(vectors)
-        error = abs(self.sums[side] - self.start[side] - expected)
+        error = abs(self.sums[side] - expected)
         assert error.max() > 1e-2 * tolerance(precision, 0) * bound.max()
 
 

@@ -1,4 +1,4 @@
-"""Cases and oracles of the CUDA operators that go over arrays entry by entry: fading, momentum."""
+"""Cases and the oracle of the CUDA operator of momentum steps."""
 
 from __future__ import annotations
 
@@ -16,48 +16,6 @@ SIZES = ((), (3, 4), (130, 127), (5,), (2, 3, 3), (1, 16390))
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """float32 numbers."""
     return rng.standard_normal(shape).astype(np.float32).reshape(shape)
-
-
-class DecayCase:
-    """Arrays of several owners, one of whose factors is 1; some lie at odd addresses.
-
-    With flags some wait for one of them: whole, with their first 3 numbers, or with all but the last. Nine
-    copies have each of that with every size and flag.
-    """
-
-    name = "Decay"
-
-    def __init__(
-        self, rng: np.random.Generator, *, due: int = 1, copies: int = 1, flags: Sequence[float] = ()
-    ) -> None:
-        self.factors = np.array([0.5, 1.0, 0.37], np.float32)
-        arrays = [normal(rng, shape) for shape in SIZES * copies]
-        arrays = [unaligned(array) if index % 2 else array for index, array in enumerate(arrays)]
-        self.owners = [index % 3 for index in range(len(arrays))]
-        self.due = due
-        self.flags = [np.array(flag, np.float32) for flag in flags]
-        places = [divmod(index, len(SIZES)) for index in range(len(arrays))]
-        self.flag_of = [(copy + place) % (len(flags) + 1) - 1 for copy, place in places]
-        kinds = [(array.size, min(array.size, 3), max(array.size - 1, 1)) for array in arrays]
-        self.leading = [kinds[index][copy // 3 % 3] for index, (copy, _) in enumerate(places)]
-        self.inputs = [np.array(due, np.int32), self.factors, *arrays, *self.flags]
-        self.outputs = [np.zeros(1, np.float32)]
-        self.attributes: dict[str, Any] = {
-            "owners": self.owners,
-            "flags": self.flag_of,
-            "leading": self.leading,
-        }
-
-    def check(self, found: Sequence[np.ndarray]) -> None:
-        for index, owner in enumerate(self.owners):
-            before, after = self.inputs[2 + index].ravel(), found[2 + index].ravel()
-            # One rounding of one product, as NumPy's.
-            expected = before * self.factors[owner] if self.due else before.copy()
-            if self.flag_of[index] >= 0 and not self.flags[self.flag_of[index]] > 0:
-                expected[: self.leading[index]] = before[: self.leading[index]]
-            np.testing.assert_array_equal(after, expected)
-        for flag, after in zip(self.flags, found[2 + len(self.owners) :]):
-            np.testing.assert_array_equal(after, flag)
 
 
 class MomentumCase:

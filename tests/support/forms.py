@@ -9,23 +9,36 @@ from typing import Any, Callable
 import pytest
 
 from ms_kfac.curvature.block import layer_statistics
-from ms_kfac.curvature.eigenbasis import eigenbasis_statistics
 from ms_kfac.kernels import operator
 from ms_kfac.ops.swift_statistics import _shared_graph
+from ms_kfac.statistics import judge
+from tests.support.native import has_native, needs_native
+
+
+def native_and_fallback(name: str) -> Any:
+    """Parametrization of `native` by both forms of an operator; without a kernel one is skipped."""
+    forms = [pytest.param(True, marks=needs_native(name), id="native"), pytest.param(False, id="fallback")]
+    return pytest.mark.parametrize("native", forms)
+
+
+def forms_of(name: str) -> tuple[bool, ...]:
+    """Values of `native` for loops over the forms that there are."""
+    return (True, False) if has_native(name) else (False,)
 
 
 def forget_operators() -> None:
     """Layers of one geometry share their operators: made for another library, they must go."""
-    for shared in (layer_statistics, eigenbasis_statistics, _shared_graph):
+    for shared in (layer_statistics, _shared_graph):
         shared.cache_clear()
 
 
 @contextmanager
 def operators_of(library: Any, because: Callable[[str, str], str]) -> Iterator[None]:
-    """Operators made meanwhile come from that library, or are composed where ``because`` says why."""
+    """Operators made meanwhile come from that library, or are fallbacks where ``because`` says why."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator, "composed_because", because)
-        patch.setattr(operator, "library", lambda device: library)
+        for module in (operator, judge):
+            patch.setattr(module, "present_library", lambda: library)
         forget_operators()
         try:
             yield
@@ -35,6 +48,6 @@ def operators_of(library: Any, because: Callable[[str, str], str]) -> Iterator[N
 
 @contextmanager
 def composed() -> Iterator[None]:
-    """Operators that are made meanwhile are composed."""
+    """Operators that are made meanwhile are fallbacks."""
     with operators_of(None, lambda name, device: "as the test says"):
         yield

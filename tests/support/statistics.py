@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 from hypothesis import strategies as st
-from mindspore import nn
+from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.capture.convolution import ConvolutionOperators
 from ms_kfac.ops.patches import ConvolutionGeometry
-from ms_kfac.ops.statistics import INPUTS, LayerStatistics, StatisticsOptions
+from ms_kfac.ops.statistics import (
+    EVERYTHING,
+    PERIOD,
+    PRODUCT,
+    PRODUCTS,
+    SCALE,
+    STAGED_WEIGHTS,
+    LayerStatistics,
+    StatisticsOptions,
+)
 from tests.oracle.patches import Geometry
 
 # Sums of at most some thousand products in float32, each rounded to 6e-8; measured errors are below 1e-6.
 TOLERANCE = 1e-5
+# What staged arrays hold before the first pass, which replaces it.
+STALE = 7.0
 
 
 def operators_of(geometry: Geometry) -> ConvolutionOperators:
@@ -34,44 +46,71 @@ def operators_of(geometry: Geometry) -> ConvolutionOperators:
     )
 
 
-def statistics(
-    kind: Any, operators: Any, options: StatisticsOptions, native: bool, **own: Any
-) -> LayerStatistics:
-    """The operator `kind` in its native or its composed form."""
-    reduce = options.sharing == "reduce"
-    operator = kind(
-        operators.activations(reduce),
-        operators.gradients(reduce),
-        operators.second_moment(),
-        channels_first=operators.channels_first,
-        options=options,
-        geometry=operators.native_geometry() if native else None,
-        **own,
-    )
+def statistics(kind: Any, operators: Any, options: StatisticsOptions, native: bool) -> LayerStatistics:
+    """The operator `kind` in its native form or its fallback."""
+    operator: LayerStatistics = kind(operators, options, native=native)
     assert operator.native == native
     return operator
 
 
-def state_of(shapes: list[tuple[int, ...]], value: float = 0.0) -> list[ms.Parameter]:
-    """Parameters of these shapes with one value in all."""
+def record(weights: int, period: int = 1) -> np.ndarray:
+    """The record of a layer of which nothing is staged."""
+    values = np.zeros(STAGED_WEIGHTS + weights)
+    values[PERIOD] = period
+    return values
+
+
+def stale(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    """Staged arrays as an older batch left them."""
+    return [np.full(shape, STALE) for shape in shapes]
+
+
+def parameters(values: Sequence[Any]) -> list[Parameter]:
+    """float32 Parameters that start with these values."""
     return [
-        ms.Parameter(ms.Tensor(np.full(shape, value, np.float32)), name=f"s{i}", requires_grad=False)
-        for i, shape in enumerate(shapes)
+        Parameter(Tensor(np.asarray(value, np.float32)), name=f"s{i}", requires_grad=False)
+        for i, value in enumerate(values)
     ]
 
 
-def add(
-    operator: nn.Cell, x: np.ndarray, dout: np.ndarray, state: list[ms.Parameter], gate: int = INPUTS
+# One for all: a graph that is given another Parameter is compiled again.
+_GATE = Parameter(Tensor(0, ms.int32), name="gate", requires_grad=False)
+
+
+def reset(state: Sequence[Parameter], values: Sequence[Any]) -> None:
+    """Writes values into Parameters, for which a graph is compiled already."""
+    for parameter, value in zip(state, values):
+        ops.assign(parameter, Tensor(np.asarray(value, np.float32)))
+
+
+def stage(
+    operator: nn.Cell,
+    x: np.ndarray,
+    dout: np.ndarray,
+    state: Sequence[Parameter],
+    gate: int = EVERYTHING,
 ) -> list[np.ndarray]:
-    """The state after one call, as the tap of the present mode makes it."""
-    opened = ms.Parameter(ms.Tensor(gate, ms.int32), name="gate", requires_grad=False)
+    """The state after one pass, as the tap of the present mode makes it."""
+    ops.assign(_GATE, Tensor(gate, ms.int32))
     call = operator if ms.get_context("mode") == ms.GRAPH_MODE else operator.as_graph
-    call(ms.Tensor(x), ms.Tensor(dout), opened, *state)
-    return [parameter.asnumpy() for parameter in state]
+    call(Tensor(x), Tensor(dout), _GATE, *state)
+    return [parameter.asnumpy().copy() for parameter in state]
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
+    """Equal but for rounding relative to the largest entry."""
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+
+
+def assert_record(
+    found: np.ndarray, weights: Sequence[float], product: float, size: float, passes: int = 1
+) -> None:
+    """One pass, or several that joined: the weights exactly, p within a small multiple of |u| |v|."""
+    np.testing.assert_array_equal(found[:PRODUCT], [passes, found[PERIOD]])
+    np.testing.assert_array_equal(found[STAGED_WEIGHTS:], weights)
+    for index in (PRODUCT, PRODUCTS):
+        np.testing.assert_allclose(found[index], product, rtol=0, atol=TOLERANCE * size)
+    np.testing.assert_allclose(found[SCALE], size, rtol=TOLERANCE)
 
 
 @st.composite

@@ -13,6 +13,7 @@ import ms_kfac
 from tests.support.bank import tensor
 from tests.support.forms import composed
 from tests.support.loops import cross_entropy, run
+from tests.support.methods import fixed_intervals
 from tests.support.native import skip_without_native
 from tests.support.networks import SmallNet, batches, weights_of
 
@@ -39,7 +40,7 @@ class Steps(nn.Cell):
 def build(method: str) -> tuple[SmallNet, ms_kfac.KFAC, nn.Cell]:
     """Statistics at steps 0 and 2 (EKFAC's second moments at 1 too), inverses at 0 and 3."""
     net = SmallNet()
-    optimizer = METHODS[method](net, 0.05, damping=0.05, factor_interval=2, inverse_interval=3)
+    optimizer = METHODS[method](net, 0.05, damping=0.05, **fixed_intervals(2, 3))
     cell = nn.TrainOneStepCell(nn.WithLossCell(net, cross_entropy()), optimizer)
     cell.set_train()
     return net, optimizer, cell
@@ -49,7 +50,7 @@ def build(method: str) -> tuple[SmallNet, ms_kfac.KFAC, nn.Cell]:
 @pytest.mark.parametrize("method", METHODS)
 def test_one_graph_of_many_steps(method: str, form: str) -> None:
     if form == "native":
-        skip_without_native("decay")
+        skip_without_native("commit_statistics")
     data = batches(STEPS)
     start = weights_of(SmallNet())
     ms.set_context(mode=ms.GRAPH_MODE)

@@ -11,6 +11,7 @@ from mindspore.train import Callback
 import ms_kfac
 from tests.support.bank import tensor
 from tests.support.loops import as_dataset, cross_entropy
+from tests.support.methods import fixed_intervals
 from tests.support.networks import Perceptron, SmallNet, batches, weights_of
 
 
@@ -40,7 +41,7 @@ def test_from_end_to_end(mode: int) -> None:
     ms.set_seed(5)
     damping = ms_kfac.LevenbergMarquardt(0.1, interval=2)
     optimizer = ms_kfac.KFAC(
-        net, 0.3, fisher="sampled", damping=damping, averaging=0.5, factor_interval=2, inverse_interval=2
+        net, 0.3, fisher="sampled", damping=damping, averaging=0.5, **fixed_intervals(2, 2)
     )
     model = ms_kfac.Model(net, cross_entropy(), optimizer, metrics={"accuracy", "loss"})
     assert isinstance(model.train_network, ms_kfac.TrainOneStepCell)

@@ -15,6 +15,7 @@ from ms_kfac.train.sampled_targets import GaussianTargets
 from tests.oracle.factors import dense_factors
 from tests.support.bank import tensor
 from tests.support.loops import cell_step, cross_entropy, functional_step, run
+from tests.support.methods import fixed_intervals
 from tests.support.networks import (
     SMALL_NET_LAYERS,
     Perceptron,
@@ -173,7 +174,7 @@ def five_steps(net: SmallNet, cell: nn.Cell, optimizer: nn.Optimizer) -> dict[st
     return state
 
 
-OPTIONS = {"damping": 0.1, "factor_interval": 2, "inverse_interval": 2}
+OPTIONS = {"damping": 0.1, **fixed_intervals(2, 2)}
 
 
 @functools.cache

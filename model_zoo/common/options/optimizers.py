@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Union
 
+from model_zoo.common.methods import METHODS
 from model_zoo.common.schedules import SCHEDULES, Constant, Schedule
 from model_zoo.common.schema import (
     Value,
@@ -71,11 +73,12 @@ class AdamOptions:
 class SecondOrderOptions:
     """What all optimizers of ms_kfac take; the documentation of ms_kfac.KFAC says what each of these is.
 
-    `factor_interval` and `inverse_interval` may be mappings, as of ms_kfac.IntervalSchedule.
+    `factor_interval` and `inverse_interval` may be mappings, as of ms_kfac.IntervalSchedule. A number has a
+    warm-up, as of ms_kfac.WarmUpInterval; `{0: 100}` has none.
     `damping_schedule` scales `damping` as the recipe's `schedule` scales the learning rate.
     """
 
-    name: str = setting(one_of(["kfac", "tkfac", "smkfac", "skfac", "ekfac", "spngd", "thor"]))
+    name: str = setting(one_of(METHODS))
     learning_rate: float = setting(_POSITIVE)
     momentum: float = setting(_MOMENTUM, 0.9)
     nesterov: bool = setting(boolean, False)
@@ -95,76 +98,34 @@ class SecondOrderOptions:
     skip: tuple[str, ...] = setting(list_of(pattern, "a list of regular expressions on layer names"), ())
 
 
-@dataclass(frozen=True)
-class KFACOptions(SecondOrderOptions):
-    """ms_kfac.KFAC."""
+def _rule(option: Any) -> Value:
+    if option.choices:
+        return one_of(option.choices)
+    if option.whole:
+        rule = integer(int(option.low))
+    else:
+        rule = number(above=option.low) if option.above else number(least=option.low)
+    return optional(rule) if option.optional else rule
 
 
-@dataclass(frozen=True)
-class TKFACOptions(SecondOrderOptions):
-    """ms_kfac.TKFAC."""
-
-    damping_mode: str = setting(one_of(["normal", "automatic"]), "normal")
-    nu: float = setting(_POSITIVE, 1.0)
-    ema: str = setting(one_of(["partial_trace", "paper"]), "partial_trace")
-    automatic_form: str = setting(one_of(["printed", "homogeneous"]), "printed")
-    max_expansion: float = setting(number(least=1), 100.0)
-
-
-@dataclass(frozen=True)
-class SMKFACOptions(SecondOrderOptions):
-    """ms_kfac.SMKFAC."""
-
-    full_refreshes: int = setting(integer(1), 10)
-    alpha: float = setting(_POSITIVE, 0.1)
-    beta: float = setting(_POSITIVE, 0.1)
-    rescale: str = setting(one_of(["none", "trace"]), "none")
-    full_refresh_interval: int | None = setting(optional(integer(1)), None)
-
-
-@dataclass(frozen=True)
-class SKFACOptions(SecondOrderOptions):
-    """ms_kfac.SKFAC."""
-
-    spatial: str = setting(one_of(["sum", "mean", "subsample"]), "sum")
-    samples: int = setting(integer(1), 4)
-    damping_split: str = setting(one_of(["none", "pi"]), "none")
-
-
-@dataclass(frozen=True)
-class EKFACOptions(SecondOrderOptions):
-    """ms_kfac.EKFAC."""
-
-
-@dataclass(frozen=True)
-class SPNGDOptions(SecondOrderOptions):
-    """ms_kfac.SPNGD, whose intervals follow the statistics unless they are given."""
-
-    factor_decay: float = setting(number(least=0, below=1), 0.0)
-    factor_interval: Interval | None = setting(optional(_INTERVAL), None)  # type: ignore[assignment]  # noqa: RUF009
-    inverse_interval: Interval | None = setting(optional(_INTERVAL), None)  # type: ignore[assignment]  # noqa: RUF009
-    normalization: str = setting(one_of(["first_order", "unit_wise"]), "unit_wise")
-    similarity: float = setting(_POSITIVE, 0.1)
-
-
-@dataclass(frozen=True)
-class THOROptions(SecondOrderOptions):
-    """ms_kfac.THOR."""
-
-    omega1: float = setting(_NOT_NEGATIVE, 0.01)
-    omega2: float = setting(_NOT_NEGATIVE, 0.0)
-    split: int = setting(integer(1), 128)
+def _options_of(method: Any) -> type[SecondOrderOptions]:
+    fields = {name: setting(_rule(option), option.default) for name, option in method.options.items()}
+    shared = {field.name: field.metadata["rule"] for field in dataclasses.fields(SecondOrderOptions)}
+    for name, default in method.defaults.items():
+        rule = shared[name]
+        fields[name] = setting(optional(rule) if default is None else rule, default)
+    return dataclasses.make_dataclass(
+        f"{method.class_name}Options",
+        [(name, Any, field) for name, field in fields.items()],
+        bases=(SecondOrderOptions,),
+        namespace={"__doc__": f"ms_kfac.{method.class_name}: {method.description}."},
+        frozen=True,
+    )
 
 
 OptimizerOptions = Union[SGDMOptions, AdamOptions, SecondOrderOptions]
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Any] = {
     "sgdm": SGDMOptions,
     "adam": AdamOptions,
-    "kfac": KFACOptions,
-    "tkfac": TKFACOptions,
-    "smkfac": SMKFACOptions,
-    "skfac": SKFACOptions,
-    "ekfac": EKFACOptions,
-    "spngd": SPNGDOptions,
-    "thor": THOROptions,
+    **{name: _options_of(method) for name, method in METHODS.items()},
 }

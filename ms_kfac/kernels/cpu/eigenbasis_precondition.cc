@@ -4,9 +4,9 @@
 #include <memory>
 #include <numeric>
 
+#include "../interface/factor_damping.h"
 #include "blas.h"
 #include "clones.h"
-#include "factor_damping.h"
 #include "gradient_products.h"
 #include "threads.h"
 

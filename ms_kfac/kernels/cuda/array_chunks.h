@@ -13,7 +13,7 @@ constexpr int kChunkThreads = 256;
 // A multiple of 4: chunks of an aligned array are aligned.
 constexpr int64_t kChunk = 1 << 14;
 
-inline int64_t chunks(int64_t size) { return (size + kChunk - 1) / kChunk; }
+__host__ __device__ inline int64_t chunks(int64_t size) { return (size + kChunk - 1) / kChunk; }
 
 // Neighbours that are loaded and stored by one instruction.
 template <int kCount>

@@ -3,23 +3,14 @@
 // assembly of those, which waits for the sums. A phase's blocks are those of inputs, then those of gradients.
 #pragma once
 
+#include <type_traits>
+
 #include "lag_plan.h"
 #include "layer_batch.h"
 #include "phases.h"
+#include "staged_pass.h"
 
 namespace ms_kfac {
-
-// Which sides a gate asks for.
-struct Asked {
-  bool inputs, gradients;
-
-  // From a gate's code; all of them unless they are gated separately.
-  __device__ static Asked of(int gate, bool separate) {
-    if (gate <= 0) return {false, false};
-    return {!separate || (gate & kInputs) != 0, !separate || (gate & kGradients) != 0};
-  }
-  __device__ bool nothing() const { return !inputs && !gradients; }
-};
 
 struct BatchSides {
   LayerSide inputs, gradients;
@@ -37,23 +28,26 @@ struct BatchSides {
   bool ordered() const { return vector_blocks > 0 || lags.used(); }
 };
 
-__device__ inline void sum_vectors(const BatchSides& sides, Asked asked, int64_t block) {
-  if (asked.inputs) sum_vectors(sides.inputs.summed, block, sides.vector_blocks);
-  if (asked.gradients) sum_vectors(sides.gradients.summed, block, sides.vector_blocks);
+__device__ inline void sum_vectors(const BatchSides& sides, SidesTaken taken, int64_t block) {
+  if (taken.inputs != Taking::kNothing) sum_vectors(sides.inputs.summed, block, sides.vector_blocks);
+  if (taken.gradients != Taking::kNothing) sum_vectors(sides.gradients.summed, block, sides.vector_blocks);
 }
 
 template <Precision kPrecision>
-__device__ void add_second_moments(const BatchSides& sides, Asked asked, int64_t block, SideMemory& memory) {
+__device__ void add_second_moments(const BatchSides& sides, SidesTaken taken, int64_t block, SideMemory& memory) {
   const int64_t of_inputs = sides.input_blocks();
   const bool input = block < of_inputs;
-  if (input ? !asked.inputs : !asked.gradients) return;
+  const Taking taking = input ? taken.inputs : taken.gradients;
+  if (taking == Taking::kNothing) return;
   add_second_moment<kPrecision>(input ? sides.inputs : sides.gradients,
-                                input && sides.lags.used() ? &sides.lags : nullptr, input ? block : block - of_inputs,
-                                memory);
+                                input && sides.lags.used() ? &sides.lags : nullptr, taking == Taking::kJoining,
+                                input ? block : block - of_inputs, memory);
 }
 
-__device__ inline void assemble_inputs(const BatchSides& sides, Asked asked, int64_t block, SideMemory& memory) {
-  if (asked.inputs) assemble(sides.lags, sides.inputs.patches, sides.inputs.sum.matrices, block, memory.assembly);
+__device__ inline void assemble_inputs(const BatchSides& sides, SidesTaken taken, int64_t block, SideMemory& memory) {
+  if (taken.inputs == Taking::kNothing) return;
+  assemble(sides.lags, sides.inputs.patches, taken.inputs == Taking::kJoining, sides.inputs.sum.matrices, block,
+           memory.assembly);
 }
 
 // Plans a batch's launch when the kernel is created, and fills it in for every call.
@@ -78,6 +72,19 @@ class BatchPlan {
 
 // The attribute "precision"; refuses what it does not know.
 Precision precision_of(AotExtra& extra);
+
+// What choose(constant) gives for the precision as a constant: one of a template's three kernels.
+template <typename Choose>
+auto with_precision(Precision precision, const Choose& choose) {
+  switch (precision) {
+    case Precision::kTf32:
+      return choose(std::integral_constant<Precision, Precision::kTf32>{});
+    case Precision::kBfloat16:
+      return choose(std::integral_constant<Precision, Precision::kBfloat16>{});
+    default:
+      return choose(std::integral_constant<Precision, Precision::kFloat32>{});
+  }
+}
 
 // The attribute "patches", which need not be there: "unfolded" or "lags"; refuses what it does not know.
 PatchForm patch_form_of(AotExtra& extra);

@@ -12,27 +12,19 @@ VectorNorms norms_of(const LayerSide& side, int multiprocessors) {
     norms.rows = side.rows;
     return norms;
   }
-  Patches& patches = norms.patches;
-  patches = side.patches;
+  const Patches& patches = side.patches;
   const int64_t samples = side.sum.depth / (patches.locations[0] * patches.locations[1]);
-  const int64_t pixels = static_cast<int64_t>(patches.height) * patches.width;
-  norms.squares = {patches.numbers, samples * side.sum.groups, patches.channels, pixels, 1, 1, 0, nullptr};
-  norms.squares.share_out(multiprocessors, false);
-  patches.channels = 1;
-  patches.group_stride = pixels;
-  patches.sample_stride = side.sum.groups * pixels;
+  norms.squares = AxisSums::over_channels(patches, samples * side.sum.groups, multiprocessors);
+  norms.patches = without_channels(patches, side.sum.groups);
   return norms;
 }
 
 }  // namespace
 
-BatchTrace::BatchTrace(const LayerSide& of_inputs, const LayerSide& of_gradients, const TraceRule& rule,
-                       int64_t samples, int multiprocessors)
+BatchTrace::BatchTrace(const LayerSide& of_inputs, const LayerSide& of_gradients, int multiprocessors)
     : inputs(norms_of(of_inputs, multiprocessors)),
       gradients(norms_of(of_gradients, multiprocessors)),
-      rule(rule),
       groups(of_inputs.sum.groups),
-      samples(static_cast<float>(samples)),
       depth(of_inputs.sum.depth) {
   // A thread makes the norm of a patch, a warp that of a row.
   const int64_t at_once = inputs.of_patches ? kThreads : kThreads / 32;
@@ -41,8 +33,7 @@ BatchTrace::BatchTrace(const LayerSide& of_inputs, const LayerSide& of_gradients
 }
 
 int64_t BatchTrace::numbers() const {
-  return inputs.squares.numbers_of_sums() + gradients.squares.numbers_of_sums() + 2 * groups * depth + blocks() +
-         groups;
+  return inputs.squares.numbers_of_sums() + gradients.squares.numbers_of_sums() + 2 * groups * depth + blocks();
 }
 
 void BatchTrace::place(float* workspace, unsigned* counters) {
@@ -56,14 +47,12 @@ void BatchTrace::place(float* workspace, unsigned* counters) {
     norms->roots = take(groups * depth);
   }
   partials = take(blocks());
-  factors = take(groups);
   arrivals = counters;
 }
 
 void BatchTrace::weigh(BatchSides& sides) const {
   sides.inputs.vector_factors = gradients.roots;
   sides.gradients.vector_factors = inputs.roots;
-  sides.inputs.sum_factors = sides.gradients.sum_factors = rule.roots ? factors : nullptr;
 }
 
 }  // namespace ms_kfac

@@ -2,8 +2,8 @@
 // block, delta = sum of |a|^2 |g|^2 (Gao et al. 2021, equation 8): phases of a launch.
 #pragma once
 
+#include "axis_sums.h"
 #include "batch_sides.h"
-#include "squares.h"
 
 namespace ms_kfac {
 
@@ -11,32 +11,21 @@ namespace ms_kfac {
 struct VectorNorms {
   bool of_patches;
   // A patch's norm is a sum over its pixels of what squares sums over channels: patches of one channel.
-  Squares squares;
+  AxisSums squares;
   Patches patches;
   Rows rows;
   float* roots;  // (groups, depth)
 };
 
-// What is made of the trace: itself is summed up, or, with `roots`, delta / N and its root (equations 17 and 18).
-struct TraceRule {
-  bool roots;
-  float floor, smallest_trace;
-  bool homogeneous;
-};
-
 struct BatchTrace {
   VectorNorms inputs, gradients;
-  TraceRule rule;
   int groups, parts;
-  float samples;
   int64_t depth;
   float* partials;     // (groups, parts)
   unsigned* arrivals;  // (groups,)
-  float* factors;      // (groups,), of the batch's sums; written with `roots`
-  float* traces;       // (groups,), or with `roots` (2, groups)
+  float* traces;       // (groups,)
 
-  BatchTrace(const LayerSide& of_inputs, const LayerSide& of_gradients, const TraceRule& rule, int64_t samples,
-             int multiprocessors);
+  BatchTrace(const LayerSide& of_inputs, const LayerSide& of_gradients, int multiprocessors);
   int64_t numbers() const;
   // Gives it a workspace of so many numbers, and a counter a group.
   void place(float* workspace, unsigned* counters);
@@ -80,20 +69,9 @@ __device__ inline float row_norm(const Rows& rows, int group, int64_t row) {
   return warp_sum(sum) + (rows.bias ? 1.0f : 0.0f);
 }
 
-// What one thread does with a group's trace.
-__device__ inline void add_trace(const BatchTrace& of, int group, float trace) {
-  if (!of.rule.roots) {
-    of.traces[group] += trace;
-    return;
-  }
-  const float delta = trace / of.samples, floored = fmaxf(delta, of.rule.floor), root = sqrtf(floored);
-  of.factors[group] = root / fmaxf(delta, of.rule.smallest_trace);
-  of.traces[group] += of.samples * delta;
-  of.traces[of.groups + group] += of.samples * (of.rule.homogeneous ? root : floored);
-}
-
-// A block's share of the norms, when all squares are there. The last block of a group adds up its trace.
-__device__ inline void add_norms(const BatchTrace& of, int64_t block) {
+// A block's share of the norms, when all squares are there. The last block of a group adds up its trace, which joins
+// the staged one or replaces it.
+__device__ inline void add_norms(const BatchTrace& of, bool joins, int64_t block) {
   const int group = static_cast<int>(block / of.parts);
   const int64_t part = block % of.parts, first = part * of.depth / of.parts, last = (part + 1) * of.depth / of.parts;
   float sum = 0.0f;
@@ -120,7 +98,7 @@ __device__ inline void add_norms(const BatchTrace& of, int64_t block) {
   sum = block_sum<kThreads>(sum);
   if (threadIdx.x > 0) return;
   of.arrivals[group] = 0;
-  add_trace(of, group, sum);
+  of.traces[group] = joins ? of.traces[group] + sum : sum;
 }
 
 }  // namespace ms_kfac

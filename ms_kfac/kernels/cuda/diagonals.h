@@ -2,13 +2,13 @@
 // then summed over what each feature sees of that.
 #pragma once
 
+#include "axis_sums.h"
 #include "batch_sides.h"
-#include "squares.h"
 
 namespace ms_kfac {
 
 struct Diagonal {
-  Squares squares;
+  AxisSums squares;
   // Patches of the sums of squares, whose parts take the place of samples.
   Patches patches;
   int groups;
@@ -30,7 +30,7 @@ struct Diagonal {
 };
 
 // One block's share, when all squares are there.
-__device__ inline void add_diagonal(const Diagonal& of, int64_t block) {
+__device__ inline void add_diagonal(const Diagonal& of, bool joins, int64_t block) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t number = of.together ? block : block * (kThreads / 32) + warp;
   if (number >= of.count()) return;
@@ -47,7 +47,7 @@ __device__ inline void add_diagonal(const Diagonal& of, int64_t block) {
       sum += seen(of.patches, of.squares.sums, Corner::at(of.patches, group, term), tap);
     sum = of.together ? block_sum<kThreads>(sum) : warp_sum(sum);
   }
-  if (of.together ? threadIdx.x == 0 : lane == 0) of.diagonals[number] += sum;
+  if (of.together ? threadIdx.x == 0 : lane == 0) of.diagonals[number] = joins ? of.diagonals[number] + sum : sum;
 }
 
 // The diagonals of both sides, in two phases: sum_squares(), add_diagonals().
@@ -58,23 +58,25 @@ struct BatchDiagonals {
   int64_t numbers() const { return inputs.squares.numbers_of_sums() + gradients.squares.numbers_of_sums(); }
   // Gives them a workspace of so many numbers.
   void place(float* workspace);
-  // Sets what they are added to.
+  // Sets what they join or replace.
   void set(const Array& of_inputs, const Array& of_gradients);
 
   int64_t square_blocks() const { return inputs.squares.blocks + gradients.squares.blocks; }
   int64_t blocks() const { return inputs.blocks() + gradients.blocks(); }
 };
 
-__device__ inline void sum_squares(const BatchDiagonals& of, Asked asked, int64_t block) {
+__device__ inline void sum_squares(const BatchDiagonals& of, SidesTaken taken, int64_t block) {
   const bool input = block < of.inputs.squares.blocks;
-  if (input ? !asked.inputs : !asked.gradients) return;
+  if ((input ? taken.inputs : taken.gradients) == Taking::kNothing) return;
   sum_squares(input ? of.inputs.squares : of.gradients.squares, input ? block : block - of.inputs.squares.blocks);
 }
 
-__device__ inline void add_diagonals(const BatchDiagonals& of, Asked asked, int64_t block) {
+__device__ inline void add_diagonals(const BatchDiagonals& of, SidesTaken taken, int64_t block) {
   const bool input = block < of.inputs.blocks();
-  if (input ? !asked.inputs : !asked.gradients) return;
-  add_diagonal(input ? of.inputs : of.gradients, input ? block : block - of.inputs.blocks());
+  const Taking taking = input ? taken.inputs : taken.gradients;
+  if (taking == Taking::kNothing) return;
+  add_diagonal(input ? of.inputs : of.gradients, taking == Taking::kJoining,
+               input ? block : block - of.inputs.blocks());
 }
 
 }  // namespace ms_kfac

@@ -29,7 +29,8 @@ struct TileResult {
 struct MomentTask {
   Turn turn;
   TilePlace place;
-  int side;  // of the tile; 0 where there is nothing to do
+  int side;    // of the tile; 0 where there is nothing to do
+  bool joins;  // s is added to, and not replaced
   // One of them.
   Spans spans;
   Projection projection;
@@ -38,16 +39,7 @@ struct MomentTask {
 
 struct MomentMemory {
   MomentTask task;
-  union {
-    struct {
-      TileMemory<128> tile;
-      PatchMemory<128> patches;
-    } large;
-    struct {
-      TileMemory<64> tile;
-      PatchMemory<64> patches;
-    } small;
-  };
+  EitherTile<PatchMemory> tiles;
 };
 
 // P or R.
@@ -132,7 +124,8 @@ __device__ inline void prepare_last(const EigenbasisMoments& of, MomentTask& tas
   spans.first_row = place.row;
   spans.first_column = place.column;
   if (of.parts == 1) {
-    task.result = {of.sums + place.item * of.e * of.d, of.e, of.d, place.row, place.column, 1.0f, !of.single(), true};
+    task.result = {
+        of.sums + place.item * of.e * of.d, of.e, of.d, place.row, place.column, 1.0f, !of.single(), task.joins};
   } else {
     const int side = of.last.side;
     task.result = {of.partials + task.turn.index * side * side, side, side, 0, 0, 1.0f, !of.single(), false};
@@ -157,7 +150,7 @@ __device__ void multiply_spans(MomentTask& task, TileMemory<kSide>& memory) {
 
 template <int kSide, typename Memory>
 __device__ void multiply_patches(const EigenbasisMoments& of, const MomentTask& task, Memory& memory) {
-  const PatchSums<kSide> operands(of.inputs, of.gradients, task.spans, memory.patches);
+  const PatchSums<kSide> operands(of.inputs, of.gradients, task.spans, memory.operands);
   Tile<kSide> tile;
   multiply_tile<kSide, Precision::kFloat32>(operands, 0, of.locations, false, memory.tile, tile);
   task.result.store(tile);
@@ -187,7 +180,7 @@ __device__ void multiply(const EigenbasisMoments& of, MomentTask& task, Memory& 
     multiply_spans(task, memory.tile);
 }
 
-// The last block of a tile adds its parts to s, in their order.
+// The last block of a tile adds up its parts, in their order.
 __device__ inline void add_parts(const EigenbasisMoments& of, const MomentTask& task) {
   const int64_t tile = task.turn.index / of.parts;
   if (count_block(of.arrivals + tile) + 1 < static_cast<unsigned>(of.parts)) return;
@@ -204,16 +197,18 @@ __device__ inline void add_parts(const EigenbasisMoments& of, const MomentTask& 
       if (of.first_span(part, samples) < of.first_span(part + 1, samples))
         sum += __ldcg(partials + static_cast<int64_t>(part) * side * side + index);
     float* to = matrix + row * of.d + column;
-    *to = __ldcg(to) + sum;
+    *to = task.joins ? __ldcg(to) + sum : sum;
   }
   if (threadIdx.x == 0) of.arrivals[tile] = 0;
 }
 
-// A block's share; blocks come here in the order in which they claimed work.
-__device__ inline void add_moments(const EigenbasisMoments& of, int64_t block, MomentMemory& memory) {
+// A block's share; blocks come here in the order in which they claimed work. The sums join what is staged or replace
+// it.
+__device__ inline void add_moments(const EigenbasisMoments& of, bool joins, int64_t block, MomentMemory& memory) {
   MomentTask& task = memory.task;
   if (threadIdx.x == 0) {
     task.turn = of.rounds.at(block);
+    task.joins = joins || task.turn.round > 0;
     if (task.turn.stage == 2)
       prepare_last(of, task);
     else if (of.vectors_first)
@@ -224,9 +219,9 @@ __device__ inline void add_moments(const EigenbasisMoments& of, int64_t block, M
   __syncthreads();
   of.rounds.wait_for(task.turn);
   if (task.side == 128)
-    multiply<128>(of, task, memory.large);
+    multiply<128>(of, task, memory.tiles.large);
   else if (task.side == 64)
-    multiply<64>(of, task, memory.small);
+    multiply<64>(of, task, memory.tiles.small);
   if (task.turn.stage == 2 && of.parts > 1) add_parts(of, task);
   of.rounds.finish(task.turn);
 }

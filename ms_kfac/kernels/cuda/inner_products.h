@@ -16,7 +16,7 @@ struct InnerProduct {
   int first_partial;  // one a chunk
   int arrivals;       // which of the counters is the pair's own
 
-  __host__ __device__ int64_t blocks() const { return (size + kChunk - 1) / kChunk; }
+  __host__ __device__ int64_t blocks() const { return chunks(size); }
 };
 
 struct InnerProductMemory {
@@ -38,14 +38,14 @@ __global__ void __launch_bounds__(kChunkThreads)
     for (int i = 0; i < decltype(count)::value; ++i) sum = fmaf(x.values[i], y.values[i], sum);
   });
   double total = block_sum<kChunkThreads>(static_cast<double>(sum));
-  const int chunks = static_cast<int>(of.blocks());
-  if (chunks > 1) {
+  const int count = static_cast<int>(of.blocks());
+  if (count > 1) {
     double* partials = batch.common.partials + of.first_partial;
     unsigned* arrivals = batch.common.arrivals + of.arrivals;
     if (threadIdx.x == 0) partials[chunk] = total;
-    if (count_block(arrivals) + 1 != static_cast<unsigned>(chunks)) return;
+    if (count_block(arrivals) + 1 != static_cast<unsigned>(count)) return;
     double share = 0;
-    for (int i = threadIdx.x; i < chunks; i += kChunkThreads) share += __ldcg(partials + i);
+    for (int i = threadIdx.x; i < count; i += kChunkThreads) share += __ldcg(partials + i);
     total = block_sum<kChunkThreads>(share);
     if (threadIdx.x == 0) *arrivals = 0;
   }

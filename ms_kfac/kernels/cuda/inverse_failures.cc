@@ -6,33 +6,17 @@
 #include <utility>
 
 #include "../interface/messages.h"
-#include "launch.h"
 
 namespace ms_kfac {
 
 InverseFailures::InverseFailures(std::vector<std::string> names)
-    : names_(std::move(names)), growth_(names_.size(), 1.0f), outcomes_(nullptr), device_(nullptr) {
-  if (names_.empty()) return;
-  check(cudaHostAlloc(&outcomes_, names_.size() * sizeof(int), cudaHostAllocMapped | cudaHostAllocPortable),
-        "allocating mapped memory");
-  for (size_t i = 0; i < names_.size(); ++i) outcomes_[i] = kFine;
-  const cudaError_t error = cudaHostGetDevicePointer(&device_, outcomes_, 0);
-  if (error != cudaSuccess) {
-    cudaFreeHost(outcomes_);
-    check(error, "looking for mapped memory");
-  }
-}
-
-// At the end of a process CUDA may be gone, which is no error here.
-InverseFailures::~InverseFailures() {
-  if (outcomes_ != nullptr) cudaFreeHost(outcomes_);
-}
+    : names_(std::move(names)), growth_(names_.size(), 1.0f), outcomes_(names_.size()) {}
 
 void InverseFailures::take() {
   int worst = kFine;
   std::string name;
   for (size_t i = 0; i < names_.size(); ++i) {
-    const int outcome = *static_cast<volatile int*>(outcomes_ + i);
+    const int outcome = outcomes_[i];
     outcomes_[i] = kFine;
     if (outcome == kIndefinite) grow(i);
     if (outcome == kHopeless) growth_[i] = 1.0f;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "mapped_memory.h"
 #include "outcomes.h"
 
 namespace ms_kfac {
@@ -11,12 +12,9 @@ namespace ms_kfac {
 class InverseFailures {
  public:
   explicit InverseFailures(std::vector<std::string> names);
-  ~InverseFailures();
-  InverseFailures(const InverseFailures&) = delete;
-  InverseFailures& operator=(const InverseFailures&) = delete;
 
   // Where the device writes an Outcome a factor, if it is not fine.
-  int* device() const { return device_; }
+  int* device() const { return outcomes_.device(); }
 
   // Takes what has been written: a factor that was not positive definite gets ten times its damping and a warning, any
   // other failure is thrown as std::runtime_error that names the first factor with the first cause.
@@ -30,8 +28,7 @@ class InverseFailures {
 
   std::vector<std::string> names_;
   std::vector<float> growth_;
-  int* outcomes_;
-  int* device_;
+  MappedArray<int> outcomes_;
 };
 
 }  // namespace ms_kfac

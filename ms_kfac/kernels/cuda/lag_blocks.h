@@ -114,9 +114,9 @@ __device__ inline void gather(const LagProducts& products, const Patches& patche
         static_cast<float>(static_cast<int64_t>(products.samples) * patches.locations[0] * patches.locations[1]);
 }
 
-// Adds a square of numbers to a symmetric matrix, from a row and a column on. What is above the matrix's diagonal comes
-// from below it.
-__device__ inline void add_square(int length, int stride, float* numbers, int features, int64_t first_row,
+// Adds a square of numbers to a symmetric matrix or replaces it, from a row and a column on. What is above the matrix's
+// diagonal comes from below it.
+__device__ inline void add_square(int length, int stride, float* numbers, bool joins, int features, int64_t first_row,
                                   int64_t first_column, float* matrix) {
   // Rows at a time, whose loads do not wait for one another.
   constexpr int kRows = 8, kWarps = kThreads / 32;
@@ -129,12 +129,13 @@ __device__ inline void add_square(int length, int stride, float* numbers, int fe
       float before[kRows];
 #pragma unroll
       for (int k = 0; k < kRows; ++k)
-        if (is_lower(i + k * kWarps, j)) before[k] = matrix[(first_row + i + k * kWarps) * features + first_column + j];
+        if (joins && is_lower(i + k * kWarps, j))
+          before[k] = matrix[(first_row + i + k * kWarps) * features + first_column + j];
 #pragma unroll
       for (int k = 0; k < kRows; ++k) {
         const int row = i + k * kWarps;
         if (!is_lower(row, j)) continue;
-        const float sum = before[k] + numbers[row * stride + j];
+        const float number = numbers[row * stride + j], sum = joins ? before[k] + number : number;
         numbers[row * stride + j] = sum;
         matrix[(first_row + row) * features + first_column + j] = sum;
       }
@@ -146,8 +147,8 @@ __device__ inline void add_square(int length, int stride, float* numbers, int fe
 }
 
 // All threads of the block call it, when the tasks of all products are done.
-__device__ inline void assemble(const LagProducts& products, const Patches& patches, float* matrices, int64_t index,
-                                AssemblyMemory& memory) {
+__device__ inline void assemble(const LagProducts& products, const Patches& patches, bool joins, float* matrices,
+                                int64_t index, AssemblyMemory& memory) {
   const int taps = patches.kernel[0] * patches.kernel[1], features = patches.features();
   const AssemblyTask task(products, taps, index);
   const int length = task.channels * taps, stride = length | 1;
@@ -155,7 +156,7 @@ __device__ inline void assemble(const LagProducts& products, const Patches& patc
   __syncthreads();
   gather(products, patches, task, stride, memory.numbers);
   __syncthreads();
-  add_square(length, stride, memory.numbers, features, int64_t{task.row} * taps, int64_t{task.column} * taps,
+  add_square(length, stride, memory.numbers, joins, features, int64_t{task.row} * taps, int64_t{task.column} * taps,
              matrices + static_cast<int64_t>(task.group) * features * features);
 }
 

@@ -10,6 +10,12 @@
 
 namespace ms_kfac {
 
+// The layer as it is when every location counts, in the reduce setting, too.
+inline LayerGeometry with_all_locations(LayerGeometry geometry) {
+  geometry.reduce = false;
+  return geometry;
+}
+
 class LayerBatch {
  public:
   // Refuses arrays whose shapes are not those of the layer.

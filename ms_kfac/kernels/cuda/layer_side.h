@@ -14,8 +14,8 @@ struct LayerSide {
   Rows rows;
   // In the reduce setting `rows` are what this makes; else it makes nothing.
   SummedVectors summed;
-  // Factors of the vectors, (groups, depth), and of their sum, (groups,); null: ones.
-  const float *vector_factors, *sum_factors;
+  // Factors of the vectors, (groups, depth); null: ones.
+  const float* vector_factors;
   SymmetricSum sum;
 };
 
@@ -29,21 +29,15 @@ struct SideMemory {
   const LagProducts* lags;
   bool of_images;
   ImageRegion region;
+  bool joins;  // the sum is added to, and not replaced
   union {
-    struct {
-      TileMemory<128> tile;
-      PatchMemory<128> patches;
-    } large;
-    struct {
-      TileMemory<64> tile;
-      PatchMemory<64> patches;
-    } small;
+    EitherTile<PatchMemory> tiles;
     AssemblyMemory assembly;
   };
 };
 
 // Adds a block's share of one side's second moment to its sum, or keeps a product by lags; `memory` is large or small
-// of `block`.
+// of the block's tiles.
 template <int kSide, Precision kPrecision, typename Memory>
 __device__ void add_second_moment(const SideMemory& block, Memory& memory) {
   const LayerSide& side = block.side;
@@ -53,7 +47,7 @@ __device__ void add_second_moment(const SideMemory& block, Memory& memory) {
     ShiftedImages<kSide> operands(side.patches, block.region, task);
     multiply_tile<kSide, kPrecision>(operands, task.first, task.last, task.diagonal(), memory.tile, tile);
   } else if (side.of_patches) {
-    PatchOperands<kSide> operands(side.patches, task, memory.patches);
+    PatchOperands<kSide> operands(side.patches, task, memory.operands);
     multiply_tile<kSide, kPrecision>(operands, task.first, task.last, task.diagonal(), memory.tile, tile);
   } else {
     RowOperands<kSide> operands(side.rows, task);
@@ -63,16 +57,18 @@ __device__ void add_second_moment(const SideMemory& block, Memory& memory) {
     float* partial = block.lags->partials + task.tile * (kSide * kSide);
     tile.each([&](int i, int j, float& element) { partial[i * kSide + j] = element; });
   } else {
-    add_to_sum(side.sum, task, tile, side.sum_factors ? side.sum_factors[task.group] : 1.0f);
+    add_to_sum(side.sum, task, block.joins, tile);
   }
 }
 
 // `lags` are those that stand for the side's sum, or null.
 template <Precision kPrecision>
-__device__ void add_second_moment(const LayerSide& side, const LagProducts* lags, int64_t block, SideMemory& memory) {
+__device__ void add_second_moment(const LayerSide& side, const LagProducts* lags, bool joins, int64_t block,
+                                  SideMemory& memory) {
   if (threadIdx.x == 0) {
     memory.side = side;
     memory.lags = lags;
+    memory.joins = joins;
     memory.of_images = lags || (side.of_patches && side.patches.is_pointwise());
     if (lags) {
       const LagTask task(*lags, side.patches, block);
@@ -85,9 +81,9 @@ __device__ void add_second_moment(const LayerSide& side, const LagProducts* lags
   }
   __syncthreads();
   if ((lags ? lags->side : memory.side.sum.side) == 128)
-    add_second_moment<128, kPrecision>(memory, memory.large);
+    add_second_moment<128, kPrecision>(memory, memory.tiles.large);
   else
-    add_second_moment<64, kPrecision>(memory, memory.small);
+    add_second_moment<64, kPrecision>(memory, memory.tiles.small);
 }
 
 }  // namespace ms_kfac

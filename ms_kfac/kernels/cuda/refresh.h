@@ -1,9 +1,11 @@
-// How the operators of the GPU that refresh inverses begin: with the one read on the host that says what is due.
+// What the operators of the GPU that refresh inverses share. They begin with the one read on the host that says what is
+// due.
 #pragma once
 
 #include <vector>
 
 #include "../interface/refresh_arguments.h"
+#include "damped_inverse.h"
 #include "launch.h"
 #include "operator.h"
 
@@ -21,6 +23,23 @@ inline std::vector<int32_t> read_due(const Call& call, const RefreshAttributes& 
 inline const float* damping_of(const Arguments& arguments) {
   if (arguments[1].size() != 1) throw std::invalid_argument("the damping must be one number");
   return arguments[1].floats();
+}
+
+// A call that inverts factors which are damped in pairs. collect(layer's index, its arrays, pairs, factors) adds what
+// is to be done for a layer that is due; damp(pairs, the call's damping) launches what finds out the factors' damping.
+template <typename Pair, typename Collect, typename Damp>
+void refresh_pairs(const Call& call, const RefreshAttributes& attributes, int arrays, const DampedInverses& inverses,
+                   const Collect& collect, const Damp& damp) {
+  const float* damping = damping_of(call.arguments);
+  const std::vector<int32_t> due = read_due(call, attributes, arrays);
+  inverses.raise_failures();
+  std::vector<Pair> pairs;
+  std::vector<DampedFactor> factors;
+  for_due_layers(call.arguments, due.data(), attributes, arrays,
+                 [&](int index, const LayerArrays& of_layer) { collect(index, of_layer, pairs, factors); });
+  if (factors.empty()) return;
+  damp(pairs, damping);
+  inverses.run(factors, call);
 }
 
 }  // namespace ms_kfac

@@ -59,9 +59,9 @@ struct SymmetricTask {
   __host__ __device__ bool diagonal() const { return row == column; }
 };
 
-// Adds a block's tile, times a factor, to the sum, or keeps it until the others of its tile are there.
+// Adds a block's tile to the sum or replaces it, or keeps the tile until the others of the same place are there.
 template <int kSide>
-__device__ void add_to_sum(const SymmetricSum& sum, const SymmetricTask& task, Tile<kSide>& tile, float factor = 1.0f) {
+__device__ void add_to_sum(const SymmetricSum& sum, const SymmetricTask& task, bool joins, Tile<kSide>& tile) {
   if (sum.parts > 1) {
     float* own = sum.partials + (task.tile * sum.parts + task.part) * (kSide * kSide) + threadIdx.x;
     tile.each([&](int, int, float& element) {
@@ -84,7 +84,7 @@ __device__ void add_to_sum(const SymmetricSum& sum, const SymmetricTask& task, T
   tile.each([&](int i, int j, float& element) {
     const int64_t row = first_row + i, column = first_column + j;
     if (row >= sum.features || column > row) return;
-    const float value = matrix[row * sum.features + column] + factor * element;
+    const float value = joins ? matrix[row * sum.features + column] + element : element;
     matrix[row * sum.features + column] = value;
     matrix[column * sum.features + row] = value;
   });

@@ -46,6 +46,18 @@ struct TileMemory {
   alignas(16) float right[2][kSide * kDepth];
 };
 
+// The same for a block that finds out while it runs which side its tile has. Operands is what else they need.
+template <int kSide, template <int> class Operands>
+struct TileWithOperands {
+  TileMemory<kSide> tile;
+  Operands<kSide> operands;
+};
+template <template <int> class Operands>
+union EitherTile {
+  TileWithOperands<128, Operands> large;
+  TileWithOperands<64, Operands> small;
+};
+
 // A block's tile in registers. Eight warps share it out, two by four.
 template <int kSide>
 struct Tile {

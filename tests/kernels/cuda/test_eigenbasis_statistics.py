@@ -9,15 +9,13 @@ from tests.support.aot import AotError, AotLibrary, AotOperator
 from tests.support.cuda_statistics import LAYERS, Batch, Layer
 
 FLOAT = 2.0**-24
-COUNTS = (2.0, 5.0, 3.0)
 
 
 class Statistics(Batch):
     """The operator's arrays for one layer."""
 
     def __init__(self, layer: Layer, rng: np.random.Generator) -> None:
-        super().__init__(layer, rng)
-        self.counts = np.array(COUNTS, np.float32)
+        super().__init__(layer, rng, weights=3)
         # Every location counts for the moments, whatever the factors make of them.
         self.vectors = layer.all_vectors(self.x, self.dout)
         self.bases = [_basis(rng, *vectors.shape[::3]) for vectors in self.vectors]
@@ -26,19 +24,16 @@ class Statistics(Batch):
         self.moments_before = self.moments.copy()
 
     def operator(self, library: AotLibrary, **attributes: object) -> AotOperator:
-        inputs = [self.x, self.dout, self.gate, *self.sums, self.counts, *self.bases, self.moments]
+        inputs = [self.x, self.dout, self.gate, *self.sums, self.record, *self.bases, self.moments]
         own = {"separate": False, "precision": "float32", **self.layer.attributes(), **attributes}
         return library.operator("EigenbasisStatistics", inputs, [self.output], **own)
 
     def check_factor(self, side: int, precision: str = "float32", calls: int = 1) -> None:
-        vectors = (self.a, self.g)[side]
-        self.check_sum(side, vectors, precision, calls)
-        weight = vectors.shape[1] * (vectors.shape[2] if side else 1)
-        assert self.counts[side] == COUNTS[side] + calls * weight
+        self.check_sum(side, (self.a, self.g)[side], precision, calls)
 
-    def check_factor_untouched(self, side: int) -> None:
-        self.check_untouched(side)
-        assert self.counts[side] == COUNTS[side]
+    def check_passes(self, opened: str = "AGs", calls: int = 1) -> None:
+        weights = (self.weight(0), self.weight(1), float(self.layer.samples))
+        self.check_record([weight * (letter in opened) for letter, weight in zip("AGs", weights)], calls)
 
     def check_moments(self, calls: int = 1) -> None:
         """Holds s to float64.
@@ -53,7 +48,7 @@ class Statistics(Batch):
         M = np.einsum("gki,gntk,gntl,glj->gnij", Q_G, g, a, Q_A, optimize=True)
         bound = np.einsum("gki,gntk,gntl,glj->gnij", *map(abs, (Q_G, g, a, Q_A)), optimize=True)
         _, samples, locations, d = a.shape
-        expected = self.moments_before + calls * (M**2).sum(axis=1)
+        expected = calls * (M**2).sum(axis=1)
         steps = (locations + d + g.shape[3] + 8) * FLOAT
         of_products = calls * ((2 * abs(M) + steps * bound) * steps * bound).sum(axis=1)
         of_sums = (calls * samples + 4) * FLOAT * expected
@@ -62,11 +57,9 @@ class Statistics(Batch):
         assert (error <= allowed).all(), (error / allowed).max()
         # Small beside what is measured, or other moments would do as well.
         assert allowed.sum() < 0.2 * expected.sum()
-        assert self.counts[2] == COUNTS[2] + calls * samples
 
     def check_moments_untouched(self) -> None:
         np.testing.assert_array_equal(self.moments, self.moments_before)
-        assert self.counts[2] == COUNTS[2]
 
 
 # What LAYERS leave out: both orders of products, tiles of both sizes, rows and patches, in groups.
@@ -98,6 +91,7 @@ def test_factors_and_moments(operators: AotLibrary, name: str, rng: np.random.Ge
     for side in (0, 1):
         case.check_factor(side, calls=2)
     case.check_moments(calls=2)
+    case.check_passes(calls=2)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +163,11 @@ def test_gates(
         if letter in opened:
             case.check_factor(side)
         else:
-            case.check_factor_untouched(side)
+            case.check_untouched(side)
+    if opened:
+        case.check_passes(opened)
+    else:
+        case.check_record_empty()
     if "s" in opened:
         case.check_moments()
     else:
@@ -190,7 +188,7 @@ def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Gene
 
     case = Statistics(LAYERS["conv_groups"], rng)
     Q_A, Q_G = case.bases
-    assert "expected three counts, got 2" in message("counts", case.counts[:2].copy())
+    assert "the record has 7 numbers, expected 8" in message("record", case.record[:-1].copy())
     text = message("bases", [Q_A[:1].copy(), Q_G])
     assert "the basis of inputs has 1369 numbers, expected 2 x 37 x 37" in text
     text = message("bases", [Q_A, Q_G[:, :2].copy()])

@@ -13,24 +13,19 @@ class Statistics(Batch):
     """The operator's arrays for one layer."""
 
     def __init__(self, layer: Layer, rng: np.random.Generator) -> None:
-        super().__init__(layer, rng)
-        self.counts = [np.full((), 2.0, np.float32), np.full((), 5.0, np.float32)]
+        super().__init__(layer, rng, weights=2)
 
     def operator(self, library: AotLibrary, **attributes: object) -> AotOperator:
-        inputs = [self.x, self.dout, self.gate, self.sums[0], self.counts[0], self.sums[1], self.counts[1]]
+        inputs = [self.x, self.dout, self.gate, *self.sums, self.record]
         own = {"separate": False, "precision": "float32", **self.layer.attributes(), **attributes}
         return library.operator("KroneckerStatistics", inputs, [self.output], **own)
 
     def check(self, side: int, precision: str, calls: int = 1) -> None:
-        vectors = (self.a, self.g)[side]
-        self.check_sum(side, vectors, precision, calls)
-        assert self.counts[side] == (2.0, 5.0)[side] + calls * (
-            vectors.shape[1] * (vectors.shape[2] if side else 1)
-        )
+        self.check_sum(side, (self.a, self.g)[side], precision, calls)
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_sums_and_counts(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+def test_sums_and_record(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
     case = Statistics(LAYERS[name], rng)
     operator = case.operator(operators)
     # Twice: counters must be as a launch leaves them.
@@ -38,6 +33,7 @@ def test_sums_and_counts(operators: AotLibrary, name: str, rng: np.random.Genera
     operator.run()
     for side in (0, 1):
         case.check(side, "float32", calls=2)
+    case.check_record([case.weight(0), case.weight(1)], calls=2)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
@@ -70,11 +66,12 @@ def test_a_closed_gate_changes_nothing(
     operator.run()
     for side in (0, 1):
         case.check_untouched(side)
-    assert (case.counts[0], case.counts[1]) == (2.0, 5.0)
+    case.check_record_empty()
     case.gate[...] = 3
     operator.run()
     for side in (0, 1):
         case.check(side, "float32")
+    case.check_record([case.weight(0), case.weight(1)])
 
 
 @pytest.mark.parametrize("gate", [1, 2])
@@ -87,7 +84,7 @@ def test_separate_statistics(operators: AotLibrary, name: str, gate: int, rng: n
     opened, closed = gate - 1, 2 - gate
     case.check(opened, "float32")
     case.check_untouched(closed)
-    assert case.counts[closed] == (2.0, 5.0)[closed]
+    case.check_record([case.weight(side) * (side == opened) for side in (0, 1)])
 
 
 def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
@@ -98,3 +95,7 @@ def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Gene
     operator = case.operator(operators)
     with pytest.raises(AotError, match="KroneckerStatistics: a sum has 1980 numbers, expected 1 x 45\\^2"):
         operator.run()
+    case = Statistics(LAYERS["conv3x3"], rng)
+    case.record = case.record[:-1].copy()
+    with pytest.raises(AotError, match="KroneckerStatistics: the record has 6 numbers, expected 7"):
+        case.operator(operators).run()

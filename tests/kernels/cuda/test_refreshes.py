@@ -51,13 +51,13 @@ def trace_restricted_layers(rng: np.random.Generator) -> list[Layer]:
 
 
 def swift_layers(rng: np.random.Generator) -> list[Layer]:
-    """Ranks of one panel and of several, full ranks, fewer rows than the rank and more, groups, no split."""
+    """Ranks of one panel and of several, full ranks, rows that are not the rank, groups, no split."""
     return [
         swift(20, 30, 12, rng),
         swift(150, 70, 68, rng),
         swift(9, 30, 10, rng, groups=2, splits=False),
         swift(30, 6, 7, rng, present=4.0),
-        swift(30, 20, 7, rng, present=14.0),
+        swift(30, 20, 7, rng, present=13.7),
         swift(5, 6, 3, rng, seen=(False, True)),
         swift(5, 6, 3, rng, groups=2, seen=(True, False)),
     ]
@@ -104,12 +104,7 @@ def test_many_layers_take_several_launches(operators: AotLibrary, rng: np.random
 
 
 # Where the second factor's sum, or its rows, are among a layer's arrays.
-SECOND_FACTOR = {
-    "KroneckerRefresh": 2,
-    "BlockSplitRefresh": 2,
-    "TraceRestrictedRefresh": 1,
-    "SwiftRefresh": 2,
-}
+SECOND_FACTOR = 1
 
 
 def refuses_and_leaves(refresh: Refresh, message: str) -> None:
@@ -129,9 +124,9 @@ def test_nan_leaves_all_layers_as_they_were(
     operators: AotLibrary, name: str, value: float, rng: np.random.Generator
 ) -> None:
     layers = LAYERS[name](rng)[:2]
-    layers[1].arrays[SECOND_FACTOR[name]][..., -1, -1] = value
+    layers[1].arrays[SECOND_FACTOR][..., -1, -1] = value
     if name == "SwiftRefresh":
-        layers[1].arrays[2][..., 3, 5] = value
+        layers[1].arrays[SECOND_FACTOR][..., 3, 5] = value
     refuses_and_leaves(
         Refresh(operators, name, layers, DAMPING), f"{name}: layer 1: .*factor .* holds NaN or infinity"
     )
@@ -140,7 +135,7 @@ def test_nan_leaves_all_layers_as_they_were(
 @pytest.mark.parametrize("name", LAYERS)
 def test_nan_in_a_layer_that_is_not_due(operators: AotLibrary, name: str, rng: np.random.Generator) -> None:
     layers = LAYERS[name](rng)[:2]
-    layers[0].arrays[SECOND_FACTOR[name]][...] = np.nan
+    layers[0].arrays[SECOND_FACTOR][...] = np.nan
     refresh = Refresh(operators, name, layers, DAMPING, [0, 1])
     for _ in range(2):
         refresh.run()
@@ -172,7 +167,7 @@ def test_other_arrays_than_it_was_created_for_are_refused(
 ) -> None:
     refresh = Refresh(operators, "KroneckerRefresh", [kronecker(4, 3, rng)], DAMPING)
     larger = kronecker(5, 3, rng).arrays
-    refresh.operator.arrays[2:8] = larger
+    refresh.operator.arrays[2:7] = larger
     with pytest.raises(AotError, match="a factor of 5 rows, created for 4"):
         refresh.run()
 
@@ -188,7 +183,7 @@ def test_a_rank_beyond_the_rows_is_refused(
     operators: AotLibrary, rank: float, rng: np.random.Generator
 ) -> None:
     layers = swift_layers(rng)[:2]
-    layers[1].arrays[3][2] = rank
+    layers[1].arrays[2][3] = rank
     refresh = Refresh(operators, "SwiftRefresh", layers, DAMPING)
     with pytest.raises(AotError, match="layer 1: factor G has 70 rows and a rank of"):
         refresh.run()

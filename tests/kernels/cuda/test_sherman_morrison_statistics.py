@@ -6,60 +6,60 @@ import numpy as np
 import pytest
 
 from tests.support.aot import AotError, AotLibrary, AotOperator
-from tests.support.cuda_statistics import LAYERS, Batch, Layer, tolerance
-
-COUNTS = (2.0, 5.0, 3.0, 7.0)
+from tests.support.cuda_statistics import LAYERS, PERIOD, Batch, Layer, tolerance
 
 
 class Statistics(Batch):
     """The operator's arrays for one layer."""
 
     def __init__(self, layer: Layer, rng: np.random.Generator, full: float = 1.0) -> None:
-        super().__init__(layer, rng)
+        super().__init__(layer, rng, weights=4)
         self.diagonals = [
             rng.standard_normal((vectors.shape[0], vectors.shape[3])).astype(np.float32)
             for vectors in (self.a, self.g)
         ]
         self.diagonals_before = [diagonal.copy() for diagonal in self.diagonals]
-        self.counts = np.array(COUNTS, np.float32)
         self.full = np.array(full, np.float32)
 
     def operator(self, library: AotLibrary, **attributes: object) -> AotOperator:
-        inputs = [self.x, self.dout, self.gate, *self.sums, *self.diagonals, self.counts, self.full]
+        inputs = [self.x, self.dout, self.gate, *self.sums, *self.diagonals, self.record, self.full]
         own = {"separate": False, "precision": "float32", **self.layer.attributes(), **attributes}
         return library.operator("ShermanMorrisonStatistics", inputs, [self.output], **own)
 
     def check(self, side: int, full: bool, precision: str = "float32", calls: int = 1) -> None:
         vectors = (self.a, self.g)[side]
-        weight = calls * vectors.shape[1] * (vectors.shape[2] if side else 1)
         if full:
             self.check_sum(side, vectors, precision, calls)
         else:
             self.check_untouched(side)
-        assert self.counts[side] == COUNTS[side] + (weight if full else 0)
         expected = calls * (vectors**2).sum(axis=(1, 2))
-        error = abs(self.diagonals[side] - (self.diagonals_before[side] + expected))
+        error = abs(self.diagonals[side] - expected)
         # All of it is float32, whatever the precision: a number is a sum of positive products.
         depth = calls * vectors.shape[1] * vectors.shape[2]
-        allowed = tolerance("float32", depth) * (expected + abs(self.diagonals_before[side]))
+        allowed = tolerance("float32", depth) * expected
         assert (error <= allowed).all(), (error / allowed).max()
-        assert self.counts[2 + side] == COUNTS[2 + side] + weight
 
     def check_closed(self, side: int) -> None:
         self.check_untouched(side)
         np.testing.assert_array_equal(self.diagonals[side], self.diagonals_before[side])
-        assert (self.counts[side], self.counts[2 + side]) == (COUNTS[side], COUNTS[2 + side])
+
+    def check_passes(self, full: bool, calls: int = 1, gate: int = 3) -> None:
+        weights = [self.weight(side) * bool(gate & (1, 2)[side]) for side in (0, 1)]
+        self.check_record([*(weight * full for weight in weights), *weights], calls)
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_diagonals_alone(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
     case = Statistics(LAYERS[name], rng, full=0.0)
     operator = case.operator(operators)
+    case.record[PERIOD] = 3
     # Several times: counters must be as a launch leaves them.
     for _ in range(3):
         operator.run()
     for side in (0, 1):
         case.check(side, full=False, calls=3)
+        case.check_untouched(side)
+    case.check_passes(full=False, calls=3)
 
 
 def test_more_squares_than_blocks(operators: AotLibrary, rng: np.random.Generator, order: str) -> None:
@@ -76,6 +76,7 @@ def test_diagonals_and_sums(operators: AotLibrary, name: str, rng: np.random.Gen
     operator.run()
     for side in (0, 1):
         case.check(side, full=True, calls=2)
+    case.check_passes(full=True, calls=2)
 
 
 @pytest.mark.parametrize("full", [0.0, 1.0])
@@ -114,6 +115,7 @@ def test_a_closed_gate_changes_nothing(operators: AotLibrary, name: str, rng: np
     operator.run()
     for side in (0, 1):
         case.check_closed(side)
+    case.check_record_empty()
     case.gate[...] = 1
     operator.run()
     for side in (0, 1):
@@ -128,6 +130,7 @@ def test_separate_statistics(operators: AotLibrary, name: str, gate: int, rng: n
     case.operator(operators, separate=True).run()
     case.check(gate - 1, full=True)
     case.check_closed(2 - gate)
+    case.check_passes(full=True, gate=gate)
 
 
 def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
@@ -136,6 +139,6 @@ def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Gene
     with pytest.raises(AotError, match="ShermanMorrisonStatistics: a diagonal has 44 numbers, expected 45"):
         case.operator(operators).run()
     case = Statistics(LAYERS["conv3x3"], rng)
-    case.counts = case.counts[:3].copy()
-    with pytest.raises(AotError, match="ShermanMorrisonStatistics: expected four counts, got 3"):
+    case.record = case.record[:-1].copy()
+    with pytest.raises(AotError, match="ShermanMorrisonStatistics: the record has 8 numbers, expected 9"):
         case.operator(operators).run()

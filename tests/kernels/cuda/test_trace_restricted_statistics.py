@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.aot import AotError, AotLibrary, AotOperator
-from tests.support.cuda_statistics import LAYERS, Batch, Layer
+from tests.support.cuda_statistics import LAYERS, PERIOD, Batch, Layer
 
 FLOAT = 2.0**-24
 
@@ -14,21 +14,18 @@ FLOAT = 2.0**-24
 class Statistics(Batch):
     """The operator's arrays for one layer."""
 
-    def __init__(self, layer: Layer, rng: np.random.Generator, roots: bool = False) -> None:
-        super().__init__(layer, rng)
+    def __init__(self, layer: Layer, rng: np.random.Generator) -> None:
+        super().__init__(layer, rng, weights=1)
         self.norms = [(vectors**2).sum(axis=3, keepdims=True) for vectors in (self.a, self.g)]
         # A vector enters with the root of the other's norm: its outer product is weighted by the norm.
         self.weighted = [self.a * np.sqrt(self.norms[1]), self.g * np.sqrt(self.norms[0])]
         self.delta = (self.norms[0] * self.norms[1]).sum(axis=(1, 2, 3))
-        groups = self.a.shape[0]
-        self.roots = roots
-        self.traces = rng.uniform(1, 2, (2, groups) if roots else (groups,)).astype(np.float32)
+        self.traces = rng.uniform(1, 2, len(self.a)).astype(np.float32)
         self.traces_before = self.traces.copy()
-        self.count = np.full((), 2.0, np.float32)
 
     def operator(self, library: AotLibrary, **attributes: object) -> AotOperator:
-        inputs = [self.x, self.dout, self.gate, *self.sums, self.traces, self.count]
-        own = {"roots": self.roots, "precision": "float32", **self.layer.attributes(), **attributes}
+        inputs = [self.x, self.dout, self.gate, *self.sums, self.traces, self.record]
+        own = {"precision": "float32", **self.layer.attributes(), **attributes}
         return library.operator("TraceRestrictedStatistics", inputs, [self.output], **own)
 
     def relative_error(self) -> float:
@@ -36,69 +33,39 @@ class Statistics(Batch):
         features = self.a.shape[3] + self.g.shape[3]
         return (features + self.a.shape[1] * self.a.shape[2] + 10) * FLOAT
 
-    def check_weighted(
-        self, side: int, factors: np.ndarray, precision: str = "float32", calls: int = 1
-    ) -> None:
-        vectors = self.weighted[side] * np.sqrt(factors)[:, None, None, None]
-        # The norm's sum, two roots of it, each times the scale and a number; the factor, which holds delta.
+    def check_weighted(self, side: int, precision: str = "float32", calls: int = 1) -> None:
+        # The norm's sum, two roots of it, each times the scale and a number.
         roundings = (self.a, self.g)[1 - side].shape[3] + 10
-        if self.roots:
-            roundings += int(self.relative_error() / FLOAT) + 4
-        self.check_sum(side, vectors, precision, calls, roundings)
+        self.check_sum(side, self.weighted[side], precision, calls, roundings)
 
     def check_untouched_all(self) -> None:
         for side in (0, 1):
             self.check_untouched(side)
         np.testing.assert_array_equal(self.traces, self.traces_before)
-        assert self.count == 2
+        self.check_record_empty()
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_partial_traces(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
     case = Statistics(LAYERS[name], rng)
     operator = case.operator(operators)
+    case.record[PERIOD] = 3
     # Several times: counters must be as a launch leaves them.
     for _ in range(3):
         operator.run()
     for side in (0, 1):
-        case.check_weighted(side, np.ones(len(case.a)), calls=3)
-    expected = case.traces_before + 3 * case.delta
+        case.check_weighted(side, calls=3)
+    expected = 3 * case.delta
     assert (abs(case.traces - expected) <= (case.relative_error() + 4 * FLOAT) * expected).all()
-    assert case.count == 2 + 3 * case.layer.samples
+    case.check_record([case.layer.samples], calls=3)
 
 
-@pytest.mark.parametrize("homogeneous", [False, True])
-@pytest.mark.parametrize("name", ["dense", "conv_odd", "conv_groups", "conv_reduce"])
-def test_roots(
-    operators: AotLibrary, name: str, homogeneous: bool, rng: np.random.Generator, order: str
-) -> None:
-    case = Statistics(LAYERS[name], rng, roots=True)
-    samples = case.layer.samples
-    delta = case.delta / samples
-    # Between the groups' traces, where there are several: one is floored, the other is not.
-    floor = np.float32(0.5 * (delta.min() + delta.max()) if len(delta) > 1 else 2 * delta[0])
-    attributes = {"floor": float(floor), "smallest_trace": 1e-30, "homogeneous": homogeneous}
-    operator = case.operator(operators, **attributes)
-    operator.run()
-    operator.run()
-    floored = np.maximum(delta, float(floor))
-    for side in (0, 1):
-        case.check_weighted(side, np.sqrt(floored) / delta, calls=2)
-    shift = np.sqrt(floored) if homogeneous else floored
-    expected = case.traces_before + 2 * samples * np.stack([delta, shift])
-    assert (abs(case.traces - expected) <= (case.relative_error() + 8 * FLOAT) * expected).all()
-    assert case.count == 2 + 2 * samples
-
-
-def test_a_batch_without_signal_adds_nothing(operators: AotLibrary, rng: np.random.Generator) -> None:
-    case = Statistics(LAYERS["conv_groups"], rng, roots=True)
+def test_a_batch_without_signal_stages_nothing(operators: AotLibrary, rng: np.random.Generator) -> None:
+    case = Statistics(LAYERS["conv_groups"], rng)
     case.dout[...] = 0
-    case.operator(operators, floor=0.25, smallest_trace=1e-30, homogeneous=False).run()
-    for side in (0, 1):
-        case.check_untouched(side)
-    np.testing.assert_array_equal(case.traces[0], case.traces_before[0])
-    expected = case.traces_before[1] + case.layer.samples * 0.25
-    np.testing.assert_allclose(case.traces[1], expected, rtol=2 * FLOAT)
+    case.operator(operators).run()
+    for array in (*case.sums, case.traces):
+        assert not array.any()
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
@@ -107,7 +74,7 @@ def test_tensor_cores(operators: AotLibrary, name: str, precision: str, rng: np.
     case = Statistics(LAYERS[name], rng)
     case.operator(operators, precision=precision).run()
     for side in (0, 1):
-        case.check_weighted(side, np.ones(len(case.a)), precision)
+        case.check_weighted(side, precision)
         case.check_rounded(side, case.weighted[side], precision)
 
 
@@ -130,7 +97,7 @@ def test_a_closed_gate_changes_nothing(operators: AotLibrary, name: str, rng: np
     case.gate[...] = 1
     operator.run()
     for side in (0, 1):
-        case.check_weighted(side, np.ones(len(case.a)))
+        case.check_weighted(side)
 
 
 def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:

@@ -24,6 +24,7 @@ from model_zoo.common.checkpoint.interval import CheckpointInterval
 from model_zoo.common.curves import read_metrics
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import CheckpointError
+from model_zoo.common.methods import METHODS
 from model_zoo.common.recipe import Recipe, load_recipe
 from model_zoo.common.run_options import RunOptions
 from model_zoo.common.training import train_recipe
@@ -34,17 +35,18 @@ MLP = ROOT / "model_zoo/mlp/mlp_mnist14_kfac.yaml"
 MLP_SGDM = MLP.with_name("mlp_mnist14_sgdm.yaml")
 # 40 images, so ten steps an epoch; checkpoints fall between the refreshes of statistics and of inverses.
 SHORT = ["epochs=2", "data.batch_size=4", "schedule={name: cosine}"]
-SECOND_ORDER = ["optimizer.factor_interval=2", "optimizer.inverse_interval=5", "optimizer.averaging=0.9"]
+SECOND_ORDER = [
+    "optimizer.factor_interval={0: 2}",
+    "optimizer.inverse_interval={0: 5}",
+    "optimizer.averaging=0.9",
+]
 RUNS = {
+    **{name: SECOND_ORDER for name in METHODS},
     "kfac": [*SECOND_ORDER, "optimizer.fisher=sampled"],
     "tkfac": [*SECOND_ORDER, "optimizer.damping_mode=automatic"],
-    "smkfac": SECOND_ORDER,
-    "skfac": SECOND_ORDER,
-    "ekfac": SECOND_ORDER,
     "spngd": [
         f"optimizer.{key}" for key in ("similarity=9", "factor_interval=null", "inverse_interval=null")
     ],
-    "thor": SECOND_ORDER,
 }
 
 

@@ -1,13 +1,14 @@
 // Damped inverses of the diagonal blocks of both Kronecker factors of every layer that is due.
 //
-// A layer's arrays: A_sum, A_count, G_sum, G_count, then of A and of G the inverses of the whole blocks (count, split,
-// split) and of the last, smaller one; one number stands for what there is not. A layer without statistics gets
+// A layer's arrays: A_sum, G_sum, weights (2: of A, of G), then of A and of G the inverses of the whole blocks (count,
+// split, split) and of the last, smaller one; one number stands for what there is not. A layer without statistics gets
 // identities.
 
 #include <algorithm>
 
+#include "../../interface/factor_damping.h"
 #include "../damped_inverse.h"
-#include "../factor_damping.h"
+#include "../diagonal_sum.h"
 #include "refresh.h"
 
 namespace {
@@ -48,24 +49,24 @@ void add_blocks(std::vector<ms_kfac::DampedFactor>& factors, const ms_kfac::Damp
 MS_KFAC_OPERATOR(BlockSplitRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   std::vector<ms_kfac::DampedFactor> factors;
-  ms_kfac::for_due_layers(arguments, attributes, 8, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+  ms_kfac::for_due_layers(arguments, attributes, 7, [&](int layer, const ms_kfac::LayerArrays& arrays) {
     const std::string& name = attributes.layers[layer];
     const int split = static_cast<int>(attributes.split.at(layer));
     if (split < 1) throw std::invalid_argument(name + ": split must be positive, got " + std::to_string(split));
-    const ms_kfac::Matrices sum_A = arrays.matrices(0, 1), sum_G = arrays.matrices(2, 1);
+    const ms_kfac::Matrices sum_A = arrays.matrices(0, 1), sum_G = arrays.matrices(1, 1);
     const int size_A = sum_A.size, size_G = sum_G.size;
     const float* A = sum_A.data;
     const float* G = sum_G.data;
-    const float scale_A = ms_kfac::average_scale(ms_kfac::number(arrays, 1)),
-                scale_G = ms_kfac::average_scale(ms_kfac::number(arrays, 3));
+    const float* weights = arrays.floats(2, 2);
+    const float scale_A = ms_kfac::average_scale(weights[0]), scale_G = ms_kfac::average_scale(weights[1]);
     ms_kfac::SplitDamping damping{1.0f, 1.0f};
-    if (ms_kfac::number(arrays, 1) != 0.0f)
+    if (weights[0] != 0.0f)
       damping = ms_kfac::pi_split(scale_A * ms_kfac::diagonal_sum(A, size_A), size_A,
                                   scale_G * ms_kfac::diagonal_sum(G, size_G), size_G, lambda);
     add_blocks(factors, {name + ": a block of factor A", A, size_A, size_A, scale_A, damping.A, nullptr}, split, arrays,
-               4);
+               3);
     add_blocks(factors, {name + ": a block of factor G", G, size_G, size_G, scale_G, damping.G, nullptr}, split, arrays,
-               6);
+               5);
   });
   ms_kfac::invert_damped(std::move(factors));
 }

@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
+#include "../../interface/factor_damping.h"
 #include "../eigendecomposition.h"
-#include "../factor_damping.h"
 #include "refresh.h"
 
 using EigenbasisRefreshAttributes = ms_kfac::RefreshAttributes;

@@ -1,10 +1,11 @@
 // Damped inverses of both Kronecker factors of every layer that is due.
 //
-// A layer's arrays: A_sum, A_count, G_sum, G_count, A_inverse, G_inverse, the sums and inverses with a leading axis
-// where there are groups. A layer without statistics gets identities.
+// A layer's arrays: A_sum, G_sum, weights (2: of A, of G), A_inverse, G_inverse, all but the weights with a leading
+// axis where there are groups. A layer without statistics gets identities.
 
+#include "../../interface/factor_damping.h"
 #include "../damped_inverse.h"
-#include "../factor_damping.h"
+#include "../diagonal_sum.h"
 #include "refresh.h"
 
 using KroneckerRefreshAttributes = ms_kfac::RefreshAttributes;
@@ -12,18 +13,18 @@ using KroneckerRefreshAttributes = ms_kfac::RefreshAttributes;
 MS_KFAC_OPERATOR(KroneckerRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   std::vector<ms_kfac::DampedFactor> factors;
-  ms_kfac::for_due_layers(arguments, attributes, 6, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+  ms_kfac::for_due_layers(arguments, attributes, 5, [&](int layer, const ms_kfac::LayerArrays& arrays) {
     const std::string& name = attributes.layers[layer];
-    const ms_kfac::Matrices sums_A = arrays.matrices(0), sums_G = arrays.matrices(2, sums_A.groups);
-    const ms_kfac::Matrices inverses_A = arrays.like(sums_A, 4), inverses_G = arrays.like(sums_G, 5);
+    const ms_kfac::Matrices sums_A = arrays.matrices(0), sums_G = arrays.matrices(1, sums_A.groups);
+    const ms_kfac::Matrices inverses_A = arrays.like(sums_A, 3), inverses_G = arrays.like(sums_G, 4);
     const int size_A = sums_A.size, size_G = sums_G.size;
-    const float count_A = ms_kfac::number(arrays, 1);
-    const float scale_A = ms_kfac::average_scale(count_A), scale_G = ms_kfac::average_scale(ms_kfac::number(arrays, 3));
+    const float* weights = arrays.floats(2, 2);
+    const float scale_A = ms_kfac::average_scale(weights[0]), scale_G = ms_kfac::average_scale(weights[1]);
     for (int64_t group = 0; group < sums_A.groups; ++group) {
       const float* A = sums_A.of(group);
       const float* G = sums_G.of(group);
       ms_kfac::SplitDamping damping{1.0f, 1.0f};
-      if (count_A != 0.0f)
+      if (weights[0] != 0.0f)
         damping = ms_kfac::pi_split(scale_A * ms_kfac::diagonal_sum(A, size_A), size_A,
                                     scale_G * ms_kfac::diagonal_sum(G, size_G), size_G, lambda);
       factors.push_back({name + ": factor A", A, size_A, size_A, scale_A, damping.A, inverses_A.of(group)});

@@ -1,9 +1,9 @@
-// Adds one batch to the Kronecker statistics of a dense layer or a convolution, when the gate is open.
+// Stages one batch of the Kronecker statistics of a dense layer or a convolution, when the gate is open.
 //
-// Inputs: x, dout (floats), gate (int32 scalar), A_sum, A_count, G_sum, G_count (float32, written in place). Output: a
-// float32 scalar that means nothing. Formulas: ms_kfac/ops/kronecker_statistics.py.
+// Inputs: x, dout (floats), gate (int32 scalar), A, G, record with the weights of both (float32, written in place).
+// Output: a float32 scalar that means nothing. Formulas: ms_kfac/ops/kronecker_statistics.py.
 
-#include "layer_arguments.h"
+#include "staged_factors.h"
 
 namespace {
 
@@ -21,23 +21,10 @@ MS_KFAC_OPERATOR(KroneckerStatistics) {
   int asked = arguments[2].integers()[0] % ms_kfac::kBesideFactors;
   if (asked <= 0) return;
   if (!attributes.separate) asked = ms_kfac::kInputs + ms_kfac::kGradients;
-  const ms_kfac::LayerBatch batch(attributes.geometry, ms_kfac::float_array(arguments[0]),
-                                  ms_kfac::float_array(arguments[1]));
-  const auto samples = static_cast<float>(batch.samples());
-  if (asked & ms_kfac::kInputs) {
-    const int64_t features = batch.inputs(0).features();
-    float* sums = ms_kfac::matrices_of(arguments[3], batch.groups(), features);
-    batch.for_groups([&](int64_t group, int64_t workers) {
-      ms_kfac::add_side_moment(batch.inputs(group), sums + group * features * features, workers);
-    });
-    arguments[4].floats()[0] += samples;
-  }
-  if (asked & ms_kfac::kGradients) {
-    const int64_t features = batch.gradients(0).features();
-    float* sums = ms_kfac::matrices_of(arguments[5], batch.groups(), features);
-    batch.for_groups([&](int64_t group, int64_t workers) {
-      ms_kfac::add_side_moment(batch.gradients(group), sums + group * features * features, workers);
-    });
-    arguments[6].floats()[0] += samples * static_cast<float>(batch.counted_locations());
-  }
+  const ms_kfac::FloatArray x = ms_kfac::float_array(arguments[0]), dout = ms_kfac::float_array(arguments[1]);
+  const ms_kfac::LayerBatch batch(attributes.geometry, x, dout);
+  ms_kfac::StagedPass<2> pass(arguments[5]);
+  if (asked & ms_kfac::kInputs) ms_kfac::stage_factor(batch, ms_kfac::kInputSide, arguments[3], pass);
+  if (asked & ms_kfac::kGradients) ms_kfac::stage_factor(batch, ms_kfac::kGradientSide, arguments[4], pass);
+  pass.record(ms_kfac::capture_check(attributes.geometry, x, dout));
 }

@@ -7,8 +7,9 @@
 #include <cmath>
 #include <utility>
 
+#include "../../interface/factor_damping.h"
 #include "../damped_inverse.h"
-#include "../factor_damping.h"
+#include "../diagonal_sum.h"
 #include "../finite.h"
 #include "../rank_one_inverse.h"
 #include "refresh.h"

@@ -1,15 +1,16 @@
 // Z of Woodbury's identity, or a dense inverse, of both factors of every layer that is due.
 //
-// A layer's arrays: A_rows, A_count (3: rows present, whether the next join them, the rank), G_rows, G_count, A_solver,
-// G_solver, A_damping, G_damping, refreshed. Rows, solvers and dampings have a leading axis where there are groups. A
-// layer without statistics of both factors stays as it is.
+// A layer's arrays: A_rows, G_rows, weights (4: the rows of A and of G, their ranks), A_solver, G_solver, A_damping,
+// G_damping, refreshed. Rows, solvers and dampings have a leading axis where there are groups. The numbers of rows
+// carry the loss scale, so that they need not be integers. A layer without statistics of both factors stays as it is.
 
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
+#include "../../interface/factor_damping.h"
 #include "../damped_inverse.h"
-#include "../factor_damping.h"
+#include "../diagonal_sum.h"
 #include "../low_rank_inverse.h"
 #include "refresh.h"
 
@@ -42,16 +43,16 @@ struct Batch {
 
 class Factor {
  public:
-  Factor(std::string name, const ms_kfac::LayerArrays& arrays, int rows, int solver)
-      : name_(std::move(name)), rows_(arrays.matrices(rows)), solver_(arrays.like(rows_, solver)), size_(rows_.size) {
-    const float* count = arrays.floats(rows + 1, 3);
-    const float rank = count[2];
+  // Side 0 is A, side 1 is G.
+  Factor(std::string name, const ms_kfac::LayerArrays& arrays, const float* weights, int side)
+      : name_(std::move(name)), rows_(arrays.matrices(side)), solver_(arrays.like(rows_, 3 + side)), size_(rows_.size) {
+    const float rank = weights[2 + side];
     if (!(rank >= 1.0f && rank <= size_))
       throw std::invalid_argument(name_ + " has " + std::to_string(size_) + " rows and a rank of " +
                                   std::to_string(rank));
     rank_ = static_cast<int>(rank);
-    const float present = std::max(count[0], ms_kfac::kSmallestCount);
-    scale_ = low() ? 1.0f / std::sqrt(std::min(present, static_cast<float>(rank_))) : 1.0f / present;
+    const float rows = std::max(weights[side], ms_kfac::kSmallestCount);
+    scale_ = low() ? 1.0f / std::sqrt(rows) : 1.0f / rows;
   }
 
   int size() const { return size_; }
@@ -86,15 +87,16 @@ class Factor {
 MS_KFAC_OPERATOR(SwiftRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   Batch batch;
-  ms_kfac::for_due_layers(arguments, attributes, 9, [&](int layer, const ms_kfac::LayerArrays& arrays) {
-    if (arrays.floats(1, 3)[0] == 0.0f || arrays.floats(3, 3)[0] == 0.0f) return;
-    const Factor A(attributes.layers[layer] + ": factor A", arrays, 0, 4);
-    const Factor G(attributes.layers[layer] + ": factor G", arrays, 2, 5);
+  ms_kfac::for_due_layers(arguments, attributes, 8, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+    const float* weights = arrays.floats(2, 4);
+    if (weights[0] == 0.0f || weights[1] == 0.0f) return;
+    const Factor A(attributes.layers[layer] + ": factor A", arrays, weights, 0);
+    const Factor G(attributes.layers[layer] + ": factor G", arrays, weights, 1);
     if (A.groups() != G.groups())
       throw std::invalid_argument(attributes.layers[layer] + ": the factors have " + std::to_string(A.groups()) +
                                   " and " + std::to_string(G.groups()) + " groups");
-    float* damping_A = arrays.floats(6, A.groups());
-    float* damping_G = arrays.floats(7, A.groups());
+    float* damping_A = arrays.floats(5, A.groups());
+    float* damping_G = arrays.floats(6, A.groups());
     for (int64_t group = 0; group < A.groups(); ++group) {
       ms_kfac::SplitDamping damping{std::sqrt(lambda), std::sqrt(lambda)};
       if (attributes.splits[layer])
@@ -104,7 +106,7 @@ MS_KFAC_OPERATOR(SwiftRefresh) {
       batch.numbers.push_back({damping_A + group, damping.A});
       batch.numbers.push_back({damping_G + group, damping.G});
     }
-    batch.numbers.push_back({arrays.floats(8, 1), 1.0f});
+    batch.numbers.push_back({arrays.floats(7, 1), 1.0f});
   });
   batch.run();
 }

@@ -1,36 +1,35 @@
 // Damped inverses of the diagonal blocks of both Kronecker factors of every layer that is due.
 //
-// A layer's arrays: A_sum, A_count, G_sum, G_count, then of A and of G the inverses of the whole blocks (count, split,
+// A layer's arrays: A_sum, G_sum, weights (2), then of A and of G the inverses of the whole blocks (count, split,
 // split) and of the last, smaller one; one number stands for what there is not. A layer without statistics gets
 // identities. Formulas: ms_kfac/ops/block_split_refresh.py.
 
 #include <algorithm>
 
-#include "../damped_inverse.h"
 #include "../refresh.h"
 #include "../split_damping.h"
 
 namespace ms_kfac {
 namespace {
 
-constexpr int kArrays = 8;
+constexpr int kArrays = 7;
 
 // One factor of a layer, cut into blocks.
 struct BlockedFactor {
   Matrices sum;
-  const float* count;
+  const float* weight;
   int split, blocks, rest;
   float *inverses, *last;
 
-  // Its sum is array `from` of the layer's, the inverses are arrays `to` and to + 1.
-  BlockedFactor(const LayerArrays& arrays, int from, int to, int64_t split_size)
-      : sum(arrays.matrices(from, 1)),
-        count(arrays.floats(from + 1, 1)),
+  // A's for side 0, else G's.
+  BlockedFactor(const LayerArrays& arrays, int side, int64_t split_size)
+      : sum(arrays.matrices(side, 1)),
+        weight(arrays.floats(2, 2) + side),
         split(static_cast<int>(std::min<int64_t>(split_size, sum.size))),
         blocks(sum.size > split ? sum.size / split : 0),
         rest(sum.size - blocks * split),
-        inverses(arrays.floats(to, std::max<int64_t>(int64_t{blocks} * split * split, 1))),
-        last(arrays.floats(to + 1, std::max<int64_t>(int64_t{rest} * rest, 1))) {}
+        inverses(arrays.floats(3 + 2 * side, std::max<int64_t>(int64_t{blocks} * split * split, 1))),
+        last(arrays.floats(4 + 2 * side, std::max<int64_t>(int64_t{rest} * rest, 1))) {}
 
   int all_blocks() const { return blocks + (rest > 0 ? 1 : 0); }
   int size_of(int block) const { return block < blocks ? split : rest; }
@@ -59,26 +58,23 @@ class BlockSplitRefreshKernel {
   }
 
   void run(const Call& call) const {
-    const float* damping = damping_of(call.arguments);
-    const std::vector<int32_t> due = read_due(call, attributes_, kArrays);
-    inverses_->raise_failures();
-    std::vector<FactorPair> pairs;
-    std::vector<DampedFactor> factors;
-    for_due_layers(call.arguments, due.data(), attributes_, kArrays, [&](int index, const LayerArrays& arrays) {
+    const auto collect = [&](int index, const LayerArrays& arrays, std::vector<FactorPair>& pairs,
+                             std::vector<DampedFactor>& factors) {
       const BlockedFactor A = side_of(arrays, index, 0), G = side_of(arrays, index, 1);
       FactorNumbers* numbers = call.workspace<FactorNumbers>(numbers_) + 2 * index;
-      pairs.push_back({A.sum.data, A.count, G.sum.data, G.count, A.sum.size, G.sum.size, numbers});
+      pairs.push_back({A.sum.data, A.weight, G.sum.data, G.weight, A.sum.size, G.sum.size, numbers});
       add_blocks(A, numbers, first_[index], factors);
       add_blocks(G, numbers + 1, first_[index] + A.all_blocks(), factors);
-    });
-    if (factors.empty()) return;
-    split_damping(pairs, damping, call.stream);
-    inverses_->run(factors, call);
+    };
+    const auto damp = [&](const std::vector<FactorPair>& pairs, const float* damping) {
+      split_damping(pairs, damping, call.stream);
+    };
+    refresh_pairs<FactorPair>(call, attributes_, kArrays, *inverses_, collect, damp);
   }
 
  private:
   BlockedFactor side_of(const LayerArrays& arrays, int index, int side) const {
-    return BlockedFactor(arrays, 2 * side, 4 + 2 * side, split_[index]);
+    return BlockedFactor(arrays, side, split_[index]);
   }
 
   static void add_blocks(const BlockedFactor& of, const FactorNumbers* numbers, int index,

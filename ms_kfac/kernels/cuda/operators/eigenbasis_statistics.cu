@@ -1,11 +1,12 @@
-// Adds one batch to EKFAC's statistics of a dense layer or a convolution, when the gate is open, in one launch: the
-// factors, and the second moments of the samples' gradients in the present basis.
+// Stages one batch's statistics of EKFAC for a dense layer or a convolution, when the gate is open, in one launch: the
+// factors, and the second moments of the samples' gradients in the present basis. A second launch records the pass.
 //
-// Inputs: x, dout (floats), gate (int32 scalar), A_sum, G_sum, counts (3,) (float32, written in place), Q_A, Q_G
-// (float32, read), s_sum (float32, written in place). Output: a float32 scalar that means nothing. The attribute
-// `precision` is of the factors' products; second moments are float32. Formulas: ms_kfac/ops/eigenbasis_statistics.py.
+// Inputs: x, dout (floats), gate (int32 scalar), A, G, record (5 + 3) (float32, written in place), Q_A, Q_G (float32,
+// read), s (float32, written in place). Output: a float32 scalar that means nothing. The attribute `precision` is of
+// the factors' products; second moments are float32. Formulas: ms_kfac/ops/eigenbasis_statistics.py.
 
 #include "../batch_sides.h"
+#include "../capture_check.h"
 #include "../counter_memory.h"
 #include "../eigenbasis_stages.h"
 #include "../operator.h"
@@ -20,10 +21,7 @@ struct Launch {
   BatchSides sides;
   EigenbasisMoments moments;
   Phases<kPhases> phases;
-  const int32_t* gate;
-  bool separate;
-  float* counts;
-  float samples, locations;
+  StagedPass pass;
 };
 
 template <Precision kPrecision>
@@ -32,35 +30,25 @@ __global__ void __launch_bounds__(kThreads, 1) eigenbasis_statistics(const __gri
     SideMemory sides;
     MomentMemory moments;
   } memory;
-  const int gate = *launch.gate;
-  if (gate <= 0) return;
-  const Asked asked = Asked::of(gate % kBesideFactors, launch.separate);
-  const bool moments = !launch.separate || gate != kInputs;
-  if (blockIdx.x == 0 && threadIdx.x == 0) {
-    if (asked.inputs) launch.counts[0] += launch.samples;
-    if (asked.gradients) launch.counts[1] += launch.samples * launch.locations;
-    if (moments) launch.counts[2] += launch.samples;
-  }
+  const SidesTaken taken = launch.pass.sides(0, 1);
+  const Taking moments = launch.pass.taking(2);
+  if (taken.nothing() && moments == Taking::kNothing) return;
   const Phases<kPhases>& phases = launch.phases;
   const Claim claim = phases.claim();
   switch (claim.phase) {
     case kVectors:
-      sum_vectors(launch.sides, asked, claim.index);
+      sum_vectors(launch.sides, taken, claim.index);
       phases.finish(kVectors);
       break;
     case kMoments:
-      if (moments) add_moments(launch.moments, claim.index, memory.moments);
+      if (moments != Taking::kNothing)
+        add_moments(launch.moments, moments == Taking::kJoining, claim.index, memory.moments);
       break;
     default:
       phases.wait_for(kVectors);
-      add_second_moments<kPrecision>(launch.sides, asked, claim.index, memory.sides);
+      add_second_moments<kPrecision>(launch.sides, taken, claim.index, memory.sides);
   }
   if (phases.leave()) launch.moments.rounds.reset();
-}
-
-LayerGeometry with_all_locations(LayerGeometry geometry) {
-  geometry.reduce = false;
-  return geometry;
 }
 
 class EigenbasisStatisticsKernel {
@@ -75,6 +63,7 @@ class EigenbasisStatisticsKernel {
     add_workspace(extra, numbers_ * sizeof(float));
     counters_ = std::make_unique<CounterRange>(Phases<kPhases>::kCounters +
                                                static_cast<int>(moments.counters() + plan_.counters()));
+    check_ = std::make_unique<CaptureCheck>(geometry_, shapes, extra);
   }
 
   void run(const Call& call) const {
@@ -89,21 +78,21 @@ class EigenbasisStatisticsKernel {
     BatchSides sides = plan_.sides(batch, call.workspace<float>(0), of_moments + moments.counters());
     sides.inputs.sum.matrices = matrices_of(arguments[3], sides.inputs);
     sides.gradients.sum.matrices = matrices_of(arguments[4], sides.gradients);
-    const Array counts = arguments[5];
-    if (counts.size() != 3) throw std::invalid_argument("expected three counts, got " + std::to_string(counts.size()));
+    const float samples = static_cast<float>(batch.samples());
+    const float locations = static_cast<float>(batch.counted_locations());
+    // Second moments are taken with any open gate but one for inputs alone.
+    const StagedPass pass(arguments[2], arguments[5],
+                          {{samples, codes_of(kInputs, separate_), nullptr},
+                           {samples * locations, codes_of(kGradients, separate_), nullptr},
+                           {samples, separate_ ? kGradients | kBesideFactors : kAnyCode, nullptr}});
     const Launch launch{sides,
                         moments,
                         {{sides.vector_blocks, moments.rounds.total(), sides.sum_blocks()}, true, counters_->device()},
-                        arguments[2].integers(),
-                        separate_,
-                        counts.floats(),
-                        static_cast<float>(batch.samples()),
-                        static_cast<float>(batch.counted_locations())};
+                        pass};
     static_assert(sizeof(launch) <= 4000, "more than the parameters of a kernel");
-    const auto kernel = precision_ == Precision::kFloat32 ? eigenbasis_statistics<Precision::kFloat32>
-                        : precision_ == Precision::kTf32  ? eigenbasis_statistics<Precision::kTf32>
-                                                          : eigenbasis_statistics<Precision::kBfloat16>;
+    const auto kernel = with_precision(precision_, [](auto of) { return eigenbasis_statistics<decltype(of)::value>; });
     ms_kfac::launch(kernel, launch.phases.total(), kThreads, call.stream, launch);
+    check_->run(call, pass);
   }
 
  private:
@@ -117,6 +106,7 @@ class EigenbasisStatisticsKernel {
   BatchPlan plan_;
   int64_t numbers_;  // of the moments' workspace
   std::unique_ptr<CounterRange> counters_;
+  std::unique_ptr<CaptureCheck> check_;
 };
 
 }  // namespace

@@ -1,28 +1,26 @@
 // Damped inverses of both Kronecker factors of every layer that is due.
 //
-// A layer's arrays: A_sum, A_count, G_sum, G_count, A_inverse, G_inverse, the sums and inverses with a leading axis
-// where there are groups. A layer without statistics gets identities. Formulas: ms_kfac/ops/kronecker_refresh.py.
+// A layer's arrays: A_sum, G_sum, weights (2), A_inverse, G_inverse, the sums and inverses with a leading axis where
+// there are groups. A layer without statistics gets identities. Formulas: ms_kfac/ops/kronecker_refresh.py.
 
-#include "../damped_inverse.h"
 #include "../refresh.h"
 #include "../split_damping.h"
 
 namespace ms_kfac {
 namespace {
 
-constexpr int kArrays = 6;
+constexpr int kArrays = 5;
 
 struct Layer {
   Matrices A, G, A_inverses, G_inverses;
-  const float *A_count, *G_count;
+  const float* weights;
 
   explicit Layer(const LayerArrays& arrays)
       : A(arrays.matrices(0)),
-        G(arrays.matrices(2, A.groups)),
-        A_inverses(arrays.like(A, 4)),
-        G_inverses(arrays.like(G, 5)),
-        A_count(arrays.floats(1, 1)),
-        G_count(arrays.floats(3, 1)) {}
+        G(arrays.matrices(1, A.groups)),
+        A_inverses(arrays.like(A, 3)),
+        G_inverses(arrays.like(G, 4)),
+        weights(arrays.floats(2, 2)) {}
 };
 
 class KroneckerRefreshKernel {
@@ -44,27 +42,24 @@ class KroneckerRefreshKernel {
   }
 
   void run(const Call& call) const {
-    const float* damping = damping_of(call.arguments);
-    const std::vector<int32_t> due = read_due(call, attributes_, kArrays);
-    inverses_->raise_failures();
-    std::vector<FactorPair> pairs;
-    std::vector<DampedFactor> factors;
-    for_due_layers(call.arguments, due.data(), attributes_, kArrays, [&](int index, const LayerArrays& arrays) {
+    const auto collect = [&](int index, const LayerArrays& arrays, std::vector<FactorPair>& pairs,
+                             std::vector<DampedFactor>& factors) {
       const Layer layer(arrays);
       for (int64_t group = 0; group < layer.A.groups; ++group) {
         const int factor = first_[index] + 2 * static_cast<int>(group);
         FactorNumbers* numbers = call.workspace<FactorNumbers>(numbers_) + factor;
         const float *A = layer.A.of(group), *G = layer.G.of(group);
-        pairs.push_back({A, layer.A_count, G, layer.G_count, layer.A.size, layer.G.size, numbers});
+        pairs.push_back({A, layer.weights, G, layer.weights + 1, layer.A.size, layer.G.size, numbers});
         factors.push_back({A, layer.A.size, layer.A.size, &numbers[0].scale, &numbers[0].damping,
                            layer.A_inverses.of(group), factor});
         factors.push_back({G, layer.G.size, layer.G.size, &numbers[1].scale, &numbers[1].damping,
                            layer.G_inverses.of(group), factor + 1});
       }
-    });
-    if (factors.empty()) return;
-    split_damping(pairs, damping, call.stream);
-    inverses_->run(factors, call);
+    };
+    const auto damp = [&](const std::vector<FactorPair>& pairs, const float* damping) {
+      split_damping(pairs, damping, call.stream);
+    };
+    refresh_pairs<FactorPair>(call, attributes_, kArrays, *inverses_, collect, damp);
   }
 
  private:

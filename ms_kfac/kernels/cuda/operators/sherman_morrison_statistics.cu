@@ -1,11 +1,12 @@
-// Adds one batch to the diagonals of a layer's factors, and to the factors while they are wanted, when the gate is
-// open, in one launch.
+// Stages the diagonals of one batch's factors, and the factors while they are wanted, when the gate is open, in one
+// launch; a second one records the pass.
 //
-// Inputs: x, dout (floats), gate (int32 scalar), A_sum, G_sum, A_diagonal, G_diagonal, counts (4,) (float32, written in
+// Inputs: x, dout (floats), gate (int32 scalar), A, G, A_diagonal, G_diagonal, record (5 + 4) (float32, written in
 // place), full (float32 scalar). Output: a float32 scalar that means nothing. Formulas:
 // ms_kfac/ops/sherman_morrison_statistics.py.
 
 #include "../batch_sides.h"
+#include "../capture_check.h"
 #include "../counter_memory.h"
 #include "../diagonals.h"
 #include "../operator.h"
@@ -16,59 +17,48 @@ namespace {
 // Diagonals come last: their blocks then find all squares done.
 enum Phase { kVectors, kSquares, kSums, kAssembly, kDiagonals, kPhases };
 
+// The layer's weights.
+enum Weight { kA, kG, kADiagonal, kGDiagonal };
+
 struct Launch {
   BatchSides sides;
   BatchDiagonals diagonals;
   Phases<kPhases> phases;
-  const int32_t* gate;
-  bool separate;
-  const float* full;
-  float* counts;
-  float samples, locations;
+  StagedPass pass;
 };
-
-__device__ void count_batch(const Launch& launch, Asked asked, bool full) {
-  const float weights[2] = {asked.inputs ? launch.samples : 0.0f,
-                            asked.gradients ? launch.samples * launch.locations : 0.0f};
-  for (int side : {0, 1}) {
-    if (full) launch.counts[side] += weights[side];
-    launch.counts[2 + side] += weights[side];
-  }
-}
 
 template <Precision kPrecision>
 __global__ void __launch_bounds__(kThreads, 2) sherman_morrison_statistics(const __grid_constant__ Launch launch) {
   __shared__ SideMemory memory;
-  const Asked asked = Asked::of(*launch.gate, launch.separate);
-  if (asked.nothing()) return;
-  const bool full = *launch.full > 0.0f;
-  if (blockIdx.x == 0 && threadIdx.x == 0) count_batch(launch, asked, full);
+  const SidesTaken diagonals = launch.pass.sides(kADiagonal, kGDiagonal);
+  if (diagonals.nothing()) return;
+  const SidesTaken sums = launch.pass.sides(kA, kG);
   const Phases<kPhases>& phases = launch.phases;
   const Claim claim = phases.claim();
   switch (claim.phase) {
     case kVectors:
-      sum_vectors(launch.sides, asked, claim.index);
+      sum_vectors(launch.sides, diagonals, claim.index);
       phases.finish(kVectors);
       break;
     case kSquares:
       phases.wait_for(kVectors);
-      sum_squares(launch.diagonals, asked, claim.index);
+      sum_squares(launch.diagonals, diagonals, claim.index);
       phases.finish(kSquares);
       break;
     case kSums:
-      if (!full) break;
+      if (sums.nothing()) break;
       phases.wait_for(kVectors);
-      add_second_moments<kPrecision>(launch.sides, asked, claim.index, memory);
+      add_second_moments<kPrecision>(launch.sides, sums, claim.index, memory);
       phases.finish(kSums);
       break;
     case kAssembly:
-      if (!full) break;
+      if (sums.nothing()) break;
       phases.wait_for(kSums);
-      assemble_inputs(launch.sides, asked, claim.index, memory);
+      assemble_inputs(launch.sides, sums, claim.index, memory);
       break;
     default:
       phases.wait_for(kSquares);
-      add_diagonals(launch.diagonals, asked, claim.index);
+      add_diagonals(launch.diagonals, diagonals, claim.index);
   }
   phases.leave();
 }
@@ -84,6 +74,7 @@ class ShermanMorrisonStatisticsKernel {
     const LayerBatch batch(geometry_, shapes[0], shapes[1]);
     numbers_ = BatchDiagonals(batch.inputs(), batch.gradients(), plan_.multiprocessors()).numbers();
     add_workspace(extra, numbers_ * sizeof(float));
+    check_ = std::make_unique<CaptureCheck>(geometry_, shapes, extra);
   }
 
   void run(const Call& call) const {
@@ -98,24 +89,24 @@ class ShermanMorrisonStatisticsKernel {
       throw std::invalid_argument("other shapes than those that the kernel was created for");
     diagonals.place(call.workspace<float>(1));
     diagonals.set(arguments[5], arguments[6]);
-    if (arguments[7].size() != 4)
-      throw std::invalid_argument("expected four counts, got " + std::to_string(arguments[7].size()));
+    const float of_A = static_cast<float>(batch.samples());
+    const float of_G = of_A * static_cast<float>(batch.counted_locations());
+    const int code_A = separate_ ? kInputs : kAnyCode, code_G = separate_ ? kGradients : kAnyCode;
+    const float* full = arguments[8].floats();
+    const StagedPass pass(
+        arguments[2], arguments[7],
+        {{of_A, code_A, full}, {of_G, code_G, full}, {of_A, code_A, nullptr}, {of_G, code_G, nullptr}});
     const Launch launch{sides,
                         diagonals,
                         {{sides.vector_blocks, diagonals.square_blocks(), sides.sum_blocks(), sides.assembly_blocks(),
                           diagonals.blocks()},
                          true,
                          counters},
-                        arguments[2].integers(),
-                        separate_,
-                        arguments[8].floats(),
-                        arguments[7].floats(),
-                        static_cast<float>(batch.samples()),
-                        static_cast<float>(batch.counted_locations())};
-    const auto kernel = precision_ == Precision::kFloat32 ? sherman_morrison_statistics<Precision::kFloat32>
-                        : precision_ == Precision::kTf32  ? sherman_morrison_statistics<Precision::kTf32>
-                                                          : sherman_morrison_statistics<Precision::kBfloat16>;
+                        pass};
+    const auto kernel =
+        with_precision(precision_, [](auto of) { return sherman_morrison_statistics<decltype(of)::value>; });
     ms_kfac::launch(kernel, launch.phases.total(), kThreads, call.stream, launch);
+    check_->run(call, pass);
   }
 
  private:
@@ -125,6 +116,7 @@ class ShermanMorrisonStatisticsKernel {
   BatchPlan plan_;
   int64_t numbers_;  // of the diagonals' workspace
   CounterRange counters_;
+  std::unique_ptr<CaptureCheck> check_;
 };
 
 }  // namespace

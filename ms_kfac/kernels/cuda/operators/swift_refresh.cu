@@ -1,8 +1,8 @@
 // Z of Woodbury's identity, or a dense inverse, of both factors of every layer that is due.
 //
-// A layer's arrays: A_rows, A_count (3: rows present, whether the next join them, the rank), G_rows, G_count, A_solver,
-// G_solver, A_damping, G_damping, refreshed. Rows, solvers and dampings have a leading axis where there are groups. A
-// layer without statistics of both factors stays as it is. Formulas: ms_kfac/ops/swift_refresh.py.
+// A layer's arrays: A_rows, G_rows, weights (4: rows of A and of G, which need be no integers, ranks of A and of G),
+// A_solver, G_solver, A_damping, G_damping, refreshed. Rows, solvers and dampings have a leading axis where there are
+// groups. A layer without statistics of both factors stays as it is. Formulas: ms_kfac/ops/swift_refresh.py.
 //
 // Ranks and what is due are gathered and read on the host at once: they decide which launches there are.
 
@@ -18,7 +18,7 @@
 namespace ms_kfac {
 namespace {
 
-constexpr int kArrays = 9;
+constexpr int kArrays = 8;
 constexpr int kThreads = 256;
 
 // One factor of a layer's group, as far as its damping goes.
@@ -99,19 +99,22 @@ __global__ void __launch_bounds__(32) keep_dampings(const __grid_constant__ Item
   if (all) *record.refreshed = 1.0f;
 }
 
+// What there is of a factor's statistics.
+struct Present {
+  float rows, rank;
+};
+
 // One factor of a layer.
 struct Factor {
   std::string name;
   Matrices rows, solver;
-  const float* count;
   float* damping;
 
   Factor(const LayerArrays& arrays, const std::string& layer, int side)
       : name(layer + (side == 0 ? ": factor A" : ": factor G")),
-        rows(arrays.matrices(2 * side)),
-        solver(arrays.like(rows, 4 + side)),
-        count(arrays.floats(2 * side + 1, 3)),
-        damping(arrays.floats(6 + side, rows.groups)) {}
+        rows(arrays.matrices(side)),
+        solver(arrays.like(rows, 3 + side)),
+        damping(arrays.floats(5 + side, rows.groups)) {}
 };
 
 struct Layer {
@@ -119,7 +122,7 @@ struct Layer {
   float* refreshed;
 
   Layer(const LayerArrays& arrays, const std::string& name)
-      : A(arrays, name, 0), G(arrays, name, 1), refreshed(arrays.floats(8, 1)) {
+      : A(arrays, name, 0), G(arrays, name, 1), refreshed(arrays.floats(7, 1)) {
     if (A.rows.groups != G.rows.groups)
       throw std::invalid_argument(name + ": the factors have " + std::to_string(A.rows.groups) + " and " +
                                   std::to_string(G.rows.groups) + " groups");
@@ -141,8 +144,8 @@ class SwiftRefreshKernel {
         names.insert(names.end(), {layer.A.name, layer.G.name});
       }
     }
-    // Of a layer whether it is due, and both counts.
-    gathered_ = std::make_unique<GatheredNumbers>(extra, static_cast<int>(attributes_.layers.size()) * 7);
+    // Of a layer whether it is due, and the weights.
+    gathered_ = std::make_unique<GatheredNumbers>(extra, static_cast<int>(attributes_.layers.size()) * 5);
     numbers_ = add_workspace(extra, sizes.size() * sizeof(FactorNumbers));
     inverses_ = std::make_unique<DampedInverses>(extra, std::move(sizes), std::move(names));
   }
@@ -153,11 +156,10 @@ class SwiftRefreshKernel {
     const int layers = static_cast<int>(attributes_.layers.size());
     NumberList list;
     list.add(call.arguments[0].integers(), static_cast<int>(call.arguments[0].size()));
-    std::vector<int> counts(layers);
+    std::vector<int> weights(layers);
     for (int index = 0; index < layers; ++index) {
       const LayerArrays arrays(call.arguments, 2 + index * kArrays, attributes_.layers[index]);
-      counts[index] = list.add(arrays.floats(1, 3), 3);
-      list.add(arrays.floats(3, 3), 3);
+      weights[index] = list.add(arrays.floats(2, 4), 4);
     }
     const HostNumbers read = gathered_->read(list, call);
     inverses_->raise_failures();
@@ -165,9 +167,9 @@ class SwiftRefreshKernel {
     for (int64_t i = 0; i < call.arguments[0].size(); ++i) due.push_back(read.integer(static_cast<int>(i)));
     Work work;
     for_due_layers(call.arguments, due.data(), attributes_, kArrays, [&](int index, const LayerArrays& arrays) {
-      const float of_A[2] = {read.number(counts[index]), read.number(counts[index] + 2)};
-      const float of_G[2] = {read.number(counts[index] + 3), read.number(counts[index] + 5)};
-      if (of_A[0] != 0.0f && of_G[0] != 0.0f)
+      const Present of_A{read.number(weights[index]), read.number(weights[index] + 2)};
+      const Present of_G{read.number(weights[index] + 1), read.number(weights[index] + 3)};
+      if (of_A.rows != 0.0f && of_G.rows != 0.0f)
         add(index, Layer(arrays, attributes_.layers[index]), of_A, of_G, call, work);
     });
     if (work.pairs.empty()) return;
@@ -184,8 +186,7 @@ class SwiftRefreshKernel {
     std::vector<Record> records;
   };
 
-  // of_A and of_G: rows present, and the rank.
-  void add(int index, const Layer& layer, const float (&of_A)[2], const float (&of_G)[2], const Call& call,
+  void add(int index, const Layer& layer, const Present& of_A, const Present& of_G, const Call& call,
            Work& work) const {
     const int first = first_[index], groups = static_cast<int>(layer.A.rows.groups);
     FactorNumbers* numbers = call.workspace<FactorNumbers>(numbers_) + first;
@@ -202,14 +203,14 @@ class SwiftRefreshKernel {
     work.records.push_back({numbers, layer.A.damping, layer.G.damping, layer.refreshed, first, groups});
   }
 
-  Part part(const Factor& of, int64_t group, const float (&count)[2], int factor) const {
+  Part part(const Factor& of, int64_t group, const Present& present, int factor) const {
     const int size = of.rows.size;
-    if (!(count[1] >= 1.0f && count[1] <= static_cast<float>(size)))
+    if (!(present.rank >= 1.0f && present.rank <= static_cast<float>(size)))
       throw std::invalid_argument(of.name + " has " + std::to_string(size) + " rows and a rank of " +
-                                  std::to_string(count[1]));
-    const float present = std::max(count[0], kSmallestCount);
-    Part found{of.rows.of(group), size, static_cast<int>(count[1]), 0.0f, inverses_->growth(factor)};
-    found.scale = found.low() ? 1.0f / std::sqrt(std::min(present, static_cast<float>(found.rank))) : 1.0f / present;
+                                  std::to_string(present.rank));
+    const float scale = average_scale(present.rows);
+    Part found{of.rows.of(group), size, static_cast<int>(present.rank), scale, inverses_->growth(factor)};
+    if (found.low()) found.scale = std::sqrt(scale);
     return found;
   }
 

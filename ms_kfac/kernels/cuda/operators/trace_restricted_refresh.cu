@@ -1,10 +1,9 @@
 // Damped inverses of both trace-restricted factors of every layer that is due.
 //
-// A layer's arrays: Phi_sum, Psi_sum, traces, count, Phi_inverse, Psi_inverse, beta. Where there are groups, the sums,
-// traces and inverses have an element a group; beta is read with `expands` only. A layer without statistics gets
+// A layer's arrays: Phi_sum, Psi_sum, traces, weights (1), Phi_inverse, Psi_inverse, beta. Where there are groups, the
+// sums, traces and inverses have an element a group; beta is read with `expands` only. A layer without statistics gets
 // identities. Formulas: ms_kfac/ops/trace_restricted_refresh.py.
 
-#include "../damped_inverse.h"
 #include "../item_batch.h"
 #include "../refresh.h"
 #include "../split_damping.h"
@@ -114,12 +113,8 @@ class TraceRestrictedRefreshKernel {
   }
 
   void run(const Call& call) const {
-    const float* lambda = damping_of(call.arguments);
-    const std::vector<int32_t> due = read_due(call, attributes_, kArrays);
-    inverses_->raise_failures();
-    std::vector<Pair> pairs;
-    std::vector<DampedFactor> factors;
-    for_due_layers(call.arguments, due.data(), attributes_, kArrays, [&](int index, const LayerArrays& arrays) {
+    const auto collect = [&](int index, const LayerArrays& arrays, std::vector<Pair>& pairs,
+                             std::vector<DampedFactor>& factors) {
       const Layer layer(arrays, dampings_[index].roots);
       for (int64_t group = 0; group < layer.Phi.groups; ++group) {
         const int factor = first_[index] + 2 * static_cast<int>(group);
@@ -131,9 +126,11 @@ class TraceRestrictedRefreshKernel {
         factors.push_back({layer.Psi.of(group), layer.Psi.size, layer.Psi.size, &numbers[1].scale, &numbers[1].damping,
                            layer.Psi_inverses.of(group), factor + 1});
       }
-    });
-    launch_items(damp_pairs, pairs, Lambda{lambda}, 32, call.stream);
-    if (!factors.empty()) inverses_->run(factors, call);
+    };
+    const auto damp = [&](const std::vector<Pair>& pairs, const float* damping) {
+      launch_items(damp_pairs, pairs, Lambda{damping}, 32, call.stream);
+    };
+    refresh_pairs<Pair>(call, attributes_, kArrays, *inverses_, collect, damp);
   }
 
  private:

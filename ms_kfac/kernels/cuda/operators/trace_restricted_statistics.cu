@@ -1,11 +1,11 @@
-// Adds one batch to the trace-restricted statistics of a dense layer or a convolution, when the gate is open, in one
-// launch.
+// Stages one batch's trace-restricted statistics of a dense layer or a convolution, when the gate is open, in one
+// launch; a second one records the pass.
 //
-// Inputs: x, dout (floats), gate (int32 scalar), Phi_sum, Psi_sum, the traces, count (float32, written in place).
-// Output: a float32 scalar that means nothing. With the attribute `roots` what enters are roots of the batch's block.
-// Formulas: ms_kfac/ops/trace_restricted_statistics.py.
+// Inputs: x, dout (floats), gate (int32 scalar), Phi, Psi, delta, record (5 + 1) (float32, written in place). Output: a
+// float32 scalar that means nothing. Formulas: ms_kfac/ops/trace_restricted_statistics.py.
 
 #include "../batch_trace.h"
+#include "../capture_check.h"
 #include "../counter_memory.h"
 #include "../operator.h"
 
@@ -18,16 +18,15 @@ struct Launch {
   BatchSides sides;
   BatchTrace trace;
   Phases<kPhases> phases;
-  const int32_t* gate;
-  float* count;
+  StagedPass pass;
 };
 
 template <Precision kPrecision>
 __global__ void __launch_bounds__(kThreads, 2) trace_restricted_statistics(const __grid_constant__ Launch launch) {
   __shared__ SideMemory memory;
-  if (*launch.gate <= 0) return;
-  if (blockIdx.x == 0 && threadIdx.x == 0) *launch.count += launch.trace.samples;
-  const Asked both{true, true};
+  // Both matrices and the trace belong together, and to one weight.
+  const SidesTaken both = launch.pass.sides(0, 0);
+  if (both.nothing()) return;
   const Phases<kPhases>& phases = launch.phases;
   const Claim claim = phases.claim();
   switch (claim.phase) {
@@ -42,7 +41,7 @@ __global__ void __launch_bounds__(kThreads, 2) trace_restricted_statistics(const
     case kNorms:
       phases.wait_for(kVectors);
       phases.wait_for(kSquares);
-      add_norms(launch.trace, claim.index);
+      add_norms(launch.trace, both.inputs == Taking::kJoining, claim.index);
       phases.finish(kNorms);
       break;
     default:
@@ -52,22 +51,17 @@ __global__ void __launch_bounds__(kThreads, 2) trace_restricted_statistics(const
   phases.leave();
 }
 
-TraceRule rule_of(AotExtra& extra) {
-  if (!extra.GetAttrBool("roots")) return {};
-  return {true, extra.GetAttrFloat("floor"), extra.GetAttrFloat("smallest_trace"), extra.GetAttrBool("homogeneous")};
-}
-
 class TraceRestrictedStatisticsKernel {
  public:
   TraceRestrictedStatisticsKernel(AotExtra& extra, const Arguments& shapes)
       : geometry_(read_geometry(extra)),
         precision_(precision_of(extra)),
-        rule_(rule_of(extra)),
         plan_(LayerBatch(geometry_, shapes[0], shapes[1]), extra),
         counters_(Phases<kPhases>::kCounters + geometry_.groups + plan_.counters()) {
     const LayerBatch batch(geometry_, shapes[0], shapes[1]);
-    numbers_ = trace_of(batch, batch.inputs(), batch.gradients()).numbers();
+    numbers_ = BatchTrace(batch.inputs(), batch.gradients(), plan_.multiprocessors()).numbers();
     add_workspace(extra, numbers_ * sizeof(float));
+    check_ = std::make_unique<CaptureCheck>(geometry_, shapes, extra);
   }
 
   void run(const Call& call) const {
@@ -77,42 +71,38 @@ class TraceRestrictedStatisticsKernel {
     BatchSides sides = plan_.sides(batch, call.workspace<float>(0), of_groups + geometry_.groups);
     sides.inputs.sum.matrices = matrices_of(arguments[3], sides.inputs);
     sides.gradients.sum.matrices = matrices_of(arguments[4], sides.gradients);
-    BatchTrace trace = trace_of(batch, sides.inputs, sides.gradients);
+    BatchTrace trace(sides.inputs, sides.gradients, plan_.multiprocessors());
     if (trace.numbers() != numbers_)
       throw std::invalid_argument("other shapes than those that the kernel was created for");
     trace.place(call.workspace<float>(1), of_groups);
     trace.weigh(sides);
     trace.traces = traces_of(arguments[5]);
+    const StagedPass pass(arguments[2], arguments[6], {{static_cast<float>(batch.samples()), kAnyCode, nullptr}});
     const Launch launch{
         sides,
         trace,
         {{sides.vector_blocks, trace.square_blocks(), trace.blocks(), sides.sum_blocks()}, true, counters_.device()},
-        arguments[2].integers(),
-        arguments[6].floats()};
-    const auto kernel = precision_ == Precision::kFloat32 ? trace_restricted_statistics<Precision::kFloat32>
-                        : precision_ == Precision::kTf32  ? trace_restricted_statistics<Precision::kTf32>
-                                                          : trace_restricted_statistics<Precision::kBfloat16>;
+        pass};
+    const auto kernel =
+        with_precision(precision_, [](auto of) { return trace_restricted_statistics<decltype(of)::value>; });
     ms_kfac::launch(kernel, launch.phases.total(), kThreads, call.stream, launch);
+    check_->run(call, pass);
   }
 
  private:
-  BatchTrace trace_of(const LayerBatch& batch, const LayerSide& inputs, const LayerSide& gradients) const {
-    return {inputs, gradients, rule_, batch.samples(), plan_.multiprocessors()};
-  }
   float* traces_of(const Array& array) const {
-    const int64_t expected = (rule_.roots ? 2 : 1) * geometry_.groups;
-    if (array.size() != expected)
+    if (array.size() != geometry_.groups)
       throw std::invalid_argument("the traces have " + std::to_string(array.size()) + " numbers, expected " +
-                                  std::to_string(expected));
+                                  std::to_string(geometry_.groups));
     return array.floats();
   }
 
   LayerGeometry geometry_;
   Precision precision_;
-  TraceRule rule_;
   BatchPlan plan_;
   int64_t numbers_;  // of the trace's workspace
   CounterRange counters_;
+  std::unique_ptr<CaptureCheck> check_;
 };
 
 }  // namespace

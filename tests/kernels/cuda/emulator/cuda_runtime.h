@@ -66,6 +66,7 @@ inline void __syncwarp(unsigned = 0xffffffffu) {
   emulator::with_warp(nullptr, [](void**) {});
 }
 inline void __threadfence() {}
+inline void __threadfence_system() {}
 inline void __nanosleep(unsigned) {}
 
 // All 32 lanes take part in a shuffle, as the kernels' masks say.

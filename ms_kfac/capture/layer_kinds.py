@@ -1,0 +1,73 @@
+"""The registry of layer kinds: which classes of layers can be described, and by which function."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from mindspore import nn
+
+from ms_kfac.capture.layer import Layer
+
+Describe = Callable[[str, nn.Cell], "Layer | str"]
+
+_DESCRIBE: dict[type, Describe] = {}
+
+
+def register_layer(*classes: type[nn.Cell]) -> Callable[[Describe], Describe]:
+    """Let optimizers precondition the instances of some classes and of their subclasses.
+
+    It decorates a function that describes such a layer. For a layer, the function of the closest base class
+    is asked; registering a class again replaces its function. Optimizers built later see the change.
+
+    Args:
+        *classes: classes of layers, subclasses of ``nn.Cell``.
+
+    Returns:
+        The decorator; it returns the function unchanged. The function gets the name of a cell in the network
+        and the cell, and returns a :class:`ms_kfac.capture.Layer`, or the reason for which this one can't be
+        preconditioned.
+
+    Raises:
+        TypeError: if there is no class, or one is no subclass of ``nn.Cell``.
+
+    Examples:
+        >>> from mindspore import Parameter, Tensor, nn, ops
+        >>> import ms_kfac
+        >>> from ms_kfac.capture import DenseOperators, Layer
+        >>> class Project(nn.Cell):
+        ...     def __init__(self, inputs, outputs):
+        ...         super().__init__()
+        ...         self.matrix = Parameter(ops.randn(outputs, inputs), name="matrix")
+        ...     def construct(self, x):
+        ...         return ops.matmul(x, self.matrix.T)
+        >>> @ms_kfac.register_layer(Project)
+        ... def describe_project(name, cell):
+        ...     operators = DenseOperators(bias=False)
+        ...     return Layer(
+        ...         name=name, kind="dense", cell=cell, weight=cell.matrix, bias=None, operators=operators
+        ...     )
+    """
+    if not classes or not all(isinstance(cls, type) and issubclass(cls, nn.Cell) for cls in classes):
+        raise TypeError(f"register_layer takes subclasses of mindspore.nn.Cell, got {classes!r}")
+
+    def register(describe: Describe) -> Describe:
+        _DESCRIBE.update(dict.fromkeys(classes, describe))
+        return describe
+
+    return register
+
+
+def describe_layer(name: str, cell: nn.Cell) -> Layer | str:
+    """Describe a cell by the function registered for its class.
+
+    Args:
+        name: the cell's name in the network.
+        cell: the cell, tapped or not.
+
+    Returns:
+        The layer, or why it can't be preconditioned.
+    """
+    for cls in type(cell).__mro__:
+        if cls in _DESCRIBE:
+            return _DESCRIBE[cls](name, cell)
+    return f"no curvature block for {type(cell).__name__}"

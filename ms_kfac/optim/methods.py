@@ -1,0 +1,108 @@
+"""The registry of methods: what each is called, and which options it has that K-FAC lacks.
+
+The package, recipes, benchmarks and tests take the methods from here. Nothing is imported but the standard
+library, so that a recipe can be checked before MindSpore is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of one method.
+
+    Attributes:
+        default: its default.
+        choices: the words accepted; none for a number.
+        single_device: those of the words with which several devices can't share the work.
+        low: the lower end of a number.
+        above: whether the lower end itself is refused.
+        whole: whether the number is an int.
+        optional: whether None is accepted.
+    """
+
+    default: Any
+    choices: tuple[str, ...] = ()
+    single_device: tuple[str, ...] = ()
+    low: float = 0.0
+    above: bool = False
+    whole: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: an optimizer of the package.
+
+    Attributes:
+        class_name: the optimizer's class, exported by ``ms_kfac``.
+        description: a few words.
+        options: the options that :class:`ms_kfac.KFAC` lacks, in the order of the constructor.
+        defaults: the options shared with K-FAC whose default differs.
+        single_device: whether several devices can't share the work.
+    """
+
+    class_name: str
+    description: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    single_device: bool = False
+
+
+# By the name in recipes, which is the class's ``method`` and prefixes the names of its Parameters.
+METHODS: dict[str, Method] = {
+    "kfac": Method("KFAC", "Kronecker-factored curvature"),
+    "tkfac": Method(
+        "TKFAC",
+        "Kronecker factors that keep the trace of the Fisher",
+        {
+            "damping_mode": Option("normal", ("normal", "automatic")),
+            "nu": Option(1.0, above=True),
+            "ema": Option("partial_trace", ("partial_trace", "paper"), single_device=("paper",)),
+            "automatic_form": Option("printed", ("printed", "homogeneous")),
+            "max_expansion": Option(100.0, low=1.0),
+        },
+    ),
+    "smkfac": Method(
+        "SMKFAC",
+        "K-FAC whose inverses follow by rank-one updates (Sherman-Morrison)",
+        {
+            "full_refreshes": Option(10, low=1, whole=True),
+            "alpha": Option(0.1, above=True),
+            "beta": Option(0.1, above=True),
+            "rescale": Option("none", ("none", "trace")),
+            "full_refresh_interval": Option(None, low=1, whole=True, optional=True),
+        },
+    ),
+    "skfac": Method(
+        "SKFAC",
+        "K-FAC of one batch, inverted through the batch's rank",
+        {
+            "spatial": Option("sum", ("sum", "mean", "subsample")),
+            "samples": Option(4, low=1, whole=True),
+            "damping_split": Option("none", ("none", "pi")),
+        },
+        single_device=True,
+    ),
+    "ekfac": Method("EKFAC", "second moments in the eigenbasis of K-FAC's factors"),
+    "spngd": Method(
+        "SPNGD",
+        "K-FAC with statistics that are taken as they go stale, and unit-wise normalization",
+        {"similarity": Option(0.1, above=True)},
+        {
+            "factor_interval": None,
+            "inverse_interval": None,
+            "factor_decay": 0.0,
+            "normalization": "unit_wise",
+        },
+    ),
+    "thor": Method(
+        "THOR",
+        "K-FAC of diagonal blocks, refreshed where the trace has moved",
+        {"omega1": Option(0.01), "omega2": Option(0.0), "split": Option(128, low=1, whole=True)},
+    ),
+}

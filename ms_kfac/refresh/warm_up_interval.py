@@ -1,0 +1,47 @@
+"""Refresh often at first, then every so many steps."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, ops
+
+from ms_kfac.refresh.policy import RefreshPolicy
+
+# Up to these steps a refresh is due at every step, and at every fifth.
+EVERY_STEP, EVERY_FIFTH = 10, 50
+
+
+class WarmUpInterval(RefreshPolicy):
+    """Due at steps 0, interval, 2 interval, ..., and more often in the first 50 steps.
+
+    Up to step 10 every step is due, up to step 50 every fifth as well. Inverses of the very first batch would
+    otherwise serve for a whole interval while the gradients change by orders of magnitude. An int given as
+    ``factor_interval`` or ``inverse_interval`` means this policy; :class:`ms_kfac.FixedInterval` has no
+    warm-up, and :class:`ms_kfac.IntervalSchedule` makes other ones.
+
+    Args:
+        interval: number of steps from one refresh to the next after the warm-up, at least 1.
+
+    Raises:
+        ValueError: if ``interval`` is not a positive int.
+    """
+
+    def __init__(self, interval: int) -> None:
+        super().__init__()
+        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+            raise ValueError(f"WarmUpInterval: interval must be an int of at least 1, got {interval!r}")
+        self.interval = interval
+        self.middle = min(interval, 5)
+        self.every_step, self.every_fifth = EVERY_STEP, EVERY_FIFTH
+        self.either = ops.LogicalOr()
+        self.both = ops.LogicalAnd()
+
+    def construct(self, step: Tensor) -> Tensor:
+        early = self.both(step <= self.every_fifth, step % self.middle == 0)
+        early = self.either(early, step <= self.every_step)
+        return self.either(early, step % self.interval == 0)
+
+    def __repr__(self) -> str:
+        if self.interval == 1:
+            return "every step"
+        middle = f", every {self.middle} up to step {EVERY_FIFTH}" if self.interval > self.middle else ""
+        return f"every step up to step {EVERY_STEP}{middle}, then every {self.interval} steps"

@@ -1,0 +1,284 @@
+r"""The step of the optimizer that turns staged batches into averages.
+
+A moving average (Martens & Grosse 2015, section 5)
+
+.. math::
+    F_k = \epsilon_k F_{k-1} + (1 - \epsilon_k) \hat F_k, \qquad \epsilon_k = \min(1 - 1/k, \epsilon)
+
+is kept as a sum S with a weight n, F = S / n. With W the weight of the past in units of one commit,
+
+.. math::
+    d = \min\left(1, \frac{\epsilon}{1 - \epsilon} / W\right), \qquad
+    S \leftarrow d S + \hat S, \qquad n \leftarrow d n + \hat n, \qquad W \leftarrow d W + 1
+
+is that rule for batches of equal size; batches of unequal size count by their samples. The first batch is
+used whole and early ones are averaged evenly, so that there is no bias towards a start value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from ms_kfac.kernels.operator import is_native, native_operator
+from ms_kfac.ops.element import element
+from ms_kfac.ops.statistics import PERIOD, PRODUCT, SCALE, STAGED_WEIGHTS
+from ms_kfac.statistics.judge import fallback_judge, register_judge
+from ms_kfac.statistics.statistic import Statistic
+
+# Below any trace that float32 statistics resolve; keeps 0 / 0 at 0 where a batch brings no signal.
+SMALLEST_TRACE = 1e-30
+
+
+@dataclass(frozen=True)
+class RootAverage:
+    r"""That a block averages roots of its batches' traces: TKFAC with the moving average of its paper.
+
+    A batch enters as :math:`\sqrt{\tilde\delta_b} \Phi_b`, :math:`\sqrt{\tilde\delta_b} \Psi_b` and
+    :math:`(\delta_b, s(\tilde\delta_b))` with :math:`\tilde\delta_b = \max(\nu, \delta_b)` (Gao et al. 2021,
+    equations 17 and 18).
+
+    Attributes:
+        floor: :math:`\nu`; 0 leaves :math:`\delta_b` as it is.
+        homogeneous: whether s is the square root; otherwise the identity.
+    """
+
+    floor: float
+    homogeneous: bool
+
+
+class LayerCommit(nn.Cell):
+    r"""The fallback's commit of one layer.
+
+    Args:
+        block: the layer's curvature block.
+        limit: :math:`\epsilon / (1 - \epsilon)`.
+        first: where the block's weights of the past begin in their vector.
+    """
+
+    def __init__(self, block: Any, limit: float, first: int) -> None:
+        super().__init__(auto_prefix=False)
+        statistics: Sequence[Statistic] = block.statistics
+        count = int(block.weights.size)
+        self.count, self.first, self.limit = count, first, limit
+        self.record, self.weights = block.record, block.weights
+        self.batches = ms.ParameterTuple([statistic.batch for statistic in statistics])
+        self.averages = ms.ParameterTuple([statistic.estimated() for statistic in statistics])
+        self.weight_of = tuple(statistic.weight for statistic in statistics)
+        self.powers = tuple(statistic.power for statistic in statistics)
+        self.averaged = tuple(statistic.average is not None for statistic in statistics)
+        carried = np.ones(count, bool)
+        weight_powers = np.zeros(count, np.float32)
+        for statistic in statistics:
+            if statistic.average is not None:
+                carried[statistic.weight] = False
+            else:
+                weight_powers[statistic.weight] = statistic.power
+        self.carried, self.weight_powers = Tensor(carried), Tensor(weight_powers)
+        self.roots: RootAverage | None = block.roots
+        self.assign = ops.Assign()
+        self.slice = ops.Slice()
+        self.reshape = ops.Reshape()
+        self.stack = ops.Stack()
+        self.concat = ops.Concat()
+        self.cast = ops.Cast()
+        self.isfinite = ops.IsFinite()
+        self.reduce_all = ops.ReduceAll()
+        self.logical_and = ops.LogicalAnd()
+        self.sqrt = ops.Sqrt()
+        self.maximum = ops.Maximum()
+        self.zeros_of_record = Tensor(np.zeros(STAGED_WEIGHTS + count, np.float32))
+        period = np.zeros(STAGED_WEIGHTS + count, np.float32)
+        period[PERIOD] = 1.0
+        self.period_only = Tensor(period)
+
+    def report(self, expected: Tensor, measured: Tensor) -> Tensor:
+        """What the judge is told of the layer, shape (9,)."""
+        taken = self.staged_weights()
+        # Of passes that were replaced the products may be anything.
+        numbers = self.stack((element(self.record, PRODUCT), element(self.record, SCALE)))
+        finite = self.reduce_all(self.isfinite(numbers))
+        for index in range(len(self.weight_of)):
+            # What a pass has not taken may hold anything.
+            array = ops.where(taken[self.weight_of[index]] > 0, self.batches[index], 0.0)
+            finite = self.logical_and(finite, self.reduce_all(self.isfinite(array)))
+        passes = self.slice(self.record, (0,), (PERIOD + 1,))
+        products = self.slice(self.record, (PRODUCT,), (SCALE - PRODUCT + 1,)) * expected
+        flag = self.reshape(self.cast(finite, ms.float32), (1,))
+        return self.concat((passes, products, self.reshape(measured, (-1,)), flag))
+
+    def apply(self, told: Tensor, answer: Tensor, unscale: Tensor, past: Parameter) -> Tensor:
+        """Commit, refuse or empty by the judge's answer; whether the layer has statistics then, float32."""
+        taken = self.staged_weights()
+        ran = self.slice(self.record, (0,), (1,)) > 0.5
+        commits = self.logical_and(ran, self.logical_and(answer[0:1] > 0.5, told[-1:] > 0.5))
+        takes = self.logical_and(commits, taken > 0)
+        weights = self.weights + 0.0
+        before = self.slice(past, (self.first,), (self.count,))
+        decay = ops.minimum(self.limit / self.maximum(before, SMALLEST_TRACE), 1.0)
+        decay = ops.where(before > 0, decay, 0.0)
+        # W counts on where there are no statistics: it is the same for all devices, whichever holds the sums.
+        keep = ops.where(weights > 0, decay, 0.0)
+        for index in range(len(self.weight_of)):
+            weight = self.weight_of[index]
+            if self.averaged[index]:
+                value = self.staged_value(index, taken[weight], unscale)
+                kept = ops.where(keep[weight] > 0, self.averages[index] * keep[weight], 0.0)
+                self.assign(
+                    self.averages[index], ops.where(takes[weight], kept + value, self.averages[index])
+                )
+        # Statistics without averages are lost where a batch was refused.
+        alone = taken / unscale**self.weight_powers
+        refused = ops.where(self.logical_and(ran, self.carried), 0.0, weights)
+        committed = ops.where(self.carried, alone, weights * keep + taken)
+        emptied = self.logical_and(ran, answer[0:1] < -0.5)
+        weights = ops.where(takes, committed, ops.where(commits, weights, refused))
+        weights = ops.where(emptied, 0.0, weights)
+        new_past = ops.where(emptied, 0.0, ops.where(takes, before * decay + 1.0, before))
+        self.assign(self.weights, weights)
+        self.assign_past(past, new_past)
+        period = ops.where(ran, answer[1:2], self.slice(self.record, (PERIOD,), (1,)))
+        self.assign(self.record, self.zeros_of_record + self.period_only * period)
+        return self.cast(weights.sum() > 0, ms.float32)
+
+    def assign_past(self, past: Parameter, new: Tensor) -> bool:
+        """Write this layer's part of the vector."""
+        size = past.shape[0]
+        parts: tuple[Tensor, ...] = (new,)
+        if self.first > 0:
+            parts = (self.slice(past, (0,), (self.first,)), *parts)
+        behind = size - self.first - self.count
+        if behind > 0:
+            parts = (*parts, self.slice(past, (self.first + self.count,), (behind,)))
+        self.assign(past, self.concat(parts) if len(parts) > 1 else new)
+        return True
+
+    def staged_weights(self) -> Tensor:
+        """The weights of the staged batch."""
+        return self.slice(self.record, (STAGED_WEIGHTS,), (self.count,))
+
+    def staged_value(self, index: int, weight: Tensor, unscale: Tensor) -> Tensor:
+        """What a batch adds to an average."""
+        if self.roots is None:
+            power = self.powers[index]
+            return self.batches[index] * unscale**power if power > 0 else self.batches[index] + 0.0
+        trace = self.batches[2] * unscale**2
+        delta = trace / self.maximum(weight, SMALLEST_TRACE)
+        floored = self.maximum(delta, self.roots.floor)
+        root = self.sqrt(floored)
+        if index == 2:
+            shift = root if self.roots.homogeneous else floored
+            return self.stack((delta, shift)) * weight
+        return self.batches[index] * (unscale**2 * root / self.maximum(delta, SMALLEST_TRACE))
+
+
+class CommitStatistics(nn.Cell):
+    r"""Commit the staged batches of all layers, on steps that took statistics.
+
+    A batch that holds NaN or Inf is never committed; one that the judge refuses isn't either.
+
+    Args:
+        blocks: the curvature blocks.
+        decay: :math:`\epsilon` in [0, 1) of the moving averages.
+        judge: decides of every batch; called with float32 (layers, 9) as ``kernels/interface/judge.h``
+            describes it, it returns (layers, 2).
+        name: prefix of the Parameters.
+
+    Attributes:
+        past: the weight of the past of every weight of every layer, in commits.
+        outcome: batches refused, then whether each layer has statistics: float32 (1 + layers,).
+
+    Inputs:
+        - **due** (Tensor) - scalar int32; with 0 nothing happens.
+        - **scales** (Tensor) - float32, shape (2,): one over the loss scale of the staged gradients, and the
+          factor by which a delivered gradient differs from the sum of the passes' gradients.
+        - **measured** (Tensor) - float32, (layers, 3), of
+          :class:`ms_kfac.statistics.measure.MeasureGradients`.
+
+    Outputs:
+        bool, True.
+
+    Platforms: CPU, GPU (native or fallback), Ascend (fallback, in a branch).
+    """
+
+    def __init__(self, blocks: Sequence[Any], decay: float, judge: Any, *, name: str) -> None:
+        super().__init__(auto_prefix=False)
+        self.exists = len(blocks) > 0
+        counts = [int(block.weights.size) for block in blocks]
+        limit = decay / (1.0 - decay)
+        self.past = _zeros(f"{name}.past", max(sum(counts), 1))
+        self.outcome = _zeros(f"{name}.committed", 1 + len(blocks))
+        self.native = is_native("commit_statistics")
+        self.cast = ops.Cast()
+        if not self.exists:
+            return
+        if self.native:
+            self.__dict__["handle"] = register_judge(judge)
+            statistics = [statistic for block in blocks for statistic in block.statistics]
+            arrays: list[Parameter] = []
+            for block in blocks:
+                arrays += [block.record, block.weights]
+                for statistic in block.statistics:
+                    arrays.append(statistic.batch)
+                    if statistic.average is not None:
+                        arrays.append(statistic.average)
+            self.arrays = ms.ParameterTuple(arrays)
+            roots = [block.roots for block in blocks]
+            self.kernel = native_operator(
+                "commit_statistics",
+                layers="\n".join(block.layer_name for block in blocks),
+                arrays=[len(block.statistics) for block in blocks],
+                weights=counts,
+                weight_of=[statistic.weight for statistic in statistics],
+                powers=[statistic.power for statistic in statistics],
+                diagonal=[int(statistic.symmetric) for statistic in statistics],
+                averaged=[int(statistic.average is not None) for statistic in statistics],
+                roots=[int(root is not None) for root in roots],
+                homogeneous=[int(root is not None and root.homogeneous) for root in roots],
+                floors=[0.0 if root is None else float(root.floor) for root in roots],
+                limit=float(limit),
+                judge=self.handle.number,
+            )
+        else:
+            begins = np.cumsum([0, *counts])
+            self.layers = nn.CellList(
+                [LayerCommit(block, limit, int(begin)) for block, begin in zip(blocks, begins)],
+                auto_prefix=False,
+            )
+            self.judge = fallback_judge(judge)
+            self.stack = ops.Stack()
+            self.assign = ops.Assign()
+            self.slice = ops.Slice()
+            self.concat = ops.Concat()
+
+    def construct(self, due: Tensor, scales: Tensor, measured: Tensor) -> bool:
+        if self.exists:
+            if self.native:
+                self.kernel(due, scales, measured, self.past, self.outcome, *self.arrays)
+            elif due > 0:
+                self.commit(scales, measured)
+        return True
+
+    def commit(self, scales: Tensor, measured: Tensor) -> bool:
+        """The fallback, where it is due."""
+        reports: tuple[Tensor, ...] = ()
+        for index in range(len(self.layers)):
+            reports = (*reports, self.layers[index].report(scales[1], measured[index]))
+        told = self.stack(reports)
+        answers = self.judge(told)
+        refused = ops.logical_and(told[:, 0] > 0.5, told[:, 8] < 0.5)
+        count = self.slice(self.outcome, (0,), (1,)) + self.cast(refused.any(), ms.float32)
+        flags: tuple[Tensor, ...] = (count.reshape(()),)
+        for index in range(len(self.layers)):
+            flags = (*flags, self.layers[index].apply(told[index], answers[index], scales[0], self.past))
+        self.assign(self.outcome, self.stack(flags))
+        return True
+
+
+def _zeros(name: str, count: int) -> Parameter:
+    return Parameter(Tensor(np.zeros(count, np.float32)), name=name, requires_grad=False)

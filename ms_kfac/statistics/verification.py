@@ -1,0 +1,262 @@
+r"""Verification: whether what was captured of a layer is what its delivered gradient is made of.
+
+At every commit each layer comes with p of the staged passes, P of all passes since the last commit, and q of
+the gradient that the optimizer was given (:mod:`ms_kfac.ops.capture_check`). A layer that was captured
+rightly has :math:`q = p` up to rounding. What is legitimate passes:
+
+* one factor c for all layers (gradients clipped by their global norm, averaged micro-batches):
+  :math:`q = c p`;
+* micro-batches that were not announced: :math:`q = c P`, and later batches are staged as sums of as many
+  passes;
+* an L2 term in the loss: :math:`q = c p + \beta\, r^{\top} W s` with one :math:`\beta` for all layers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+
+MODES = ("warn", "first_order", "off")
+
+# What rounding may leave, in shares of |dW| and of |u| |v|. Gradients of float16 layers are rounded to 5e-4
+# of their entries; sums of float32 products in any order err by less than 1e-4 of |u| |v|.
+_OF_GRADIENT, _OF_TERMS = 1e-2, 1e-4
+# Layers that must agree on a common factor or an L2 term before it explains anything.
+_FEWEST = 3
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the last commit found of one layer.
+
+    Attributes:
+        state: "verified", "mismatch", "no pass", "not finite" or "unchecked".
+        ratio: q over what the passes let expect, where that is not 0.
+    """
+
+    state: str = "unchecked"
+    ratio: float = float("nan")
+
+
+class Verification:
+    """The judge of one optimizer's commits, and what it has found.
+
+    Args:
+        layers: their names.
+        mode: "warn" tells of a mismatch once per layer and commits; "first_order" also empties the layer's
+            statistics, so that it is first-order from its next refresh on; "off" checks for NaN and Inf
+            alone.
+        owner: the optimizer's name, for warnings.
+        shares_gate: whether all layers take statistics at the same steps. Where each has its own steps, a
+            layer without a pass is told at the first commit alone.
+
+    Attributes:
+        checked: what the last commit found, one per layer.
+        factor: c of the last commit.
+    """
+
+    def __init__(self, layers: Sequence[str], mode: str, owner: str, *, shares_gate: bool = True) -> None:
+        self.layers = tuple(layers)
+        self.mode = mode
+        self.owner = owner
+        self.checked = [Checked() for _ in layers]
+        self.factor = 1.0
+        self._told: set[tuple[str, str]] = set()
+        self._demoted: set[int] = set()
+        self.shares_gate = shares_gate
+        self._first = True
+
+    def __call__(self, told: NDArray[np.float32]) -> NDArray[Any]:
+        """Decide of one commit.
+
+        Args:
+            told: float32 (layers, 9): passes, period, p, P, |u| |v|, q, r'Ws, |dW|, whether it is finite.
+
+        Returns:
+            (layers, 2): 1 commits a layer's batch, 0 refuses it, -1 also empties its statistics; then how
+            many passes make up its coming batches.
+        """
+        numbers = told.astype(np.float64)
+        passes, period, finite = numbers[:, 0], numbers[:, 1], numbers[:, 8] > 0.5
+        answers = np.stack([finite.astype(np.float64), np.maximum(period, 1.0)], axis=1)
+        self._tell_not_finite((passes > 0) & ~finite)
+        if self.mode != "off":
+            self._verify(numbers, answers)
+        return answers
+
+    def _verify(self, numbers: NDArray[np.float64], answers: NDArray[Any]) -> None:
+        finite = numbers[:, 8] > 0.5
+        measurable = finite & np.isfinite(numbers[:, 5:8]).all(axis=1)
+        # NumPy would warn of what is computed of NaN and Inf, though nothing below looks at it.
+        passes, _, p, P, scale, q, w, norm, _ = np.where(np.isfinite(numbers), numbers, 0.0).T
+        looked = measurable & (passes > 0) & (norm > 0)
+        tolerance = _OF_GRADIENT * norm + _OF_TERMS * scale
+        factor, fits, accumulated = _explain(p, P, q, w, tolerance, passes, looked)
+        self.factor = factor
+        alone = looked & ~fits & (passes > 1) & (np.abs(q - factor * P) <= tolerance * max(1.0, abs(factor)))
+        joined = (accumulated & looked) | alone
+        answers[joined, 1] = passes[joined]
+        right = fits | alone
+        mismatched = looked & ~right
+        missing = measurable & (passes == 0) & (norm > 0) & (self.shares_gate or self._first)
+        self._first = False
+        expected = factor * (P if accumulated.any() else p)
+        for index in range(len(self.layers)):
+            state = "unchecked"
+            if looked[index]:
+                state = "verified" if right[index] else "mismatch"
+            elif missing[index]:
+                state = "no pass"
+            elif passes[index] > 0 and not finite[index]:
+                state = "not finite"
+            ratio = q[index] / expected[index] if expected[index] != 0 else float("nan")
+            self.checked[index] = Checked(state, float(ratio))
+        self._tell_mismatch(mismatched, looked)
+        self._tell_missing(missing)
+        self._tell_factor(factor, int(looked.sum()), bool(accumulated.any()), passes[looked])
+        if self.mode == "first_order":
+            self._demoted |= set(np.flatnonzero(mismatched).tolist())
+            answers[sorted(self._demoted), 0] = -1.0
+
+    def _warn(self, text: str) -> None:
+        warnings.warn(f"{self.owner}: {text}", stacklevel=2)
+
+    def _new(self, kind: str, flags: NDArray[Any]) -> list[str]:
+        names = [self.layers[index] for index in np.flatnonzero(flags)]
+        new = [name for name in names if (kind, name) not in self._told]
+        self._told |= {(kind, name) for name in new}
+        return new
+
+    def _tell_not_finite(self, flags: NDArray[Any]) -> None:
+        new = self._new("not finite", flags)
+        if new:
+            self._warn(
+                f"a batch's statistics of {_listed(new)} hold NaN or Inf; the batch was refused and the "
+                "statistics stay as they were (refreshes() counts refused batches)"
+            )
+
+    def _tell_mismatch(self, flags: NDArray[Any], looked: NDArray[Any]) -> None:
+        new = self._new("mismatch", flags)
+        if not new:
+            return
+        ratios = ", ".join(
+            f"{self.checked[index].ratio:.3g}"
+            for index in np.flatnonzero(flags)
+            if self.layers[index] in new[:4]
+        )
+        if flags.sum() == looked.sum():
+            reason = (
+                "the last backward pass before the step was not the step's own (another loss through the "
+                "same layers), or gradients were changed layer by layer"
+            )
+        else:
+            reason = (
+                "the weight is also used outside its layer or changed before use, or the layer was called "
+                "where its backward pass does not reach the statistics"
+            )
+        consequence = "stay first-order" if self.mode == "first_order" else "are preconditioned all the same"
+        self._warn(
+            f"the statistics of {_listed(new)} do not belong to the delivered gradient (gradient over "
+            f"expected: {ratios}). Likely {reason}. These layers {consequence}; skip= leaves layers "
+            "first-order, verify='off' silences this"
+        )
+
+    def _tell_missing(self, flags: NDArray[Any]) -> None:
+        new = self._new("no pass", flags)
+        if new:
+            self._warn(
+                f"no backward pass reached the statistics of {_listed(new)}, though a gradient was "
+                "delivered: the layer is bypassed, or recomputed without its tap. It is first-order; skip= "
+                "says so in summary(), verify='off' silences this"
+            )
+
+    def _tell_factor(self, factor: float, layers: int, accumulated: bool, passes: Vector) -> None:
+        if factor == 1.0 or layers == 0 or ("factor", "") in self._told:
+            return
+        power = np.log2(abs(factor)) if factor != 0 else 0.5
+        is_power = abs(power - round(power)) < 1e-3 and abs(power) > 0.5
+        averaged = accumulated and bool(np.all(np.abs(factor * passes - 1.0) < 1e-2))
+        if is_power and not averaged:
+            self._told.add(("factor", ""))
+            self._warn(
+                f"delivered gradients are {factor:.6g} times those of the backward pass. If the loss was "
+                "scaled and the gradients were unscaled before the step, the statistics are still of the "
+                "scaled loss: pass the scaler as loss_scale="
+            )
+
+
+def _explain(
+    p: Vector, P: Vector, q: Vector, w: Vector, tolerance: Vector, passes: Vector, looked: NDArray[Any]
+) -> tuple[float, NDArray[Any], NDArray[Any]]:
+    """The likeliest account of the gradients: a factor, which layers it fits, which joined several passes."""
+    nobody = np.zeros(len(p), bool)
+    if not looked.any():
+        return 1.0, nobody, nobody
+    several = bool((passes[looked] > 1).all())
+    products = [(p, False), (P, True)] if several else [(p, False)]
+    accounts = [(1.0, product, joined, False) for product, joined in products]
+    if several:
+        accounts.append((1.0 / float(np.median(passes[looked])), P, True, False))
+    for fit in (_common_factor, _factor_next_to_l2):
+        accounts += [(fit(part, q, w, tolerance, looked), part, joined, True) for part, joined in products]
+    best: tuple[float, NDArray[Any], bool] = (1.0, nobody, False)
+    for factor, product, joined, fitted in accounts:
+        allowed = tolerance * max(1.0, abs(factor))
+        residual = q - factor * product
+        fits = looked & (np.abs(residual) <= allowed)
+        if not fits[looked].all():
+            with_l2 = looked & (np.abs(residual - _l2_term(residual, w, looked)) <= allowed)
+            if with_l2[looked].all() and looked.sum() >= _FEWEST:
+                fits = with_l2
+        # A factor that was fitted explains nothing unless it does so for several layers. A clipped gradient
+        # of a single layer is smaller, never larger.
+        single = looked.sum() == 1 and 0.0 < factor <= 1.0 + _OF_GRADIENT
+        if fitted and not single and fits.sum() < max(2, looked.sum() / 2):
+            continue
+        if fits.sum() > best[1].sum():
+            best = (factor, fits, joined)
+        if fits[looked].all():
+            break
+    factor, fits, joined = best
+    return factor, fits, looked & joined
+
+
+def _common_factor(p: Vector, q: Vector, w: Vector, tolerance: Vector, looked: NDArray[Any]) -> float:
+    """The median of q / p, each layer counting by how well it tells; 1 where none does."""
+    telling = looked & (np.abs(p) > 3.0 * tolerance) & (np.abs(p) > 0)
+    if not telling.any():
+        return 1.0
+    ratios, trust = q[telling] / p[telling], np.abs(p[telling]) / tolerance[telling]
+    order = np.argsort(ratios)
+    reached = np.cumsum(np.minimum(trust[order], 100.0))
+    return float(ratios[order][np.searchsorted(reached, reached[-1] / 2)])
+
+
+def _factor_next_to_l2(p: Vector, q: Vector, w: Vector, tolerance: Vector, looked: NDArray[Any]) -> float:
+    """C of q = c p + beta w by least squares, in units of the tolerances; 1 where layers are too few."""
+    if looked.sum() <= _FEWEST:
+        return 1.0
+    weights = 1.0 / tolerance[looked]
+    columns = np.stack([p[looked] * weights, w[looked] * weights], axis=1)
+    solution, _, rank, _ = np.linalg.lstsq(columns, q[looked] * weights, rcond=None)
+    return float(solution[0]) if rank == 2 else 1.0
+
+
+def _l2_term(residual: Vector, w: Vector, looked: NDArray[Any]) -> Vector:
+    """The residual's part that is one multiple of r'Ws in all layers, by least squares."""
+    total = float(np.sum(w[looked] ** 2))
+    return w * (float(np.sum(residual[looked] * w[looked])) / total if total > 0 else 0.0)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    return f"layer{'s' if len(names) > 1 else ''} {shown}" + (
+        f" and {len(names) - 4} more" if len(names) > 4 else ""
+    )

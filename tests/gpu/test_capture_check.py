@@ -1,0 +1,1 @@
+from tests.kernels.cuda.test_capture_check import *  # noqa: F403

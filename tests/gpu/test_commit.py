@@ -1,0 +1,1 @@
+from tests.kernels.cuda.test_commit import *  # noqa: F403

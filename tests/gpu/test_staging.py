@@ -1,0 +1,1 @@
+from tests.kernels.cuda.test_staging import *  # noqa: F403

@@ -1,0 +1,295 @@
+"""The judge: which deliveries it accepts, what it answers to the others, and what it tells the user."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from ms_kfac.statistics.verification import Verification
+
+LAYERS = ("conv1", "conv2", "mid", "head", "out")
+COUNT = len(LAYERS)
+# Columns of what the judge is told, as kernels/interface/judge.h numbers them.
+PASSES, PERIOD, P, P_OF_ALL, SCALE, Q, W, NORM, FINITE = range(9)
+
+
+def told(*, passes: int = 1, factor: float = 1.0, seed: int = 0) -> np.ndarray:
+    """A step whose gradients are `factor` times the last pass's, each pass with gradients of its own."""
+    rng = np.random.default_rng(seed)
+    numbers = np.zeros((COUNT, 9))
+    products = rng.standard_normal((passes, COUNT)) * rng.uniform(1, 50, COUNT)
+    numbers[:, PASSES], numbers[:, PERIOD] = passes, 1
+    numbers[:, P], numbers[:, P_OF_ALL] = products[-1], products.sum(0)
+    # |u| |v| is at least |p|; a gradient's norm is about as large as its projection.
+    numbers[:, SCALE] = 3 * np.abs(products).sum(0)
+    numbers[:, Q] = factor * numbers[:, P]
+    numbers[:, W] = rng.standard_normal(COUNT)
+    numbers[:, NORM] = np.abs(factor) * np.abs(products[-1]) * rng.uniform(0.7, 1.5, COUNT)
+    numbers[:, FINITE] = 1
+    return numbers
+
+
+def judge_of(mode: str = "warn", **options: bool) -> Verification:
+    return Verification(LAYERS, mode, "KFAC", **options)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def answers_of(judge: Verification, numbers: np.ndarray) -> tuple[list[float], list[float]]:
+    """Which batches are committed, and the periods."""
+    found = judge(numbers.astype(np.float32))
+    assert found.shape == (COUNT, 2)
+    return found[:, 0].tolist(), found[:, 1].tolist()
+
+
+def states(judge: Verification) -> list[str]:
+    return [checked.state for checked in judge.checked]
+
+
+ALL, ONES = [1.0] * COUNT, [1.0] * COUNT
+
+
+@pytest.mark.parametrize("mode", ["warn", "first_order"])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_delivered_as_it_was_passes_in_silence(mode: str, seed: int) -> None:
+    judge = judge_of(mode)
+    with silent():
+        assert answers_of(judge, told(seed=seed)) == (ALL, ONES)
+    assert judge.factor == 1.0
+    assert states(judge) == ["verified"] * COUNT
+    np.testing.assert_allclose([checked.ratio for checked in judge.checked], 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.0371, 0.62, 3.3])
+def test_gradients_clipped_by_their_common_norm_pass(factor: float) -> None:
+    judge = judge_of("first_order")
+    with silent():
+        assert answers_of(judge, told(factor=factor)) == (ALL, ONES)
+    assert judge.factor == pytest.approx(factor, rel=1e-5)
+    assert states(judge) == ["verified"] * COUNT
+
+
+def test_rounding_of_half_precision_gradients_passes(rng: np.random.Generator) -> None:
+    numbers = told()
+    numbers[:, Q] += 1e-3 * numbers[:, NORM] * rng.choice([-1, 1], COUNT)
+    judge = judge_of("first_order")
+    with silent():
+        assert answers_of(judge, numbers) == (ALL, ONES)
+    assert judge.factor == 1.0
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.31])
+def test_an_l2_term_in_the_loss_passes(factor: float) -> None:
+    numbers = told(factor=factor)
+    numbers[:, Q] += 0.8 * numbers[:, W]
+    numbers[:, NORM] = np.maximum(numbers[:, NORM], 0.8)
+    judge = judge_of("first_order")
+    with silent():
+        assert answers_of(judge, numbers) == (ALL, ONES)
+    assert states(judge) == ["verified"] * COUNT
+
+
+def test_an_l2_term_of_some_layers_alone_is_a_mismatch() -> None:
+    """Weights decayed in the loss of two layers of five: no common multiple of r'Ws explains them."""
+    numbers = told()
+    numbers[:2, W] = 40.0
+    numbers[:2, Q] += 0.8 * numbers[:2, W]
+    judge = judge_of()
+    with pytest.warns(UserWarning, match="layers conv1, conv2 do not belong to the delivered gradient"):
+        assert answers_of(judge, numbers) == (ALL, ONES)
+    assert states(judge) == ["mismatch"] * 2 + ["verified"] * 3
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("passes", [2, 3, 4])
+def test_accumulated_gradients_set_the_period(passes: int, averaged: bool) -> None:
+    """Unannounced micro-batches: later batches are sums of as many passes."""
+    numbers = told(passes=passes)
+    numbers[:, Q] = numbers[:, P_OF_ALL] / (passes if averaged else 1)
+    judge = judge_of("first_order")
+    with silent():
+        assert answers_of(judge, numbers) == (ALL, [float(passes)] * COUNT)
+    assert judge.factor == pytest.approx(1 / passes if averaged else 1.0)
+    np.testing.assert_allclose([checked.ratio for checked in judge.checked], 1.0, rtol=1e-5)
+    # The next commit comes with a sum over the period, and is told so.
+    numbers = told(passes=passes, seed=1)
+    numbers[:, PERIOD], numbers[:, P] = passes, numbers[:, P_OF_ALL]
+    numbers[:, Q] = numbers[:, P_OF_ALL] / (passes if averaged else 1)
+    with silent():
+        assert answers_of(judge, numbers) == (ALL, [float(passes)] * COUNT)
+    assert states(judge) == ["verified"] * COUNT
+
+
+def test_a_clipped_sum_of_micro_batches_sets_the_period() -> None:
+    numbers = told(passes=3)
+    numbers[:, Q] = 0.21 * numbers[:, P_OF_ALL]
+    judge = judge_of("first_order")
+    with silent():
+        assert answers_of(judge, numbers) == (ALL, [3.0] * COUNT)
+    assert judge.factor == pytest.approx(0.21, rel=1e-5)
+
+
+def test_a_layer_that_is_called_twice_gets_a_period_of_its_own() -> None:
+    numbers = told()
+    numbers[1, PASSES] = 2
+    numbers[1, P_OF_ALL] = numbers[1, P] + 2.5 * abs(numbers[1, P])
+    numbers[1, Q] = numbers[1, P_OF_ALL]
+    numbers[1, NORM] = abs(numbers[1, Q])
+    judge = judge_of("first_order")
+    with silent():
+        assert answers_of(judge, numbers) == (ALL, [1.0, 2.0, 1.0, 1.0, 1.0])
+    assert states(judge) == ["verified"] * COUNT
+
+
+def with_wrong_layer() -> np.ndarray:
+    numbers = told()
+    numbers[2, Q] = 1.7 * numbers[2, P]
+    return numbers
+
+
+def test_a_layer_whose_weight_is_used_elsewhere_is_named() -> None:
+    judge = judge_of()
+    with pytest.warns(UserWarning) as caught:
+        assert answers_of(judge, with_wrong_layer()) == (ALL, ONES)
+    (message,) = (str(warning.message) for warning in caught)
+    assert "KFAC: the statistics of layer mid do not belong to the delivered gradient" in message
+    assert "1.7" in message
+    assert "used outside its layer" in message
+    assert "preconditioned all the same" in message
+    assert "verify='off'" in message
+    assert states(judge) == ["verified"] * 2 + ["mismatch"] + ["verified"] * 2
+    assert judge.checked[2].ratio == pytest.approx(1.7, rel=1e-5)
+    with silent():
+        answers_of(judge, with_wrong_layer())
+
+
+def test_first_order_empties_the_layer_for_good() -> None:
+    judge = judge_of("first_order")
+    emptied = [1.0, 1.0, -1.0, 1.0, 1.0]
+    with pytest.warns(UserWarning, match="layer mid .* stay first-order"):
+        assert answers_of(judge, with_wrong_layer()) == (emptied, ONES)
+    with silent():
+        assert answers_of(judge, told(seed=1)) == (emptied, ONES)
+    with pytest.warns(UserWarning, match="layer head"):
+        numbers = told(seed=2)
+        numbers[3, Q] = -numbers[3, P]
+        assert answers_of(judge, numbers) == ([1.0, 1.0, -1.0, -1.0, 1.0], ONES)
+
+
+def test_a_layer_without_its_gradient_s_other_half_is_a_mismatch() -> None:
+    """A gradient of the same size in another direction: q and p are unrelated."""
+    numbers = told()
+    numbers[4, Q] = 0.0
+    judge = judge_of()
+    with pytest.warns(UserWarning, match="layer out "):
+        answers_of(judge, numbers)
+    assert states(judge)[4] == "mismatch"
+
+
+def test_gradients_of_another_pass_are_told_of_all_layers() -> None:
+    numbers, other = told(), told(seed=9)
+    numbers[:, Q] = other[:, Q]
+    judge = judge_of()
+    with pytest.warns(UserWarning) as caught:
+        answers_of(judge, numbers)
+    message = str(caught[0].message)
+    assert "layers conv1, conv2, mid, head and 1 more do not belong" in message
+    assert "another loss through the same layers" in message
+    assert states(judge) == ["mismatch"] * COUNT
+
+
+def without_pass() -> np.ndarray:
+    numbers = told()
+    numbers[3, [PASSES, P, P_OF_ALL, SCALE]] = 0
+    return numbers
+
+
+def test_a_layer_that_no_pass_reached_is_told_once() -> None:
+    judge = judge_of()
+    with pytest.warns(UserWarning, match="no backward pass reached the statistics of layer head"):
+        answers_of(judge, without_pass())
+    assert states(judge)[3] == "no pass"
+    with silent():
+        answers_of(judge, without_pass())
+
+
+def test_a_layer_without_a_pass_and_without_a_gradient_is_unused() -> None:
+    numbers = without_pass()
+    numbers[3, [Q, NORM]] = 0
+    judge = judge_of()
+    with silent():
+        answers_of(judge, numbers)
+    assert states(judge)[3] == "unchecked"
+
+
+def test_layers_with_gates_of_their_own_may_come_without_a_pass() -> None:
+    judge = judge_of(shares_gate=False)
+    with pytest.warns(UserWarning, match="no backward pass reached the statistics of layer head"):
+        answers_of(judge, without_pass())
+    numbers = told()
+    numbers[1, [PASSES, P, P_OF_ALL, SCALE]] = 0
+    with silent():
+        answers_of(judge, numbers)
+
+
+@pytest.mark.parametrize("mode", ["warn", "first_order", "off"])
+def test_a_batch_with_nan_is_refused(mode: str) -> None:
+    numbers = told()
+    numbers[0, FINITE] = 0
+    numbers[0, [P, P_OF_ALL, SCALE]] = np.nan
+    judge = judge_of(mode)
+    with pytest.warns(UserWarning, match="a batch's statistics of layer conv1 hold NaN or Inf; the batch"):
+        assert answers_of(judge, numbers) == ([0.0, 1.0, 1.0, 1.0, 1.0], ONES)
+    with silent():
+        assert answers_of(judge, numbers)[0] == [0.0, 1.0, 1.0, 1.0, 1.0]
+        assert answers_of(judge, told(seed=1)) == (ALL, ONES)
+
+
+def test_a_step_whose_gradients_overflowed_tells_no_mismatch() -> None:
+    """The gradients are Inf, the statistics too: nothing can be compared, and nobody is at fault."""
+    numbers = told()
+    numbers[:, FINITE] = 0
+    numbers[:, [P, P_OF_ALL, SCALE, Q, NORM]] = np.inf
+    judge = judge_of("first_order")
+    with pytest.warns(UserWarning) as caught:
+        assert answers_of(judge, numbers)[0] == [0.0] * COUNT
+    assert len(caught) == 1
+    assert "NaN or Inf" in str(caught[0].message)
+    with silent():
+        assert answers_of(judge, told(seed=1)) == (ALL, ONES)
+
+
+@pytest.mark.parametrize("factor", [1 / 1024, 1 / 65536, 8.0])
+def test_a_power_of_two_hints_at_a_loss_scale_once(factor: float) -> None:
+    judge = judge_of()
+    with pytest.warns(UserWarning, match=f"are {factor:.6g} times .* pass the scaler as loss_scale="):
+        assert answers_of(judge, told(factor=factor)) == (ALL, ONES)
+    with silent():
+        answers_of(judge, told(factor=factor, seed=1))
+
+
+def test_off_looks_at_nothing_but_nan() -> None:
+    judge = judge_of("off")
+    wrong = told()
+    wrong[:, Q] *= np.arange(COUNT)
+    with silent():
+        assert answers_of(judge, wrong) == (ALL, ONES)
+        assert answers_of(judge, without_pass()) == (ALL, ONES)
+    assert states(judge) == ["unchecked"] * COUNT
+
+
+@pytest.mark.parametrize("mode", ["warn", "first_order", "off"])
+def test_an_announced_period_stays(mode: str) -> None:
+    numbers = told()
+    numbers[:, [PASSES, PERIOD]] = 4
+    with silent():
+        assert answers_of(judge_of(mode), numbers) == (ALL, [4.0] * COUNT)
