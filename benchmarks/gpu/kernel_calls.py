@@ -19,7 +19,7 @@ PRECISION_ATTRIBUTES: dict[str, dict[str, Any]] = {
 
 
 class StatisticsCall:
-    """Stages a batch of one layer, in the place of the one before.
+    """Stages a batch of one layer, instead of the one before.
 
     Args:
         bench: the device.

@@ -30,8 +30,8 @@ class KroneckerStatistics(LayerStatistics):
     Inputs:
         - **x** (Tensor) - the layer's input.
         - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's linear output.
-        - **gate** (Parameter) - scalar int32; nothing is staged when it is 0 or asks for what is
-          beside the factors alone. With separate statistics, 1 takes A alone, 2 G alone and 3 both.
+        - **gate** (Parameter) - scalar int32; nothing is staged when it is 0 or
+          asks for second moments alone. With separate statistics, 1 takes A alone, 2 G alone and 3 both.
         - **A**, **G** (Parameter) - :math:`([g,] d, d)`, written in place.
         - **record** (Parameter) - float32, with weights of A and G, likewise.
 

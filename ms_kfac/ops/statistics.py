@@ -118,7 +118,7 @@ class LayerStatistics(StatisticsOperator):
             (:class:`ms_kfac.capture.layer.LayerOperators`).
         options: how a batch enters.
         native: whether a kernel may run; False for the fallback.
-        attributes: what the kernel reads beside what those of all layer statistics do.
+        attributes: what the kernel reads in addition to what those of all layer statistics do.
     """
 
     # How many weights the statistics have.

@@ -196,9 +196,9 @@ def _explain(
     p: Vector, P: Vector, q: Vector, w: Vector, tolerance: Vector, passes: Vector, looked: NDArray[Any]
 ) -> tuple[float, NDArray[Any], NDArray[Any]]:
     """The likeliest account of the gradients: a factor, which layers it fits, which joined several passes."""
-    nobody = np.zeros(len(p), bool)
+    none_fits = np.zeros(len(p), bool)
     if not looked.any():
-        return 1.0, nobody, nobody
+        return 1.0, none_fits, none_fits
     several = bool((passes[looked] > 1).all())
     products = [(p, False), (P, True)] if several else [(p, False)]
     accounts = [(1.0, product, joined, False) for product, joined in products]
@@ -206,7 +206,7 @@ def _explain(
         accounts.append((1.0 / float(np.median(passes[looked])), P, True, False))
     for fit in (_common_factor, _factor_next_to_l2):
         accounts += [(fit(part, q, w, tolerance, looked), part, joined, True) for part, joined in products]
-    best: tuple[float, NDArray[Any], bool] = (1.0, nobody, False)
+    best: tuple[float, NDArray[Any], bool] = (1.0, none_fits, False)
     for factor, product, joined, fitted in accounts:
         allowed = tolerance * max(1.0, abs(factor))
         residual = q - factor * product

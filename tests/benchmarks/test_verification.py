@@ -7,7 +7,8 @@ import re
 import mindspore as ms
 import pytest
 
-from benchmarks.verification import RIGHT, WRONG, run
+from benchmarks.training_loops import RIGHT, WRONG
+from benchmarks.verification import run
 
 REASONS = {
     "functional tying": "layer second .* also used outside its layer",

@@ -122,7 +122,7 @@ def test_closed_gate_leaves_the_statistics_alone() -> None:
 
 
 def expected_sums(groups: list[Rows], options: StatisticsOptions) -> list[np.ndarray]:
-    """What a batch stages; `groups` are rows of every group, with dout in the place of g."""
+    """What a batch stages; `groups` are rows of every group, with dout instead of g."""
     samples = len(groups[0][0])
     scale = options.gradient_scale * (samples if options.mean_reduction else 1.0)
     Phis, Psis, deltas = [], [], []

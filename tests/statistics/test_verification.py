@@ -255,7 +255,7 @@ def test_a_batch_with_nan_is_refused(mode: str) -> None:
 
 
 def test_a_step_whose_gradients_overflowed_tells_no_mismatch() -> None:
-    """The gradients are Inf, the statistics too: nothing can be compared, and nobody is at fault."""
+    """The gradients are Inf, the statistics too: nothing can be compared, and nothing is at fault."""
     numbers = told()
     numbers[:, FINITE] = 0
     numbers[:, [P, P_OF_ALL, SCALE, Q, NORM]] = np.inf

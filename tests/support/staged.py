@@ -63,7 +63,7 @@ class Kind:
     Args:
         layer: the layer.
         rng: draws what the arrays hold before the first pass, which must not matter.
-        options: attributes beside the layer's.
+        options: attributes in addition to the layer's.
     """
 
     name: str

@@ -170,7 +170,7 @@ class TapSums {
   std::vector<int64_t> offsets_;
 };
 
-// Calls sum(first, last, the part's sums, one a group) for parts of the samples, and adds the parts up in order.
+// Calls sum(first, last, the part's sums, one per group) for parts of the samples, and adds the parts up in order.
 template <typename Sum>
 std::vector<Sums> over_samples(int64_t samples, int64_t groups, int64_t numbers, Sum sum) {
   const int64_t wanted = std::clamp<int64_t>(numbers / kFloatsPerThread, 1, threads());

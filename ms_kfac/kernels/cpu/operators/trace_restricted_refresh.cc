@@ -1,8 +1,8 @@
 // Damped inverses of both trace-restricted factors of every layer that is due.
 //
 // A layer's arrays: Phi_sum, Psi_sum, traces, weights (1), Phi_inverse, Psi_inverse, beta. Where there are groups, the
-// sums, traces and inverses have an element a group; beta is read with `expands` only. A layer without statistics gets
-// identities.
+// sums, traces and inverses have one element per group; beta is read with `expands` only. A layer without statistics
+// gets identities.
 
 #include <algorithm>
 #include <cmath>

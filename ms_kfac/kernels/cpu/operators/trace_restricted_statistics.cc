@@ -1,7 +1,8 @@
 // Stages one batch of the trace-restricted statistics of a dense layer or a convolution, when the gate is open.
 //
-// Inputs: x, dout (floats), gate (int32 scalar), Phi, Psi, delta (one a group), record with their one weight (float32,
-// written in place). Output: a float32 scalar that means nothing. Formulas: ms_kfac/ops/trace_restricted_statistics.py.
+// Inputs: x, dout (floats), gate (int32 scalar), Phi, Psi, delta (one per group), record with their one weight
+// (float32, written in place). Output: a float32 scalar that means nothing. Formulas:
+// ms_kfac/ops/trace_restricted_statistics.py.
 
 #include "../trace_restricted_moments.h"
 #include "layer_arguments.h"

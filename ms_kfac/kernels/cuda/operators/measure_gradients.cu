@@ -40,7 +40,7 @@ struct MeasuredLayer {
 struct Measuring {
   const int32_t* due;
   double* partials;    // kMeasured a block
-  unsigned* arrivals;  // one a layer
+  unsigned* arrivals;  // one per layer
 };
 
 // Adds a chunk of a parameter to a thread's sums; sign_at(index) gives an element's sign.
