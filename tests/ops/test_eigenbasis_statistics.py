@@ -31,7 +31,8 @@ from tests.support.statistics import OPTIONS as ANY_OPTIONS
 from tests.support.statistics import (
     STALE,
     assert_close,
-    convolutions,
+    convolution_batches,
+    dense_batches,
     operators_of,
     parameters,
     record,
@@ -202,33 +203,19 @@ def check_forms(
 
 
 @settings(max_examples=25)
-@given(geometry=convolutions(), options=ANY_OPTIONS, samples=st.integers(1, 5))
-def test_any_convolution(geometry: Geometry, options: StatisticsOptions, samples: int) -> None:
-    rng = np.random.default_rng(samples)
-    x = (rng.standard_normal((samples, geometry.in_channels, *geometry.image)) + 0.5).astype(np.float32)
-    output = geometry.output_size()
-    g = rng.standard_normal((samples, geometry.out_channels, *output)).astype(np.float32)
-    factors = conv_factors(x, g, geometry, options.sharing)
-    dW = conv_gradients(x, g, geometry)
-    check_forms(operators_of(geometry), options, x, g, factors, dW, output[0] * output[1])
+@given(batch=convolution_batches(), options=ANY_OPTIONS)
+def test_any_convolution(batch: tuple[Geometry, np.ndarray, np.ndarray], options: StatisticsOptions) -> None:
+    geometry, x, g = batch
+    factors, dW = conv_factors(x, g, geometry, options.sharing), conv_gradients(x, g, geometry)
+    check_forms(operators_of(geometry), options, x, g, factors, dW, int(np.prod(g.shape[2:])))
 
 
 @settings(max_examples=15)
-@given(
-    options=ANY_OPTIONS,
-    leading=st.lists(st.integers(1, 5), min_size=1, max_size=3),
-    widths=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    bias=st.booleans(),
-)
-def test_any_dense_layer(
-    options: StatisticsOptions, leading: list[int], widths: tuple[int, int], bias: bool
-) -> None:
-    rng = np.random.default_rng(sum(leading) + widths[0])
-    x = (rng.standard_normal((*leading, widths[0])) + 0.5).astype(np.float32)
-    g = rng.standard_normal((*leading, widths[1])).astype(np.float32)
-    factors = dense_factors(x, g, bias, options.sharing)
-    dW = dense_gradients(x, g, bias)
-    check_forms(DenseOperators(bias=bias), options, x, g, factors, dW, int(np.prod(leading[1:])))
+@given(batch=dense_batches(), options=ANY_OPTIONS)
+def test_any_dense_layer(batch: tuple[bool, np.ndarray, np.ndarray], options: StatisticsOptions) -> None:
+    bias, x, g = batch
+    factors, dW = dense_factors(x, g, bias, options.sharing), dense_gradients(x, g, bias)
+    check_forms(DenseOperators(bias=bias), options, x, g, factors, dW, int(np.prod(x.shape[1:-1])))
 
 
 # Locations more and fewer than features of either side; the last but one sees its image once.

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ms_kfac.capture.dense import DenseOperators
 from ms_kfac.ops import statistics as module
@@ -21,7 +20,8 @@ from tests.support.statistics import (
     OPTIONS,
     STALE,
     assert_close,
-    convolutions,
+    convolution_batches,
+    dense_batches,
     operators_of,
     parameters,
     record,
@@ -58,33 +58,20 @@ def check(
 
 
 @settings(max_examples=25)
-@given(geometry=convolutions(), options=OPTIONS, samples=st.integers(1, 5), seed=st.integers(0, 99))
-def test_any_convolution(geometry: Geometry, options: StatisticsOptions, samples: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    x = (rng.standard_normal((samples, geometry.in_channels, *geometry.image)) + 0.5).astype(np.float32)
-    output = geometry.output_size()
-    g = rng.standard_normal((samples, geometry.out_channels, *output)).astype(np.float32)
+@given(batch=convolution_batches(), options=OPTIONS)
+def test_any_convolution(batch: tuple[Geometry, np.ndarray, np.ndarray], options: StatisticsOptions) -> None:
+    geometry, x, g = batch
     factors = conv_factors(x, g, geometry, options.sharing)
-    check(operators_of(geometry), options, x, g, factors, output[0] * output[1])
+    check(operators_of(geometry), options, x, g, factors, int(np.prod(g.shape[2:])))
 
 
 @settings(max_examples=15)
-@given(
-    options=OPTIONS,
-    leading=st.lists(st.integers(1, 5), min_size=0, max_size=3),
-    widths=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    bias=st.booleans(),
-)
-def test_any_dense_layer(
-    options: StatisticsOptions, leading: list[int], widths: tuple[int, int], bias: bool
-) -> None:
-    rng = np.random.default_rng(sum(leading) + widths[0])
-    x = (rng.standard_normal((*leading, widths[0])) + 0.5).astype(np.float32)
-    g = rng.standard_normal((*leading, widths[1])).astype(np.float32)
-    a, b = (x, g) if leading else (x[None], g[None])
-    locations = int(np.prod(leading[1:]))
+@given(batch=dense_batches(least_axes=0), options=OPTIONS)
+def test_any_dense_layer(batch: tuple[bool, np.ndarray, np.ndarray], options: StatisticsOptions) -> None:
+    bias, x, g = batch
+    a, b = (x, g) if x.ndim > 1 else (x[None], g[None])
     factors = dense_factors(a, b, bias, options.sharing)
-    check(DenseOperators(bias=bias), options, x, g, factors, locations)
+    check(DenseOperators(bias=bias), options, x, g, factors, int(np.prod(x.shape[1:-1])))
 
 
 # More channels than tests against plain loops could have, and both ways of summing over patches.

@@ -20,7 +20,7 @@ from tests.support.statistics import OPTIONS as ANY_OPTIONS
 from tests.support.statistics import (
     STALE,
     assert_close,
-    convolutions,
+    convolution_batches,
     operators_of,
     parameters,
     record,
@@ -165,15 +165,15 @@ def test_random_shapes(
 
 
 @settings(max_examples=25)
-@given(geometry=convolutions(), options=ANY_OPTIONS, samples=st.integers(1, 5), full=st.booleans())
-def test_any_convolution(geometry: Geometry, options: StatisticsOptions, samples: int, full: bool) -> None:
-    rng = np.random.default_rng(samples)
-    x = (rng.standard_normal((samples, geometry.in_channels, *geometry.image)) + 0.5).astype(np.float32)
-    output = geometry.output_size()
-    g = rng.standard_normal((samples, geometry.out_channels, *output)).astype(np.float32)
+@given(batch=convolution_batches(), options=ANY_OPTIONS, full=st.booleans())
+def test_any_convolution(
+    batch: tuple[Geometry, np.ndarray, np.ndarray], options: StatisticsOptions, full: bool
+) -> None:
+    geometry, x, g = batch
+    samples, locations = len(x), int(np.prod(g.shape[2:]))
     A, G = conv_factors(x, g, geometry, options.sharing)
     scale = options.gradient_scale * (samples if options.mean_reduction else 1.0)
-    G_count = samples * (1 if options.sharing == "reduce" else output[0] * output[1])
+    G_count = samples * (1 if options.sharing == "reduce" else locations)
     A, G = A * samples, G * G_count * scale**2
     diagonals = [np.diagonal(factor, axis1=-2, axis2=-1) for factor in (A, G)]
     weights = [full * samples, full * G_count, samples, G_count]

@@ -23,7 +23,8 @@ from tests.support.statistics import OPTIONS as ANY_OPTIONS
 from tests.support.statistics import (
     STALE,
     assert_close,
-    convolutions,
+    convolution_batches,
+    dense_batches,
     operators_of,
     parameters,
     record,
@@ -152,27 +153,16 @@ def check_forms(
 
 
 @settings(max_examples=15)
-@given(geometry=convolutions(), options=ANY_OPTIONS, samples=st.integers(1, 5))
-def test_any_convolution(geometry: Geometry, options: StatisticsOptions, samples: int) -> None:
-    rng = np.random.default_rng(geometry.in_channels + samples)
-    x = (rng.standard_normal((samples, geometry.in_channels, *geometry.image)) + 0.5).astype(np.float32)
-    g = rng.standard_normal((samples, geometry.out_channels, *geometry.output_size())).astype(np.float32)
+@given(batch=convolution_batches(), options=ANY_OPTIONS)
+def test_any_convolution(batch: tuple[Geometry, np.ndarray, np.ndarray], options: StatisticsOptions) -> None:
+    geometry, x, g = batch
     check_forms(operators_of(geometry), options, x, g, convolution_rows(x, g, geometry))
 
 
 @settings(max_examples=10)
-@given(
-    options=ANY_OPTIONS,
-    leading=st.lists(st.integers(1, 5), min_size=1, max_size=3),
-    widths=st.tuples(st.integers(1, 20), st.integers(1, 9)),
-    bias=st.booleans(),
-)
-def test_any_dense_layer(
-    options: StatisticsOptions, leading: list[int], widths: tuple[int, int], bias: bool
-) -> None:
-    rng = np.random.default_rng(sum(leading) + widths[0])
-    x = (rng.standard_normal((*leading, widths[0])) + 0.5).astype(np.float32)
-    g = rng.standard_normal((*leading, widths[1])).astype(np.float32)
+@given(batch=dense_batches(widest=20), options=ANY_OPTIONS)
+def test_any_dense_layer(batch: tuple[bool, np.ndarray, np.ndarray], options: StatisticsOptions) -> None:
+    bias, x, g = batch
     check_forms(DenseOperators(bias=bias), options, x, g, [dense_rows(x, g, bias)])
 
 

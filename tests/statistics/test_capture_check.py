@@ -8,7 +8,6 @@ import mindspore as ms
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from mindspore import Tensor, nn
 
 from ms_kfac.capture.dense import DenseOperators
@@ -31,7 +30,8 @@ from tests.support.normalization import VOCABULARY, WIDTH, embeddings, normaliza
 from tests.support.statistics import (
     OPTIONS,
     TOLERANCE,
-    convolutions,
+    convolution_batches,
+    dense_batches,
     operators_of,
     parameters,
     record,
@@ -79,30 +79,19 @@ def operators_columns(operators: LayerOperators, x: np.ndarray) -> int:
 
 
 @settings(max_examples=25)
-@given(geometry=convolutions(), options=OPTIONS, samples=st.integers(1, 4))
-def test_any_convolution(geometry: Geometry, options: StatisticsOptions, samples: int) -> None:
-    rng = np.random.default_rng(samples)
-    x = (rng.standard_normal((samples, geometry.in_channels, *geometry.image)) + 0.5).astype(np.float32)
-    g = rng.standard_normal((samples, geometry.out_channels, *geometry.output_size())).astype(np.float32)
+@given(batch=convolution_batches(), options=OPTIONS)
+def test_any_convolution(batch: tuple[Geometry, np.ndarray, np.ndarray], options: StatisticsOptions) -> None:
+    geometry, x, g = batch
     rows, dW = convolution_rows(x, g, geometry), conv_gradients(x, g, geometry)
     check_with_statistics(operators_of(geometry), options, x, g, rows, dW)
 
 
 @settings(max_examples=15)
-@given(
-    options=OPTIONS,
-    leading=st.lists(st.integers(1, 5), min_size=1, max_size=3),
-    widths=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    bias=st.booleans(),
-)
-def test_any_dense_layer(
-    options: StatisticsOptions, leading: list[int], widths: tuple[int, int], bias: bool
-) -> None:
-    rng = np.random.default_rng(sum(leading) + widths[0])
-    x = (rng.standard_normal((*leading, widths[0])) + 0.5).astype(np.float32)
-    g = rng.standard_normal((*leading, widths[1])).astype(np.float32)
-    operators, dW = DenseOperators(bias=bias), dense_gradients(x, g, bias)
-    check_with_statistics(operators, options, x, g, [dense_rows(x, g, bias)], dW)
+@given(batch=dense_batches(), options=OPTIONS)
+def test_any_dense_layer(batch: tuple[bool, np.ndarray, np.ndarray], options: StatisticsOptions) -> None:
+    bias, x, g = batch
+    rows, dW = [dense_rows(x, g, bias)], dense_gradients(x, g, bias)
+    check_with_statistics(DenseOperators(bias=bias), options, x, g, rows, dW)
 
 
 @pytest.mark.parametrize("axes", [(), (4,), (2, 3)])

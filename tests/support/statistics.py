@@ -134,6 +134,28 @@ def convolutions(draw: st.DrawFn) -> Geometry:
     )
 
 
+@st.composite
+def convolution_batches(draw: st.DrawFn) -> tuple[Geometry, np.ndarray, np.ndarray]:
+    """A convolution, inputs [N, C_in, H, W] and gradients of outputs [N, C_out, H', W'], float32."""
+    geometry, samples = draw(convolutions()), draw(st.integers(1, 5))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    x = (rng.standard_normal((samples, geometry.in_channels, *geometry.image)) + 0.5).astype(np.float32)
+    g = rng.standard_normal((samples, geometry.out_channels, *geometry.output_size())).astype(np.float32)
+    return geometry, x, g
+
+
+@st.composite
+def dense_batches(
+    draw: st.DrawFn, *, least_axes: int = 1, widest: int = 9
+) -> tuple[bool, np.ndarray, np.ndarray]:
+    """Whether a dense layer has a bias, inputs [..., n_in] and gradients of outputs [..., n_out], float32."""
+    leading = draw(st.lists(st.integers(1, 5), min_size=least_axes, max_size=3))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    x = (rng.standard_normal((*leading, draw(st.integers(1, widest)))) + 0.5).astype(np.float32)
+    g = rng.standard_normal((*leading, draw(st.integers(1, 9)))).astype(np.float32)
+    return draw(st.booleans()), x, g
+
+
 OPTIONS = st.builds(
     StatisticsOptions,
     sharing=st.sampled_from(["expand", "reduce"]),
