@@ -1,6 +1,6 @@
 """Second-order optimizers for MindSpore."""
 
-from ms_kfac import kernels, optim, parallel
+from ms_kfac import curvature, kernels, optim, parallel
 from ms_kfac._version import __version__
 from ms_kfac.capture import register_layer
 from ms_kfac.damping import LevenbergMarquardt
@@ -30,6 +30,7 @@ __all__ = [
     "TrainOneStepCell",
     "WarmUpInterval",
     "__version__",
+    "curvature",
     "kernels",
     "parallel",
     "register_layer",

@@ -6,7 +6,8 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Callable
 
 import mindspore as ms
 from mindspore import Parameter, nn
@@ -14,11 +15,14 @@ from mindspore import Parameter, nn
 from ms_kfac import capture
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.layer_kinds import describe_layer
-from ms_kfac.capture.normalization import KIND as NORMALIZATION
+from ms_kfac.capture.lone_parameter import lone_parameter
 
 # A kind of layer registers itself as its module is imported.
 for _module in pkgutil.iter_modules(capture.__path__, f"{capture.__name__}."):
     importlib.import_module(_module.name)
+
+# A reason, and whether someone asked for it by the layer's name.
+Objection = tuple[str, bool]
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class FirstOrderCell:
         kind: its class.
         parameters: its own parameters that the optimizer trains.
         reason: why it is not preconditioned.
+        requested: whether it was asked for by name, so that nothing else may be made of it.
     """
 
     name: str
     kind: str
     parameters: tuple[Parameter, ...]
     reason: str
+    requested: bool = False
 
 
 def discover(
@@ -43,7 +49,7 @@ def discover(
     trained: Iterable[Parameter],
     skip: Sequence[str],
     *,
-    normalization_blocks: bool = False,
+    objection: Callable[[Layer], Objection | None] | None = None,
 ) -> tuple[list[Layer], list[FirstOrderCell]]:
     """Sort the cells of a network that own trained parameters.
 
@@ -52,7 +58,8 @@ def discover(
         trained: the parameters that the optimizer updates.
         skip: regular expressions; a layer stays first-order when one of them is found in its name
             (``re.search``).
-        normalization_blocks: whether normalisation layers are preconditioned.
+        objection: tells why a layer that could be preconditioned stays first-order; None where it doesn't.
+            Default: None, for no layer.
 
     Returns:
         The layers to precondition, in the network's order, and the cells that stay first-order with the
@@ -71,50 +78,74 @@ def discover(
         own = tuple(parameter for parameter in _own_parameters(cell) if id(parameter) in trained_ids)
         if not own:
             continue
+        kind = type(cell).__name__
         described = describe_layer(name, cell)
-        if isinstance(described, Layer):
-            reason = _objection(described, trained_ids, owners, skip)
-            if reason is None and described.kind == NORMALIZATION and not normalization_blocks:
-                reason = "normalization='first_order' (normalization='unit_wise' preconditions it)"
-            if reason is None:
-                layers.append(described)
-                extra = tuple(p for p in own if all(p is not known for known in described.parameters()))
-                if extra:
-                    kind = type(cell).__name__
-                    first_order.append(
-                        FirstOrderCell(name, kind, extra, "a parameter beside the layer's weight and bias")
-                    )
-                continue
-        else:
-            reason = described
-        first_order.append(FirstOrderCell(name, type(cell).__name__, own, reason))
+        reason = _skipped(name, skip)
+        if reason is not None and isinstance(described, Layer):
+            first_order.append(FirstOrderCell(name, kind, own, reason, requested=True))
+            continue
+        if not isinstance(described, Layer):
+            first_order.append(FirstOrderCell(name, kind, own, described, requested=reason is not None))
+            continue
+        reason, requested = _untrainable(described, trained_ids, owners), False
+        if reason is None and objection is not None:
+            reason, requested = objection(described) or (None, False)
+        if reason is not None:
+            first_order.append(FirstOrderCell(name, kind, own, reason, requested))
+            continue
+        layers.append(described)
+        extra = tuple(p for p in own if all(p is not known for known in described.parameters()))
+        if extra:
+            first_order.append(
+                FirstOrderCell(name, kind, extra, "a parameter beside the layer's weight and bias")
+            )
     return layers, first_order
+
+
+def lone_parameters(first_order: Sequence[FirstOrderCell]) -> tuple[list[Layer], list[FirstOrderCell]]:
+    """What can have a block of its own among the parameters that no block of a layer takes.
+
+    Args:
+        first_order: the cells that :func:`discover` left first-order.
+
+    Returns:
+        A layer of the kind "other" for each float32 parameter of the cells that nobody asked to leave
+        first-order, and the cells that stay.
+    """
+    layers: dict[int, Layer] = {}
+    staying: list[FirstOrderCell] = []
+    for cell in first_order:
+        free = () if cell.requested else tuple(p for p in cell.parameters if p.dtype == ms.float32)
+        layers.update({id(parameter): lone_parameter(parameter) for parameter in free})
+        rest = tuple(p for p in cell.parameters if all(p is not one for one in free))
+        if rest:
+            staying.append(replace(cell, parameters=rest))
+    return list(layers.values()), staying
 
 
 def _own_parameters(cell: nn.Cell) -> list[Parameter]:
     return [parameter for _, parameter in cell.parameters_and_names(expand=False)]
 
 
-def unmatched_patterns(network: nn.Cell, skip: Sequence[str]) -> list[str]:
-    """The skip patterns that are found in no cell's name.
+def unmatched_patterns(network: nn.Cell, patterns: Sequence[str]) -> list[str]:
+    """The patterns that are found in no cell's name.
 
     Args:
         network: the network.
-        skip: regular expressions, as of :func:`discover`.
+        patterns: regular expressions.
 
     Returns:
         Those that change nothing.
     """
     names = [name for name, _ in network.cells_and_names()]
-    return [pattern for pattern in skip if not any(re.search(pattern, name) for name in names)]
+    return [pattern for pattern in patterns if not any(re.search(pattern, name) for name in names)]
 
 
-def _objection(
-    layer: Layer, trained: set[int], owners: dict[int, list[str]], skip: Sequence[str]
-) -> str | None:
-    for pattern in skip:
-        if re.search(pattern, layer.name):
-            return f"skip pattern {pattern!r}"
+def _skipped(name: str, skip: Sequence[str]) -> str | None:
+    return next((f"skip pattern {pattern!r}" for pattern in skip if re.search(pattern, name)), None)
+
+
+def _untrainable(layer: Layer, trained: set[int], owners: dict[int, list[str]]) -> str | None:
     for parameter in layer.parameters():
         if parameter.dtype != ms.float32:
             return f"{parameter.name} is {parameter.dtype}, not Float32"

@@ -82,8 +82,8 @@ class Layer:
 
     Attributes:
         name: the cell's name in the network ("layer1.0.conv2").
-        kind: "dense", "convolution", "embedding" or "normalization", which choose the curvature block, or
-            any other word, for a method's own block.
+        kind: what chooses the curvature block: "dense", "convolution", "embedding", "normalization", "other"
+            for a Parameter outside all layers, or any other word.
         cell: the layer itself.
         weight: its weight Parameter, output channels first; the table of an embedding (a row an id), gamma of
             a normalisation.
@@ -115,7 +115,7 @@ class Layer:
     @property
     def output_dimension(self) -> int:
         """Dimension of G for one group."""
-        return int(self.weight.shape[0]) // self.groups
+        return int(self.weight.shape[0]) // self.groups if self.weight.ndim > 0 else 1
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Weight, and bias where there is one."""

@@ -69,7 +69,7 @@ class IdentityBase(nn.Cell):
         self.zeros_like = ops.ZerosLike()
 
 
-class _IdentityOfThree(IdentityBase):
+class _IdentityOfTwo(IdentityBase):
     """Passes y on; its ``bprop`` meets x and dout together.
 
     The Parameters come in as inputs: used as attributes inside ``bprop`` they do not compile, and neither do
@@ -84,6 +84,28 @@ class _IdentityOfThree(IdentityBase):
     To the compiler the Parameters are values here, and a kernel's write to them is not seen. Only the commit
     reads them, behind the gradients.
     """
+
+    def construct(self, x: Tensor, y: Tensor, gate: Parameter, s1: Parameter, s2: Parameter) -> Tensor:
+        return y
+
+    def bprop(
+        self,
+        x: Tensor,
+        y: Tensor,
+        gate: Parameter,
+        s1: Parameter,
+        s2: Parameter,
+        out: Tensor,
+        dout: Tensor,
+    ) -> tuple[Tensor, ...]:
+        inputs, gradients = self.cast(x, self.input_type), self.cast(dout, self.gradient_type)
+        self.statistics(inputs, gradients, self.depend(gate, dout), s1, s2)
+        # Nothing uses gradients of the Parameters; zeros of their shapes would have to be compiled.
+        return self.zeros_like(x), dout, gate, s1, s2
+
+
+class _IdentityOfThree(IdentityBase):
+    """The same for three Parameters."""
 
     def construct(
         self,
@@ -183,7 +205,7 @@ class _IdentityOfSix(IdentityBase):
         return self.zeros_like(x), dout, gate, s1, s2, s3, s4, s5, s6
 
 
-_IDENTITIES: dict[int, Any] = {3: _IdentityOfThree, 4: _IdentityOfFour, 6: _IdentityOfSix}
+_IDENTITIES: dict[int, Any] = {2: _IdentityOfTwo, 3: _IdentityOfThree, 4: _IdentityOfFour, 6: _IdentityOfSix}
 
 
 class _CountingIdentity(nn.Cell):
@@ -213,10 +235,13 @@ class Tap(nn.Cell):
 
     Args:
         statistics: the block's statistics operator.
-        staged: the three, four or six Parameters that it reads and writes.
+        staged: the two, three, four or six Parameters that it reads and writes.
         gate: whether the coming step takes statistics.
         counter: counts samples on every step, gate open or not; None where the count is unused.
         record: the one among ``staged``, which the counter reads; None without a counter.
+
+    Raises:
+        TypeError: if there is another number of them.
     """
 
     def __init__(
@@ -228,6 +253,8 @@ class Tap(nn.Cell):
         record: Parameter | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
+        if len(staged) not in _IDENTITIES:
+            raise TypeError(f"a block's staged must hold 2, 3, 4 or 6 Parameters, got {len(staged)}")
         self.identity = _IDENTITIES[len(staged)](statistics)
         self.statistics = statistics
         self.stop_gradient = ops.StopGradient()
@@ -279,6 +306,8 @@ class Tap(nn.Cell):
         if self.counts:
             y = self.counting_identity(watched, y, self.samples, self.record)
         gate = self.gate_parameter
+        if self.carried == 2:
+            return self.identity(watched, y, gate, self.s1, self.s2)
         if self.carried == 3:
             return self.identity(watched, y, gate, self.s1, self.s2, self.s3)
         if self.carried == 4:

@@ -1,1 +1,27 @@
 """Approximations of a layer's Fisher block, one file each."""
+
+from ms_kfac.curvature.block import CurvatureBlock
+from ms_kfac.curvature.block_split import BlockSplitBlock
+from ms_kfac.curvature.diagonal import DiagonalBlock
+from ms_kfac.curvature.eigenbasis import EigenbasisBlock
+from ms_kfac.curvature.embedding import EmbeddingBlock
+from ms_kfac.curvature.kronecker import KroneckerBlock
+from ms_kfac.curvature.sherman_morrison import ShermanMorrisonBlock
+from ms_kfac.curvature.swift import SwiftBlock
+from ms_kfac.curvature.trace_restricted import TraceRestrictedBlock
+from ms_kfac.curvature.unit_wise import UnitWiseBlock
+from ms_kfac.statistics.statistic import Statistic
+
+__all__ = [
+    "BlockSplitBlock",
+    "CurvatureBlock",
+    "DiagonalBlock",
+    "EigenbasisBlock",
+    "EmbeddingBlock",
+    "KroneckerBlock",
+    "ShermanMorrisonBlock",
+    "Statistic",
+    "SwiftBlock",
+    "TraceRestrictedBlock",
+    "UnitWiseBlock",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -75,6 +76,7 @@ class CurvatureBlock(nn.Cell):
         read_by_all: why a device that does not refresh this layer needs its statistics; empty where it
             doesn't.
         follows: whether :meth:`follow` does anything.
+        used_before_refresh: whether a refresh belongs behind the step's use of the block, as EKFAC has it.
 
     Raises:
         TypeError: if a subclass lacks an abstract method.
@@ -84,6 +86,7 @@ class CurvatureBlock(nn.Cell):
     not_additive = ""
     read_by_all = ""
     follows = False
+    used_before_refresh = False
     operator: StatisticsOperator
     statistics: tuple[Statistic, ...]
     staged: tuple[Parameter, ...]
@@ -176,6 +179,30 @@ class CurvatureBlock(nn.Cell):
         self.observed_indices = tuple(
             tuple(places[id(statistic)] for statistic in group) for group in self.groups_of_statistics()
         )
+
+    def check_complete(self) -> None:
+        """Check that a subclass's constructor has made all that the optimizer uses.
+
+        Raises:
+            TypeError: if something is missing.
+        """
+        missing = [name for name in ("operator", "staged", "record", "weights") if not hasattr(self, name)]
+        if not self.statistics:
+            missing.append("a statistic (add_statistic)")
+        if type(self).refresh is CurvatureBlock.refresh and not hasattr(self, "layer_refresh"):
+            missing.append("layer_refresh, or a refresh() of its own")
+        if missing:
+            raise TypeError(f"{type(self).__name__}.__init__ must create {', '.join(missing)}")
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Parameter]) -> None:
+        """Check that a state can be loaded after steps have been taken.
+
+        Args:
+            checkpoint: Parameters by name.
+
+        Raises:
+            ValueError: if the compiled steps can't go on from it.
+        """
 
     def groups_of_statistics(self) -> tuple[tuple[Statistic, ...], ...]:
         """Statistics that are refreshed together: of inputs and of gradients, or all where one is joint."""

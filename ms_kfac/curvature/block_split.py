@@ -33,14 +33,14 @@ class BlockSplitBlock(KroneckerBlock):
         layer: the layer; of one group.
         prefix: what the names of the Parameters start with.
         options: how a batch enters the statistics.
-        split: largest size of a block.
+        split: largest size of a block. Default: 128.
         period: passes whose batches add up to one, where that is announced.
     """
 
     kind = "Kronecker, split"
 
     def __init__(
-        self, layer: Layer, *, prefix: str, options: StatisticsOptions, split: int, period: int = 1
+        self, layer: Layer, *, prefix: str, options: StatisticsOptions, split: int = 128, period: int = 1
     ) -> None:
         self.split = split
         super().__init__(layer, prefix=prefix, options=options, period=period)

@@ -52,6 +52,7 @@ class EigenbasisBlock(FactoredBlock):
     kind = "eigenbasis"
     read_by_all = "EKFAC's second moments are taken and used on every device"
     follows = True
+    used_before_refresh = True
 
     def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, period: int = 1) -> None:
         super().__init__(layer, prefix=prefix)

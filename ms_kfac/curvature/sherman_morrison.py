@@ -63,9 +63,9 @@ class ShermanMorrisonBlock(FactoredBlock):
         layer: the layer.
         prefix: what the names of the Parameters start with.
         options: how a batch enters the statistics.
-        full_refreshes: k, the number of full refreshes at the start.
-        weights: :math:`\alpha` and :math:`\beta`.
-        rescale: whether the implied factors are scaled to the tracked traces.
+        full_refreshes: k, the number of full refreshes at the start. Default: 10.
+        weights: :math:`\alpha` and :math:`\beta`. Default: (0.1, 0.1).
+        rescale: whether the implied factors are scaled to the tracked traces. Default: False.
         interval: number of rank-one updates after which one refresh is full again; None for never. The sums
             that it uses start anew after the last of those updates.
 
@@ -84,10 +84,10 @@ class ShermanMorrisonBlock(FactoredBlock):
         *,
         prefix: str,
         options: StatisticsOptions,
-        full_refreshes: int,
-        weights: tuple[float, float],
-        rescale: bool,
-        interval: int | None,
+        full_refreshes: int = 10,
+        weights: tuple[float, float] = (0.1, 0.1),
+        rescale: bool = False,
+        interval: int | None = None,
         period: int = 1,
     ) -> None:
         super().__init__(layer, prefix=prefix)

@@ -12,6 +12,7 @@ neither it nor its inverse is ever formed, and the others through their Cholesky
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from zlib import crc32
 
@@ -39,7 +40,7 @@ class SwiftBlock(CurvatureBlock):
         layer: the layer.
         prefix: what the names of the Parameters start with.
         options: how a batch enters the statistics.
-        swift: how locations of a convolution become rows.
+        swift: how locations of a convolution become rows, and how the damping is split. Default: SKFAC's.
         period: backward passes that feed one step.
 
     Attributes:
@@ -53,7 +54,13 @@ class SwiftBlock(CurvatureBlock):
     not_additive = "SKFAC keeps a batch's rows, which don't add up over devices like others' sums"
 
     def __init__(
-        self, layer: Layer, *, prefix: str, options: StatisticsOptions, swift: SwiftOptions, period: int = 1
+        self,
+        layer: Layer,
+        *,
+        prefix: str,
+        options: StatisticsOptions,
+        swift: SwiftOptions = SwiftOptions(),  # noqa: B008 - frozen
+        period: int = 1,
     ) -> None:
         super().__init__(layer, prefix=prefix)
         self.dim_A = layer.input_dimension
@@ -95,6 +102,16 @@ class SwiftBlock(CurvatureBlock):
         """The ranks that the statistics present were written with, 0 where there are none."""
         ranks = self.weights.asnumpy()[2:]
         return int(ranks[0]), int(ranks[1])
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Parameter]) -> None:
+        name = self.weights.name
+        written = checkpoint[name].asnumpy()[2:] if name in checkpoint else ()
+        for letter, loaded, rank in zip("AG", written, self.ranks.chosen or ()):
+            if int(loaded) not in (0, rank):
+                raise ValueError(
+                    f"checkpoint: {name} was written for rank {int(loaded)} of {letter}, the steps compiled "
+                    f"here are for rank {rank}; load it into a new optimizer before its first step"
+                )
 
     def statistics_now(self) -> tuple[Tensor, Tensor]:
         """Rows X with the factor XᵀX where the rank is below the dimension, else the factor; A's and G's."""

@@ -21,13 +21,13 @@ class SwiftOptions:
     """How SKFAC turns a batch into rows; the same for all layers of an optimizer.
 
     Attributes:
-        spatial: "sum", "mean" or "subsample", for convolutions.
-        samples: locations a sample for "subsample".
-        split: whether the damping is split between the factors by their traces.
+        spatial: "sum", "mean" or "subsample", for convolutions. Default: "sum".
+        samples: locations a sample for "subsample". Default: 4.
+        split: whether the damping is split between the factors by their traces. Default: False.
     """
 
-    spatial: str
-    samples: int
+    spatial: str = "sum"
+    samples: int = 4
     split: bool = False
 
 

@@ -14,7 +14,7 @@ class WeightMatrix(nn.Cell):
     r"""Join weight and bias gradients into a matrix; split a matrix back.
 
     Args:
-        weight_shape: shape of the weight Parameter, output channels first.
+        weight_shape: shape of the weight Parameter, output channels first; () for a matrix of one number.
         bias: whether the layer has a bias.
         groups: number of channel groups g.
 
@@ -27,11 +27,12 @@ class WeightMatrix(nn.Cell):
         super().__init__(auto_prefix=False)
         self.weight_shape = tuple(weight_shape)
         self.bias = bias
-        outputs = weight_shape[0] // groups
+        rows = int(weight_shape[0]) if weight_shape else 1
+        outputs = rows // groups
         leading = () if groups == 1 else (groups,)
         self.matrix_shape = (*leading, outputs, -1)
         self.column_shape = (*leading, outputs, 1)
-        self.bias_shape: tuple[int, ...] = (int(weight_shape[0]),)
+        self.bias_shape: tuple[int, ...] = (rows,)
         self.reshape = ops.Reshape()
         self.concat = ops.Concat(axis=-1)
 

@@ -7,10 +7,10 @@ from typing import Any
 import mindspore as ms
 from mindspore import nn, ops
 
-from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.eigenbasis import EigenbasisBlock
 from ms_kfac.ops.statistics import BESIDE_FACTORS
 from ms_kfac.optim.base import SecondOrderOptimizer
+from ms_kfac.optim.block_choice import Blocks, with_default
 
 
 class EKFAC(SecondOrderOptimizer):
@@ -64,8 +64,11 @@ class EKFAC(SecondOrderOptimizer):
     method = "ekfac"
     measures_beside_factors = True
 
-    def __init__(self, network: nn.Cell, learning_rate: Any, **options: Any) -> None:
-        super().__init__(network, learning_rate, **options)
+    def __init__(
+        self, network: nn.Cell, learning_rate: Any, *, blocks: Blocks | None = None, **options: Any
+    ) -> None:
+        blocks = with_default(EigenbasisBlock, blocks)
+        super().__init__(network, learning_rate, blocks=blocks, **options)
         gates = self.statistics_schedule.gates
         distinct = list(dict.fromkeys(gates))
         # Of every gate the blocks with a basis; where several share one they are refreshed together.
@@ -78,17 +81,6 @@ class EKFAC(SecondOrderOptimizer):
             for gate in distinct
         )
         self.cast = ops.Cast()
-
-    def create_block(self, layer: Layer) -> EigenbasisBlock:
-        """The block of a layer.
-
-        Args:
-            layer: the layer.
-
-        Returns:
-            Its block.
-        """
-        return EigenbasisBlock(layer, **self.for_blocks)
 
     def refresh_inverses(self) -> bool:
         """Compute the first basis, without which there is no first update."""

@@ -36,6 +36,8 @@ class Inspection:
     statistics_schedule: Any
     inverse_schedule: Any
     commit: Any
+    commit_lone: Any
+    has_lone_blocks: bool
     verification: Verification
     distributed: bool
     curvature: Any
@@ -79,7 +81,12 @@ class Inspection:
         Args:
             checkpoint: what ``mindspore.load_checkpoint`` returned; names that the optimizer does not have
                 are passed over, and Parameters that it does not name stay as they are.
+
+        Raises:
+            ValueError: if compiled steps can't go on from it: SKFAC's factors have other ranks in it.
         """
+        for block in self.blocks:
+            block.check_checkpoint(checkpoint)
         for parameter in self.get_parameters():
             if parameter.name in checkpoint:
                 ops.assign(parameter, ms.Tensor(checkpoint[parameter.name].asnumpy(), parameter.dtype))
@@ -148,10 +155,11 @@ class Inspection:
             by layer. "refused": batches of which some layer held NaN or Inf, so that its statistics stayed as
             they were.
         """
+        commits = [self.commit, self.commit_lone] if self.has_lone_blocks else [self.commit]
         return {
             "statistics": int(self.statistics_schedule.refreshes.asnumpy()),
             "inverses": int(self.inverse_schedule.refreshes.asnumpy()),
-            "refused": int(self.commit.outcome.asnumpy()[0]),
+            "refused": max(int(commit.outcome.asnumpy()[0]) for commit in commits),
         }
 
     def synchronize(self) -> None:
@@ -197,6 +205,8 @@ class Inspection:
             for block, preconditioning in zip(self.blocks, self.preconditioner.native)
         ]
         verified = [checked.state for checked in self.verification.checked]
+        # Parameters outside layers have no pass to be checked against.
+        verified += ["unchecked"] * (len(self.blocks) - len(verified))
         return summary_table(repr(self), self._layers, list(self.blocks), forms, self._first_order, verified)
 
     def __repr__(self) -> str:

@@ -2,8 +2,6 @@ r"""K-FAC: natural gradient with Kronecker-factored curvature."""
 
 from __future__ import annotations
 
-from ms_kfac.capture.layer import Layer
-from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.optim.base import SecondOrderOptimizer
 
 
@@ -72,6 +70,12 @@ class KFAC(SecondOrderOptimizer):
         normalization: "first_order", or "unit_wise" to precondition gamma and beta of normalisation layers by
             one 2 x 2 Fisher block a channel (:class:`ms_kfac.curvature.unit_wise.UnitWiseBlock`). Default:
             "first_order".
+        blocks: which curvature block a layer gets, where it is not this method's. A dict from kinds of layers
+            ("dense", "convolution", "embedding", "normalization", one of :func:`ms_kfac.register_layer`, or
+            "default" for the kinds not named) or regular expressions on layer names to a class of
+            :mod:`ms_kfac.curvature`, any function that makes a block, or "first_order". The first pattern
+            that is found in a name comes before kinds. "other" gives each float32 Parameter outside all
+            preconditioned layers a block of its own; ``skip`` keeps cells out of that. Default: None.
         averaging: :math:`\xi` in [0, 1) of Polyak's average of the weights, :math:`\exp(-1/\tau)` for about
             :math:`\tau` steps; see :meth:`averaged_weights`. None takes no average. Default: None.
         verify: what happens to a layer whose statistics do not belong to its delivered gradient, checked at
@@ -109,14 +113,3 @@ class KFAC(SecondOrderOptimizer):
     """
 
     method = "kfac"
-
-    def create_block(self, layer: Layer) -> KroneckerBlock:
-        """K-FAC's Kronecker block of a layer.
-
-        Args:
-            layer: the layer.
-
-        Returns:
-            Its block.
-        """
-        return KroneckerBlock(layer, **self.for_blocks)

@@ -2,15 +2,15 @@ r"""SKFAC: K-FAC of one batch, inverted through the batch's rank."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from mindspore import Parameter, nn
+from mindspore import nn
 
-from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.swift import SwiftBlock
 from ms_kfac.ops.swift_statistics import SwiftOptions
 from ms_kfac.optim.base import SecondOrderOptimizer
+from ms_kfac.optim.block_choice import Blocks, with_default
 from ms_kfac.optim.options import check_options
 
 
@@ -93,48 +93,16 @@ class SKFAC(SecondOrderOptimizer):
         spatial: str = "sum",
         samples: int = 4,
         damping_split: str = "none",
+        blocks: Blocks | None = None,
         **options: Any,
     ) -> None:
         spatial, samples, damping_split = check_options(
             "skfac", spatial=spatial, samples=samples, damping_split=damping_split
         )
-        self.swift_options = SwiftOptions(spatial, samples, damping_split == "pi")
-        super().__init__(network, learning_rate, **options)
-
-    def create_block(self, layer: Layer) -> SwiftBlock:
-        """SKFAC's block of a layer.
-
-        Args:
-            layer: the layer.
-
-        Returns:
-            Its block.
-        """
-        return SwiftBlock(layer, swift=self.swift_options, **self.for_blocks)
-
-    def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
-        """Load a state after steps have been taken, as :meth:`ms_kfac.KFAC.restore` does.
-
-        Args:
-            checkpoint: what ``mindspore.load_checkpoint`` returned.
-
-        Raises:
-            ValueError: if a layer's factors have other ranks in it than the steps compiled here; a new
-                optimizer can load it before its first step.
-        """
-        for block in self.blocks:
-            if not isinstance(block, SwiftBlock):
-                continue
-            name = block.weights.name
-            written = checkpoint[name].asnumpy()[2:] if name in checkpoint else ()
-            for letter, loaded, rank in zip("AG", written, block.ranks.chosen or ()):
-                if int(loaded) not in (0, rank):
-                    raise ValueError(
-                        f"checkpoint: {name} was written for rank {int(loaded)} of {letter}, the steps "
-                        f"compiled here are for rank {rank}; load it into a new optimizer before its first "
-                        "step"
-                    )
-        super().restore(checkpoint)
+        swift = SwiftOptions(spatial, samples, damping_split == "pi")
+        blocks = with_default(partial(SwiftBlock, swift=swift), blocks)
+        super().__init__(network, learning_rate, blocks=blocks, **options)
+        self.swift_options = swift
 
     def __repr__(self) -> str:
         swift = self.swift_options

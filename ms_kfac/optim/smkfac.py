@@ -2,13 +2,14 @@ r"""SMKFAC: K-FAC with rank-one updates of its inverses."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from mindspore import nn
 
-from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.sherman_morrison import ShermanMorrisonBlock
 from ms_kfac.optim.base import SecondOrderOptimizer
+from ms_kfac.optim.block_choice import Blocks, with_default
 from ms_kfac.optim.options import check_options
 
 
@@ -76,6 +77,7 @@ class SMKFAC(SecondOrderOptimizer):
         beta: float = 0.1,
         rescale: str = "none",
         full_refresh_interval: int | None = None,
+        blocks: Blocks | None = None,
         **options: Any,
     ) -> None:
         full_refreshes, alpha, beta, rescale, full_refresh_interval = check_options(
@@ -86,21 +88,11 @@ class SMKFAC(SecondOrderOptimizer):
             rescale=rescale,
             full_refresh_interval=full_refresh_interval,
         )
-        self.block_options: dict[str, Any] = {
-            "full_refreshes": full_refreshes,
-            "weights": (alpha, beta),
-            "rescale": rescale == "trace",
-            "interval": full_refresh_interval,
-        }
-        super().__init__(network, learning_rate, **options)
-
-    def create_block(self, layer: Layer) -> ShermanMorrisonBlock:
-        """The block of a layer.
-
-        Args:
-            layer: the layer.
-
-        Returns:
-            Its block.
-        """
-        return ShermanMorrisonBlock(layer, **self.for_blocks, **self.block_options)
+        block = partial(
+            ShermanMorrisonBlock,
+            full_refreshes=full_refreshes,
+            weights=(alpha, beta),
+            rescale=rescale == "trace",
+            interval=full_refresh_interval,
+        )
+        super().__init__(network, learning_rate, blocks=with_default(block, blocks), **options)

@@ -6,8 +6,6 @@ from typing import Any
 
 from mindspore import nn
 
-from ms_kfac.capture.layer import Layer
-from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.optim.options import check_options
 from ms_kfac.refresh import OnNewStatistics, RefreshPolicy, StaleStatistics
@@ -80,14 +78,3 @@ class SPNGD(SecondOrderOptimizer):
             normalization=normalization,
             **options,
         )
-
-    def create_block(self, layer: Layer) -> KroneckerBlock:
-        """K-FAC's Kronecker block of a layer.
-
-        Args:
-            layer: the layer.
-
-        Returns:
-            Its block.
-        """
-        return KroneckerBlock(layer, **self.for_blocks)

@@ -14,6 +14,7 @@ from ms_kfac.capture.attach import attach, attached_tap, detach
 from ms_kfac.capture.discover import FirstOrderCell, discover, unmatched_patterns
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.tap import SampleCounter, Tap
+from ms_kfac.optim.block_choice import BlockChoice
 
 
 class Tapping:
@@ -25,20 +26,26 @@ class Tapping:
     parameters: Any
     blocks: Any
     statistics_schedule: Any
+    mean_reduction: bool
     _patterns: tuple[str, ...]
-    _normalization_blocks: bool
+    _choice: BlockChoice
     _counter: SampleCounter | None
+    # Those with taps, and all that have blocks.
+    _tapped: Sequence[Layer]
     _layers: Sequence[Layer]
     _taps: list[Tap]
 
     def _discover(self, network: nn.Cell) -> tuple[list[Layer], list[FirstOrderCell]]:
-        return discover(
-            network, self.parameters, self._patterns, normalization_blocks=self._normalization_blocks
-        )
+        return discover(network, self.parameters, self._patterns, objection=self._choice.objection)
 
     def _warn_of_idle_patterns(self, network: nn.Cell) -> None:
         for pattern in unmatched_patterns(network, self._patterns):
-            warnings.warn(f"skip: no layer's name has {pattern!r}, so that it skips nothing", stacklevel=4)
+            warnings.warn(f"skip: no layer's name has {pattern!r}, so that it skips nothing", stacklevel=5)
+        kinds = {layer.kind for layer in self._tapped}
+        for pattern in unmatched_patterns(network, [p for p in self._choice.patterns if p not in kinds]):
+            warnings.warn(
+                f"blocks: no layer's name has {pattern!r}, so that it changes nothing", stacklevel=5
+            )
 
     def move_taps(self, network: nn.Cell) -> None:
         """Tap other layers that hold the same Parameters, as amp level O1 makes a network of such.
@@ -50,30 +57,30 @@ class Tapping:
             ValueError: if it lacks one of the layers.
         """
         found = {id(layer.weight): layer for layer in self._discover(network)[0]}
-        missing = [layer.name for layer in self._layers if id(layer.weight) not in found]
+        missing = [layer.name for layer in self._tapped if id(layer.weight) not in found]
         if missing:
             raise ValueError(
                 f"network must hold all layers of the optimizer, got one without {', '.join(missing)}. "
                 "MindSpore 2.10 makes classes unknown to it where amp level O1 is used twice in one process"
             )
         self.detach()
-        names = [layer.name for layer in self._layers]
-        moved = [found[id(layer.weight)] for layer in self._layers]
-        self._layers = [replace(layer, name=name) for layer, name in zip(moved, names)]
+        lone = self._layers[len(self._tapped) :]
+        self._tapped = [replace(found[id(layer.weight)], name=layer.name) for layer in self._tapped]
+        self._layers = [*self._tapped, *lone]
         self._attach_taps()
 
     def _counting_layer(self) -> Layer | None:
         # A batch normalisation in evaluation passes its tap by, and the first axis of an embedding's ids may
         # be that of positions: they count only where there is no other.
         last_resorts = ("normalization", "embedding")
-        others = [layer for layer in self._layers if layer.kind not in last_resorts]
-        return next(iter([*others, *self._layers]), None)
+        others = [layer for layer in self._tapped if layer.kind not in last_resorts]
+        return next(iter([*others, *self._tapped]), None)
 
     def _attach_taps(self) -> None:
         replaced = []
         self._taps = []
         counting = self._counting_layer()
-        for layer, block, gate in zip(self._layers, self.blocks, self.statistics_schedule.gates):
+        for layer, block, gate in zip(self._tapped, self.blocks, self.statistics_schedule.gates):
             counter = self._counter if layer is counting else None
             tap = Tap(block.operator, block.staged, gate, counter, block.record)
             if counter is not None:
@@ -87,9 +94,10 @@ class Tapping:
                 "network gets no more statistics of them",
                 stacklevel=4,
             )
-        if self._counter is not None and not self._layers:
+        if self._counter is not None and not self._tapped:
+            option = "blocks['other']" if self.mean_reduction else "reduction='sum'"
             raise ValueError(
-                "reduction='sum' counts the batch's samples at a preconditioned layer, and there is none"
+                f"{option} counts the batch's samples at a preconditioned layer, and there is none"
             )
 
     def detach(self) -> None:
@@ -97,7 +105,7 @@ class Tapping:
 
         A layer that a later optimizer has taken over is left to it.
         """
-        for layer, tap in zip(self._layers, self._taps):
+        for layer, tap in zip(self._tapped, self._taps):
             if attached_tap(layer.cell) is tap:
                 detach(layer.cell)
 
@@ -116,7 +124,7 @@ class Tapping:
             ...     mindspore.export(net, x, file_name="net", file_format="MINDIR")
         """
         own = [
-            (layer, tap) for layer, tap in zip(self._layers, self._taps) if attached_tap(layer.cell) is tap
+            (layer, tap) for layer, tap in zip(self._tapped, self._taps) if attached_tap(layer.cell) is tap
         ]
         self.detach()
         try:

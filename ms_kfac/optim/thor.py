@@ -2,6 +2,7 @@ r"""THOR: inverses that are refreshed where the trace has moved, of diagonal blo
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from mindspore import nn
@@ -11,6 +12,7 @@ from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.curvature.block_split import BlockSplitBlock
 from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.optim.base import SecondOrderOptimizer
+from ms_kfac.optim.block_choice import Blocks, with_default
 from ms_kfac.optim.options import check_interval, check_number, check_options
 from ms_kfac.refresh import RefreshPolicy, TraceChange
 
@@ -63,24 +65,29 @@ class THOR(SecondOrderOptimizer):
         omega2: float = 0.0,
         split: int = 128,
         inverse_interval: int | RefreshPolicy = 100,
+        blocks: Blocks | None = None,
         **options: Any,
     ) -> None:
-        omega1, self.split = check_options("thor", omega1=omega1, split=split)
+        omega1, split = check_options("thor", omega1=omega1, split=split)
         omega2 = check_number("omega2", omega2, low=0.0, high=omega1)
         policy = check_interval("inverse_interval", inverse_interval)
         if not isinstance(policy, TraceChange):
             policy = TraceChange(omega1, omega2, interval=policy)
-        super().__init__(network, learning_rate, inverse_interval=policy, **options)
+        blocks = with_default(partial(split_block, split=split), blocks)
+        super().__init__(network, learning_rate, inverse_interval=policy, blocks=blocks, **options)
 
-    def create_block(self, layer: Layer) -> CurvatureBlock:
-        """The split Kronecker block of a layer, or K-FAC's for a grouped convolution.
 
-        Args:
-            layer: the layer.
+def split_block(layer: Layer, *, split: int = 128, **arguments: Any) -> CurvatureBlock:
+    """THOR's block of a layer: split, or K-FAC's for a grouped convolution.
 
-        Returns:
-            Its block.
-        """
-        if layer.groups > 1:
-            return KroneckerBlock(layer, **self.for_blocks)
-        return BlockSplitBlock(layer, split=self.split, **self.for_blocks)
+    Args:
+        layer: the layer.
+        split: largest size of a diagonal block.
+        **arguments: what every block is made with.
+
+    Returns:
+        The block.
+    """
+    if layer.groups > 1:
+        return KroneckerBlock(layer, **arguments)
+    return BlockSplitBlock(layer, split=split, **arguments)

@@ -8,12 +8,12 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
-from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.automatic_damping import AutomaticDamping, ExpandingDamping
 from ms_kfac.curvature.trace_restricted import TraceRestrictedBlock
 from ms_kfac.curvature.trace_restricted_roots import TraceRestrictedRootsBlock
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim.base import SecondOrderOptimizer
+from ms_kfac.optim.block_choice import Blocks, with_default
 from ms_kfac.optim.options import check_options
 
 
@@ -62,10 +62,8 @@ class TKFAC(SecondOrderOptimizer):
         max_expansion: upper bound of :math:`\beta`, at least 1. :math:`\beta` diverges as a convolution's
             gradients vanish, and in the printed form directions without curvature get
             :math:`\beta^{-2}` of their step in dense layers. Default: 100.0.
-        **options: ``params``, ``momentum``, ``nesterov``, ``weight_decay``, ``decoupled_weight_decay``,
-            ``damping``, ``factor_decay``, ``factor_interval``, ``inverse_interval``, ``kl_clip``, ``fisher``,
-            ``sharing``, ``reduction``, ``loss_scale``, ``accumulation_steps``, ``skip``, ``averaging``
-            and ``distribution``, as in :class:`ms_kfac.KFAC`.
+        blocks: as in :class:`ms_kfac.KFAC`. Default: None.
+        **options: the other options of :class:`ms_kfac.KFAC`.
 
     Attributes:
         expansion: :math:`\beta` of the last refresh of inverses, scalar float32; None with normal damping.
@@ -107,6 +105,7 @@ class TKFAC(SecondOrderOptimizer):
         ema: str = "partial_trace",
         automatic_form: str = "printed",
         max_expansion: float = 100.0,
+        blocks: Blocks | None = None,
         **options: Any,
     ) -> None:
         damping_mode, nu, ema, automatic_form, max_expansion = check_options(
@@ -123,7 +122,6 @@ class TKFAC(SecondOrderOptimizer):
                 "layers and convolutions without it, got LevenbergMarquardt"
             )
         automatic, expansion = None, None
-        self._own = f"damping {damping_mode}, average {ema!r}"
         if damping_mode == "automatic":
             automatic = AutomaticDamping(nu, automatic_form == "homogeneous", max_expansion)
             expansion = Parameter(
@@ -131,25 +129,19 @@ class TKFAC(SecondOrderOptimizer):
                 name=f"{options.get('name') or self.method}.expansion",
                 requires_grad=False,
             )
-            self._own = f"damping automatic ({automatic_form}, nu {nu:g}, lambda not used), average {ema!r}"
-        block = TraceRestrictedRootsBlock if ema == "paper" else TraceRestrictedBlock
-        self._block = partial(block, automatic=automatic, expansion=expansion)
-        super().__init__(network, learning_rate, **options)
+        kind = TraceRestrictedRootsBlock if ema == "paper" else TraceRestrictedBlock
+        block = partial(kind, automatic=automatic, expansion=expansion)
+        super().__init__(network, learning_rate, blocks=with_default(block, blocks), **options)
+        self._own = f"damping {damping_mode}, average {ema!r}"
         self.expansion = expansion
         if automatic is not None and expansion is not None:
-            convolutions = [b for b, layer in zip(self.blocks, self._layers) if layer.kind == "convolution"]
+            self._own = f"damping automatic ({automatic_form}, nu {nu:g}, lambda not used), average {ema!r}"
+            convolutions = [
+                block
+                for block, layer in zip(self.blocks, self._layers)
+                if layer.kind == "convolution" and isinstance(block, TraceRestrictedBlock)
+            ]
             self.inverse_schedule.damping = ExpandingDamping(self.damping, convolutions, expansion, automatic)
-
-    def create_block(self, layer: Layer) -> TraceRestrictedBlock:
-        """TKFAC's block of a layer.
-
-        Args:
-            layer: the layer.
-
-        Returns:
-            Its block.
-        """
-        return self._block(layer, **self.for_blocks)
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, {self._own})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +23,8 @@ class MixedReference:
     damping: float
     factor_decay: float = 0.95
     kl_clip: float | None = 1e-3
+    # Layers whose weights have diagonal blocks, of the square of a batch's gradient.
+    squares: Collection[str] = ()
     averages: dict[str, list[MovingAverage]] = field(default_factory=dict)
 
     def step(
@@ -34,13 +36,22 @@ class MixedReference:
         for module in self.modules:
             if not module.name:
                 continue
-            batch = factors[module.name] if module.name in factors else (module.fisher(),)
+            own = [name for name in gradients if name.rpartition(".")[0] == module.name]
+            if module.name in self.squares:
+                batch = tuple(len(x) * gradients[name] ** 2 for name in own)
+            else:
+                batch = factors[module.name] if module.name in factors else (module.fisher(),)
             averages = self.averages.setdefault(
                 module.name, [MovingAverage(self.factor_decay) for _ in batch]
             )
             for average, value in zip(averages, batch):
                 average.add(value)
-            directions.update(self.solve(module, gradients, [average.value for average in averages]))
+            values = [average.value for average in averages]
+            if module.name in self.squares:
+                diagonals = zip(own, values)
+                directions.update({name: gradients[name] / (s + self.damping) for name, s in diagonals})
+            else:
+                directions.update(self.solve(module, gradients, values))
         own = [name for name in gradients if directions[name] is not gradients[name]]
         nu = trust_region([(lr, gradients[name], directions[name]) for name in own], self.kl_clip)
         directions.update({name: nu * directions[name] for name in own})

@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import nn
 
 import ms_kfac
+from ms_kfac.curvature import DiagonalBlock
 from ms_kfac.parallel import Distribution
 from tests.support.methods import fixed_intervals
 
@@ -19,7 +20,7 @@ BATCH = 8
 
 
 class Net(nn.Cell):
-    """A convolution and two dense layers, no BatchNorm: a rank's batch changes nothing but its gradients."""
+    """A convolution, two dense layers and a lone Parameter: a rank's batch changes its gradients alone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,12 +32,13 @@ class Net(nn.Cell):
         self.conv = nn.Conv2d(2, 3, 3, pad_mode="same", has_bias=True, weight_init=weight(3, 2, 3, 3))
         self.hidden = nn.Dense(3 * 4 * 4, 7, weight_init=weight(7, 48))
         self.head = nn.Dense(7, CLASSES, weight_init=weight(CLASSES, 7))
+        self.shift = ms.Parameter(weight(7), name="shift")
         self.flatten = nn.Flatten()
         self.activation = nn.Tanh()
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         x = self.flatten(self.activation(self.conv(x)))
-        return self.head(self.activation(self.hidden(x)))
+        return self.head(self.activation(self.hidden(x) + self.shift))
 
 
 def global_batches(steps: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -89,6 +91,8 @@ def _options(**options: Any) -> Callable[[], dict[str, Any]]:
 
 
 GRADIENTS = Distribution(exchange="gradients")
+# Of the shift, which no layer has.
+OTHERS = {"other": DiagonalBlock}
 SCATTERED = Distribution(collective="reduce_scatter")
 LONG = {
     "KFAC": Case(ms_kfac.KFAC, 50, _options()),
@@ -111,13 +115,13 @@ SHORT = {
     "SPNGD": Case(ms_kfac.SPNGD, 6, lambda: {"damping": 0.05, "similarity": 1.0}),
     "THOR": Case(ms_kfac.THOR, 5, _options(split=4)),
     # A trust region that binds would undo a wrong scale of all gradients.
-    "sum": Case(ms_kfac.KFAC, 4, _options(kl_clip=None), reduction="sum", means=False),
+    "sum": Case(ms_kfac.KFAC, 4, _options(kl_clip=None, blocks=OTHERS), reduction="sum", means=False),
     "LevenbergMarquardt": Case(
         ms_kfac.KFAC, 6, lambda: {"damping": ms_kfac.LevenbergMarquardt(0.05, interval=2), **INTERVALS}
     ),
     # What the other rank has done in that step has to be undone as well.
     "overflow": Case(ms_kfac.KFAC, 5, _options(), overflows=True),
-    "own loop": Case(ms_kfac.KFAC, 4, _options(distribution=Distribution()), own_loop=True),
+    "own loop": Case(ms_kfac.KFAC, 4, _options(distribution=Distribution(), blocks=OTHERS), own_loop=True),
 }
 # Two steps: a refresh, after which all ranks have the same, and statistics of their own.
 DRAWN = {"sampled": Case(ms_kfac.KFAC, 2, _options(fisher="sampled"), same_rows=True)}

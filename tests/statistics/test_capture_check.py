@@ -141,7 +141,7 @@ def test_equals_the_delivered_gradient_of_every_layer(mode: int, rng: np.random.
     x += [rng.integers(0, VOCABULARY, (6, *axes)).astype(np.int32) for _, axes in tables]
     c = [g for _, g in batch] + [rng.standard_normal((6, *case.shape)) for case in cases]
     c += [rng.standard_normal((6, *axes, WIDTH)) for _, axes in tables]
-    layers = discover(net, net.trainable_params(), (), normalization_blocks=True)[0]
+    layers = discover(net, net.trainable_params(), ())[0]
     assert len(layers) == len(x)
     gradients = dict(
         zip(

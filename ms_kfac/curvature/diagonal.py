@@ -1,0 +1,95 @@
+r"""The diagonal block: every weight has a curvature of its own.
+
+.. math::
+    s = E_n[\nabla w_n^2], \qquad U = \frac{dW}{s + \lambda}
+
+with the gradients :math:`\nabla w_n` of single samples, the diagonal of the Fisher (Becker & LeCun 1988,
+"Improving the Convergence of Back-Propagation Learning with Second Order Methods", for the damped diagonal).
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+
+from ms_kfac.capture.layer import Layer
+from ms_kfac.capture.lone_parameter import KIND as LONE
+from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
+from ms_kfac.ops.diagonal_statistics import DiagonalStatistics, GradientSquare
+from ms_kfac.ops.element import element
+from ms_kfac.ops.flat_buffer import Share
+from ms_kfac.ops.statistics import EVERYTHING, StatisticsOptions
+
+
+class DiagonalBlock(CurvatureBlock):
+    r"""Diagonal Fisher block of a dense layer, a convolution, or a Parameter outside all layers.
+
+    Of a Parameter outside all layers (``blocks={"other": DiagonalBlock}``) only the gradient of the batch is
+    known. Its square takes the place of the samples' squares, :math:`s = E[(\sum_n \nabla w_n)^2 / N]`
+    (:class:`ms_kfac.ops.diagonal_statistics.GradientSquare` says what that estimates).
+
+    A layer with several locations a sample needs the samples' gradients one by one:
+    :math:`N d_{out} d_{in}` numbers.
+
+    Args:
+        layer: the layer.
+        prefix: what the names of the Parameters start with.
+        options: how a batch enters the statistics.
+        period: passes whose batches add up to one, where that is announced.
+
+    Raises:
+        TypeError: if the layer is an embedding or a normalisation.
+
+    Note:
+        Until a backward pass has reached the layer its gradient passes unchanged.
+    """
+
+    kind = "diagonal"
+
+    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, period: int = 1) -> None:
+        if layer.kind in ("embedding", "normalization"):
+            raise TypeError(
+                f"DiagonalBlock takes dense layers, convolutions and Parameters outside all layers, got "
+                f"{layer.name} of the kind {layer.kind!r}"
+            )
+        super().__init__(layer, prefix=prefix)
+        if layer.kind == LONE:
+            rows = int(layer.weight.shape[0]) if layer.weight.ndim > 0 else 1
+            shape: tuple[int, ...] = (rows, self.size // rows)
+            self.operator = GradientSquare()
+            # The gradient arrives without the loss scale.
+            power = 0
+        else:
+            leading = (self.groups,) if self.groups > 1 else ()
+            shape = (*leading, layer.output_dimension, layer.input_dimension)
+            self.operator = layer_statistics(DiagonalStatistics, layer.operators, options)
+            power = 2
+        self.add_statistic("s", shape, weight=0, gate=EVERYTHING, power=power)
+        self.create_weights(1, period)
+        self.staged = (self.s_batch, self.record)
+        self.inverse = self.parameter("inverse", np.ones(shape))
+        self.reduce_sum = ops.ReduceSum()
+        self.cast = ops.Cast()
+        self.equal = ops.Equal()
+
+    def inverse_shares(self) -> tuple[Share, ...]:
+        return (Share(self.inverse),)
+
+    def refresh(self, damping: Tensor) -> bool:
+        unseen = self.cast(self.equal(element(self.weights, 0), 0.0), ms.float32)
+        damping = damping + unseen * (1.0 - damping)
+        self.assign(self.inverse, 1.0 / (self.estimate(self.s_sum, 0) + damping))
+        return True
+
+    def precondition(self, matrix: Tensor) -> Tensor:
+        return self.inverse * matrix
+
+    def product(self, matrix: Tensor) -> Tensor:
+        return self.estimate(self.s_sum, 0) * matrix
+
+    def trace(self) -> Tensor:
+        return self.reduce_sum(self.estimate(self.s_sum, 0))
+
+    def dimensions(self) -> str:
+        return f"s {' x '.join(map(str, self.s_batch.shape))}"

@@ -1,0 +1,131 @@
+r"""Statistics of a diagonal Fisher: the squares of gradients, of single samples or of a whole batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+from ms_kfac.ops.statistics import BESIDE_FACTORS, LayerStatistics, StatisticsOperator, StatisticsOptions
+
+
+class SampleGradientSquares(nn.Cell):
+    r"""Sum over samples of the squares of their gradients, :math:`\sum_n (\sum_t g_{n,t} p_{n,t}^{\top})^2`.
+
+    With one location a sample it is one product, :math:`(g^2)^{\top} p^2`; otherwise the samples' gradients
+    exist one by one, :math:`N d_{out} d_{in}` numbers.
+
+    Args:
+        columns: whether inputs are columns (convolutions) or rows (dense layers).
+
+    Inputs:
+        - **p** (Tensor) - rows :math:`(N T, d_{in})`, the locations of a sample side by side, or columns
+          :math:`(N, [g,] d_{in}, T)`, float32.
+        - **g** (Tensor) - the same with :math:`d_{out}`.
+        - **samples** (int) - N.
+
+    Outputs:
+        Tensor, :math:`([g,] d_{out}, d_{in})`, float32: a sum, not a mean.
+
+    Platforms: CPU, GPU, Ascend (composed of MatMul or BatchMatMul, Square and ReduceSum).
+    """
+
+    def __init__(self, *, columns: bool) -> None:
+        super().__init__(auto_prefix=False)
+        self.columns = columns
+        self.shape = ops.Shape()
+        self.reshape = ops.Reshape()
+        self.square = ops.Square()
+        self.reduce_sum = ops.ReduceSum()
+        self.matmul = ops.MatMul(transpose_a=True)
+        self.product_of_columns = ops.BatchMatMul(transpose_b=True)
+        self.product_of_rows = ops.BatchMatMul(transpose_a=True)
+
+    def construct(self, p: Tensor, g: Tensor, samples: int) -> Tensor:
+        if self.columns:
+            return self.reduce_sum(self.square(self.product_of_columns(g, p)), 0)
+        if self.shape(p)[0] == samples:
+            return self.matmul(self.square(g), self.square(p))
+        p = self.reshape(p, (samples, -1, self.shape(p)[1]))
+        g = self.reshape(g, (samples, -1, self.shape(g)[1]))
+        return self.reduce_sum(self.square(self.product_of_rows(g, p)), 0)
+
+
+class DiagonalStatistics(LayerStatistics):
+    r"""Stage the squares of the samples' gradients of a dense layer or a convolution, when the gate is open.
+
+    The weight is N. A sample's locations are summed before the square, whatever the optimizer's ``sharing``.
+
+    Args:
+        operators: how the layer's input and output gradient become rows or columns.
+        options: how a batch enters.
+
+    Inputs:
+        - **x** (Tensor) - the layer's input.
+        - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's linear output.
+        - **gate** (Parameter) - scalar int32; it is taken when the gate asks for inputs or for gradients.
+        - **s** (Parameter) - :math:`([g,] d_{out}, d_{in})`, **record** (Parameter) - written in place.
+
+    Outputs:
+        bool, True.
+
+    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    """
+
+    beside_factors = BESIDE_FACTORS
+
+    def __init__(self, operators: Any, options: StatisticsOptions) -> None:
+        super().__init__(operators, options)
+        self.locations_in = operators.activations(False)
+        self.locations_out = operators.gradients(False)
+        self.squares = SampleGradientSquares(columns=self.channels_first)
+
+    def construct(self, x: Tensor, dout: Tensor, gate: Parameter, s: Parameter, record: Parameter) -> bool:
+        if gate % self.beside_factors > 0:
+            samples = self.samples(x)
+            p, g = self.locations_in(x), self.scaled(x, self.locations_out(dout))
+            self.stage(s, self.squares(p, g, samples), record, 0)
+            self.record_pass(x, dout, record, self.vector(float(samples)))
+        return True
+
+
+class GradientSquare(StatisticsOperator):
+    r"""Stage the square of a batch's summed gradient. With the gate closed it is staged without a weight.
+
+    It serves a Parameter outside all layers, whose samples' gradients nobody has. The weight is N, so that
+    the estimate is :math:`(\sum_n g_n)^2 / N`. Its mean over batches is :math:`E[g_n^2] + (N - 1) E[g_n]^2`:
+    the diagonal of the Fisher where the samples' gradients are independent with mean zero, and more than that
+    of the empirical Fisher as long as the mean gradient is not small.
+
+    Inputs:
+        - **samples** (Tensor) - N, scalar float32.
+        - **gradient** (Tensor) - of the mean loss, float32.
+        - **gate** (Parameter) - scalar int32; it is taken when the gate asks for inputs or for gradients.
+        - **s** (Parameter) - as many numbers as the gradient, **record** (Parameter) - written in place.
+
+    Outputs:
+        bool, True.
+
+    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    """
+
+    beside_factors = BESIDE_FACTORS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.assign = ops.Assign()
+        self.square = ops.Square()
+        self.reshape = ops.Reshape()
+        self.stack = ops.Stack()
+
+    def construct(
+        self, samples: Tensor, gradient: Tensor, gate: Parameter, s: Parameter, record: Parameter
+    ) -> bool:
+        # Without a branch: one per Parameter, in a loop over them, would take long to compile.
+        taken = ops.cast(gate % self.beside_factors > 0, ms.float32)
+        self.assign(s, self.square(self.reshape(gradient, s.shape) * samples))
+        nothing, one = taken * 0.0, taken * 0.0 + 1.0
+        # One pass, of a period of one; no products of the capture check.
+        self.assign(record, self.stack((taken, one, nothing, nothing, nothing, samples * taken)))
+        return True

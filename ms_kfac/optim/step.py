@@ -1,0 +1,233 @@
+"""The step that every second-order optimizer here takes, as one compiled graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, ops
+
+from ms_kfac.capture.tap import SampleCounter
+from ms_kfac.optim.loss_scale import LossScale
+from ms_kfac.optim.momentum import MomentumOptimizer
+
+_multiply = ops.MultitypeFuncGraph("multiply")
+
+
+@_multiply.register("Tensor", "Tensor")
+def _multiply_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * ops.cast(scale, gradient.dtype)
+
+
+class SecondOrderStep(MomentumOptimizer):
+    """The step, of parts that :class:`ms_kfac.optim.base.SecondOrderOptimizer` assembles.
+
+    Commit what the backward passes staged, unscale the gradients, refresh the inverses when due,
+    precondition, trust region, weight decay, momentum, learning rate; then set the gates for the next step.
+    """
+
+    mean_reduction: bool
+    accumulation_steps: int
+    distributed: bool
+    has_lone_blocks: bool
+    _counter: SampleCounter | None
+    damping: Any
+    statistics_schedule: Any
+    inverse_schedule: Any
+    curvature: Any
+    commit: Any
+    commit_lone: Any
+
+    def __call__(self, *inputs: Any) -> Any:
+        outputs = super().__call__(*inputs)
+        self.statistics_schedule.expire()
+        return outputs
+
+    @ms.jit
+    def construct(self, gradients: tuple[Tensor, ...]) -> bool:
+        if not self.has_train_cell:
+            raise RuntimeError(
+                "fisher='sampled' and damping=LevenbergMarquardt(...) take passes of their own: train with "
+                "ms_kfac.TrainOneStepCell or ms_kfac.Model"
+            )
+        gradients = self.on_device(gradients)
+        self.statistics_schedule.count(gradients)
+        if len(self.blocks) > 0:
+            self.commit_statistics(gradients)
+        samples = self.counted_samples(gradients)
+        if self.centralizes:
+            gradients = self.gradients_centralization(gradients)
+        gradients = self.mean_gradients(self.unscaled(gradients), samples)
+        if self.has_lone_blocks:
+            self.commit_lone_statistics(gradients, samples)
+        if len(self.blocks) > 0:
+            self.refresh_inverses()
+        learning_rate = self.get_lr()
+        updates, scale = gradients, self.one
+        if len(self.blocks) > 0:
+            preconditioned, products = self.preconditioner(gradients)
+            # Each parameter finds its own among them by its source.
+            updates = (*preconditioned, *gradients)
+            if self.clips:
+                # A layer without statistics is first-order: its gradient passes unchanged and unclipped.
+                present = self.gather(self.outcomes(), self.outcome_of_product, 0)
+                scale = self.trust_region(products * present, self.product_rates(learning_rate))
+            else:
+                # Used, or the compiler warns at each compilation of an output that nobody reads.
+                scale = ops.depend(self.one, products)
+        if self.adapts_damping:
+            self.predicted_step(learning_rate, gradients, updates, scale, samples)
+        else:
+            self.update_parameters(learning_rate, updates, scale)
+        if self.averages:
+            self.average(self.global_step, self.parameters)
+        if len(self.blocks) > 0:
+            self.finish_step()
+        self.assignadd(self.global_step, self.global_step_increase_tensor)
+        if len(self.blocks) > 0:
+            self.prepare_statistics()
+        return True
+
+    def commit_statistics(self, gradients: tuple[Tensor, ...]) -> bool:
+        """Verify the staged batches against the delivered gradients, and commit them, where there are any."""
+        due = self.statistics_schedule.number_pending()
+        unscale, expected = self.inverse_scale(), self.one
+        if self.sampled:
+            measured = self.sampled_measured
+        else:
+            measured = self.measure(due, gradients)
+            expected = unscale if self.gradients_unscaled else expected
+        if self.distributed:  # noqa: SIM102
+            if due > 0:
+                self.curvature.meet_products(self.records)
+        self.commit(due, ops.stack((unscale, expected)), measured)
+        if self.averages_new:  # noqa: SIM102
+            if due > 0:
+                self.curvature.average_new(self.statistics_schedule.taken())
+        return True
+
+    def commit_lone_statistics(self, gradients: tuple[Tensor, ...], samples: Tensor) -> bool:
+        """Take the statistics of Parameters outside layers from the gradients of the mean loss."""
+        due = self.statistics_schedule.number_pending()
+        if due > 0:
+            if self.distributed:
+                samples = samples / self.curvature.scale
+            for index in range(len(self.lone_operators)):
+                gradient = ops.cast(gradients[self.lone_positions[index]], ms.float32)
+                batch, record = self.lone_batches[index], self.lone_records[index]
+                self.lone_operators[index](samples, gradient, self.lone_gates[index], batch, record)
+        self.commit_lone(due, self.ones, self.no_measurements)
+        return True
+
+    def outcomes(self) -> Tensor:
+        """What the commits have left: those of layers, then those of Parameters outside layers."""
+        if self.has_lone_blocks:
+            return ops.concat((self.commit.outcome, self.commit_lone.outcome))
+        return self.commit.outcome
+
+    def keep_measured(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Measure the gradients of the pass over sampled targets, to verify its statistics against them."""
+        due = self.statistics_schedule.number_pending()
+        return self.assign(self.sampled_measured, self.measure(due, gradients))
+
+    def use_loss_scale(self, scale: LossScale | None) -> None:
+        """Let the training cell say by which number it scales the loss.
+
+        Args:
+            scale: the scale; None for the optimizer's own option.
+        """
+        scale = self.__dict__["_own_scale"] if scale is None else scale
+        self.__dict__["scale_source"] = scale.source
+        self.loss_scale = scale.number
+        self.gradients_unscaled = scale.gradients_unscaled
+        self.follows_scale = scale.source is not None
+        self.need_scale = scale.number != 1.0
+        self.reciprocal_scale = Tensor(1.0 / scale.number, ms.float32)
+
+    def inverse_scale(self) -> Tensor:
+        """One over the loss scale of this step's passes, scalar float32."""
+        if self.follows_scale:
+            return ops.reciprocal(ops.cast(self.scale_source, ms.float32).reshape(()))
+        return self.reciprocal_scale
+
+    def unscaled(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Gradients of the loss without its scale."""
+        if self.follows_scale and not self.gradients_unscaled:
+            return self.map_(ops.partial(_multiply, self.inverse_scale()), gradients)
+        return self.scale_grad(gradients)
+
+    def counters(self) -> list[Parameter]:
+        """What backward passes count: the samples, where they are used."""
+        return [] if self._counter is None else [self._counter.samples]
+
+    def counted_samples(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Samples of this step's backward passes, scalar float32; 1 where they are not used."""
+        if self._counter is None:
+            return self.one
+        return self.over_ranks(self._counter.take(gradients[0], self.counting_record))
+
+    def over_ranks(self, value: Tensor) -> Tensor:
+        """A scalar of this rank's batch, averaged or summed over ranks as gradients are."""
+        return self.curvature.as_gradients(value) if self.distributed else value
+
+    def mean_gradients(self, gradients: tuple[Tensor, ...], samples: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of the mean loss, whatever the reduction."""
+        if self.mean_reduction:
+            return gradients
+        return self.map_(ops.partial(_multiply, self.mean_factor(samples)), gradients)
+
+    def mean_factor(self, samples: Tensor) -> Any:
+        """What turns the reduced loss, as delivered, into the mean loss."""
+        return 1.0 if self.mean_reduction else self.accumulation_steps / samples
+
+    def refresh_inverses(self) -> bool:
+        """Recompute the blocks' inverses where the policy says so."""
+        return self.inverse_schedule(self.global_step)
+
+    def preconditioned_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """U of every preconditioned parameter in its place, the others' gradients as they are."""
+        preconditioned, _ = self.preconditioner(gradients)
+        candidates = (*preconditioned, *gradients)
+        updates: tuple[Tensor, ...] = ()
+        for source in self.sources:
+            updates = (*updates, candidates[source])
+        return updates
+
+    def product_rates(self, learning_rate: Any) -> Any:
+        """Learning rates in the order of the preconditioner's inner products, or the one of all."""
+        if not self.is_group_lr:
+            return learning_rate
+        rates: tuple[Tensor, ...] = ()
+        for position in self.preconditioner.order:
+            rates = (*rates, learning_rate[position])
+        return ops.stack(rates)
+
+    def predicted_step(
+        self,
+        learning_rate: Any,
+        gradients: tuple[Tensor, ...],
+        updates: tuple[Tensor, ...],
+        scale: Tensor,
+        samples: Tensor,
+    ) -> bool:
+        """Update the parameters; where the damping is due, also predict what that does to the loss."""
+        rule: Any = self.damping.schedule
+        if rule.is_due(self.global_step + 1):
+            before = self.weights_before.read()
+            self.update_parameters(learning_rate, ops.depend(updates, before), scale)
+            step = self.weights_before.moved(before)
+            if self.distributed:
+                self.curvature.average_due()
+            change = self.quadratic_model(gradients, step, self.damping(self.global_step))
+            rule.expect(change / self.mean_factor(samples))
+        else:
+            self.update_parameters(learning_rate, updates, scale)
+        return True
+
+    def finish_step(self) -> bool:
+        """What a method does after the weights have moved, with the step's number not yet counted up."""
+        return True
+
+    def prepare_statistics(self) -> bool:
+        """Set the gates for the next step."""
+        return self.statistics_schedule(self.global_step)

@@ -1,0 +1,206 @@
+"""The option `blocks`: which block a layer gets, and what Parameters outside layers get."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, nn
+
+import ms_kfac
+from ms_kfac.curvature import (
+    CurvatureBlock,
+    DiagonalBlock,
+    EigenbasisBlock,
+    KroneckerBlock,
+    ShermanMorrisonBlock,
+    SwiftBlock,
+    TraceRestrictedBlock,
+    UnitWiseBlock,
+)
+from tests.oracle.mixed import MixedReference
+from tests.oracle.momentum import Momentum
+from tests.support.bank import tensor
+from tests.support.loops import cell_step, cross_entropy, functional_step, gradient_function, run
+from tests.support.methods import INTERVALS, METHODS
+from tests.support.networks import SmallNet, batches, small_net_reference, weights_of
+
+EVERY_STEP = {"factor_interval": 1, "inverse_interval": 1}
+
+
+class Scaled(SmallNet):
+    """With a Parameter outside all layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = Parameter(tensor(np.array(1.5)), name="scale")
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return super().construct(x) * self.scale
+
+
+def blocks_of(optimizer: Any) -> dict[str, type[CurvatureBlock]]:
+    return {block.layer_name: type(block) for block in optimizer.blocks}
+
+
+def test_patterns_come_before_kinds_and_kinds_before_the_default() -> None:
+    blocks = {"conv2": TraceRestrictedBlock, "convolution": DiagonalBlock, "default": SwiftBlock}
+    optimizer = ms_kfac.KFAC(SmallNet(), 0.1, blocks=blocks)
+    assert blocks_of(optimizer) == {"conv1": DiagonalBlock, "conv2": TraceRestrictedBlock, "head": SwiftBlock}
+
+
+def test_a_method_keeps_its_block_where_nothing_is_said() -> None:
+    optimizer = ms_kfac.SMKFAC(SmallNet(), 0.1, blocks={"dense": KroneckerBlock})
+    expected = {"conv1": ShermanMorrisonBlock, "conv2": ShermanMorrisonBlock, "head": KroneckerBlock}
+    assert blocks_of(optimizer) == expected
+
+
+def test_first_order_by_pattern_and_normalization_by_kind() -> None:
+    blocks = {"conv.": "first_order", "normalization": UnitWiseBlock, "other": DiagonalBlock}
+    optimizer = ms_kfac.KFAC(Scaled(), 0.1, blocks=blocks)
+    assert blocks_of(optimizer) == {"norm": UnitWiseBlock, "head": KroneckerBlock, "scale": DiagonalBlock}
+    assert "blocks['conv.'] is 'first_order'" in optimizer.summary()
+
+
+def test_skip_keeps_a_cell_out_of_other() -> None:
+    optimizer = ms_kfac.KFAC(Scaled(), 0.1, skip=["norm"], blocks={"other": DiagonalBlock})
+    assert set(blocks_of(optimizer)) == {"conv1", "conv2", "head", "scale"}
+
+
+def test_parameters_that_are_not_float32_stay_first_order() -> None:
+    net = Scaled()
+    net.scale = Parameter(ms.Tensor(1.5, ms.float16), name="scale")
+    optimizer = ms_kfac.KFAC(net, 0.1, blocks={"other": DiagonalBlock})
+    assert "scale" not in blocks_of(optimizer)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_other_parameters_take_the_reference_steps(mode: int, reduction: str) -> None:
+    """Of gamma and beta the square of the summed gradient over N, moving-averaged."""
+    data = batches(3)
+    net = SmallNet()
+    expected = weights_of(net)
+    reference = MixedReference(
+        small_net_reference(), Momentum(0.9), 0.03, factor_decay=0.4, kl_clip=1e-2, squares=("norm",)
+    )
+    optimizer = ms_kfac.KFAC(
+        net,
+        0.1,
+        damping=0.03,
+        factor_decay=0.4,
+        kl_clip=1e-2,
+        reduction=reduction,
+        blocks={"other": DiagonalBlock},
+        **EVERY_STEP,
+    )
+    step = cell_step(net, optimizer, cross_entropy(reduction))
+    for x, y in data:
+        _, expected = reference.step(expected, x, y, 0.1)
+        step(tensor(x), tensor(y))
+    for name, value in weights_of(net).items():
+        # Products of float32 matrices with conditions below 1e3.
+        np.testing.assert_allclose(value, expected[name], rtol=2e-4, atol=2e-5, err_msg=name)
+    assert optimizer.refreshes()["refused"] == 0
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_micro_batches_count_as_one_batch(mode: int, announced: bool) -> None:
+    """Each with its mean loss: gradients averaged, or losses divided by what accumulation_steps says."""
+    (x, y), _ = batches(2)
+    found = []
+    for count in (1, 2):
+        net = Scaled()
+        options = {"accumulation_steps": count} if announced else {}
+        optimizer = ms_kfac.KFAC(net, 0.1, blocks={"other": DiagonalBlock}, **EVERY_STEP, **options)
+        of_loss, of_sum = (1.0 / count, 1.0) if announced else (1.0, 1.0 / count)
+        gradient = gradient_function(net, optimizer, cross_entropy(), of_loss)
+        # BatchNorm would see other batches.
+        net.norm.set_train(False)
+        size = len(x) // count
+        parts = [slice(i * size, (i + 1) * size) for i in range(count)]
+        for _ in range(2):
+            passes = [gradient(tensor(x[part]), tensor(y[part]))[1] for part in parts]
+            optimizer(tuple(of_sum * sum(own[1:], own[0]) for own in zip(*passes)))
+            found.append((optimizer.factors("scale")["s"], optimizer.blocks[-1].weights.asnumpy()))
+    # Gradients of float32; unannounced, the weights of the second step differ, but not its samples.
+    np.testing.assert_allclose(found[2][0], found[0][0], rtol=1e-4)
+    for whole, parted in zip(found[:2], found[2:]):
+        np.testing.assert_allclose(parted[1], whole[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_with_blocks_of_others(method: str) -> None:
+    kind, options = METHODS[method]
+    blocks = {"head": DiagonalBlock, "conv2": partial(TraceRestrictedBlock), "other": DiagonalBlock}
+    net = Scaled()
+    optimizer = kind(net, 0.05, blocks=blocks, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        run(cell_step(net, optimizer, cross_entropy()), batches(4))
+    assert optimizer.factors("scale")["s"] > 0
+    assert (optimizer.factors("head")["s"] > 0).any()
+    assert all(np.isfinite(weight).all() for weight in weights_of(net).values())
+
+
+def test_a_bad_gradient_is_refused_and_counted() -> None:
+    net = Scaled()
+    optimizer = ms_kfac.KFAC(net, 0.1, verify="off", blocks={"other": DiagonalBlock}, **INTERVALS)
+    step = functional_step(net, optimizer, cross_entropy())
+    (x, y), _ = batches(2)
+    step(tensor(x), tensor(y))
+    before = optimizer.factors("scale")["s"]
+    with pytest.warns(UserWarning, match="hold NaN or Inf"):
+        step(tensor(np.full_like(x, np.nan)), tensor(y))
+        ms.runtime.synchronize()
+    np.testing.assert_array_equal(optimizer.factors("scale")["s"], before)
+    assert optimizer.refreshes()["refused"] == 1
+
+
+def test_a_pattern_that_is_found_nowhere_is_told() -> None:
+    with pytest.warns(UserWarning, match="blocks: no layer's name has 'haed'"):
+        ms_kfac.KFAC(SmallNet(), 0.1, blocks={"haed": DiagonalBlock})
+
+
+def half_made(layer: Any, *, prefix: str, **arguments: Any) -> CurvatureBlock:
+    class HalfMade(DiagonalBlock):
+        def __init__(self) -> None:
+            CurvatureBlock.__init__(self, layer, prefix=prefix)
+
+    return HalfMade()
+
+
+def no_block(layer: Any, **arguments: Any) -> Any:
+    return nn.ReLU()
+
+
+class Three(DiagonalBlock):
+    """Stages more than what is known of a Parameter outside layers."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.staged = (*self.staged, self.weights)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "options", "error", "words"),
+    [
+        ([], {}, TypeError, "blocks must be a dict"),
+        ({3: DiagonalBlock}, {}, TypeError, "blocks must be a dict"),
+        ({"dense": "diagonal"}, {}, TypeError, r"blocks\['dense'\] must be a subclass of CurvatureBlock"),
+        ({"con(v": DiagonalBlock}, {}, ValueError, "no regular expression"),
+        ({"dense": EigenbasisBlock}, {}, TypeError, "EigenbasisBlock must be used before it is refreshed"),
+        ({"dense": no_block}, {}, TypeError, r"blocks\['dense'\] must make a CurvatureBlock, made ReLU"),
+        ({"dense": half_made}, {}, TypeError, "must create operator, staged, record, weights, a statistic"),
+        ({"other": KroneckerBlock}, {}, TypeError, "the input that norm.gamma meets is unknown"),
+        ({"other": Three}, {}, TypeError, "staged must be a batch and the record, got 3"),
+        ({"other": DiagonalBlock}, {"fisher": "sampled"}, ValueError, "with fisher='sampled'"),
+        ({"other": DiagonalBlock}, {"skip": ["conv", "head"]}, ValueError, "there is none"),
+    ],
+)
+def test_refused(blocks: Any, options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        ms_kfac.KFAC(SmallNet(), 0.1, blocks=blocks, **options)
