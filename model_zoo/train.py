@@ -167,7 +167,8 @@ def run(options: argparse.Namespace) -> int:
 
     from model_zoo.common.comparison import results_table
     from model_zoo.common.distribution import quiet_but_first, serve_as_scheduler, start
-    from model_zoo.common.training import headline_figure, train_recipe
+    from model_zoo.common.run_description import headline_figure
+    from model_zoo.common.training import train_recipe
 
     if options.distributed:
         serve_as_scheduler()

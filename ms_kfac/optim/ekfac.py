@@ -37,6 +37,8 @@ class EKFAC(SecondOrderOptimizer):
     Args:
         network: the network to train; as in :class:`ms_kfac.KFAC`.
         learning_rate: as in :class:`ms_kfac.KFAC`.
+        blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
+            convolutions.
         **options: all other options of :class:`ms_kfac.KFAC`. ``sharing`` sets how locations enter A and G,
             and so the basis; s is of whole gradients in both settings.
 

@@ -44,14 +44,14 @@ class KFAC(SecondOrderOptimizer):
             parameter groups say otherwise. Default: 0.0.
         decoupled_weight_decay: shrink weights by :math:`1 - \eta w_d` outside the momentum. Default: False.
         damping: :math:`\lambda`, a positive number, an iterable of them (one a step), a Cell called with
-            the step, or :class:`ms_kfac.LevenbergMarquardt`. Default: 1e-3.
+            the step, or :class:`ms_kfac.LevenbergMarquardt`. Default: 0.1.
         factor_decay: :math:`\epsilon` of the moving averages in [0, 1); the k-th refresh keeps :math:`\min(1
             - 1/k, \epsilon)` of the past. Default: 0.95.
         factor_interval: steps from one batch of statistics to the next after a warm-up
             (:class:`ms_kfac.WarmUpInterval`), or a :class:`ms_kfac.RefreshPolicy`. Default: 10.
         inverse_interval: steps from one recomputation of the inverses to the next after the same warm-up, or
             a policy. Default: 100.
-        kl_clip: :math:`\kappa` of the trust region; None switches it off. Default: 1e-3.
+        kl_clip: :math:`\kappa` of the trust region; None switches it off. Default: 3e-4.
         fisher: "empirical" or "sampled"; the latter trains by :class:`ms_kfac.TrainOneStepCell` or
             :class:`ms_kfac.Model`. Default: "empirical".
         sharing: "expand" or "reduce", how the locations of a convolution, or of a dense layer on :math:`(N,

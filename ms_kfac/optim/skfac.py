@@ -58,6 +58,8 @@ class SKFAC(SecondOrderOptimizer):
             A and :math:`\sqrt\lambda / \pi` on G as in :class:`ms_kfac.KFAC`. With spatial="sum" A is up to
             :math:`T^2` times a location's: where :math:`\sqrt\lambda` is below float32's rounding of it,
             only "pi" keeps the decomposition defined. Default: "none".
+        blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
+            convolutions.
         options: those of :class:`ms_kfac.KFAC`, by keyword. ``factor_decay`` is accepted and means nothing:
             there is no moving average, each batch of statistics replaces the one before. ``sharing`` concerns
             dense layers only.

@@ -42,6 +42,8 @@ class SMKFAC(SecondOrderOptimizer):
             it with ``full_refresh_interval`` and the KL clip. Default: "none".
         full_refresh_interval: number of rank-one updates after which one refresh is full again, at least 1.
             Statistics are full, and begin anew, from the last of those updates on. Default: None, never.
+        blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
+            convolutions.
         **options: all other options of :class:`ms_kfac.KFAC`.
 
     Inputs:

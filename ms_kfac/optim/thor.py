@@ -39,6 +39,8 @@ class THOR(SecondOrderOptimizer):
         inverse_interval: steps from one look at the traces to the next after a warm-up
             (:class:`ms_kfac.WarmUpInterval`), or a policy that decides by the step; a
             :class:`ms_kfac.TraceChange` replaces ``omega1`` and ``omega2``. Default: 100.
+        blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
+            convolutions.
         **options: the other options of :class:`ms_kfac.KFAC`.
 
     Raises:

@@ -62,7 +62,8 @@ class TKFAC(SecondOrderOptimizer):
         max_expansion: upper bound of :math:`\beta`, at least 1. :math:`\beta` diverges as a convolution's
             gradients vanish, and in the printed form directions without curvature get
             :math:`\beta^{-2}` of their step in dense layers. Default: 100.0.
-        blocks: as in :class:`ms_kfac.KFAC`. Default: None.
+        blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
+            convolutions.
         **options: the other options of :class:`ms_kfac.KFAC`.
 
     Attributes:

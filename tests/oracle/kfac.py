@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tests.oracle.momentum import Momentum, trust_region
+from tests.oracle.momentum import DAMPING, KL_CLIP, Momentum, trust_region
 from tests.oracle.preconditioner import precondition
 
 Factors = tuple[np.ndarray, np.ndarray]
@@ -37,11 +37,11 @@ class ReferenceKFAC:
 
     layers: tuple[str, ...]
     rule: Momentum
-    damping: float | Callable[[int], float] = 1e-3
+    damping: float | Callable[[int], float] = DAMPING
     factor_decay: float = 0.95
     factor_interval: int = 10
     inverse_interval: int = 100
-    kl_clip: float | None = 1e-3
+    kl_clip: float | None = KL_CLIP
     step_number: int = 0
     averages: dict[str, tuple[MovingAverage, MovingAverage]] = field(default_factory=dict)
     inverted: dict[str, tuple[np.ndarray, np.ndarray, float]] = field(default_factory=dict)

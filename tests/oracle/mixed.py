@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.oracle import network
 from tests.oracle.kfac import MovingAverage
-from tests.oracle.momentum import Momentum, trust_region
+from tests.oracle.momentum import KL_CLIP, Momentum, trust_region
 from tests.oracle.preconditioner import kronecker_solve, precondition
 from tests.oracle.unit_wise import unit_wise_solve
 
@@ -22,7 +22,7 @@ class MixedReference:
     rule: Momentum
     damping: float
     factor_decay: float = 0.95
-    kl_clip: float | None = 1e-3
+    kl_clip: float | None = KL_CLIP
     # Layers whose weights have diagonal blocks, of the square of a batch's gradient.
     squares: Collection[str] = ()
     averages: dict[str, list[MovingAverage]] = field(default_factory=dict)

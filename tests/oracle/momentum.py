@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+# The optimizers' defaults.
+DAMPING, KL_CLIP = 0.1, 3e-4
+
 
 def trust_region(pairs: list[tuple[float, np.ndarray, np.ndarray]], kl_clip: float | None) -> float:
     """ν = min(1, √(κ / Σ lr² ⟨dW, U⟩)) over (lr, dW, U) of the layers (Ba, Grosse & Martens 2017)."""

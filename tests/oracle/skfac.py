@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tests.oracle.factors import conv_factors, shared_factors
-from tests.oracle.momentum import Momentum, trust_region
+from tests.oracle.momentum import KL_CLIP, Momentum, trust_region
 from tests.oracle.network import Conv, Dense, Module
 from tests.oracle.patches import Geometry, extract
 from tests.oracle.preconditioner import gradient_matrix
@@ -102,7 +102,7 @@ class ReferenceSKFAC:
     damping: float
     factor_interval: int
     inverse_interval: int
-    kl_clip: float | None = 1e-3
+    kl_clip: float | None = KL_CLIP
     step_number: int = 0
     present: dict[str, Factors] = field(default_factory=dict)
     inverted: dict[str, Factors] = field(default_factory=dict)

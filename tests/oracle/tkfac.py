@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tests.oracle.kfac import MovingAverage
-from tests.oracle.momentum import Momentum, trust_region
+from tests.oracle.momentum import DAMPING, KL_CLIP, Momentum, trust_region
 from tests.oracle.network import Conv, Dense, Module
 from tests.oracle.patches import Geometry, extract
 from tests.oracle.preconditioner import gradient_matrix
@@ -166,7 +166,7 @@ class ReferenceTKFAC:
     """The whole optimizer over a dictionary of weights; `damping` None is the automatic damping."""
 
     rule: Momentum
-    damping: float | None = 1e-3
+    damping: float | None = DAMPING
     nu: float = 1.0
     paper: bool = False
     homogeneous: bool = False
@@ -174,7 +174,7 @@ class ReferenceTKFAC:
     factor_decay: float = 0.95
     factor_interval: int = 10
     inverse_interval: int = 100
-    kl_clip: float | None = 1e-3
+    kl_clip: float | None = KL_CLIP
     step_number: int = 0
     expansion: float = 1.0
     averages: dict[str, list[Averages]] = field(default_factory=dict)

@@ -84,13 +84,13 @@ class SecondOrderOptions:
     nesterov: bool = setting(boolean, False)
     weight_decay: float = setting(_NOT_NEGATIVE, 0.0)
     decoupled_weight_decay: bool = setting(boolean, False)
-    damping: float = setting(_POSITIVE, 1e-3)
+    damping: float = setting(_POSITIVE, 0.1)
     # RUF009: `setting` makes a dataclasses.field.
     damping_schedule: Schedule = setting(Variant(SCHEDULES), Constant())  # noqa: RUF009
     factor_decay: float = setting(number(least=0, below=1), 0.95)
     factor_interval: Interval = setting(_INTERVAL, 10)  # noqa: RUF009
     inverse_interval: Interval = setting(_INTERVAL, 100)  # noqa: RUF009
-    kl_clip: float | None = setting(optional(_POSITIVE), 1e-3)
+    kl_clip: float | None = setting(optional(_POSITIVE), 3e-4)
     fisher: str = setting(one_of(["empirical", "sampled"]), "empirical")
     sharing: str = setting(one_of(["expand", "reduce"]), "expand")
     normalization: str = setting(one_of(["first_order", "unit_wise"]), "first_order")
