@@ -21,7 +21,7 @@ from ms_kfac.capture.lone_parameter import lone_parameter
 for _module in pkgutil.iter_modules(capture.__path__, f"{capture.__name__}."):
     importlib.import_module(_module.name)
 
-# A reason, and whether someone asked for it by the layer's name.
+# A reason, and whether an option asked for it.
 Objection = tuple[str, bool]
 
 
@@ -34,7 +34,7 @@ class FirstOrderCell:
         kind: its class.
         parameters: its own parameters that the optimizer trains.
         reason: why it is not preconditioned.
-        requested: whether it was asked for by name, so that nothing else may be made of it.
+        requested: whether ``skip`` or ``blocks`` asked for it, so that its Parameters get no other block.
     """
 
     name: str
@@ -102,20 +102,31 @@ def discover(
     return layers, first_order
 
 
-def lone_parameters(first_order: Sequence[FirstOrderCell]) -> tuple[list[Layer], list[FirstOrderCell]]:
+def lone_parameters(
+    first_order: Sequence[FirstOrderCell], leave: Sequence[str]
+) -> tuple[list[Layer], list[FirstOrderCell]]:
     """What can have a block of its own among the parameters that no block of a layer takes.
 
     Args:
         first_order: the cells that :func:`discover` left first-order.
+        leave: regular expressions; a Parameter stays first-order when one of them is found in its name.
 
     Returns:
         A layer of the kind "other" for each float32 parameter of the cells that nobody asked to leave
         first-order, and the cells that stay.
     """
+    # A tied Parameter is in several cells.
+    requested = {id(parameter) for cell in first_order if cell.requested for parameter in cell.parameters}
     layers: dict[int, Layer] = {}
     staying: list[FirstOrderCell] = []
     for cell in first_order:
-        free = () if cell.requested else tuple(p for p in cell.parameters if p.dtype == ms.float32)
+        free = tuple(
+            parameter
+            for parameter in cell.parameters
+            if parameter.dtype == ms.float32
+            and id(parameter) not in requested
+            and not any(re.search(pattern, parameter.name) for pattern in leave)
+        )
         layers.update({id(parameter): lone_parameter(parameter) for parameter in free})
         rest = tuple(p for p in cell.parameters if all(p is not one for one in free))
         if rest:
@@ -127,18 +138,43 @@ def _own_parameters(cell: nn.Cell) -> list[Parameter]:
     return [parameter for _, parameter in cell.parameters_and_names(expand=False)]
 
 
-def unmatched_patterns(network: nn.Cell, patterns: Sequence[str]) -> list[str]:
-    """The patterns that are found in no cell's name.
+def kinds_of(network: nn.Cell) -> set[str]:
+    """The kinds of the layers of a network.
+
+    Args:
+        network: the network, tapped or not.
+
+    Returns:
+        What describers of layers call them.
+    """
+    described = [describe_layer(name, cell) for name, cell in network.cells_and_names()]
+    return {layer.kind for layer in described if isinstance(layer, Layer)}
+
+
+def names_of_cells(network: nn.Cell) -> list[str]:
+    """The names of a network's cells, as layers are named.
 
     Args:
         network: the network.
+
+    Returns:
+        The names; that of the network itself is its class's.
+    """
+    return [name or type(cell).__name__ for name, cell in network.cells_and_names()]
+
+
+def unmatched_patterns(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """The patterns that are found in no name.
+
+    Args:
+        names: the names.
         patterns: regular expressions.
 
     Returns:
         Those that change nothing.
     """
-    names = [name for name, _ in network.cells_and_names()]
-    return [pattern for pattern in patterns if not any(re.search(pattern, name) for name in names)]
+    known = list(names)
+    return [pattern for pattern in patterns if not any(re.search(pattern, name) for name in known)]
 
 
 def _skipped(name: str, skip: Sequence[str]) -> str | None:

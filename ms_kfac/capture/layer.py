@@ -82,8 +82,8 @@ class Layer:
 
     Attributes:
         name: the cell's name in the network ("layer1.0.conv2").
-        kind: what chooses the curvature block: "dense", "convolution", "embedding", "normalization", "other"
-            for a Parameter outside all layers, or any other word.
+        kind: what chooses the curvature block: "dense", "convolution", "embedding", "normalization", or any
+            other word. "other" is the kind of Parameters outside all layers.
         cell: the layer itself.
         weight: its weight Parameter, output channels first; the table of an embedding (a row an id), gamma of
             a normalisation.

@@ -66,8 +66,17 @@ def describe_layer(name: str, cell: nn.Cell) -> Layer | str:
 
     Returns:
         The layer, or why it can't be preconditioned.
+
+    Raises:
+        ValueError: if the function calls the layer's kind "other".
     """
     for cls in type(cell).__mro__:
         if cls in _DESCRIBE:
-            return _DESCRIBE[cls](name, cell)
+            described = _DESCRIBE[cls](name, cell)
+            if isinstance(described, Layer) and described.kind == "other":
+                raise ValueError(
+                    f"register_layer: the kind of {name} must not be 'other', which is that of Parameters "
+                    "outside all layers"
+                )
+            return described
     return f"no curvature block for {type(cell).__name__}"

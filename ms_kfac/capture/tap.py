@@ -13,7 +13,7 @@ from ms_kfac.refresh.gate import Gate
 
 
 class SampleCounter(nn.Cell):
-    """Counts the samples of a step's backward passes, for losses that are sums.
+    """Counts the samples of a step's backward passes, for losses that are sums and for lone Parameters.
 
     As with staged statistics, a pass replaces the count of the pass before, unless both are micro-batches of
     one step: so passes of a dropped step, or of another objective, do not count. How many passes make up a
@@ -42,14 +42,13 @@ class SampleCounter(nn.Cell):
         return True
 
     def take(self, after: Tensor, record: Parameter) -> Tensor:
-        """The samples of this step, at least 1; the next step counts anew."""
+        """The samples of this step, 0 where no pass was counted; the next step counts anew."""
         period = ops.maximum(element(record, PERIOD), 1.0)
         # The first commit has found out that several passes make up a step, after they were counted.
         known = self.cast(ops.equal(period, element(self.samples, 3)), ms.float32)
         counted = element(self.samples, 0) * known + element(self.samples, 1) * (1.0 - known)
-        samples = ops.maximum(counted, 1.0)
-        nothing = ops.depend(self.samples * 0.0, (after, samples))
-        return ops.depend(samples, self.assign(self.samples, nothing))
+        nothing = ops.depend(self.samples * 0.0, (after, counted))
+        return ops.depend(counted, self.assign(self.samples, nothing))
 
 
 class IdentityBase(nn.Cell):

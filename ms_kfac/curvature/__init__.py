@@ -9,7 +9,10 @@ from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.curvature.sherman_morrison import ShermanMorrisonBlock
 from ms_kfac.curvature.swift import SwiftBlock
 from ms_kfac.curvature.trace_restricted import TraceRestrictedBlock
+from ms_kfac.curvature.trace_restricted_roots import TraceRestrictedRootsBlock
 from ms_kfac.curvature.unit_wise import UnitWiseBlock
+from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.swift_statistics import SwiftOptions
 from ms_kfac.statistics.statistic import Statistic
 
 __all__ = [
@@ -21,7 +24,10 @@ __all__ = [
     "KroneckerBlock",
     "ShermanMorrisonBlock",
     "Statistic",
+    "StatisticsOptions",
     "SwiftBlock",
+    "SwiftOptions",
     "TraceRestrictedBlock",
+    "TraceRestrictedRootsBlock",
     "UnitWiseBlock",
 ]

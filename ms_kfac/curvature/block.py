@@ -58,6 +58,11 @@ class CurvatureBlock(nn.Cell):
     :meth:`native_refresh`, :meth:`factors`, :meth:`dimensions` and :meth:`bytes` run inside the compiled
     step.
 
+    An optimizer makes a block by ``SomeBlock(layer, prefix=..., options=..., period=...)``: the layer
+    (:class:`ms_kfac.capture.Layer`), what the names of its Parameters start with, how a batch enters the
+    statistics (:class:`ms_kfac.ops.statistics.StatisticsOptions`), and how many announced passes make up a
+    batch. So does it call any other function that the option ``blocks`` names.
+
     Args:
         layer: the layer whose Fisher block this is.
         prefix: what the names of the block's Parameters start with.
@@ -67,7 +72,9 @@ class CurvatureBlock(nn.Cell):
         statistics: what is averaged over batches.
         record: describes the staged batch, float32: see ``kernels/interface/staged_batch.h``.
         weights: the weights of the averages, float32.
-        staged: the Parameters that ``operator`` reads and writes in place, in its order.
+        staged: the Parameters that ``operator`` reads and writes in place, in its order: 2, 3, 4 or 6 of
+            them; a batch and the record for a Parameter outside all layers, whose operator is called with the
+            number of samples in place of x and with the gradient of the mean loss in place of dout.
         roots: that the averages are of roots of the batches' traces; None where they are of the sums.
         layer_refresh: the operator that recomputes what :meth:`precondition` multiplies with.
         size: dimension of the block: the layer's number of weights.
@@ -79,7 +86,7 @@ class CurvatureBlock(nn.Cell):
         used_before_refresh: whether a refresh belongs behind the step's use of the block, as EKFAC has it.
 
     Raises:
-        TypeError: if a subclass lacks an abstract method.
+        TypeError: if a subclass lacks an abstract method, or does not serve the layer.
     """
 
     kind = "abstract"
@@ -95,11 +102,28 @@ class CurvatureBlock(nn.Cell):
 
     SMALLEST_COUNT = SMALLEST_COUNT
 
+    @classmethod
+    def serves(cls, layer: Layer) -> bool:
+        """Whether a layer can have such a block.
+
+        Args:
+            layer: the layer; of the kind "other" where it stands for a Parameter outside all layers.
+
+        Returns:
+            Whether the constructor takes it.
+        """
+        return layer.kind not in ("embedding", "normalization", "other")
+
     def __init__(self, layer: Layer, *, prefix: str) -> None:
         # A Cell's metaclass is not ABCMeta, which would refuse the class itself.
         missing = [name for name in _ABSTRACT if getattr(getattr(type(self), name), _IS_ABSTRACT, False)]
         if missing:
             raise TypeError(f"{type(self).__name__} must define {', '.join(missing)}")
+        if not self.serves(layer):
+            groups = f" with {layer.groups} groups" if layer.groups > 1 else ""
+            raise TypeError(
+                f"{type(self).__name__} can't serve {layer.name}, which is of the kind {layer.kind!r}{groups}"
+            )
         super().__init__(auto_prefix=False)
         self.layer_name = layer.name
         self.name_prefix = f"{prefix}.{layer.name}"

@@ -39,9 +39,15 @@ class BlockSplitBlock(KroneckerBlock):
 
     kind = "Kronecker, split"
 
+    @classmethod
+    def serves(cls, layer: Layer) -> bool:
+        return super().serves(layer) and layer.groups == 1
+
     def __init__(
         self, layer: Layer, *, prefix: str, options: StatisticsOptions, split: int = 128, period: int = 1
     ) -> None:
+        if split < 1:
+            raise ValueError(f"split must be an int of at least 1, got {split!r}")
         self.split = split
         super().__init__(layer, prefix=prefix, options=options, period=period)
 

@@ -16,7 +16,7 @@ from mindspore import Tensor, ops
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.lone_parameter import KIND as LONE
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
-from ms_kfac.ops.diagonal_statistics import DiagonalStatistics, GradientSquare
+from ms_kfac.ops.diagonal_statistics import DiagonalStatistics, gradient_square
 from ms_kfac.ops.element import element
 from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.statistics import EVERYTHING, StatisticsOptions
@@ -39,7 +39,7 @@ class DiagonalBlock(CurvatureBlock):
         period: passes whose batches add up to one, where that is announced.
 
     Raises:
-        TypeError: if the layer is an embedding or a normalisation.
+        TypeError: if the layer is an embedding or a normalisation layer.
 
     Note:
         Until a backward pass has reached the layer its gradient passes unchanged.
@@ -47,25 +47,21 @@ class DiagonalBlock(CurvatureBlock):
 
     kind = "diagonal"
 
+    @classmethod
+    def serves(cls, layer: Layer) -> bool:
+        return layer.kind not in ("embedding", "normalization")
+
     def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, period: int = 1) -> None:
-        if layer.kind in ("embedding", "normalization"):
-            raise TypeError(
-                f"DiagonalBlock takes dense layers, convolutions and Parameters outside all layers, got "
-                f"{layer.name} of the kind {layer.kind!r}"
-            )
         super().__init__(layer, prefix=prefix)
         if layer.kind == LONE:
             rows = int(layer.weight.shape[0]) if layer.weight.ndim > 0 else 1
             shape: tuple[int, ...] = (rows, self.size // rows)
-            self.operator = GradientSquare()
-            # The gradient arrives without the loss scale.
-            power = 0
+            self.operator = gradient_square()
         else:
             leading = (self.groups,) if self.groups > 1 else ()
             shape = (*leading, layer.output_dimension, layer.input_dimension)
             self.operator = layer_statistics(DiagonalStatistics, layer.operators, options)
-            power = 2
-        self.add_statistic("s", shape, weight=0, gate=EVERYTHING, power=power)
+        self.add_statistic("s", shape, weight=0, gate=EVERYTHING, power=2)
         self.create_weights(1, period)
         self.staged = (self.s_batch, self.record)
         self.inverse = self.parameter("inverse", np.ones(shape))

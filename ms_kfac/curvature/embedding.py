@@ -50,6 +50,10 @@ class EmbeddingBlock(CurvatureBlock):
 
     kind = "diagonal-Kronecker"
 
+    @classmethod
+    def serves(cls, layer: Layer) -> bool:
+        return layer.kind == "embedding"
+
     def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, period: int = 1) -> None:
         super().__init__(layer, prefix=prefix)
         self.dim_A, self.dim_G = (int(size) for size in layer.weight.shape)

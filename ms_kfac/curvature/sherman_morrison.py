@@ -90,6 +90,8 @@ class ShermanMorrisonBlock(FactoredBlock):
         interval: int | None = None,
         period: int = 1,
     ) -> None:
+        if full_refreshes < 1:
+            raise ValueError(f"full_refreshes must be an int of at least 1, got {full_refreshes!r}")
         super().__init__(layer, prefix=prefix)
         self.rescales = rescale
         self.operator = layer_statistics(ShermanMorrisonStatistics, layer.operators, options)

@@ -50,6 +50,10 @@ class UnitWiseBlock(CurvatureBlock):
 
     kind = "unit-wise"
 
+    @classmethod
+    def serves(cls, layer: Layer) -> bool:
+        return layer.kind == "normalization"
+
     def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, period: int = 1) -> None:
         super().__init__(layer, prefix=prefix)
         self.weight_matrix = UnitMatrix(layer.weight.shape)

@@ -2,6 +2,7 @@ r"""Statistics of a diagonal Fisher: the squares of gradients, of single samples
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import mindspore as ms
@@ -88,6 +89,12 @@ class DiagonalStatistics(LayerStatistics):
             self.stage(s, self.squares(p, g, samples), record, 0)
             self.record_pass(x, dout, record, self.vector(float(samples)))
         return True
+
+
+@cache
+def gradient_square() -> GradientSquare:
+    """The operator that all lone Parameters share, so that it is compiled once for each shape."""
+    return GradientSquare()
 
 
 class GradientSquare(StatisticsOperator):

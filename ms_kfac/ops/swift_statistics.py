@@ -30,6 +30,13 @@ class SwiftOptions:
     samples: int = 4
     split: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what SKFAC's constructor would refuse."""
+        if self.spatial not in ("sum", "mean", "subsample"):
+            raise ValueError(f"spatial must be 'sum', 'mean' or 'subsample', got {self.spatial!r}")
+        if self.samples < 1:
+            raise ValueError(f"samples must be an int of at least 1, got {self.samples!r}")
+
 
 class SwiftStatistics(LayerStatistics):
     r"""Keep the rows of a batch as they are, when the gate is open.

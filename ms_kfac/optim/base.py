@@ -8,7 +8,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ms_kfac.capture.discover import lone_parameters
+from ms_kfac.capture.discover import kinds_of, lone_parameters
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.lone_parameter import KIND as OTHER
 from ms_kfac.capture.tap import SampleCounter
@@ -43,6 +43,7 @@ from ms_kfac.parallel.agreement import warn_of_different_weights
 from ms_kfac.parallel.distribution import Distribution, World, find_world
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
 from ms_kfac.statistics.commit import CommitStatistics
+from ms_kfac.statistics.lone import StageLone
 from ms_kfac.statistics.measure import MeasureGradients, zero_measurements
 from ms_kfac.statistics.verification import MODES, Verification
 
@@ -125,7 +126,7 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
                 "accumulation_steps must be 1 with fisher='sampled' or damping=LevenbergMarquardt(...), as "
                 f"the training cell takes one backward pass a step, got {accumulation_steps!r}"
             )
-        if choice.takes_others and fisher == "sampled":
+        if choice.serves_lone_parameters and fisher == "sampled":
             raise ValueError(
                 f"blocks[{OTHER!r}] must be 'first_order' with fisher='sampled': the gradients of Parameters "
                 "outside layers are those of the labels"
@@ -195,22 +196,25 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
             gradient_scale=float(self.accumulation_steps),
             separate=self.factor_policy.separate,
         )
+        self._choice.know_kinds(kinds_of(network))
         self._tapped, first_order = self._discover(network)
         lone: list[Layer] = []
-        if self._choice.takes_others:
-            lone, first_order = lone_parameters(first_order)
+        if self._choice.serves_lone_parameters:
+            leave = [*self._patterns, *self._choice.first_order_patterns()]
+            lone, first_order = lone_parameters(first_order, leave)
         self._first_order = first_order
-        self._warn_of_idle_patterns(network)
         self._layers = [*self._tapped, *lone]
+        self._warn_of_idle_patterns(network)
         made: list[CurvatureBlock] = []
         for layer in self._layers:
+            prefix = f"{self.prefix}.{OTHER}" if layer.kind == OTHER else self.prefix
             block = self._choice.create(
-                layer, prefix=self.prefix, options=self.statistics_options, period=self.accumulation_steps
+                layer, prefix=prefix, options=self.statistics_options, period=self.accumulation_steps
             )
             if block.used_before_refresh and not self.measures_beside_factors:
                 raise TypeError(
-                    f"blocks: {type(block).__name__} must be used before it is refreshed, as EKFAC's step "
-                    f"does it; {type(self).__name__}'s doesn't"
+                    f"blocks: {type(block).__name__} must be used before it is refreshed, as the step of "
+                    f"EKFAC does it; that of {type(self).__name__} doesn't"
                 )
             if layer.kind == OTHER and len(block.staged) != 2:
                 raise TypeError(
@@ -272,11 +276,8 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
             judge = Verification([block.layer_name for block in lone], "off", owner)
             self.commit_lone = CommitStatistics(lone, factor_decay, judge, name=f"{self.prefix}.{OTHER}")
         self.no_measurements = zero_measurements(len(lone))
-        self.lone_operators = nn.CellList([block.operator for block in lone], auto_prefix=False)
-        self.lone_batches = ParameterTuple([block.staged[0] for block in lone])
-        self.lone_records = ParameterTuple([block.record for block in lone])
-        self.lone_gates = ParameterTuple([gate.parameter for gate in gates[count : count + len(lone)]])
-        self.lone_positions = tuple(own[0] for own in self.positions[count:])
+        lone_positions = [own[0] for own in self.positions[count:]]
+        self.stage_lone = StageLone(lone, gates[count : count + len(lone)], lone_positions)
 
     def _create_update(self) -> None:
         """Turn gradients into steps: preconditioner, momentum, and the model of the loss."""

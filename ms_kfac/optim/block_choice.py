@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Callable, Union
+
+from mindspore import nn
 
 from ms_kfac.capture.discover import Objection
 from ms_kfac.capture.layer import Layer
@@ -17,7 +19,7 @@ from ms_kfac.curvature.unit_wise import UnitWiseBlock
 from ms_kfac.optim.options import check_patterns
 
 FIRST_ORDER = "first_order"
-# What a layer gets whose kind is not named.
+# What dense layers, convolutions and kinds of one's own get where they are not named.
 DEFAULT = "default"
 _KINDS = (DEFAULT, "dense", "convolution", "embedding", NORMALIZATION, OTHER)
 
@@ -27,14 +29,14 @@ Blocks = Mapping[str, Union[BlockFactory, str]]
 
 
 def with_default(block: BlockFactory, blocks: Blocks | None) -> Blocks:
-    """A method's own block, under what the option ``blocks`` says.
+    """The option ``blocks`` with a method's own block as the default.
 
     Args:
-        block: makes the block of every layer that nothing else is said of.
+        block: makes the block of a layer that the option does not name.
         blocks: the option.
 
     Returns:
-        Both.
+        A mapping in which what the option says comes first.
 
     Raises:
         TypeError: if the option is no mapping.
@@ -53,7 +55,7 @@ class BlockChoice:
 
     Attributes:
         patterns: the regular expressions among the keys.
-        takes_others: whether Parameters outside all layers have blocks.
+        serves_lone_parameters: whether Parameters outside all layers have blocks.
 
     Raises:
         TypeError: if the option is no mapping from strings, or a value makes no block.
@@ -63,7 +65,7 @@ class BlockChoice:
     def __init__(self, blocks: Blocks | None, normalization: str) -> None:
         own = _checked_mapping(blocks)
         for key, value in own.items():
-            if value != FIRST_ORDER and not callable(value):
+            if not _makes_a_block(value):
                 raise TypeError(
                     f"blocks[{key!r}] must be a subclass of CurvatureBlock, a function that makes one, or "
                     f"{FIRST_ORDER!r}, got {value!r}"
@@ -76,20 +78,33 @@ class BlockChoice:
             **own,
         }
         self.patterns = check_patterns("blocks", [key for key in own if key not in _KINDS])
-        self.takes_others = self.blocks[OTHER] != FIRST_ORDER
+        self.serves_lone_parameters = self.blocks[OTHER] != FIRST_ORDER
+
+    def know_kinds(self, kinds: Collection[str]) -> None:
+        """Learn which keys are no patterns.
+
+        Args:
+            kinds: the kinds of the network's layers.
+        """
+        self.patterns = tuple(pattern for pattern in self.patterns if pattern not in kinds)
+
+    def first_order_patterns(self) -> list[str]:
+        """The patterns that leave layers, and lone Parameters, first-order."""
+        return [pattern for pattern in self.patterns if self.blocks[pattern] == FIRST_ORDER]
 
     def key(self, layer: Layer) -> str:
-        """The key that decides of a layer.
+        """The key that decides for a layer.
 
         Args:
             layer: the layer.
 
         Returns:
-            The first pattern that is found in its name, else its kind, else "default".
+            The first pattern that is found in its name, else its kind, else "default". For a lone Parameter
+            "other".
         """
         if layer.kind != OTHER:
             for pattern in self.patterns:
-                if pattern == layer.kind or re.search(pattern, layer.name):
+                if re.search(pattern, layer.name):
                     return pattern
         return layer.kind if layer.kind in self.blocks or layer.kind == NORMALIZATION else DEFAULT
 
@@ -100,7 +115,7 @@ class BlockChoice:
             layer: a layer that could be preconditioned.
 
         Returns:
-            The reason, and whether it was asked for by name; None where the layer has a block.
+            The reason, and whether this option asked for it; None where the layer has a block.
         """
         key = self.key(layer)
         if key not in self.blocks:
@@ -111,7 +126,7 @@ class BlockChoice:
         """Make a layer's block.
 
         Args:
-            layer: the layer, of which there is no objection.
+            layer: a layer to which there is no objection.
             **arguments: what every block is made with.
 
         Returns:
@@ -122,11 +137,20 @@ class BlockChoice:
         """
         key = self.key(layer)
         factory: Any = self.blocks[key]
-        block = factory(layer, **arguments)
+        try:
+            block = factory(layer, **arguments)
+        except TypeError as error:
+            raise TypeError(f"blocks[{key!r}]: {error}") from error
         if not isinstance(block, CurvatureBlock):
             raise TypeError(f"blocks[{key!r}] must make a CurvatureBlock, made {block!r}")
         block.check_complete()
         return block
+
+
+def _makes_a_block(value: Any) -> bool:
+    if isinstance(value, type):
+        return issubclass(value, CurvatureBlock)
+    return value == FIRST_ORDER or (callable(value) and not isinstance(value, nn.Cell))
 
 
 def _checked_mapping(blocks: Any) -> Blocks:

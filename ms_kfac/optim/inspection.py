@@ -22,7 +22,7 @@ from ms_kfac.statistics.verification import Verification
 
 
 class Inspection:
-    """Mixed into :class:`ms_kfac.optim.base.SecondOrderOptimizer`, which has the step itself.
+    """Mixed into :class:`ms_kfac.optim.base.SecondOrderOptimizer`, beside the step itself.
 
     Nothing here runs inside a compiled training step.
     """
@@ -121,13 +121,15 @@ class Inspection:
         """The present statistics of a layer.
 
         Args:
-            layer_name: the cell's name in the network before tapping ("conv1", "layer1.0.conv2").
+            layer_name: the cell's name in the network before tapping ("conv1", "layer1.0.conv2"); the
+                Parameter's own where ``blocks`` gives one outside all layers a block.
 
         Returns:
             NumPy float32 arrays by name ("A", "G" for K-FAC), undamped and moving-averaged, in the scale of
             the papers: per sample, whatever reduction and loss scale; the bias as last row and column; a
             leading axis of groups for grouped convolutions. Whatever the method, an embedding table has the
-            diagonal of A as "A" (V,) beside "G", and a normalisation layer "F" (C, 2, 2), gamma before beta.
+            diagonal of A as "A" (V,) beside "G", and a normalisation layer "F" (C, 2, 2), gamma before beta;
+            a diagonal block has "s".
             All zeros before a backward pass has reached the layer. On many devices they are what this rank
             has: since statistics last met, its own batches alone; see :meth:`synchronize`.
 
@@ -143,7 +145,7 @@ class Inspection:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the preconditioned layers."""
+        """Names of the preconditioned layers, then of the Parameters outside layers that have blocks."""
         return tuple(layer.name for layer in self._layers)
 
     def refreshes(self) -> dict[str, int]:

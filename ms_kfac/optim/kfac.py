@@ -57,8 +57,8 @@ class KFAC(SecondOrderOptimizer):
         sharing: "expand" or "reduce", how the locations of a convolution, or of a dense layer on :math:`(N,
             T, d)`, enter the factors (Eschenhagen et al. 2023). Default: "expand".
         reduction: "mean" or "sum", how the loss reduces over the first axis of the batch. With "sum"
-            gradients are divided by the number of samples, which is counted at the first dense layer or
-            convolution that is preconditioned. Default: "mean".
+            gradients are divided by the number of samples, which is counted on the first axis of the input of
+            the first dense layer or convolution that is preconditioned. Default: "mean".
         loss_scale: what the loss is multiplied with before the backward pass, read when statistics are
             committed. A number or a scalar Parameter: gradients arrive multiplied, too. A ``mindspore.amp``
             loss scaler: gradients arrive as its ``unscale`` returns them. Default: 1.0.
@@ -70,12 +70,15 @@ class KFAC(SecondOrderOptimizer):
         normalization: "first_order", or "unit_wise" to precondition gamma and beta of normalisation layers by
             one 2 x 2 Fisher block a channel (:class:`ms_kfac.curvature.unit_wise.UnitWiseBlock`). Default:
             "first_order".
-        blocks: which curvature block a layer gets, where it is not this method's. A dict from kinds of layers
-            ("dense", "convolution", "embedding", "normalization", one of :func:`ms_kfac.register_layer`, or
-            "default" for the kinds not named) or regular expressions on layer names to a class of
-            :mod:`ms_kfac.curvature`, any function that makes a block, or "first_order". The first pattern
-            that is found in a name comes before kinds. "other" gives each float32 Parameter outside all
-            preconditioned layers a block of its own; ``skip`` keeps cells out of that. Default: None.
+        blocks: which curvature block a layer gets, where it is not this method's. A dict to a class of
+            :mod:`ms_kfac.curvature`, any function that makes a block (called as
+            :class:`ms_kfac.curvature.CurvatureBlock` says), or "first_order". Its keys are kinds of layers
+            ("dense", "convolution", "embedding", "normalization", one of :func:`ms_kfac.register_layer`), or
+            "default" for dense layers, convolutions and registered kinds that are not named, or regular
+            expressions on layer names; the first pattern that is found in a name comes before kinds. "other"
+            gives each float32 Parameter outside all preconditioned layers a block of its own
+            (:class:`ms_kfac.curvature.DiagonalBlock`); what ``skip`` or "first_order" names is left out of
+            that, and samples are counted as for ``reduction``. Default: None.
         averaging: :math:`\xi` in [0, 1) of Polyak's average of the weights, :math:`\exp(-1/\tau)` for about
             :math:`\tau` steps; see :meth:`averaged_weights`. None takes no average. Default: None.
         verify: what happens to a layer whose statistics do not belong to its delivered gradient, checked at

@@ -7,9 +7,11 @@ from typing import Any
 
 from mindspore import Tensor, nn, ops
 
+from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops.eigenbasis_precondition import EigenbasisPrecondition, InEigenbasis
 from ms_kfac.ops.kronecker_precondition import KroneckerPrecondition, TwoSided
 from ms_kfac.ops.layer_precondition import LayerPrecondition, NativeForm
+from ms_kfac.ops.rounds import in_rounds
 
 _OPERATORS: dict[type, type[LayerPrecondition]] = {
     TwoSided: KroneckerPrecondition,
@@ -27,7 +29,7 @@ class Preconditioner(nn.Cell):
         parameters: number of parameters.
 
     Attributes:
-        parts: the operators, one a native form.
+        parts: the operators: one for all blocks of a native form, or several for a few blocks each.
         native: of every block, whether a kernel preconditions its gradients.
         order: of every U the position of its parameter.
         sources: of every parameter the place of its update among those in ``order`` with all gradients behind
@@ -50,8 +52,9 @@ class Preconditioner(nn.Cell):
         native: set[int] = set()
         order: tuple[int, ...] = ()
         for kind, operator in _OPERATORS.items():
-            own = [index for index, form in enumerate(forms) if type(form) is kind]
-            if own:
+            all_own = [index for index, form in enumerate(forms) if type(form) is kind]
+            in_one_call = operator.operator is not None and is_native(operator.operator)
+            for own in [all_own] if in_one_call and all_own else in_rounds(all_own):
                 own_positions = [tuple(positions[index]) for index in own]
                 own_forms = [forms[index] for index in own]
                 part = operator([blocks[index] for index in own], own_forms, own_positions, parameters)

@@ -33,8 +33,8 @@ class SPNGD(SecondOrderOptimizer):
         inverse_interval: None for :class:`ms_kfac.OnNewStatistics`; an int or a policy replaces it. Default:
             None.
         factor_decay: :math:`\epsilon` of the moving averages in [0, 1). Default: 0.0.
-        normalization: "unit_wise" or "first_order", how normalization layers are trained. Default:
-            "unit_wise".
+        normalization: "unit_wise" or "first_order", how normalization layers are trained where ``blocks``
+            does not say it. Default: "unit_wise".
         **options: the other options of :class:`ms_kfac.KFAC`.
 
     Raises:

@@ -112,10 +112,7 @@ class SecondOrderStep(MomentumOptimizer):
         if due > 0:
             if self.distributed:
                 samples = samples / self.curvature.scale
-            for index in range(len(self.lone_operators)):
-                gradient = ops.cast(gradients[self.lone_positions[index]], ms.float32)
-                batch, record = self.lone_batches[index], self.lone_records[index]
-                self.lone_operators[index](samples, gradient, self.lone_gates[index], batch, record)
+            self.stage_lone(gradients, samples)
         self.commit_lone(due, self.ones, self.no_measurements)
         return True
 
@@ -161,7 +158,7 @@ class SecondOrderStep(MomentumOptimizer):
         return [] if self._counter is None else [self._counter.samples]
 
     def counted_samples(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        """Samples of this step's backward passes, scalar float32; 1 where they are not used."""
+        """Samples of this step's passes, scalar float32: 1 where they are not used, 0 without a pass."""
         if self._counter is None:
             return self.one
         return self.over_ranks(self._counter.take(gradients[0], self.counting_record))
@@ -178,7 +175,9 @@ class SecondOrderStep(MomentumOptimizer):
 
     def mean_factor(self, samples: Tensor) -> Any:
         """What turns the reduced loss, as delivered, into the mean loss."""
-        return 1.0 if self.mean_reduction else self.accumulation_steps / samples
+        if self.mean_reduction:
+            return 1.0
+        return self.accumulation_steps / ops.where(samples > 0, samples, self.one)
 
     def refresh_inverses(self) -> bool:
         """Recompute the blocks' inverses where the policy says so."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,14 +10,15 @@ from typing import Any
 from mindspore import nn
 
 from ms_kfac.capture.attach import attach, attached_tap, detach
-from ms_kfac.capture.discover import FirstOrderCell, discover, unmatched_patterns
+from ms_kfac.capture.discover import FirstOrderCell, discover, names_of_cells, unmatched_patterns
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.tap import SampleCounter, Tap
 from ms_kfac.optim.block_choice import BlockChoice
+from ms_kfac.user_warning import warn_user
 
 
 class Tapping:
-    """Mixed into :class:`ms_kfac.optim.base.SecondOrderOptimizer`, which has the step itself.
+    """Mixed into :class:`ms_kfac.optim.base.SecondOrderOptimizer`, beside the step itself.
 
     Nothing here runs inside a compiled training step.
     """
@@ -33,18 +33,24 @@ class Tapping:
     # Those with taps, and all that have blocks.
     _tapped: Sequence[Layer]
     _layers: Sequence[Layer]
+    _first_order: Sequence[FirstOrderCell]
     _taps: list[Tap]
 
     def _discover(self, network: nn.Cell) -> tuple[list[Layer], list[FirstOrderCell]]:
         return discover(network, self.parameters, self._patterns, objection=self._choice.objection)
 
     def _warn_of_idle_patterns(self, network: nn.Cell) -> None:
-        for pattern in unmatched_patterns(network, self._patterns):
-            warnings.warn(f"skip: no layer's name has {pattern!r}, so that it skips nothing", stacklevel=5)
-        kinds = {layer.kind for layer in self._tapped}
-        for pattern in unmatched_patterns(network, [p for p in self._choice.patterns if p not in kinds]):
-            warnings.warn(
-                f"blocks: no layer's name has {pattern!r}, so that it changes nothing", stacklevel=5
+        own = [parameter.name for cell in self._first_order for parameter in cell.parameters]
+        lone = [layer.name for layer in self._layers[len(self._tapped) :]]
+        parameters = [*own, *lone] if self._choice.serves_lone_parameters else []
+        for pattern in unmatched_patterns([*names_of_cells(network), *parameters], self._patterns):
+            warn_user(f"skip: no layer's name has {pattern!r}, so that it skips nothing")
+        requested = [cell.name for cell in self._first_order if cell.requested]
+        layers = [layer.name for layer in self._tapped]
+        for pattern in unmatched_patterns([*layers, *requested, *parameters], self._choice.patterns):
+            warn_user(
+                f"blocks: no layer that can have a block has {pattern!r} in its name, so that it changes "
+                "nothing"
             )
 
     def move_taps(self, network: nn.Cell) -> None:
@@ -89,10 +95,9 @@ class Tapping:
             if attach(layer, tap):
                 replaced.append(layer.name)
         if replaced:
-            warnings.warn(
+            warn_user(
                 f"{type(self).__name__} took over layers {', '.join(replaced)}: an earlier optimizer on this "
-                "network gets no more statistics of them",
-                stacklevel=4,
+                "network gets no more statistics of them"
             )
         if self._counter is not None and not self._tapped:
             option = "blocks['other']" if self.mean_reduction else "reduction='sum'"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 
 import mindspore as ms
@@ -11,6 +10,7 @@ import numpy as np
 from mindspore import Parameter, Tensor
 
 from ms_kfac.parallel import collectives
+from ms_kfac.user_warning import warn_user
 
 
 def differing_ranks(parameters: Sequence[Parameter], size: int) -> list[int]:
@@ -45,9 +45,8 @@ def warn_of_different_weights(parameters: Sequence[Parameter], size: int) -> Non
     """
     others = differing_ranks(parameters, size)
     if others:
-        warnings.warn(
+        warn_user(
             f"rank {', '.join(map(str, others))} begins with other weights than rank 0, and will end with "
             "others: call mindspore.set_seed with one number on all ranks before the network is made, or "
-            "load one checkpoint on all of them before the first step",
-            stacklevel=4,
+            "load one checkpoint on all of them before the first step"
         )

@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.ops.layer_refresh import joint_refresh
+from ms_kfac.ops.rounds import in_rounds
 
 
 class _JointCall(nn.Cell):
@@ -35,6 +36,29 @@ class _JointCall(nn.Cell):
         return True
 
 
+class _EachAlone(nn.Cell):
+    """Refreshes a few layers one by one.
+
+    Args:
+        blocks: their curvature blocks.
+        layers: their indices among all layers.
+    """
+
+    def __init__(self, blocks: Sequence[Any], layers: Sequence[int]) -> None:
+        super().__init__(auto_prefix=False)
+        self.blocks = nn.CellList(list(blocks), auto_prefix=False)
+        self.layers = tuple(layers)
+
+    def construct(self, due: Tensor, damping: Tensor, by_layer: bool) -> bool:
+        for index in range(len(self.blocks)):
+            if by_layer:
+                if due[self.layers[index]] > 0:
+                    self.blocks[index].refresh(damping)
+            else:
+                self.blocks[index].refresh(damping)
+        return True
+
+
 class DueInverses(nn.Cell):
     """Refreshes what is due of some blocks, with no branch where all of them have native kernels.
 
@@ -53,7 +77,6 @@ class DueInverses(nn.Cell):
 
     def __init__(self, blocks: Sequence[Any], owned: Sequence[int] | None = None) -> None:
         super().__init__(auto_prefix=False)
-        self.blocks = nn.CellList(blocks, auto_prefix=False)
         here = range(len(blocks)) if owned is None else owned
         parts = {index: blocks[index].native_refresh() for index in here}
         members: dict[str, list[int]] = {}
@@ -67,17 +90,16 @@ class DueInverses(nn.Cell):
             ],
             auto_prefix=False,
         )
-        self.alone = tuple(index for index, part in parts.items() if part is None)
+        alone = [index for index, part in parts.items() if part is None]
+        self.alone = nn.CellList(
+            [_EachAlone([blocks[index] for index in own], own) for own in in_rounds(alone)], auto_prefix=False
+        )
 
     def construct(self, due: Tensor, damping: Tensor) -> bool:
         by_layer = len(due.shape) > 0
         for call in self.calls:
             call(due, damping, by_layer)
-        if by_layer:
-            for index in self.alone:
-                if due[index] > 0:
-                    self.blocks[index].refresh(damping)
-        elif len(self.alone) > 0 and due > 0:
-            for index in self.alone:
-                self.blocks[index].refresh(damping)
+        if by_layer or (len(self.alone) > 0 and due > 0):
+            for few in self.alone:
+                few(due, damping, by_layer)
         return True

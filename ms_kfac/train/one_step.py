@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import mindspore as ms
@@ -19,6 +18,7 @@ from ms_kfac.train.accumulation import GradientAccumulation
 from ms_kfac.train.before_step import StateBeforeStep
 from ms_kfac.train.loss_scaling import LossScaling
 from ms_kfac.train.sampled_targets import SampledLoss, SampleTargets, targets_cell
+from ms_kfac.user_warning import warn_user
 
 
 class TrainOneStepCell(nn.TrainOneStepCell):
@@ -280,9 +280,8 @@ def _warn_of_reduction(network: nn.Cell, optimizer: SecondOrderOptimizer) -> Non
         return
     found = "mean" if loss.average else "sum"
     if found != declared:
-        warnings.warn(
+        warn_user(
             f"reduction={declared!r} was given to {type(optimizer).__name__}, but {type(loss).__name__} "
             f"reduces by {found}: statistics and steps are off by the batch's size; give the optimizer "
-            f"reduction={found!r}",
-            stacklevel=3,
+            f"reduction={found!r}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,14 @@ import pytest
 from mindspore import Parameter, nn
 
 import ms_kfac
+from ms_kfac.capture import Layer
+from ms_kfac.capture.dense import describe_dense
 from ms_kfac.curvature import (
+    BlockSplitBlock,
     CurvatureBlock,
     DiagonalBlock,
     EigenbasisBlock,
+    EmbeddingBlock,
     KroneckerBlock,
     ShermanMorrisonBlock,
     SwiftBlock,
@@ -69,6 +74,78 @@ def test_first_order_by_pattern_and_normalization_by_kind() -> None:
 def test_skip_keeps_a_cell_out_of_other() -> None:
     optimizer = ms_kfac.KFAC(Scaled(), 0.1, skip=["norm"], blocks={"other": DiagonalBlock})
     assert set(blocks_of(optimizer)) == {"conv1", "conv2", "head", "scale"}
+
+
+@pytest.mark.parametrize(
+    "options", [{"skip": ["^scale$"]}, {"blocks": {"^scale$": "first_order", "other": DiagonalBlock}}]
+)
+def test_a_lone_parameter_is_left_out_by_its_name(options: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        optimizer = ms_kfac.KFAC(Scaled(), 0.1, **{"blocks": {"other": DiagonalBlock}, **options})
+    assert set(blocks_of(optimizer)) == {"conv1", "conv2", "head", "norm.gamma", "norm.beta"}
+
+
+class Tied(nn.Cell):
+    """A head that is the transposed table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, 4)
+        self.hidden = nn.Dense(4, 4)
+        self.head = nn.Dense(4, 5, has_bias=False)
+        self.head.weight = self.table.embedding_table
+
+
+def test_a_tied_parameter_that_one_cell_skips_has_no_block() -> None:
+    blocks = {"other": DiagonalBlock}
+    assert set(blocks_of(ms_kfac.KFAC(Tied(), 0.1, skip=["head"], blocks=blocks))) == {"hidden"}
+    assert len(ms_kfac.KFAC(Tied(), 0.1, blocks=blocks).blocks) == 2
+
+
+class Projection(nn.Dense):
+    """A layer of a kind of its own."""
+
+
+@ms_kfac.register_layer(Projection)
+def describe_projection(name: str, cell: nn.Cell) -> Layer | str:
+    described = describe_dense(name, cell)
+    return described if isinstance(described, str) else replace(described, kind=KIND["kind"])
+
+
+KIND = {"kind": "proj"}
+
+
+class Projections(nn.Cell):
+    """A layer whose name holds another one's kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first_proj = nn.Dense(4, 4)
+        self.last = Projection(4, 4)
+
+
+def test_a_kind_of_ones_own_is_no_pattern() -> None:
+    optimizer = ms_kfac.KFAC(Projections(), 0.1, blocks={"proj": DiagonalBlock})
+    assert blocks_of(optimizer) == {"first_proj": KroneckerBlock, "last": DiagonalBlock}
+
+
+def test_a_layer_can_not_be_of_the_kind_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KIND, "kind", "other")
+    with pytest.raises(ValueError, match="the kind of last must not be 'other'"):
+        ms_kfac.KFAC(Projections(), 0.1)
+
+
+def test_without_a_counted_pass_nothing_is_taken(mode: int) -> None:
+    net = Scaled()
+    optimizer = ms_kfac.KFAC(net, 0.1, blocks={"other": DiagonalBlock}, **EVERY_STEP)
+    step = functional_step(net, optimizer, cross_entropy())
+    (x, y), _ = batches(2)
+    step(tensor(x), tensor(y))
+    before = optimizer.factors("scale")["s"], optimizer.blocks[-1].weights.asnumpy()
+    optimizer(tuple(tensor(np.ones(parameter.shape)) for parameter in optimizer.parameters))
+    np.testing.assert_array_equal(optimizer.factors("scale")["s"], before[0])
+    np.testing.assert_array_equal(optimizer.blocks[-1].weights.asnumpy(), before[1])
 
 
 def test_parameters_that_are_not_float32_stay_first_order() -> None:
@@ -161,8 +238,11 @@ def test_a_bad_gradient_is_refused_and_counted() -> None:
 
 
 def test_a_pattern_that_is_found_nowhere_is_told() -> None:
-    with pytest.warns(UserWarning, match="blocks: no layer's name has 'haed'"):
-        ms_kfac.KFAC(SmallNet(), 0.1, blocks={"haed": DiagonalBlock})
+    words = "no layer that can have a block has 'haed' in its name"
+    for method in (ms_kfac.KFAC, ms_kfac.SMKFAC):
+        with pytest.warns(UserWarning, match=words) as told:
+            method(SmallNet(), 0.1, blocks={"haed": DiagonalBlock})
+        assert [warning.filename for warning in told] == [__file__]
 
 
 def half_made(layer: Any, *, prefix: str, **arguments: Any) -> CurvatureBlock:
@@ -191,11 +271,33 @@ class Three(DiagonalBlock):
         ([], {}, TypeError, "blocks must be a dict"),
         ({3: DiagonalBlock}, {}, TypeError, "blocks must be a dict"),
         ({"dense": "diagonal"}, {}, TypeError, r"blocks\['dense'\] must be a subclass of CurvatureBlock"),
+        ({"dense": ms_kfac.SKFAC}, {}, TypeError, r"blocks\['dense'\] must be a subclass of CurvatureBlock"),
+        ({"dense": nn.ReLU()}, {}, TypeError, r"blocks\['dense'\] must be a subclass of CurvatureBlock"),
+        ({"dense": EmbeddingBlock}, {}, TypeError, "EmbeddingBlock can't serve head"),
+        ({"conv2": UnitWiseBlock}, {}, TypeError, "UnitWiseBlock can't serve conv2"),
+        (
+            {"conv2": BlockSplitBlock},
+            {},
+            TypeError,
+            "can't serve conv2, which .* 'convolution' with 2 groups",
+        ),
+        ({"dense": partial(BlockSplitBlock, split=0)}, {}, ValueError, "split must be"),
+        (
+            {"dense": partial(ShermanMorrisonBlock, full_refreshes=0)},
+            {},
+            ValueError,
+            "full_refreshes must be",
+        ),
         ({"con(v": DiagonalBlock}, {}, ValueError, "no regular expression"),
         ({"dense": EigenbasisBlock}, {}, TypeError, "EigenbasisBlock must be used before it is refreshed"),
         ({"dense": no_block}, {}, TypeError, r"blocks\['dense'\] must make a CurvatureBlock, made ReLU"),
         ({"dense": half_made}, {}, TypeError, "must create operator, staged, record, weights, a statistic"),
-        ({"other": KroneckerBlock}, {}, TypeError, "the input that norm.gamma meets is unknown"),
+        (
+            {"other": KroneckerBlock},
+            {},
+            TypeError,
+            "KroneckerBlock can't serve norm.gamma, which is of the kind 'other'",
+        ),
         ({"other": Three}, {}, TypeError, "staged must be a batch and the record, got 3"),
         ({"other": DiagonalBlock}, {"fisher": "sampled"}, ValueError, "with fisher='sampled'"),
         ({"other": DiagonalBlock}, {"skip": ["conv", "head"]}, ValueError, "there is none"),
