@@ -203,7 +203,7 @@ def test_measured_gradients(aot: AotLibrary, rng: np.random.Generator) -> None:
         expected = (signed_sum(gradient, bias_gradient), signed_sum(weight, bias), norm)
         np.testing.assert_allclose(measured, expected, rtol=0, atol=1e-6 * norm)
     np.testing.assert_array_equal(measure(aot, layers, due=0), 0)
-    with pytest.raises(AotError, match="does not fit its weight"):
+    with pytest.raises(AotError, match="does not fit its parameter"):
         measure(aot, [(layers[0][0], None, layers[1][2], None)])
 
 

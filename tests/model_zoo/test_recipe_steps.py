@@ -52,6 +52,7 @@ def test_a_recipe_takes_two_steps(path: Path, rng: np.random.Generator) -> None:
     assert parts.objective.sums()[0] == pytest.approx(sum(losses), rel=1e-6)
     if isinstance(recipe.optimizer, SecondOrderOptions):
         refreshes = parts.optimizer.refreshes()
+        assert refreshes.pop("refused") == 0
         assert min(refreshes.values()) >= 1
         if recipe.optimizer.factor_interval == recipe.optimizer.inverse_interval == 1:
             assert refreshes == {"statistics": STEPS, "inverses": STEPS}

@@ -245,8 +245,10 @@ class CommitCase:
             if not committed:
                 weights[index] *= averaged or not passed
             elif staged > 0:
-                keep = min(1.0, LIMIT / past[index]) if weights[index] > 0 and past[index] > 0 else 0.0
-                past[index] = keep * past[index] + 1
+                # The past counts on while a sum is empty.
+                kept = min(1.0, LIMIT / past[index]) if past[index] > 0 else 0.0
+                past[index] = kept * past[index] + 1
+                keep = kept if weights[index] > 0 else 0.0
                 power = of[0].power if of else 0
                 weights[index] = keep * weights[index] + staged if averaged else staged / SCALES[0] ** power
                 keeps[index] = keep
