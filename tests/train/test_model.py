@@ -41,7 +41,7 @@ def test_from_end_to_end(mode: int) -> None:
     ms.set_seed(5)
     damping = ms_kfac.LevenbergMarquardt(0.1, interval=2)
     optimizer = ms_kfac.KFAC(
-        net, 0.3, fisher="sampled", damping=damping, averaging=0.5, **fixed_intervals(2, 2)
+        net, 0.3, fisher="sampled", damping=damping, kl_clip=1e-3, averaging=0.5, **fixed_intervals(2, 2)
     )
     model = ms_kfac.Model(net, cross_entropy(), optimizer, metrics={"accuracy", "loss"})
     assert isinstance(model.train_network, ms_kfac.TrainOneStepCell)
