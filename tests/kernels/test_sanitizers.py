@@ -16,37 +16,51 @@ MESSAGES = ROOT / "ms_kfac" / "kernels" / "interface" / "messages.cc"
 TESTS = sorted((Path(__file__).parent / "cpu").glob("test_*.cc"))
 COMPILER = shutil.which("g++")
 
-pytestmark = [pytest.mark.skipif(COMPILER is None, reason="no C++ compiler"), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.skipif(COMPILER is None, reason="no C++ compiler"),
+    pytest.mark.slow,
+    # One process, which compiles the kernels once for all programs.
+    pytest.mark.xdist_group("sanitizers"),
+]
+
+FLAGS = (
+    *("-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GLIBCXX_USE_CXX11_ABI=0"),
+    f"-I{KERNELS}",
+)
+ADDRESS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+THREAD = ("-fsanitize=thread",)
 
 
-def run(source: Path, folder: Path, *flags: str) -> None:
+def compile_kernels(folder: Path, *flags: str) -> list[str]:
+    """The objects of all kernels, in a folder."""
+    sources = [MESSAGES, *sorted(KERNELS.glob("*.cc"))]
+    subprocess.run([str(COMPILER), *FLAGS, *flags, "-c", *map(str, sources)], check=True, cwd=folder)
+    return list(map(str, sorted(folder.glob("*.o"))))
+
+
+def run(source: Path, objects: list[str], folder: Path, *flags: str) -> None:
     openblas = find_openblas()
     assert openblas is not None
     program = folder / source.stem
-    kernels = [MESSAGES, *sorted(KERNELS.glob("*.cc"))]
-    command = [
-        *(
-            str(COMPILER),
-            "-std=c++17",
-            "-O1",
-            "-g",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-D_GLIBCXX_USE_CXX11_ABI=0",
-        ),
-        *flags,
-        *(f"-I{KERNELS}", str(source), *map(str, kernels), "-o", str(program), "-ldl", "-lpthread"),
-    ]
+    command = [str(COMPILER), *FLAGS, *flags, str(source), *objects, "-o", str(program), "-ldl", "-lpthread"]
     subprocess.run(command, check=True)
     finished = subprocess.run([program, openblas], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The kernels with checks of addresses and of undefined behaviour."""
+    return compile_kernels(tmp_path_factory.mktemp("kernels"), *ADDRESS)
+
+
 @pytest.mark.parametrize("source", TESTS, ids=lambda source: source.stem)
-def test_clean_under_address_and_undefined_behaviour_sanitizers(source: Path, tmp_path: Path) -> None:
-    run(source, tmp_path, "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+def test_clean_under_address_and_undefined_behaviour_sanitizers(
+    source: Path, objects: list[str], tmp_path: Path
+) -> None:
+    run(source, objects, tmp_path, *ADDRESS)
 
 
 def test_threads_are_clean_under_the_thread_sanitizer(tmp_path: Path) -> None:
-    run(Path(__file__).parent / "cpu" / "test_threads.cc", tmp_path, "-fsanitize=thread")
+    source = Path(__file__).parent / "cpu" / "test_threads.cc"
+    run(source, compile_kernels(tmp_path, *THREAD), tmp_path, *THREAD)
