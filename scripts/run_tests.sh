@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv on the first call, then runs the tests; the arguments go to pytest. Without any the whole suite
 # runs, with one process per processor: most of its time is compilation, which uses one. --quick alone runs one
-# case of every third test in the same way, without those whose set-up is slow.
+# case of every fourth test in the same way, without those whose set-up is slow.
 #
 #   bash scripts/run_tests.sh
 #   bash scripts/run_tests.sh --quick

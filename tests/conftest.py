@@ -28,11 +28,13 @@ SLOW_FIXTURES = {"emulated_path", "build", "runs"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="one case of every third test, and none marked slow")
+    parser.addoption(
+        "--quick", action="store_true", help="one case of every fourth test, and none marked slow"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--quick`, one case of every third test: the first of a file's first, the second of its fourth."""
+    """With `--quick`, one case of every fourth test: the first of a file's first, the second of its fifth."""
     if not config.getoption("--quick"):
         return
     cases: dict[str, list[pytest.Item]] = {}
@@ -45,8 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if own[0].get_closest_marker("slow") is not None or SLOW_FIXTURES.intersection(own[0].fixturenames):
             continue
         turn = turns[file] = turns.get(file, -1) + 1
-        if turn % 3 == 0:
-            chosen.add(own[turn // 3 % len(own)])
+        if turn % 4 == 0:
+            chosen.add(own[turn // 4 % len(own)])
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = [item for item in items if item in chosen]
 
