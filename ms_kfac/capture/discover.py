@@ -21,7 +21,7 @@ from ms_kfac.capture.lone_parameter import lone_parameter
 for _module in pkgutil.iter_modules(capture.__path__, f"{capture.__name__}."):
     importlib.import_module(_module.name)
 
-# A reason, and whether an option asked for it.
+# The reason, and whether an option requested it.
 Objection = tuple[str, bool]
 
 
@@ -97,7 +97,7 @@ def discover(
         extra = tuple(p for p in own if all(p is not known for known in described.parameters()))
         if extra:
             first_order.append(
-                FirstOrderCell(name, kind, extra, "a parameter beside the layer's weight and bias")
+                FirstOrderCell(name, kind, extra, "a parameter in addition to the layer's weight and bias")
             )
     return layers, first_order
 
@@ -105,15 +105,15 @@ def discover(
 def lone_parameters(
     first_order: Sequence[FirstOrderCell], leave: Sequence[str]
 ) -> tuple[list[Layer], list[FirstOrderCell]]:
-    """What can have a block of its own among the parameters that no block of a layer takes.
+    """Find the parameters outside the preconditioned layers that can have a block.
 
     Args:
         first_order: the cells that :func:`discover` left first-order.
         leave: regular expressions; a Parameter stays first-order when one of them is found in its name.
 
     Returns:
-        A layer of the kind "other" for each float32 parameter of the cells that nobody asked to leave
-        first-order, and the cells that stay.
+        A layer of the kind "other" for each float32 parameter of the cells that no option leaves
+        first-order, and the cells that stay first-order.
     """
     # A tied Parameter is in several cells.
     requested = {id(parameter) for cell in first_order if cell.requested for parameter in cell.parameters}

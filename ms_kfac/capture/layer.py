@@ -9,6 +9,8 @@ from typing import Any
 from mindspore import Parameter, nn
 
 UNTAPPED_CLASS = "untapped_class"
+# The kind of a Parameter outside all layers.
+OTHER = "other"
 
 
 def overrides_construct(cell: nn.Cell, base: Any) -> bool:

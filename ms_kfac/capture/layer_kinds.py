@@ -6,7 +6,7 @@ from typing import Callable
 
 from mindspore import nn
 
-from ms_kfac.capture.layer import Layer
+from ms_kfac.capture.layer import OTHER, Layer
 
 Describe = Callable[[str, nn.Cell], "Layer | str"]
 
@@ -73,7 +73,7 @@ def describe_layer(name: str, cell: nn.Cell) -> Layer | str:
     for cls in type(cell).__mro__:
         if cls in _DESCRIBE:
             described = _DESCRIBE[cls](name, cell)
-            if isinstance(described, Layer) and described.kind == "other":
+            if isinstance(described, Layer) and described.kind == OTHER:
                 raise ValueError(
                     f"register_layer: the kind of {name} must not be 'other', which is that of Parameters "
                     "outside all layers"

@@ -7,14 +7,12 @@ from typing import Any
 
 from mindspore import Parameter, nn
 
-from ms_kfac.capture.layer import Layer, LayerOperators
-
-KIND = "other"
+from ms_kfac.capture.layer import OTHER, Layer, LayerOperators
 
 
 @dataclass(frozen=True)
 class NoOperators(LayerOperators):
-    """Stands where a layer has its operators, and refuses: nothing is known of what the Parameter meets.
+    """Takes the place of a layer's operators and refuses every call: the Parameter's input is unknown.
 
     Attributes:
         name: the Parameter's name.
@@ -24,8 +22,8 @@ class NoOperators(LayerOperators):
 
     def _refuse(self) -> Any:
         raise TypeError(
-            f"blocks['{KIND}'] must be a block that needs the gradient alone, such as DiagonalBlock: the "
-            f"input that {self.name} meets is unknown"
+            f"blocks[{OTHER!r}] must be a block that needs the gradient alone, such as DiagonalBlock: the "
+            f"input of {self.name} is unknown"
         )
 
     def activations(self, reduce: bool) -> nn.Cell:
@@ -43,7 +41,7 @@ class NoOperators(LayerOperators):
 
 
 def lone_parameter(parameter: Parameter) -> Layer:
-    """Describe a Parameter as a layer of its own.
+    """Describe a Parameter as a layer.
 
     Args:
         parameter: the Parameter, of any shape.
@@ -53,5 +51,5 @@ def lone_parameter(parameter: Parameter) -> Layer:
     """
     operators = NoOperators(bias=False, name=parameter.name)
     return Layer(
-        name=parameter.name, kind=KIND, cell=nn.Cell(), weight=parameter, bias=None, operators=operators
+        name=parameter.name, kind=OTHER, cell=nn.Cell(), weight=parameter, bias=None, operators=operators
     )

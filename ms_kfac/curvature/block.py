@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from numpy.typing import NDArray
 
-from ms_kfac.capture.layer import Layer, LayerOperators
+from ms_kfac.capture.layer import OTHER, Layer, LayerOperators
 from ms_kfac.ops.element import element
 from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.layer_precondition import NativeForm
@@ -58,10 +58,10 @@ class CurvatureBlock(nn.Cell):
     :meth:`native_refresh`, :meth:`factors`, :meth:`dimensions` and :meth:`bytes` run inside the compiled
     step.
 
-    An optimizer makes a block by ``SomeBlock(layer, prefix=..., options=..., period=...)``: the layer
-    (:class:`ms_kfac.capture.Layer`), what the names of its Parameters start with, how a batch enters the
-    statistics (:class:`ms_kfac.ops.statistics.StatisticsOptions`), and how many announced passes make up a
-    batch. So does it call any other function that the option ``blocks`` names.
+    An optimizer calls ``SomeBlock(layer, prefix=..., options=..., period=...)``, and likewise any function
+    given as a value of the option ``blocks``. The arguments are the layer (:class:`ms_kfac.capture.Layer`),
+    the prefix of the Parameters' names, how a batch enters the statistics
+    (:class:`ms_kfac.ops.statistics.StatisticsOptions`), and the number of announced passes per batch.
 
     Args:
         layer: the layer whose Fisher block this is.
@@ -72,9 +72,9 @@ class CurvatureBlock(nn.Cell):
         statistics: what is averaged over batches.
         record: describes the staged batch, float32: see ``kernels/interface/staged_batch.h``.
         weights: the weights of the averages, float32.
-        staged: the Parameters that ``operator`` reads and writes in place, in its order: 2, 3, 4 or 6 of
-            them; a batch and the record for a Parameter outside all layers, whose operator is called with the
-            number of samples in place of x and with the gradient of the mean loss in place of dout.
+        staged: the 2, 3, 4 or 6 Parameters that ``operator`` reads and writes in place, in its order. A
+            Parameter outside all layers has two, a batch and the record. Its operator is called with the
+            number of samples instead of x, and with the gradient of the mean loss instead of dout.
         roots: that the averages are of roots of the batches' traces; None where they are of the sums.
         layer_refresh: the operator that recomputes what :meth:`precondition` multiplies with.
         size: dimension of the block: the layer's number of weights.
@@ -83,7 +83,7 @@ class CurvatureBlock(nn.Cell):
         read_by_all: why a device that does not refresh this layer needs its statistics; empty where it
             doesn't.
         follows: whether :meth:`follow` does anything.
-        used_before_refresh: whether a refresh belongs behind the step's use of the block, as EKFAC has it.
+        used_before_refresh: whether a step uses the block before it refreshes it, as in EKFAC.
 
     Raises:
         TypeError: if a subclass lacks an abstract method, or does not serve the layer.
@@ -112,7 +112,7 @@ class CurvatureBlock(nn.Cell):
         Returns:
             Whether the constructor takes it.
         """
-        return layer.kind not in ("embedding", "normalization", "other")
+        return layer.kind not in ("embedding", "normalization", OTHER)
 
     def __init__(self, layer: Layer, *, prefix: str) -> None:
         # A Cell's metaclass is not ABCMeta, which would refuse the class itself.
@@ -214,7 +214,7 @@ class CurvatureBlock(nn.Cell):
         if not self.statistics:
             missing.append("a statistic (add_statistic)")
         if type(self).refresh is CurvatureBlock.refresh and not hasattr(self, "layer_refresh"):
-            missing.append("layer_refresh, or a refresh() of its own")
+            missing.append("layer_refresh, or define refresh()")
         if missing:
             raise TypeError(f"{type(self).__name__}.__init__ must create {', '.join(missing)}")
 

@@ -1,4 +1,4 @@
-r"""The diagonal block: every weight has a curvature of its own.
+r"""The diagonal block: one curvature per weight.
 
 .. math::
     s = E_n[\nabla w_n^2], \qquad U = \frac{dW}{s + \lambda}
@@ -13,8 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
-from ms_kfac.capture.layer import Layer
-from ms_kfac.capture.lone_parameter import KIND as LONE
+from ms_kfac.capture.layer import OTHER, Layer
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
 from ms_kfac.ops.diagonal_statistics import DiagonalStatistics, gradient_square
 from ms_kfac.ops.element import element
@@ -25,8 +24,8 @@ from ms_kfac.ops.statistics import EVERYTHING, StatisticsOptions
 class DiagonalBlock(CurvatureBlock):
     r"""Diagonal Fisher block of a dense layer, a convolution, or a Parameter outside all layers.
 
-    Of a Parameter outside all layers (``blocks={"other": DiagonalBlock}``) only the gradient of the batch is
-    known. Its square takes the place of the samples' squares, :math:`s = E[(\sum_n \nabla w_n)^2 / N]`
+    For a Parameter outside all layers (``blocks={"other": DiagonalBlock}``) only the gradient of the batch is
+    known. Its square replaces the samples' squares, :math:`s = E[(\sum_n \nabla w_n)^2 / N]`
     (:class:`ms_kfac.ops.diagonal_statistics.GradientSquare` says what that estimates).
 
     A layer with several locations a sample needs the samples' gradients one by one:
@@ -53,14 +52,12 @@ class DiagonalBlock(CurvatureBlock):
 
     def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, period: int = 1) -> None:
         super().__init__(layer, prefix=prefix)
-        if layer.kind == LONE:
-            rows = int(layer.weight.shape[0]) if layer.weight.ndim > 0 else 1
-            shape: tuple[int, ...] = (rows, self.size // rows)
+        if layer.kind == OTHER:
             self.operator = gradient_square()
         else:
-            leading = (self.groups,) if self.groups > 1 else ()
-            shape = (*leading, layer.output_dimension, layer.input_dimension)
             self.operator = layer_statistics(DiagonalStatistics, layer.operators, options)
+        leading = (self.groups,) if self.groups > 1 else ()
+        shape = (*leading, layer.output_dimension, layer.input_dimension)
         self.add_statistic("s", shape, weight=0, gate=EVERYTHING, power=2)
         self.create_weights(1, period)
         self.staged = (self.s_batch, self.record)

@@ -6,51 +6,10 @@ from functools import cache
 from typing import Any
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, ops
 
+from ms_kfac.ops.sample_gradient_squares import SampleGradientSquares
 from ms_kfac.ops.statistics import BESIDE_FACTORS, LayerStatistics, StatisticsOperator, StatisticsOptions
-
-
-class SampleGradientSquares(nn.Cell):
-    r"""Sum over samples of the squares of their gradients, :math:`\sum_n (\sum_t g_{n,t} p_{n,t}^{\top})^2`.
-
-    With one location a sample it is one product, :math:`(g^2)^{\top} p^2`; otherwise the samples' gradients
-    exist one by one, :math:`N d_{out} d_{in}` numbers.
-
-    Args:
-        columns: whether inputs are columns (convolutions) or rows (dense layers).
-
-    Inputs:
-        - **p** (Tensor) - rows :math:`(N T, d_{in})`, the locations of a sample side by side, or columns
-          :math:`(N, [g,] d_{in}, T)`, float32.
-        - **g** (Tensor) - the same with :math:`d_{out}`.
-        - **samples** (int) - N.
-
-    Outputs:
-        Tensor, :math:`([g,] d_{out}, d_{in})`, float32: a sum, not a mean.
-
-    Platforms: CPU, GPU, Ascend (composed of MatMul or BatchMatMul, Square and ReduceSum).
-    """
-
-    def __init__(self, *, columns: bool) -> None:
-        super().__init__(auto_prefix=False)
-        self.columns = columns
-        self.shape = ops.Shape()
-        self.reshape = ops.Reshape()
-        self.square = ops.Square()
-        self.reduce_sum = ops.ReduceSum()
-        self.matmul = ops.MatMul(transpose_a=True)
-        self.product_of_columns = ops.BatchMatMul(transpose_b=True)
-        self.product_of_rows = ops.BatchMatMul(transpose_a=True)
-
-    def construct(self, p: Tensor, g: Tensor, samples: int) -> Tensor:
-        if self.columns:
-            return self.reduce_sum(self.square(self.product_of_columns(g, p)), 0)
-        if self.shape(p)[0] == samples:
-            return self.matmul(self.square(g), self.square(p))
-        p = self.reshape(p, (samples, -1, self.shape(p)[1]))
-        g = self.reshape(g, (samples, -1, self.shape(g)[1]))
-        return self.reduce_sum(self.square(self.product_of_rows(g, p)), 0)
 
 
 class DiagonalStatistics(LayerStatistics):
@@ -100,10 +59,11 @@ def gradient_square() -> GradientSquare:
 class GradientSquare(StatisticsOperator):
     r"""Stage the square of a batch's summed gradient. With the gate closed it is staged without a weight.
 
-    It serves a Parameter outside all layers, whose samples' gradients nobody has. The weight is N, so that
-    the estimate is :math:`(\sum_n g_n)^2 / N`. Its mean over batches is :math:`E[g_n^2] + (N - 1) E[g_n]^2`:
-    the diagonal of the Fisher where the samples' gradients are independent with mean zero, and more than that
-    of the empirical Fisher as long as the mean gradient is not small.
+    It serves a Parameter outside all layers: the gradients of its samples are not available. The weight is
+    N, so the estimate is :math:`(\sum_n g_n)^2 / N`. Its mean over batches is
+    :math:`E[g_n^2] + (N - 1) E[g_n]^2`. This is the diagonal of the Fisher if the samples' gradients are
+    independent with mean zero. It exceeds the diagonal of the empirical Fisher while the mean gradient is
+    not small.
 
     Inputs:
         - **samples** (Tensor) - N, scalar float32.

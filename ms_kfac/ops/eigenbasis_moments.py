@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mindspore import Tensor, nn, ops
 
+from ms_kfac.ops.sample_gradient_squares import SampleGradientSquares
+
 
 class EigenbasisMoments(nn.Cell):
     r"""Sum over samples of the squared gradient coordinates, :math:`\sum_n (Q_G^{\top} dW_n Q_A)^2`.
@@ -38,7 +40,7 @@ class EigenbasisMoments(nn.Cell):
         self.square = ops.Square()
         self.reduce_sum = ops.ReduceSum()
         self.matmul = ops.MatMul()
-        self.transposed_matmul = ops.MatMul(transpose_a=True)
+        self.squares_of_rows = SampleGradientSquares(columns=False)
         self.batch_matmul = ops.BatchMatMul()
         self.batch_matmul_of_transposed = ops.BatchMatMul(transpose_a=True)
         self.batch_matmul_by_transposed = ops.BatchMatMul(transpose_b=True)
@@ -54,13 +56,7 @@ class EigenbasisMoments(nn.Cell):
 
     def of_rows(self, p: Tensor, g: Tensor, Q_A: Tensor, Q_G: Tensor, samples: int) -> Tensor:
         """Rows are projected first: plain products, whatever the number of locations."""
-        p, g = self.matmul(p, Q_A), self.matmul(g, Q_G)
-        p_shape, g_shape = self.shape(p), self.shape(g)
-        if p_shape[0] == samples:
-            return self.transposed_matmul(self.square(g), self.square(p))
-        p = self.reshape(p, (samples, -1, p_shape[1]))
-        g = self.reshape(g, (samples, -1, g_shape[1]))
-        return self.reduce_sum(self.square(self.batch_matmul_of_transposed(g, p)), 0)
+        return self.squares_of_rows(self.matmul(p, Q_A), self.matmul(g, Q_G), samples)
 
     def of_columns(self, p: Tensor, g: Tensor, Q_A: Tensor, Q_G: Tensor, samples: int) -> Tensor:
         """Gradients are projected by Q_A: a product with every location's patch would be the dearer one."""

@@ -1,4 +1,4 @@
-"""What every second-order optimizer here is made of; a method adds its curvature block."""
+"""The base class of the optimizers: options and the parts of a step; a method adds its curvature block."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.capture.discover import kinds_of, lone_parameters
-from ms_kfac.capture.layer import Layer
-from ms_kfac.capture.lone_parameter import KIND as OTHER
+from ms_kfac.capture.layer import OTHER, Layer
 from ms_kfac.capture.tap import SampleCounter
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
@@ -116,7 +115,7 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
 
         sharing = check_choice("sharing", sharing, ("expand", "reduce"))
         normalization = check_choice("normalization", normalization, ("first_order", "unit_wise"))
-        choice = BlockChoice(blocks, normalization)
+        choice = BlockChoice(blocks, normalization, kinds_of(network))
         mean_reduction = check_choice("reduction", reduction, ("mean", "sum")) == "mean"
         accumulation_steps = check_count("accumulation_steps", accumulation_steps)
 
@@ -165,7 +164,7 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
         self.sampled = fisher == "sampled"
         self.adapts_damping = adapts
         self.needs_train_cell = self.sampled or adapts
-        # Set by what makes the passes that these take beside the ordinary one.
+        # The training cell sets it, which takes the additional passes.
         self.has_train_cell = not self.needs_train_cell
         self.one = Tensor(1.0, ms.float32)
         self.ones = Tensor([1.0, 1.0], ms.float32)
@@ -196,7 +195,6 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
             gradient_scale=float(self.accumulation_steps),
             separate=self.factor_policy.separate,
         )
-        self._choice.know_kinds(kinds_of(network))
         self._tapped, first_order = self._discover(network)
         lone: list[Layer] = []
         if self._choice.serves_lone_parameters:
@@ -277,7 +275,8 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
             self.commit_lone = CommitStatistics(lone, factor_decay, judge, name=f"{self.prefix}.{OTHER}")
         self.no_measurements = zero_measurements(len(lone))
         lone_positions = [own[0] for own in self.positions[count:]]
-        self.stage_lone = StageLone(lone, gates[count : count + len(lone)], lone_positions)
+        lone_gates = [gate.parameter for gate in gates[count : count + len(lone)]]
+        self.stage_lone = StageLone(lone, lone_gates, lone_positions)
 
     def _create_update(self) -> None:
         """Turn gradients into steps: preconditioner, momentum, and the model of the loss."""

@@ -1,4 +1,4 @@
-"""Which curvature block a layer gets: by a pattern on its name, or by its kind."""
+"""Chooses each layer's curvature block, by a pattern on its name or by its kind."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any, Callable, Union
 from mindspore import nn
 
 from ms_kfac.capture.discover import Objection
-from ms_kfac.capture.layer import Layer
-from ms_kfac.capture.lone_parameter import KIND as OTHER
+from ms_kfac.capture.layer import OTHER, Layer
 from ms_kfac.capture.normalization import KIND as NORMALIZATION
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.curvature.embedding import EmbeddingBlock
@@ -19,11 +18,11 @@ from ms_kfac.curvature.unit_wise import UnitWiseBlock
 from ms_kfac.optim.options import check_patterns
 
 FIRST_ORDER = "first_order"
-# What dense layers, convolutions and kinds of one's own get where they are not named.
+# Stands for dense layers, convolutions and registered kinds that are not named.
 DEFAULT = "default"
 _KINDS = (DEFAULT, "dense", "convolution", "embedding", NORMALIZATION, OTHER)
 
-# Called as a block is made: with the layer, `prefix`, `options` and `period`.
+# Called with the layer, `prefix`, `options` and `period`.
 BlockFactory = Callable[..., CurvatureBlock]
 Blocks = Mapping[str, Union[BlockFactory, str]]
 
@@ -45,13 +44,13 @@ def with_default(block: BlockFactory, blocks: Blocks | None) -> Blocks:
 
 
 class BlockChoice:
-    """The option ``blocks``, with what K-FAC does where it is silent.
+    """The option ``blocks``, completed by K-FAC's defaults.
 
     Args:
         blocks: from kinds of layers, or regular expressions on names, to what makes a block, or to
             "first_order".
-        normalization: "unit_wise" or "first_order", for normalization layers of which ``blocks`` says
-            nothing.
+        normalization: "unit_wise" or "first_order", for normalization layers that ``blocks`` does not name.
+        kinds: the kinds of the network's layers; a key that is one of them is no pattern.
 
     Attributes:
         patterns: the regular expressions among the keys.
@@ -62,7 +61,7 @@ class BlockChoice:
         ValueError: if a pattern is no regular expression.
     """
 
-    def __init__(self, blocks: Blocks | None, normalization: str) -> None:
+    def __init__(self, blocks: Blocks | None, normalization: str, kinds: Collection[str]) -> None:
         own = _checked_mapping(blocks)
         for key, value in own.items():
             if not _makes_a_block(value):
@@ -77,16 +76,8 @@ class BlockChoice:
             **({NORMALIZATION: UnitWiseBlock} if normalization == "unit_wise" else {}),
             **own,
         }
-        self.patterns = check_patterns("blocks", [key for key in own if key not in _KINDS])
+        self.patterns = check_patterns("blocks", [key for key in own if key not in {*_KINDS, *kinds}])
         self.serves_lone_parameters = self.blocks[OTHER] != FIRST_ORDER
-
-    def know_kinds(self, kinds: Collection[str]) -> None:
-        """Learn which keys are no patterns.
-
-        Args:
-            kinds: the kinds of the network's layers.
-        """
-        self.patterns = tuple(pattern for pattern in self.patterns if pattern not in kinds)
 
     def first_order_patterns(self) -> list[str]:
         """The patterns that leave layers, and lone Parameters, first-order."""

@@ -22,7 +22,7 @@ from ms_kfac.statistics.verification import Verification
 
 
 class Inspection:
-    """Mixed into :class:`ms_kfac.optim.base.SecondOrderOptimizer`, beside the step itself.
+    """Mixin of :class:`ms_kfac.optim.base.SecondOrderOptimizer`.
 
     Nothing here runs inside a compiled training step.
     """
@@ -128,7 +128,7 @@ class Inspection:
             NumPy float32 arrays by name ("A", "G" for K-FAC), undamped and moving-averaged, in the scale of
             the papers: per sample, whatever reduction and loss scale; the bias as last row and column; a
             leading axis of groups for grouped convolutions. Whatever the method, an embedding table has the
-            diagonal of A as "A" (V,) beside "G", and a normalisation layer "F" (C, 2, 2), gamma before beta;
+            diagonal of A as "A" (V,) next to "G", and a normalisation layer "F" (C, 2, 2), gamma before beta;
             a diagonal block has "s".
             All zeros before a backward pass has reached the layer. On many devices they are what this rank
             has: since statistics last met, its own batches alone; see :meth:`synchronize`.

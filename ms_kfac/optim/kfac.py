@@ -70,15 +70,15 @@ class KFAC(SecondOrderOptimizer):
         normalization: "first_order", or "unit_wise" to precondition gamma and beta of normalisation layers by
             one 2 x 2 Fisher block a channel (:class:`ms_kfac.curvature.unit_wise.UnitWiseBlock`). Default:
             "first_order".
-        blocks: which curvature block a layer gets, where it is not this method's. A dict to a class of
-            :mod:`ms_kfac.curvature`, any function that makes a block (called as
-            :class:`ms_kfac.curvature.CurvatureBlock` says), or "first_order". Its keys are kinds of layers
-            ("dense", "convolution", "embedding", "normalization", one of :func:`ms_kfac.register_layer`), or
-            "default" for dense layers, convolutions and registered kinds that are not named, or regular
-            expressions on layer names; the first pattern that is found in a name comes before kinds. "other"
-            gives each float32 Parameter outside all preconditioned layers a block of its own
-            (:class:`ms_kfac.curvature.DiagonalBlock`); what ``skip`` or "first_order" names is left out of
-            that, and samples are counted as for ``reduction``. Default: None.
+        blocks: a dict that chooses other curvature blocks than this method's. Each value is a class of
+            :mod:`ms_kfac.curvature`, a function that makes a block (see
+            :class:`ms_kfac.curvature.CurvatureBlock` for its arguments), or "first_order". Each key is a kind
+            of layer ("dense", "convolution", "embedding", "normalization", a kind of
+            :func:`ms_kfac.register_layer`), or "default" for dense layers, convolutions and registered kinds
+            that are not named, or a regular expression on layer names. The first pattern that matches a name
+            takes precedence over kinds. "other" gives a block to each float32 Parameter outside all
+            preconditioned layers (:class:`ms_kfac.curvature.DiagonalBlock`), except those that ``skip`` or
+            "first_order" names; samples are counted as for ``reduction``. Default: None.
         averaging: :math:`\xi` in [0, 1) of Polyak's average of the weights, :math:`\exp(-1/\tau)` for about
             :math:`\tau` steps; see :meth:`averaged_weights`. None takes no average. Default: None.
         verify: what happens to a layer whose statistics do not belong to its delivered gradient, checked at

@@ -73,7 +73,7 @@ class SecondOrderStep(MomentumOptimizer):
                 present = self.gather(self.outcomes(), self.outcome_of_product, 0)
                 scale = self.trust_region(products * present, self.product_rates(learning_rate))
             else:
-                # Used, or the compiler warns at each compilation of an output that nobody reads.
+                # Keeps the products used: MindSpore warns about an unused output at each compilation.
                 scale = ops.depend(self.one, products)
         if self.adapts_damping:
             self.predicted_step(learning_rate, gradients, updates, scale, samples)
@@ -107,7 +107,7 @@ class SecondOrderStep(MomentumOptimizer):
         return True
 
     def commit_lone_statistics(self, gradients: tuple[Tensor, ...], samples: Tensor) -> bool:
-        """Take the statistics of Parameters outside layers from the gradients of the mean loss."""
+        """Stage and commit the statistics of Parameters outside layers, from gradients of the mean loss."""
         due = self.statistics_schedule.number_pending()
         if due > 0:
             if self.distributed:
@@ -117,7 +117,7 @@ class SecondOrderStep(MomentumOptimizer):
         return True
 
     def outcomes(self) -> Tensor:
-        """What the commits have left: those of layers, then those of Parameters outside layers."""
+        """Outcomes of the commit of layers, then of the commit of Parameters outside layers."""
         if self.has_lone_blocks:
             return ops.concat((self.commit.outcome, self.commit_lone.outcome))
         return self.commit.outcome

@@ -18,7 +18,7 @@ from ms_kfac.user_warning import warn_user
 
 
 class Tapping:
-    """Mixed into :class:`ms_kfac.optim.base.SecondOrderOptimizer`, beside the step itself.
+    """Mixin of :class:`ms_kfac.optim.base.SecondOrderOptimizer`.
 
     Nothing here runs inside a compiled training step.
     """

@@ -104,7 +104,7 @@ def test_a_tied_parameter_that_one_cell_skips_has_no_block() -> None:
 
 
 class Projection(nn.Dense):
-    """A layer of a kind of its own."""
+    """A layer of a custom kind."""
 
 
 @ms_kfac.register_layer(Projection)
@@ -125,7 +125,7 @@ class Projections(nn.Cell):
         self.last = Projection(4, 4)
 
 
-def test_a_kind_of_ones_own_is_no_pattern() -> None:
+def test_a_custom_kind_is_no_pattern() -> None:
     optimizer = ms_kfac.KFAC(Projections(), 0.1, blocks={"proj": DiagonalBlock})
     assert blocks_of(optimizer) == {"first_proj": KroneckerBlock, "last": DiagonalBlock}
 
