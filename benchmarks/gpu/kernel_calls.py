@@ -88,6 +88,7 @@ class RefreshCall:
             [bench.number(due, torch.int32), bench.number(damping), *arrays],
             [bench.zeros(1)],
             layers="\n".join(layer.name for layer in layers),
+            splits=[1] * len(layers),
         )
 
 

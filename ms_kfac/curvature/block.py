@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import OTHER, Layer, LayerOperators
 from ms_kfac.ops.element import element
+from ms_kfac.ops.factored_tikhonov import SMALLEST_COUNT
 from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.layer_precondition import NativeForm
 from ms_kfac.ops.layer_refresh import LayerRefresh, NativeRefresh
-from ms_kfac.ops.split_damping import SMALLEST_COUNT
 from ms_kfac.ops.statistics import (
     EVERYTHING,
     GRADIENTS,

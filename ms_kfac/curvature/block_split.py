@@ -25,7 +25,7 @@ from ms_kfac.ops.statistics import StatisticsOptions
 
 
 class BlockSplitBlock(KroneckerBlock):
-    """Kronecker-factored block of a layer with ungrouped weights whose factors are inverted in pieces.
+    r"""Kronecker-factored block of a layer with ungrouped weights whose factors are inverted in pieces.
 
     ``factors()``, ``trace()`` and ``product()`` are K-FAC's: the statistics are whole.
 
@@ -35,6 +35,8 @@ class BlockSplitBlock(KroneckerBlock):
         options: how a batch enters the statistics.
         split: largest size of a block. Default: 128.
         period: passes whose batches add up to one, where that is announced.
+        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each
+            :math:`\sqrt\lambda`. Default: "pi".
     """
 
     kind = "Kronecker, split"
@@ -44,12 +46,19 @@ class BlockSplitBlock(KroneckerBlock):
         return super().serves(layer) and layer.groups == 1
 
     def __init__(
-        self, layer: Layer, *, prefix: str, options: StatisticsOptions, split: int = 128, period: int = 1
+        self,
+        layer: Layer,
+        *,
+        prefix: str,
+        options: StatisticsOptions,
+        split: int = 128,
+        period: int = 1,
+        damping_split: str = "pi",
     ) -> None:
         if split < 1:
             raise ValueError(f"split must be an int of at least 1, got {split!r}")
         self.split = split
-        super().__init__(layer, prefix=prefix, options=options, period=period)
+        super().__init__(layer, prefix=prefix, options=options, period=period, damping_split=damping_split)
 
     def create_inverses(self) -> None:
         self.A_blocks = DiagonalBlocks(self.dim_A, self.split)
@@ -58,7 +67,7 @@ class BlockSplitBlock(KroneckerBlock):
         self.G_inverses, self.G_last_inverse = self._identities("G", self.G_blocks)
         inverses = (self.A_inverses, self.A_last_inverse, self.G_inverses, self.G_last_inverse)
         arrays = (self.A_sum, self.G_sum, self.weights, *inverses)
-        self.layer_refresh = BlockSplitRefresh(self.layer_name, arrays, split=self.split)
+        self.layer_refresh = BlockSplitRefresh(self.layer_name, arrays, split=self.split, splits=self.splits)
 
     def _identities(self, name: str, pieces: DiagonalBlocks) -> tuple[Parameter, Parameter]:
         # A Parameter can't be empty: where there is no such piece a single unused number stands for it.

@@ -25,8 +25,8 @@ from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
 from ms_kfac.ops.damped_inverse import DampedInverse
 from ms_kfac.ops.element import element
 from ms_kfac.ops.embedding_statistics import EmbeddingStatistics
+from ms_kfac.ops.factored_tikhonov import pi_split, splits_by_traces
 from ms_kfac.ops.flat_buffer import Share
-from ms_kfac.ops.pi_split import pi_split
 from ms_kfac.ops.statistics import GRADIENTS, INPUTS, StatisticsOptions
 
 
@@ -42,6 +42,8 @@ class EmbeddingBlock(CurvatureBlock):
         prefix: what the names of the Parameters start with.
         options: how a batch enters the statistics.
         period: passes whose batches add up to one, where that is announced.
+        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each
+            :math:`\sqrt\lambda`. Default: "pi".
 
     Note:
         Until a backward pass has reached the layer its gradient passes unchanged. The rows of ids that did
@@ -54,8 +56,17 @@ class EmbeddingBlock(CurvatureBlock):
     def serves(cls, layer: Layer) -> bool:
         return layer.kind == "embedding"
 
-    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, period: int = 1) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        *,
+        prefix: str,
+        options: StatisticsOptions,
+        period: int = 1,
+        damping_split: str = "pi",
+    ) -> None:
         super().__init__(layer, prefix=prefix)
+        self.splits = splits_by_traces(damping_split)
         self.dim_A, self.dim_G = (int(size) for size in layer.weight.shape)
         self.operator = layer_statistics(EmbeddingStatistics, layer.operators, options)
         self.add_statistic("A", (self.dim_A,), weight=0, gate=INPUTS, power=0)
@@ -87,7 +98,9 @@ class EmbeddingBlock(CurvatureBlock):
         unseen = self.cast(self.equal(element(self.weights, 0), 0.0), ms.float32)
         A, G = self.averages()
         trace_A, trace_G = self.factor_traces(A, G)
-        damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
+        damping_A, damping_G = pi_split(
+            trace_A, self.dim_A, trace_G, self.dim_G, damping, by_traces=self.splits
+        )
         # A table that no backward pass has reached yet has zero factors: "damped" to the identity.
         self.assign(self.A_inverse, 1.0 / (A + (damping_A + unseen * (1.0 - damping_A))))
         self.assign(self.G_inverse, self.damped_inverse(G, damping_G + unseen * (1.0 - damping_G)))

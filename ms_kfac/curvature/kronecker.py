@@ -20,6 +20,7 @@ from mindspore import Tensor
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
+from ms_kfac.ops.factored_tikhonov import splits_by_traces
 from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
@@ -28,7 +29,7 @@ from ms_kfac.ops.statistics import StatisticsOptions
 
 
 class KroneckerBlock(FactoredBlock):
-    """Kronecker-factored Fisher block of a dense layer or a convolution.
+    r"""Kronecker-factored Fisher block of a dense layer or a convolution.
 
     Grouped convolutions have one pair of factors a group, as a leading axis of every Parameter here.
 
@@ -37,6 +38,8 @@ class KroneckerBlock(FactoredBlock):
         prefix: what the names of the Parameters start with.
         options: how a batch enters the statistics.
         period: passes whose batches add up to one, where that is announced.
+        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each
+            :math:`\sqrt\lambda`. Default: "pi".
 
     Note:
         Until a backward pass has reached the layer its inverses are identities: its gradient passes
@@ -45,8 +48,17 @@ class KroneckerBlock(FactoredBlock):
 
     kind = "Kronecker"
 
-    def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, period: int = 1) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        *,
+        prefix: str,
+        options: StatisticsOptions,
+        period: int = 1,
+        damping_split: str = "pi",
+    ) -> None:
         super().__init__(layer, prefix=prefix)
+        self.splits = splits_by_traces(damping_split)
         self.operator = layer_statistics(KroneckerStatistics, layer.operators, options)
         self.add_factors()
         self.create_weights(2, period)
@@ -58,7 +70,7 @@ class KroneckerBlock(FactoredBlock):
         self.A_inverse = self.matrix_parameter("A_inverse", np.eye(self.dim_A))
         self.G_inverse = self.matrix_parameter("G_inverse", np.eye(self.dim_G))
         arrays = (self.A_sum, self.G_sum, self.weights, self.A_inverse, self.G_inverse)
-        self.layer_refresh = KroneckerRefresh(self.layer_name, arrays)
+        self.layer_refresh = KroneckerRefresh(self.layer_name, arrays, splits=self.splits)
 
     def inverse_shares(self) -> tuple[Share, ...]:
         return Share(self.A_inverse, symmetric=True), Share(self.G_inverse, symmetric=True)

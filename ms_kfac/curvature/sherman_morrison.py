@@ -30,6 +30,7 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
 from ms_kfac.ops.element import element
+from ms_kfac.ops.factored_tikhonov import splits_by_traces
 from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.kronecker_precondition import TwoSided
 from ms_kfac.ops.sherman_morrison_refresh import ShermanMorrisonOptions, ShermanMorrisonRefresh
@@ -68,6 +69,8 @@ class ShermanMorrisonBlock(FactoredBlock):
         rescale: whether the implied factors are scaled to the tracked traces. Default: False.
         interval: number of rank-one updates after which one refresh is full again; None for never. The sums
             that it uses start anew after the last of those updates.
+        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each
+            :math:`\sqrt\lambda`. Default: "pi".
 
     Note:
         Until a backward pass has reached the layer its inverses are identities: its gradient passes
@@ -89,6 +92,7 @@ class ShermanMorrisonBlock(FactoredBlock):
         rescale: bool = False,
         interval: int | None = None,
         period: int = 1,
+        damping_split: str = "pi",
     ) -> None:
         if full_refreshes < 1:
             raise ValueError(f"full_refreshes must be an int of at least 1, got {full_refreshes!r}")
@@ -115,7 +119,9 @@ class ShermanMorrisonBlock(FactoredBlock):
         arrays = [*sums, self.refreshes, self.A_inverse, self.G_inverse]
         if rescale:
             arrays += [self.A_trace, self.G_trace, self.scale]
-        refresh_options = ShermanMorrisonOptions(full_refreshes, weights, rescale, interval)
+        refresh_options = ShermanMorrisonOptions(
+            full_refreshes, weights, rescale, interval, splits_by_traces(damping_split)
+        )
         self.layer_refresh = ShermanMorrisonRefresh(self.layer_name, arrays, refresh_options)
         self.sqrt = ops.Sqrt()
         self.expand_dims = ops.ExpandDims()

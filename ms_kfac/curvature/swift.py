@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.ops.factor_ranks import FactorRanks, Ranks
+from ms_kfac.ops.factored_tikhonov import splits_by_traces
 from ms_kfac.ops.flat_buffer import Share
 from ms_kfac.ops.low_rank_inverse import LowRankInverse
 from ms_kfac.ops.statistics import GRADIENTS, INPUTS, StatisticsOptions
@@ -32,7 +33,7 @@ from ms_kfac.ops.swift_statistics import SwiftOptions, SwiftStatistics
 
 
 class SwiftBlock(CurvatureBlock):
-    """Kronecker-factored Fisher block of one batch, each factor as rows or as a sum of outer products.
+    r"""Kronecker-factored Fisher block of one batch, each factor as rows or as a sum of outer products.
 
     Grouped convolutions have one pair of factors a group, as a leading axis of every matrix here.
 
@@ -40,8 +41,10 @@ class SwiftBlock(CurvatureBlock):
         layer: the layer.
         prefix: what the names of the Parameters start with.
         options: how a batch enters the statistics.
-        swift: how locations of a convolution become rows, and how the damping is split. Default: SKFAC's.
+        swift: how locations of a convolution become rows. Default: SKFAC's.
         period: backward passes that feed one step.
+        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each
+            :math:`\sqrt\lambda`. Default: "none".
 
     Attributes:
         ranks: which form each factor takes; decided when the first training step is compiled.
@@ -61,6 +64,7 @@ class SwiftBlock(CurvatureBlock):
         options: StatisticsOptions,
         swift: SwiftOptions = SwiftOptions(),  # noqa: B008 - frozen
         period: int = 1,
+        damping_split: str = "none",
     ) -> None:
         super().__init__(layer, prefix=prefix)
         self.dim_A = layer.input_dimension
@@ -87,7 +91,9 @@ class SwiftBlock(CurvatureBlock):
         self.operator = SwiftStatistics(layer.operators, layer.groups, options, swift, ranks, stream)
         solvers = (self.A_solver, self.G_solver, self.A_damping, self.G_damping, self.refreshed)
         arrays = (self.A_batch, self.G_batch, self.weights, *solvers)
-        self.layer_refresh = SwiftRefresh(layer.name, arrays, self.factor_ranks, split=swift.split)
+        self.layer_refresh = SwiftRefresh(
+            layer.name, arrays, self.factor_ranks, splits=splits_by_traces(damping_split)
+        )
         self.low_rank_inverse = LowRankInverse(groups=self.groups)
         grouped = self.groups > 1
         self.matmul = ops.BatchMatMul() if grouped else ops.MatMul()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.ops.diagonal_blocks import DiagonalBlocks
+from ms_kfac.ops.factored_tikhonov import FactoredTikhonov
 from ms_kfac.ops.layer_refresh import LayerRefresh
-from ms_kfac.ops.split_damping import SplitDamping
 
 
 class BlockSplitRefresh(LayerRefresh):
@@ -29,6 +29,7 @@ class BlockSplitRefresh(LayerRefresh):
             then for A and for G the inverses of the blocks of full size
             (count, split, split) and of the last one, float32. The inverses are written.
         split: largest size of a block.
+        splits: whether traces split the damping; without, :math:`\pi = 1`. Default: True.
 
     Inputs:
         - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
@@ -42,17 +43,17 @@ class BlockSplitRefresh(LayerRefresh):
     Platforms: CPU, GPU (native, or composed of Cholesky and CholeskySolve).
     """
 
-    def __init__(self, layer: str, arrays: Sequence[Parameter], *, split: int) -> None:
-        super().__init__("block_split_refresh", layer, arrays, split=split)
+    def __init__(self, layer: str, arrays: Sequence[Parameter], *, split: int, splits: bool = True) -> None:
+        super().__init__("block_split_refresh", layer, arrays, split=split, splits=int(splits))
         dim_A, dim_G = arrays[0].shape[0], arrays[1].shape[0]
-        self.split_damping = SplitDamping(dim_A, dim_G, groups=1)
+        self.factored_tikhonov = FactoredTikhonov(dim_A, dim_G, groups=1, splits=splits)
         self.A_blocks = DiagonalBlocks(dim_A, split)
         self.G_blocks = DiagonalBlocks(dim_G, split)
         self.assign = ops.Assign()
 
     def composed(self, damping: Tensor) -> bool:
         A_sum, G_sum, weights, A_inverses, A_last, G_inverses, G_last = self.arrays
-        A, G, damping_A, damping_G = self.split_damping(A_sum, G_sum, weights, damping)
+        A, G, damping_A, damping_G = self.factored_tikhonov(A_sum, G_sum, weights, damping)
         if self.A_blocks.count > 0:
             self.assign(A_inverses, self.A_blocks.inverse_of_blocks(A, damping_A))
         if self.A_blocks.rest > 0:

@@ -9,8 +9,8 @@ from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.ops.eigendecomposition import Eigendecomposition
 from ms_kfac.ops.element import element
+from ms_kfac.ops.factored_tikhonov import SMALLEST_COUNT
 from ms_kfac.ops.layer_refresh import LayerRefresh
-from ms_kfac.ops.split_damping import SMALLEST_COUNT
 
 
 class EigenbasisRefresh(LayerRefresh):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.ops.damped_inverse import DampedInverse
+from ms_kfac.ops.factored_tikhonov import FactoredTikhonov
 from ms_kfac.ops.layer_refresh import LayerRefresh
-from ms_kfac.ops.split_damping import SplitDamping
 
 
 class KroneckerRefresh(LayerRefresh):
@@ -34,6 +34,7 @@ class KroneckerRefresh(LayerRefresh):
         arrays: the Parameters A_sum :math:`([g,] d_{in}, d_{in})`, G_sum :math:`([g,] d_{out}, d_{out})`,
             weights (2), A_inverse and G_inverse, float32; with a leading axis where there are g groups. The
             inverses are written.
+        splits: whether traces split the damping; without, :math:`\pi = 1`. Default: True.
 
     Inputs:
         - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
@@ -47,17 +48,17 @@ class KroneckerRefresh(LayerRefresh):
     Platforms: CPU, GPU (native, or composed of Cholesky and CholeskySolve).
     """
 
-    def __init__(self, layer: str, arrays: Sequence[Parameter]) -> None:
-        super().__init__("kronecker_refresh", layer, arrays)
+    def __init__(self, layer: str, arrays: Sequence[Parameter], *, splits: bool = True) -> None:
+        super().__init__("kronecker_refresh", layer, arrays, splits=int(splits))
         shape_A, shape_G = arrays[0].shape, arrays[1].shape
         groups = shape_A[0] if len(shape_A) == 3 else 1
-        self.split_damping = SplitDamping(shape_A[-1], shape_G[-1], groups=groups)
+        self.factored_tikhonov = FactoredTikhonov(shape_A[-1], shape_G[-1], groups=groups, splits=splits)
         self.damped_inverse = DampedInverse()
         self.assign = ops.Assign()
 
     def composed(self, damping: Tensor) -> bool:
         A_sum, G_sum, weights, A_inverse, G_inverse = self.arrays
-        A, G, damping_A, damping_G = self.split_damping(A_sum, G_sum, weights, damping)
+        A, G, damping_A, damping_G = self.factored_tikhonov(A_sum, G_sum, weights, damping)
         self.assign(A_inverse, self.damped_inverse(A, damping_A))
         self.assign(G_inverse, self.damped_inverse(G, damping_G))
         return True

@@ -11,10 +11,9 @@ from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.ops.damped_inverse import DampedInverse
 from ms_kfac.ops.element import element
+from ms_kfac.ops.factored_tikhonov import SMALLEST_COUNT, pi_split
 from ms_kfac.ops.layer_refresh import LayerRefresh
-from ms_kfac.ops.pi_split import pi_split
 from ms_kfac.ops.rank_one_inverse import RankOneInverse
-from ms_kfac.ops.split_damping import SMALLEST_COUNT
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,14 @@ class ShermanMorrisonOptions:
         weights: :math:`\alpha` and :math:`\beta`.
         rescale: whether the implied factors are scaled to the tracked traces.
         interval: number of rank-one updates after which one refresh is full again; None for never.
+        splits: whether traces split the damping; without, :math:`\pi = 1`. Default: True.
     """
 
     full_refreshes: int
     weights: tuple[float, float]
     rescale: bool
     interval: int | None
+    splits: bool = True
 
 
 class ShermanMorrisonRefresh(LayerRefresh):
@@ -81,6 +82,7 @@ class ShermanMorrisonRefresh(LayerRefresh):
             full_refreshes=options.full_refreshes,
             interval=options.interval or 0,
             rescales=int(options.rescale),
+            splits=int(options.splits),
             alpha=float(alpha),
             beta=float(beta),
         )
@@ -91,6 +93,7 @@ class ShermanMorrisonRefresh(LayerRefresh):
         self.full_refreshes = options.full_refreshes
         self.alpha, self.beta = alpha, beta
         self.rescales = options.rescale
+        self.splits = options.splits
         self.repeats = options.interval is not None
         self.interval = options.interval or 0
         self.damped_inverse = DampedInverse()
@@ -123,7 +126,7 @@ class ShermanMorrisonRefresh(LayerRefresh):
         G = G_sum / self.maximum(element(counts, 1), SMALLEST_COUNT)
         trace_A = self.reduce_sum(A * self.eye(self.dim_A, self.dim_A, ms.float32), (-2, -1))
         trace_G = self.reduce_sum(G * self.eye(self.dim_G, self.dim_G, ms.float32), (-2, -1))
-        damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
+        damping_A, damping_G = self.split(trace_A, trace_G, damping)
         self.assign(self.arrays[7], self.damped_inverse(A, damping_A))
         self.assign(self.arrays[8], self.damped_inverse(G, damping_G))
         if self.rescales:
@@ -133,6 +136,10 @@ class ShermanMorrisonRefresh(LayerRefresh):
             self.assign(scale, scale * 0.0 + 1.0)
         self.count_refresh(self.arrays[6] + 1.0)
         return True
+
+    def split(self, trace_A: Tensor, trace_G: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+        """The damping of A and of G."""
+        return pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping, by_traces=self.splits)
 
     def update(self, damping: Tensor) -> bool:
         """A rank-one refresh."""
@@ -145,7 +152,7 @@ class ShermanMorrisonRefresh(LayerRefresh):
             A_trace, G_trace, scale = self.arrays[9:]
             trace_A = self.reshape(self.reduce_sum(a, -1), self.trace_shape)
             trace_G = self.reshape(self.reduce_sum(g, -1), self.trace_shape)
-            damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
+            damping_A, damping_G = self.split(trace_A, trace_G, damping)
             implied_A = A_trace + self.alpha * trace_A
             implied_G = G_trace + self.beta * trace_G
             target_A = trace_A + damping_A * self.dim_A

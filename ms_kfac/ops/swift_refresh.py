@@ -10,10 +10,9 @@ from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.ops.damped_inverse import DampedInverse
 from ms_kfac.ops.element import element
+from ms_kfac.ops.factored_tikhonov import SMALLEST_COUNT, pi_split
 from ms_kfac.ops.layer_refresh import LayerRefresh
 from ms_kfac.ops.low_rank_inverse import LowRankInverse
-from ms_kfac.ops.pi_split import pi_split
-from ms_kfac.ops.split_damping import SMALLEST_COUNT
 
 
 class SwiftRefresh(LayerRefresh):
@@ -39,7 +38,7 @@ class SwiftRefresh(LayerRefresh):
             then their ranks), A_solver of A_rows' shape, G_solver, A_damping :math:`([g,] 1, 1)`, G_damping
             and refreshed (scalar, set to 1), float32. The last five are written.
         factor_ranks: gives the ranks of A and G when a graph is compiled.
-        split: whether traces split the damping.
+        splits: whether traces split the damping.
 
     Inputs:
         - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
@@ -53,14 +52,14 @@ class SwiftRefresh(LayerRefresh):
     Platforms: CPU, GPU (native, or composed of Cholesky, SolveTriangular, CholeskySolve and matrix products).
     """
 
-    def __init__(self, layer: str, arrays: Sequence[Parameter], factor_ranks: Any, *, split: bool) -> None:
-        super().__init__("swift_refresh", layer, arrays, splits=int(split))
+    def __init__(self, layer: str, arrays: Sequence[Parameter], factor_ranks: Any, *, splits: bool) -> None:
+        super().__init__("swift_refresh", layer, arrays, splits=int(splits))
         shape_A, shape_G = arrays[0].shape, arrays[1].shape
         grouped = len(shape_A) == 3
         self.leading: tuple[int, ...] = (shape_A[0],) if grouped else ()
         self.dim_A, self.dim_G = shape_A[-1], shape_G[-1]
         self.factor_ranks = factor_ranks
-        self.splits = split
+        self.splits = splits
         self.damped_inverse = DampedInverse()
         self.low_rank_inverse = LowRankInverse(groups=shape_A[0] if grouped else 1)
         self.reduce_sum = ops.ReduceSum(keep_dims=grouped)
@@ -71,7 +70,6 @@ class SwiftRefresh(LayerRefresh):
         self.zeros = ops.Zeros()
         self.pad_rows = ops.Concat(axis=-2)
         self.reshape = ops.Reshape()
-        self.broadcast_to = ops.broadcast_to
         self.assign = ops.Assign()
         self.one = Tensor(1.0, ms.float32)
 
@@ -86,20 +84,16 @@ class SwiftRefresh(LayerRefresh):
         rank_A, rank_G = self.factor_ranks()
         A = self.rows_or_factor(A_rows, weights, 0, self.dim_A, rank_A)
         G = self.rows_or_factor(G_rows, weights, 1, self.dim_G, rank_G)
-        damping_A = damping_G = self.sqrt(damping)
-        if self.splits:
-            trace_A = self.factor_trace(A, self.dim_A, rank_A)
-            trace_G = self.factor_trace(G, self.dim_G, rank_G)
-            damping_A, damping_G = pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping)
+        trace_A = self.factor_trace(A, self.dim_A, rank_A)
+        trace_G = self.factor_trace(G, self.dim_G, rank_G)
+        damping_A, damping_G = pi_split(
+            trace_A, self.dim_A, trace_G, self.dim_G, damping, by_traces=self.splits
+        )
         self.assign(A_solver, self.solver(A, self.dim_A, rank_A, damping_A))
         self.assign(G_solver, self.solver(G, self.dim_G, rank_G, damping_G))
         shape = A_damping.shape
-        if self.splits:
-            self.assign(A_damping, self.reshape(damping_A, shape))
-            self.assign(G_damping, self.reshape(damping_G, shape))
-        else:
-            self.assign(A_damping, self.broadcast_to(damping_A, shape))
-            self.assign(G_damping, self.broadcast_to(damping_G, shape))
+        self.assign(A_damping, self.reshape(damping_A, shape))
+        self.assign(G_damping, self.reshape(damping_G, shape))
         self.assign(refreshed, self.one)
         return True
 

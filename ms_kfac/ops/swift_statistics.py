@@ -23,12 +23,10 @@ class SwiftOptions:
     Attributes:
         spatial: "sum", "mean" or "subsample", for convolutions. Default: "sum".
         samples: locations a sample for "subsample". Default: 4.
-        split: whether the damping is split between the factors by their traces. Default: False.
     """
 
     spatial: str = "sum"
     samples: int = 4
-    split: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what SKFAC's constructor would refuse."""

@@ -10,8 +10,8 @@ from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.ops.damped_inverse import DampedInverse
 from ms_kfac.ops.element import element
+from ms_kfac.ops.factored_tikhonov import SMALLEST_COUNT
 from ms_kfac.ops.layer_refresh import LayerRefresh
-from ms_kfac.ops.split_damping import SMALLEST_COUNT
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.block_choice import BlockChoice, Blocks
 from ms_kfac.optim.inspection import Inspection
 from ms_kfac.optim.loss_scale import LossScale
+from ms_kfac.optim.methods import DAMPING_SPLITS
 from ms_kfac.optim.options import (
     check_choice,
     check_count,
@@ -84,6 +85,7 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
         averaging: float | None = None,
         normalization: str = "first_order",
         blocks: Blocks | None = None,
+        damping_split: str = "pi",
         verify: str = "warn",
         name: str | None = None,
         distribution: Distribution | None = None,
@@ -115,7 +117,8 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
 
         sharing = check_choice("sharing", sharing, ("expand", "reduce"))
         normalization = check_choice("normalization", normalization, ("first_order", "unit_wise"))
-        choice = BlockChoice(blocks, normalization, kinds_of(network))
+        damping_split = check_choice("damping_split", damping_split, DAMPING_SPLITS)
+        choice = BlockChoice(blocks, normalization, damping_split, kinds_of(network))
         mean_reduction = check_choice("reduction", reduction, ("mean", "sum")) == "mean"
         accumulation_steps = check_count("accumulation_steps", accumulation_steps)
 

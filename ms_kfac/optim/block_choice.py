@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any, Callable, Union
 
 from mindspore import nn
@@ -50,6 +51,7 @@ class BlockChoice:
         blocks: from kinds of layers, or regular expressions on names, to what makes a block, or to
             "first_order".
         normalization: "unit_wise" or "first_order", for normalization layers that ``blocks`` does not name.
+        damping_split: "pi" or "none", for the blocks of K-FAC's defaults.
         kinds: the kinds of the network's layers; a key that is one of them is no pattern.
 
     Attributes:
@@ -61,7 +63,9 @@ class BlockChoice:
         ValueError: if a pattern is no regular expression.
     """
 
-    def __init__(self, blocks: Blocks | None, normalization: str, kinds: Collection[str]) -> None:
+    def __init__(
+        self, blocks: Blocks | None, normalization: str, damping_split: str, kinds: Collection[str]
+    ) -> None:
         own = _checked_mapping(blocks)
         for key, value in own.items():
             if not _makes_a_block(value):
@@ -70,8 +74,8 @@ class BlockChoice:
                     f"{FIRST_ORDER!r}, got {value!r}"
                 )
         self.blocks: dict[str, BlockFactory | str] = {
-            DEFAULT: KroneckerBlock,
-            "embedding": EmbeddingBlock,
+            DEFAULT: partial(KroneckerBlock, damping_split=damping_split),
+            "embedding": partial(EmbeddingBlock, damping_split=damping_split),
             OTHER: FIRST_ORDER,
             **({NORMALIZATION: UnitWiseBlock} if normalization == "unit_wise" else {}),
             **own,

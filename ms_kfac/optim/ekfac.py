@@ -11,6 +11,7 @@ from ms_kfac.curvature.eigenbasis import EigenbasisBlock
 from ms_kfac.ops.statistics import BESIDE_FACTORS
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.optim.block_choice import Blocks, with_default
+from ms_kfac.optim.options import refuse_option
 
 
 class EKFAC(SecondOrderOptimizer):
@@ -39,8 +40,8 @@ class EKFAC(SecondOrderOptimizer):
         learning_rate: as in :class:`ms_kfac.KFAC`.
         blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
             convolutions.
-        **options: all other options of :class:`ms_kfac.KFAC`. ``sharing`` sets how locations enter A and G,
-            and so the basis; s is of whole gradients in both settings.
+        **options: all other options of :class:`ms_kfac.KFAC` but ``damping_split``. ``sharing`` sets how
+            locations enter A and G, and so the basis; s is of whole gradients in both settings.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - gradients of ``parameters``, of the loss as scaled.
@@ -69,6 +70,7 @@ class EKFAC(SecondOrderOptimizer):
     def __init__(
         self, network: nn.Cell, learning_rate: Any, *, blocks: Blocks | None = None, **options: Any
     ) -> None:
+        refuse_option(options, "damping_split", "EKFAC adds the damping to the second moments themselves")
         blocks = with_default(EigenbasisBlock, blocks)
         super().__init__(network, learning_rate, blocks=blocks, **options)
         gates = self.statistics_schedule.gates

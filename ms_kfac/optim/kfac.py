@@ -79,6 +79,9 @@ class KFAC(SecondOrderOptimizer):
             takes precedence over kinds. "other" gives a block to each float32 Parameter outside all
             preconditioned layers (:class:`ms_kfac.curvature.DiagonalBlock`), except those that ``skip`` or
             "first_order" names; samples are counted as for ``reduction``. Default: None.
+        damping_split: "pi" splits the damping between A and G by their traces, with :math:`\pi_l =
+            \sqrt{(\mathrm{tr} A_l / \dim A_l) / (\mathrm{tr} G_l / \dim G_l)}`; "none" gives each
+            :math:`\sqrt\lambda` (:math:`\pi_l = 1`). Default: "pi".
         averaging: :math:`\xi` in [0, 1) of Polyak's average of the weights, :math:`\exp(-1/\tau)` for about
             :math:`\tau` steps; see :meth:`averaged_weights`. None takes no average. Default: None.
         verify: what happens to a layer whose statistics do not belong to its delivered gradient, checked at

@@ -1,4 +1,4 @@
-"""The registry of methods: what each is called, and which options it has that K-FAC lacks.
+"""The registry of methods: what each is called, and which options it has that others lack.
 
 The package, recipes, benchmarks and tests take the methods from here. Nothing is imported but the standard
 library, so that a recipe can be checked before MindSpore is loaded.
@@ -41,7 +41,7 @@ class Method:
     Attributes:
         class_name: the optimizer's class, exported by ``ms_kfac``.
         description: a few words.
-        options: the options that :class:`ms_kfac.KFAC` lacks, in the order of the constructor.
+        options: the options that not all methods have, in the order of the constructor.
         defaults: the options shared with K-FAC whose default differs.
         single_device: whether several devices can't share the work.
     """
@@ -53,9 +53,13 @@ class Method:
     single_device: bool = False
 
 
+# How the damping is split between a layer's two factors.
+DAMPING_SPLITS = ("pi", "none")
+_SPLIT = {"damping_split": Option("pi", DAMPING_SPLITS)}
+
 # By the name in recipes, which is the class's ``method`` and prefixes the names of its Parameters.
 METHODS: dict[str, Method] = {
-    "kfac": Method("KFAC", "Kronecker-factored curvature"),
+    "kfac": Method("KFAC", "Kronecker-factored curvature", _SPLIT),
     "tkfac": Method(
         "TKFAC",
         "Kronecker factors that keep the trace of the Fisher",
@@ -76,6 +80,7 @@ METHODS: dict[str, Method] = {
             "beta": Option(0.1, above=True),
             "rescale": Option("none", ("none", "trace")),
             "full_refresh_interval": Option(None, low=1, whole=True, optional=True),
+            **_SPLIT,
         },
     ),
     "skfac": Method(
@@ -84,7 +89,7 @@ METHODS: dict[str, Method] = {
         {
             "spatial": Option("sum", ("sum", "mean", "subsample")),
             "samples": Option(4, low=1, whole=True),
-            "damping_split": Option("none", ("none", "pi")),
+            "damping_split": Option("none", DAMPING_SPLITS),
         },
         single_device=True,
     ),
@@ -92,7 +97,7 @@ METHODS: dict[str, Method] = {
     "spngd": Method(
         "SPNGD",
         "K-FAC with statistics that are taken as they go stale, and unit-wise normalization",
-        {"similarity": Option(0.1, above=True)},
+        {"similarity": Option(0.1, above=True), **_SPLIT},
         {
             "factor_interval": None,
             "inverse_interval": None,
@@ -103,6 +108,11 @@ METHODS: dict[str, Method] = {
     "thor": Method(
         "THOR",
         "K-FAC of diagonal blocks, refreshed where the trace has moved",
-        {"omega1": Option(0.01), "omega2": Option(0.0), "split": Option(128, low=1, whole=True)},
+        {
+            "omega1": Option(0.01),
+            "omega2": Option(0.0),
+            "split": Option(128, low=1, whole=True),
+            **_SPLIT,
+        },
     ),
 }

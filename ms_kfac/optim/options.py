@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,21 @@ def check_options(method: str, **values: Any) -> tuple[Any, ...]:
         else:
             checked.append(check_number(name, value, low=option.low, low_open=option.above))
     return tuple(checked)
+
+
+def refuse_option(options: Mapping[str, Any], name: str, reason: str) -> None:
+    """Refuses an option that a method shares with K-FAC's signature but has no use for.
+
+    Args:
+        options: the options given by keyword.
+        name: the option's name.
+        reason: why the method doesn't take it.
+
+    Raises:
+        TypeError: if it is among them.
+    """
+    if name in options:
+        raise TypeError(f"{name} is not accepted: {reason}, got {options[name]!r}")
 
 
 def check_interval(name: str, value: int | RefreshPolicy) -> RefreshPolicy:

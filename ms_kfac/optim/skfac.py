@@ -57,7 +57,8 @@ class SKFAC(SecondOrderOptimizer):
         damping_split: "none" for :math:`D = \sqrt\lambda` on both sides; "pi" for :math:`\pi \sqrt\lambda` on
             A and :math:`\sqrt\lambda / \pi` on G as in :class:`ms_kfac.KFAC`. With spatial="sum" A is up to
             :math:`T^2` times a location's: where :math:`\sqrt\lambda` is below float32's rounding of it,
-            only "pi" keeps the decomposition defined. Default: "none".
+            only "pi" keeps the decomposition defined. Embedding tables have K-FAC's block with "pi"
+            whatever is said here. Default: "none".
         blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
             convolutions.
         options: those of :class:`ms_kfac.KFAC`, by keyword. ``factor_decay`` is accepted and means nothing:
@@ -101,13 +102,13 @@ class SKFAC(SecondOrderOptimizer):
         spatial, samples, damping_split = check_options(
             "skfac", spatial=spatial, samples=samples, damping_split=damping_split
         )
-        swift = SwiftOptions(spatial, samples, damping_split == "pi")
-        blocks = with_default(partial(SwiftBlock, swift=swift), blocks)
-        super().__init__(network, learning_rate, blocks=blocks, **options)
-        self.swift_options = swift
+        swift = SwiftOptions(spatial, samples)
+        block = partial(SwiftBlock, swift=swift, damping_split=damping_split)
+        super().__init__(network, learning_rate, blocks=with_default(block, blocks), **options)
+        self.swift_options, self._splits = swift, damping_split == "pi"
 
     def __repr__(self) -> str:
         swift = self.swift_options
         spatial = f"{swift.spatial!r}" + (f" of {swift.samples}" if swift.spatial == "subsample" else "")
-        split = ", damping split by pi" if swift.split else ""
+        split = ", damping split by pi" if self._splits else ""
         return f"{super().__repr__()[:-1]}, spatial {spatial}{split}, no moving average)"

@@ -42,6 +42,7 @@ class SMKFAC(SecondOrderOptimizer):
             it with ``full_refresh_interval`` and the KL clip. Default: "none".
         full_refresh_interval: number of rank-one updates after which one refresh is full again, at least 1.
             Statistics are full, and begin anew, from the last of those updates on. Default: None, never.
+        damping_split: as in :class:`ms_kfac.KFAC`, for full refreshes. Default: "pi".
         blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
             convolutions.
         **options: all other options of :class:`ms_kfac.KFAC`.
@@ -79,16 +80,18 @@ class SMKFAC(SecondOrderOptimizer):
         beta: float = 0.1,
         rescale: str = "none",
         full_refresh_interval: int | None = None,
+        damping_split: str = "pi",
         blocks: Blocks | None = None,
         **options: Any,
     ) -> None:
-        full_refreshes, alpha, beta, rescale, full_refresh_interval = check_options(
+        full_refreshes, alpha, beta, rescale, full_refresh_interval, damping_split = check_options(
             "smkfac",
             full_refreshes=full_refreshes,
             alpha=alpha,
             beta=beta,
             rescale=rescale,
             full_refresh_interval=full_refresh_interval,
+            damping_split=damping_split,
         )
         block = partial(
             ShermanMorrisonBlock,
@@ -96,5 +99,7 @@ class SMKFAC(SecondOrderOptimizer):
             weights=(alpha, beta),
             rescale=rescale == "trace",
             interval=full_refresh_interval,
+            damping_split=damping_split,
         )
-        super().__init__(network, learning_rate, blocks=with_default(block, blocks), **options)
+        blocks = with_default(block, blocks)
+        super().__init__(network, learning_rate, blocks=blocks, damping_split=damping_split, **options)

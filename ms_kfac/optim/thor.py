@@ -39,6 +39,7 @@ class THOR(SecondOrderOptimizer):
         inverse_interval: steps from one look at the traces to the next after a warm-up
             (:class:`ms_kfac.WarmUpInterval`), or a policy that decides by the step; a
             :class:`ms_kfac.TraceChange` replaces ``omega1`` and ``omega2``. Default: 100.
+        damping_split: as in :class:`ms_kfac.KFAC`. Default: "pi".
         blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
             convolutions.
         **options: the other options of :class:`ms_kfac.KFAC`.
@@ -67,16 +68,26 @@ class THOR(SecondOrderOptimizer):
         omega2: float = 0.0,
         split: int = 128,
         inverse_interval: int | RefreshPolicy = 100,
+        damping_split: str = "pi",
         blocks: Blocks | None = None,
         **options: Any,
     ) -> None:
-        omega1, split = check_options("thor", omega1=omega1, split=split)
+        omega1, split, damping_split = check_options(
+            "thor", omega1=omega1, split=split, damping_split=damping_split
+        )
         omega2 = check_number("omega2", omega2, low=0.0, high=omega1)
         policy = check_interval("inverse_interval", inverse_interval)
         if not isinstance(policy, TraceChange):
             policy = TraceChange(omega1, omega2, interval=policy)
-        blocks = with_default(partial(split_block, split=split), blocks)
-        super().__init__(network, learning_rate, inverse_interval=policy, blocks=blocks, **options)
+        block = partial(split_block, split=split, damping_split=damping_split)
+        super().__init__(
+            network,
+            learning_rate,
+            inverse_interval=policy,
+            blocks=with_default(block, blocks),
+            damping_split=damping_split,
+            **options,
+        )
 
 
 def split_block(layer: Layer, *, split: int = 128, **arguments: Any) -> CurvatureBlock:

@@ -14,7 +14,7 @@ from ms_kfac.curvature.trace_restricted_roots import TraceRestrictedRootsBlock
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.optim.block_choice import Blocks, with_default
-from ms_kfac.optim.options import check_options
+from ms_kfac.optim.options import check_options, refuse_option
 
 
 class TKFAC(SecondOrderOptimizer):
@@ -64,7 +64,7 @@ class TKFAC(SecondOrderOptimizer):
             :math:`\beta^{-2}` of their step in dense layers. Default: 100.0.
         blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
             convolutions.
-        **options: the other options of :class:`ms_kfac.KFAC`.
+        **options: the other options of :class:`ms_kfac.KFAC` but ``damping_split``.
 
     Attributes:
         expansion: :math:`\beta` of the last refresh of inverses, scalar float32; None with normal damping.
@@ -109,6 +109,7 @@ class TKFAC(SecondOrderOptimizer):
         blocks: Blocks | None = None,
         **options: Any,
     ) -> None:
+        refuse_option(options, "damping_split", "TKFAC damps its factors as damping_mode says")
         damping_mode, nu, ema, automatic_form, max_expansion = check_options(
             "tkfac",
             damping_mode=damping_mode,

@@ -31,10 +31,10 @@ def refresh(folder: Path, name: str, arrays: list[np.ndarray], **attributes: Any
     aot.operator(name, inputs, [np.zeros(1, np.float32)], layers="layer\n", **attributes).run()
 
 
-def damped(sums: list[np.ndarray]) -> list[np.ndarray]:
-    """A + sqrt(lambda) pi I and G + sqrt(lambda) / pi I."""
+def damped(sums: list[np.ndarray], splits: bool = True) -> list[np.ndarray]:
+    """A + sqrt(lambda) pi I and G + sqrt(lambda) / pi I, with pi = 1 where traces don't split it."""
     A, G = (matrix.astype(np.float64) / weight for matrix, weight in zip(sums, WEIGHTS))
-    pi = np.sqrt((np.trace(A) / len(A)) / (np.trace(G) / len(G)))
+    pi = np.sqrt((np.trace(A) / len(A)) / (np.trace(G) / len(G))) if splits else 1.0
     return [
         A + np.sqrt(LAMBDA) * pi * np.eye(len(A)),
         G + np.sqrt(LAMBDA) / pi * np.eye(len(G)),
@@ -45,27 +45,34 @@ def assert_inverse(found: np.ndarray, matrix: np.ndarray) -> None:
     np.testing.assert_allclose(found @ matrix, np.eye(len(matrix)), rtol=0, atol=TOLERANCE)
 
 
-def test_kronecker_refresh(tmp_path: Path, rng: np.random.Generator) -> None:
+splitting = pytest.mark.parametrize("splits", [True, False], ids=["pi", "none"])
+
+
+@splitting
+def test_kronecker_refresh(tmp_path: Path, rng: np.random.Generator, splits: bool) -> None:
     sums, inverses = [definite(rng, 6), definite(rng, 4)], [np.zeros((n, n), np.float32) for n in (6, 4)]
-    refresh(tmp_path, "KroneckerRefresh", [*sums, np.array(WEIGHTS, np.float32), *inverses])
-    for found, matrix in zip(inverses, damped(sums)):
+    arrays = [*sums, np.array(WEIGHTS, np.float32), *inverses]
+    refresh(tmp_path, "KroneckerRefresh", arrays, splits=[int(splits)])
+    for found, matrix in zip(inverses, damped(sums, splits)):
         assert_inverse(found, matrix)
 
 
 def test_a_layer_without_statistics_gets_identities(tmp_path: Path, rng: np.random.Generator) -> None:
     sums, inverses = [definite(rng, 6), definite(rng, 4)], [np.zeros((n, n), np.float32) for n in (6, 4)]
-    refresh(tmp_path, "KroneckerRefresh", [*sums, np.zeros(2, np.float32), *inverses])
+    refresh(tmp_path, "KroneckerRefresh", [*sums, np.zeros(2, np.float32), *inverses], splits=[1])
     for found in inverses:
         np.testing.assert_array_equal(found, np.eye(len(found)))
 
 
-def test_block_split_refresh(tmp_path: Path, rng: np.random.Generator) -> None:
+@splitting
+def test_block_split_refresh(tmp_path: Path, rng: np.random.Generator, splits: bool) -> None:
     sums = [definite(rng, 7), definite(rng, 2)]
     # Two blocks of three and one of one; a single one of two.
     shapes = ((2, 3, 3), (1, 1), (1,), (2, 2))
     blocks = [np.zeros(shape, np.float32) for shape in shapes]
-    refresh(tmp_path, "BlockSplitRefresh", [*sums, np.array(WEIGHTS, np.float32), *blocks], split=[3])
-    A, G = damped(sums)
+    arrays = [*sums, np.array(WEIGHTS, np.float32), *blocks]
+    refresh(tmp_path, "BlockSplitRefresh", arrays, split=[3], splits=[int(splits)])
+    A, G = damped(sums, splits)
     assert_inverse(blocks[0][0], A[:3, :3])
     assert_inverse(blocks[0][1], A[3:6, 3:6])
     assert_inverse(blocks[1], A[6:, 6:])

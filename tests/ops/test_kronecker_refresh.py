@@ -43,7 +43,7 @@ def layer(name: str, shape: Shape, *, count: float = 3.0, seed: int = 0) -> tupl
     return tuple(arrays)
 
 
-def expected_inverses(arrays: Sequence[Parameter], damping: float) -> tuple[Any, Any]:
+def expected_inverses(arrays: Sequence[Parameter], damping: float, splits: bool = True) -> tuple[Any, Any]:
     A_sum, G_sum, weights = (np.asarray(array.asnumpy(), np.float64) for array in arrays[:3])
     A_count, G_count = weights
     A, G = A_sum / max(A_count, 1e-30), G_sum / max(G_count, 1e-30)
@@ -51,7 +51,7 @@ def expected_inverses(arrays: Sequence[Parameter], damping: float) -> tuple[Any,
     if A_count == 0:
         return A + eye_A, G + eye_G
     ratio = np.trace(A, axis1=-2, axis2=-1) / A.shape[-1] / np.trace(G, axis1=-2, axis2=-1) * G.shape[-1]
-    pi = np.sqrt(ratio)[..., None, None]
+    pi = np.sqrt(ratio)[..., None, None] if splits else 1.0
     root = np.sqrt(damping)
     return np.linalg.inv(A + root * pi * eye_A), np.linalg.inv(G + root / pi * eye_G)
 
@@ -63,16 +63,16 @@ def assert_close(found: Parameter, expected: Any) -> None:
 
 
 @settings(max_examples=15)
-@given(shapes, st.floats(0.5, 20.0))
+@given(shapes, st.floats(0.5, 20.0), st.booleans())
 @pytest.mark.parametrize("native", [pytest.param(True, marks=native_only), False], ids=["native", "composed"])
-def test_one_layer_against_float64(native: bool, shape: Shape, count: float) -> None:
+def test_one_layer_against_float64(native: bool, shape: Shape, count: float, splits: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layer_refresh, "is_native", lambda operator: native)
         arrays = layer("layer", shape, count=count)
-        refresh = KroneckerRefresh("layer", arrays)
+        refresh = KroneckerRefresh("layer", arrays, splits=splits)
         assert (refresh.part is not None) == native
         refresh(Tensor(0.05, ms.float32))
-    for found, expected in zip(arrays[3:], expected_inverses(arrays, 0.05)):
+    for found, expected in zip(arrays[3:], expected_inverses(arrays, 0.05, splits)):
         assert_close(found, expected)
         if native:
             np.testing.assert_array_equal(found.asnumpy(), np.swapaxes(found.asnumpy(), -1, -2))

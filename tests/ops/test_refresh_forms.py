@@ -47,12 +47,12 @@ def split_arrays(dim_A: int, dim_G: int, split: int, count: float) -> list[Any]:
 
 
 @settings(max_examples=15)
-@given(dims, dims, st.integers(1, 16), st.sampled_from([0.0, 3.0]))
-def test_block_split(dim_A: int, dim_G: int, split: int, count: float) -> None:
+@given(dims, dims, st.integers(1, 16), st.sampled_from([0.0, 3.0]), st.booleans())
+def test_block_split(dim_A: int, dim_G: int, split: int, count: float, splits: bool) -> None:
     values = split_arrays(dim_A, dim_G, split, count)
 
     def create(arrays: Any) -> LayerRefresh:
-        return BlockSplitRefresh("layer", arrays, split=split)
+        return BlockSplitRefresh("layer", arrays, split=split, splits=splits)
 
     assert_same(refreshed(True, values, create, 0.1), refreshed(False, values, create, 0.1), CLOSE)
 
@@ -147,6 +147,7 @@ def sherman_morrison_arrays(
     st.integers(0, 9),
     st.booleans(),
     st.sampled_from([None, 1, 3]),
+    st.booleans(),
 )
 def test_sherman_morrison(
     shape: tuple[int, int, int],
@@ -155,9 +156,10 @@ def test_sherman_morrison(
     refreshes: int,
     rescale: bool,
     interval: int | None,
+    splits: bool,
 ) -> None:
     values = sherman_morrison_arrays(shape, counts, full, float(refreshes), rescale)
-    options = ShermanMorrisonOptions(2, (0.2, 0.3), rescale, interval)
+    options = ShermanMorrisonOptions(2, (0.2, 0.3), rescale, interval, splits)
 
     def create(arrays: Any) -> LayerRefresh:
         return ShermanMorrisonRefresh("layer", arrays, options)
@@ -191,7 +193,7 @@ def test_swift(dim_A: int, dim_G: int, groups: int, rows: int, split: bool) -> N
     values = swift_arrays(dim_A, dim_G, groups, rows)
 
     def create(arrays: Any) -> LayerRefresh:
-        return SwiftRefresh("layer", arrays, lambda: (min(rows, dim_A), min(rows, dim_G)), split=split)
+        return SwiftRefresh("layer", arrays, lambda: (min(rows, dim_A), min(rows, dim_G)), splits=split)
 
     assert_same(refreshed(True, values, create, 0.1), refreshed(False, values, create, 0.1), CLOSE)
 
@@ -210,7 +212,7 @@ def test_swift_leaves_a_layer_without_statistics_of_both(
 
     def create(arrays: Any) -> LayerRefresh:
         ranks = ops.constexpr(fn=lambda: (min(rows, 5), min(rows, 6)), name="ranks", reuse_result=False)
-        return SwiftRefresh("layer", arrays, ranks, split=True)
+        return SwiftRefresh("layer", arrays, ranks, splits=True)
 
     for found, expected in zip(refreshed(native, values, create, 0.1), values):
         np.testing.assert_array_equal(found, np.asarray(expected, np.float32))
@@ -249,7 +251,7 @@ OPERATORS = {
     ),
     "swift": (
         [swift_arrays(9, 7, 2, 4), swift_arrays(5, 6, 1, 7)],
-        lambda arrays, i: SwiftRefresh(f"layer {i}", arrays, None, split=bool(i)),
+        lambda arrays, i: SwiftRefresh(f"layer {i}", arrays, None, splits=bool(i)),
     ),
     "eigenbasis": (
         [eigenbasis_arrays(9, 7, 2, 3.0), eigenbasis_arrays(5, 6, 1, 3.0)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
@@ -104,10 +105,12 @@ def number(value: np.ndarray) -> Expected:
     return Expected(value, 8 * ROUNDOFF * abs(value))
 
 
-def split(A: np.ndarray, G: np.ndarray, damping: float) -> tuple[np.ndarray, np.ndarray]:
-    """Martens & Grosse's dampings of average factors (g, d, d), one a group."""
+def split(
+    A: np.ndarray, G: np.ndarray, damping: float, by_traces: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Martens & Grosse's dampings of average factors (g, d, d), one per group; equal ones without traces."""
     means = [np.trace(factor, axis1=1, axis2=2) / factor.shape[-1] for factor in (A, G)]
-    known = (means[0] > 0) & (means[1] > 0)
+    known = by_traces & (means[0] > 0) & (means[1] > 0)
     pi = np.sqrt(np.where(known, means[0], 1.0) / np.where(known, means[1], 1.0))
     return np.sqrt(damping) * pi, np.sqrt(damping) / pi
 
@@ -138,21 +141,32 @@ def kronecker(
     groups: int = 1,
     count: float = 3.0,
     zero_trace: bool = False,
+    splits: bool = True,
 ) -> Layer:
     A, G = gram(dim_A, groups, rng), gram(dim_G, groups, rng, 0.1)
     weights = np.array([count, 2 * count])
-    return Layer([A * (not zero_trace), G, weights, old(*A.shape), old(*G.shape)], kronecker_oracle, {})
+    arrays = [A * (not zero_trace), G, weights, old(*A.shape), old(*G.shape)]
+    return Layer(arrays, partial(kronecker_oracle, splits=splits), {"splits": int(splits)})
 
 
-def kronecker_oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
+def kronecker_oracle(
+    arrays: Sequence[np.ndarray], damping: float, splits: bool = True
+) -> Mapping[int, Expected]:
     A, G = (average(arrays[side], arrays[2][side]) for side in (0, 1))
-    damping_A, damping_G = split(A, G, damping)
+    damping_A, damping_G = split(A, G, damping, splits)
     if arrays[2][0] == 0:
         damping_A, damping_G = np.ones(len(A)), np.ones(len(G))
     return {3: inverses(A, 1.0, damping_A), 4: inverses(G, 1.0, damping_G)}
 
 
-def block_split(dim_A: int, dim_G: int, size: int, rng: np.random.Generator, count: float = 3.0) -> Layer:
+def block_split(
+    dim_A: int,
+    dim_G: int,
+    size: int,
+    rng: np.random.Generator,
+    count: float = 3.0,
+    splits: bool = True,
+) -> Layer:
     arrays = [gram(dim_A, 1, rng), gram(dim_G, 1, rng, 0.1), np.array([count, 1.5 * count])]
     for dimension in (dim_A, dim_G):
         blocks = dimension // size if dimension > size else 0
@@ -161,7 +175,7 @@ def block_split(dim_A: int, dim_G: int, size: int, rng: np.random.Generator, cou
 
     def oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
         A, G = (average(arrays[side], arrays[2][side]) for side in (0, 1))
-        dampings = split(A, G, damping) if arrays[2][0] != 0 else (np.ones(1), np.ones(1))
+        dampings = split(A, G, damping, splits) if arrays[2][0] != 0 else (np.ones(1), np.ones(1))
         expected = {}
         for place, factor, extra in zip((3, 5), (A[0], G[0]), dampings):
             starts = list(range(0, len(factor), size)) if len(factor) > size else [0]
@@ -173,7 +187,7 @@ def block_split(dim_A: int, dim_G: int, size: int, rng: np.random.Generator, cou
                 expected[place + 1] = inverses(blocks[-1][None], 1.0, extra)
         return expected
 
-    return Layer(arrays, oracle, {"split": size})
+    return Layer(arrays, oracle, {"split": size, "splits": int(splits)})
 
 
 def trace_restricted(
@@ -280,8 +294,7 @@ def swift(
                 factors.append((np.swapaxes(X, -1, -2) @ X, X))
             else:
                 factors.append((buffer / count, None))
-        roots = np.full(groups, np.sqrt(damping))
-        dampings = split(factors[0][0], factors[1][0], damping) if splits else (roots, roots)
+        dampings = split(factors[0][0], factors[1][0], damping, splits)
         for side, (factor, X) in enumerate(factors):
             found[5 + side] = number(dampings[side])
             found[3 + side] = (

@@ -30,6 +30,7 @@ class RefreshedLayer:
     full_refreshes: int = 2
     interval: int = 0
     rescales: bool = True
+    splits: bool = True
     due: int = 1
     alpha: float = 0.3
     beta: float = 0.2
@@ -62,6 +63,8 @@ LAYERS = (
     RefreshedLayer(9, 4, counts=(3.0, 2.0, 0.0, 0.0)),
     RefreshedLayer(12, 70, refreshes=3.0, interval=2),
     RefreshedLayer(7, 5, due=0),
+    RefreshedLayer(11, 4, splits=False),
+    RefreshedLayer(5, 8, full=1.0, refreshes=0.0, splits=False),
 )
 
 
@@ -83,6 +86,7 @@ class ShermanMorrisonCase:
             "layers": "\n".join(f"layer{index}" for index in range(len(layers))),
             "full_refreshes": [layer.full_refreshes for layer in layers],
             "interval": [layer.interval for layer in layers],
+            "splits": [int(layer.splits) for layer in layers],
             "rescales": [int(layer.rescales) for layer in layers],
             "alpha": [layer.alpha for layer in layers],
             "beta": [layer.beta for layer in layers],
@@ -129,7 +133,7 @@ def check_layer(layer: RefreshedLayer, before: Arrays, after: Arrays, damping: f
                 found = inverses[1].reshape(-1, size, size)[group]
                 check_rank_one(X, np.sqrt(squares[group]), weight, found, f"{what} {letter}")
                 np.testing.assert_array_equal(found, found.T)
-    known = (traces["A"] > 0) & (traces["G"] > 0)
+    known = layer.splits & (traces["A"] > 0) & (traces["G"] > 0)
     means = {letter: np.where(known, traces[letter] / sizes[letter], 1.0) for letter in sizes}
     pi = np.sqrt(means["A"] / means["G"])
     dampings = {"A": np.sqrt(damping) * pi, "G": np.sqrt(damping) / pi}

@@ -4,7 +4,7 @@
 #include <memory>
 #include <numeric>
 
-#include "../interface/factor_damping.h"
+#include "../interface/factored_tikhonov.h"
 #include "blas.h"
 #include "clones.h"
 #include "gradient_products.h"

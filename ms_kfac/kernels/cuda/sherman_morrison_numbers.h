@@ -3,8 +3,8 @@
 #pragma once
 
 #include "damped_inverse.h"
+#include "factored_tikhonov.h"
 #include "rank_one_inverse.h"
-#include "split_damping.h"
 
 namespace ms_kfac {
 
@@ -19,6 +19,7 @@ struct LayerNumbers {
   int first_factor;  // among all: A and G of the first group, of the second and so on
   bool inverted;     // a full refresh
   bool seen;         // there are diagonals
+  bool splits;       // the damping, by traces
 
   int64_t blocks() const { return 1; }
 };
@@ -46,7 +47,7 @@ __device__ inline void keep_traces(const LayerNumbers& layer, const FactorResult
     return;
   }
   const double trace_A = results.updated[A].trace, trace_G = results.updated[G].trace;
-  const SplitDamping damping = pi_split(trace_A, layer.size_A, trace_G, layer.size_G, *results.damping);
+  const SplitDamping damping = pi_split(trace_A, layer.size_A, trace_G, layer.size_G, *results.damping, layer.splits);
   const float implied_A = A_trace + static_cast<float>(layer.alpha * trace_A);
   const float implied_G = G_trace + static_cast<float>(layer.beta * trace_G);
   const double target_A = trace_A + static_cast<double>(damping.A) * layer.size_A;

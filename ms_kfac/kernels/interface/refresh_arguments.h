@@ -27,6 +27,15 @@ struct RefreshAttributes {
   }
 };
 
+// Attribute "splits", one number per layer: whether traces split the damping between the layer's two factors.
+struct SplitDampingAttributes : RefreshAttributes {
+  std::vector<int64_t> splits;
+
+  explicit SplitDampingAttributes(AotExtra& extra) : RefreshAttributes(extra), splits(extra.GetAttrIntVec("splits")) {
+    if (splits.size() != layers.size()) throw std::invalid_argument("splits must have one number per layer");
+  }
+};
+
 // Square matrices of one size, one a group.
 struct Matrices {
   float* data;

@@ -20,7 +20,7 @@ def factor(size: int, condition: float, rng: np.random.Generator) -> np.ndarray:
 
 def layer(A: np.ndarray, G: np.ndarray) -> Layer:
     """Two factors that are sums of one sample."""
-    return Layer([A, G, np.ones(2), old(*A.shape), old(*G.shape)], kronecker_oracle, {})
+    return Layer([A, G, np.ones(2), old(*A.shape), old(*G.shape)], kronecker_oracle, {"splits": 1})
 
 
 # Sizes around the edges of tiles; the last two are updated in tiles of 128, with an odd number of panels and

@@ -21,6 +21,7 @@ def kronecker_layers(rng: np.random.Generator) -> list[Layer]:
         kronecker(65, 130, rng),
         kronecker(9, 70, rng, groups=3, count=0.0),
         kronecker(12, 5, rng, zero_trace=True),
+        kronecker(12, 7, rng, groups=2, splits=False),
     ]
 
 
@@ -31,6 +32,7 @@ def block_split_layers(rng: np.random.Generator) -> list[Layer]:
         block_split(40, 41, 20, rng),
         block_split(30, 64, 64, rng),
         block_split(9, 5, 4, rng, count=0.0),
+        block_split(9, 5, 4, rng, splits=False),
     ]
 
 
@@ -174,7 +176,7 @@ def test_other_arrays_than_it_was_created_for_are_refused(
 
 def test_due_of_another_size_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
     refresh = Refresh(operators, "KroneckerRefresh", kronecker_layers(rng), DAMPING, [1, 1])
-    with pytest.raises(AotError, match="due must have one number, or one for each of 5 layers"):
+    with pytest.raises(AotError, match="due must have one number, or one for each of 6 layers"):
         refresh.run()
 
 

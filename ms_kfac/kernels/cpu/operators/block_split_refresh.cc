@@ -6,19 +6,19 @@
 
 #include <algorithm>
 
-#include "../../interface/factor_damping.h"
+#include "../../interface/factored_tikhonov.h"
 #include "../damped_inverse.h"
 #include "../diagonal_sum.h"
 #include "refresh.h"
 
 namespace {
 
-struct BlockSplitRefreshAttributes : ms_kfac::RefreshAttributes {
+struct BlockSplitRefreshAttributes : ms_kfac::SplitDampingAttributes {
   // Largest size of a block, one a layer.
   std::vector<int64_t> split;
 
   explicit BlockSplitRefreshAttributes(AotExtra& extra)
-      : RefreshAttributes(extra), split(extra.GetAttrIntVec("split")) {}
+      : SplitDampingAttributes(extra), split(extra.GetAttrIntVec("split")) {}
 };
 
 // The blocks of one factor; `of` describes the whole of it. Their inverses are arrays `index` and index + 1.
@@ -61,8 +61,9 @@ MS_KFAC_OPERATOR(BlockSplitRefresh) {
     const float scale_A = ms_kfac::average_scale(weights[0]), scale_G = ms_kfac::average_scale(weights[1]);
     ms_kfac::SplitDamping damping{1.0f, 1.0f};
     if (weights[0] != 0.0f)
-      damping = ms_kfac::pi_split(scale_A * ms_kfac::diagonal_sum(A, size_A), size_A,
-                                  scale_G * ms_kfac::diagonal_sum(G, size_G), size_G, lambda);
+      damping =
+          ms_kfac::pi_split(scale_A * ms_kfac::diagonal_sum(A, size_A), size_A,
+                            scale_G * ms_kfac::diagonal_sum(G, size_G), size_G, lambda, attributes.splits[layer] != 0);
     add_blocks(factors, {name + ": a block of factor A", A, size_A, size_A, scale_A, damping.A, nullptr}, split, arrays,
                3);
     add_blocks(factors, {name + ": a block of factor G", G, size_G, size_G, scale_G, damping.G, nullptr}, split, arrays,

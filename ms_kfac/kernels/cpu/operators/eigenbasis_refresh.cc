@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "../../interface/factor_damping.h"
+#include "../../interface/factored_tikhonov.h"
 #include "../eigendecomposition.h"
 #include "refresh.h"
 

@@ -3,12 +3,12 @@
 // A layer's arrays: A_sum, G_sum, weights (2: of A, of G), A_inverse, G_inverse, all but the weights with a leading
 // axis where there are groups. A layer without statistics gets identities.
 
-#include "../../interface/factor_damping.h"
+#include "../../interface/factored_tikhonov.h"
 #include "../damped_inverse.h"
 #include "../diagonal_sum.h"
 #include "refresh.h"
 
-using KroneckerRefreshAttributes = ms_kfac::RefreshAttributes;
+using KroneckerRefreshAttributes = ms_kfac::SplitDampingAttributes;
 
 MS_KFAC_OPERATOR(KroneckerRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
@@ -26,7 +26,8 @@ MS_KFAC_OPERATOR(KroneckerRefresh) {
       ms_kfac::SplitDamping damping{1.0f, 1.0f};
       if (weights[0] != 0.0f)
         damping = ms_kfac::pi_split(scale_A * ms_kfac::diagonal_sum(A, size_A), size_A,
-                                    scale_G * ms_kfac::diagonal_sum(G, size_G), size_G, lambda);
+                                    scale_G * ms_kfac::diagonal_sum(G, size_G), size_G, lambda,
+                                    attributes.splits[layer] != 0);
       factors.push_back({name + ": factor A", A, size_A, size_A, scale_A, damping.A, inverses_A.of(group)});
       factors.push_back({name + ": factor G", G, size_G, size_G, scale_G, damping.G, inverses_G.of(group)});
     }

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <utility>
 
-#include "../../interface/factor_damping.h"
+#include "../../interface/factored_tikhonov.h"
 #include "../damped_inverse.h"
 #include "../diagonal_sum.h"
 #include "../finite.h"
@@ -16,13 +16,13 @@
 
 namespace {
 
-struct ShermanMorrisonRefreshAttributes : ms_kfac::RefreshAttributes {
+struct ShermanMorrisonRefreshAttributes : ms_kfac::SplitDampingAttributes {
   // One a layer: k, rank-one updates between two full refreshes (0: there is no second one), whether scale is kept.
   std::vector<int64_t> full_refreshes, interval, rescales;
   std::vector<float> alpha, beta;
 
   explicit ShermanMorrisonRefreshAttributes(AotExtra& extra)
-      : RefreshAttributes(extra),
+      : SplitDampingAttributes(extra),
         full_refreshes(extra.GetAttrIntVec("full_refreshes")),
         interval(extra.GetAttrIntVec("interval")),
         rescales(extra.GetAttrIntVec("rescales")),
@@ -45,6 +45,7 @@ class Layer {
   Layer(const ShermanMorrisonRefreshAttributes& attributes, int layer, const ms_kfac::LayerArrays& arrays)
       : attributes_(attributes),
         layer_(layer),
+        splits_(attributes.splits[layer] != 0),
         arrays_(arrays),
         sums_A_(arrays.matrices(kASum)),
         sums_G_(arrays.matrices(kGSum, sums_A_.groups)),
@@ -91,7 +92,7 @@ class Layer {
       const float* G = sums_G_.of(group);
       const double trace_A = scale_A * ms_kfac::diagonal_sum(A, size_A_);
       const double trace_G = scale_G * ms_kfac::diagonal_sum(G, size_G_);
-      const ms_kfac::SplitDamping damping = ms_kfac::pi_split(trace_A, size_A_, trace_G, size_G_, lambda);
+      const ms_kfac::SplitDamping damping = ms_kfac::pi_split(trace_A, size_A_, trace_G, size_G_, lambda, splits_);
       batch.factors.push_back({name + ": factor A", A, size_A_, size_A_, scale_A, damping.A, inverses_A_.of(group)});
       batch.factors.push_back({name + ": factor G", G, size_G_, size_G_, scale_G, damping.G, inverses_G_.of(group)});
       keep(batch, group, trace_A + damping.A * size_A_, trace_G + damping.G * size_G_, 1.0);
@@ -107,7 +108,7 @@ class Layer {
       batch.updates.push_back({inverses_A_.of(group), size_A_, std::move(u), alpha});
       batch.updates.push_back({inverses_G_.of(group), size_G_, std::move(v), beta});
       if (!attributes_.rescales.at(layer_)) continue;
-      const ms_kfac::SplitDamping damping = ms_kfac::pi_split(trace_A, size_A_, trace_G, size_G_, lambda);
+      const ms_kfac::SplitDamping damping = ms_kfac::pi_split(trace_A, size_A_, trace_G, size_G_, lambda, splits_);
       const float implied_A = arrays_.floats(kATrace, groups_)[group] + static_cast<float>(alpha * trace_A);
       const float implied_G = arrays_.floats(kGTrace, groups_)[group] + static_cast<float>(beta * trace_G);
       // 1 for a layer without statistics, whose inverses stay identities.
@@ -142,6 +143,7 @@ class Layer {
 
   const ShermanMorrisonRefreshAttributes& attributes_;
   int layer_;
+  bool splits_;
   ms_kfac::LayerArrays arrays_;
   ms_kfac::Matrices sums_A_, sums_G_, inverses_A_, inverses_G_;
   float *counts_, *full_, *refreshes_;

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <utility>
 
-#include "../../interface/factor_damping.h"
+#include "../../interface/factored_tikhonov.h"
 #include "../damped_inverse.h"
 #include "../diagonal_sum.h"
 #include "../low_rank_inverse.h"
@@ -16,12 +16,7 @@
 
 namespace {
 
-struct SwiftRefreshAttributes : ms_kfac::RefreshAttributes {
-  // Whether traces split the damping, one a layer.
-  std::vector<int64_t> splits;
-
-  explicit SwiftRefreshAttributes(AotExtra& extra) : RefreshAttributes(extra), splits(extra.GetAttrIntVec("splits")) {}
-};
+using SwiftRefreshAttributes = ms_kfac::SplitDampingAttributes;
 
 struct Batch {
   std::vector<ms_kfac::LowRankFactor> low_rank;
@@ -95,12 +90,12 @@ MS_KFAC_OPERATOR(SwiftRefresh) {
     if (A.groups() != G.groups())
       throw std::invalid_argument(attributes.layers[layer] + ": the factors have " + std::to_string(A.groups()) +
                                   " and " + std::to_string(G.groups()) + " groups");
+    const bool splits = attributes.splits[layer] != 0;
     float* damping_A = arrays.floats(5, A.groups());
     float* damping_G = arrays.floats(6, A.groups());
     for (int64_t group = 0; group < A.groups(); ++group) {
-      ms_kfac::SplitDamping damping{std::sqrt(lambda), std::sqrt(lambda)};
-      if (attributes.splits[layer])
-        damping = ms_kfac::pi_split(A.trace(group), A.size(), G.trace(group), G.size(), lambda);
+      const double trace_A = splits ? A.trace(group) : 0, trace_G = splits ? G.trace(group) : 0;
+      const ms_kfac::SplitDamping damping = ms_kfac::pi_split(trace_A, A.size(), trace_G, G.size(), lambda, splits);
       A.add_to(batch, group, damping.A);
       G.add_to(batch, group, damping.G);
       batch.numbers.push_back({damping_A + group, damping.A});

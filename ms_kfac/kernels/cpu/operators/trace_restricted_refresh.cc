@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../../interface/factor_damping.h"
+#include "../../interface/factored_tikhonov.h"
 #include "../damped_inverse.h"
 #include "refresh.h"
 

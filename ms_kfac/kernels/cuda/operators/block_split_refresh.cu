@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
+#include "../factored_tikhonov.h"
 #include "../refresh.h"
-#include "../split_damping.h"
 
 namespace ms_kfac {
 namespace {
@@ -62,7 +62,8 @@ class BlockSplitRefreshKernel {
                              std::vector<DampedFactor>& factors) {
       const BlockedFactor A = side_of(arrays, index, 0), G = side_of(arrays, index, 1);
       FactorNumbers* numbers = call.workspace<FactorNumbers>(numbers_) + 2 * index;
-      pairs.push_back({A.sum.data, A.weight, G.sum.data, G.weight, A.sum.size, G.sum.size, numbers});
+      pairs.push_back({A.sum.data, A.weight, G.sum.data, G.weight, A.sum.size, G.sum.size,
+                       attributes_.splits[index] != 0, numbers});
       add_blocks(A, numbers, first_[index], factors);
       add_blocks(G, numbers + 1, first_[index] + A.all_blocks(), factors);
     };
@@ -87,7 +88,7 @@ class BlockSplitRefreshKernel {
     }
   }
 
-  RefreshAttributes attributes_;
+  SplitDampingAttributes attributes_;
   std::vector<int64_t> split_;
   // Of a layer's blocks among all: those of A, then those of G.
   std::vector<int> first_;

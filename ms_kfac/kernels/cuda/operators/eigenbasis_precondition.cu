@@ -6,9 +6,9 @@
 // Four products, each for all layers together; the second one's results are divided as they are written. Then the inner
 // products.
 
+#include "../factored_tikhonov.h"
 #include "../gradient_products.h"
 #include "../matrix_products.h"
-#include "../split_damping.h"
 
 namespace ms_kfac {
 namespace {

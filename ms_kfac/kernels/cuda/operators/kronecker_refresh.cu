@@ -3,8 +3,8 @@
 // A layer's arrays: A_sum, G_sum, weights (2), A_inverse, G_inverse, the sums and inverses with a leading axis where
 // there are groups. A layer without statistics gets identities. Formulas: ms_kfac/ops/kronecker_refresh.py.
 
+#include "../factored_tikhonov.h"
 #include "../refresh.h"
-#include "../split_damping.h"
 
 namespace ms_kfac {
 namespace {
@@ -49,7 +49,8 @@ class KroneckerRefreshKernel {
         const int factor = first_[index] + 2 * static_cast<int>(group);
         FactorNumbers* numbers = call.workspace<FactorNumbers>(numbers_) + factor;
         const float *A = layer.A.of(group), *G = layer.G.of(group);
-        pairs.push_back({A, layer.weights, G, layer.weights + 1, layer.A.size, layer.G.size, numbers});
+        pairs.push_back({A, layer.weights, G, layer.weights + 1, layer.A.size, layer.G.size,
+                         attributes_.splits[index] != 0, numbers});
         factors.push_back({A, layer.A.size, layer.A.size, &numbers[0].scale, &numbers[0].damping,
                            layer.A_inverses.of(group), factor});
         factors.push_back({G, layer.G.size, layer.G.size, &numbers[1].scale, &numbers[1].damping,
@@ -63,7 +64,7 @@ class KroneckerRefreshKernel {
   }
 
  private:
-  RefreshAttributes attributes_;
+  SplitDampingAttributes attributes_;
   // Of a layer's factors among all: A and G of its first group, of its second and so on.
   std::vector<int> first_;
   int numbers_;

@@ -145,7 +145,7 @@ class ShermanMorrisonRefreshKernel {
     const bool ready = full > 0 && counts[0] * counts[1] > 0;
     for (int64_t group = 0; group < layer.A_sums.groups; ++group)
       if (ready)
-        invert(layer, group, first_[index] + 2 * static_cast<int>(group), call, work);
+        invert(layer, index, group, call, work);
       else
         update(layer, index, group, counts, call, work);
     // A rank-one update in the place of a full refresh doesn't count.
@@ -155,7 +155,8 @@ class ShermanMorrisonRefreshKernel {
     const float coming = beyond < 0 || again ? 1.0f : 0.0f;
     work.numbers.push_back({layer.refreshes, layer.full, layer.A_trace, layer.G_trace, layer.scale, refreshes, coming,
                             alpha_[index], beta_[index], static_cast<int>(layer.A_sums.groups), layer.A_sums.size,
-                            layer.G_sums.size, first_[index], ready, counts[2] * counts[3] > 0});
+                            layer.G_sums.size, first_[index], ready, counts[2] * counts[3] > 0,
+                            attributes_.splits[index] != 0});
     if (interval == 0 || !(coming > full)) return;
     // What the sums hold is older than all the updates since.
     for (const Matrices& sums : {layer.A_sums, layer.G_sums})
@@ -163,11 +164,13 @@ class ShermanMorrisonRefreshKernel {
     work.cleared.push_back({layer.counts, 2});
   }
 
-  void invert(const Layer& layer, int64_t group, int factor, const Call& call, Work& work) const {
+  void invert(const Layer& layer, int index, int64_t group, const Call& call, Work& work) const {
+    const int factor = first_[index] + 2 * static_cast<int>(group);
     FactorNumbers* numbers = call.workspace<FactorNumbers>(numbers_) + factor;
     const float *A = layer.A_sums.of(group), *G = layer.G_sums.of(group);
     const int size_A = layer.A_sums.size, size_G = layer.G_sums.size;
-    work.pairs.push_back({A, layer.counts, G, layer.counts + 1, size_A, size_G, numbers});
+    work.pairs.push_back(
+        {A, layer.counts, G, layer.counts + 1, size_A, size_G, attributes_.splits[index] != 0, numbers});
     work.factors.push_back(
         {A, size_A, size_A, &numbers[0].scale, &numbers[0].damping, layer.A_inverses.of(group), factor});
     work.factors.push_back(
@@ -188,7 +191,7 @@ class ShermanMorrisonRefreshKernel {
     }
   }
 
-  RefreshAttributes attributes_;
+  SplitDampingAttributes attributes_;
   // One a layer: k, rank-one updates between two full refreshes (0: there is no second one), whether scale is kept.
   std::vector<int64_t> full_refreshes_, interval_, rescales_;
   std::vector<float> alpha_, beta_;

@@ -11,9 +11,9 @@
 
 #include "../block_sum.h"
 #include "../damped_inverse.h"
+#include "../factored_tikhonov.h"
 #include "../gathered_numbers.h"
 #include "../refresh.h"
-#include "../split_damping.h"
 
 namespace ms_kfac {
 namespace {
@@ -64,9 +64,8 @@ __global__ void __launch_bounds__(kThreads) damp_pairs(const __grid_constant__ I
   for (const int side : {0, 1})
     if (pair.splits || pair.parts[side].growth != 1.0f) traces[side] = pair.parts[side].trace();
   if (threadIdx.x > 0) return;
-  const float lambda = *batch.common.damping, root = sqrtf(lambda);
-  SplitDamping split{root, root};
-  if (pair.splits) split = pi_split(traces[0], pair.parts[0].size, traces[1], pair.parts[1].size, lambda);
+  const SplitDamping split =
+      pi_split(traces[0], pair.parts[0].size, traces[1], pair.parts[1].size, *batch.common.damping, pair.splits);
   for (const int side : {0, 1}) {
     const Part& part = pair.parts[side];
     const float damping = side == 0 ? split.A : split.G;
@@ -131,8 +130,7 @@ struct Layer {
 
 class SwiftRefreshKernel {
  public:
-  SwiftRefreshKernel(AotExtra& extra, const Arguments& shapes)
-      : attributes_(extra), splits_(extra.GetAttrIntVec("splits")) {
+  SwiftRefreshKernel(AotExtra& extra, const Arguments& shapes) : attributes_(extra) {
     std::vector<int> sizes;
     std::vector<std::string> names;
     for (size_t index = 0; index < attributes_.layers.size(); ++index) {
@@ -195,7 +193,7 @@ class SwiftRefreshKernel {
       const int factor = first + 2 * group;
       work.pairs.push_back({{part(layer.A, group, of_A, factor), part(layer.G, group, of_G, factor + 1)},
                             of_group,
-                            splits_.at(index) != 0});
+                            attributes_.splits[index] != 0});
       const Pair& pair = work.pairs.back();
       add_solver(pair.parts[0], layer.A.solver.of(group), of_group[0], factor, work);
       add_solver(pair.parts[1], layer.G.solver.of(group), of_group[1], factor + 1, work);
@@ -221,9 +219,7 @@ class SwiftRefreshKernel {
       work.dense.push_back({of.rows, of.size, of.size, &numbers.scale, &numbers.damping, solver, factor});
   }
 
-  RefreshAttributes attributes_;
-  // Whether traces split the damping, one a layer.
-  std::vector<int64_t> splits_;
+  SplitDampingAttributes attributes_;
   // Of a layer's factors among all: A and G of its first group, of its second and so on.
   std::vector<int> first_;
   int numbers_;

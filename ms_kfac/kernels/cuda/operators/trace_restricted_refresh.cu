@@ -4,9 +4,9 @@
 // sums, traces and inverses have one element per group; beta is read with `expands` only. A layer without statistics
 // gets identities. Formulas: ms_kfac/ops/trace_restricted_refresh.py.
 
+#include "../factored_tikhonov.h"
 #include "../item_batch.h"
 #include "../refresh.h"
-#include "../split_damping.h"
 
 namespace ms_kfac {
 namespace {

@@ -1,4 +1,4 @@
-// How damping is split over two Kronecker factors, on every device.
+// How damping is split over two Kronecker factors, on every device: factored Tikhonov regularisation.
 #pragma once
 
 #include <cmath>
@@ -21,11 +21,11 @@ struct SplitDamping {
   float A, G;
 };
 
-// sqrt(lambda) pi and sqrt(lambda) / pi with pi^2 = (tr A / dim A) / (tr G / dim G), or 1 where a trace is not positive
-// (Martens & Grosse 2015, section 6.3).
+// sqrt(lambda) pi and sqrt(lambda) / pi with pi^2 = (tr A / dim A) / (tr G / dim G) (Martens & Grosse 2015,
+// section 6.3). pi is 1 where a trace is not positive, and where traces don't split the damping.
 MS_KFAC_HOST_DEVICE inline SplitDamping pi_split(double trace_A, int64_t dim_A, double trace_G, int64_t dim_G,
-                                                 float damping) {
-  const bool known = trace_A > 0 && trace_G > 0;
+                                                 float damping, bool by_traces) {
+  const bool known = by_traces && trace_A > 0 && trace_G > 0;
   const double pi =
       known ? std::sqrt((trace_A / static_cast<double>(dim_A)) / (trace_G / static_cast<double>(dim_G))) : 1.0;
   const double root = std::sqrt(static_cast<double>(damping));

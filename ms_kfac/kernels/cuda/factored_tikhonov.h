@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "../interface/factor_damping.h"
+#include "../interface/factored_tikhonov.h"
 #include "launch.h"
 
 namespace ms_kfac {
@@ -17,6 +17,7 @@ struct FactorNumbers {
 struct FactorPair {
   const float *A, *A_count, *G, *G_count;
   int size_A, size_G;
+  bool by_traces;
   FactorNumbers* numbers;  // of A, then of G
 
   int64_t blocks() const { return 1; }

@@ -1,6 +1,6 @@
 #include "block_sum.h"
+#include "factored_tikhonov.h"
 #include "item_batch.h"
-#include "split_damping.h"
 
 namespace ms_kfac {
 namespace {
@@ -27,7 +27,8 @@ __global__ void __launch_bounds__(kThreads)
   const double trace_G = scale_G * diagonal_sum(pair.G, pair.size_G);
   if (threadIdx.x > 0) return;
   SplitDamping damping{1.0f, 1.0f};
-  if (*pair.A_count != 0.0f) damping = pi_split(trace_A, pair.size_A, trace_G, pair.size_G, *batch.common.damping);
+  if (*pair.A_count != 0.0f)
+    damping = pi_split(trace_A, pair.size_A, trace_G, pair.size_G, *batch.common.damping, pair.by_traces);
   pair.numbers[0] = {scale_A, damping.A, static_cast<float>(trace_A)};
   pair.numbers[1] = {scale_G, damping.G, static_cast<float>(trace_G)};
 }
