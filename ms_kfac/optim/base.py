@@ -33,6 +33,7 @@ from ms_kfac.optim.options import (
     check_parameters,
     check_patterns,
 )
+from ms_kfac.optim.parameter_names import name_prefix
 from ms_kfac.optim.preconditioner import Preconditioner
 from ms_kfac.optim.quadratic_model import QuadraticModel
 from ms_kfac.optim.sharing_out import share_curvature, share_preconditioning
@@ -108,7 +109,6 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
             kl_clip = check_number("kl_clip", kl_clip, low=0.0, low_open=True)
         scale = LossScale.of(loss_scale)
         verify = check_choice("verify", verify, MODES)
-        self.prefix = self.method if name is None else check_name("name", name)
         patterns = check_patterns("skip", skip)
         damping_schedule = DampingSchedule(damping)
         if averaging is not None:
@@ -139,7 +139,9 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
                 "gradients_mean must be True in mindspore.set_auto_parallel_context with reduction='mean', "
                 "so that ranks' gradients are averaged like samples' losses, got False"
             )
-        trained = network.trainable_params() if params is None else check_parameters(params)
+        given = None if params is None else check_parameters(params)
+        trained = network.trainable_params() if given is None else given
+        self.prefix = name_prefix(self.method, network, given) if name is None else check_name("name", name)
         super().__init__(
             learning_rate,
             trained,
@@ -147,6 +149,7 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
             nesterov=nesterov,
             weight_decay=weight_decay,
             decoupled_weight_decay=decoupled,
+            prefix=self.prefix,
         )
         self.__dict__["_own_scale"] = scale
         self.use_loss_scale(None)

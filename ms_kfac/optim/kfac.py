@@ -88,8 +88,9 @@ class KFAC(SecondOrderOptimizer):
             every commit: "warn" warns once per layer and goes on; "first_order" also leaves the layer
             first-order from its next refresh on; "off" checks for NaN and Inf alone. A batch with NaN or Inf
             is never committed. Default: "warn".
-        name: what the names of the optimizer's Parameters start with; another one for each of several
-            optimizers in one graph. None takes the method's. Default: None.
+        name: what the names of the optimizer's Parameters start with. Optimizers in one graph need different
+            names. None takes the method's name and, where ``network`` is part of a larger one or ``params``
+            lie in one part of it, the path of that part ("kfac.generator"). Default: None.
         distribution: a :class:`ms_kfac.parallel.Distribution`, how the ranks of a data-parallel run share the
             curvature work. None takes its defaults where MindSpore's parallel mode is data-parallel and the
             group has more than one rank; one given counts in the stand-alone mode too, for training loops

@@ -9,6 +9,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
 from ms_kfac.ops.momentum_step import MomentumStep
+from ms_kfac.optim.parameter_names import prefix_names
 
 
 class MomentumOptimizer(nn.Optimizer):
@@ -27,6 +28,7 @@ class MomentumOptimizer(nn.Optimizer):
         nesterov: Nesterov's rule in the place of the heavy ball.
         weight_decay: :math:`w_d`.
         decoupled_weight_decay: shrink weights outside the momentum.
+        prefix: what the names of its own Parameters start with, but for moments, which are named by weights.
     """
 
     def __init__(
@@ -38,12 +40,15 @@ class MomentumOptimizer(nn.Optimizer):
         nesterov: bool,
         weight_decay: Any,
         decoupled_weight_decay: bool,
+        prefix: str,
     ) -> None:
         # The base class would multiply weight decay by a loss scale, to divide both by it later; here
         # gradients are unscaled first.
         super().__init__(learning_rate, parameters, weight_decay, loss_scale=1.0)
         self.decoupled_weight_decay = decoupled_weight_decay
         self.momentum = Parameter(Tensor(momentum, ms.float32), name="momentum", requires_grad=False)
+        weights = {id(parameter) for parameter in self.parameters}
+        prefix_names([own for own in self.get_parameters() if id(own) not in weights], prefix)
         self.moments = self.parameters.clone(prefix="moments", init="zeros")
         self.nesterov = nesterov
 

@@ -15,6 +15,7 @@ from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.optim.block_choice import Blocks, with_default
 from ms_kfac.optim.options import check_options, refuse_option
+from ms_kfac.optim.parameter_names import prefix_names
 
 
 class TKFAC(SecondOrderOptimizer):
@@ -126,17 +127,14 @@ class TKFAC(SecondOrderOptimizer):
         automatic, expansion = None, None
         if damping_mode == "automatic":
             automatic = AutomaticDamping(nu, automatic_form == "homogeneous", max_expansion)
-            expansion = Parameter(
-                Tensor(1.0, ms.float32),
-                name=f"{options.get('name') or self.method}.expansion",
-                requires_grad=False,
-            )
+            expansion = Parameter(Tensor(1.0, ms.float32), name="expansion", requires_grad=False)
         kind = TraceRestrictedRootsBlock if ema == "paper" else TraceRestrictedBlock
         block = partial(kind, automatic=automatic, expansion=expansion)
         super().__init__(network, learning_rate, blocks=with_default(block, blocks), **options)
         self._own = f"damping {damping_mode}, average {ema!r}"
         self.expansion = expansion
         if automatic is not None and expansion is not None:
+            prefix_names([expansion], self.prefix)
             self._own = f"damping automatic ({automatic_form}, nu {nu:g}, lambda not used), average {ema!r}"
             convolutions = [
                 block

@@ -9,6 +9,9 @@ rightly has :math:`q = p` up to rounding. What is legitimate passes:
 * micro-batches that were not announced: :math:`q = c P`, and later batches are staged as sums of as many
   passes;
 * an L2 term in the loss: :math:`q = c p + \beta\, r^{\top} W s` with one :math:`\beta` for all layers.
+
+It also sees a collapse of the training: layers that had gradients and whose gradients are now exactly 0, as
+when all ReLUs behind them are dead.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ MODES = ("warn", "first_order", "off")
 _OF_GRADIENT, _OF_TERMS = 1e-2, 1e-4
 # Layers that must agree on a common factor or an L2 term before it explains anything.
 _FEWEST = 3
+# Commits in a row without any gradient after which a layer counts as dead, not as idle in one batch.
+_DEAD = 3
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class Verification:
         self._demoted: set[int] = set()
         self.shares_gate = shares_gate
         self._first = True
+        self._had_gradient = np.zeros(len(self.layers), bool)
+        self._without_gradient = np.zeros(len(self.layers), int)
 
     def __call__(self, told: NDArray[np.float32]) -> NDArray[Any]:
         """Decide of one commit.
@@ -120,6 +127,7 @@ class Verification:
             self.checked[index] = Checked(state, float(ratio))
         self._tell_mismatch(mismatched, looked)
         self._tell_missing(missing)
+        self._tell_dead(measurable & (passes > 0), norm)
         self._tell_factor(factor, int(looked.sum()), bool(accumulated.any()), passes[looked])
         if self.mode == "first_order":
             self._demoted |= set(np.flatnonzero(mismatched).tolist())
@@ -175,6 +183,19 @@ class Verification:
                 f"no backward pass reached the statistics of {_listed(new)}, though a gradient was "
                 "delivered: the layer is bypassed, or recomputed without its tap. It is first-order; skip= "
                 "says so in summary(), verify='off' silences this"
+            )
+
+    def _tell_dead(self, reached: NDArray[Any], norm: Vector) -> None:
+        self._had_gradient |= norm > 0
+        without = reached & self._had_gradient & (norm == 0)
+        self._without_gradient = np.where(without, self._without_gradient + 1, 0)
+        new = self._new("dead", self._without_gradient >= _DEAD)
+        if new:
+            self._warn(
+                f"the gradient of {_listed(new)} has been exactly 0 in {_DEAD} batches of statistics in a "
+                "row, after it was not: all activations behind are dead (ReLU), or the layer was cut off. "
+                "Training has collapsed if that was not intended: go back to weights from before, with a "
+                "smaller learning rate or kl_clip, or a larger damping"
             )
 
     def _tell_factor(self, factor: float, layers: int, accumulated: bool, passes: Vector) -> None:

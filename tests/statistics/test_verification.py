@@ -293,3 +293,34 @@ def test_an_announced_period_stays(mode: str) -> None:
     numbers[:, [PASSES, PERIOD]] = 4
     with silent():
         assert answers_of(judge_of(mode), numbers) == (ALL, [4.0] * COUNT)
+
+
+def without_gradient(*layers: int) -> np.ndarray:
+    numbers = told()
+    numbers[np.ix_(layers, [P, P_OF_ALL, Q, NORM])] = 0.0
+    return numbers
+
+
+def test_layers_that_lose_their_gradients_are_told_once() -> None:
+    judge = judge_of()
+    with silent():
+        judge(told())
+        judge(without_gradient(0, 2))
+        judge(without_gradient(0, 2))
+    with pytest.warns(
+        UserWarning, match="gradient of layers conv1, mid has been exactly 0 in 3 batches"
+    ) as w:
+        judge(without_gradient(0, 2))
+    assert len(w) == 1
+    with silent():
+        judge(without_gradient(0, 2))
+
+
+def test_idle_batches_and_layers_that_never_had_a_gradient_are_no_collapse() -> None:
+    judge = judge_of()
+    with silent():
+        judge(without_gradient(4))
+        for _ in range(4):
+            judge(without_gradient(1, 4))
+            judge(without_gradient(1, 4))
+            judge(without_gradient(4))

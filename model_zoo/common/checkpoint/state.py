@@ -11,7 +11,8 @@ from mindspore.nn import Cell
 
 from model_zoo.common.errors import CheckpointError
 
-# The schedule's rates by step: they follow from the recipe, whose epochs may have changed.
+# The last part of the name of the schedule's rates by step. They follow from the recipe, whose epochs may
+# have changed.
 _FOLLOWS_FROM_THE_RECIPE = "learning_rate"
 
 
@@ -67,7 +68,7 @@ def _state_of(cell: Cell) -> dict[str, Parameter]:
         raise ValueError(
             f"Parameters share the names {', '.join(twice)}: a checkpoint would lose one of each"
         )
-    return {p.name: p for p in parameters if p.name != _FOLLOWS_FROM_THE_RECIPE}
+    return {p.name: p for p in parameters if p.name.split(".")[-1] != _FOLLOWS_FROM_THE_RECIPE}
 
 
 def save_state(cell: Cell, path: Path) -> None:

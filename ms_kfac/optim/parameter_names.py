@@ -1,0 +1,66 @@
+"""What the names of an optimizer's Parameters start with, so that optimizers of one graph don't share names.
+
+MindSpore refuses a graph in which two Parameters have the same name. The weights of a graph have different
+names already, so the prefix follows from them. It depends on nothing else in the process: a checkpoint finds
+its Parameters again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mindspore import Parameter, nn
+
+
+def name_prefix(method: str, network: nn.Cell, params: Sequence[Any] | None) -> str:
+    """The default of the option ``name``.
+
+    Args:
+        method: the method's name.
+        network: the network.
+        params: Parameters or parameter groups, or None for all of the network.
+
+    Returns:
+        The method's name. After it comes the path of the trained part, where there is one: that of the
+        network within a larger one ("kfac.generator"), or of the cell that holds all of ``params``
+        ("kfac.actor").
+    """
+    trained = network.trainable_params() if params is None else _flat(params)
+    given = {id(parameter) for parameter in trained}
+    whole = all(id(parameter) in given for parameter in network.trainable_params())
+    path = _path_of(network) if whole else _shared_path(trained)
+    return f"{method}.{path}" if path else method
+
+
+def prefix_names(parameters: Iterable[Parameter], prefix: str) -> None:
+    """Let the names of Parameters start with a prefix.
+
+    Args:
+        parameters: what to rename.
+        prefix: what comes before each name and a dot.
+    """
+    for parameter in parameters:
+        parameter.name = f"{prefix}.{parameter.name}"
+
+
+def _path_of(network: nn.Cell) -> str:
+    for relative, parameter in network.parameters_and_names():
+        if parameter.name.endswith(f".{relative}"):
+            return str(parameter.name[: -len(relative) - 1])
+    return ""
+
+
+def _flat(params: Sequence[Any]) -> list[Parameter]:
+    groups = [group.get("params", ()) if isinstance(group, dict) else (group,) for group in params]
+    return [parameter for group in groups for parameter in group]
+
+
+def _shared_path(parameters: Sequence[Parameter]) -> str:
+    paths = [parameter.name.split(".")[:-1] for parameter in parameters]
+    shared: list[str] = []
+    for names in zip(*paths):
+        if len(set(names)) > 1:
+            break
+        shared.append(names[0])
+    return ".".join(shared)

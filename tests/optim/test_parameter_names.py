@@ -1,0 +1,97 @@
+"""Names of Parameters: unique in a graph of several optimizers, and the same in every process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn, ops
+
+import ms_kfac
+from tests.support.bank import tensor
+
+
+class Half(nn.Cell):
+    """Two dense layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Dense(3, 4)
+        self.last = nn.Dense(4, 3)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.last(ops.tanh(self.first(x)))
+
+
+class Whole(nn.Cell):
+    """A generator and a discriminator, or an actor and a critic, of the same class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = Half()
+        self.discriminator = Half()
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.discriminator(self.generator(x))
+
+
+def own_names(net: nn.Cell, optimizer: nn.Optimizer) -> list[str]:
+    weights = {id(parameter) for parameter in net.get_parameters()}
+    return [parameter.name for parameter in optimizer.get_parameters() if id(parameter) not in weights]
+
+
+def two_by_networks(net: Whole) -> list[nn.Optimizer]:
+    return [ms_kfac.KFAC(part, 0.05) for part in (net.generator, net.discriminator)]
+
+
+def two_by_parameters(net: Whole) -> list[nn.Optimizer]:
+    parts = (net.generator, net.discriminator)
+    return [ms_kfac.KFAC(net, 0.05, params=part.trainable_params()) for part in parts]
+
+
+@pytest.mark.parametrize("make", [two_by_networks, two_by_parameters])
+def test_two_optimizers_in_one_graph(mode: int, make: Callable[[Whole], list[nn.Optimizer]]) -> None:
+    """Their Parameters meet in one compiled function, with the weights' and the taps'."""
+    net = Whole()
+    of_generator, of_discriminator = make(net)
+    names = own_names(net, of_generator) + own_names(net, of_discriminator)
+    assert len(names) == len(set(names))
+    for name in own_names(net, of_generator):
+        assert name.startswith(("kfac.generator.", "moments.generator.")), name
+
+    def fooled(x: ms.Tensor) -> ms.Tensor:
+        return (net(x) ** 2).sum(-1).mean()
+
+    def told_apart(x: ms.Tensor) -> ms.Tensor:
+        return ((net.discriminator(x) - 1.0) ** 2).sum(-1).mean()
+
+    gradient_of_discriminator = ms.grad(told_apart, None, of_discriminator.parameters)
+    gradient_of_generator = ms.grad(fooled, None, of_generator.parameters)
+
+    @ms.jit
+    def step(x: ms.Tensor) -> bool:
+        of_discriminator(gradient_of_discriminator(x))
+        return of_generator(gradient_of_generator(x))
+
+    x = tensor(np.random.default_rng(0).standard_normal((5, 3)))
+    before = [parameter.asnumpy().copy() for parameter in net.trainable_params()]
+    step(x)
+    for parameter, old in zip(net.trainable_params(), before):
+        assert np.abs(parameter.asnumpy() - old).max() > 1e-5, parameter.name
+
+
+def test_an_optimizer_of_a_whole_network_has_the_method_s_name() -> None:
+    assert ms_kfac.KFAC(Whole(), 0.1).prefix == "kfac"
+    assert ms_kfac.TKFAC(Whole(), 0.1, damping_mode="automatic").expansion.name == "tkfac.expansion"
+    assert ms_kfac.KFAC(Whole(), 0.1, name="mine").prefix == "mine"
+    net = Whole()
+    groups = [{"params": net.generator.trainable_params()}, {"params": net.discriminator.trainable_params()}]
+    assert ms_kfac.KFAC(net, 0.1, params=groups).prefix == "kfac"
+
+
+def test_names_do_not_depend_on_other_optimizers_of_the_process() -> None:
+    first, second = Whole(), Whole()
+    names = own_names(first, ms_kfac.KFAC(first, 0.1))
+    assert own_names(second, ms_kfac.KFAC(second, 0.1)) == names
