@@ -79,6 +79,11 @@ class NativeLibrary:
         """What kernels have warned of so far, each once."""
         return self.text("ms_kfac_warnings").splitlines()
 
+    def refresh_layout(self, function: str) -> list[str]:
+        """Names of a layer's arrays, in the order in which a kernel that refreshes inverses takes them."""
+        layouts = dict(line.split(": ", 1) for line in self.text("ms_kfac_refresh_layouts").splitlines())
+        return layouts[function].split(", ")
+
     def text(self, function: str) -> str:
         """What a function of the library writes into a buffer; empty without a library."""
         if self.handle is None:

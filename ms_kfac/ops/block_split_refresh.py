@@ -43,6 +43,8 @@ class BlockSplitRefresh(LayerRefresh):
     Platforms: CPU, GPU (native, or composed of Cholesky and CholeskySolve).
     """
 
+    ARRAYS = ("A_sum", "G_sum", "weights", "A_inverses", "A_last_inverse", "G_inverses", "G_last_inverse")
+
     def __init__(self, layer: str, arrays: Sequence[Parameter], *, split: int, splits: bool = True) -> None:
         super().__init__("block_split_refresh", layer, arrays, split=split, splits=int(splits))
         dim_A, dim_G = arrays[0].shape[0], arrays[1].shape[0]

@@ -45,6 +45,8 @@ class EigenbasisRefresh(LayerRefresh):
     Platforms: CPU (native, or composed of Eigh, one call a matrix).
     """
 
+    ARRAYS = ("A_sum", "G_sum", "weights", "Q_A", "Q_G", "s_sum", "fresh", "S_A", "S_G", "damping")
+
     def __init__(self, layer: str, arrays: Sequence[Parameter]) -> None:
         super().__init__("eigenbasis_refresh", layer, arrays)
         self.dim_A = arrays[0].shape[-1]

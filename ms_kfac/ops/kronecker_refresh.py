@@ -48,6 +48,8 @@ class KroneckerRefresh(LayerRefresh):
     Platforms: CPU, GPU (native, or composed of Cholesky and CholeskySolve).
     """
 
+    ARRAYS = ("A_sum", "G_sum", "weights", "A_inverse", "G_inverse")
+
     def __init__(self, layer: str, arrays: Sequence[Parameter], *, splits: bool = True) -> None:
         super().__init__("kronecker_refresh", layer, arrays, splits=int(splits))
         shape_A, shape_G = arrays[0].shape, arrays[1].shape

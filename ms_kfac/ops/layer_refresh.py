@@ -9,7 +9,8 @@ from typing import Any, Union
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 
-from ms_kfac.kernels.operator import is_native, native_operator
+from ms_kfac.kernels.catalogue import CATALOGUE
+from ms_kfac.kernels.operator import is_native, native_operator, present_library
 
 Number = Union[int, float]
 
@@ -21,7 +22,7 @@ class NativeRefresh:
     Attributes:
         operator: its name in :func:`ms_kfac.kernels.status`. Parts of equal names can go into one call.
         layer: the layer's name, for messages.
-        arrays: the layer's statistics and inverses, in the operator's order.
+        arrays: the layer's statistics and inverses, in the kernel's order.
         attributes: the layer's numbers among the operator's attributes; the same keys for every layer.
     """
 
@@ -57,15 +58,16 @@ def joint_refresh(parts: Sequence[NativeRefresh]) -> Any:
 class LayerRefresh(nn.Cell):
     r"""Base of the operators that recompute what one layer's block preconditions with.
 
-    A subclass defines :meth:`composed`; its kernel takes the arrays of any number of layers.
+    A subclass defines :meth:`composed` and names its arrays; its kernel takes those of any number of layers.
 
     Args:
         operator: the kernel's name in :func:`ms_kfac.kernels.status`.
         layer: the layer's name.
-        arrays: statistics and inverses, in the kernel's order.
+        arrays: statistics and inverses, in the order of ``ARRAYS``; the last ones may be missing.
         **attributes: the layer's numbers among the kernel's attributes.
 
     Attributes:
+        ARRAYS: their names in ``kernels/interface/refresh_layouts.h``, which has the kernels' order.
         part: this layer's part in a call for several layers; None where the composed form runs.
 
     Inputs:
@@ -75,6 +77,8 @@ class LayerRefresh(nn.Cell):
         bool, True.
     """
 
+    ARRAYS: tuple[str, ...] = ()
+
     def __init__(self, operator: str, layer: str, arrays: Sequence[Parameter], **attributes: Number) -> None:
         super().__init__(auto_prefix=False)
         self.arrays = ParameterTuple(arrays)
@@ -82,13 +86,17 @@ class LayerRefresh(nn.Cell):
         self.part: NativeRefresh | None = None
         self.kernel: Any = None
         if self.native:
-            self.part = NativeRefresh(operator, layer, tuple(arrays), attributes)
+            named = dict(zip(self.ARRAYS, arrays))
+            order = present_library().refresh_layout(str(CATALOGUE[operator]))
+            in_order = tuple(named[name] for name in order if name in named)
+            self.part = NativeRefresh(operator, layer, in_order, attributes)
             self.kernel = joint_refresh((self.part,))
+        self.native_arrays = ParameterTuple(self.part.arrays if self.part else ())
         self.due = Tensor(1, ms.int32)
 
     def construct(self, damping: Tensor) -> bool:
         if self.native:
-            self.kernel(self.due, damping, *self.arrays)
+            self.kernel(self.due, damping, *self.native_arrays)
         else:
             self.composed(damping)
         return True

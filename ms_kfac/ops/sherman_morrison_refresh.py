@@ -73,6 +73,21 @@ class ShermanMorrisonRefresh(LayerRefresh):
     elementwise operators).
     """
 
+    ARRAYS = (
+        "A_sum",
+        "G_sum",
+        "A_diagonal",
+        "G_diagonal",
+        "counts",
+        "full",
+        "refreshes",
+        "A_inverse",
+        "G_inverse",
+        "A_trace",
+        "G_trace",
+        "scale",
+    )
+
     def __init__(self, layer: str, arrays: Sequence[Parameter], options: ShermanMorrisonOptions) -> None:
         alpha, beta = options.weights
         super().__init__(

@@ -52,6 +52,8 @@ class SwiftRefresh(LayerRefresh):
     Platforms: CPU, GPU (native, or composed of Cholesky, SolveTriangular, CholeskySolve and matrix products).
     """
 
+    ARRAYS = ("A_rows", "G_rows", "weights", "A_solver", "G_solver", "A_damping", "G_damping", "refreshed")
+
     def __init__(self, layer: str, arrays: Sequence[Parameter], factor_ranks: Any, *, splits: bool) -> None:
         super().__init__("swift_refresh", layer, arrays, splits=int(splits))
         shape_A, shape_G = arrays[0].shape, arrays[1].shape

@@ -71,6 +71,8 @@ class TraceRestrictedRefresh(LayerRefresh):
     Platforms: CPU, GPU (native, or composed of Cholesky and CholeskySolve).
     """
 
+    ARRAYS = ("Phi_sum", "Psi_sum", "traces", "weights", "Phi_inverse", "Psi_inverse", "beta")
+
     def __init__(self, layer: str, arrays: Sequence[Parameter], options: TraceRestrictedDamping) -> None:
         super().__init__(
             "trace_restricted_refresh",

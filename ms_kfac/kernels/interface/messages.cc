@@ -1,4 +1,4 @@
-// The messages of a library's operators, and which sources it was built from: what every device's library exports.
+// What every device's library tells Python: its operators' messages, their layouts, which sources it was built from.
 
 #include "messages.h"
 
@@ -7,6 +7,8 @@
 #include <cstring>
 #include <mutex>
 #include <set>
+
+#include "refresh_layouts.h"
 
 namespace ms_kfac {
 namespace {
@@ -54,6 +56,13 @@ const char* ms_kfac_sources() { return MS_KFAC_SOURCES; }
 int ms_kfac_last_error(char* buffer, int size) {
   std::lock_guard<std::mutex> lock(ms_kfac::messages);
   return ms_kfac::copy(ms_kfac::last_error, buffer, size);
+}
+
+// In which order refreshes take a layer's arrays: a line per operator, "name: array, array, ...".
+int ms_kfac_refresh_layouts(char* buffer, int size) {
+#define MS_KFAC_LINE(name, ...) #name ": " #__VA_ARGS__ "\n"
+  return ms_kfac::copy(MS_KFAC_REFRESH_LAYOUTS(MS_KFAC_LINE), buffer, size);
+#undef MS_KFAC_LINE
 }
 
 // All warnings so far, a line each.

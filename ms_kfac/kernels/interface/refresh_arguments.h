@@ -1,7 +1,8 @@
 // What the operators share that refresh the inverses of many layers in one call.
 //
 // Inputs: due (int32, one number or one a layer; 0 leaves the layer alone), damping (float32 scalar), then the arrays
-// of the first layer, those of the second and so on. Output: a float32 that stands for their having run.
+// of the first layer, those of the second and so on, each in the order of refresh_layouts.h. Output: a float32 that
+// stands for their having run.
 //
 // What an operator writes apart from the inverses it writes last, so that an error leaves it as it was.
 #pragma once
@@ -14,6 +15,7 @@
 
 #include "aot_extra.h"
 #include "arguments.h"
+#include "refresh_layouts.h"
 
 namespace ms_kfac {
 

@@ -1,8 +1,5 @@
-// Damped inverses of the diagonal blocks of both Kronecker factors of every layer that is due.
-//
-// A layer's arrays: A_sum, G_sum, weights (2: of A, of G), then of A and of G the inverses of the whole blocks (count,
-// split, split) and of the last, smaller one; one number stands for what there is not. A layer without statistics gets
-// identities.
+// Damped inverses of the diagonal blocks of both Kronecker factors of every layer that is due. A layer without
+// statistics gets identities.
 
 #include <algorithm>
 
@@ -12,6 +9,8 @@
 #include "refresh.h"
 
 namespace {
+
+using Layout = ms_kfac::BlockSplitRefreshLayout;
 
 struct BlockSplitRefreshAttributes : ms_kfac::SplitDampingAttributes {
   // Largest size of a block, one a layer.
@@ -49,15 +48,15 @@ void add_blocks(std::vector<ms_kfac::DampedFactor>& factors, const ms_kfac::Damp
 MS_KFAC_OPERATOR(BlockSplitRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   std::vector<ms_kfac::DampedFactor> factors;
-  ms_kfac::for_due_layers(arguments, attributes, 7, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+  ms_kfac::for_due_layers(arguments, attributes, Layout::kArrays, [&](int layer, const ms_kfac::LayerArrays& arrays) {
     const std::string& name = attributes.layers[layer];
     const int split = static_cast<int>(attributes.split.at(layer));
     if (split < 1) throw std::invalid_argument(name + ": split must be positive, got " + std::to_string(split));
-    const ms_kfac::Matrices sum_A = arrays.matrices(0, 1), sum_G = arrays.matrices(1, 1);
+    const ms_kfac::Matrices sum_A = arrays.matrices(Layout::A_sum, 1), sum_G = arrays.matrices(Layout::G_sum, 1);
     const int size_A = sum_A.size, size_G = sum_G.size;
     const float* A = sum_A.data;
     const float* G = sum_G.data;
-    const float* weights = arrays.floats(2, 2);
+    const float* weights = arrays.floats(Layout::weights, 2);
     const float scale_A = ms_kfac::average_scale(weights[0]), scale_G = ms_kfac::average_scale(weights[1]);
     ms_kfac::SplitDamping damping{1.0f, 1.0f};
     if (weights[0] != 0.0f)
@@ -65,9 +64,9 @@ MS_KFAC_OPERATOR(BlockSplitRefresh) {
           ms_kfac::pi_split(scale_A * ms_kfac::diagonal_sum(A, size_A), size_A,
                             scale_G * ms_kfac::diagonal_sum(G, size_G), size_G, lambda, attributes.splits[layer] != 0);
     add_blocks(factors, {name + ": a block of factor A", A, size_A, size_A, scale_A, damping.A, nullptr}, split, arrays,
-               3);
+               Layout::A_inverses);
     add_blocks(factors, {name + ": a block of factor G", G, size_G, size_G, scale_G, damping.G, nullptr}, split, arrays,
-               5);
+               Layout::G_inverses);
   });
   ms_kfac::invert_damped(std::move(factors));
 }

@@ -1,7 +1,5 @@
-// New eigenbases of both Kronecker factors of every layer that is due, with second moments that start anew.
-//
-// A layer's arrays: A_sum, G_sum, counts (3), Q_A, Q_G, s_sum, fresh, S_A, S_G, damping. All but counts, fresh and
-// damping have a leading axis where there are groups. A layer without statistics gets identities and S_G = 0.
+// New eigenbases of both Kronecker factors of every layer that is due, with second moments that start anew. A layer
+// without statistics gets identities and S_G = 0.
 
 #include <algorithm>
 
@@ -9,6 +7,7 @@
 #include "../eigendecomposition.h"
 #include "refresh.h"
 
+using Layout = ms_kfac::EigenbasisRefreshLayout;
 using EigenbasisRefreshAttributes = ms_kfac::RefreshAttributes;
 
 namespace {
@@ -26,14 +25,14 @@ MS_KFAC_OPERATOR(EigenbasisRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   std::vector<ms_kfac::EigenFactor> factors;
   std::vector<Bookkeeping> layers;
-  ms_kfac::for_due_layers(arguments, attributes, 10, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+  ms_kfac::for_due_layers(arguments, attributes, Layout::kArrays, [&](int layer, const ms_kfac::LayerArrays& arrays) {
     const std::string& name = attributes.layers[layer];
-    const ms_kfac::Matrices A = arrays.matrices(0), G = arrays.matrices(1, A.groups);
-    const ms_kfac::Matrices Q_A = arrays.like(A, 3), Q_G = arrays.like(G, 4);
+    const ms_kfac::Matrices A = arrays.matrices(Layout::A_sum), G = arrays.matrices(Layout::G_sum, A.groups);
+    const ms_kfac::Matrices Q_A = arrays.like(A, Layout::Q_A), Q_G = arrays.like(G, Layout::Q_G);
     const int64_t moments_size = A.groups * A.size * G.size, S_G_size = A.groups * G.size;
-    float* S_A = arrays.floats(7, A.groups * A.size);
-    float* S_G = arrays.floats(8, S_G_size);
-    float* counts = arrays.floats(2, 3);
+    float* S_A = arrays.floats(Layout::S_A, A.groups * A.size);
+    float* S_G = arrays.floats(Layout::S_G, S_G_size);
+    float* counts = arrays.floats(Layout::weights, 3);
     const bool unseen = counts[0] == 0.0f;
     const float shift = unseen ? 1.0f : 0.0f;
     for (int64_t group = 0; group < A.groups; ++group) {
@@ -42,8 +41,8 @@ MS_KFAC_OPERATOR(EigenbasisRefresh) {
       factors.push_back({name + ": factor G", G.of(group), G.size, ms_kfac::average_scale(counts[1]), shift,
                          S_G + group * G.size, Q_G.of(group)});
     }
-    layers.push_back({unseen, arrays.floats(5, moments_size), S_G, counts + 2, arrays.floats(6, 1), arrays.floats(9, 1),
-                      moments_size, S_G_size});
+    layers.push_back({unseen, arrays.floats(Layout::s_sum, moments_size), S_G, counts + 2,
+                      arrays.floats(Layout::fresh, 1), arrays.floats(Layout::damping, 1), moments_size, S_G_size});
   });
   ms_kfac::decompose(std::move(factors));
   for (const Bookkeeping& layer : layers) {

@@ -1,24 +1,24 @@
-// Damped inverses of both Kronecker factors of every layer that is due.
-//
-// A layer's arrays: A_sum, G_sum, weights (2: of A, of G), A_inverse, G_inverse, all but the weights with a leading
-// axis where there are groups. A layer without statistics gets identities.
+// Damped inverses of both Kronecker factors of every layer that is due. A layer without statistics gets identities.
 
 #include "../../interface/factored_tikhonov.h"
 #include "../damped_inverse.h"
 #include "../diagonal_sum.h"
 #include "refresh.h"
 
+using Layout = ms_kfac::KroneckerRefreshLayout;
 using KroneckerRefreshAttributes = ms_kfac::SplitDampingAttributes;
 
 MS_KFAC_OPERATOR(KroneckerRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   std::vector<ms_kfac::DampedFactor> factors;
-  ms_kfac::for_due_layers(arguments, attributes, 5, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+  ms_kfac::for_due_layers(arguments, attributes, Layout::kArrays, [&](int layer, const ms_kfac::LayerArrays& arrays) {
     const std::string& name = attributes.layers[layer];
-    const ms_kfac::Matrices sums_A = arrays.matrices(0), sums_G = arrays.matrices(1, sums_A.groups);
-    const ms_kfac::Matrices inverses_A = arrays.like(sums_A, 3), inverses_G = arrays.like(sums_G, 4);
+    const ms_kfac::Matrices sums_A = arrays.matrices(Layout::A_sum),
+                            sums_G = arrays.matrices(Layout::G_sum, sums_A.groups);
+    const ms_kfac::Matrices inverses_A = arrays.like(sums_A, Layout::A_inverse),
+                            inverses_G = arrays.like(sums_G, Layout::G_inverse);
     const int size_A = sums_A.size, size_G = sums_G.size;
-    const float* weights = arrays.floats(2, 2);
+    const float* weights = arrays.floats(Layout::weights, 2);
     const float scale_A = ms_kfac::average_scale(weights[0]), scale_G = ms_kfac::average_scale(weights[1]);
     for (int64_t group = 0; group < sums_A.groups; ++group) {
       const float* A = sums_A.of(group);

@@ -1,7 +1,4 @@
 // Full or rank-one refreshes of both inverses of every layer that is due.
-//
-// A layer's arrays: A_sum, G_sum, A_diagonal, G_diagonal, counts (4), full, refreshes, A_inverse, G_inverse and, with
-// `rescales`, A_trace, G_trace, scale. All but counts, full and refreshes have a leading axis where there are groups.
 
 #include <algorithm>
 #include <cmath>
@@ -30,7 +27,7 @@ struct ShermanMorrisonRefreshAttributes : ms_kfac::SplitDampingAttributes {
         beta(extra.GetAttrFloatVec("beta")) {}
 };
 
-enum Index { kASum, kGSum, kADiagonal, kGDiagonal, kCounts, kFull, kRefreshes, kA, kG, kATrace, kGTrace, kScale };
+using Layout = ms_kfac::ShermanMorrisonRefreshLayout;
 
 // What the refreshes of all layers come to.
 struct Batch {
@@ -47,13 +44,13 @@ class Layer {
         layer_(layer),
         splits_(attributes.splits[layer] != 0),
         arrays_(arrays),
-        sums_A_(arrays.matrices(kASum)),
-        sums_G_(arrays.matrices(kGSum, sums_A_.groups)),
-        inverses_A_(arrays.like(sums_A_, kA)),
-        inverses_G_(arrays.like(sums_G_, kG)),
-        counts_(arrays.floats(kCounts, 4)),
-        full_(arrays.floats(kFull, 1)),
-        refreshes_(arrays.floats(kRefreshes, 1)),
+        sums_A_(arrays.matrices(Layout::A_sum)),
+        sums_G_(arrays.matrices(Layout::G_sum, sums_A_.groups)),
+        inverses_A_(arrays.like(sums_A_, Layout::A_inverse)),
+        inverses_G_(arrays.like(sums_G_, Layout::G_inverse)),
+        counts_(arrays.floats(Layout::counts, 4)),
+        full_(arrays.floats(Layout::full, 1)),
+        refreshes_(arrays.floats(Layout::refreshes, 1)),
         groups_(sums_A_.groups),
         size_A_(sums_A_.size),
         size_G_(sums_G_.size),
@@ -103,14 +100,14 @@ class Layer {
     const float alpha = attributes_.alpha[layer_], beta = attributes_.beta[layer_];
     for (int64_t group = 0; group < groups_; ++group) {
       double trace_A, trace_G;
-      std::vector<float> u = roots(kADiagonal, counts_[2], group, size_A_, trace_A);
-      std::vector<float> v = roots(kGDiagonal, counts_[3], group, size_G_, trace_G);
+      std::vector<float> u = roots(Layout::A_diagonal, counts_[2], group, size_A_, trace_A);
+      std::vector<float> v = roots(Layout::G_diagonal, counts_[3], group, size_G_, trace_G);
       batch.updates.push_back({inverses_A_.of(group), size_A_, std::move(u), alpha});
       batch.updates.push_back({inverses_G_.of(group), size_G_, std::move(v), beta});
       if (!attributes_.rescales.at(layer_)) continue;
       const ms_kfac::SplitDamping damping = ms_kfac::pi_split(trace_A, size_A_, trace_G, size_G_, lambda, splits_);
-      const float implied_A = arrays_.floats(kATrace, groups_)[group] + static_cast<float>(alpha * trace_A);
-      const float implied_G = arrays_.floats(kGTrace, groups_)[group] + static_cast<float>(beta * trace_G);
+      const float implied_A = arrays_.floats(Layout::A_trace, groups_)[group] + static_cast<float>(alpha * trace_A);
+      const float implied_G = arrays_.floats(Layout::G_trace, groups_)[group] + static_cast<float>(beta * trace_G);
       // 1 for a layer without statistics, whose inverses stay identities.
       const bool seen = counts_[2] * counts_[3] > 0;
       const double scale =
@@ -130,15 +127,15 @@ class Layer {
     }
     if (!ms_kfac::all_finite(result.data(), size))
       throw std::runtime_error(attributes_.layers[layer_] + ": the diagonal of factor " +
-                               (index == kADiagonal ? "A" : "G") + " holds NaN, infinity or a negative number");
+                               (index == Layout::A_diagonal ? "A" : "G") + " holds NaN, infinity or a negative number");
     return result;
   }
 
   void keep(Batch& batch, int64_t group, double trace_A, double trace_G, double scale) const {
     if (!attributes_.rescales.at(layer_)) return;
-    batch.numbers.push_back({arrays_.floats(kATrace, groups_) + group, static_cast<float>(trace_A)});
-    batch.numbers.push_back({arrays_.floats(kGTrace, groups_) + group, static_cast<float>(trace_G)});
-    batch.numbers.push_back({arrays_.floats(kScale, groups_) + group, static_cast<float>(scale)});
+    batch.numbers.push_back({arrays_.floats(Layout::A_trace, groups_) + group, static_cast<float>(trace_A)});
+    batch.numbers.push_back({arrays_.floats(Layout::G_trace, groups_) + group, static_cast<float>(trace_G)});
+    batch.numbers.push_back({arrays_.floats(Layout::scale, groups_) + group, static_cast<float>(scale)});
   }
 
   const ShermanMorrisonRefreshAttributes& attributes_;
@@ -160,7 +157,7 @@ MS_KFAC_OPERATOR(ShermanMorrisonRefresh) {
   const bool traces = std::any_of(rescales.begin(), rescales.end(), [](int64_t rescale) { return rescale != 0; });
   Batch batch;
   std::vector<Layer> layers;
-  ms_kfac::for_due_layers(arguments, attributes, traces ? kScale + 1 : kATrace,
+  ms_kfac::for_due_layers(arguments, attributes, traces ? Layout::kArrays : Layout::A_trace,
                           [&](int index, const ms_kfac::LayerArrays& arrays) {
                             layers.emplace_back(attributes, index, arrays);
                             layers.back().add_to(batch, lambda);

@@ -1,8 +1,5 @@
-// Z of Woodbury's identity, or a dense inverse, of both factors of every layer that is due.
-//
-// A layer's arrays: A_rows, G_rows, weights (4: the rows of A and of G, their ranks), A_solver, G_solver, A_damping,
-// G_damping, refreshed. Rows, solvers and dampings have a leading axis where there are groups. The numbers of rows
-// carry the loss scale, so that they need not be integers. A layer without statistics of both factors stays as it is.
+// Z of Woodbury's identity, or a dense inverse, of both factors of every layer that is due. The numbers of rows carry
+// the loss scale, so that they need not be integers. A layer without statistics of both factors stays as it is.
 
 #include <algorithm>
 #include <cmath>
@@ -16,6 +13,7 @@
 
 namespace {
 
+using Layout = ms_kfac::SwiftRefreshLayout;
 using SwiftRefreshAttributes = ms_kfac::SplitDampingAttributes;
 
 struct Batch {
@@ -40,7 +38,10 @@ class Factor {
  public:
   // Side 0 is A, side 1 is G.
   Factor(std::string name, const ms_kfac::LayerArrays& arrays, const float* weights, int side)
-      : name_(std::move(name)), rows_(arrays.matrices(side)), solver_(arrays.like(rows_, 3 + side)), size_(rows_.size) {
+      : name_(std::move(name)),
+        rows_(arrays.matrices(Layout::A_rows + side)),
+        solver_(arrays.like(rows_, Layout::A_solver + side)),
+        size_(rows_.size) {
     const float rank = weights[2 + side];
     if (!(rank >= 1.0f && rank <= size_))
       throw std::invalid_argument(name_ + " has " + std::to_string(size_) + " rows and a rank of " +
@@ -82,8 +83,8 @@ class Factor {
 MS_KFAC_OPERATOR(SwiftRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   Batch batch;
-  ms_kfac::for_due_layers(arguments, attributes, 8, [&](int layer, const ms_kfac::LayerArrays& arrays) {
-    const float* weights = arrays.floats(2, 4);
+  ms_kfac::for_due_layers(arguments, attributes, Layout::kArrays, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+    const float* weights = arrays.floats(Layout::weights, 4);
     if (weights[0] == 0.0f || weights[1] == 0.0f) return;
     const Factor A(attributes.layers[layer] + ": factor A", arrays, weights, 0);
     const Factor G(attributes.layers[layer] + ": factor G", arrays, weights, 1);
@@ -91,8 +92,8 @@ MS_KFAC_OPERATOR(SwiftRefresh) {
       throw std::invalid_argument(attributes.layers[layer] + ": the factors have " + std::to_string(A.groups()) +
                                   " and " + std::to_string(G.groups()) + " groups");
     const bool splits = attributes.splits[layer] != 0;
-    float* damping_A = arrays.floats(5, A.groups());
-    float* damping_G = arrays.floats(6, A.groups());
+    float* damping_A = arrays.floats(Layout::A_damping, A.groups());
+    float* damping_G = arrays.floats(Layout::G_damping, A.groups());
     for (int64_t group = 0; group < A.groups(); ++group) {
       const double trace_A = splits ? A.trace(group) : 0, trace_G = splits ? G.trace(group) : 0;
       const ms_kfac::SplitDamping damping = ms_kfac::pi_split(trace_A, A.size(), trace_G, G.size(), lambda, splits);
@@ -101,7 +102,7 @@ MS_KFAC_OPERATOR(SwiftRefresh) {
       batch.numbers.push_back({damping_A + group, damping.A});
       batch.numbers.push_back({damping_G + group, damping.G});
     }
-    batch.numbers.push_back({arrays.floats(7, 1), 1.0f});
+    batch.numbers.push_back({arrays.floats(Layout::refreshed, 1), 1.0f});
   });
   batch.run();
 }

@@ -1,8 +1,5 @@
-// Damped inverses of both trace-restricted factors of every layer that is due.
-//
-// A layer's arrays: Phi_sum, Psi_sum, traces, weights (1), Phi_inverse, Psi_inverse, beta. Where there are groups, the
-// sums, traces and inverses have one element per group; beta is read with `expands` only. A layer without statistics
-// gets identities.
+// Damped inverses of both trace-restricted factors of every layer that is due. beta is read with `expands` only. A
+// layer without statistics gets identities.
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +9,8 @@
 #include "refresh.h"
 
 namespace {
+
+using Layout = ms_kfac::TraceRestrictedRefreshLayout;
 
 // All but nu are 0 or 1, one a layer.
 struct TraceRestrictedRefreshAttributes : ms_kfac::RefreshAttributes {
@@ -54,19 +53,20 @@ GrowthAndShift growth_and_shift(const TraceRestrictedRefreshAttributes& attribut
 MS_KFAC_OPERATOR(TraceRestrictedRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   std::vector<ms_kfac::DampedFactor> factors;
-  ms_kfac::for_due_layers(arguments, attributes, 7, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+  ms_kfac::for_due_layers(arguments, attributes, Layout::kArrays, [&](int layer, const ms_kfac::LayerArrays& arrays) {
     const std::string& name = attributes.layers[layer];
-    const ms_kfac::Matrices Phi = arrays.matrices(0), Psi = arrays.matrices(1, Phi.groups);
-    const ms_kfac::Matrices Phi_inverse = arrays.like(Phi, 4), Psi_inverse = arrays.like(Psi, 5);
+    const ms_kfac::Matrices Phi = arrays.matrices(Layout::Phi_sum), Psi = arrays.matrices(Layout::Psi_sum, Phi.groups);
+    const ms_kfac::Matrices Phi_inverse = arrays.like(Phi, Layout::Phi_inverse),
+                            Psi_inverse = arrays.like(Psi, Layout::Psi_inverse);
     const int64_t groups = Phi.groups;
-    const float* traces = arrays.floats(2, attributes.roots.at(layer) ? 2 * groups : groups);
-    const double count = ms_kfac::number(arrays, 3);
+    const float* traces = arrays.floats(Layout::traces, attributes.roots.at(layer) ? 2 * groups : groups);
+    const double count = ms_kfac::number(arrays, Layout::weights);
     for (int64_t group = 0; group < groups; ++group) {
       float scale = 0.0f, shift_Phi = 1.0f, shift_Psi = 1.0f;
       if (count != 0.0) {
         const double root_shift = attributes.roots[layer] ? traces[groups + group] / count : 0.0;
-        const GrowthAndShift found =
-            growth_and_shift(attributes, layer, count, traces[group] / count, root_shift, ms_kfac::number(arrays, 6));
+        const GrowthAndShift found = growth_and_shift(attributes, layer, count, traces[group] / count, root_shift,
+                                                      ms_kfac::number(arrays, Layout::beta));
         const bool automatic = attributes.automatic[layer];
         scale = static_cast<float>(found.scale);
         shift_Phi = automatic ? static_cast<float>(found.shift / Phi.size) : std::sqrt(lambda);

@@ -1,8 +1,5 @@
-// Damped inverses of the diagonal blocks of both Kronecker factors of every layer that is due.
-//
-// A layer's arrays: A_sum, G_sum, weights (2), then of A and of G the inverses of the whole blocks (count, split,
-// split) and of the last, smaller one; one number stands for what there is not. A layer without statistics gets
-// identities. Formulas: ms_kfac/ops/block_split_refresh.py.
+// Damped inverses of the diagonal blocks of both Kronecker factors of every layer that is due. A layer without
+// statistics gets identities. Formulas: ms_kfac/ops/block_split_refresh.py.
 
 #include <algorithm>
 
@@ -12,7 +9,7 @@
 namespace ms_kfac {
 namespace {
 
-constexpr int kArrays = 7;
+using Layout = BlockSplitRefreshLayout;
 
 // One factor of a layer, cut into blocks.
 struct BlockedFactor {
@@ -23,13 +20,13 @@ struct BlockedFactor {
 
   // A's for side 0, else G's.
   BlockedFactor(const LayerArrays& arrays, int side, int64_t split_size)
-      : sum(arrays.matrices(side, 1)),
-        weight(arrays.floats(2, 2) + side),
+      : sum(arrays.matrices(Layout::A_sum + side, 1)),
+        weight(arrays.floats(Layout::weights, 2) + side),
         split(static_cast<int>(std::min<int64_t>(split_size, sum.size))),
         blocks(sum.size > split ? sum.size / split : 0),
         rest(sum.size - blocks * split),
-        inverses(arrays.floats(3 + 2 * side, std::max<int64_t>(int64_t{blocks} * split * split, 1))),
-        last(arrays.floats(4 + 2 * side, std::max<int64_t>(int64_t{rest} * rest, 1))) {}
+        inverses(arrays.floats(Layout::A_inverses + 2 * side, std::max<int64_t>(int64_t{blocks} * split * split, 1))),
+        last(arrays.floats(Layout::A_last_inverse + 2 * side, std::max<int64_t>(int64_t{rest} * rest, 1))) {}
 
   int all_blocks() const { return blocks + (rest > 0 ? 1 : 0); }
   int size_of(int block) const { return block < blocks ? split : rest; }
@@ -46,7 +43,7 @@ class BlockSplitRefreshKernel {
       if (split_.at(index) < 1)
         throw std::invalid_argument(name + ": split must be positive, got " + std::to_string(split_[index]));
       first_.push_back(static_cast<int>(sizes.size()));
-      const LayerArrays arrays(shapes, 2 + static_cast<int>(index) * kArrays, name);
+      const LayerArrays arrays(shapes, 2 + static_cast<int>(index) * Layout::kArrays, name);
       for (const int side : {0, 1}) {
         const BlockedFactor factor = side_of(arrays, static_cast<int>(index), side);
         for (int block = 0; block < factor.all_blocks(); ++block) sizes.push_back(factor.size_of(block));
@@ -70,7 +67,7 @@ class BlockSplitRefreshKernel {
     const auto damp = [&](const std::vector<FactorPair>& pairs, const float* damping) {
       split_damping(pairs, damping, call.stream);
     };
-    refresh_pairs<FactorPair>(call, attributes_, kArrays, *inverses_, collect, damp);
+    refresh_pairs<FactorPair>(call, attributes_, Layout::kArrays, *inverses_, collect, damp);
   }
 
  private:

@@ -1,7 +1,5 @@
-// Damped inverses of both Kronecker factors of every layer that is due.
-//
-// A layer's arrays: A_sum, G_sum, weights (2), A_inverse, G_inverse, the sums and inverses with a leading axis where
-// there are groups. A layer without statistics gets identities. Formulas: ms_kfac/ops/kronecker_refresh.py.
+// Damped inverses of both Kronecker factors of every layer that is due. A layer without statistics gets identities.
+// Formulas: ms_kfac/ops/kronecker_refresh.py.
 
 #include "../factored_tikhonov.h"
 #include "../refresh.h"
@@ -9,18 +7,18 @@
 namespace ms_kfac {
 namespace {
 
-constexpr int kArrays = 5;
+using Layout = KroneckerRefreshLayout;
 
 struct Layer {
   Matrices A, G, A_inverses, G_inverses;
   const float* weights;
 
   explicit Layer(const LayerArrays& arrays)
-      : A(arrays.matrices(0)),
-        G(arrays.matrices(1, A.groups)),
-        A_inverses(arrays.like(A, 3)),
-        G_inverses(arrays.like(G, 4)),
-        weights(arrays.floats(2, 2)) {}
+      : A(arrays.matrices(Layout::A_sum)),
+        G(arrays.matrices(Layout::G_sum, A.groups)),
+        A_inverses(arrays.like(A, Layout::A_inverse)),
+        G_inverses(arrays.like(G, Layout::G_inverse)),
+        weights(arrays.floats(Layout::weights, 2)) {}
 };
 
 class KroneckerRefreshKernel {
@@ -30,7 +28,7 @@ class KroneckerRefreshKernel {
     std::vector<std::string> names;
     for (size_t index = 0; index < attributes_.layers.size(); ++index) {
       const std::string& name = attributes_.layers[index];
-      const Layer layer(LayerArrays(shapes, 2 + static_cast<int>(index) * kArrays, name));
+      const Layer layer(LayerArrays(shapes, 2 + static_cast<int>(index) * Layout::kArrays, name));
       first_.push_back(static_cast<int>(sizes.size()));
       for (int64_t group = 0; group < layer.A.groups; ++group) {
         sizes.insert(sizes.end(), {layer.A.size, layer.G.size});
@@ -60,7 +58,7 @@ class KroneckerRefreshKernel {
     const auto damp = [&](const std::vector<FactorPair>& pairs, const float* damping) {
       split_damping(pairs, damping, call.stream);
     };
-    refresh_pairs<FactorPair>(call, attributes_, kArrays, *inverses_, collect, damp);
+    refresh_pairs<FactorPair>(call, attributes_, Layout::kArrays, *inverses_, collect, damp);
   }
 
  private:

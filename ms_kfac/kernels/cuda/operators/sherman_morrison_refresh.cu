@@ -1,8 +1,5 @@
-// Full or rank-one refreshes of both inverses of every layer that is due.
-//
-// A layer's arrays: A_sum, G_sum, A_diagonal, G_diagonal, counts (4), full, refreshes, A_inverse, G_inverse and, with
-// `rescales`, A_trace, G_trace, scale. All but counts, full and refreshes have a leading axis where there are groups.
-// Formulas: ms_kfac/ops/sherman_morrison_refresh.py.
+// Full or rank-one refreshes of both inverses of every layer that is due. Formulas:
+// ms_kfac/ops/sherman_morrison_refresh.py.
 //
 // The host reads what is due, and what a layer's refresh is to be: full, counts, refreshes. An update whose diagonal
 // holds NaN, infinity or a negative number is left out, and the next call throws. A full refresh that fails (see
@@ -19,7 +16,7 @@
 namespace ms_kfac {
 namespace {
 
-enum Index { kASum, kGSum, kADiagonal, kGDiagonal, kCounts, kFull, kRefreshes, kA, kG, kATrace, kGTrace, kScale };
+using Layout = ShermanMorrisonRefreshLayout;
 
 // The arrays of one layer.
 struct Layer {
@@ -29,19 +26,19 @@ struct Layer {
   float *A_trace = nullptr, *G_trace = nullptr, *scale = nullptr;
 
   Layer(const LayerArrays& arrays, bool rescales)
-      : A_sums(arrays.matrices(kASum)),
-        G_sums(arrays.matrices(kGSum, A_sums.groups)),
-        A_inverses(arrays.like(A_sums, kA)),
-        G_inverses(arrays.like(G_sums, kG)),
-        A_diagonal(arrays.floats(kADiagonal, A_sums.groups * A_sums.size)),
-        G_diagonal(arrays.floats(kGDiagonal, A_sums.groups * G_sums.size)),
-        counts(arrays.floats(kCounts, 4)),
-        full(arrays.floats(kFull, 1)),
-        refreshes(arrays.floats(kRefreshes, 1)) {
+      : A_sums(arrays.matrices(Layout::A_sum)),
+        G_sums(arrays.matrices(Layout::G_sum, A_sums.groups)),
+        A_inverses(arrays.like(A_sums, Layout::A_inverse)),
+        G_inverses(arrays.like(G_sums, Layout::G_inverse)),
+        A_diagonal(arrays.floats(Layout::A_diagonal, A_sums.groups * A_sums.size)),
+        G_diagonal(arrays.floats(Layout::G_diagonal, A_sums.groups * G_sums.size)),
+        counts(arrays.floats(Layout::counts, 4)),
+        full(arrays.floats(Layout::full, 1)),
+        refreshes(arrays.floats(Layout::refreshes, 1)) {
     if (!rescales) return;
-    A_trace = arrays.floats(kATrace, A_sums.groups);
-    G_trace = arrays.floats(kGTrace, A_sums.groups);
-    scale = arrays.floats(kScale, A_sums.groups);
+    A_trace = arrays.floats(Layout::A_trace, A_sums.groups);
+    G_trace = arrays.floats(Layout::G_trace, A_sums.groups);
+    scale = arrays.floats(Layout::scale, A_sums.groups);
   }
 };
 
@@ -69,8 +66,9 @@ class ShermanMorrisonRefreshKernel {
         rescales_(extra.GetAttrIntVec("rescales")),
         alpha_(extra.GetAttrFloatVec("alpha")),
         beta_(extra.GetAttrFloatVec("beta")),
-        arrays_(std::any_of(rescales_.begin(), rescales_.end(), [](int64_t one) { return one != 0; }) ? kScale + 1
-                                                                                                      : kATrace),
+        arrays_(std::any_of(rescales_.begin(), rescales_.end(), [](int64_t one) { return one != 0; })
+                    ? Layout::kArrays
+                    : Layout::A_trace),
         gathered_(extra, static_cast<int>(shapes[0].size() + 6 * attributes_.layers.size())) {
     std::vector<int> sizes;
     std::vector<std::string> names, diagonals;

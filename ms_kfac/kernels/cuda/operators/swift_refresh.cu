@@ -1,8 +1,5 @@
-// Z of Woodbury's identity, or a dense inverse, of both factors of every layer that is due.
-//
-// A layer's arrays: A_rows, G_rows, weights (4: rows of A and of G, which need be no integers, ranks of A and of G),
-// A_solver, G_solver, A_damping, G_damping, refreshed. Rows, solvers and dampings have a leading axis where there are
-// groups. A layer without statistics of both factors stays as it is. Formulas: ms_kfac/ops/swift_refresh.py.
+// Z of Woodbury's identity, or a dense inverse, of both factors of every layer that is due. The numbers of rows need
+// not be integers. A layer without statistics of both factors stays as it is. Formulas: ms_kfac/ops/swift_refresh.py.
 //
 // Ranks and what is due are gathered and read on the host at once: they decide which launches there are.
 
@@ -18,7 +15,7 @@
 namespace ms_kfac {
 namespace {
 
-constexpr int kArrays = 8;
+using Layout = SwiftRefreshLayout;
 constexpr int kThreads = 256;
 
 // One factor of a layer's group, as far as its damping goes.
@@ -111,9 +108,9 @@ struct Factor {
 
   Factor(const LayerArrays& arrays, const std::string& layer, int side)
       : name(layer + (side == 0 ? ": factor A" : ": factor G")),
-        rows(arrays.matrices(side)),
-        solver(arrays.like(rows, 3 + side)),
-        damping(arrays.floats(5 + side, rows.groups)) {}
+        rows(arrays.matrices(Layout::A_rows + side)),
+        solver(arrays.like(rows, Layout::A_solver + side)),
+        damping(arrays.floats(Layout::A_damping + side, rows.groups)) {}
 };
 
 struct Layer {
@@ -121,7 +118,7 @@ struct Layer {
   float* refreshed;
 
   Layer(const LayerArrays& arrays, const std::string& name)
-      : A(arrays, name, 0), G(arrays, name, 1), refreshed(arrays.floats(7, 1)) {
+      : A(arrays, name, 0), G(arrays, name, 1), refreshed(arrays.floats(Layout::refreshed, 1)) {
     if (A.rows.groups != G.rows.groups)
       throw std::invalid_argument(name + ": the factors have " + std::to_string(A.rows.groups) + " and " +
                                   std::to_string(G.rows.groups) + " groups");
@@ -134,7 +131,7 @@ class SwiftRefreshKernel {
     std::vector<int> sizes;
     std::vector<std::string> names;
     for (size_t index = 0; index < attributes_.layers.size(); ++index) {
-      const Layer layer(LayerArrays(shapes, 2 + static_cast<int>(index) * kArrays, attributes_.layers[index]),
+      const Layer layer(LayerArrays(shapes, 2 + static_cast<int>(index) * Layout::kArrays, attributes_.layers[index]),
                         attributes_.layers[index]);
       first_.push_back(static_cast<int>(sizes.size()));
       for (int64_t group = 0; group < layer.A.rows.groups; ++group) {
@@ -150,21 +147,21 @@ class SwiftRefreshKernel {
 
   void run(const Call& call) const {
     const float* lambda = damping_of(call.arguments);
-    expect_arrays(call.arguments, attributes_, kArrays);
+    expect_arrays(call.arguments, attributes_, Layout::kArrays);
     const int layers = static_cast<int>(attributes_.layers.size());
     NumberList list;
     list.add(call.arguments[0].integers(), static_cast<int>(call.arguments[0].size()));
     std::vector<int> weights(layers);
     for (int index = 0; index < layers; ++index) {
-      const LayerArrays arrays(call.arguments, 2 + index * kArrays, attributes_.layers[index]);
-      weights[index] = list.add(arrays.floats(2, 4), 4);
+      const LayerArrays arrays(call.arguments, 2 + index * Layout::kArrays, attributes_.layers[index]);
+      weights[index] = list.add(arrays.floats(Layout::weights, 4), 4);
     }
     const HostNumbers read = gathered_->read(list, call);
     inverses_->raise_failures();
     std::vector<int32_t> due;
     for (int64_t i = 0; i < call.arguments[0].size(); ++i) due.push_back(read.integer(static_cast<int>(i)));
     Work work;
-    for_due_layers(call.arguments, due.data(), attributes_, kArrays, [&](int index, const LayerArrays& arrays) {
+    for_due_layers(call.arguments, due.data(), attributes_, Layout::kArrays, [&](int index, const LayerArrays& arrays) {
       const Present of_A{read.number(weights[index]), read.number(weights[index] + 2)};
       const Present of_G{read.number(weights[index] + 1), read.number(weights[index] + 3)};
       if (of_A.rows != 0.0f && of_G.rows != 0.0f)

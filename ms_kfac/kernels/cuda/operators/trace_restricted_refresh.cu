@@ -1,8 +1,5 @@
-// Damped inverses of both trace-restricted factors of every layer that is due.
-//
-// A layer's arrays: Phi_sum, Psi_sum, traces, weights (1), Phi_inverse, Psi_inverse, beta. Where there are groups, the
-// sums, traces and inverses have one element per group; beta is read with `expands` only. A layer without statistics
-// gets identities. Formulas: ms_kfac/ops/trace_restricted_refresh.py.
+// Damped inverses of both trace-restricted factors of every layer that is due. beta is read with `expands` only. A
+// layer without statistics gets identities. Formulas: ms_kfac/ops/trace_restricted_refresh.py.
 
 #include "../factored_tikhonov.h"
 #include "../item_batch.h"
@@ -11,7 +8,7 @@
 namespace ms_kfac {
 namespace {
 
-constexpr int kArrays = 7;
+using Layout = TraceRestrictedRefreshLayout;
 
 // How a layer's factors are damped.
 struct Damping {
@@ -80,13 +77,13 @@ struct Layer {
   const float *traces, *count, *beta;
 
   Layer(const LayerArrays& arrays, bool roots)
-      : Phi(arrays.matrices(0)),
-        Psi(arrays.matrices(1, Phi.groups)),
-        Phi_inverses(arrays.like(Phi, 4)),
-        Psi_inverses(arrays.like(Psi, 5)),
-        traces(arrays.floats(2, roots ? 2 * Phi.groups : Phi.groups)),
-        count(arrays.floats(3, 1)),
-        beta(arrays.floats(6, 1)) {}
+      : Phi(arrays.matrices(Layout::Phi_sum)),
+        Psi(arrays.matrices(Layout::Psi_sum, Phi.groups)),
+        Phi_inverses(arrays.like(Phi, Layout::Phi_inverse)),
+        Psi_inverses(arrays.like(Psi, Layout::Psi_inverse)),
+        traces(arrays.floats(Layout::traces, roots ? 2 * Phi.groups : Phi.groups)),
+        count(arrays.floats(Layout::weights, 1)),
+        beta(arrays.floats(Layout::beta, 1)) {}
 };
 
 class TraceRestrictedRefreshKernel {
@@ -101,7 +98,8 @@ class TraceRestrictedRefreshKernel {
       const std::string& name = attributes_.layers[index];
       dampings_.push_back({automatic.at(index) != 0, homogeneous.at(index) != 0, expands.at(index) != 0,
                            roots.at(index) != 0, nu.at(index)});
-      const Layer layer(LayerArrays(shapes, 2 + static_cast<int>(index) * kArrays, name), dampings_[index].roots);
+      const Layer layer(LayerArrays(shapes, 2 + static_cast<int>(index) * Layout::kArrays, name),
+                        dampings_[index].roots);
       first_.push_back(static_cast<int>(sizes.size()));
       for (int64_t group = 0; group < layer.Phi.groups; ++group) {
         sizes.insert(sizes.end(), {layer.Phi.size, layer.Psi.size});
@@ -130,7 +128,7 @@ class TraceRestrictedRefreshKernel {
     const auto damp = [&](const std::vector<Pair>& pairs, const float* damping) {
       launch_items(damp_pairs, pairs, Lambda{damping}, 32, call.stream);
     };
-    refresh_pairs<Pair>(call, attributes_, kArrays, *inverses_, collect, damp);
+    refresh_pairs<Pair>(call, attributes_, Layout::kArrays, *inverses_, collect, damp);
   }
 
  private:
