@@ -15,10 +15,11 @@ from ms_kfac.refresh import (
     TraceChange,
     WarmUpInterval,
 )
-from ms_kfac.train import Model, TrainOneStepCell
+from ms_kfac.train import CurvatureMonitor, Model, TrainOneStepCell
 
 __all__ = [
     *optim.__all__,
+    "CurvatureMonitor",
     "FixedInterval",
     "IntervalSchedule",
     "LevenbergMarquardt",

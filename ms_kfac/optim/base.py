@@ -32,8 +32,9 @@ from ms_kfac.optim.options import (
     check_number,
     check_parameters,
     check_patterns,
+    refuse_positional,
 )
-from ms_kfac.optim.parameter_names import name_prefix
+from ms_kfac.optim.parameter_names import name_prefix, prefix_names
 from ms_kfac.optim.preconditioner import Preconditioner
 from ms_kfac.optim.quadratic_model import QuadraticModel
 from ms_kfac.optim.sharing_out import share_curvature, share_preconditioning
@@ -47,6 +48,7 @@ from ms_kfac.statistics.commit import CommitStatistics
 from ms_kfac.statistics.lone import StageLone
 from ms_kfac.statistics.measure import MeasureGradients, zero_measurements
 from ms_kfac.statistics.verification import MODES, Verification
+from ms_kfac.user_warning import warn_user
 
 
 class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
@@ -66,7 +68,7 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
         self,
         network: nn.Cell,
         learning_rate: Any,
-        *,
+        *positional: Any,
         params: Iterable[Any] | None = None,
         momentum: float = 0.9,
         nesterov: bool = False,
@@ -96,6 +98,7 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
                 f"{type(self).__name__}: the first argument must be the network (a mindspore.nn.Cell), "
                 f"got {network!r}; parameter groups go into params="
             )
+        refuse_positional(type(self).__name__, positional)
         learning_rate = check_learning_rate(learning_rate)
         momentum = check_number("momentum", momentum, low=0.0, high=1.0, high_open=True)
         nesterov = check_flag("nesterov", nesterov)
@@ -164,11 +167,15 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
         self.clips = kl_clip is not None
         # Never called when switched off; a Cell all the same, because a compiled step parses it either way.
         self.trust_region = KLClip(1.0 if kl_clip is None else kl_clip)
+        # For people, who can't see otherwise whether the clip is active.
+        self.last_clip = Parameter(Tensor(1.0, ms.float32), name=f"{self.prefix}.clip", requires_grad=False)
         self.averages = averaging is not None
         self.average = PolyakAverage(self.parameters, 0.0 if averaging is None else averaging)
         self.fisher = fisher
         self.sampled = fisher == "sampled"
         self.adapts_damping = adapts
+        if isinstance(damping, LevenbergMarquardt):
+            prefix_names([p for p in damping.get_parameters() if p.name.startswith("damping.")], self.prefix)
         self.needs_train_cell = self.sampled or adapts
         # The training cell sets it, which takes the additional passes.
         self.has_train_cell = not self.needs_train_cell
@@ -178,6 +185,16 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
         self.gather = ops.Gather()
 
         self._patterns, self._choice = patterns, choice
+        self.__dict__["_options_in_force"] = {
+            "damping": f"{damping:g}" if isinstance(damping, (int, float)) else type(damping).__name__,
+            "kl_clip": "None" if kl_clip is None else f"{kl_clip:g}",
+            "factor_decay": f"{factor_decay:g}",
+            "fisher": repr(fisher),
+            "reduction": repr(reduction),
+            "momentum": f"{momentum:g}",
+            "verify": repr(verify),
+            "averaging": "None" if averaging is None else f"{averaging:g}",
+        }
         self._create_blocks(network)
         self._create_schedules()
         self._share(world, distribution, damping)
@@ -226,6 +243,11 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
                     f"{len(block.staged)} Parameters"
                 )
             made.append(block)
+        if not made:
+            warn_user(
+                f"{type(self).__name__}: no layer of the network is preconditioned, so that it trains as "
+                "nn.Momentum does; summary() says why"
+            )
         self.blocks = nn.CellList(made, auto_prefix=False)
         self.has_lone_blocks = len(lone) > 0
 

@@ -68,11 +68,16 @@ class EKFAC(SecondOrderOptimizer):
     measures_beside_factors = True
 
     def __init__(
-        self, network: nn.Cell, learning_rate: Any, *, blocks: Blocks | None = None, **options: Any
+        self,
+        network: nn.Cell,
+        learning_rate: Any,
+        *positional: Any,
+        blocks: Blocks | None = None,
+        **options: Any,
     ) -> None:
         refuse_option(options, "damping_split", "EKFAC adds the damping to the second moments themselves")
         blocks = with_default(EigenbasisBlock, blocks)
-        super().__init__(network, learning_rate, blocks=blocks, **options)
+        super().__init__(network, learning_rate, *positional, blocks=blocks, **options)
         gates = self.statistics_schedule.gates
         distinct = list(dict.fromkeys(gates))
         # Of every gate the blocks with a basis; where several share one they are refreshed together.

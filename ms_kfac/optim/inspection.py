@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ms_kfac.capture.discover import FirstOrderCell
 from ms_kfac.capture.layer import Layer
 from ms_kfac.optim.averaging import PolyakAverage
-from ms_kfac.optim.summary import operator_forms, summary_table
+from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
 from ms_kfac.parallel.synchronization import Synchronization
 from ms_kfac.parallel.traffic import Traffic
 from ms_kfac.refresh import RefreshPolicy
@@ -49,6 +49,10 @@ class Inspection:
     preconditioned_gradients: Any
     _layers: Sequence[Layer]
     _first_order: Sequence[FirstOrderCell]
+    _options_in_force: Mapping[str, object]
+    clips: bool
+    damping: Any
+    last_clip: Parameter
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Hold Polyak's averages in the network while a ``with`` block runs; then the weights come back.
@@ -190,26 +194,56 @@ class Inspection:
         traffic: Traffic = self.curvature.traffic(getattr(self.preconditioner, "gathering", None))
         return traffic
 
-    def summary(self) -> str:
-        """A text table of the preconditioned layers, and why the other cells stay first-order.
+    def summary(self, *, every_layer: bool = False) -> str:
+        """What is preconditioned, what stays first-order and why, and the options in force.
+
+        Args:
+            every_layer: one row per layer in networks of more than 16 layers, too, and the names of all
+                first-order parameters. Default: False, neighbours that differ in their names alone share a
+                row.
 
         Returns:
-            One row per layer: name, kind, block, dimensions, KiB, form of the operators, and what the last
-            commit found of it ("verified", "mismatch", "no pass", "not finite", "unchecked"); then the other
-            cells.
+            A text: the options; the share of the weights that is preconditioned; one row per layer with name,
+            kind, block, dimensions, KiB, form of the operators, and what the last commit found of it
+            ("verified", "mismatch", "no pass", "not finite", "unchecked"); then the first-order parameters by
+            reason.
         """
-        forms = [
-            operator_forms(
+        verified = [checked.state for checked in self.verification.checked]
+        # Parameters outside layers have no pass to be checked against.
+        verified += ["unchecked"] * (len(self.blocks) - len(verified))
+        rows = []
+        for layer, block, preconditioning, state in zip(
+            self._layers, self.blocks, self.preconditioner.native, verified
+        ):
+            form = operator_forms(
                 statistics=getattr(block.operator, "kernel", None) is not None,
                 refresh=block.native_refresh() is not None,
                 preconditioning=preconditioning,
             )
-            for block, preconditioning in zip(self.blocks, self.preconditioner.native)
-        ]
-        verified = [checked.state for checked in self.verification.checked]
-        # Parameters outside layers have no pass to be checked against.
-        verified += ["unchecked"] * (len(self.blocks) - len(verified))
-        return summary_table(repr(self), self._layers, list(self.blocks), forms, self._first_order, verified)
+            kind = layer.kind + (" (tapped at its primitive)" if layer.tapped_primitive else "")
+            weights = sum(int(parameter.size) for parameter in layer.parameters())
+            rows.append(
+                LayerRow(
+                    layer.name, kind, block.kind, block.dimensions(), block.bytes(), form, state, weights
+                )
+            )
+        return summary_text(
+            repr(self), self._options_in_force, rows, self._first_order, every_layer=every_layer
+        )
+
+    @property
+    def current_damping(self) -> float:
+        r"""The damping :math:`\lambda` of the coming step. Reads a number from the device."""
+        return float(self.damping(self.global_step).asnumpy())
+
+    @property
+    def clip_factor(self) -> float:
+        r"""The factor :math:`\nu` by which the KL clip shortened the last step.
+
+        1.0 where the step was within the trust region, before the first step, and with ``kl_clip=None``.
+        Reads a number from the device.
+        """
+        return float(self.last_clip.asnumpy()) if self.clips else 1.0
 
     def __repr__(self) -> str:
         ranks = f", distributed over {self.curvature!r}" if self.distributed else ""

@@ -139,6 +139,23 @@ def check_options(method: str, **values: Any) -> tuple[Any, ...]:
     return tuple(checked)
 
 
+def refuse_positional(owner: str, values: Sequence[Any]) -> None:
+    """Refuses options that were given by position, as ``mindspore.nn.Momentum`` takes them.
+
+    Args:
+        owner: the optimizer's name.
+        values: what was given after the learning rate.
+
+    Raises:
+        TypeError: if there is any.
+    """
+    if values:
+        raise TypeError(
+            f"{owner}: options must be given by keyword after the network and the learning rate, as in "
+            f"{owner}(network, learning_rate, momentum=0.9), got {', '.join(map(repr, values))} by position"
+        )
+
+
 def refuse_option(options: Mapping[str, Any], name: str, reason: str) -> None:
     """Refuses an option that a method shares with K-FAC's signature but has no use for.
 

@@ -92,7 +92,7 @@ class SKFAC(SecondOrderOptimizer):
         self,
         network: nn.Cell,
         learning_rate: Any,
-        *,
+        *positional: Any,
         spatial: str = "sum",
         samples: int = 4,
         damping_split: str = "none",
@@ -104,7 +104,7 @@ class SKFAC(SecondOrderOptimizer):
         )
         swift = SwiftOptions(spatial, samples)
         block = partial(SwiftBlock, swift=swift, damping_split=damping_split)
-        super().__init__(network, learning_rate, blocks=with_default(block, blocks), **options)
+        super().__init__(network, learning_rate, *positional, blocks=with_default(block, blocks), **options)
         self.swift_options, self._splits = swift, damping_split == "pi"
 
     def __repr__(self) -> str:

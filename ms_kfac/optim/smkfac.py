@@ -74,7 +74,7 @@ class SMKFAC(SecondOrderOptimizer):
         self,
         network: nn.Cell,
         learning_rate: Any,
-        *,
+        *positional: Any,
         full_refreshes: int = 10,
         alpha: float = 0.1,
         beta: float = 0.1,
@@ -102,4 +102,6 @@ class SMKFAC(SecondOrderOptimizer):
             damping_split=damping_split,
         )
         blocks = with_default(block, blocks)
-        super().__init__(network, learning_rate, blocks=blocks, damping_split=damping_split, **options)
+        super().__init__(
+            network, learning_rate, *positional, blocks=blocks, damping_split=damping_split, **options
+        )

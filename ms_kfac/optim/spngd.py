@@ -56,7 +56,7 @@ class SPNGD(SecondOrderOptimizer):
         self,
         network: nn.Cell,
         learning_rate: Any,
-        *,
+        *positional: Any,
         similarity: float = 0.1,
         factor_interval: int | RefreshPolicy | None = None,
         inverse_interval: int | RefreshPolicy | None = None,
@@ -72,6 +72,7 @@ class SPNGD(SecondOrderOptimizer):
         super().__init__(
             network,
             learning_rate,
+            *positional,
             factor_interval=factor_interval,
             inverse_interval=inverse_interval,
             factor_decay=factor_decay,

@@ -72,6 +72,7 @@ class SecondOrderStep(MomentumOptimizer):
                 # A layer without statistics is first-order: its gradient passes unchanged and unclipped.
                 present = self.gather(self.outcomes(), self.outcome_of_product, 0)
                 scale = self.trust_region(products * present, self.product_rates(learning_rate))
+                scale = self.assign(self.last_clip, scale)
             else:
                 # Keeps the products used: MindSpore warns about an unused output at each compilation.
                 scale = ops.depend(self.one, products)

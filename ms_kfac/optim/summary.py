@@ -1,12 +1,44 @@
-"""The text table of what an optimizer preconditions, what it does not, and why."""
+"""The text that says what an optimizer preconditions, what it does not, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from itertools import groupby
 
 from ms_kfac.capture.discover import FirstOrderCell
-from ms_kfac.capture.layer import Layer
-from ms_kfac.curvature.block import CurvatureBlock
+
+# Networks of more layers have one row for neighbours that differ in their names alone.
+_FOLDED_FROM = 17
+# Parameters that stay first-order for one reason, of which so many are named.
+_NAMED = 4
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """What the table says of a preconditioned layer.
+
+    Attributes:
+        name: the layer's name.
+        kind: its kind.
+        block: the kind of its curvature block.
+        dimensions: the dimensions of its factors.
+        bytes: memory of its statistics and inverses.
+        operators: which form of its operators runs.
+        verified: what the last commit found.
+        weights: number of weights that the block preconditions.
+    """
+
+    name: str
+    kind: str
+    block: str
+    dimensions: str
+    bytes: int
+    operators: str
+    verified: str
+    weights: int
+
 
 _HEADER = ("layer", "kind", "block", "dimensions", "KiB", "operators", "verified")
 
@@ -26,42 +58,77 @@ def operator_forms(**native: bool) -> str:
     return "composed" if len(composed) == len(native) else f"native, composed {' and '.join(composed)}"
 
 
-def summary_table(
+def summary_text(
     title: str,
-    layers: Sequence[Layer],
-    blocks: Sequence[CurvatureBlock],
-    forms: Sequence[str],
+    options: Mapping[str, object],
+    layers: Sequence[LayerRow],
     first_order: Sequence[FirstOrderCell],
-    verified: Sequence[str],
+    *,
+    every_layer: bool,
 ) -> str:
-    """Lay out one row a cell that owns trained parameters.
+    """Lay out the summary.
 
     Args:
         title: the first line.
-        layers: the preconditioned layers.
-        blocks: their curvature blocks, in the same order.
-        forms: which form of its operators runs, for each layer.
+        options: the options in force, by name.
+        layers: the preconditioned layers, in the network's order.
         first_order: the cells that stay first-order.
-        verified: what the last commit found of each layer.
+        every_layer: one row per layer also in large networks, and all names of first-order parameters.
 
     Returns:
-        A table with a column each for the layer, its kind, its block, the dimensions of its factors, the
-        memory of statistics and inverses, which form of the operators runs, and whether the last commit
-        verified the layer; then the first-order cells with the reason.
+        The title; the options; the share of the weights that is preconditioned; a table of the layers; then
+        the parameters that stay first-order, grouped by reason.
     """
-    rows = [_HEADER]
-    for layer, block, form, state in zip(layers, blocks, forms, verified):
-        kind = layer.kind + (" (tapped at its primitive)" if layer.tapped_primitive else "")
-        memory = f"{block.bytes() / 1024:.0f}"
-        rows.append((layer.name, kind, block.kind, block.dimensions(), memory, form, state))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    lines = [title]
-    lines += ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
-    lines.insert(2, "  ".join("-" * width for width in widths))
-    total = sum(block.bytes() for block in blocks)
-    lines.append(f"{len(blocks)} layers preconditioned, {total / 2**20:.1f} MiB of statistics and inverses")
+    preconditioned = sum(row.weights for row in layers)
+    weights = preconditioned + _weights_of(first_order)
+    share = 100.0 * preconditioned / weights if weights else 0.0
+    memory = sum(row.bytes for row in layers) / 2**20
+    lines = [title, "  " + ", ".join(f"{name}={value}" for name, value in options.items())]
+    lines.append(
+        f"{len(layers)} layers preconditioned: {share:.1f} % of {weights:,} weights; {memory:.1f} MiB of "
+        "statistics and inverses"
+    )
+    if layers:
+        lines += _table(layers, folds=not every_layer and len(layers) >= _FOLDED_FROM)
     if first_order:
-        width = max(len(cell.name) for cell in first_order)
-        lines.append(f"{len(first_order)} cells first-order:")
-        lines += [f"  {cell.name.ljust(width)}  {cell.kind}: {cell.reason}" for cell in first_order]
+        lines.append(f"{len(first_order)} cells first-order: {weights - preconditioned:,} weights")
+        lines += [_reason_line(cells, every_layer) for cells in _by_reason(first_order)]
     return "\n".join(lines)
+
+
+def _table(layers: Sequence[LayerRow], *, folds: bool) -> list[str]:
+    rows = [_HEADER]
+    for _, group in groupby(layers, key=lambda row: astuple(row)[1:] if folds else row):
+        alike = list(group)
+        name = alike[0].name
+        if len(alike) > 1:
+            name = f"{alike[0].name} ... {alike[-1].name} ({len(alike)})"
+        row = alike[0]
+        kibibytes = f"{row.bytes / 1024:.0f}"
+        rows.append((name, row.kind, row.block, row.dimensions, kibibytes, row.operators, row.verified))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return lines
+
+
+def _by_reason(cells: Iterable[FirstOrderCell]) -> list[list[FirstOrderCell]]:
+    reasons: dict[str, list[FirstOrderCell]] = {}
+    for cell in cells:
+        reasons.setdefault(cell.reason, []).append(cell)
+    return list(reasons.values())
+
+
+def _reason_line(cells: Sequence[FirstOrderCell], every_name: bool) -> str:
+    names = [f"{cell.name}.{p.name.split('.')[-1]}" for cell in cells for p in cell.parameters]
+    shown = names if every_name or len(names) <= _NAMED + 1 else names[:_NAMED]
+    more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+    kinds = Counter(cell.kind for cell in cells)
+    counted = ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in kinds.items())
+    return f"  {', '.join(shown)}{more} ({counted}; {_weights_of(cells):,} weights): {cells[0].reason}"
+
+
+def _weights_of(cells: Iterable[FirstOrderCell]) -> int:
+    # A tied Parameter is in several cells.
+    sizes = {id(parameter): int(parameter.size) for cell in cells for parameter in cell.parameters}
+    return sum(sizes.values())

@@ -63,7 +63,7 @@ class THOR(SecondOrderOptimizer):
         self,
         network: nn.Cell,
         learning_rate: Any,
-        *,
+        *positional: Any,
         omega1: float = 0.01,
         omega2: float = 0.0,
         split: int = 128,
@@ -83,6 +83,7 @@ class THOR(SecondOrderOptimizer):
         super().__init__(
             network,
             learning_rate,
+            *positional,
             inverse_interval=policy,
             blocks=with_default(block, blocks),
             damping_split=damping_split,

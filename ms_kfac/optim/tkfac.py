@@ -101,7 +101,7 @@ class TKFAC(SecondOrderOptimizer):
         self,
         network: nn.Cell,
         learning_rate: Any,
-        *,
+        *positional: Any,
         damping_mode: str = "normal",
         nu: float = 1.0,
         ema: str = "partial_trace",
@@ -130,7 +130,7 @@ class TKFAC(SecondOrderOptimizer):
             expansion = Parameter(Tensor(1.0, ms.float32), name="expansion", requires_grad=False)
         kind = TraceRestrictedRootsBlock if ema == "paper" else TraceRestrictedBlock
         block = partial(kind, automatic=automatic, expansion=expansion)
-        super().__init__(network, learning_rate, blocks=with_default(block, blocks), **options)
+        super().__init__(network, learning_rate, *positional, blocks=with_default(block, blocks), **options)
         self._own = f"damping {damping_mode}, average {ema!r}"
         self.expansion = expansion
         if automatic is not None and expansion is not None:

@@ -246,4 +246,4 @@ def test_the_present_damping_is_in_the_checkpoint() -> None:
     net = Perceptron((3, 2))
     optimizer = ms_kfac.KFAC(net, 0.1, damping=LevenbergMarquardt(0.7))
     saved = optimizer.parameters_dict()
-    assert float(saved["damping.value"].asnumpy()) == pytest.approx(0.7)
+    assert float(saved["kfac.damping.value"].asnumpy()) == pytest.approx(0.7)

@@ -103,7 +103,7 @@ def test_damping_adapts_to_the_loss_of_the_whole_batch(runs: Runs) -> None:
     """The ratio of two changes of the loss, each a difference of numbers near 1 in float32."""
     (alone,) = runs[1]["LevenbergMarquardt"]
     for rank in runs[2]["LevenbergMarquardt"]:
-        for key in ("damping.ratio", "damping.value"):
+        for key in ("kfac.damping.ratio", "kfac.damping.value"):
             np.testing.assert_allclose(rank.state[key], alone.state[key], rtol=1e-4, err_msg=key)
 
 

@@ -1,0 +1,58 @@
+"""The summary: totals, folding, reasons."""
+
+from __future__ import annotations
+
+import pytest
+from mindspore import nn
+
+import ms_kfac
+
+
+def repeated(layers: int) -> nn.SequentialCell:
+    cells = [nn.SequentialCell(nn.Dense(4, 4), nn.BatchNorm1d(4)) for _ in range(layers)]
+    return nn.SequentialCell(*cells, nn.Dense(4, 3, has_bias=False))
+
+
+def test_totals_and_options() -> None:
+    text = ms_kfac.KFAC(repeated(2), 0.1, damping=0.25, kl_clip=None, fisher="sampled").summary()
+    # 2 (16 + 4) + 12 of those and 2 (4 + 4) of the normalization.
+    assert "3 layers preconditioned: 76.5 % of 68 weights" in text
+    for option in ("damping=0.25", "kl_clip=None", "fisher='sampled'"):
+        assert option in text
+
+
+def test_first_order_parameters_are_named_by_reason() -> None:
+    text = ms_kfac.KFAC(repeated(3), 0.1, skip=("^3$",)).summary()
+    assert "4 cells first-order: 36 weights" in text
+    lines = text.splitlines()
+    (skipped,) = [line for line in lines if "skip pattern" in line]
+    assert skipped == "  3.weight (Dense; 12 weights): skip pattern '^3$'"
+    (normalization,) = [line for line in lines if "normalization=" in line]
+    assert (
+        "0.1.gamma, 0.1.beta, 1.1.gamma, 1.1.beta and 2 more (3 BatchNorm1d; 24 weights): " in normalization
+    )
+    everything = ms_kfac.KFAC(repeated(3), 0.1).summary(every_layer=True)
+    assert "2.1.gamma, 2.1.beta (3 BatchNorm1d" in everything
+
+
+def test_large_networks_are_folded() -> None:
+    optimizer = ms_kfac.KFAC(repeated(20), 0.1)
+    folded = optimizer.summary().splitlines()
+    (row,) = [line for line in folded if line.startswith("0.0 ... 19.0 (20)")]
+    assert "A 5, G 4" in row
+    assert any(line.startswith("20 ") and "A 4, G 3" in line for line in folded)
+    assert sum(" dense " in line for line in optimizer.summary(every_layer=True).splitlines()) == 21
+    # Small networks have a row per layer in any case.
+    assert sum(" dense " in line for line in ms_kfac.KFAC(repeated(4), 0.1).summary().splitlines()) == 5
+
+
+def test_nothing_to_precondition_is_told() -> None:
+    with pytest.warns(UserWarning, match="KFAC: no layer of the network is preconditioned"):
+        optimizer = ms_kfac.KFAC(nn.SequentialCell(nn.Dense(2, 2)), 0.1, skip=("0",))
+    assert "0 layers preconditioned: 0.0 % of 6 weights" in optimizer.summary()
+
+
+@pytest.mark.parametrize("method", [ms_kfac.KFAC, ms_kfac.TKFAC, ms_kfac.SKFAC, ms_kfac.EKFAC])
+def test_options_by_position_are_refused_with_the_way_out(method: type[nn.Optimizer]) -> None:
+    with pytest.raises(TypeError, match=r"\(network, learning_rate, momentum=0.9\), got 0.8 by position"):
+        method(nn.SequentialCell(nn.Dense(2, 2)), 0.1, 0.8)
