@@ -7,7 +7,7 @@ namespace ms_kfac {
 
 // The numbers that the judge gets per layer, in this order:
 //
-//   passes, period, product, products, scale    from the record of the staged batch
+//   passes, period, product, products, scale    from the record; the last three in the units of the delivered gradient
 //   r^T dW s, r^T W s, |dW|                     measurements of the delivered gradient
 //   finite                                      whether the staged batch is finite
 enum JudgedNumber { kJudgedMeasured = 5, kJudgedFinite = 8, kJudgedNumbers = 9 };
