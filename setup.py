@@ -1,4 +1,4 @@
-"""Build entry: the native kernels; all the metadata is in pyproject.toml."""
+"""Build the native kernels. All metadata is in pyproject.toml."""
 
 import runpy
 from glob import glob
@@ -22,7 +22,7 @@ setup(
             depends=files(".h"),
             define_macros=[("MS_KFAC_SOURCES", f'"{FINGERPRINT}"')],
             language="c++",
-            # MindSpore's binaries pass std::string in the older form. Symbols but the operators' stay inside.
+            # MindSpore's binaries use the old ABI of std::string.
             extra_compile_args=[
                 "-std=c++17",
                 "-O3",
@@ -31,7 +31,8 @@ setup(
                 "-ffp-contract=fast",
             ],
             extra_link_args=["-ldl", "-lpthread"],
-            # Without a compiler the package installs all the same, and runs on composed operators.
+            # Without a compiler the package still installs. It then uses the fallback (composed of MindSpore
+            # operators).
             optional=True,
         )
     ]

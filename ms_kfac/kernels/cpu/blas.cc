@@ -35,7 +35,7 @@ bool find(void* library, const char* name, Function& function) {
 }  // namespace
 
 bool load(const char* path) {
-  // Kept open for the life of the process.
+  // Stays open for the lifetime of the process.
   void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return false;
   bool complete = find(library, "cblas_sgemm", sgemm);
@@ -52,7 +52,7 @@ bool load(const char* path) {
   complete &= find(library, "dpotri_", dpotri);
   complete &= find(library, "ssyevd_", ssyevd);
   complete &= find(library, "openblas_set_num_threads", set_num_threads);
-  // Kernels share their work out themselves: OpenBLAS's threads on top would be twice as many as there are cores.
+  // The kernels parallelize their work themselves. OpenBLAS's threads in addition would oversubscribe the cores.
   if (complete) set_num_threads(1);
   return complete;
 }

@@ -1,5 +1,5 @@
-// OpenBLAS, found at run time: no kernel is linked to it, so that the library builds without it and says so in
-// kernels.status() when it is missing.
+// OpenBLAS, loaded at run time. No kernel links to it, so the library builds without it. If it is missing,
+// kernels.status() says so.
 #pragma once
 
 namespace ms_kfac::blas {
@@ -9,7 +9,7 @@ enum Transpose { kNo = 111, kYes = 112 };
 enum Triangle { kUpper = 121, kLower = 122 };
 enum Side { kLeft = 141, kRight = 142 };
 
-// Pointers into OpenBLAS; null until load() has succeeded. CBLAS and Fortran LAPACK conventions, 32-bit integers.
+// Pointers into OpenBLAS, null until load() succeeds. CBLAS and Fortran LAPACK conventions, 32-bit integers.
 extern void (*sgemm)(Layout, Transpose, Transpose, int m, int n, int k, float alpha, const float* a, int lda,
                      const float* b, int ldb, float beta, float* c, int ldc);
 extern void (*dgemm)(Layout, Transpose, Transpose, int m, int n, int k, double alpha, const double* a, int lda,
@@ -32,10 +32,10 @@ extern void (*ssyevd)(const char* jobz, const char* uplo, const int* n, float* a
                       const int* lwork, int* iwork, const int* liwork, int* info);
 extern void (*set_num_threads)(int threads);
 
-// Finds the functions in a shared library whose symbols start with "scipy_". Returns whether all are there.
+// Finds the functions in a shared library whose symbols start with "scipy_". Returns whether all of them exist.
 bool load(const char* path);
 
-// Lets OpenBLAS itself use `threads` threads while it lives. One at a time in a process; others wait.
+// While it lives, OpenBLAS itself uses `threads` threads. Only one instance exists at a time in a process. Others wait.
 class Threads {
  public:
   explicit Threads(int threads);

@@ -12,12 +12,12 @@
 namespace ms_kfac {
 namespace {
 
-// Numbers that are read at a time, so that converted ones stay in the first-level cache or near it.
+// Numbers per read, so that converted ones stay in or near the first-level cache.
 constexpr int64_t kReadFloats = 16 << 10;
-// Numbers that are worth another thread: some tens of microseconds.
+// Numbers that justify another thread: some tens of microseconds of work.
 constexpr int64_t kFloatsPerThread = 64 << 10;
 constexpr int64_t kRowsAtOnce = 256;
-// Sums that all taps are added to before the next ones, so that they stay in the first-level cache.
+// Positions per block: all taps are added to a block before the next one, so its sums stay in the first-level cache.
 constexpr int64_t kPositions = 4 << 10;
 
 MS_KFAC_CLONES float signed_sum(const float* values, const float* signs, int64_t count) {
@@ -36,7 +36,7 @@ MS_KFAC_CLONES float signed_sum(const float* values, const float* signs, int64_t
 MS_KFAC_CLONES void add_signed(const float* __restrict values, const int64_t* offsets, const float* signs,
                                int64_t count, int64_t length, float* __restrict sums) {
   int64_t k = 0;
-  // Four at a time: every turn reads and writes the sums.
+  // Four at a time, because every iteration reads and writes the sums.
   for (; k + 4 <= count; k += 4) {
     const float s0 = signs[k], s1 = signs[k + 1], s2 = signs[k + 2], s3 = signs[k + 3];
     const float *v0 = values + offsets[k], *v1 = values + offsets[k + 1], *v2 = values + offsets[k + 2],
@@ -56,7 +56,7 @@ std::vector<float> signs_of(SignAxis axis, int64_t first, int64_t count, float f
   return signs;
 }
 
-// What is summed over the samples of a group.
+// The sums over the samples of one group.
 struct Sums {
   double uv = 0, uu = 0, vv = 0;
 
@@ -67,7 +67,7 @@ struct Sums {
   }
 };
 
-// Adds signed channels of a sample up.
+// Adds up the signed channels of a sample.
 class ChannelSums {
  public:
   ChannelSums(const Images& images, const std::vector<float>& signs) : images_(images), signs_(signs) {
@@ -94,11 +94,11 @@ class ChannelSums {
   std::vector<int64_t> offsets_;
 };
 
-// The image of one channel that is the sum of all, as the taps of a window see it with their signs.
+// Signed sums over the taps of a window, for an image of one channel.
 //
-// The padded image is kept as one plane for each remainder of a row and a column by the stride: there the next location
-// is the next number, whatever the stride, and all locations are one loop. Its results between the rows of locations
-// are left out.
+// The padded image is stored as one plane per remainder of the row and column indices modulo the stride. In a plane the
+// next location is the next number for any stride, so one loop covers all locations. The results between the rows of
+// locations are discarded.
 class TapSums {
  public:
   TapSums(const Images& images, const Window& window, float start)
@@ -135,7 +135,7 @@ class TapSums {
   }
 
  private:
-  // Of a plane, so that it holds all that the window sees.
+  // Size of a plane along an axis. It covers everything that the window sees.
   int64_t extent(int axis, int64_t locations) const {
     return locations + window_.dilation[axis] * (window_.kernel[axis] - 1) / window_.stride[axis];
   }
@@ -149,7 +149,7 @@ class TapSums {
       for (int64_t phase = 0; phase < right; ++phase) {
         const int64_t plane = padded % down * right + phase;
         float* to = planes_.data() + (plane * rows_ + padded / down) * columns_;
-        // The numbers of this phase that are not padding.
+        // The part of this phase's numbers that is not padding.
         const int64_t shift = phase - window_.before[1], first = (right - 1 - shift) / right;
         const int64_t last = std::min(columns_, (image_width_ - shift + right - 1) / right);
         const float* from = image + row * image_width_;
@@ -170,7 +170,7 @@ class TapSums {
   std::vector<int64_t> offsets_;
 };
 
-// Calls sum(first, last, the part's sums, one per group) for parts of the samples, and adds the parts up in order.
+// Calls sum(first, last, sums of the part, one per group) for parts of the samples. Adds the parts in a fixed order.
 template <typename Sum>
 std::vector<Sums> over_samples(int64_t samples, int64_t groups, int64_t numbers, Sum sum) {
   const int64_t wanted = std::clamp<int64_t>(numbers / kFloatsPerThread, 1, threads());
@@ -214,7 +214,7 @@ std::vector<Sums> convolution(const LayerBatch& batch) {
   const int64_t groups = batch.groups(), pixels = x.height * x.width, locations = dout.height * dout.width;
   const bool pointwise = window.is_pointwise();
   const float start = batch.inputs(0).bias ? 1.0f : 0.0f;
-  // A single tap's sign goes to the columns, because nothing else asks for it.
+  // The sign of a single tap is folded into the columns, because pointwise windows skip TapSums::compute.
   const std::vector<float> column_signs = signs_of(kColumns, 0, x.channels, pointwise ? sign(kTaps, 0) : 1.0f);
   std::vector<ChannelSums> inputs, gradients;
   for (int64_t group = 0; group < groups; ++group) {

@@ -1,11 +1,12 @@
-// The numbers by which a commit checks that a layer's statistics are of the gradient that was delivered.
+// The numbers with which a commit checks that a layer's statistics belong to the delivered gradient.
 #pragma once
 
 #include "layer_batch.h"
 
 namespace ms_kfac {
 
-// Of one pass, with the signs of interface/signs.h and dout as delivered, whatever the statistics make of it:
+// The numbers of one backward pass, with the signs of interface/signs.h. dout is taken as delivered: the statistics'
+// scale, mean and reduce setting do not apply.
 //
 //   product = sum over groups, samples and locations of u v,    u = sum over features of sign a (+ 1 with a bias),
 //   scale = sum over groups of |u| |v|,                         v = sum over outputs of sign dout.
@@ -13,7 +14,7 @@ struct CaptureCheck {
   float product, scale;
 };
 
-// One pass over x and one over dout, on all threads; the result depends on their number alone.
+// Reads x and dout once each, on all threads. The rounding of the result depends only on the number of threads.
 CaptureCheck capture_check(const LayerGeometry& geometry, const FloatArray& x, const FloatArray& dout);
 
 }  // namespace ms_kfac

@@ -1,12 +1,12 @@
-// Patches of a convolution as columns, some at a time.
+// The patches of a convolution, unfolded into columns (im2col), some lines at a time.
 #pragma once
 
 #include "images.h"
 
 namespace ms_kfac {
 
-// Columns of features in the order (channel, kernel row, kernel column), with a last feature of one for a bias. A line
-// is the columns of one sample and one row of locations.
+// Columns of features in the order (channel, kernel row, kernel column). With a bias the last feature is one. A line is
+// the columns of one sample and one row of locations.
 class Columns {
  public:
   Columns(const Images& images, const Window& window, bool bias);
@@ -14,12 +14,11 @@ class Columns {
   int64_t features() const { return features_; }
   int64_t lines() const { return images_.samples * heights_; }
   int64_t line_length() const { return widths_; }
-  // An estimate of the time that it takes to write all columns and to sum their outer products, in nanoseconds of one
-  // core.
+  // Estimated time in nanoseconds on one core of writing all columns and summing their outer products.
   double cost() const;
 
-  // Writes lines [first, first + count) side by side: feature f of column t to buffer[f * stride + t]. Columns up to
-  // the next multiple of kPositionBlock become zeros.
+  // Writes lines [first, first + count) next to each other: feature f of column t to buffer[f * stride + t]. Fills up
+  // to the next multiple of kPositionBlock with columns of zeros.
   void fill(int64_t first, int64_t count, float* buffer, int64_t stride, std::vector<float>& scratch) const;
 
  private:

@@ -11,14 +11,14 @@ namespace ms_kfac {
 namespace {
 
 constexpr int64_t kChunk = 1 << 15;
-// Below this a trace of zero comes with sums of zero.
+// Below this trace the sums are zero, too.
 constexpr double kSmallestTrace = 1e-30;
 
 bool had_pass(const StagedLayer& layer) { return layer.record[kPasses] > 0.0f; }
 
 float staged_weight(const StagedLayer& layer, int weight) { return layer.record[kStagedWeights + weight]; }
 
-// In a sum of outer products NaN or infinity anywhere shows in the diagonal, too.
+// In a sum of outer products NaN or infinity anywhere also appears in the diagonal.
 bool diagonals_finite(const StagedArray& array) {
   const int64_t size = array.dimension * array.dimension;
   for (int64_t matrix = 0; matrix < array.matrices; ++matrix)
@@ -27,7 +27,7 @@ bool diagonals_finite(const StagedArray& array) {
   return true;
 }
 
-// Whether all that is staged is finite, layer by layer.
+// Per layer, whether its whole staged batch is finite.
 std::vector<char> finite_layers(const std::vector<StagedLayer>& layers) {
   struct Part {
     size_t layer;
@@ -58,7 +58,7 @@ std::vector<char> finite_layers(const std::vector<StagedLayer>& layers) {
   return finite;
 }
 
-// kAnswers numbers for each layer.
+// kAnswers numbers per layer.
 std::vector<int64_t> ask(const std::vector<StagedLayer>& layers, const CommitRule& rule, const float* measured,
                          const std::vector<char>& finite) {
   std::vector<int64_t> answers;
@@ -87,7 +87,7 @@ struct Fold {
   float keep, factor;
 };
 
-// Without a past, whatever the average held is replaced, NaN too.
+// Without a past the old average is overwritten instead of multiplied by 0, because it may hold NaN.
 MS_KFAC_CLONES void replace(const float* __restrict staged, float factor, float* __restrict average, int64_t size) {
   for (int64_t i = 0; i < size; ++i) average[i] = factor * staged[i];
 }
@@ -118,8 +118,8 @@ void run(const std::vector<Fold>& folds) {
 
 float decayed(float keep, float value) { return keep == 0.0f ? 0.0f : keep * value; }
 
-// Roots of each group's block enter the averages: Phi and Psi come as sums over n samples of |g|^2 a a' and
-// |a|^2 g g', and are scaled to have the trace sqrt(delta) of the batch.
+// Averages roots of each group's block. Phi and Psi arrive as sums over n samples of |g|^2 a a' and |a|^2 g g'. They
+// are scaled to the trace sqrt(delta) of the batch.
 void fold_roots(const StagedLayer& layer, double scale, float keep, float count, std::vector<Fold>& folds) {
   const StagedArray &Phi = layer.arrays[0], &Psi = layer.arrays[1], &traces = layer.arrays[2];
   const int64_t groups = traces.size, size_Phi = Phi.size / groups, size_Psi = Psi.size / groups;
@@ -136,7 +136,8 @@ void fold_roots(const StagedLayer& layer, double scale, float keep, float count,
   }
 }
 
-// Whether a weight is of averages; those of others, and of none, are of the last batch alone.
+// Whether a weight belongs to averages. A weight of arrays without an average, or of no array, describes the last batch
+// only.
 bool is_averaged(const StagedLayer& layer, int weight) {
   return std::any_of(layer.arrays.begin(), layer.arrays.end(),
                      [&](const StagedArray& array) { return array.weight == weight && array.average != nullptr; });

@@ -1,4 +1,4 @@
-// Commits staged batches: checks them, and folds them into the averages that refreshes read.
+// Commits staged batches: checks them and adds them to the averages that refreshes read.
 #pragma once
 
 #include <cstdint>
@@ -11,15 +11,14 @@ namespace ms_kfac {
 
 struct CommitRule {
   float limit;           // epsilon / (1 - epsilon)
-  float gradient_scale;  // what output gradients are multiplied with
-  float product_scale;   // what a delivered gradient is divided by the sum of its passes
+  float gradient_scale;  // factor of output gradients
+  float product_scale;   // ratio of a delivered gradient to the sum of its passes
   Judge judge;           // null: every finite batch is committed
-  int64_t handle;        // the judge's
+  int64_t handle;        // of the judge
 };
 
-// For each layer that had a pass: commits its batch or refuses it, and leaves its record empty. `measured` has
-// kMeasured numbers for each layer, `outcome` is as in commit_arguments.h. The judge is called once, in the calling
-// thread.
+// Commits or refuses the batch of each layer that had a pass, and empties its record. `measured` has kMeasured numbers
+// per layer. `outcome` is described in commit_arguments.h. The judge is called once, on the calling thread.
 void commit_statistics(const std::vector<StagedLayer>& layers, const CommitRule& rule, const float* measured,
                        float* outcome);
 

@@ -17,9 +17,9 @@
 namespace ms_kfac {
 namespace {
 
-// Rows that are one task where a single matrix is copied by all threads.
+// Rows per task when all threads copy a single matrix.
 constexpr int kRows = 64;
-// Side of the square tiles of a transpose: two of them fit the first cache.
+// Side of the square tiles of a transpose. Two tiles fit the first-level cache.
 constexpr int kTile = 32;
 
 void for_row_blocks(int size, const std::function<void(int first, int last)>& task) {
@@ -42,11 +42,11 @@ void copy_upper_triangle(const DampedFactor& of, double damping, Number* matrix)
   });
 }
 
-// Inverts in place; a row-major upper triangle is LAPACK's lower one. Returns whether the matrix was positive definite
-// and its inverse can be told in float32.
+// Inverts in place. A row-major upper triangle is a lower one for LAPACK. Returns whether the matrix was positive
+// definite and its inverse is finite in float32.
 //
-// OpenBLAS's Cholesky doesn't stop at NaN. But a NaN in row i makes L_ii one, and so the inverse's i-th diagonal; an
-// infinite F_ii makes that 0.
+// OpenBLAS's Cholesky doesn't stop at NaN. But a NaN in row i makes L_ii NaN, and so the inverse's i-th diagonal. An
+// infinite F_ii makes that diagonal 0.
 template <typename Number, typename Factorize>
 bool invert(int size, Number* matrix, Factorize potrf, Factorize potri) {
   int info = 0;
@@ -67,7 +67,7 @@ double trace(const DampedFactor& of) {
   return of.scale * sum;
 }
 
-// Once a factor, because the damping differs from one refresh to the next.
+// Once per factor. warn_once alone would repeat the warning, because the damping changes between refreshes.
 void warn_of_damping(const DampedFactor& of, double damping) {
   static std::mutex mutex;
   static std::set<std::string>* const warned = new std::set<std::string>;
@@ -93,9 +93,9 @@ void invert_in_float64(const DampedFactor& of) {
       text << of.name << " has trace " << largest << " and is not positive definite with damping " << damping;
       throw std::runtime_error(text.str());
     }
-    // Not below what float64 resolves beside the trace, where it would change nothing.
+    // Smaller damping would vanish in float64 next to the trace and change nothing.
     damping = std::max(10 * damping, 1e-15 * largest);
-    // A trace of zero leaves nothing to grow towards.
+    // With a trace of zero and no damping, multiplying by ten changes nothing.
     if (damping == 0) damping = 1;
   }
   if (damping != of.damping) warn_of_damping(of, damping);
@@ -103,7 +103,7 @@ void invert_in_float64(const DampedFactor& of) {
     for (int64_t j = i; j < size; ++j) of.inverse[i * size + j] = static_cast<float>(matrix[i * size + j]);
 }
 
-// LAPACK works on the upper triangle, so that the lower one and the diagonal are all of the old inverse.
+// LAPACK overwrites the upper triangle. The lower triangle and the saved diagonal restore the old inverse.
 void restore(const DampedFactor& of, const std::vector<float>& diagonal) {
   const int64_t size = of.size;
   for (int64_t i = 0; i < size; ++i) {

@@ -1,4 +1,4 @@
-// Inverses of damped factors, many of them at a time and of any sizes.
+// Inverses of damped factors: many per call, of any sizes.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@ namespace ms_kfac {
 
 // One inverse to compute: (scale F + damping I)^-1.
 struct DampedFactor {
-  std::string name;  // in messages
+  std::string name;  // for messages
   const float* factor;
   int64_t stride;  // from one row to the next
   int size;
@@ -18,14 +18,14 @@ struct DampedFactor {
   float* inverse;  // size rows without gaps; both triangles are written
 };
 
-// Throws std::runtime_error that names the first factor that holds NaN or infinity, or has such a damping.
+// Throws std::runtime_error with the name of the first factor whose entries, scale or damping are NaN or infinite.
 void require_finite(const std::vector<DampedFactor>& factors);
 
-// Computes them all, if they are finite: else nothing is written and require_finite throws. Of F the upper triangle is
-// read. A factor that is not positive definite in float32 is inverted in float64; one that is not so either gets ten
-// times the damping, again and again, with a warning. Throws std::runtime_error that names the factor where damping
-// beyond its trace fails: the inverse that was there stays, as its lower triangle had it, but those of other factors
-// may have been replaced.
+// Computes all inverses. Calls require_finite first, so nothing is written if it throws. Reads the upper triangle of F.
+// A factor that is not positive definite in float32 is inverted in float64. If that fails, the damping grows by factors
+// of ten until it succeeds, with a warning. Throws std::runtime_error with the factor's name if damping beyond its
+// trace fails. That factor then keeps its old inverse, restored from the lower triangle. Other factors may have new
+// inverses.
 void invert_damped(std::vector<DampedFactor> factors);
 
 // Copies the upper triangle onto the lower one.

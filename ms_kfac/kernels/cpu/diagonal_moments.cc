@@ -6,7 +6,7 @@
 namespace ms_kfac {
 namespace {
 
-// Rows that are read at a time, in floats.
+// Floats per read of rows.
 constexpr int64_t kRowFloats = 64 << 10;
 
 MS_KFAC_CLONES void add_squares(const float* values, int64_t count, double* sums) {

@@ -5,8 +5,8 @@
 
 namespace ms_kfac {
 
-// Adds the diagonal of the sum of outer products of one side to `diagonal` (features). Forms neither those nor patches:
-// what a tap of a convolution sees of the squared images, summed over samples first.
+// Adds the diagonal of one side's sum of outer products to `diagonal` (features). It forms neither outer products nor
+// patches. For convolutions it squares the images, sums them over samples, and then sums over what each tap sees.
 void add_side_diagonal(const LayerSide& side, float* diagonal);
 
 }  // namespace ms_kfac

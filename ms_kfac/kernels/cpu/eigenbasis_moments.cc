@@ -11,10 +11,9 @@
 namespace ms_kfac {
 namespace {
 
-// Vectors that are written out at a time, in floats: 1 MB, so that they are still in the second-level cache when BLAS
-// reads them.
+// Floats per block of written-out vectors: 1 MB, so that they are still in the second-level cache when BLAS reads them.
 constexpr int64_t kReadFloats = 256 << 10;
-// Rows of a product with Q_A, at least, where there are so many: BLAS copies Q_A anew for every product.
+// Smallest number of rows of a product with Q_A, if available: BLAS copies Q_A again for every product.
 constexpr int64_t kProductRows = 256;
 
 MS_KFAC_CLONES void square(float* values, int64_t count) {
@@ -25,7 +24,7 @@ MS_KFAC_CLONES void add_squares(const float* values, int64_t count, float* sums)
   for (int64_t i = 0; i < count; ++i) sums[i] += values[i] * values[i];
 }
 
-// A matrix, or the transpose of the one that is stored with rows `stride` apart.
+// A matrix or the transpose of a matrix. Its stored rows are `stride` apart.
 struct Matrix {
   const float* data;
   int64_t stride;
@@ -43,7 +42,7 @@ void multiply(const Matrix& left, const Matrix& right, int64_t rows, int64_t col
               static_cast<int>(right.stride), beta, product, static_cast<int>(stride));
 }
 
-// One side's vectors, some lines at a time. A line is one row, or the columns of one row of locations.
+// The vectors of one side, read some lines at a time. A line is one row, or the columns of one row of locations.
 class Vectors {
  public:
   explicit Vectors(const LayerSide& side)
@@ -53,7 +52,7 @@ class Vectors {
   int64_t lines() const { return side_.rows ? side_.rows->count() : columns_.lines(); }
   int64_t line_length() const { return side_.rows ? 1 : columns_.line_length(); }
 
-  // As (count * line_length(), features()), to be used before the next call.
+  // A matrix (count * line_length(), features()), valid until the next call.
   Matrix read(int64_t first, int64_t count) {
     if (side_.rows) return read_rows(first, count);
     const int64_t stride = round_up(count * line_length(), kPositionBlock);
@@ -85,8 +84,8 @@ class Vectors {
   std::vector<float> buffer_, scratch_;
 };
 
-// With one location a sample the sum is one product of squares, ((g Q_G)^2)^T (a Q_A)^2, and no sample's gradient is
-// written out. The threads share the columns of the matrices.
+// With one location per sample the sum is a single product of squares, ((g Q_G)^2)^T (a Q_A)^2. It needs no per-sample
+// gradients. The threads split the columns of the matrices.
 void add_single_locations(const LayerSide& inputs, const LayerSide& gradients, const float* Q_A, const float* Q_G,
                           float* sums, int64_t workers) {
   Vectors a(inputs), g(gradients);
@@ -112,8 +111,8 @@ void add_single_locations(const LayerSide& inputs, const LayerSide& gradients, c
   }
 }
 
-// The gradients of some samples, one task's. A side whose locations are fewer than the features of the other is
-// projected before the sum over locations, the other one after it.
+// The per-sample gradients of one task. A side is projected before the sum over locations if its locations are fewer
+// than the features of the other side. Otherwise it is projected after the sum.
 class SampleGradients {
  public:
   SampleGradients(const LayerSide& inputs, const LayerSide& gradients, int64_t samples, const float* Q_A,
@@ -129,7 +128,7 @@ class SampleGradients {
         inputs_first_(locations_ < e_),
         gradients_first_(locations_ < d_) {}
 
-  // Multiply-adds a sample.
+  // Multiply-adds per sample.
   double work() const {
     const double T = locations_, d = d_, e = e_;
     return T * d * e + std::min(T, e) * d * d + std::min(T, d) * e * e;
@@ -149,7 +148,7 @@ class SampleGradients {
   }
 
  private:
-  // (count * line length, e): g, or g Q_G.
+  // g or g Q_G, as (count * line length, e).
   Matrix read_gradients(int64_t line, int64_t count) {
     const Matrix rows = g_.read(line, count);
     if (!gradients_first_) return rows;
@@ -159,7 +158,7 @@ class SampleGradients {
     return {rotated_.data(), e_};
   }
 
-  // Sums over the locations of some samples, side by side: (count * e, d).
+  // Stacked sums over the locations of some samples: (count * e, d).
   Matrix sums_over(int64_t first, int64_t count) {
     stacked_.resize(std::max<size_t>(stacked_.size(), count * e_ * d_));
     const int64_t length = a_.line_length();
@@ -174,7 +173,7 @@ class SampleGradients {
     return {stacked_.data(), d_};
   }
 
-  // What is still to be done for one sample to come to Q_G^T W Q_A.
+  // The remaining products that turn one sample's matrix into Q_G^T W Q_A.
   const float* in_basis(int64_t sample, const float* matrix) {
     if (inputs_first_) {
       summed_.resize(e_ * d_);
@@ -206,7 +205,7 @@ void add_eigenbasis_moments(const LayerSide& inputs, const LayerSide& gradients,
   const int64_t size = inputs.features() * gradients.features();
   const double work = samples * SampleGradients(inputs, gradients, samples, Q_A, Q_G).work();
   const int64_t parts = Split(workers, work, samples, 1).parts;
-  // The first part adds to the sums themselves.
+  // The first part adds to `sums` directly.
   std::vector<float> others((parts - 1) * size);
   parallel_for(parts, [&](int64_t part) {
     SampleGradients some(inputs, gradients, samples, Q_A, Q_G);

@@ -91,7 +91,8 @@ void precondition(const std::vector<EigenbasisLayer>& layers) {
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return costs[a] > costs[b]; });
   double rest = std::accumulate(costs.begin(), costs.end(), 0.0);
-  // A layer of more than a thread's share would keep the others waiting at the end: OpenBLAS's threads do it.
+  // A layer that costs more than the average per thread would keep the other threads waiting at the end. OpenBLAS's
+  // threads process such layers first.
   size_t shared = 0;
   if (threads() > 1) {
     std::unique_ptr<blas::Threads> guard;

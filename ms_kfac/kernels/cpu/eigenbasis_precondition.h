@@ -1,4 +1,4 @@
-// U = Q_G [(Q_G^T dW Q_A) / (s + damping)] Q_A^T for many layers at once.
+// U = Q_G [(Q_G^T dW Q_A) / (s + damping)] Q_A^T for many layers per call.
 #pragma once
 
 #include <vector>
@@ -8,10 +8,10 @@
 namespace ms_kfac {
 
 struct EigenbasisLayer : LayerGradients {
-  const float* Q_A;      // (groups, width, width), width = columns and the bias
+  const float* Q_A;      // (groups, width, width); width includes the bias
   const float* Q_G;      // (groups, rows, rows)
   const float* moments;  // sums of s, (groups, rows, width)
-  float count;           // what divides them; 0 while there are none: then s is S_G S_A^T
+  float count;           // divides moments; 0 before the first ones: then s is S_G S_A^T
   const float* S_A;      // (groups, width)
   const float* S_G;      // (groups, rows)
   float damping;

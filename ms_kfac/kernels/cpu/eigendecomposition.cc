@@ -13,11 +13,11 @@
 namespace ms_kfac {
 namespace {
 
-// Side of the square tiles of a transpose: two of them fit the first cache.
+// Side of the square tiles of a transpose. Two tiles fit the first-level cache.
 constexpr int kTile = 32;
 constexpr int64_t kLargestInt = std::numeric_limits<int>::max();
 
-// Numbers that ssyevd wants to work in, at least.
+// The smallest workspace of ssyevd, in floats.
 int64_t least_work(int64_t size) { return 1 + 6 * size + 2 * size * size; }
 
 void transpose(float* matrix, int size) {
@@ -36,9 +36,9 @@ void decompose_one(const EigenFactor& of) {
   }
   int info = 0, work_size = -1, integer_size = -1, integer_best = 0;
   float best = 0;
-  // A row-major upper triangle is LAPACK's lower one.
+  // A row-major upper triangle is a lower one for LAPACK.
   blas::ssyevd("V", "L", &size, of.vectors, &size, of.values, &best, &work_size, &integer_best, &integer_size, &info);
-  // float32 rounds the size that comes back.
+  // ssyevd returns the workspace size as a float32, which may be rounded down.
   const int64_t wanted = std::max(static_cast<int64_t>(best * 1.0001f) + 1, least_work(size));
   work_size = static_cast<int>(std::min(wanted, kLargestInt));
   integer_size = std::max(integer_best, 3 + 5 * size);
@@ -58,7 +58,7 @@ void decompose(std::vector<EigenFactor> factors) {
     if (least_work(of.size) > kLargestInt)
       throw std::runtime_error(of.name + " has " + std::to_string(of.size) +
                                " rows: LAPACK's ssyevd takes no more than 32766");
-  // LAPACK's iterations need not end on NaN.
+  // LAPACK's iterations may not terminate on NaN.
   require_each_finite(factors,
                       [](const EigenFactor& of) { return upper_finite(of.factor, of.size, of.size, of.scale); });
   const auto cost = [](const EigenFactor& of) { return std::pow(of.size, 3.0); };

@@ -1,4 +1,4 @@
-// Eigenvalues and eigenvectors of factors, many of them at a time and of any sizes.
+// Eigenvalues and eigenvectors of factors: many per call, of any sizes.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 namespace ms_kfac {
 
 struct EigenFactor {
-  std::string name;  // in messages
+  std::string name;  // for messages
   const float* factor;
   int size;
   float scale;
@@ -17,10 +17,12 @@ struct EigenFactor {
   float* vectors;
 };
 
-// scale F + shift I = Q diag(S) Q': S ascending, with 0 for what rounding left negative, and Q's columns the
-// eigenvectors. Of F the upper triangle is read. Throws std::runtime_error that names the factor, and writes nothing,
-// where one holds NaN or infinity or is too large for LAPACK's 32-bit sizes. Throws also where LAPACK's iterations do
-// not converge: they work in `vectors` and `values`, which are lost then.
+// scale F + shift I = Q diag(S) Q'. S ascends, and eigenvalues that are negative by rounding become 0. The columns of Q
+// are the eigenvectors. Reads the upper triangle of F.
+//
+// Throws std::runtime_error with the factor's name, and writes nothing, if a factor holds NaN or infinity or is too
+// large for LAPACK's 32-bit sizes. Also throws if LAPACK's iterations do not converge. They work in `vectors` and
+// `values`, so the old contents are lost then.
 void decompose(std::vector<EigenFactor> factors);
 
 }  // namespace ms_kfac

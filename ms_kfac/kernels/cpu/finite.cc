@@ -7,7 +7,8 @@
 namespace ms_kfac {
 namespace {
 
-// Zero times a number is zero, unless that is NaN or infinite; many sums, because one would be a chain of additions.
+// Zero times a number is zero, unless that number is NaN or infinite. Many partial sums, because a single one would be
+// a serial chain of additions.
 MS_KFAC_CLONES
 float zero_or_nan(const float* __restrict values, int64_t count, float scale) {
   constexpr int kSums = 64;

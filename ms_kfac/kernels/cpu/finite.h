@@ -1,4 +1,4 @@
-// Whether numbers are finite, told before anything is computed from them.
+// Checks that numbers are finite before anything is computed from them.
 #pragma once
 
 #include <cstdint>
@@ -9,14 +9,14 @@
 
 namespace ms_kfac {
 
-// Whether all scale * values[i] are.
+// Whether all scale * values[i] are finite.
 bool all_finite(const float* values, int64_t count, float scale = 1.0f);
 
-// The same of the upper triangle of a matrix whose rows are `stride` numbers apart.
+// The same for the upper triangle of a matrix whose rows are `stride` numbers apart.
 bool upper_finite(const float* matrix, int64_t stride, int size, float scale = 1.0f);
 
-// Throws std::runtime_error that names the first factor for which `finite` is false. All are read before that, so that
-// a caller that does this first leaves everything as it was.
+// Throws std::runtime_error with the name of the first factor for which `finite` is false. It checks all factors and
+// writes nothing, so a caller that calls it first leaves everything unchanged.
 template <typename Factor, typename Finite>
 void require_each_finite(const std::vector<Factor>& factors, Finite finite) {
   std::vector<char> fine(factors.size());

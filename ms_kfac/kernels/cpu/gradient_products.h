@@ -9,7 +9,7 @@ namespace ms_kfac {
 struct Products {
   double weight = 0, bias = 0;
 
-  // Adds those of rows [first, last) of one group.
+  // Adds the products of rows [first, last) of one group.
   void add_rows(const LayerGradients& layer, int64_t group, int64_t first, int64_t last) {
     const int64_t row = group * layer.rows + first, rows = last - first;
     weight += inner_product(layer.weight_gradient + row * layer.columns, layer.weight_update + row * layer.columns,

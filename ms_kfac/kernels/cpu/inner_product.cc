@@ -6,7 +6,7 @@ namespace ms_kfac {
 
 MS_KFAC_CLONES
 double inner_product(const float* x, const float* y, int64_t size) {
-  // Sums side by side: a compiler may not reorder a single one.
+  // Several partial sums, because a compiler may not reorder a single one.
   constexpr int kLanes = 16;
   double sums[kLanes] = {};
   int64_t i = 0;

@@ -18,7 +18,7 @@ double cost(const KroneckerLayer& layer) {
   return layer.groups * (layer.rows * per_row + layer.width() * per_column);
 }
 
-// Rows [first, last) of [dW db] A^-1 of one group, into rows of the same numbers.
+// Computes rows [first, last) of [dW db] A^-1 of one group into the same rows of `result`.
 void multiply_right(const KroneckerLayer& layer, int64_t group, int64_t first, int64_t last, float* result) {
   const int64_t stride = layer.width();
   const float* gradient = layer.weight_gradient + group * layer.rows * layer.columns;
@@ -43,8 +43,8 @@ void multiply_right(const KroneckerLayer& layer, int64_t group, int64_t first, i
   }
 }
 
-// Rows [first, last) of the update of one group, from all rows of what multiply_right gives. Returns the rows' share
-// of the inner products.
+// Computes rows [first, last) of the update of one group from all rows of multiply_right's result. Returns these rows'
+// part of the inner products.
 Products multiply_left(const KroneckerLayer& layer, int64_t group, int64_t first, int64_t last, const float* right) {
   const int64_t stride = layer.width();
   const int64_t weights = group * layer.rows * layer.columns, biases = group * layer.rows;
@@ -68,7 +68,7 @@ Products multiply_left(const KroneckerLayer& layer, int64_t group, int64_t first
   return products;
 }
 
-// On the calling thread. Keeps one group's intermediate result.
+// Runs on the calling thread. Holds the intermediate result of one group at a time.
 void precondition_alone(const KroneckerLayer& layer) {
   thread_local std::vector<float> scratch;
   const size_t size = layer.rows * layer.width();
@@ -83,7 +83,7 @@ void precondition_alone(const KroneckerLayer& layer) {
   total.keep(layer);
 }
 
-// On all threads: rows in as many parts as there are threads.
+// Runs on all threads. The rows are split into one part per thread.
 void precondition_together(const KroneckerLayer& layer) {
   const int64_t parts = std::min<int64_t>(threads(), layer.rows);
   const int64_t size = layer.rows * layer.width();
@@ -115,7 +115,7 @@ void precondition(const std::vector<KroneckerLayer>& layers) {
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return costs[a] > costs[b]; });
   double rest = std::accumulate(costs.begin(), costs.end(), 0.0);
-  // A layer of more than a thread's share would keep the others waiting at the end.
+  // A layer that costs more than the average per thread would keep the other threads waiting at the end.
   size_t shared = 0;
   for (; threads() > 1 && shared < order.size() && costs[order[shared]] * threads() > rest; ++shared) {
     precondition_together(layers[order[shared]]);

@@ -1,4 +1,4 @@
-// U = scale G^-1 dW A^-1 for many layers at once, with dW's bias column apart from it.
+// U = scale G^-1 dW A^-1 for many layers per call. The bias column of dW is a separate array.
 #pragma once
 
 #include <vector>
@@ -7,16 +7,16 @@
 
 namespace ms_kfac {
 
-// One of the blocks on the diagonal of a matrix; a full matrix is a single one. Groups follow one another.
+// A block on the diagonal of a matrix. A full matrix is a single block. The matrices of all groups are contiguous.
 struct DiagonalBlock {
   const float* values;
   int64_t size;
 };
 
 struct KroneckerLayer : LayerGradients {
-  std::vector<DiagonalBlock> left;   // G^-1, of `rows` rows in all
-  std::vector<DiagonalBlock> right;  // A^-1, of `columns` rows in all and one more with a bias
-  const float* scale;                // one a group; null for 1
+  std::vector<DiagonalBlock> left;   // G^-1; the sizes add up to `rows`
+  std::vector<DiagonalBlock> right;  // A^-1; the sizes add up to width()
+  const float* scale;                // one per group; null for 1
 };
 
 void precondition(const std::vector<KroneckerLayer>& layers);

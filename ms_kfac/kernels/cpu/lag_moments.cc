@@ -10,20 +10,20 @@
 namespace ms_kfac {
 namespace {
 
-// Floats of a cut's buffer, if a single sample does not need more: with what else a task reads it stays in the
+// Floats of a cut's buffer, unless a single sample needs more. Together with the other data of a task they stay in the
 // second-level cache.
 constexpr int64_t kPlaneFloats = 64 << 10, kBandFloats = 16 << 10;
-// Fewer positions than this, and summing up the lanes of the accumulators costs more than filling them.
+// Below this number of positions, adding up the lanes of the accumulators costs more than filling them.
 constexpr int64_t kFewPositions = 256;
 
 // Measured on one core with AVX-512, in nanoseconds.
 constexpr double kMultiplyAdd = 0.01, kCopy = 0.1, kTermOfEntry = 0.25, kEntry = 1.0;
-// For every float of the accumulators that does not fit in the second-level cache.
+// Per float of the accumulators that does not fit in the second-level cache.
 constexpr double kAccumulator = 4.0;
 constexpr int64_t kCachedFloats = 256 << 10;
-// Positions whose products take as long as summing up the lanes.
+// Number of positions whose products cost as much as adding up the lanes.
 constexpr double kLaneSums = 86;
-// For every pair of taps, and every piece of the images that it may leave out.
+// Per pair of taps, and per piece of the images that the pair may omit.
 constexpr double kPlannedPair = 80, kPlannedPiece = 2.2;
 
 }  // namespace
@@ -60,7 +60,7 @@ LagMoments::LagMoments(const ImageShape& shape, const Window& window)
 
 void LagMoments::add_cut(const Band& rows, const Band& columns) {
   Cut cut{rows, columns, rows.count * columns.count, 1, 0, 0, 0, {}, products_};
-  // After each row and each sample as many zeros as a shift may reach.
+  // Zeros follow each row and each sample, as many as the largest shift.
   const int64_t line = columns.whole() ? shape_.width + window_.kernel[1] - 1 : 1;
   const int64_t lines = rows.whole() ? shape_.height + window_.kernel[0] - 1 : 1;
   cut.sample_length = line * lines;
@@ -103,10 +103,10 @@ void LagMoments::add_terms(Cut& cut, TapPair& pair, std::vector<int64_t>& known)
     for (int64_t column = 0; column < columns.count; ++column) {
       if (!leaves_out(0, rows, i, row) || !leaves_out(1, columns, j, column)) continue;
       const int64_t other_row = rows.whole() ? 0 : row + down, other_column = columns.whole() ? 0 : column + right;
-      // There the image has ended.
+      // The shifted piece lies outside the image.
       if (other_row < 0 || other_row >= rows.count || other_column < 0 || other_column >= columns.count) continue;
       const int64_t piece = row * columns.count + column, other = other_row * columns.count + other_column;
-      // The other piece follows from this one and the lag.
+      // This piece and the lag determine the other piece.
       int64_t& product = known[piece * lags + down * (2 * width - 1) + right + width - 1];
       if (product < 0) {
         product = cut.first_product + static_cast<int64_t>(cut.products.size());
@@ -116,7 +116,7 @@ void LagMoments::add_terms(Cut& cut, TapPair& pair, std::vector<int64_t>& known)
     }
 }
 
-// The buffers of one task, and the accumulators that it adds to.
+// The buffers of one task, with pointers to its accumulators.
 class LagMoments::Task {
  public:
   Task(const LagMoments& moments, const Images& images, int64_t first, int64_t last, float* sums)
@@ -132,7 +132,8 @@ class LagMoments::Task {
     filled_.assign(moments.cuts_.size(), 0);
   }
 
-  // Takes a sample in; adds to `tap_sums`, where there is one, what each tap of each channel sees.
+  // Copies a sample into the buffers. Adds the sums of what each tap sees to `tap_sums`, per channel, unless it is
+  // null.
   void take(int64_t sample, double* tap_sums) {
     const int64_t taps = moments_.window_.taps();
     for (int64_t channel = 0; channel < images_.channels; ++channel) {
@@ -181,7 +182,7 @@ class LagMoments::Task {
     const int64_t used = filled_[index] * cut.sample_length, length = round_up(used, kPositionBlock);
     filled_[index] = 0;
     for (int64_t piece = 0; piece < cut.pieces; ++piece) {
-      // What an earlier, larger batch left there.
+      // Clears the rest of an earlier, larger batch.
       for (int64_t channel = 0; channel < moments_.channels_; ++channel)
         std::fill_n(buffer + channel * cut.stride + piece * cut.piece_length + used, length - used, 0.0f);
     }
@@ -192,7 +193,7 @@ class LagMoments::Task {
 
   const LagMoments& moments_;
   const Images& images_;
-  // Channels whose rows of the accumulators this task fills.
+  // The channels whose rows of the accumulators this task fills.
   int64_t first_, last_;
   std::vector<std::vector<float>> buffers_;
   std::vector<std::vector<std::vector<Lag>>> lags_;
@@ -231,7 +232,7 @@ void LagMoments::add(const Images& images, bool bias, float* matrix, int64_t wor
 }
 
 void LagMoments::assemble(const float* sums, float* matrix, int64_t stride, bool parallel) const {
-  // Tiles of channels, so that what is written, against the grain in one triangle, stays in the cache.
+  // Tiles of channels, so that the strided writes to one of the triangles stay in the cache.
   constexpr int64_t kTile = 16;
   const int64_t channels = shape_.channels, taps = window_.taps(), tiles = (channels + kTile - 1) / kTile;
   const auto assemble_tiles = [&](int64_t tile) {

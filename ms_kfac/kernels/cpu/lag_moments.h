@@ -1,20 +1,20 @@
-// The second moment of a convolution's patches from products of shifted images.
+// The second moment of a convolution's patches, computed from products of shifted images.
 //
-// With stride and dilation 1, tap (i, j) at location (u, v) sees pixel r = (u + i - top, v + j - left), and r runs over
-// a window W_ij of the plane of pixels. So the block of taps (i, j) and (i', j') is
+// With stride and dilation 1, tap (i, j) at location (u, v) sees pixel r = (u + i - top, v + j - left). Over all
+// locations, r covers a window W_ij of the plane of pixels. So the block of taps (i, j) and (i', j') is
 //
-//   sum over n and over r in W_ij of x[n, c, r] x[n, c', r + lag],   lag = (i' - i, j' - j),
+//   sum over n and over r in W_ij of x[n, c, r] x[n, c', r + lag],   lag = (i' - i, j' - j).
 //
-// and depends on the taps through the lag alone but for the window. A 3 x 3 kernel has 45 pairs of taps and 13 lags.
-// The sum over the whole plane is taken once a lag. What the window leaves out is rows at the top and bottom and
-// columns at the left and right of the image, fewer than the kernel has: their sums are subtracted, and those of the
-// corners, which are in a row and in a column, added back.
+// Apart from the window it depends only on the lag. A 3 x 3 kernel has 45 pairs of taps and 13 lags. The sum over the
+// whole plane is computed once per lag. The window omits rows at the top and bottom and columns at the left and right
+// of the image, fewer than the kernel has. Their sums are subtracted. The sums of the corners, which lie in a row and
+// in a column, are added back.
 //
-// What rounds in the difference is the sum over the plane. Every pixel is in the window of one tap at least, so that
-// this sum is at most k_h k_w times the largest entry of these channels' blocks.
+// The rounding error of the difference is that of the sum over the plane. Every pixel is in the window of at least one
+// tap. So this sum is at most k_h k_w times the largest entry of these channels' blocks.
 //
-// Which products each block is the sum of is planned from the images' shape alone. The plan grows with the fourth power
-// of the kernel's size and more, and counts with the work that it is for.
+// The plan lists the products that each block sums. It depends only on the shape of the images. Its cost grows at least
+// with the fourth power of the kernel size, and the estimates include it.
 #pragma once
 
 #include <vector>
@@ -28,29 +28,29 @@ class LagMoments {
   // Plans for a window with stride and dilation 1.
   LagMoments(const ImageShape& shape, const Window& window);
 
-  // Adds sum over n and t of p_nt p_nt^T to a symmetric matrix, on at most `workers` threads. The images have the
-  // plan's shape.
+  // Adds sum over n and t of p_nt p_nt^T to a symmetric matrix, on at most `workers` threads. The images must have the
+  // shape of the plan.
   void add(const Images& images, bool bias, float* matrix, int64_t workers) const;
 
-  // Estimates of the time of add() and of the constructor, in nanoseconds of one core.
+  // Estimated times of add() and of the constructor on one core, in nanoseconds.
   double cost() const { return cost_; }
   static double planning_cost(const ImageShape& shape, const Window& window);
 
  private:
-  // All rows of an image, or those at one end that some tap leaves out; or columns.
+  // All rows of an image, or the rows at one end that some tap omits. The same for columns.
   enum class Place { kWhole, kBefore, kAfter };
   struct Band {
     Place place;
     int64_t first, count;
     bool whole() const { return place == Place::kWhole; }
   };
-  // One accumulator: a piece of the planes times the planes shifted.
+  // One accumulator: the products of a piece of the planes and the shifted planes.
   struct Product {
     int64_t piece, shift;
     bool symmetric;
   };
-  // What is cut out of every image: all of it, or bands of rows, of columns or of corners. A piece is a single row,
-  // column or pixel of a band, because a tap leaves out whole pieces; the pieces of several samples lie side by side.
+  // A part of every image: all of it, or bands of rows, of columns or of corners. A piece is a single row, column or
+  // pixel of a band, because a tap omits whole pieces. The pieces of several samples are contiguous.
   struct Cut {
     Band rows, columns;
     int64_t pieces, sample_length, capacity, piece_length, stride;
@@ -61,7 +61,7 @@ class LagMoments {
     int64_t product;
     float sign;
   };
-  // Two taps, the first not after the second, and what their block is the sum of.
+  // Two taps, the first not after the second, and the terms of their block.
   struct TapPair {
     int64_t first, second;
     std::vector<Term> terms;
@@ -78,7 +78,7 @@ class LagMoments {
 
   ImageShape shape_;
   Window window_;
-  // Rounded up.
+  // The number of channels, rounded up to a multiple of kChannelBlock.
   int64_t channels_;
   std::vector<Cut> cuts_;
   std::vector<TapPair> pairs_;

@@ -5,11 +5,11 @@
 namespace ms_kfac {
 namespace {
 
-// A plan has paid for itself after so many sums at the latest: all groups of a layer and all its steps share it.
+// Number of sums over which the cost of a plan is spread. All groups of a layer and all its steps use the same plan.
 constexpr double kSums = 4;
-// In nanoseconds, and so of memory too: up to 9 x 9 taps, or with padding 11 x 11, and 3 MB.
+// In nanoseconds. It also limits memory: up to 9 x 9 taps, or 11 x 11 with padding, and 3 MB.
 constexpr double kMostPlanning = 3e6;
-// More than a network has shapes of convolutions with stride 1.
+// Larger than the number of distinct shapes of stride-1 convolutions in a network.
 constexpr size_t kKept = 64;
 
 struct Kept {
@@ -18,9 +18,9 @@ struct Kept {
   std::shared_ptr<const LagMoments> moments;
 };
 
-// Locked while planning, so that the groups that ask at the same time wait for one plan.
+// Locked during planning, so that concurrent groups wait for one plan.
 std::mutex mutex;
-// The last one used first.
+// Most recently used first.
 std::vector<Kept> kept;
 
 std::shared_ptr<const LagMoments> find_or_plan(const ImageShape& shape, const Window& window) {

@@ -1,4 +1,4 @@
-// The plans of lag moments that are worth their making, kept from one step of training to the next.
+// A cache of the plans of lag moments that are worth their cost. It persists across training steps.
 #pragma once
 
 #include <memory>
@@ -7,8 +7,9 @@
 
 namespace ms_kfac {
 
-// The lag moments of a window with stride and dilation 1, or null if the other way, which takes `unfolded` nanoseconds,
-// is cheaper. The answer depends on the arguments alone, not on what is kept: a sum rounds alike in every step.
+// Returns the lag moments of a window with stride and dilation 1, or null if unfolding the patches is cheaper.
+// `unfolded` is the cost of unfolding in nanoseconds. The answer depends only on the arguments and not on the cache, so
+// a sum rounds the same in every step.
 std::shared_ptr<const LagMoments> lag_plan(const ImageShape& shape, const Window& window, double unfolded);
 
 }  // namespace ms_kfac

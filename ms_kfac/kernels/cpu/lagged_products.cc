@@ -6,8 +6,8 @@
 namespace ms_kfac {
 namespace {
 
-// Positions that are worked through for all lags before the next: 4 channels of them, twice, stay in the first-level
-// cache.
+// Number of positions that are processed for all lags before the next ones. Twice 4 channels of them stay in the
+// first-level cache.
 constexpr int64_t kSegment = 1024;
 
 #define MS_KFAC_INLINE inline __attribute__((always_inline))
@@ -32,7 +32,7 @@ MS_KFAC_INLINE float lane_sum(const float* lanes) {
   }
 }
 
-// Four channels times kColumns channels over one segment; every accumulator holds kLanes partial sums.
+// Multiplies four channels by kColumns channels over one segment. Every accumulator has kLanes partial sums.
 template <int kLanes, int kColumns>
 MS_KFAC_INLINE void add_block(const float* a, const float* b, int64_t stride, int64_t length, float* sums,
                               int64_t channels) {
@@ -69,7 +69,8 @@ MS_KFAC_INLINE void add_all(const float* planes, int64_t stride, int64_t channel
   }
 }
 
-// Versions by hand, not clones.h's: how many lanes and columns a block has depends on the processor's registers.
+// Explicit versions instead of those of clones.h, because the lanes and columns of a block depend on the processor's
+// registers.
 using AddAll = void (*)(const float*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, const Lag*, size_t);
 
 void add_all_anywhere(const float* planes, int64_t stride, int64_t channels, int64_t first, int64_t last, int64_t start,

@@ -6,18 +6,18 @@
 
 namespace ms_kfac {
 
-// Channels come in blocks of so many, positions in pieces of so many: buffers are padded with zeros to both.
+// Block sizes of channels and of positions. Buffers are padded with zeros to multiples of both.
 constexpr int64_t kChannelBlock = 4;
 constexpr int64_t kPositionBlock = 16;
 
 inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-// Adds, to sums[c * channels + e] for first <= c < last and every e < channels,
+// One lag. add_lagged_products adds, to sums[c * channels + e] for first <= c < last and every e < channels,
 //
-//   sum over start <= r < start + length of planes[c * stride + r] * planes[e * stride + r + shift]
+//   sum over start <= r < start + length of planes[c * stride + r] * planes[e * stride + r + shift].
 //
-// for one lag. `channels`, `first` and `last` are multiples of kChannelBlock, `length` of kPositionBlock. A symmetric
-// lag has shift 0: of it only blocks on and above the diagonal are added.
+// `channels`, `first` and `last` are multiples of kChannelBlock, `length` is a multiple of kPositionBlock. A symmetric
+// lag has shift 0. Only its blocks on and above the diagonal are added.
 struct Lag {
   int64_t shift;
   float* sums;

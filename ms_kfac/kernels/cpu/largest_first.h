@@ -1,4 +1,4 @@
-// Shares threads over matrices of very different sizes.
+// Schedules matrices of very different sizes on the threads, largest first (LPT).
 #pragma once
 
 #include <algorithm>
@@ -10,11 +10,11 @@
 
 namespace ms_kfac {
 
-// Below this cost, a matrix of 256 rows, OpenBLAS's own threads cost more than they save.
+// Below this cost (a matrix of 256 rows) OpenBLAS's own threads cost more than they save.
 constexpr double kSharedCost = 256.0 * 256.0 * 256.0;
 
-// Calls run(task) for each, the dearest first: one thread a task, but for those that one thread would still be at when
-// the others have done all the rest. Such have every thread inside OpenBLAS, one after the other, before the rest.
+// Calls run(task) for each task, the most expensive first. Normally each task has one thread. A task that would outlast
+// all the others on one thread uses all threads inside OpenBLAS. Such tasks run first, one after the other.
 template <typename Task, typename Cost, typename Run>
 void run_largest_first(std::vector<Task>& tasks, Cost cost, Run run) {
   std::sort(tasks.begin(), tasks.end(), [&](const Task& one, const Task& other) { return cost(one) > cost(other); });

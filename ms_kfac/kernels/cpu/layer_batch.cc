@@ -24,7 +24,7 @@ LayerBatch::LayerBatch(const LayerGeometry& geometry, const FloatArray& x, const
     : geometry_(geometry), x_(x), dout_(dout) {
   const size_t axes = x.shape.size();
   if (axes != dout.shape.size() || axes < 1 || (geometry.convolution && axes != 4))
-    throw std::invalid_argument("input and output gradient don't have a layer's axes");
+    throw std::invalid_argument("input and output gradient must have the same number of axes, 4 for a convolution");
   samples_ = axes > 1 ? x.shape[0] : 1;
   if (!geometry.convolution) {
     if (axes > 2) locations_ = product(x.shape, 1, axes - 1);
@@ -36,7 +36,7 @@ LayerBatch::LayerBatch(const LayerGeometry& geometry, const FloatArray& x, const
     if (geometry_.same_padding) geometry_.window.pad_to_same(axis, x.shape[axis + 2]);
     const int64_t size = geometry_.window.locations(axis, x.shape[axis + 2]);
     if (size != dout.shape[axis + 2] || dout.shape[0] != samples_)
-      throw std::invalid_argument("the output gradient is not of the convolution's output");
+      throw std::invalid_argument("the output gradient does not have the shape of the convolution's output");
     locations_ *= size;
   }
 }

@@ -1,4 +1,4 @@
-// A layer's input and output gradient of one batch, as what their second moments are sums over.
+// The inputs and output gradients of one layer's batch, in the form that second moments are computed from.
 #pragma once
 
 #include <functional>
@@ -10,14 +10,14 @@
 
 namespace ms_kfac {
 
-// One of MindSpore's arrays of a float type.
+// A MindSpore array of a floating-point type.
 struct FloatArray {
   const void* data;
   FloatType type;
   std::vector<int64_t> shape;
 };
 
-// One side of a batch for one group: rows, or without those the columns that a window sees of images.
+// One side of a batch for one group: rows if there are any, otherwise images and the window that moves over them.
 struct LayerSide {
   std::unique_ptr<Rows> rows;
   Images images{Values(nullptr, FloatType::kFloat32), 0, 0, 0, 0, 0, 0};
@@ -29,18 +29,19 @@ struct LayerSide {
 
 class LayerBatch {
  public:
-  // Refuses arrays whose shapes are not those of the layer.
+  // Throws if the shapes of the arrays do not match the layer.
   LayerBatch(const LayerGeometry& geometry, const FloatArray& x, const FloatArray& dout);
 
   int64_t samples() const { return samples_; }
   int64_t groups() const { return geometry_.groups; }
-  // Locations a sample that count for G: 1 in the reduce setting.
+  // Number of locations per sample that count for G. 1 in the reduce setting.
   int64_t counted_locations() const { return geometry_.reduce ? 1 : locations_; }
 
   LayerSide inputs(int64_t group) const;
   LayerSide gradients(int64_t group) const;
 
-  // Calls task(group, workers) for every group: many groups side by side, few one after the other on all threads.
+  // Calls task(group, workers) for every group. Many groups run in parallel on one thread each. Few groups run one
+  // after the other on all threads.
   void for_groups(const std::function<void(int64_t, int64_t)>& task) const;
 
  private:
@@ -52,7 +53,7 @@ class LayerBatch {
   int64_t samples_, locations_ = 1;
 };
 
-// Adds the sum of outer products of one side to a symmetric (features, features) matrix, on at most `workers` threads.
+// Adds one side's sum of outer products to a symmetric (features, features) matrix, on at most `workers` threads.
 void add_side_moment(const LayerSide& side, float* matrix, int64_t workers);
 
 }  // namespace ms_kfac

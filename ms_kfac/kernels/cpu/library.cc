@@ -1,4 +1,4 @@
-// What Python calls through ctypes to set the library up.
+// Functions that Python calls through ctypes to set up the library.
 
 #include "blas.h"
 #include "threads.h"

@@ -13,7 +13,8 @@ namespace {
 
 constexpr int kNonUnit = 131;
 
-// Whether L came out and its diagonal is finite: OpenBLAS's Cholesky doesn't stop at NaN.
+// Whether the decomposition succeeded. Checks that the diagonal is finite, because OpenBLAS's Cholesky doesn't stop at
+// NaN.
 template <typename Number, typename Factorize>
 bool factorize(int rank, std::vector<Number>& small, Factorize potrf) {
   int info = 0;
@@ -41,7 +42,7 @@ void invert_one(const LowRankFactor& of) {
   blas::ssyrk(blas::kRowMajor, blas::kUpper, blas::kNo, rank, size, of.scale * of.scale, of.rows, size, 0.0f,
               small.data(), rank);
   for (int64_t i = 0; i < rank; ++i) small[i * rank + i] += of.damping;
-  // A row-major upper triangle is LAPACK's lower one: what comes out is L' in row-major order.
+  // A row-major upper triangle is a lower one for LAPACK. The result is L' in row-major order.
   if (!factorize(rank, small, blas::spotrf)) factorize_in_float64(of, small);
   for (int64_t i = 0; i < count; ++i) of.Z[i] = of.scale * of.rows[i];
   blas::strsm(blas::kRowMajor, blas::kLeft, blas::kUpper, blas::kYes, kNonUnit, rank, size, 1.0f, small.data(), rank,

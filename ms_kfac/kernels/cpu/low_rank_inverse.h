@@ -1,4 +1,4 @@
-// Z of Woodbury's identity for factors of low rank, many of them at a time and of any sizes.
+// Z of Woodbury's identity for factors of low rank: many per call, of any sizes.
 #pragma once
 
 #include <cstdint>
@@ -9,21 +9,21 @@ namespace ms_kfac {
 
 // (D I + X' X)^-1 = (I - Z' Z) / D with D I + X X' = L L' and Z = L^-1 X, where X is scale times the rows.
 struct LowRankFactor {
-  std::string name;  // in messages
+  std::string name;  // for messages
   const float* rows;
   int rank;
-  int size;  // of a row
+  int size;  // length of a row
   float scale;
   float damping;
   float* Z;  // rank rows
 };
 
-// Throws std::runtime_error that names the first factor that holds NaN or infinity, or has such a damping.
+// Throws std::runtime_error with the name of the first factor whose entries or damping are NaN or infinite.
 void require_finite(const std::vector<LowRankFactor>& factors);
 
-// Computes them all, if they are finite: else nothing is written and require_finite throws. What is not positive
-// definite in float32 is decomposed in float64; where that fails too, throws std::runtime_error that names the factor.
-// The Z that was there stays then, but those of other factors may have been replaced.
+// Computes all Z. Calls require_finite first, so nothing is written if it throws. A factor that is not positive
+// definite in float32 is decomposed in float64. If that fails, too, throws std::runtime_error with the factor's name.
+// That factor then keeps its old Z. Other factors may have a new one.
 void invert_low_rank(std::vector<LowRankFactor> factors);
 
 }  // namespace ms_kfac

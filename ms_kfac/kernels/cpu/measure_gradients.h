@@ -1,4 +1,4 @@
-// What a commit compares a layer's statistics with, of its delivered gradient.
+// Measurements of a layer's delivered gradient. A commit compares the layer's statistics with them.
 #pragma once
 
 #include <cstdint>
@@ -12,11 +12,11 @@ struct MeasuredLayer {
   const float* weight;
   const float* bias;
   int64_t rows, columns, taps;
-  int64_t biases;  // as many as rows; of a normalization over several axes as many as its weight; 0 without a bias
+  int64_t biases;  // rows; the size of the weight for a normalization over several axes; 0 without a bias
 };
 
-// Three numbers for each layer, with the signs r and s of interface/signs.h: r^T dW s, r^T W s, both with the bias, and
-// sqrt(|dW|^2 + |db|^2). On all threads; the result does not depend on their number.
+// Writes three numbers per layer, with the signs r and s of interface/signs.h: r^T dW s and r^T W s, both including the
+// bias, and sqrt(|dW|^2 + |db|^2). Runs on all threads. The result does not depend on their number.
 void measure_gradients(const std::vector<MeasuredLayer>& layers, float* numbers);
 
 }  // namespace ms_kfac

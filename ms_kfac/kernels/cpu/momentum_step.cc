@@ -5,8 +5,8 @@
 #include "clones.h"
 #include "threads.h"
 
-// Products are rounded before they are added, as in ApplyMomentum: where nothing is preconditioned, weights are those
-// of mindspore.nn.Momentum to the bit.
+// Products are rounded before they are added, as in ApplyMomentum. So weights without preconditioning are bitwise equal
+// to those of mindspore.nn.Momentum.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("fp-contract=off")
 #endif

@@ -1,4 +1,4 @@
-// The rule that turns updates into weights, in one pass over each array.
+// The momentum step: turns updates into new weights in one pass over each array.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@ namespace ms_kfac {
 struct MomentumRule {
   float momentum;
   bool nesterov;
-  bool decoupled;  // weight decay shrinks the weights outside the momentum
+  bool decoupled;  // decoupled weight decay: shrinks the weights outside the momentum
 };
 
 struct MomentumArrays {
@@ -22,8 +22,8 @@ struct MomentumArrays {
   float decay;
 };
 
-// With u = scale update + decay w: v <- momentum v + u, then w <- w - learning_rate v, or by Nesterov's rule
-// w <- w - learning_rate (u + momentum v).
+// With u = scale update + decay w: v <- momentum v + u. Then w <- w - learning_rate v, or with Nesterov momentum w <- w
+// - learning_rate (u + momentum v).
 void momentum_step(const MomentumRule& rule, const std::vector<MomentumArrays>& arrays);
 
 }  // namespace ms_kfac

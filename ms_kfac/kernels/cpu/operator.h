@@ -1,12 +1,12 @@
-// How an operator of the CPU meets MindSpore.
+// The entry points through which MindSpore calls a CPU operator.
 #pragma once
 
 #include "../interface/aot_extra.h"
 #include "../interface/arguments.h"
 #include "../interface/messages.h"
 
-// Defines the operator NAME, to be run on `Arguments& arguments, const NAME##Attributes& attributes`. The attributes
-// are read from AotExtra once, when MindSpore creates the kernel.
+// Defines the operator NAME. The body that follows gets `Arguments& arguments, const NAME##Attributes& attributes`. The
+// attributes are read from AotExtra once, when MindSpore creates the kernel.
 #define MS_KFAC_OPERATOR(NAME)                                                                                       \
   static void run_##NAME(const ms_kfac::Arguments& arguments, const NAME##Attributes& attributes);                   \
   namespace {                                                                                                        \

@@ -10,7 +10,7 @@
 namespace ms_kfac {
 namespace {
 
-// Rows that are one task where a single matrix is updated by all threads.
+// Rows per task when all threads update a single matrix.
 constexpr int kRows = 64;
 
 void update(const RankOneUpdate& of) {
@@ -24,7 +24,7 @@ void update(const RankOneUpdate& of) {
     const int64_t last = std::min<int64_t>((block + 1) * kRows, size);
     for (int64_t i = block * kRows; i < last; ++i) {
       float* row = of.inverse + i * size;
-      // Rounded as its mirror image is, so that X stays symmetric.
+      // This order of the products rounds both triangles the same, so X stays symmetric.
       for (int j = 0; j < size; ++j) row[j] -= (column[i] * column[j]) * share;
     }
   });

@@ -1,4 +1,4 @@
-// Inverses after a rank-one update of what was inverted.
+// Updates of inverses after a rank-one update of the matrix.
 #pragma once
 
 #include <vector>
@@ -13,8 +13,8 @@ struct RankOneUpdate {
   float weight;
 };
 
-// Does them all: X = P^-1 becomes (P + weight u u')^-1 (Sherman & Morrison). Of X the upper triangle is read; both
-// triangles are written.
+// Applies all updates: X = P^-1 becomes (P + weight u u')^-1 (Sherman & Morrison). Reads the upper triangle of X and
+// writes both triangles.
 void update_inverses(const std::vector<RankOneUpdate>& updates);
 
 }  // namespace ms_kfac

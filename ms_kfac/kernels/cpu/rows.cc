@@ -37,7 +37,7 @@ void sum_taps(const float* image, int64_t height, int64_t width, const Window& w
               std::vector<float>& scratch) {
   if (static_cast<int64_t>(scratch.size()) < width) scratch.resize(width);
   for (int64_t i = 0; i < window.kernel[0]; ++i) {
-    // Rows first: that loop is along memory.
+    // Sums over rows first, because that loop is contiguous in memory.
     float* column_sums = scratch.data();
     std::fill_n(column_sums, width, 0.0f);
     const auto [top, bottom] = window.inside(0, i, height);

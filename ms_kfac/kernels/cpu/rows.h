@@ -1,21 +1,23 @@
-// Vectors that are rows, one after the other: of dense layers, and of any layer in the reduce setting.
+// Vectors stored or computed as rows: of dense layers, and of any layer in the reduce setting.
 #pragma once
 
 #include "images.h"
 
 namespace ms_kfac {
 
-// Source of rows without the coordinate of a bias.
+// A source of rows, without the coordinate of a bias.
 class Rows {
  public:
   virtual ~Rows() = default;
   virtual int64_t count() const = 0;
   virtual int64_t features() const = 0;
-  // Rows [first, first + count), features() apart: the array itself where it is that already, else in `scratch`.
+  // Rows [first, first + count), contiguous, features() numbers each. Returns a pointer into the array if it already
+  // has this form, otherwise into `scratch`.
   virtual const float* read(int64_t first, int64_t count, std::vector<float>& scratch) const = 0;
 };
 
-// Sums, times a factor, over `locations` rows that lie one after the other. One location and the factor 1: the rows.
+// Sums over `locations` consecutive rows, times a factor. With one location and the factor 1 these are the rows
+// themselves.
 class StackedRows : public Rows {
  public:
   StackedRows(const Values& values, int64_t count, int64_t locations, int64_t features, float factor)
@@ -30,7 +32,7 @@ class StackedRows : public Rows {
   float factor_;
 };
 
-// Sums, times a factor, over the locations of a convolution: a row a sample.
+// Sums over the locations of a convolution, times a factor: one row per sample.
 class SummedPatches : public Rows {
  public:
   SummedPatches(const Images& images, const Window& window, float factor)
@@ -45,7 +47,7 @@ class SummedPatches : public Rows {
   float factor_;
 };
 
-// The sum over all locations of what each tap sees of an image of one channel: taps() numbers.
+// Sums of what each tap sees of an image with one channel, over all locations: taps() numbers.
 void sum_taps(const float* image, int64_t height, int64_t width, const Window& window, float* sums,
               std::vector<float>& scratch);
 

@@ -8,8 +8,8 @@
 namespace ms_kfac {
 namespace {
 
-// Rows that are read and multiplied at a time, in floats: 1 MB, so that what is written to scratch is still in the
-// second-level cache when BLAS reads it.
+// Floats per block of rows that is read and multiplied: 1 MB. The scratch memory is then still in the second-level
+// cache when BLAS reads it.
 constexpr int64_t kRowFloats = 256 << 10;
 
 }  // namespace

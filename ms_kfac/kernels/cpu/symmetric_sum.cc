@@ -10,11 +10,11 @@
 namespace ms_kfac {
 namespace {
 
-// Multiply-adds that are worth another thread: some tens of microseconds.
+// Multiply-adds that justify another thread: some tens of microseconds of work.
 constexpr double kWorkPerThread = 2e6;
-// Floats of all accumulators together: 16 MB.
+// Limit of the floats of all accumulators together: 16 MB.
 constexpr int64_t kAccumulators = 4 << 20;
-// Up to here products of planes are faster than BLAS, which copies its operands first.
+// Up to this dimension the lagged products are faster than BLAS, which first copies its operands.
 constexpr int64_t kOwnProducts = 192;
 
 }  // namespace
@@ -86,7 +86,7 @@ void SymmetricSum::add_rows(int64_t task, const float* rows, int64_t stride, int
 }
 
 void SymmetricSum::finish() {
-  // Tiles, because the lower triangle is written against the grain.
+  // Tiles, because writes to the lower triangle are strided.
   constexpr int64_t kTile = 32;
   const int64_t tiles = (dimension_ + kTile - 1) / kTile, part = leading_ * leading_;
   const auto finish_tiles = [&](int64_t tile) {

@@ -12,7 +12,7 @@
 namespace ms_kfac {
 namespace {
 
-// Whether this thread is inside parallel_for: locking a mutex twice in one thread is not defined.
+// Whether this thread is inside parallel_for. Locking a mutex twice in one thread is undefined behavior.
 thread_local bool inside = false;
 
 class Pool {
@@ -21,7 +21,7 @@ class Pool {
   int threads() const { return threads_; }
 
   void run(int64_t count, const std::function<void(int64_t)>& task) {
-    // A single task keeps the pool free for what it shares out itself.
+    // A single task leaves the pool free for its own parallel_for calls.
     const int helpers = static_cast<int>(std::min<int64_t>(threads_, count)) - 1;
     std::unique_lock<std::mutex> ownership(owner_, std::defer_lock);
     if (helpers < 1 || inside || !ownership.try_lock()) {
@@ -30,7 +30,7 @@ class Pool {
     }
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      // Detached and never ended: a forked child has none of them and must not wait for them when it exits.
+      // Threads are detached and never end. A forked child has none of them and must not wait for them when it exits.
       for (; started_ < helpers; ++started_) std::thread([this, index = started_] { work(index); }).detach();
       task_ = &task;
       count_ = count;
@@ -97,7 +97,7 @@ class Pool {
 
 Pool* instance = new Pool;
 
-// A forked child has a copy of the pool and none of its threads: it starts one of its own.
+// A forked child has a copy of the pool but none of its threads, so it creates a new pool.
 [[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] {
   const int threads = instance->threads();
   instance = new Pool;

@@ -1,4 +1,4 @@
-// The kernels' own threads, one pool a process.
+// The thread pool of the kernels, one per process.
 #pragma once
 
 #include <cstdint>
@@ -6,13 +6,13 @@
 
 namespace ms_kfac {
 
-// How many threads a kernel uses, its caller's included.
+// The number of threads that a kernel uses, including the caller.
 int threads();
 void set_threads(int count);
 
-// Calls task(0), ..., task(count - 1), each once, on the pool and on the calling thread; returns when all are done.
-// Tasks are handed out in order, so that the largest should come first. Called from inside a task, or while another
-// operator has the pool, it runs in the calling thread. The first exception of a task is thrown again here.
+// Calls task(0), ..., task(count - 1), each once, on the pool and on the calling thread. Returns when all tasks are
+// done. Tasks start in order, so put the largest first. Runs on the calling thread alone if called from inside a task
+// or while another operator uses the pool. Rethrows the first exception of a task.
 void parallel_for(int64_t count, const std::function<void(int64_t)>& task);
 
 }  // namespace ms_kfac

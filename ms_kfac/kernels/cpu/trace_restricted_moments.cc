@@ -32,13 +32,13 @@ MS_KFAC_CLONES float squared_norm(const float* values, int64_t count) {
   return sum;
 }
 
-// Some vectors of one side, written out by a task that scales them.
+// Some vectors of one side, copied so that a task can scale them.
 class Vectors {
  public:
   Vectors(const LayerSide& side, SymmetricSum& sum)
       : side_(side), sum_(sum), columns_(side.images, side.window, side.bias), features_(side.features()) {}
 
-  // Rows at a time, as many as `at_once`.
+  // Reads `count` rows into the buffer, with their squared norms.
   void read_rows(int64_t first, int64_t count) {
     const int64_t width = side_.rows->features();
     const float* values = side_.rows->read(first, count, scratch_);
@@ -68,7 +68,7 @@ class Vectors {
     sum_.add_columns(task, buffer_.data(), stride, count);
   }
 
-  // |x|^2 of what was read.
+  // x|^2 of the vectors in the buffer.
   std::vector<float> norms;
 
  private:
@@ -101,7 +101,7 @@ double add_trace_restricted(const LayerSide& inputs, const LayerSide& gradients,
       for (Vectors* side : {&a, &g}) rows ? side->read_rows(line, some) : side->read_columns(line, some, stride);
       for (int64_t t = 0; t < count; ++t) {
         deltas[task] += static_cast<double>(a.norms[t]) * g.norms[t];
-        // Roots, because both sides of the product are scaled: that leaves it symmetric.
+        // Roots, because both sides of an outer product are scaled. So the product stays symmetric.
         a.norms[t] = std::sqrt(a.norms[t]);
         g.norms[t] = std::sqrt(g.norms[t]);
       }
@@ -117,7 +117,7 @@ double add_trace_restricted(const LayerSide& inputs, const LayerSide& gradients,
   });
   sum_of_inputs.finish();
   sum_of_gradients.finish();
-  // The panels of a part have all seen the same vectors.
+  // All panels of a part see the same vectors.
   double delta = 0;
   for (int64_t task = 0; task < split.tasks(); task += split.panels) delta += deltas[task];
   return delta;

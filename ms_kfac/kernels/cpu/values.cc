@@ -31,7 +31,7 @@ FloatType float_type(const std::string& name) {
   if (name == "float16") return FloatType::kFloat16;
   if (name == "bfloat16") return FloatType::kBfloat16;
   if (name == "float64") return FloatType::kFloat64;
-  throw std::invalid_argument("expected a float type, got " + name);
+  throw std::invalid_argument("expected a floating-point type, got " + name);
 }
 
 const float* Values::read(int64_t first, int64_t count, std::vector<float>& scratch) const {

@@ -1,8 +1,8 @@
-// What MindSpore hands a Custom AOT operator beside its arrays: the attributes set in Python.
+// The attributes of a Custom AOT operator, as set in Python.
 //
-// The class mirrors mindspore::AotExtra of MindSpore 2.10 by the order of its virtual functions and members, because
-// the installed header pulls in MindSpore's internals. Strings pass by value across this boundary: everything is built
-// with -D_GLIBCXX_USE_CXX11_ABI=0, as MindSpore's own binaries are.
+// The class mirrors mindspore::AotExtra of MindSpore 2.10: its virtual functions and members must keep their order. The
+// installed header can't be included, because it pulls in MindSpore's internals. Strings cross this boundary by value.
+// Therefore everything is built with -D_GLIBCXX_USE_CXX11_ABI=0, like MindSpore's own binaries.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// The arrays that MindSpore hands an operator, with shapes and types checked.
+// The arrays that MindSpore passes to an operator, with checks of shape and type.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ struct Array {
     for (int axis = 0; axis < axes; ++axis) product *= shape[axis];
     return product;
   }
-  // The data as float32; refuses other types.
+  // The data as float32. Throws for other types.
   float* floats() const { return static_cast<float*>(of_type("float32")); }
   const int32_t* integers() const { return static_cast<const int32_t*>(of_type("int32")); }
 
@@ -32,7 +32,7 @@ struct Array {
   }
 };
 
-// All inputs, then all outputs, of one call; while a kernel is created there are no data yet.
+// All inputs of one call, then all outputs. While MindSpore creates a kernel, the data pointers are null.
 class Arguments {
  public:
   Arguments(int count, void** data, int* axes, int64_t** shapes, const char** types)

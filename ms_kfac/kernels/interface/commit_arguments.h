@@ -1,14 +1,27 @@
-// The staged batches and averages of all layers, as CommitStatistics finds them among its arguments.
+// The arguments of CommitStatistics: the staged batches and the averages of all layers.
 //
-// Attributes: layers, their names, one per line; arrays and weights, how many each layer has; weight_of, the layer's
-// weight that an array belongs to; powers, how many factors of the output gradient an array is a product of; diagonal,
-// 1 where the diagonals of its matrices show whether an array is finite; averaged, 0 where the staged array is all
-// there is; roots, 1 for a layer that averages roots of its block, with floors and homogeneous; limit, epsilon / (1 -
-// epsilon); judge, the handle of the judge or 0. Inputs: due (int32 scalar), scales (float32: what output gradients are
-// multiplied with; what a delivered gradient is divided by the sum of its passes), measured (float32, (layers, 3): r^T
-// dW s, r^T W s, |dW|), past (float32, one per weight), outcome (float32, 1 + layers: batches refused; whether each
-// layer has statistics), then per layer its record and its weights, and per array the staged one and its average.
-// Output: a float32 that stands for its having run.
+// Attributes:
+//
+//   layers       names of the layers, one per line
+//   arrays       number of arrays, one per layer
+//   weights      number of weights, one per layer
+//   weight_of    per array, the index of its weight among its layer's weights
+//   powers       per array, its degree in the output gradient
+//   diagonal     per array, 1 if the diagonals of its matrices show whether it is finite
+//   averaged     per array, 0 if it has no average and only the staged array exists
+//   roots        per layer, 1 if it averages roots of its block; floors and homogeneous belong to these layers
+//   limit        epsilon / (1 - epsilon)
+//   judge        handle of the judge, or 0
+//
+// Inputs:
+//
+//   due          int32 scalar
+//   scales       float32 (2,): the factor of output gradients; the ratio of a delivered gradient to the sum of its
+//   passes measured     float32 (layers, 3): r^T dW s, r^T W s, |dW| past         float32, one per weight outcome
+//   float32 (1 + layers,): number of refused batches; per layer, whether it has statistics per layer    its record and
+//   its weights, then for each array the staged array and its average
+//
+// Output: a float32 scalar without meaning. Other operators depend on it to run after this one.
 #pragma once
 
 #include <sstream>
@@ -47,9 +60,9 @@ struct CommitAttributes {
 
 struct StagedArray {
   float* staged;
-  float* average;  // null: the staged array is all there is
+  float* average;  // null: only the staged array exists
   int64_t size;
-  int64_t matrices, dimension;  // of which the diagonals are looked at; 0: all numbers are
+  int64_t matrices, dimension;  // whose diagonals are checked; 0: all numbers are checked
   int weight, power;
 };
 
@@ -72,7 +85,7 @@ inline std::vector<StagedLayer> staged_layers(const Arguments& arguments, const 
   const int64_t count = static_cast<int64_t>(attributes.layers.size());
   require(arguments[1].size() == 2, "scales must be two numbers");
   require(arguments[2].size() == count * kMeasured, "measured must have three numbers for each layer");
-  require(arguments[4].size() == count + 1, "outcome must have one number more than there are layers");
+  require(arguments[4].size() == count + 1, "outcome must have one number for each layer and one more");
   std::vector<StagedLayer> layers;
   int next = 5;
   int64_t array = 0, past = 0;
@@ -80,7 +93,7 @@ inline std::vector<StagedLayer> staged_layers(const Arguments& arguments, const 
     const int weights = static_cast<int>(attributes.weights[index]);
     const Array record = arguments[next++], weight = arguments[next++];
     require(record.size() == kStagedWeights + weights, "a record does not fit its layer's weights");
-    require(weight.size() == weights, "a layer has other weights than its attributes say");
+    require(weight.size() == weights, "the number of weights of a layer differs from the attributes");
     require(past + weights <= arguments[3].size(), "past must have one number for each weight");
     StagedLayer layer{record.floats(),
                       weight.floats(),
@@ -94,7 +107,7 @@ inline std::vector<StagedLayer> staged_layers(const Arguments& arguments, const 
     for (int64_t end = array + attributes.arrays[index]; array < end; ++array) {
       const Array staged = arguments[next++];
       const int owner = static_cast<int>(attributes.weight_of[array]);
-      require(owner >= 0 && owner < weights, "an array without a weight");
+      require(owner >= 0 && owner < weights, "weight_of must be the index of one of the layer's weights");
       const bool diagonal = attributes.diagonal[array] != 0;
       const int64_t dimension = diagonal ? staged.shape[staged.axes - 1] : 0;
       StagedArray found{staged.floats(),
@@ -106,7 +119,7 @@ inline std::vector<StagedLayer> staged_layers(const Arguments& arguments, const 
                         static_cast<int>(attributes.powers[array])};
       if (attributes.averaged[array]) {
         const Array average = arguments[next++];
-        // The traces of a layer that averages roots have a second part.
+        // Where a layer averages roots, its traces have a second half: the shifts.
         const bool traces = layer.roots && static_cast<int64_t>(layer.arrays.size()) == 2;
         require(average.size() == staged.size() * (traces ? 2 : 1), "an average does not fit its staged array");
         found.average = average.floats();
@@ -115,12 +128,13 @@ inline std::vector<StagedLayer> staged_layers(const Arguments& arguments, const 
     }
     layers.push_back(layer);
   }
-  require(next == arguments.count() - 1, "not the arrays that the attributes tell of");
+  require(next == arguments.count() - 1, "the number of arrays differs from the attributes");
   return layers;
 }
 
-// How much of the past a commit keeps, d = min(1, limit / W) with W the weight of the past in commits; updates W.
-// Without statistics nothing is kept, but W counts on: on many devices it is the same for all, whoever holds the sums.
+// The factor by which a commit keeps the past, d = min(1, limit / W). W is the weight of the past in commits and is
+// updated. Without statistics the function returns 0 but still advances W. On several devices W must be equal on all
+// ranks, including those that do not hold the sums.
 MS_KFAC_HOST_DEVICE inline float keep_of_past(float limit, float weight, float& past) {
   const float kept = past > 0.0f ? (limit < past ? limit / past : 1.0f) : 0.0f;
   past = kept * past + 1.0f;

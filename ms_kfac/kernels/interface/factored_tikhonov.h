@@ -1,4 +1,4 @@
-// How damping is split over two Kronecker factors, on every device: factored Tikhonov regularisation.
+// Factored Tikhonov regularization: splits the damping between two Kronecker factors. For CPU and GPU.
 #pragma once
 
 #include <cmath>
@@ -8,10 +8,10 @@
 
 namespace ms_kfac {
 
-// Below any weight that a moving average leaves; keeps 0 / 0 at 0 before the first statistics.
+// Smaller than any weight that a moving average reaches. It keeps 0 / 0 at 0 before the first statistics.
 constexpr float kSmallestCount = 1e-30f;
 
-// What a sum of statistics is multiplied by to become their average; 0 before the first ones.
+// The factor that turns a sum of statistics into their average. 0 before the first statistics.
 MS_KFAC_HOST_DEVICE inline float average_scale(float count) {
   if (count == 0.0f) return 0.0f;
   return 1.0f / (count < kSmallestCount ? kSmallestCount : count);
@@ -21,8 +21,8 @@ struct SplitDamping {
   float A, G;
 };
 
-// sqrt(lambda) pi and sqrt(lambda) / pi with pi^2 = (tr A / dim A) / (tr G / dim G) (Martens & Grosse 2015,
-// section 6.3). pi is 1 where a trace is not positive, and where traces don't split the damping.
+// sqrt(lambda) pi and sqrt(lambda) / pi with pi^2 = (tr A / dim A) / (tr G / dim G) (Martens & Grosse 2015, section
+// 6.3). pi is 1 if a trace is not positive or `by_traces` is false.
 MS_KFAC_HOST_DEVICE inline SplitDamping pi_split(double trace_A, int64_t dim_A, double trace_G, int64_t dim_G,
                                                  float damping, bool by_traces) {
   const bool known = by_traces && trace_A > 0 && trace_G > 0;

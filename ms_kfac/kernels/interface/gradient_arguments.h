@@ -1,9 +1,14 @@
-// How operators that precondition layers take gradients and give updates: the attributes and arguments they share.
+// The attributes and arguments shared by all operators that precondition gradients.
 //
-// Attributes: gradients, their number; positions, which of them are the layers' dW and db, one layer after the other;
-// groups and biases, a number a layer: of groups, and 1 where there is a bias.
-// Inputs: the gradients, then the operator's own. Outputs: the updates in the order of positions; the inner products of
-// gradients and updates, as many.
+// Attributes:
+//
+//   gradients    number of gradients
+//   positions    indices of the layers' dW and db among the gradients, in the order of the layers
+//   groups       number of groups, one per layer
+//   biases       per layer, 1 if it has a bias
+//
+// Inputs: the gradients, then the operator's own inputs. Outputs: the updates in the order of positions, then the inner
+// products of gradients and updates, one per update.
 #pragma once
 
 #include "aot_extra.h"
@@ -26,7 +31,7 @@ struct GradientAttributes {
   int gradients;
 };
 
-// Goes through the arguments, layer by layer.
+// Reads the arguments layer by layer.
 class GradientArguments {
  public:
   GradientArguments(const Arguments& arguments, const GradientAttributes& attributes)
@@ -42,11 +47,11 @@ class GradientArguments {
 
   // The next of the operator's own inputs.
   Array next() {
-    expect(next_ < outputs_, "fewer inputs than the attributes tell of");
+    expect(next_ < outputs_, "fewer inputs than the attributes declare");
     return arguments_[next_++];
   }
 
-  // Fills in the next layer, whose weights with the bias are matrices (rows, width).
+  // Fills in the next layer. Its weights, including the bias, are matrices (rows, width).
   void fill(size_t index, int64_t rows, int64_t width, LayerGradients& layer) {
     const int64_t groups = attributes_.groups[index];
     const bool bias = attributes_.biases[index] != 0;
@@ -57,7 +62,7 @@ class GradientArguments {
     if (bias) take(groups * rows, layer.bias_gradient, layer.bias_update, layer.bias_product);
   }
 
-  void expect_all_read() const { expect(next_ == outputs_, "more inputs than the attributes tell of"); }
+  void expect_all_read() const { expect(next_ == outputs_, "more inputs than the attributes declare"); }
 
  private:
   void take(int64_t size, const float*& gradient, float*& update, float*& product) {

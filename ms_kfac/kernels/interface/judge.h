@@ -1,21 +1,24 @@
-// Asks Python whether what is about to be committed belongs to the delivered gradients.
+// A callback into Python: do the staged statistics belong to the delivered gradients?
 #pragma once
 
 #include <cstdint>
 
 namespace ms_kfac {
 
-// What a layer tells the judge, in this order: passes, period, product, products, scale, then what was measured of its
-// delivered gradient (r^T dW s, r^T W s, |dW|), then whether its staged batch is finite.
+// The numbers that the judge gets per layer, in this order:
+//
+//   passes, period, product, products, scale    from the record; the last three in the units of the delivered gradient
+//   r^T dW s, r^T W s, |dW|                     measurements of the delivered gradient
+//   finite                                      whether the staged batch is finite
 enum JudgedNumber { kJudgedMeasured = 5, kJudgedFinite = 8, kJudgedNumbers = 9 };
 
-// The answer for each layer: 1 to commit its batch, 0 to refuse it, -1 to refuse it and to empty its averages; then the
-// period of its coming passes.
+// Two answers per layer. The first: 1 commits the batch, 0 refuses it, -1 refuses it and empties the averages (sets
+// their weights to 0). The second: the period of the next passes.
 constexpr int kAnswers = 2;
 
 using Judge = void (*)(int64_t handle, int64_t layers, const float* numbers, int64_t* answers);
 
-// The registered function; null before Python has registered one.
+// The registered function. Null until Python registers one.
 Judge judge();
 
 }  // namespace ms_kfac

@@ -1,4 +1,4 @@
-// What is the same for every batch of a dense layer or a convolution, and how operators of statistics are told of it.
+// The geometry of a dense layer or a convolution, and its attributes of statistics operators.
 #pragma once
 
 #include <vector>
@@ -8,19 +8,19 @@
 
 namespace ms_kfac {
 
-// The gate's codes, of ms_kfac/ops/statistics.py.
+// The codes of the gate. They match ms_kfac/ops/statistics.py.
 constexpr int kInputs = 1, kGradients = 2, kBesideFactors = 4;
 
-// What is the same for every batch of a layer.
+// All properties of a layer that do not depend on the batch.
 struct LayerGeometry {
-  // Without a kernel: a dense layer.
+  // False for a dense layer.
   bool convolution = false;
   Window window{};
-  // The padding is chosen so that the output's size is the input's over the stride, rounded up.
+  // The padding makes the output size equal to the input size divided by the stride, rounded up.
   bool same_padding = false;
   int64_t groups = 1;
   bool bias = false;
-  // The reduce setting: the mean of inputs and the sum of gradients over locations.
+  // The reduce setting: inputs are averaged and gradients summed over locations.
   bool reduce = false;
   // The loss is a mean over the batch.
   bool mean_reduction = false;
@@ -31,7 +31,7 @@ inline Pair pair_of(const std::vector<int64_t>& values, size_t first) {
   return {values.at(first), values.at(first + 1)};
 }
 
-// From the attributes that LayerOperators.native_geometry() of Python and the options of the statistics give.
+// Reads the attributes that Python takes from LayerOperators.native_geometry() and from the options of the statistics.
 inline LayerGeometry read_geometry(AotExtra& extra) {
   LayerGeometry geometry;
   geometry.convolution = extra.GetAttrBool("convolution");

@@ -1,4 +1,4 @@
-// What goes into and comes out of the preconditioning of one layer, whatever its Fisher block.
+// The gradients and updates of one layer: input and output of preconditioning, for all kinds of Fisher blocks.
 #pragma once
 
 #include <cstdint>
@@ -6,15 +6,15 @@
 namespace ms_kfac {
 
 struct LayerGradients {
-  int64_t groups, rows, columns;  // of the weights as matrices; a bias counts as one more column
+  int64_t groups, rows, columns;  // of the weight matrices; columns excludes the bias
   const float* weight_gradient;   // (groups, rows, columns)
   const float* bias_gradient;     // (groups, rows); null without a bias
   float* weight_update;
   float* bias_update;
-  float* weight_product;  // <dW, U> of the weights
-  float* bias_product;    // and of the bias
+  float* weight_product;  // <dW, U>
+  float* bias_product;    // the same for the bias
 
-  // Columns with the bias's.
+  // Columns, including the one of the bias.
   int64_t width() const { return columns + (bias_gradient ? 1 : 0); }
 };
 

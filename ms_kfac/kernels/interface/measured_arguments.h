@@ -1,9 +1,14 @@
-// The layers' gradients and weights, as MeasureGradients finds them among its arguments.
+// The arguments of MeasureGradients: gradients and weights of the layers.
 //
-// Attributes: layers, their number; biases, 1 where a layer has one; gradients, how many the step has; positions, which
-// of them are the layers' dW and db, one layer after the other.
-// Inputs: due (int32 scalar), all gradients of the step, then W and b of every layer (float32). Output: (layers, 3)
-// float32.
+// Attributes:
+//
+//   layers       number of layers
+//   biases       per layer, 1 if it has a bias
+//   gradients    number of gradients of the step
+//   positions    indices of the layers' dW and db among the gradients, in the order of the layers
+//
+// Inputs: due (int32 scalar), all gradients of the step, then W and b of every layer (float32). Output: float32
+// (layers, 3).
 #pragma once
 
 #include <stdexcept>
@@ -28,13 +33,13 @@ class MeasuredArguments {
     if (static_cast<int64_t>(biases_.size()) != layers_ || static_cast<int64_t>(positions_.size()) != parameters)
       throw std::invalid_argument("biases and positions must be those of the layers");
     for (int64_t position : positions_)
-      if (position < 0 || position >= gradients_) throw std::out_of_range("a position without a gradient");
+      if (position < 0 || position >= gradients_) throw std::out_of_range("positions must be indices of gradients");
   }
 
   int64_t layers() const { return layers_; }
   bool biased(int64_t layer) const { return biases_[layer] != 0; }
 
-  // Of the parameters of all layers, weights and biases in turn.
+  // `parameter` is an index into all layers' parameters: weight and bias of the first layer, and so on.
   Array gradient(const Arguments& arguments, int parameter) const {
     return arguments[1 + static_cast<int>(positions_[parameter])];
   }
@@ -42,11 +47,11 @@ class MeasuredArguments {
     return arguments[1 + static_cast<int>(gradients_) + parameter];
   }
 
-  // The output; refuses other arrays than the attributes tell of.
+  // The output. Throws if the arrays do not match the attributes.
   Array output(const Arguments& arguments) const {
     const int count = 2 + static_cast<int>(gradients_) + static_cast<int>(positions_.size());
     if (arguments.count() != count || arguments[count - 1].size() != layers_ * kMeasuredNumbers)
-      throw std::invalid_argument("not the arrays that the attributes tell of");
+      throw std::invalid_argument("the number of arrays differs from the attributes");
     if (arguments[0].size() != 1) throw std::invalid_argument("due must be one number");
     return arguments[count - 1];
   }

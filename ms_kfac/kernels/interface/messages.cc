@@ -1,4 +1,4 @@
-// What every device's library tells Python: its operators' messages, their layouts, which sources it was built from.
+// What each native library reports to Python: operator messages, array layouts, and the digest of its sources.
 
 #include "messages.h"
 
@@ -52,20 +52,20 @@ extern "C" {
 // A digest of the sources that this library was built from.
 const char* ms_kfac_sources() { return MS_KFAC_SOURCES; }
 
-// The text of the last error, cut to the buffer; returns its whole length.
+// Copies the last error to the buffer, truncated if necessary. Returns its full length.
 int ms_kfac_last_error(char* buffer, int size) {
   std::lock_guard<std::mutex> lock(ms_kfac::messages);
   return ms_kfac::copy(ms_kfac::last_error, buffer, size);
 }
 
-// In which order refreshes take a layer's arrays: a line per operator, "name: array, array, ...".
+// The order of each refresh operator's arrays: one line per operator, "name: array, array, ...".
 int ms_kfac_refresh_layouts(char* buffer, int size) {
 #define MS_KFAC_LINE(name, ...) #name ": " #__VA_ARGS__ "\n"
   return ms_kfac::copy(MS_KFAC_REFRESH_LAYOUTS(MS_KFAC_LINE), buffer, size);
 #undef MS_KFAC_LINE
 }
 
-// All warnings so far, a line each.
+// All warnings so far, one per line.
 int ms_kfac_warnings(char* buffer, int size) {
   std::lock_guard<std::mutex> lock(ms_kfac::messages);
   std::string lines;

@@ -1,4 +1,4 @@
-// What operators have to say: errors and warnings, kept for Python.
+// Errors and warnings of operators, stored for Python.
 #pragma once
 
 #include <exception>
@@ -6,10 +6,10 @@
 
 namespace ms_kfac {
 
-// Keeps the message of an operator's exception for Python and returns the code that MindSpore raises with.
+// Stores an exception's message for Python. Returns the error code that makes MindSpore raise.
 int report_error(const char* name, const std::exception& error) noexcept;
 
-// Says something once on stderr: a second call with the same text is silent. Also kept for kernels.status().
+// Prints a warning on stderr, once per text, and stores it for kernels.status().
 void warn_once(const std::string& text);
 
 }  // namespace ms_kfac

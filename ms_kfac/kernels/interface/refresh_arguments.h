@@ -1,10 +1,15 @@
-// What the operators share that refresh the inverses of many layers in one call.
+// The arguments shared by all operators that refresh inverses, many layers in one call.
 //
-// Inputs: due (int32, one number or one a layer; 0 leaves the layer alone), damping (float32 scalar), then the arrays
-// of the first layer, those of the second and so on, each in the order of refresh_layouts.h. Output: a float32 that
-// stands for their having run.
+// Inputs:
 //
-// What an operator writes apart from the inverses it writes last, so that an error leaves it as it was.
+//   due          int32, one number or one per layer; 0 skips the layer
+//   damping      float32 scalar
+//   per layer    its arrays, in the order of refresh_layouts.h
+//
+// Output: a float32 scalar without meaning. Other operators depend on it to run after this one.
+//
+// An operator writes its inverses first and everything else last. So an error leaves everything but the inverses
+// unchanged.
 #pragma once
 
 #include <limits>
@@ -19,7 +24,7 @@
 
 namespace ms_kfac {
 
-// Attribute "layers": the layers' names, a line each.
+// Attribute "layers": the names of the layers, one per line.
 struct RefreshAttributes {
   std::vector<std::string> layers;
 
@@ -29,7 +34,7 @@ struct RefreshAttributes {
   }
 };
 
-// Attribute "splits", one number per layer: whether traces split the damping between the layer's two factors.
+// Attribute "splits", one number per layer: whether traces split the damping between its two factors.
 struct SplitDampingAttributes : RefreshAttributes {
   std::vector<int64_t> splits;
 
@@ -38,7 +43,7 @@ struct SplitDampingAttributes : RefreshAttributes {
   }
 };
 
-// Square matrices of one size, one a group.
+// Square matrices of one size, one per group.
 struct Matrices {
   float* data;
   int64_t groups;
@@ -47,7 +52,7 @@ struct Matrices {
   float* of(int64_t group) const { return data + group * size * size; }
 };
 
-// The arrays of one layer, of the sizes that are asked for or refused.
+// The arrays of one layer. Each accessor throws if the array's size differs from the requested one.
 class LayerArrays {
  public:
   LayerArrays(const Arguments& arguments, int first, std::string layer)
@@ -60,13 +65,13 @@ class LayerArrays {
     return array.floats();
   }
 
-  // A matrix, or a batch of them.
+  // One matrix or a batch of matrices.
   Matrices matrices(int index) const {
     const Array array = arguments_[first_ + index];
     const int64_t* end = array.shape + array.axes;
     const bool square = (array.axes == 2 || array.axes == 3) && end[-1] == end[-2] && array.size() > 0 &&
                         end[-1] <= std::numeric_limits<int>::max();
-    if (!square) refuse(index, "a square matrix, or one a group");
+    if (!square) refuse(index, "the shape of a square matrix, or of one per group");
     return {array.floats(), array.axes == 3 ? array.shape[0] : 1, static_cast<int>(end[-1])};
   }
   Matrices matrices(int index, int64_t groups) const {
@@ -74,7 +79,7 @@ class LayerArrays {
     if (found.groups != groups) refuse(index, std::to_string(groups) + " groups");
     return found;
   }
-  // Matrices of others' groups and size.
+  // Matrices with the groups and the size of `others`.
   Matrices like(const Matrices& others, int index) const {
     const Matrices found = matrices(index, others.groups);
     if (found.size != others.size) refuse(index, "matrices of " + std::to_string(others.size) + " rows");
@@ -95,7 +100,7 @@ class LayerArrays {
   std::string layer_;
 };
 
-// Refuses inputs that are not `arrays` for every layer.
+// Throws unless every layer has `arrays` arrays.
 inline void expect_arrays(const Arguments& arguments, const RefreshAttributes& attributes, int arrays) {
   const int layers = static_cast<int>(attributes.layers.size());
   if (layers * arrays != arguments.count() - 3)
@@ -106,8 +111,8 @@ inline void expect_arrays(const Arguments& arguments, const RefreshAttributes& a
     throw std::invalid_argument("due must have one number, or one for each of " + std::to_string(layers) + " layers");
 }
 
-// Calls visit(layer's index, its arrays) for every layer that is due, by what `due` holds on the host; each has
-// `arrays` of them.
+// Calls visit(index of the layer, its arrays) for every layer that is due. `due` points to host memory. Each layer has
+// `arrays` arrays.
 template <typename Visit>
 void for_due_layers(const Arguments& arguments, const int32_t* due, const RefreshAttributes& attributes, int arrays,
                     Visit visit) {

@@ -1,14 +1,16 @@
-// The arrays of one layer, in the order in which the operators that refresh inverses take them. This is the only place
-// that fixes the order: kernels of all devices index by these names, and Python asks the library for them.
+// The arrays of one layer, in the order in which the refresh operators take them. Only this file defines the order: the
+// kernels of all devices index by these names, and Python reads them from the library.
 //
-// Sums and inverses have a leading axis where there are groups; `weights` holds the weight of each sum.
-// BlockSplitRefresh: the inverses are those of the whole blocks (count, split, split) and of the last, smaller one; a
-//   single number stands for what there is not. It has no groups.
-// TraceRestrictedRefresh: `traces` has one number per group, with the attribute "roots" two: traces, then shifts.
-// ShermanMorrisonRefresh: `counts` holds the weights of the first four arrays. The last three come with the attribute
-//   "rescales" alone.
+// Sums and inverses of layers with groups have a leading axis. `weights` holds the weight of each sum.
+//
+// BlockSplitRefresh: the inverses are those of the full blocks (count, split, split) and of the last, smaller block. A
+//   single number replaces an absent array. There are no groups.
+// TraceRestrictedRefresh: `traces` has one number per group. With the attribute "roots" it has two: traces, then
+// shifts. ShermanMorrisonRefresh: `counts` holds the weights of the first four arrays. The last three arrays exist only
+// with the
+//   attribute "rescales".
 // SwiftRefresh: `weights` holds the numbers of rows of A and of G, then their ranks.
-// EigenbasisRefresh: `weights` holds those of A, of G and of s.
+// EigenbasisRefresh: `weights` holds the weights of A, G and s.
 #pragma once
 
 // clang-format off

@@ -1,6 +1,6 @@
-// The signs of the check that a layer's statistics belong to its gradient (ms_kfac/ops/signs.py).
+// The random signs of the check that a layer's statistics belong to its gradient (ms_kfac/ops/signs.py).
 //
-// For a weight gradient dW with rows (axis 0), columns (axis 1) and taps (all further axes, flattened)
+// For a weight gradient dW with rows (axis 0), columns (axis 1) and taps (all further axes, flattened):
 //
 //   r^T dW s = sum_{o, c, k} sign(kRows, o) sign(kColumns, c) sign(kTaps, k) dW[o, c, k] + sum_o sign(kRows, o) db[o].
 #pragma once
@@ -13,7 +13,7 @@ namespace ms_kfac {
 
 enum SignAxis : uint32_t { kRows = 1, kColumns = 2, kTaps = 3 };
 
-// +1 or -1: the lowest bit of MurmurHash3's finalizer, of the index mixed with its axis.
+// +1 or -1, from the lowest bit of MurmurHash3's finalizer. It hashes the index mixed with its axis.
 MS_KFAC_HOST_DEVICE inline float sign(SignAxis axis, uint32_t index) {
   uint32_t hash = index * 0x9E3779B1u + axis * 0x85EBCA6Bu;
   hash ^= hash >> 16;

@@ -1,14 +1,14 @@
-// A layer's staged batch: what backward passes brought since the optimizer's last commit.
+// The staged batch of a layer: the statistics of all backward passes since the last commit of the optimizer.
 //
-// Statistics operators write it, CommitStatistics reads and empties it. It is a set of arrays and one record, float32:
+// Statistics operators write it. CommitStatistics reads and empties it. It consists of arrays and one float32 record:
 //
-//   passes    backward passes since the last commit that took statistics
-//   period    passes whose batches add up to one; with 1 the last pass replaces the ones before it
-//   product   r^T (sum g a^T) s of what is staged, for the signs r and s of signs.h, with g as delivered (unscaled)
-//   products  the same of all passes since the last commit
-//   scale     sum over the staged passes of |u| |v|, u = (a . s) and v = (g . r) over samples and locations: the
+//   passes    number of backward passes with statistics since the last commit
+//   period    number of passes whose batches are summed; with 1 each pass replaces the one before it
+//   product   r^T (sum g a^T) s of the staged batch, with the signs r and s of signs.h and g as delivered (unscaled)
+//   products  the same, summed over all passes since the last commit
+//   scale     sum over the staged passes of |u| |v|, with u = (a . s) and v = (g . r) over samples and locations; the
 //             rounding error of `product` is a small multiple of it
-//   weights   one per weight of the layer's statistics; 0 where the staged batch has none of it
+//   weights   one per weight of the layer's statistics; 0 if the staged batch lacks that statistic
 #pragma once
 
 #include <cstdint>
@@ -19,19 +19,19 @@ namespace ms_kfac {
 
 enum StagedRecord { kPasses, kPeriod, kProduct, kProducts, kScale, kStagedWeights };
 
-// Whether the coming pass adds to what is staged; otherwise it replaces it.
+// Whether the next pass adds to the staged batch. Otherwise it replaces the batch.
 MS_KFAC_HOST_DEVICE inline bool joins_batch(const float* record) {
   const int64_t period = static_cast<int64_t>(record[kPeriod]);
   return period > 1 && static_cast<int64_t>(record[kPasses]) % period != 0;
 }
 
-// Whether the coming pass adds to the arrays of one weight. An array without weight holds an older batch.
+// Whether the next pass adds to the arrays of one weight. If the weight is 0, the array still holds an older batch.
 MS_KFAC_HOST_DEVICE inline bool joins_array(const float* record, int weight) {
   return joins_batch(record) && record[kStagedWeights + weight] > 0.0f;
 }
 
-// Records a pass: `taken[i]` is what it adds to weight i, 0 for a statistic that it did not take. To be called after
-// everything that asks joins_batch or joins_array.
+// Records a pass. `taken[i]` is the pass's contribution to weight i, 0 if the pass did not take that statistic. Call it
+// after all calls of joins_batch and joins_array for this pass.
 MS_KFAC_HOST_DEVICE inline void record_pass(float* record, const float* taken, int weights, float product,
                                             float scale) {
   const bool joins = joins_batch(record), first = !(record[kPasses] > 0.0f);

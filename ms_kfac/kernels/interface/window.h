@@ -1,4 +1,4 @@
-// How the window of a convolution moves over images. Pairs are (height, width).
+// The window of a convolution and its movement over images. Pairs are (height, width).
 #pragma once
 
 #include <algorithm>
@@ -9,14 +9,14 @@ namespace ms_kfac {
 
 using Pair = std::array<int64_t, 2>;
 
-// By default one that sees single pixels.
+// The default window covers a single pixel.
 struct Window {
   Pair kernel{1, 1}, stride{1, 1}, dilation{1, 1};
-  // Zeros before and after the image.
+  // Zero padding before and after the image.
   Pair before{0, 0}, after{0, 0};
 
   int64_t taps() const { return kernel[0] * kernel[1]; }
-  // Locations along an axis of an image of that size.
+  // Number of locations along an axis of an image of the given size.
   int64_t locations(int axis, int64_t size) const {
     const int64_t reach = dilation[axis] * (kernel[axis] - 1) + 1;
     return (size + before[axis] + after[axis] - reach) / stride[axis] + 1;
@@ -29,7 +29,7 @@ struct Window {
     const Pair ones{1, 1};
     return stride == ones && dilation == ones;
   }
-  // Locations [first, last) along an axis at which a tap is inside an image of that size.
+  // Range [first, last) of locations along an axis at which a tap lies inside an image of the given size.
   Pair inside(int axis, int64_t tap, int64_t size) const {
     const int64_t start = before[axis] - tap * dilation[axis];
     const int64_t first = start > 0 ? (start + stride[axis] - 1) / stride[axis] : 0;
@@ -38,8 +38,7 @@ struct Window {
     const int64_t count = locations(axis, size);
     return {std::min(first, count), std::max(std::min(last, count), std::min(first, count))};
   }
-  // Pads an axis of an image of that size so that there are as many locations as the stride goes into the size, rounded
-  // up.
+  // Sets the padding of an axis so that the number of locations is the size divided by the stride, rounded up.
   void pad_to_same(int axis, int64_t size) {
     const int64_t outputs = (size + stride[axis] - 1) / stride[axis];
     const int64_t reach = dilation[axis] * (kernel[axis] - 1) + 1;

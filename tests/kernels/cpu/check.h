@@ -1,4 +1,4 @@
-// What the kernels' C++ tests share: OpenBLAS from the command line, random numbers, comparison with a reason.
+// Helpers of the kernels' C++ tests: OpenBLAS from the command line, random numbers, and comparisons with a message.
 #pragma once
 
 #include <cmath>
@@ -14,7 +14,7 @@ namespace check {
 
 inline void start(int argc, char** argv) {
   if (argc < 2 || !ms_kfac::blas::load(argv[1])) {
-    std::fprintf(stderr, "usage: %s LIBRARY, an OpenBLAS with symbols scipy_*\n", argv[0]);
+    std::fprintf(stderr, "usage: %s LIBRARY (an OpenBLAS with symbols scipy_*)\n", argv[0]);
     std::exit(2);
   }
   ms_kfac::set_threads(3);

@@ -1,4 +1,4 @@
-// The capture check of dense layers and convolutions of any shape against plain loops in float64.
+// Compares the capture check of dense layers and convolutions of any shape with plain loops in float64.
 
 #include "../../../ms_kfac/kernels/interface/signs.h"
 #include "capture_check.h"
@@ -8,7 +8,7 @@ namespace {
 
 using namespace ms_kfac;
 
-// Sums of u and v in single precision; what is asked for is 1e-5.
+// The sums of u and v are in single precision. The required accuracy is 1e-5.
 constexpr double kTolerance = 2e-6;
 
 std::mt19937 generator(7);
@@ -25,7 +25,7 @@ struct Expected {
   }
 };
 
-// The product is as exact as the scale allows, the scale itself relative to itself.
+// The error of the product is relative to the scale, that of the scale is relative to the scale itself.
 void compare(const char* what, const CaptureCheck& found, const std::vector<Expected>& groups) {
   double product = 0, scale = 0;
   for (const Expected& group : groups) {
@@ -37,7 +37,7 @@ void compare(const char* what, const CaptureCheck& found, const std::vector<Expe
   check::close(what, relative, {product / scale, 1.0}, kTolerance);
 }
 
-// What the statistics make of a batch is nothing to the check.
+// The check must not depend on the statistics' settings.
 LayerGeometry with_statistics_options(LayerGeometry geometry) {
   geometry.reduce = pick(0, 1) == 1;
   geometry.mean_reduction = pick(0, 1) == 1;
@@ -63,7 +63,7 @@ void check_dense(int64_t samples, int64_t locations, int64_t d, int64_t e) {
           {expected});
 }
 
-// `channels` and `outputs` are of a group.
+// `channels` and `outputs` are per group.
 void check_convolution(Window window, bool same_padding, int64_t groups, int64_t samples, int64_t channels,
                        int64_t outputs, Pair size) {
   LayerGeometry geometry;
@@ -124,7 +124,7 @@ void check_same_for_a_number_of_threads() {
 int main(int argc, char** argv) {
   check::start(argc, argv);
   for (int index = 0; index < 10; ++index) check_dense(pick(1, 30), pick(1, 3), pick(1, 100), pick(1, 9));
-  // More rows than are read at a time, and more numbers than one thread takes.
+  // More rows than one read, and more numbers than one thread processes.
   check_dense(700, 1, 230, 100);
   check_dense(3, 2, 20000, 3);
   for (int index = 0; index < 60; ++index) {
@@ -145,7 +145,7 @@ int main(int argc, char** argv) {
   check_convolution(three, false, 1, 6, 40, 50, {28, 20});
   // Depthwise.
   check_convolution(three, false, 50, 6, 1, 1, {12, 12});
-  // Channels of which few are read at a time.
+  // Large channels, of which one read contains only a few.
   check_convolution({{7, 7}, {2, 2}, {1, 1}, {3, 3}, {3, 3}}, false, 1, 2, 6, 3, {70, 90});
   check_same_for_a_number_of_threads();
 }

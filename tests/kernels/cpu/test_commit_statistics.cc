@@ -1,5 +1,5 @@
-// What a commit makes of staged batches: the averages' keep rule, refusals, roots, weights of the last batch alone, and
-// what the judge is told and answers.
+// Tests commits of staged batches: the averages' keep rule, refusals, roots, weights of only the last batch, and the
+// judge's input and answers.
 
 #include "check.h"
 #include "commit_statistics.h"
@@ -17,7 +17,7 @@ void require(bool condition, const char* what) {
   std::exit(1);
 }
 
-// A layer with one weight per array, each array with its average.
+// A layer with one weight per array. Each array has an average.
 struct Layer {
   Layer(int weights, int64_t groups, int64_t dimension)
       : groups(groups), dimension(dimension), record(kStagedWeights + weights), weight(weights), past(weights) {
@@ -74,7 +74,8 @@ void require_empty_record(const Layer& layer, float period) {
     require(layer.record[index] == (index == kPeriod ? period : 0.0f), "the record is not empty");
 }
 
-// Without a past nothing of what the averages hold is kept; then everything, until the weight of the past is the limit.
+// Without a past, a commit discards the old averages. Then it keeps them fully until the weight of the past reaches the
+// limit.
 void test_keep_rule() {
   Layer layer(2, 1, 260);
   std::fill(layer.average[0].begin(), layer.average[0].end(), NAN);
@@ -88,14 +89,14 @@ void test_keep_rule() {
     const std::vector<double> A = folded(layer.average[0], keep, layer.staged[0], 1.0),
                               G = folded(layer.average[1], keep, layer.staged[1], 0.25);
     const std::vector<float> outcome = commit({layer.view()});
-    require(outcome == std::vector<float>({0.0f, 1.0f}), "a commit has another outcome");
+    require(outcome == std::vector<float>({0.0f, 1.0f}), "a commit has the wrong outcome");
     check::close("A", layer.average[0].data(), A, kTolerance);
     check::close("G", layer.average[1].data(), G, kTolerance);
     check::close("weight", layer.weight.data(), {weight}, 1e-5);
     check::close("past", layer.past.data(), {past}, 1e-5);
     require_empty_record(layer, 1.0f);
   }
-  require(std::fabs(past - 20) < 1e-4, "the past does not fade");
+  require(std::fabs(past - 20) < 1e-4, "the weight of the past does not reach the limit");
 }
 
 void test_what_is_not_staged_stays() {
@@ -106,10 +107,11 @@ void test_what_is_not_staged_stays() {
   layer.staged[0][0] = NAN;
   layer.stage(1, {0.0f, 3.0f});
   const std::vector<float> outcome = commit({layer.view(), idle.view()});
-  require(outcome == std::vector<float>({0.0f, 1.0f, 0.0f}), "layers have other statistics");
-  require(layer.average[0] == A && layer.weight[0] == 6.0f && layer.past[0] == 2.0f, "A was not staged");
-  require(layer.weight[1] == 10.0f && layer.past[1] == 3.0f, "G was staged");
-  require(idle.average[0] == of_idle && idle.past[0] == 0.0f, "a layer without a pass has changed");
+  require(outcome == std::vector<float>({0.0f, 1.0f, 0.0f}), "the wrong layers have statistics");
+  require(layer.average[0] == A && layer.weight[0] == 6.0f && layer.past[0] == 2.0f,
+          "A changed although it was not staged");
+  require(layer.weight[1] == 10.0f && layer.past[1] == 3.0f, "G did not change although it was staged");
+  require(idle.average[0] == of_idle && idle.past[0] == 0.0f, "a layer without a pass changed");
   require_empty_record(idle, 1.0f);
 }
 
@@ -121,30 +123,31 @@ void test_not_finite_is_refused() {
       layer.past = {2.0f, 3.0f};
       layer.stage(1, {1.0f, 1.0f});
       const std::vector<float> A = layer.average[0], G = layer.average[1];
-      // The last of a diagonal of the second group, or what the check is made of.
+      // The last number of the second group's diagonal, or the numbers that the check reads.
       if (place == 0) layer.staged[1].back() = wrong;
       if (place == 1) layer.record[kProduct] = wrong;
       if (place == 2) layer.record[kScale] = wrong;
       const std::vector<float> outcome = commit({layer.view()});
-      require(outcome == std::vector<float>({1.0f, 1.0f}), "a refusal has another outcome");
+      require(outcome == std::vector<float>({1.0f, 1.0f}), "a refusal has the wrong outcome");
       require(layer.average[0] == A && layer.average[1] == G, "a refused batch was committed");
       require(layer.weight == std::vector<float>({6.0f, 7.0f}) && layer.past == std::vector<float>({2.0f, 3.0f}),
-              "weights of a refused batch");
+              "a refused batch changed the weights");
       require_empty_record(layer, 1.0f);
     }
   }
-  // All numbers are looked at where the diagonal does not tell.
+  // All numbers are checked if the diagonal does not suffice.
   Layer layer(1, 1, 300);
   layer.stage(1, {1.0f});
   layer.staged[0][89999 - 1] = NAN;
   StagedLayer view = layer.view();
-  require(commit({view})[0] == 0.0f, "more than the diagonal was looked at");
+  require(commit({view})[0] == 0.0f, "more than the diagonal was checked");
   layer.stage(1, {1.0f});
   view.arrays[0].matrices = view.arrays[0].dimension = 0;
-  require(commit({view})[0] == 1.0f, "not all numbers were looked at");
+  require(commit({view})[0] == 1.0f, "not all numbers were checked");
 }
 
-// Arrays that are not averaged have the last batch's weight, and none after a refusal; so has a weight without arrays.
+// Arrays without an average have the last batch's weight, and weight 0 after a refusal. The same holds for a weight
+// without arrays.
 void test_not_averaged() {
   Layer layer(3, 1, 4);
   layer.average[0].clear();
@@ -159,7 +162,7 @@ void test_not_averaged() {
   layer.stage(1, {8.0f, 8.0f, 3.0f});
   layer.staged[1][0] = NAN;
   require(commit({layer.view()}) == std::vector<float>({1.0f, 0.0f}), "a refused layer has statistics");
-  require(layer.weight == std::vector<float>(3, 0.0f), "weights of a refused batch");
+  require(layer.weight == std::vector<float>(3, 0.0f), "the weights of a refused batch are not 0");
 }
 
 void test_roots() {
@@ -178,7 +181,7 @@ void test_roots() {
       const double delta = squared * staged_delta[group] / 5, floored = std::fmax(delta, floor);
       const double factor = squared * std::sqrt(floored) / std::fmax(delta, 1e-30);
       for (int64_t i = group * d * d; i < (group + 1) * d * d; ++i) {
-        // A trace of zero is of sums of zero.
+        // If the trace is zero, so are the sums.
         if (group == 1) staged_Phi[i] = 0.0f;
         expected_Phi.push_back(keep * average_Phi[i] + (group == 1 ? 0.0 : factor * staged_Phi[i]));
       }
@@ -211,7 +214,7 @@ std::vector<int64_t> answers;
 int calls = 0;
 
 void judge_by_answers(int64_t handle, int64_t layers, const float* numbers, int64_t* found) {
-  require(handle == 42, "another judge's handle");
+  require(handle == 42, "the judge got the wrong handle");
   ++calls;
   told.assign(numbers, numbers + layers * kJudgedNumbers);
   std::copy(answers.begin(), answers.end(), found);
@@ -229,23 +232,24 @@ void test_judge() {
   }
   refused.staged[0][0] = INFINITY;
   const std::vector<float> before = refused.average[0];
-  // An answer cannot commit what is not finite.
+  // An answer can't commit a batch that is not finite.
   answers = {1, 4, 1, 1};
   commit({accepted.view(), refused.view()}, rule);
-  require(calls == 1, "the judge is not called once");
+  require(calls == 1, "the judge was not called exactly once");
   require(
       told == std::vector<float>({2, 1, 0.5f, 0.75f, 1.25f, 11, 12, 13, 1, 2, 1, 0.5f, 0.75f, 1.25f, 14, 15, 16, 0}),
-      "the judge is told something else");
-  require(accepted.weight[0] == 7.0f && refused.weight[0] == 6.0f, "an answer of 1");
+      "the judge got the wrong numbers");
+  require(accepted.weight[0] == 7.0f && refused.weight[0] == 6.0f, "answer 1 did not commit the batch");
   require_empty_record(accepted, 4.0f);
   refused.staged[0][0] = 1.0f;
   accepted.stage(1, {1.0f});
   refused.stage(1, {1.0f});
   answers = {0, 1, -1, 1};
   require(commit({accepted.view(), refused.view()}, rule) == std::vector<float>({0.0f, 1.0f, 0.0f}),
-          "only what is not finite counts as refused");
-  require(accepted.weight[0] == 7.0f && accepted.past[0] == 3.0f, "an answer of 0");
-  require(refused.weight[0] == 0.0f && refused.past[0] == 0.0f && refused.average[0] == before, "an answer of -1");
+          "only batches that are not finite count as refused");
+  require(accepted.weight[0] == 7.0f && accepted.past[0] == 3.0f, "answer 0 did not refuse the batch");
+  require(refused.weight[0] == 0.0f && refused.past[0] == 0.0f && refused.average[0] == before,
+          "answer -1 did not clear the weights");
   require_empty_record(accepted, 1.0f);
 }
 

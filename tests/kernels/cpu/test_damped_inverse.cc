@@ -1,4 +1,4 @@
-// Damped inverses, updates by rank one, eigendecompositions and Woodbury's Z against the equations that define them.
+// Compares damped inverses, rank-one updates, eigendecompositions and Woodbury's Z with the equations that define them.
 
 #include <cstring>
 #include <stdexcept>
@@ -30,7 +30,7 @@ static std::vector<double> identity(int size) {
   return eye;
 }
 
-// (scale F + damping I) X, which is to be the identity.
+// (scale F + damping I) X, which should be the identity.
 static Matrix times_damped(const ms_kfac::DampedFactor& of) {
   const int size = of.size;
   Matrix product(size_t(size) * size);
@@ -50,7 +50,7 @@ static void expect(bool condition, const char* what) {
   }
 }
 
-// Sizes around the tiles' edges, one that OpenBLAS's threads share, and a block inside a larger matrix.
+// Sizes around the tile edges, one size that uses OpenBLAS's threads, and a block inside a larger matrix.
 static void many_at_a_time() {
   const std::vector<int> sizes{1, 2, 31, 32, 33, 63, 64, 65, 100, 300};
   std::vector<Matrix> factors, inverses;
@@ -66,7 +66,7 @@ static void many_at_a_time() {
   ms_kfac::invert_damped(batch);
   for (const ms_kfac::DampedFactor& of : batch) {
     const Matrix product = times_damped(of);
-    // The condition number, below 1e3, times float32's 6e-8.
+    // The condition number, below 1e3, times the 6e-8 of float32.
     check::close("F F^-1", product.data(), identity(of.size), 1e-4);
     for (int i = 0; i < of.size; ++i)
       for (int j = 0; j < i; ++j)
@@ -74,7 +74,7 @@ static void many_at_a_time() {
   }
 }
 
-// [[1, 1], [1, 1 + e]] with e at float32's resolution: its Cholesky fails there, and not in float64.
+// [[1, 1], [1, 1 + e]] with e at the resolution of float32. Its Cholesky decomposition fails there but not in float64.
 static void nearly_singular() {
   const float above = std::nextafter(1.0f, 2.0f), below = 1.0f;
   const Matrix factor{above, 1.0f, 1.0f, below};
@@ -90,7 +90,7 @@ static void indefinite() {
   const Matrix factor{1.0f, 0.0f, 0.0f, -0.01f};
   Matrix inverse(4);
   ms_kfac::invert_damped({{"indefinite", factor.data(), 2, 2, 1.0f, 1e-4f, inverse.data()}});
-  // 1e-4 and 1e-3 leave it indefinite and 1e-2 singular up to rounding, so that 0.1 is the last that can be.
+  // 1e-4 and 1e-3 leave it indefinite, and 1e-2 singular up to rounding. So the final damping is at most 0.1.
   expect(inverse[0] > 0 && inverse[3] > 0 && inverse[0] > 1 / 1.11f, "an indefinite factor got the wrong damping");
 }
 
@@ -105,13 +105,13 @@ static void refused(const Matrix& factor, float damping, const char* what) {
     named = std::strstr(error.what(), "layer seven") != nullptr;
   }
   expect(named, what);
-  expect(inverse == before, "a refused factor's inverse has changed");
+  expect(inverse == before, "the inverse of a refused factor changed");
   const bool finite = std::isfinite(factor[0]) && std::isfinite(damping);
-  expect(!finite || other != before, "a factor that is fine was not inverted");
-  expect(finite || other == before, "an inverse has changed although a factor of the call is not finite");
+  expect(!finite || other != before, "a valid factor was not inverted");
+  expect(finite || other == before, "an inverse changed although a factor of the call is not finite");
 }
 
-// Eigenvectors and Z of a call in which the second factor holds NaN.
+// Eigenvectors and Z of a call whose second factor holds NaN.
 static void nothing_written_beside_nan() {
   const Matrix fine = gram(40, 40, 5), before(1600, 7.0f);
   Matrix broken = fine, vectors[2] = {before, before}, values[2] = {Matrix(40, 7.0f), Matrix(40, 7.0f)};
@@ -123,8 +123,9 @@ static void nothing_written_beside_nan() {
   } catch (const std::runtime_error& error) {
     refused += std::strstr(error.what(), "broken") != nullptr;
   }
-  for (const Matrix& each : vectors) expect(each == before, "eigenvectors were written beside a NaN");
-  for (const Matrix& each : values) expect(each == Matrix(40, 7.0f), "eigenvalues were written beside a NaN");
+  for (const Matrix& each : vectors) expect(each == before, "eigenvectors were written although a factor holds NaN");
+  for (const Matrix& each : values)
+    expect(each == Matrix(40, 7.0f), "eigenvalues were written although a factor holds NaN");
   Matrix Z[2] = {before, before};
   broken[9] = INFINITY;
   try {
@@ -133,7 +134,7 @@ static void nothing_written_beside_nan() {
   } catch (const std::runtime_error& error) {
     refused += std::strstr(error.what(), "broken") != nullptr;
   }
-  for (const Matrix& each : Z) expect(each == before, "Z was written beside an infinity");
+  for (const Matrix& each : Z) expect(each == before, "Z was written although a factor is not finite");
   expect(refused == 2, "NaN or infinity was accepted");
 }
 
@@ -173,7 +174,7 @@ static void eigenvectors() {
   std::vector<double> expected(factor.size());
   Matrix product(factor.size());
   for (int i = 0; i < size; ++i) {
-    if (i > 0) expect(values[i - 1] <= values[i], "eigenvalues do not ascend");
+    if (i > 0) expect(values[i - 1] <= values[i], "eigenvalues are not in ascending order");
     for (int j = 0; j < size; ++j) {
       expected[i * size + j] = 0.5 * factor[i * size + j] + (i == j);
       double sum = 0;
@@ -219,8 +220,9 @@ int main(int argc, char** argv) {
   indefinite();
   refused({NAN, 0.0f, 0.0f, 1.0f}, 0.1f, "NaN was accepted");
   refused({INFINITY, 0.0f, 0.0f, 1.0f}, 0.1f, "infinity was accepted");
-  refused({1.0f, 0.0f, 0.0f, 1.0f}, NAN, "damping of NaN was accepted");
-  refused({0.1f, 5.0f, 5.0f, 0.1f}, 1e-3f, "no damping up to the trace helps, and none was said to fail");
+  refused({1.0f, 0.0f, 0.0f, 1.0f}, NAN, "a damping of NaN was accepted");
+  refused({0.1f, 5.0f, 5.0f, 0.1f}, 1e-3f,
+          "a factor that no damping up to the trace makes positive definite was accepted");
   nothing_written_beside_nan();
   too_large_for_lapack();
   rank_one();

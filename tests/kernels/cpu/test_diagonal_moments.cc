@@ -1,4 +1,4 @@
-// Diagonals of second moments of rows and of patches, against plain loops in float64.
+// Compares diagonals of second moments of rows and of patches with plain loops in float64.
 
 #include "check.h"
 #include "diagonal_moments.h"
@@ -7,7 +7,7 @@ namespace {
 
 using namespace ms_kfac;
 
-// Squares of standard normals, all positive: rounding grows like the root of their number.
+// Squares of standard normals are positive. Rounding grows with the square root of their number.
 constexpr double kTolerance = 1e-6;
 
 void test_rows(int64_t count, int64_t features, bool bias) {
@@ -29,7 +29,7 @@ void test_patches(const Window& window, Pair size, int64_t channels, bool bias) 
   const int64_t samples = 3, all_channels = channels + 2, pixels = size[0] * size[1];
   const std::vector<float> x = check::normal(samples * all_channels * pixels, 5);
   LayerSide side;
-  // The channels in the middle, as those of a group.
+  // The channels in the middle, like those of a group.
   side.images = {
       Values(x.data(), FloatType::kFloat32), samples, channels, size[0], size[1], all_channels * pixels, pixels};
   side.window = window;

@@ -1,5 +1,5 @@
-// Second moments in a Kronecker-factored basis, of dense layers and convolutions of any shape, against plain loops in
-// float64.
+// Compares second moments in a Kronecker-factored basis with plain loops in float64, for dense layers and convolutions
+// of any shape.
 
 #include "check.h"
 #include "eigenbasis_moments.h"
@@ -8,7 +8,7 @@ namespace {
 
 using namespace ms_kfac;
 
-// A coordinate is three nested sums of at most some hundred products in single precision; measured errors are below
+// A coordinate is three nested sums of up to several hundred products in single precision. Measured errors are below
 // 2e-6 of the largest second moment.
 constexpr double kTolerance = 1e-5;
 
@@ -17,7 +17,7 @@ std::mt19937 generator(17);
 int64_t pick(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(generator); }
 
 using Vector = std::vector<double>;
-// A location's two vectors.
+// The two vectors of a location.
 using Pair = std::pair<Vector, Vector>;
 
 // The bases need not be orthogonal.
@@ -25,7 +25,7 @@ void compare(const char* what, const LayerBatch& batch, const std::vector<std::v
   const LayerSide inputs = batch.inputs(0), gradients = batch.gradients(0);
   const int64_t d = inputs.features(), e = gradients.features();
   const std::vector<float> Q_A = check::normal(d * d, 5), Q_G = check::normal(e * e, 6);
-  // What is there already is added to.
+  // The kernel adds to the numbers that are already there.
   std::vector<float> found = check::normal(e * d, 7);
   Vector expected(found.begin(), found.end());
   for (const auto& pairs : samples) {
@@ -104,9 +104,9 @@ int main(int argc, char** argv) {
   check_dense(150, 5, 60, 30);
   check_dense(300, 30, 12, 9);
   for (int index = 0; index < 20; ++index) check_convolution(pick(1, 5), pick(1, 5), pick(1, 40), pick(3, 7));
-  // The window sees an image once.
+  // The window has a single location.
   check_convolution(40, 9, 20, 3);
-  // A sample's patches are written out in pieces.
+  // The patches of a sample are written out in pieces.
   check_convolution(2, 24, 4, 70);
   check_convolution(30, 6, 25, 8);
 }

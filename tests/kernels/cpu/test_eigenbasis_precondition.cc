@@ -1,5 +1,5 @@
-// U = Q_G [(Q_G^T [dW db] Q_A) / (s + damping)] Q_A^T and its inner products, against loops in float64: groups, biases,
-// measured moments and eigenvalues in their place, and layers of very different sizes.
+// Compares U = Q_G [(Q_G^T [dW db] Q_A) / (s + damping)] Q_A^T and its inner products with loops in float64: groups,
+// biases, measured moments, eigenvalues instead of moments, and layers of very different sizes.
 
 #include "check.h"
 #include "eigenbasis_precondition.h"
@@ -8,7 +8,7 @@ namespace {
 
 using Matrix = std::vector<double>;
 
-// a of shape (rows, inner) or transposed, times b of shape (inner, columns) or transposed.
+// Product of a of shape (rows, inner) and b of shape (inner, columns), each possibly transposed.
 Matrix multiply(const Matrix& a, bool a_transposed, const Matrix& b, bool b_transposed, int64_t rows, int64_t inner,
                 int64_t columns) {
   Matrix product(rows * columns);
@@ -93,7 +93,7 @@ struct Layer {
         magnitude += std::fabs(U[place] * joined[place]);
       }
     }
-    // Four products of float32 in a row: rounding grows like the root of their sums' length.
+    // Four consecutive products in float32. Rounding grows with the square root of the length of their sums.
     check::close("U_W", U_W.data(), expected_W, 1e-5);
     if (layer.bias_gradient) check::close("U_b", U_b.data(), expected_b, 1e-5);
     for (int part = 0; part <= (layer.bias_gradient ? 1 : 0); ++part)

@@ -1,5 +1,5 @@
-// U = scale G^-1 [dW db] A^-1 and its inner products, against loops in float64: groups, biases, diagonal blocks, and
-// layers of very different sizes, so that some are done by all threads together.
+// Compares U = scale G^-1 [dW db] A^-1 and its inner products with loops in float64: groups, biases, diagonal blocks,
+// and layers of very different sizes. All threads together process some of these.
 
 #include "check.h"
 #include "kronecker_precondition.h"
@@ -89,11 +89,12 @@ struct Layer {
           magnitude += std::fabs(value * joined[i * (columns + bias) + j]);
         }
     }
-    // Sums of float32 products: rounding grows like the root of their number, far below 1e-5 of the largest entry.
+    // Sums of float32 products. Rounding grows with the square root of their number, and stays far below 1e-5 of the
+    // largest entry.
     check::close("U_W", U_W.data(), expected_W, 1e-5);
     if (bias) check::close("U_b", U_b.data(), expected_b, 1e-5);
     for (int64_t part = 0; part <= bias; ++part)
-      // An inner product may cancel: its error is to be compared with the sum of magnitudes.
+      // An inner product may cancel, so its error is compared with the sum of magnitudes.
       if (!(std::fabs(products[part] - expected_products[part]) <= 1e-5 * magnitude)) {
         std::fprintf(stderr, "inner product %g, expected %g\n", products[part], expected_products[part]);
         std::exit(1);
@@ -130,7 +131,7 @@ int main(int argc, char** argv) {
       {5, {1}, {10}, true, false},
       {1, {64}, {144}, false, false},
       {1, {8, 8, 3}, {8, 8, 8, 5}, true, false},
-      // The last block is the bias alone.
+      // The last block contains only the bias.
       {1, {7}, {4, 4, 1}, true, false},
       {1, {4, 4}, {6, 6}, false, false},
   };

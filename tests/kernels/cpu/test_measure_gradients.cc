@@ -1,4 +1,4 @@
-// What is measured of gradients and weights of any shape, against plain loops in float64.
+// Compares the measurements of gradients and weights of any shape with plain loops in float64.
 
 #include "../../../ms_kfac/kernels/interface/signs.h"
 #include "check.h"
@@ -8,7 +8,7 @@ namespace {
 
 using namespace ms_kfac;
 
-// Sums in double, rounded once; the signed ones relative to what they are sums of.
+// Sums in double, rounded once. The errors are relative to the largest of a layer's three numbers.
 constexpr double kTolerance = 1e-6;
 
 struct Arrays {
@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
   struct Shape {
     int64_t rows, columns, taps, biases;
   };
-  // The last is a normalization over three axes.
+  // The last one is a normalization over three axes.
   const std::vector<Shape> shapes = {{1, 1, 1, 0},    {5, 7, 1, 5},     {64, 3, 49, 64}, {300, 1, 9, 300},
                                      {70, 700, 3, 0}, {2, 70000, 1, 2}, {4, 5, 6, 120}};
   std::vector<Arrays> arrays;

@@ -1,4 +1,4 @@
-// Every rule of the momentum step, against its formula in float64, on arrays of one and of several chunks.
+// Compares all variants of the momentum step with their formula in float64, on arrays of one and of several chunks.
 
 #include "check.h"
 #include "momentum_step.h"

@@ -1,4 +1,4 @@
-// Second moments of rows and of patches, of any shape, against plain loops in float64.
+// Compares second moments of rows and of patches, of any shape, with plain loops in float64.
 
 #include <string>
 
@@ -12,15 +12,15 @@ namespace {
 
 using namespace ms_kfac;
 
-// Sums of products of standard normals and of ones over up to 3000 vectors, in single precision, relative to the
-// largest sum: the lag moments' difference adds at most the number of taps to it.
+// Sums of products of standard normals and of ones over up to 3000 vectors, in single precision. The error is relative
+// to the largest sum. The difference of lag moments increases it at most by a factor of the number of taps.
 constexpr double kTolerance = 3e-6;
 
 std::mt19937 generator(11);
 
 int64_t pick(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(generator); }
 
-// A symmetric matrix with something in it: the kernels add.
+// A symmetric, nonzero matrix, because the kernels add to it.
 std::vector<float> start(int64_t dimension) {
   std::vector<float> matrix = check::normal(dimension * dimension, 5);
   for (int64_t i = 0; i < dimension; ++i)
@@ -33,7 +33,7 @@ void add_products(std::vector<double>& expected, const std::vector<double>& vect
     for (size_t j = 0; j < vector.size(); ++j) expected[i * vector.size() + j] += vector[i] * vector[j];
 }
 
-// Calls use(vector) for every patch, or once a sample for their sum times a factor.
+// Calls use(vector) for every patch, or once per sample for the sum of its patches times a factor.
 template <typename Use>
 void each_patch(const std::vector<float>& x, const Images& images, const Window& window, bool bias, const Use& use) {
   for (int64_t n = 0; n < images.samples; ++n)
@@ -129,7 +129,7 @@ void check_summed_patches() {
   check::close(("summed" + drawn.name).c_str(), found.data(), expected, kTolerance);
 }
 
-// Large enough that several threads share the sum by its vectors, by its rows or by both.
+// Large enough that several threads split the sum by its vectors, by its rows or by both.
 void check_rows(int64_t count, int64_t features, bool bias) {
   const std::vector<float> x = check::normal(count * features, 3);
   const int64_t d = features + (bias ? 1 : 0);
@@ -146,7 +146,7 @@ void check_rows(int64_t count, int64_t features, bool bias) {
   check::close("rows", found.data(), expected, kTolerance);
 }
 
-// Both ways of summing, where buffers are filled more than once and the last time not to the end.
+// Both algorithms, with buffers that are filled several times and only partly the last time.
 void check_large_patches(int64_t channels, int64_t samples, int64_t size, int64_t workers) {
   std::vector<float> x = check::normal(samples * channels * size * size, 8);
   const Images images{Values(x.data(), FloatType::kFloat32), samples, channels, size, size, channels * size * size, 0};
@@ -166,12 +166,12 @@ void require(bool holds, const char* what) {
   std::exit(1);
 }
 
-// Planning for 961 taps takes minutes and gigabytes: it must not begin.
+// Planning for 961 taps takes minutes and gigabytes, so it must not start.
 void check_many_taps() {
   const std::vector<float> x = check::normal(40 * 40, 9);
   const Images images{Values(x.data(), FloatType::kFloat32), 1, 1, 40, 40, 40 * 40, 0};
   const Window window{{31, 31}, {1, 1}, {1, 1}, {0, 0}, {0, 0}};
-  require(lag_plan(images.shape(), window, 1e15) == nullptr, "31 x 31: planned");
+  require(lag_plan(images.shape(), window, 1e15) == nullptr, "31 x 31: a plan was made");
   std::vector<float> found = start(31 * 31);
   std::vector<double> expected(found.begin(), found.end());
   each_patch(x, images, window, false,
@@ -193,8 +193,8 @@ void check_groups_share_plan() {
   const LayerSide first = batch.inputs(0), last = batch.inputs(groups - 1);
   const double unfolded = Columns(first.images, first.window, false).cost();
   const auto plan = lag_plan(first.images.shape(), first.window, unfolded);
-  require(plan != nullptr, "groups: unfolding is taken for cheaper");
-  require(plan == lag_plan(last.images.shape(), last.window, unfolded), "groups: each has a plan of its own");
+  require(plan != nullptr, "groups: unfolding was considered cheaper");
+  require(plan == lag_plan(last.images.shape(), last.window, unfolded), "groups: each has its own plan");
   const int64_t d = first.features();
   std::vector<float> found;
   for (int64_t group = 0; group < groups; ++group) {
@@ -214,7 +214,7 @@ void check_groups_share_plan() {
   }
 }
 
-// Each size of the images has its own plan, and the sums stay right when there are more of them than are kept.
+// Each image size has its own plan. The sums stay correct with more sizes than cached plans.
 void check_many_plans() {
   for (int64_t size = 80; size > 3; --size) {
     const std::vector<float> x = check::normal(4 * size * size, static_cast<unsigned>(size));
@@ -222,7 +222,7 @@ void check_many_plans() {
     const Window window{{2, 2}, {1, 1}, {1, 1}, {0, 1}, {1, 0}};
     std::vector<float> found(16 * 16), expected(16 * 16);
     const auto plan = lag_plan(images.shape(), window, 1e15);
-    require(plan != nullptr, "many plans: none");
+    require(plan != nullptr, "many plans: no plan");
     plan->add(images, false, found.data(), 1);
     add_unfolded_moment(Columns(images, window, false), expected.data(), 1);
     check::close("many plans", found.data(), std::vector<double>(expected.begin(), expected.end()), kTolerance);
@@ -230,14 +230,14 @@ void check_many_plans() {
 }
 
 void check_types() {
-  // 1.5, -2, the smallest subnormal, infinity and 65504 in float16; 1.5, -2 and 3 in bfloat16.
+  // 1.5, -2, the smallest subnormal, infinity and 65504 in float16. 1.5, -2 and 3 in bfloat16.
   const uint16_t halves[] = {0x3e00, 0xc000, 0x0001, 0x7c00, 0x7bff}, brains[] = {0x3fc0, 0xc000, 0x4040};
   const double doubles[] = {0.25, -4.0};
   std::vector<float> scratch;
   const auto expect = [&](const void* data, FloatType type, int64_t at, float expected) {
     const float found = *Values(data, type, 2.0f).read(at, 1, scratch);
     if (found == 2.0f * expected) return;
-    std::fprintf(stderr, "types: %g in the place of %g\n", found, 2.0 * expected);
+    std::fprintf(stderr, "types: got %g, expected %g\n", found, 2.0 * expected);
     std::exit(1);
   };
   const float floats[] = {1.5f, -2.0f, 0x1p-24f, INFINITY, 65504.0f};
@@ -260,7 +260,7 @@ int main(int argc, char** argv) {
   check_rows(3000, 40, true);
   check_rows(40, 300, true);
   check_rows(60, 600, false);
-  // So few that the threads share the matrix.
+  // So few vectors that the threads split the matrix.
   check_rows(2, 2100, true);
   check_large_patches(60, 40, 6, 3);
   check_large_patches(60, 50, 5, 1);

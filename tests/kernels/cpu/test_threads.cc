@@ -1,4 +1,5 @@
-// Every task runs once, whatever their number, from inside a task and from several threads at a time.
+// Tests that every task runs exactly once: for any number of tasks, from inside a task, and from several threads at the
+// same time.
 
 #include <atomic>
 #include <chrono>
@@ -21,14 +22,15 @@ int main(int argc, char** argv) {
   for (int count : {0, 1, 2, 3, 7, 1000}) {
     std::vector<std::atomic<int>> runs(count);
     ms_kfac::parallel_for(count, [&](int64_t index) { ++runs[index]; });
-    for (const auto& run : runs) expect(run == 1, "a task ran not once");
+    for (const auto& run : runs) expect(run == 1, "a task did not run exactly once");
   }
 
   std::atomic<int> nested{0};
   ms_kfac::parallel_for(4, [&](int64_t) { ms_kfac::parallel_for(5, [&](int64_t) { ++nested; }); });
   expect(nested == 20, "nested tasks were lost");
 
-  // Tasks that wait for one another show that each has a thread: a lone task around them must not keep the pool.
+  // These tasks wait for one another, so they finish only if each has its own thread. The single task around them must
+  // not occupy the pool.
   std::set<std::thread::id> threads;
   std::mutex mutex;
   std::atomic<int> arrived{0};
@@ -42,7 +44,7 @@ int main(int argc, char** argv) {
       threads.insert(std::this_thread::get_id());
     });
   });
-  expect(threads.size() == 3, "tasks of a lone task did not run on all threads");
+  expect(threads.size() == 3, "tasks started by a single task did not run on all threads");
 
   std::atomic<int> shared{0};
   std::vector<std::thread> callers;
@@ -66,5 +68,5 @@ int main(int argc, char** argv) {
   ms_kfac::set_threads(1);
   int alone = 0;
   ms_kfac::parallel_for(6, [&](int64_t) { ++alone; });
-  expect(alone == 6, "tasks of one thread were lost");
+  expect(alone == 6, "tasks on a single thread were lost");
 }

@@ -1,4 +1,4 @@
-// Trace-restricted moments of dense layers and convolutions of any shape against plain loops in float64.
+// Compares trace-restricted moments of dense layers and convolutions of any shape with plain loops in float64.
 
 #include "check.h"
 #include "trace_restricted_moments.h"
@@ -7,7 +7,7 @@ namespace {
 
 using namespace ms_kfac;
 
-// Sums of some hundred positive products in single precision, each of rounded norms and their roots.
+// Sums of several hundred positive products in single precision. Their norms and roots are rounded, too.
 constexpr double kTolerance = 3e-6;
 
 std::mt19937 generator(12);
@@ -27,7 +27,7 @@ void add_products(Vector& expected, const Vector& vector, double weight) {
     for (size_t j = 0; j < vector.size(); ++j) expected[i * vector.size() + j] += weight * vector[i] * vector[j];
 }
 
-// Pairs of vectors of a batch, and what the kernel makes of the batch.
+// Compares the pairs of vectors of a batch with the kernel's result.
 void compare(const char* what, const LayerBatch& batch, const std::vector<std::pair<Vector, Vector>>& pairs) {
   const LayerSide inputs = batch.inputs(0), gradients = batch.gradients(0);
   const size_t d = inputs.features(), e = gradients.features();
@@ -97,7 +97,7 @@ int main(int argc, char** argv) {
   check::start(argc, argv);
   for (int index = 0; index < 10; ++index) check_dense(pick(1, 30), pick(1, 20), pick(1, 9));
   check_dense(300, 230, 100);
-  // So wide that the threads share the matrices.
+  // So wide that the threads split the matrices.
   check_dense(4, 1500, 3);
   check_convolution(1, 300, 3, 3);
   for (int index = 0; index < 20; ++index) check_convolution(pick(1, 5), pick(1, 5), pick(1, 5), pick(3, 7));

@@ -64,7 +64,7 @@ def test_kronecker_refuses_what_does_not_fit(operators: AotLibrary, rng: np.rand
         run(operators, case)
     case = KroneckerCase(SMALL, rng)
     case.inputs.append(case.inputs[-1])
-    with pytest.raises(AotError, match="KroneckerPrecondition: more inputs than the attributes tell of"):
+    with pytest.raises(AotError, match="KroneckerPrecondition: more inputs than the attributes declare"):
         run(operators, case)
 
 

@@ -1,4 +1,4 @@
-// Damped inverses of the diagonal blocks of both Kronecker factors of every layer that is due. A layer without
+// Damped inverses of the diagonal blocks of both Kronecker factors, for every layer that is due. A layer without
 // statistics gets identities.
 
 #include <algorithm>
@@ -13,14 +13,15 @@ namespace {
 using Layout = ms_kfac::BlockSplitRefreshLayout;
 
 struct BlockSplitRefreshAttributes : ms_kfac::SplitDampingAttributes {
-  // Largest size of a block, one a layer.
+  // Largest size of a block, one per layer.
   std::vector<int64_t> split;
 
   explicit BlockSplitRefreshAttributes(AotExtra& extra)
       : SplitDampingAttributes(extra), split(extra.GetAttrIntVec("split")) {}
 };
 
-// The blocks of one factor; `of` describes the whole of it. Their inverses are arrays `index` and index + 1.
+// Adds the blocks of one factor. `of` describes the whole factor. The inverses of the full blocks are array `index`,
+// that of the last block is array index + 1.
 void add_blocks(std::vector<ms_kfac::DampedFactor>& factors, const ms_kfac::DampedFactor& of, int split,
                 const ms_kfac::LayerArrays& arrays, int index) {
   const int64_t count = of.size > split ? of.size / split : 0;

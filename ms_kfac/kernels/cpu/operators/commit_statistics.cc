@@ -1,4 +1,4 @@
-// Commits the staged batches of all layers to their averages, when it is due. Attributes, inputs and output:
+// Commits the staged batches of all layers to their averages if a commit is due. Attributes, inputs and output: see
 // interface/commit_arguments.h.
 
 #include "../commit_statistics.h"

@@ -1,7 +1,7 @@
-// Divides the gradients of many layers by their second moments in the eigenbases of their factors.
+// Preconditions the gradients of many layers: divides them by their second moments in the eigenbases of their factors.
 //
-// Inputs, float32, after the gradients: for every layer Q_A, Q_G, the sums of s, the counts (3,) whose last divides
-// them, S_A, S_G and the damping. Everything else: gradient_arguments.h.
+// Inputs after the gradients, float32, per layer: Q_A, Q_G, the sums of s, the counts (3,), S_A, S_G and the damping.
+// The last count divides the sums of s. Everything else: gradient_arguments.h.
 
 #include "../eigenbasis_precondition.h"
 

@@ -1,4 +1,4 @@
-// New eigenbases of both Kronecker factors of every layer that is due, with second moments that start anew. A layer
+// New eigenbases of both Kronecker factors for every layer that is due. The second moments restart at zero. A layer
 // without statistics gets identities and S_G = 0.
 
 #include <algorithm>
@@ -12,7 +12,7 @@ using EigenbasisRefreshAttributes = ms_kfac::RefreshAttributes;
 
 namespace {
 
-// What is written when the decompositions are there.
+// Arrays that are written after the decompositions succeed.
 struct Bookkeeping {
   bool unseen;
   float *moments, *S_G, *count, *fresh, *damping;

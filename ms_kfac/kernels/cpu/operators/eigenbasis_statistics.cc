@@ -1,9 +1,9 @@
-// Stages one batch of EKFAC's statistics of a dense layer or a convolution: the factors, and the second moments of the
-// samples' gradients in the present basis, when the gate is open.
+// Stages one batch of EKFAC's statistics of a dense layer or a convolution if the gate is open. These are the factors
+// and the second moments of the per-sample gradients in the current basis.
 //
 // Inputs: x, dout (floats), gate (int32 scalar), A, G, record with the weights of A, G and s (float32, written in
-// place), Q_A, Q_G (float32, read), s (float32, written in place). Output: a float32 scalar that means nothing.
-// Formulas: ms_kfac/ops/eigenbasis_statistics.py.
+// place), Q_A, Q_G (float32, read), s (float32, written in place). Output: a float32 scalar without meaning. Formulas:
+// ms_kfac/ops/eigenbasis_statistics.py.
 
 #include "../eigenbasis_moments.h"
 #include "staged_factors.h"
@@ -18,8 +18,8 @@ struct EigenbasisStatisticsAttributes {
   bool separate;
 };
 
-// The gate's codes, of ms_kfac/ops/statistics.py. Without separate statistics any factor asked for means both; the
-// moments come with G, and with whatever is beside the factors.
+// The codes of the gate match ms_kfac/ops/statistics.py. Without separate statistics, a request for one factor means
+// both. The moments come with G and with any code beyond the factors.
 constexpr int kEverything = ms_kfac::kInputs + ms_kfac::kGradients;
 constexpr int kMoments = 2;
 
@@ -36,7 +36,7 @@ MS_KFAC_OPERATOR(EigenbasisStatistics) {
   if (factors & ms_kfac::kInputs) ms_kfac::stage_factor(batch, ms_kfac::kInputSide, arguments[3], pass);
   if (factors & ms_kfac::kGradients) ms_kfac::stage_factor(batch, ms_kfac::kGradientSide, arguments[4], pass);
   if (gate != ms_kfac::kInputs || !attributes.separate) {
-    // Second moments are of whole gradients: every location counts, whatever the factors make of them.
+    // Second moments need the full gradients: every location counts, also where the factors reduce over them.
     ms_kfac::LayerGeometry geometry = attributes.geometry;
     geometry.reduce = false;
     const ms_kfac::LayerBatch whole(geometry, x, dout);

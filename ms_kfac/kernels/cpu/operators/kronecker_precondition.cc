@@ -1,9 +1,14 @@
-// Multiplies the gradients of many layers by the inverses of their Kronecker-factored Fisher blocks.
+// Preconditions the gradients of many layers: multiplies them by the inverses of their Kronecker-factored Fisher
+// blocks.
 //
-// Attributes, a number a layer, beside those of gradient_arguments.h: left_arrays and right_arrays, how many arrays
-// hold the diagonal blocks of G^-1 and A^-1; scales, whether there is a scale. Inputs, float32, after the gradients:
-// for every layer the arrays of G^-1, those of A^-1, and the scale. An array is one matrix a group, or without groups
-// one matrix or a stack of diagonal blocks.
+// Attributes, one number per layer, in addition to those of gradient_arguments.h:
+//
+//   left_arrays     number of arrays that hold the diagonal blocks of G^-1
+//   right_arrays    number of arrays that hold the diagonal blocks of A^-1
+//   scales          1 if there is a scale
+//
+// Inputs after the gradients, float32, per layer: the arrays of G^-1, those of A^-1, and the scale. With groups an
+// array holds one matrix per group. Without groups it holds one matrix or a stack of diagonal blocks.
 
 #include "../kronecker_precondition.h"
 
@@ -21,7 +26,7 @@ struct KroneckerPreconditionAttributes : ms_kfac::GradientAttributes {
   std::vector<int64_t> left_arrays, right_arrays, scales;
 };
 
-// Reads one side of a layer's inverse. Returns the sum of the blocks' sizes.
+// Reads one side of a layer's inverse. Returns the sum of the block sizes.
 int64_t read_blocks(ms_kfac::GradientArguments& arguments, int64_t arrays, int64_t groups,
                     std::vector<ms_kfac::DiagonalBlock>& blocks) {
   int64_t rows = 0;

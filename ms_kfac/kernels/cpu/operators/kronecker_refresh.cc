@@ -1,4 +1,4 @@
-// Damped inverses of both Kronecker factors of every layer that is due. A layer without statistics gets identities.
+// Damped inverses of both Kronecker factors for every layer that is due. A layer without statistics gets identities.
 
 #include "../../interface/factored_tikhonov.h"
 #include "../damped_inverse.h"

@@ -1,7 +1,7 @@
-// Stages one batch of the Kronecker statistics of a dense layer or a convolution, when the gate is open.
+// Stages one batch of the Kronecker factors of a dense layer or a convolution if the gate is open.
 //
 // Inputs: x, dout (floats), gate (int32 scalar), A, G, record with the weights of both (float32, written in place).
-// Output: a float32 scalar that means nothing. Formulas: ms_kfac/ops/kronecker_statistics.py.
+// Output: a float32 scalar without meaning. Formulas: ms_kfac/ops/kronecker_statistics.py.
 
 #include "staged_factors.h"
 

@@ -1,4 +1,4 @@
-// A layer's batch, as operators of statistics find it among their arguments.
+// Reads a layer's batch from the arguments of a statistics operator.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@ inline FloatArray float_array(const Array& array) {
   return {array.data, float_type(array.type), std::vector<int64_t>(array.shape, array.shape + array.axes)};
 }
 
-// The float32 matrices of all groups, checked to be as large as a side's moments.
+// The float32 matrices of all groups. Throws unless each is (features, features).
 inline float* matrices_of(const Array& array, int64_t groups, int64_t features) {
   if (array.size() != groups * features * features)
     throw std::invalid_argument("a sum has " + std::to_string(array.size()) + " numbers, expected " +

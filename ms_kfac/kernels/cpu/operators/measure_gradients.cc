@@ -1,4 +1,5 @@
-// What a commit compares the layers' statistics with, of their delivered gradients; zeros when it is not due.
+// Measures the delivered gradients. A commit compares the layers' statistics with these numbers. Writes zeros if no
+// commit is due.
 
 #include "../measure_gradients.h"
 

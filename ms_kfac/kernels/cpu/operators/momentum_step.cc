@@ -1,10 +1,16 @@
 // Weight decay, momentum and learning rate for all parameters, in place.
 //
-// Attributes: preconditioned and decayed, a flag a parameter; rates and decays, the number of learning rates and of
-// weight decays, either one for all parameters or one each; updates, the number of updates; sources, which of them each
-// parameter takes; nesterov; decoupled.
+// Attributes:
+//
+//   preconditioned, decayed    flags, one per parameter
+//   rates, decays              numbers of learning rates and of weight decays, each either 1 or one per parameter
+//   updates                    number of updates
+//   sources                    per parameter, the index of its update
+//   nesterov, decoupled        flags
+//
 // Inputs, float32: momentum, the scale of preconditioned updates, learning rates, weight decays; then the updates, the
-// weights and the moments. Output: a float32 that stands for its having run.
+// weights and the moments. Output: a float32 scalar without meaning. Other operators depend on it to run after this
+// one.
 
 #include "../momentum_step.h"
 
@@ -39,7 +45,7 @@ MS_KFAC_OPERATOR(MomentumStep) {
   const int rates = 2, decays = rates + attributes.rates, updates = decays + attributes.decays;
   const int weights = updates + attributes.updates, moments = weights + count;
   if (arguments.count() != moments + count + 1)
-    throw std::invalid_argument("not the inputs that the attributes tell of");
+    throw std::invalid_argument("the number of inputs differs from the attributes");
   const ms_kfac::MomentumRule rule{scalar(arguments[0]), attributes.nesterov, attributes.decoupled};
   const float scale = scalar(arguments[1]);
   std::vector<ms_kfac::MomentumArrays> arrays;

@@ -1,4 +1,4 @@
-// How the operators of the CPU that refresh inverses read what decides: memory of the host.
+// Helpers of the CPU's refresh operators. They read `due` and the damping directly, from host memory.
 #pragma once
 
 #include "../../interface/refresh_arguments.h"
@@ -13,7 +13,7 @@ void for_due_layers(const Arguments& arguments, const RefreshAttributes& attribu
   for_due_layers(arguments, arguments[0].integers(), attributes, arrays, visit);
 }
 
-// The damping, the second input of all.
+// The damping: the second input of every refresh operator.
 inline float damping_of(const Arguments& arguments) {
   if (arguments[1].size() != 1) throw std::invalid_argument("the damping must be one number");
   return arguments[1].floats()[0];

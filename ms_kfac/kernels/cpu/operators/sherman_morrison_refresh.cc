@@ -1,4 +1,4 @@
-// Full or rank-one refreshes of both inverses of every layer that is due.
+// Full or rank-one refreshes of both inverses for every layer that is due.
 
 #include <algorithm>
 #include <cmath>
@@ -14,7 +14,8 @@
 namespace {
 
 struct ShermanMorrisonRefreshAttributes : ms_kfac::SplitDampingAttributes {
-  // One a layer: k, rank-one updates between two full refreshes (0: there is no second one), whether scale is kept.
+  // One per layer. full_refreshes: k, the number of full refreshes at the start. interval: the number of rank-one
+  // updates between two later full refreshes, 0 for none. rescales: whether the layer keeps a scale.
   std::vector<int64_t> full_refreshes, interval, rescales;
   std::vector<float> alpha, beta;
 
@@ -29,11 +30,11 @@ struct ShermanMorrisonRefreshAttributes : ms_kfac::SplitDampingAttributes {
 
 using Layout = ms_kfac::ShermanMorrisonRefreshLayout;
 
-// What the refreshes of all layers come to.
+// The work of all layers' refreshes.
 struct Batch {
   std::vector<ms_kfac::DampedFactor> factors;
   std::vector<ms_kfac::RankOneUpdate> updates;
-  // Numbers and what they become when the inverses are there.
+  // Numbers to write, with their new values, after the inverses are complete.
   std::vector<std::pair<float*, float>> numbers;
 };
 
@@ -54,7 +55,7 @@ class Layer {
         groups_(sums_A_.groups),
         size_A_(sums_A_.size),
         size_G_(sums_G_.size),
-        // Full statistics of both factors.
+        // Whether both factors have full statistics.
         ready_(*full_ > 0 && counts_[0] * counts_[1] > 0) {}
 
   void add_to(Batch& batch, float lambda) const {
@@ -64,8 +65,8 @@ class Layer {
       update(lambda, batch);
   }
 
-  // Keeps the number of refreshes, and decides whether the coming one is full. Clears the sums where they start anew:
-  // what they hold is older than all the updates since. A rank-one update in the place of a full refresh doesn't count.
+  // Counts the refresh and decides whether the next one is full. If sums restart, it clears them: they hold statistics
+  // older than all updates since. A rank-one update that replaces a full refresh doesn't count.
   void count_refresh() const {
     if (ready_ || !(*full_ > 0)) *refreshes_ += 1.0f;
     const int64_t beyond = static_cast<int64_t>(*refreshes_) - attributes_.full_refreshes[layer_];
@@ -108,7 +109,7 @@ class Layer {
       const ms_kfac::SplitDamping damping = ms_kfac::pi_split(trace_A, size_A_, trace_G, size_G_, lambda, splits_);
       const float implied_A = arrays_.floats(Layout::A_trace, groups_)[group] + static_cast<float>(alpha * trace_A);
       const float implied_G = arrays_.floats(Layout::G_trace, groups_)[group] + static_cast<float>(beta * trace_G);
-      // 1 for a layer without statistics, whose inverses stay identities.
+      // A layer without statistics keeps its identities, so its scale is 1.
       const bool seen = counts_[2] * counts_[3] > 0;
       const double scale =
           (implied_A / (trace_A + damping.A * size_A_)) * (implied_G / (trace_G + damping.G * size_G_));

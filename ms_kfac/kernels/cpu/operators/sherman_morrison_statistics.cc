@@ -1,8 +1,8 @@
-// Stages one batch of the diagonals of a layer's factors, and of the factors while they are wanted, when the gate is
-// open.
+// Stages one batch of the diagonals of a layer's factors if the gate is open. While `full` is positive, it stages the
+// factors, too.
 //
-// Inputs: x, dout (floats), gate (int32 scalar), A, G, A_diagonal, G_diagonal, record with the weights of the four
-// (float32, written in place), full (float32 scalar, read). Output: a float32 scalar that means nothing. Formulas:
+// Inputs: x, dout (floats), gate (int32 scalar), A, G, A_diagonal, G_diagonal, record with the weights of these four
+// (float32, written in place), full (float32 scalar, read). Output: a float32 scalar without meaning. Formulas:
 // ms_kfac/ops/sherman_morrison_statistics.py.
 
 #include "../diagonal_moments.h"
@@ -18,7 +18,7 @@ struct ShermanMorrisonStatisticsAttributes {
   bool separate;
 };
 
-// The weight of A_diagonal; that of G_diagonal follows.
+// The index of A_diagonal's weight. The weight of G_diagonal is next.
 constexpr int kDiagonals = 2;
 
 void stage_diagonal(const ms_kfac::LayerBatch& batch, ms_kfac::Side side, const ms_kfac::Array& array,

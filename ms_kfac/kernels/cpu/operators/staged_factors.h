@@ -1,4 +1,4 @@
-// How statistics operators stage a layer's factors: A is of weight 0, G of weight 1.
+// Stages a layer's factors. A has weight 0, G has weight 1.
 #pragma once
 
 #include "layer_arguments.h"
@@ -12,7 +12,8 @@ inline LayerSide side_of(const LayerBatch& batch, Side side, int64_t group) {
   return side == kInputSide ? batch.inputs(group) : batch.gradients(group);
 }
 
-// The vectors that a factor of this batch is a sum over, but for the locations of inputs: A is their sum.
+// The weight of this batch's factor: the number of its outer products. For A it is the number of samples, because A
+// sums over locations and does not average them.
 inline float weight_of(const LayerBatch& batch, Side side) {
   const auto samples = static_cast<float>(batch.samples());
   return side == kInputSide ? samples : samples * static_cast<float>(batch.counted_locations());

@@ -1,4 +1,4 @@
-// What one backward pass does to a layer's staged batch.
+// One backward pass's contribution to a layer's staged batch.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,8 @@
 
 namespace ms_kfac {
 
-// Of a layer with `weights` weights. Arrays are taken while the record is still that of the passes before.
+// A pass of a layer with `weights` weights. Call take() for all arrays before record(): take() needs the record of the
+// passes before this one.
 template <int weights>
 class StagedPass {
  public:
@@ -21,7 +22,8 @@ class StagedPass {
                                   std::to_string(kStagedWeights + weights));
   }
 
-  // The array of a weight, ready for this pass to add to: cleared, unless what it holds belongs to the same batch.
+  // Prepares the array of a weight for adding this pass. Clears the array unless it already holds a part of the same
+  // batch.
   float* take(int weight, float* values, int64_t size) const {
     if (joins_array(record_, weight)) return values;
     constexpr int64_t kChunk = 1 << 18;
@@ -31,7 +33,7 @@ class StagedPass {
     return values;
   }
 
-  // What this pass adds to a weight.
+  // Sets this pass's contribution to a weight.
   void weigh(int weight, float amount) { taken_[weight] = amount; }
 
   void record(const CaptureCheck& check) { record_pass(record_, taken_.data(), weights, check.product, check.scale); }

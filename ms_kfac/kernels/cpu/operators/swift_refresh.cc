@@ -1,5 +1,5 @@
-// Z of Woodbury's identity, or a dense inverse, of both factors of every layer that is due. The numbers of rows carry
-// the loss scale, so that they need not be integers. A layer without statistics of both factors stays as it is.
+// Z of Woodbury's identity, or a dense inverse, of both factors for every layer that is due. The numbers of rows
+// include the loss scale, so they may be fractions. A layer that lacks statistics of a factor stays unchanged.
 
 #include <algorithm>
 #include <cmath>
@@ -19,11 +19,11 @@ using SwiftRefreshAttributes = ms_kfac::SplitDampingAttributes;
 struct Batch {
   std::vector<ms_kfac::LowRankFactor> low_rank;
   std::vector<ms_kfac::DampedFactor> dense;
-  // Numbers and what they become when the solvers are there.
+  // Numbers to write, with their new values, after the solvers are complete.
   std::vector<std::pair<float*, float>> numbers;
 
   void run() {
-    // All before any is written.
+    // Check all factors before anything is written.
     ms_kfac::require_finite(dense);
     ms_kfac::require_finite(low_rank);
     ms_kfac::invert_damped(dense);

@@ -1,4 +1,4 @@
-// Damped inverses of both trace-restricted factors of every layer that is due. beta is read with `expands` only. A
+// Damped inverses of both trace-restricted factors for every layer that is due. beta is read only with `expands`. A
 // layer without statistics gets identities.
 
 #include <algorithm>
@@ -12,7 +12,7 @@ namespace {
 
 using Layout = ms_kfac::TraceRestrictedRefreshLayout;
 
-// All but nu are 0 or 1, one a layer.
+// One number per layer. All but nu are 0 or 1.
 struct TraceRestrictedRefreshAttributes : ms_kfac::RefreshAttributes {
   std::vector<int64_t> automatic, homogeneous, expands, roots;
   std::vector<float> nu;
@@ -26,18 +26,18 @@ struct TraceRestrictedRefreshAttributes : ms_kfac::RefreshAttributes {
         nu(extra.GetAttrFloatVec("nu")) {}
 };
 
-// What the sums are multiplied by, and the diagonal before its division by the dimension.
+// The factor of the sums, and the shift of the diagonal before its division by the dimension.
 struct GrowthAndShift {
   double scale, shift;
 };
 
-// With `roots` the sums are of sqrt(delta) Phi and come with a sum of shifts of their own.
+// With `roots` the sums are of sqrt(delta) Phi, and the shifts have their own sum.
 GrowthAndShift growth_and_shift(const TraceRestrictedRefreshAttributes& attributes, int layer, double count,
                                 double delta, double root_shift, double beta) {
   const bool roots = attributes.roots[layer], homogeneous = attributes.homogeneous[layer];
   const bool expands = attributes.expands[layer];
   const double nu = attributes.nu[layer];
-  // A trace of zero comes with sums of zero.
+  // If the trace is zero, so are the sums.
   const double scale = roots ? 1.0 / count : delta > 0 ? 1.0 / (count * std::sqrt(delta)) : 0.0;
   if (!attributes.automatic[layer]) return {scale, 0.0};
   const double expanded = std::max(expands ? delta * beta : delta, nu);

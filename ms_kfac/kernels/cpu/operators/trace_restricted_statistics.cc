@@ -1,7 +1,7 @@
-// Stages one batch of the trace-restricted statistics of a dense layer or a convolution, when the gate is open.
+// Stages one batch of the trace-restricted statistics of a dense layer or a convolution if the gate is open.
 //
-// Inputs: x, dout (floats), gate (int32 scalar), Phi, Psi, delta (one per group), record with their one weight
-// (float32, written in place). Output: a float32 scalar that means nothing. Formulas:
+// Inputs: x, dout (floats), gate (int32 scalar), Phi, Psi, delta (one per group), record with their single weight
+// (float32, written in place). Output: a float32 scalar without meaning. Formulas:
 // ms_kfac/ops/trace_restricted_statistics.py.
 
 #include "../trace_restricted_moments.h"
@@ -24,7 +24,8 @@ MS_KFAC_OPERATOR(TraceRestrictedStatistics) {
   const ms_kfac::LayerBatch batch(attributes.geometry, x, dout);
   const int64_t groups = batch.groups(), d = batch.inputs(0).features(), e = batch.gradients(0).features();
   if (arguments[5].size() != groups)
-    throw std::invalid_argument("delta has " + std::to_string(arguments[5].size()) + " numbers");
+    throw std::invalid_argument("delta has " + std::to_string(arguments[5].size()) + " numbers, expected " +
+                                std::to_string(groups));
   ms_kfac::StagedPass<1> pass(arguments[6]);
   float* Phi = pass.take(0, ms_kfac::matrices_of(arguments[3], groups, d), groups * d * d);
   float* Psi = pass.take(0, ms_kfac::matrices_of(arguments[4], groups, e), groups * e * e);
