@@ -51,7 +51,7 @@ struct AxisSegments {
   int lag, first, count;
 };
 
-// The segments of all lags along an axis from `least` on. Empty if the table is too small.
+// The segments of all lags along an axis from `least` on; std::nullopt if the table is too small.
 std::optional<std::vector<AxisSegments>> fill(const Patches& patches, int axis, int least,
                                               Segment (&table)[LagProducts::kMostSegments]) {
   std::vector<AxisSegments> filled;
@@ -69,7 +69,8 @@ std::optional<std::vector<AxisSegments>> fill(const Patches& patches, int axis, 
 
 // Fills in lags and products. Returns false if they exceed the tables.
 bool fill(const Patches& patches, LagProducts& plan) {
-  // Only on tiny images does a kernel with more taps have few lags. Its blocks might not fit in shared memory.
+  // A kernel with more taps also has too many lags, except on tiny images. There its blocks might not fit in shared
+  // memory.
   if (patches.kernel[0] * patches.kernel[1] > LagProducts::kMostLags) return false;
   const auto rows = fill(patches, 0, 0, plan.rows), columns = fill(patches, 1, 1 - patches.kernel[1], plan.columns);
   if (!rows || !columns) return false;

@@ -1,9 +1,9 @@
 // Warp-level matrix multiply-accumulate in float32, or on tensor cores with operands rounded to TF32 or BF16.
 // Accumulation is always in float32.
 //
-// A piece of the result is 16 x 8. Lane l of the warp holds its elements (g, 2t), (g, 2t + 1), (g + 8, 2t) and (g + 8,
-// 2t + 1) with g = l / 4 and t = l % 4, as in the PTX instruction mma.m16n8. Operands lie in shared memory by rows of
-// kDepth, in the swizzled order of place().
+// A piece of the result is 16 x 8. With g = l / 4 and t = l % 4, lane l of the warp holds its elements (g, 2t),
+// (g, 2t + 1), (g + 8, 2t) and (g + 8, 2t + 1), as in the PTX instruction mma.m16n8. Operands lie in shared memory by
+// rows of kDepth, in the swizzled order of place().
 #pragma once
 
 #include <cuda_runtime.h>

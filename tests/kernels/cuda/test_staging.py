@@ -98,7 +98,7 @@ class Passes:
                 np.testing.assert_array_equal(array, value, err_msg=str(index))
 
     def check_numbers(self, staged: list[Capture], since_commit: list[Capture], passes: int) -> None:
-        """Checks the record's product and scale, for the staged batch and all passes since the last commit."""
+        """Checks product and scale of the record, for the staged batch and all passes since the commit."""
         record, scale = self.case.record, sum(one.scale for one in since_commit)
         assert record[PASSES] == passes
         error = CAPTURE_ERROR * scale

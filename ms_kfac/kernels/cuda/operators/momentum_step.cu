@@ -7,8 +7,7 @@
 //   sources: the index of each parameter's update;
 //   nesterov, decoupled: flags.
 // Inputs, float32: momentum, the scale of preconditioned updates, learning rates, weight decays; then the updates, the
-// weights and the moments. Output: a float32 scalar that only orders later
-// operators after this one.
+// weights and the moments. Output: a float32 scalar that only orders later operators after this one.
 
 #include "../item_batch.h"
 #include "../momentum_step.h"
