@@ -1,4 +1,4 @@
-"""The CUDA operators on the emulator, built once per session."""
+"""The CUDA operators on the emulator, built once per test run."""
 
 from __future__ import annotations
 
