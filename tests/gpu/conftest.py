@@ -1,7 +1,7 @@
-"""The CUDA operators on a GPU: ``tests/kernels/cuda`` once more, with PyTorch's memory and streams.
+"""The tests of ``tests/kernels/cuda`` on a GPU, with PyTorch's memory and streams.
 
-Without a GPU, PyTorch or the built library they are skipped. MindSpore is not needed; on a machine without
-it,
+They are skipped without a GPU, PyTorch or the built library. They do not need MindSpore. On a machine without
+MindSpore, run
 
     python -m pytest --confcutdir=tests/gpu tests/gpu
 """
@@ -20,11 +20,11 @@ LIBRARY = ROOT / "ms_kfac" / "kernels" / "_cuda.so"
 
 
 def why_not() -> str:
-    """Why the tests can't run here; empty where they can."""
+    """Returns why the tests cannot run here; empty if they can."""
     try:
         import torch
     except ImportError:
-        return "needs a GPU and PyTorch for CUDA, which is not installed"
+        return "needs a GPU and PyTorch with CUDA; PyTorch is not installed"
     if not torch.cuda.is_available():
         return "PyTorch finds no GPU"
     if not LIBRARY.exists():
@@ -36,7 +36,7 @@ def why_not() -> str:
 
 @pytest.fixture(scope="session")
 def operators(tmp_path_factory: pytest.TempPathFactory) -> AotLibrary:
-    """The operators of the built library, on tensors of the GPU."""
+    """The operators of the built library, on GPU tensors."""
     reason = why_not()
     if reason:
         pytest.skip(reason)
@@ -46,11 +46,11 @@ def operators(tmp_path_factory: pytest.TempPathFactory) -> AotLibrary:
 
 @pytest.fixture
 def order() -> str:
-    """A GPU has an order of its own."""
+    """Placeholder: the hardware determines the order of blocks."""
     return "gpu"
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """Random numbers that are the same in every run."""
+    """A random generator with a fixed seed."""
     return np.random.default_rng(20151)

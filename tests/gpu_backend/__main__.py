@@ -1,4 +1,4 @@
-"""Trains a case on the stand-in and prints JSON: `python -m tests.gpu_backend FOLDER CASE WAY`."""
+"""Trains one case on the stand-in device and prints JSON: `python -m tests.gpu_backend FOLDER CASE WAY`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.gpu_backend import stand_in
 
 
 def main(folder: str, case: str, way: str) -> None:
-    """Loads the stand-in before MindSpore is imported."""
+    """Loads the stand-in libraries before MindSpore is imported."""
     read = stand_in.load(Path(folder))
     from tests.gpu_backend.train import train
 

@@ -1,5 +1,5 @@
-// MindSpore's elementwise CUDA kernels that decide where a step goes: comparisons, counters, gates. Their names, with
-// the numbers of BinaryOpType, are those that libmindspore_gpu.so asks of libcuda_ops.so.
+// MindSpore's elementwise CUDA kernels that decide the control flow of a step: comparisons, counters, gates. Names and
+// the numbers of BinaryOpType are those that libmindspore_gpu.so imports from libcuda_ops.so.
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
@@ -49,7 +49,7 @@ auto Apply(T x, T y) {
   }
 }
 
-// Where the element of a broadcast operand lies that meets element `position` of the output.
+// Index of the element of a broadcast operand that corresponds to element `position` of the output.
 int64_t Place(int64_t position, const std::vector<int64_t>& output, const std::vector<int64_t>& input) {
   int64_t place = 0;
   int64_t stride = 1;
@@ -94,7 +94,7 @@ cudaError CalSelect(const bool* condition, const T* x, const T* y, T* z, size_t 
   return cudaSuccess;
 }
 
-// Sums, which is all that a step asks of integers. The axes of the shape take turns, reduced and kept.
+// Only sums: a step needs no other reduction of integers. The axes of the shape alternate between reduced and kept.
 template <typename T>
 cudaError ArrayReduce(T* input, const std::vector<size_t>& shape, bool first_reduced, ReduceType_t, T*, T* output,
                       CUstream_st*) {

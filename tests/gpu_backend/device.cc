@@ -1,5 +1,5 @@
-// A CUDA device whose memory is the host's: allocations, copies, streams and events are real, all work is done at once,
-// and libraries hand out handles. What is not here returns success and does nothing (stand_in.py).
+// A stand-in for a CUDA device, with host memory. Allocations, copies, streams and events are real, all work is
+// synchronous, and libraries return handles. All other functions return success and do nothing (stand_in.py).
 #include <sys/mman.h>
 
 #include <atomic>
@@ -21,7 +21,7 @@ int Hand(void** handle) {
   return 0;
 }
 
-// cudnnConvolution*AlgoPerf_t has 48 bytes; zeros are the first algorithm, with success.
+// cudnnConvolution*AlgoPerf_t has 48 bytes. Zeros mean the first algorithm, with success.
 int OneAlgorithm(int* count, void* found) {
   *count = 1;
   std::memset(found, 0, 48);
@@ -37,16 +37,16 @@ int cudaGetDeviceCount(int* count) {
   return 0;
 }
 
-// Offsets are those of cudaDeviceProp in CUDA 11, which begins with name[256].
+// Offsets of cudaDeviceProp in CUDA 11, which begins with name[256].
 int cudaGetDeviceProperties(char* properties, int) {
   auto set = [properties](size_t offset, auto value) { std::memcpy(properties + offset, &value, sizeof value); };
   std::memset(properties, 0, 700);
   set(288, kMemory);
-  set(296, size_t{49152});    // shared memory a block
-  set(304, 65536);            // registers a block
-  set(308, 32);               // warp
-  set(312, size_t{1} << 30);  // pitch
-  set(320, 1024);             // threads a block
+  set(296, size_t{49152});    // shared memory per block
+  set(304, 65536);            // registers per block
+  set(308, 32);               // warp size
+  set(312, size_t{1} << 30);  // maximum pitch
+  set(320, 1024);             // threads per block
   for (size_t axis = 0; axis < 3; ++axis) {
     set(324 + 4 * axis, 1024);
     set(336 + 4 * axis, 65535);
@@ -68,7 +68,7 @@ int cudaMemGetInfo(size_t* available, size_t* total) {
   return 0;
 }
 
-// Zeros, and pages that nobody touches cost nothing. MindSpore frees its pool when the process ends.
+// Zero-initialized; untouched pages use no memory. MindSpore frees its pool when the process ends.
 int cudaMalloc(void** pointer, size_t size) {
   *pointer = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return *pointer == MAP_FAILED ? 2 : 0;
@@ -89,7 +89,7 @@ int cudaMemcpyAsync(void* to, const void* from, size_t size, int kind, void*) {
   return cudaMemcpy(to, from, size, kind);
 }
 
-// How often the host has read device memory so far, and how much of it.
+// The number of reads of device memory by the host so far, and the number of bytes.
 int64_t stand_in_reads() { return reads; }
 int64_t stand_in_bytes_read() { return bytes_read; }
 
@@ -191,7 +191,7 @@ int cudnnGetBatchNormalizationBackwardExWorkspaceSize(void*, int, int, void*, vo
   return 0;
 }
 
-// The eigensolver's verdict is read back; the rest of its outputs is left as it is.
+// The eigensolver's status is read back; its other outputs are not written.
 int cusolverDnSsyevd_bufferSize(void*, int, int, int, void*, int, void*, int* size) {
   *size = kWorkspace;
   return 0;

@@ -1,9 +1,9 @@
-"""Builds and loads libraries in the place of CUDA's, so that MindSpore's GPU backend runs without a GPU.
+"""Builds and loads stand-ins for the CUDA libraries, so that MindSpore's GPU backend runs without a GPU.
 
-MindSpore's wheel carries its GPU plugin. What the plugin asks of CUDA and of MindSpore's own CUDA kernels is
-built from `device.cc` and `arithmetic.cc`; every other function of theirs returns success and does nothing.
-So graphs are compiled for a GPU, kernels are selected, memory is copied and branches are taken as on a GPU,
-and most tensors of floats hold nothing of use.
+MindSpore's wheel contains its GPU plugin. `device.cc` and `arithmetic.cc` implement some of the functions
+that the plugin imports from CUDA and from MindSpore's own CUDA kernels. All other imported functions return
+success and do nothing. So graphs are compiled for a GPU, kernels are selected, memory is copied and branches
+are taken as on a GPU. Most tensors of floats hold meaningless values.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def _plugins() -> Path:
 
 
 def missing() -> str | None:
-    """Why the stand-in cannot be built here; None where it can."""
+    """Returns why the stand-in cannot be built here; None if it can."""
     if platform.machine() != "x86_64":
-        return f"the stand-in for a GPU knows x86_64, this is {platform.machine()}"
+        return f"the stand-in for a GPU needs x86_64, this is {platform.machine()}"
     for tool in ("g++", "nm"):
         if shutil.which(tool) is None:
             return f"no {tool}"
@@ -75,7 +75,7 @@ def _compile(folder: Path, name: str, wanted: set[str], source: str | None) -> N
         strange = {
             name for name in defined if re.search("BinaryOp|Cast|ArrayReduce|CalA|CalS", name)
         } - wanted
-        assert not strange, f"{source}: MindSpore asks for no {sorted(strange)[:3]}"
+        assert not strange, f"{source}: MindSpore does not import {sorted(strange)[:3]}"
     aliases = "".join(
         f'asm(".globl {name}\\n.type {name}, @function\\n.set {name}, nothing\\n");\n'
         for name in sorted(wanted - defined)
@@ -90,20 +90,20 @@ def _compile(folder: Path, name: str, wanted: set[str], source: str | None) -> N
 
 
 def build(folder: Path) -> None:
-    """Compile the libraries.
+    """Compile the stand-in libraries.
 
     Args:
-        folder: an empty folder for them.
+        folder: an empty folder for the libraries.
     """
     asked = _symbols(_plugins() / _PLUGIN, "--undefined-only")
     kernels = asked & _symbols(_plugins() / "gpu" / _KERNELS, "--defined-only")
     _compile(folder, _KERNELS, kernels, "arithmetic.cc")
     wanted = {name for name in asked if any(re.match(prefix, name) for prefix in _CUDA.values())}
     for library in _CUDA:
-        # All functions live in the first; the others are there because the plugin names them.
+        # The first library holds all functions. The others exist because the plugin links to them.
         first = library == "libcudart.so.11.0"
         _compile(folder, library, wanted if first else set(), "device.cc" if first else None)
-    # MindSpore asks this program for the version of CUDA.
+    # MindSpore runs this program to find the version of CUDA.
     compiler = folder / "cuda" / "bin" / "nvcc"
     compiler.parent.mkdir(parents=True)
     compiler.write_text('#!/bin/sh\necho "Cuda compilation tools, release 11.6, V11.6.124"\n')
@@ -111,16 +111,16 @@ def build(folder: Path) -> None:
 
 
 def load(folder: Path) -> Callable[[], tuple[int, int]]:
-    """Load the libraries, before anything imports MindSpore.
+    """Load the libraries. Must be called before MindSpore is imported.
 
     Args:
-        folder: where :func:`build` left them.
+        folder: the folder that was passed to :func:`build`.
 
     Returns:
-        How often the host has read device memory so far, and how many bytes of it.
+        A function that returns the number of reads of device memory by the host so far, and of bytes.
     """
     os.environ["CUDA_HOME"] = str(folder / "cuda")
-    # Else an operator without a GPU kernel runs on the CPU, with copies there and back, and nobody notices.
+    # Otherwise an operator without a GPU kernel silently runs on the CPU, with copies in both directions.
     os.environ["MS_DISABLE_KERNEL_BACKOFF"] = "1"
     for library in (*_CUDA, _KERNELS):
         ctypes.CDLL(str(folder / library), ctypes.RTLD_GLOBAL)

@@ -1,6 +1,6 @@
-"""Every method, compiled and run by MindSpore's GPU backend on a stand-in for the device.
+"""Compiles and runs every method with MindSpore's GPU backend on a stand-in for the device.
 
-An operator without a kernel for a GPU, or without one for a type that a step uses, fails here.
+A test fails if an operator has no GPU kernel, or none for a dtype that a step uses.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, case: str, way: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own: MindSpore keeps the device it has been given."""
+    """Runs a case in a new process, because MindSpore cannot change its device later."""
     return subprocess.run(
         [sys.executable, "-m", "tests.gpu_backend", str(folder), case, way],
         env={
@@ -42,7 +42,7 @@ def run(folder: Path, case: str, way: str) -> subprocess.CompletedProcess[str]:
             "MS_KFAC_REQUIRE_NATIVE": "0",
             "PYTHONPATH": str(Path(__file__).parents[2]),
         },
-        # MindSpore leaves folders where it runs.
+        # MindSpore creates folders in its working directory.
         cwd=folder,
         capture_output=True,
         text=True,
@@ -55,8 +55,8 @@ def train(folder: Path, case: str, way: str) -> dict[str, Any]:
     process = run(folder, case, way)
     assert process.returncode == 0, process.stderr[-4000:]
     result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    # The host reads conditions, a solver's verdicts and what the judge of a commit is told of each layer.
-    # A factor, read whole, would be more.
+    # The host reads conditions, the status of solvers, and the judge's numbers for each layer. Reading a
+    # whole factor would exceed this.
     assert result["bytes_a_step"] <= 32 + 4 * TOLD * result["layers"]
     return result
 

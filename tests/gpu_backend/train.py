@@ -1,4 +1,4 @@
-"""What the stand-in for a GPU trains, in sink mode and in PyNative mode."""
+"""The training runs on the stand-in for a GPU, in sink mode and in PyNative mode."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS = 4
 
 
 class Words(nn.Cell):
-    """An embedding before the usual layers."""
+    """An embedding, a layer norm and a dense layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Words(nn.Cell):
 
 
 class Inverting(SmallNet):
-    """Uses an operator that MindSpore has for other devices."""
+    """A network with an operator that MindSpore implements only for other devices."""
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         y = super().construct(x)
@@ -41,7 +41,7 @@ class Inverting(SmallNet):
 
 
 def groups(net: nn.Cell) -> dict[str, Any]:
-    """Parameter groups with rates, decays and centralised gradients of their own."""
+    """Parameter groups with their own learning rate, weight decay and gradient centralization."""
     convolutions = [p for p in net.trainable_params() if "conv" in p.name and p.ndim > 1]
     others = [p for p in net.trainable_params() if not any(p is c for c in convolutions)]
     parts = [
@@ -70,7 +70,7 @@ DISTRIBUTIONS = {
 }
 
 
-# What the model of a case is given.
+# Arguments of each case's ms_kfac.Model.
 MODELS: dict[str, dict[str, Any]] = {
     "accumulation": {"accumulation_steps": 2},
     "loss scale": {"amp_level": "O2"},
@@ -84,21 +84,21 @@ CASES = (*METHODS, *OPTIONS, *MODELS, "groups", "words", *DISTRIBUTIONS)
 
 
 class Twice(nn.Cell):
-    """What an all-gather gives of two ranks with the same vector."""
+    """The result of an all-gather over two ranks with the same vector."""
 
     def construct(self, vector: ms.Tensor) -> ms.Tensor:
         return ms.ops.concat((vector, vector))
 
 
 class FirstHalf(nn.Cell):
-    """What a reduce-scatter gives the first of two ranks whose other one has zeros."""
+    """The result of a reduce-scatter on the first of two ranks, if the other one holds zeros."""
 
     def construct(self, vector: ms.Tensor) -> ms.Tensor:
         return vector[: vector.shape[0] // 2]
 
 
 def be_one_of_two_ranks() -> None:
-    """The step of a rank, all but its collectives, which need other processes."""
+    """Patches ms_kfac to run as rank 0 of 2. Collectives, which need other processes, are replaced."""
     base.find_world = lambda distribution: World(0, 2, True)
     base.warn_of_different_weights = lambda parameters, size: None
     collectives.all_reduce = nn.Identity
@@ -107,7 +107,7 @@ def be_one_of_two_ranks() -> None:
 
 
 def create(case: str) -> tuple[nn.Cell, Any, list[Any]]:
-    """A network, its optimizer and the batches of an epoch."""
+    """Creates a network, its optimizer and the batches of one epoch."""
     data: list[Any] = batches(STEPS)
     if case == "words":
         net = Words()
@@ -127,7 +127,7 @@ def create(case: str) -> tuple[nn.Cell, Any, list[Any]]:
 
 
 class Reads(ms.train.Callback):
-    """What the host reads of device memory in the steps of an epoch."""
+    """Counts the reads of device memory by the host in the steps of an epoch."""
 
     def __init__(self, read: Callable[[], tuple[int, int]]) -> None:
         self.read = read
@@ -142,15 +142,15 @@ class Reads(ms.train.Callback):
 
 
 def train(case: str, way: str, read: Callable[[], tuple[int, int]]) -> dict[str, Any]:
-    """Trains two epochs; counts the second epoch's reads.
+    """Trains two epochs and counts the reads of the second one.
 
     Args:
         case: one of `CASES`.
-        way: "sink", by `ms_kfac.Model` with `dataset_sink_mode=True`, or "pynative", in a loop.
-        read: how often and how many bytes the host has read so far.
+        way: "sink" for `ms_kfac.Model` with `dataset_sink_mode=True`, or "pynative" for a loop.
+        read: returns the number of reads and of bytes read by the host so far.
 
     Returns:
-        Steps, preconditioned layers, refreshes and reads.
+        The numbers of steps, preconditioned layers and refreshes, and the reads per step.
     """
     ms.set_device("GPU")
     ms.set_context(mode=ms.GRAPH_MODE if way == "sink" else ms.PYNATIVE_MODE)
@@ -175,7 +175,7 @@ def train(case: str, way: str, read: Callable[[], tuple[int, int]]) -> dict[str,
         "reads_a_step": count / STEPS,
         "bytes_a_step": size / STEPS,
         "layers": len(optimizer.layers),
-        # Not `refreshes()`, which also reads a count of floats: the stand-in leaves it undefined.
+        # Not `refreshes()`, which also reads a count of floats that the stand-in does not compute.
         "statistics": int(optimizer.statistics_schedule.refreshes.asnumpy()),
         "inverses": int(optimizer.inverse_schedule.refreshes.asnumpy()),
     }

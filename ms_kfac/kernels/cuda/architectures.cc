@@ -1,4 +1,4 @@
-// Which GPUs the library has machine code for.
+// Reports the GPU architectures that the library contains machine code for.
 
 #include <cstdio>
 
@@ -6,7 +6,7 @@
 #define MS_KFAC_ARCHITECTURES ""
 #endif
 
-// The numbers of the architectures, such as "80 90", cut to the buffer; returns the whole length.
+// Writes the compute capabilities, such as "80 90", truncated to the buffer. Returns the full length.
 extern "C" int ms_kfac_cuda_architectures(char* buffer, int size) {
   return std::snprintf(buffer, size > 0 ? size : 0, "%s", MS_KFAC_ARCHITECTURES);
 }

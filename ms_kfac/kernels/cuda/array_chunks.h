@@ -1,5 +1,5 @@
-// Elementwise work on arrays: a block takes a chunk, its threads four neighbours at a time where all arrays are aligned
-// to 16 bytes.
+// Elementwise work on arrays. A block handles one chunk; threads use 16-byte accesses where all arrays are aligned to
+// 16 bytes.
 #pragma once
 
 #include <cstdint>
@@ -10,12 +10,12 @@
 namespace ms_kfac {
 
 constexpr int kChunkThreads = 256;
-// A multiple of 4: chunks of an aligned array are aligned.
+// A multiple of 4, so that the chunks of an aligned array are aligned.
 constexpr int64_t kChunk = 1 << 14;
 
 __host__ __device__ inline int64_t chunks(int64_t size) { return (size + kChunk - 1) / kChunk; }
 
-// Neighbours that are loaded and stored by one instruction.
+// Adjacent elements that one instruction loads or stores.
 template <int kCount>
 struct alignas(kCount * sizeof(float)) Pack {
   float values[kCount];
@@ -29,7 +29,8 @@ __device__ bool aligned(Pointers... pointers) {
   return ((reinterpret_cast<uintptr_t>(pointers) | ...) & 15) == 0;
 }
 
-// Calls visit(count, first) for neighbours from the index `first` on, so many of them as the type of `count` says.
+// Calls visit(count, first) for `count` adjacent elements from index `first` on. `count` is an integral_constant of 4
+// or 1.
 template <typename Visit>
 __device__ void visit_chunk(unsigned chunk, int64_t size, bool by_four, const Visit& visit) {
   int64_t first = chunk * kChunk;

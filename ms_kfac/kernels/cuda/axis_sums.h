@@ -1,5 +1,5 @@
-// Sums along the middle axis of an array (outer, count, inner): over the channels at every pixel, or over the samples
-// for every number of a sample. The array is read once.
+// Reduces the middle axis of an array (outer, count, inner), reading the array once. The axis is the channels of each
+// pixel, or the samples.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace ms_kfac {
 struct AxisSums {
   Numbers numbers;
   int64_t outer, count, inner;
-  // The numbers of a sum are shared out among parts, which give a sum each, and then among slices of a block's threads.
+  // A sum is split among `parts` blocks, with one result per part, and within a block among `slices` of its threads.
   int parts, slices;
   int64_t blocks;
   float* sums;  // (parts, outer, inner)
@@ -25,16 +25,16 @@ struct AxisSums {
   }
   __host__ __device__ int64_t numbers_of_sums() const { return parts * places(); }
 
-  // Host side, with one part and one slice at first: several where a thread for every sum would leave a GPU idle.
+  // Host only. Expects parts = slices = 1. Splits the sums where one thread per sum would leave the GPU idle.
   void share_out(int multiprocessors, bool may_have_parts) {
     const int64_t wanted = 2 * multiprocessors;
     slices = tiles() < wanted && count >= 16 ? 8 : 1;
-    // Eight numbers at least for every thread.
+    // Each thread then sums at least eight elements.
     if (may_have_parts && slices > 1)
       parts = static_cast<int>(std::max<int64_t>(std::min(wanted / tiles(), count / (8 * slices)), 1));
     blocks = std::min<int64_t>(tiles(), 2 * wanted);
   }
-  // Host side: over the channels of so many images, a group's counting as images of their own.
+  // Host only. Sums over the channels of `images` images. Each group of a sample counts as an image.
   static AxisSums over_channels(const Patches& patches, int64_t images, int multiprocessors) {
     const int64_t pixels = static_cast<int64_t>(patches.height) * patches.width;
     AxisSums sums{patches.numbers, images, patches.channels, pixels, 1, 1, 0, nullptr};
@@ -43,7 +43,7 @@ struct AxisSums {
   }
 };
 
-// Host side: the patches of images whose channels have been summed up, group by group.
+// Host only. The patches of images whose channels have been summed within each group.
 inline Patches without_channels(Patches patches, int groups) {
   patches.channels = 1;
   patches.group_stride = static_cast<int64_t>(patches.height) * patches.width;
@@ -51,7 +51,8 @@ inline Patches without_channels(Patches patches, int groups) {
   return patches;
 }
 
-// The share of one of its blocks. add(sum, outer, k, value) gives the sum with the k-th value along the axis.
+// Computes the part of block `block`. add(sum, outer, k, value) returns `sum` updated with the k-th value along the
+// axis.
 template <typename Add>
 __device__ void sum_axis(const AxisSums& of, int64_t block, const Add& add) {
   __shared__ float of_slices[kThreads];

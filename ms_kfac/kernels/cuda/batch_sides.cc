@@ -7,7 +7,7 @@
 namespace ms_kfac {
 namespace {
 
-// A block sums up at least as many numbers as it has warps, and there are no more blocks than a GPU runs at a time.
+// A block sums at least one element per warp, and there are no more blocks than the GPU runs concurrently.
 int64_t vector_blocks(const LayerSide& inputs, const LayerSide& gradients, int multiprocessors) {
   const int64_t numbers = std::max(inputs.summed.count(), gradients.summed.count());
   const int64_t warps = kThreads / 32;
@@ -32,7 +32,7 @@ BatchSides BatchPlan::sides(const LayerBatch& batch, float* workspace, unsigned*
   const SidePlan plan = plan_sides(sides.inputs, sides.gradients, sides.lags, multiprocessors_);
   if (plan.numbers != plan_.numbers || plan.counters != plan_.counters || sides.inputs.sum.depth != depth_ ||
       sides.inputs.patches.height != image_[0] || sides.inputs.patches.width != image_[1])
-    throw std::invalid_argument("other shapes than those that the kernel was created for");
+    throw std::invalid_argument("shapes must be those that the kernel was created with");
   sides.vector_blocks = vector_blocks(sides.inputs, sides.gradients, multiprocessors_);
   place_sides(sides.inputs, sides.gradients, sides.lags, plan, workspace, counters);
   return sides;

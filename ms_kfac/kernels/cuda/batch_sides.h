@@ -1,6 +1,8 @@
-// Both sides of a layer's batch in one launch. Phases that operators are made of: the vectors of the reduce setting,
-// where there are any; the sums of outer products; where inputs have products by lags in the place of a sum, the
-// assembly of those, which waits for the sums. A phase's blocks are those of inputs, then those of gradients.
+// Both sides of a layer's batch in one launch. Operators are made of these phases:
+//   1. the vectors of the reduce setting, if any;
+//   2. the sums of outer products;
+//   3. the assembly of the inputs' sum, where it is computed by lags. It waits for phase 2.
+// In each phase the blocks of the inputs come before those of the gradients.
 #pragma once
 
 #include <type_traits>
@@ -14,9 +16,9 @@ namespace ms_kfac {
 
 struct BatchSides {
   LayerSide inputs, gradients;
-  // Of the phase that sums vectors up.
+  // Blocks of the phase that sums vectors.
   int64_t vector_blocks;
-  // In the place of the inputs' sum, where they are used.
+  // Replaces the inputs' sum where lags.used().
   LagProducts lags;
 
   __host__ __device__ int64_t input_blocks() const { return lags.used() ? lags.tasks() : inputs.sum.blocks(); }
@@ -24,7 +26,7 @@ struct BatchSides {
   int64_t assembly_blocks() const {
     return AssemblyTask::count(lags, inputs.patches.kernel[0] * inputs.patches.kernel[1]);
   }
-  // Whether a phase waits for another.
+  // Whether any phase waits for another.
   bool ordered() const { return vector_blocks > 0 || lags.used(); }
 };
 
@@ -50,15 +52,15 @@ __device__ inline void assemble_inputs(const BatchSides& sides, SidesTaken taken
            memory.assembly);
 }
 
-// Plans a batch's launch when the kernel is created, and fills it in for every call.
+// Plans the launch for a layer's batch when the kernel is created, and fills in addresses in each call.
 class BatchPlan {
  public:
-  // Vectors with factors need the form kUnfolded.
+  // Vectors with factors require the form kUnfolded.
   BatchPlan(const LayerBatch& batch, AotExtra& extra, PatchForm form = PatchForm::kUnfolded);
 
   int64_t counters() const { return plan_.counters; }
-  // The sides with their workspaces; the sums are still to be set. Refuses other shapes than the kernel was created
-  // for.
+  // Returns the sides with their workspaces. The caller sets the sums. Throws std::invalid_argument if the shapes
+  // differ from those at creation.
   BatchSides sides(const LayerBatch& batch, float* workspace, unsigned* counters) const;
   int multiprocessors() const { return multiprocessors_; }
 
@@ -70,10 +72,10 @@ class BatchPlan {
   SidePlan plan_;
 };
 
-// The attribute "precision"; refuses what it does not know.
+// Reads the attribute "precision". Throws std::invalid_argument for an unknown value.
 Precision precision_of(AotExtra& extra);
 
-// What choose(constant) gives for the precision as a constant: one of a template's three kernels.
+// Returns choose(constant) with the precision as an integral_constant: selects one of a template's three kernels.
 template <typename Choose>
 auto with_precision(Precision precision, const Choose& choose) {
   switch (precision) {
@@ -86,7 +88,7 @@ auto with_precision(Precision precision, const Choose& choose) {
   }
 }
 
-// The attribute "patches", which need not be there: "unfolded" or "lags"; refuses what it does not know.
+// Reads the optional attribute "patches", "unfolded" or "lags". Throws std::invalid_argument for an unknown value.
 PatchForm patch_form_of(AotExtra& extra);
 
 }  // namespace ms_kfac

@@ -26,7 +26,7 @@ BatchTrace::BatchTrace(const LayerSide& of_inputs, const LayerSide& of_gradients
       gradients(norms_of(of_gradients, multiprocessors)),
       groups(of_inputs.sum.groups),
       depth(of_inputs.sum.depth) {
-  // A thread makes the norm of a patch, a warp that of a row.
+  // One thread computes the norm of a patch; one warp computes the norm of a row.
   const int64_t at_once = inputs.of_patches ? kThreads : kThreads / 32;
   parts = static_cast<int>(
       std::max<int64_t>(std::min<int64_t>(4 * multiprocessors / groups, (depth + at_once - 1) / at_once), 1));

@@ -1,5 +1,5 @@
-// The weights of trace-restricted statistics, |a| and |g| for every vector of a batch, and the trace of the batch's
-// block, delta = sum of |a|^2 |g|^2 (Gao et al. 2021, equation 8): phases of a launch.
+// The weights |a| and |g| of trace-restricted statistics for each vector of a batch, and the trace of the batch's
+// block, delta = sum of |a|^2 |g|^2 (Gao et al. 2021, equation 8), as phases of a launch.
 #pragma once
 
 #include "axis_sums.h"
@@ -7,10 +7,10 @@
 
 namespace ms_kfac {
 
-// One side's norms.
+// The norms of one side.
 struct VectorNorms {
   bool of_patches;
-  // A patch's norm is a sum over its pixels of what squares sums over channels: patches of one channel.
+  // `squares` sums over channels. A patch's norm sums the result over the patch's pixels, as patches of one channel.
   AxisSums squares;
   Patches patches;
   Rows rows;
@@ -27,9 +27,9 @@ struct BatchTrace {
 
   BatchTrace(const LayerSide& of_inputs, const LayerSide& of_gradients, int multiprocessors);
   int64_t numbers() const;
-  // Gives it a workspace of so many numbers, and a counter a group.
+  // Sets a workspace of numbers() floats and one counter per group.
   void place(float* workspace, unsigned* counters);
-  // Makes the sides' sums weighted ones.
+  // Weights the sums of both sides.
   void weigh(BatchSides& sides) const;
 
   int64_t square_blocks() const { return inputs.squares.blocks + gradients.squares.blocks; }
@@ -41,7 +41,7 @@ __device__ inline void sum_squares(const BatchTrace& of, int64_t block) {
   sum_squares(input ? of.inputs.squares : of.gradients.squares, input ? block : block - of.inputs.squares.blocks);
 }
 
-// |v|^2 of a patch, by one thread.
+// |v|^2 of a patch, computed by one thread.
 __device__ inline float patch_norm(const VectorNorms& of, int group, int64_t depth) {
   const Patches& patches = of.patches;
   const Corner corner = Corner::at(patches, group, depth);
@@ -55,7 +55,7 @@ __device__ inline float patch_norm(const VectorNorms& of, int group, int64_t dep
   return sum;
 }
 
-// |v|^2 of a row, by a warp.
+// |v|^2 of a row, computed by one warp.
 __device__ inline float row_norm(const Rows& rows, int group, int64_t row) {
   float sum = 0.0f;
   rows.numbers.visit([&](const auto* numbers) {
@@ -69,8 +69,8 @@ __device__ inline float row_norm(const Rows& rows, int group, int64_t row) {
   return warp_sum(sum) + (rows.bias ? 1.0f : 0.0f);
 }
 
-// A block's share of the norms, when all squares are there. The last block of a group adds up its trace, which joins
-// the staged one or replaces it.
+// Computes a block's part of the norms. All squares must be complete. The last block of a group sums the trace and adds
+// it to the staged trace or replaces it.
 __device__ inline void add_norms(const BatchTrace& of, bool joins, int64_t block) {
   const int group = static_cast<int>(block / of.parts);
   const int64_t part = block % of.parts, first = part * of.depth / of.parts, last = (part + 1) * of.depth / of.parts;

@@ -1,11 +1,11 @@
-// Sums over the threads of a warp or a block, in an order that is always the same.
+// Deterministic sums over the threads of a warp or a block.
 #pragma once
 
 #include <cuda_runtime.h>
 
 namespace ms_kfac {
 
-// The sum over all lanes, in every lane.
+// The sum over all lanes, returned in every lane.
 template <typename Number>
 __device__ Number warp_sum(Number value) {
 #pragma unroll
@@ -13,12 +13,13 @@ __device__ Number warp_sum(Number value) {
   return value;
 }
 
-// The sum over all threads, in every thread. kCount threads, a multiple of 32, call it together.
+// The sum over all threads, returned in every thread. All kCount threads of the block call it; kCount is a multiple of
+// 32.
 template <int kCount, typename Number>
 __device__ Number block_sum(Number value) {
   __shared__ Number of_warps[kCount / 32];
   value = warp_sum(value);
-  // The last sum may still be read.
+  // Other threads may still read the previous result.
   __syncthreads();
   if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = value;
   __syncthreads();

@@ -11,19 +11,20 @@
 namespace ms_kfac {
 namespace {
 
-// Sums over channels, which rows have none of; then products.
+// kChannels sums over the channels of images; rows skip it. kProducts follows.
 enum Phase { kChannels, kProducts, kPhases };
 
-// A group's sums of u v, u^2 and v^2.
+// Per group: the sums of u v, u^2 and v^2.
 constexpr int kSums = 3;
 
 struct Check {
   StagedPass pass;
   Phases<kPhases> phases;
   bool of_patches, bias;
-  // Of rows.
+  // For rows.
   Rows inputs, gradients;
-  // Of images: over the channels of x and of the output gradient, the latter being v; and the window over the former.
+  // For images: sums over the channels of x (`pixels`) and of the output gradient (`outputs`, which is v), and the
+  // window over `pixels`.
   AxisSums pixels, outputs;
   Patches window;
   int groups, parts;
@@ -44,7 +45,7 @@ struct Check {
       const int64_t images = batch.samples() * groups;
       pixels = AxisSums::over_channels(x.patches, images, multiprocessors);
       outputs = AxisSums::over_channels(dout.patches, images, multiprocessors);
-      // As delivered: without the scale of statistics.
+      // The raw output gradient, without the scale of the statistics.
       outputs.numbers.scale = 1.0f;
       window = without_channels(x.patches, groups);
     }
@@ -56,7 +57,7 @@ struct Check {
     phases.ordered = true;
   }
 
-  // Of rows that a warp goes through together, so that a sign serves several.
+  // Rows that a warp processes together, so that one sign serves several rows.
   static constexpr int kRowsAtOnce = 4;
 
   int64_t channel_sums() const { return of_patches ? pixels.numbers_of_sums() + outputs.numbers_of_sums() : 0; }
@@ -77,7 +78,7 @@ __device__ void sum_channels(const Check& of, int64_t block) {
   });
 }
 
-// u at a location, by one thread.
+// u at one location, computed by one thread.
 __device__ float signed_patch(const Check& of, int group, int64_t depth) {
   const Patches& window = of.window;
   const Corner corner = Corner::at(window, group, depth);
@@ -92,7 +93,7 @@ __device__ float signed_patch(const Check& of, int group, int64_t depth) {
   return sum;
 }
 
-// Signed sums of neighbouring rows, by a warp and in all of its lanes. There are `count` of them, at most kRowsAtOnce.
+// Signed sums of `count` adjacent rows, `count` <= kRowsAtOnce, computed by one warp and returned in all lanes.
 template <SignAxis kAxis>
 __device__ void signed_rows(const Rows& rows, int64_t first, int count, float (&sums)[Check::kRowsAtOnce]) {
   for (float& sum : sums) sum = 0.0f;
@@ -109,7 +110,7 @@ __device__ void signed_rows(const Rows& rows, int64_t first, int count, float (&
   for (float& sum : sums) sum = warp_sum(sum);
 }
 
-// A block's share of one group's sums.
+// Computes a block's part of the sums of one group.
 __device__ void multiply(const Check& of, int64_t block) {
   const int group = static_cast<int>(block / of.parts);
   const int64_t part = block % of.parts, first = part * of.depth / of.parts, last = (part + 1) * of.depth / of.parts;
@@ -146,7 +147,7 @@ __device__ void multiply(const Check& of, int64_t block) {
   }
 }
 
-// By the last block, with all threads.
+// Called by all threads of the last block.
 __device__ void record(const Check& of) {
   double product = 0, scale = 0;
   for (int group = threadIdx.x; group < of.groups; group += kThreads) {
@@ -209,7 +210,7 @@ void CaptureCheck::run(const Call& call, const StagedPass& pass) const {
   const State& state = *state_;
   Check check(LayerBatch(state.geometry, call.arguments[0], call.arguments[1]), pass, state.multiprocessors);
   if (check.channel_sums() != state.channel_sums || check.partial_sums() != state.partial_sums)
-    throw std::invalid_argument("other shapes than those that the kernel was created for");
+    throw std::invalid_argument("shapes must be those that the kernel was created with");
   check.pixels.sums = call.workspace<float>(state.of_channels);
   check.outputs.sums = check.pixels.sums + check.pixels.numbers_of_sums();
   check.partials = call.workspace<double>(state.of_partials);

@@ -1,4 +1,4 @@
-// Zeros for many arrays in one launch.
+// Sets many arrays to zero in one launch.
 #pragma once
 
 #include "array_chunks.h"

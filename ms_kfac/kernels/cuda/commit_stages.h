@@ -1,5 +1,5 @@
-// The launches of a commit: staged arrays are inspected, layers are decided upon, averages updated, the commit
-// reported. Where none is due all blocks return at once.
+// The launches of a commit: check the staged arrays for NaN and infinity, decide about each layer, update the averages,
+// report the commit. If no commit is due, all blocks return at once.
 #pragma once
 
 #include "../interface/commit_arguments.h"
@@ -10,13 +10,13 @@
 
 namespace ms_kfac {
 
-// Of all layers. All addresses are of the device.
+// Parameters of the commit that all layers share. All pointers are device pointers.
 struct Commit {
   const int32_t* due;
   const float *scales, *measured;
   float* outcome;
-  // A word per layer and one for all of them: the number of the last call that found something not finite. A call has a
-  // number of its own, so that words needn't be reset.
+  // One word per layer and one for all layers: the number of the last call that found NaN or infinity. Each call has
+  // its own number, so the words need no reset.
   unsigned* words;
   unsigned call;
   int layers;
@@ -31,19 +31,19 @@ struct Commit {
 
 struct InspectedArray {
   const float *staged, *record;
-  int64_t count;      // numbers that are looked at
-  int64_t dimension;  // of the matrices whose diagonals they are; 0: they are all that there are
+  int64_t count;      // elements that are checked
+  int64_t dimension;  // of the matrices whose diagonals are checked; 0: all elements are checked
   int weight, layer;
 
   int64_t blocks() const { return chunks(count); }
 };
 
-// What becomes of the arrays of one weight; nothing where the staged weight is 0.
+// How the arrays of one weight are averaged. Nothing is averaged where the staged weight is 0.
 struct WeightPlan {
   float keep, staged;
 };
 
-// What a layer's weights are the weights of.
+// Values of DecidedLayer::powers for weights of averaged arrays and for weights without an array.
 constexpr int8_t kOfAverages = -1, kOfNoArray = -2;
 
 struct DecidedLayer {
@@ -51,15 +51,15 @@ struct DecidedLayer {
 
   float *record, *weights, *past;
   WeightPlan* plans;
-  // Of a layer that averages roots; else null.
+  // Set for a layer that averages roots, else null.
   const float* traces;
   float* trace_averages;
   int groups;
   float floor;
   bool homogeneous;
   int weight_count, layer, answer;
-  float period;  // of coming passes; 0: as it is
-  // The powers of arrays that are not averaged, by weight, or one of the constants.
+  float period;  // of the next passes; 0: unchanged
+  // Per weight: the power of the arrays that are not averaged, or one of the constants above.
   int8_t powers[kMostWeights];
 
   int64_t blocks() const { return 1; }
@@ -70,7 +70,7 @@ struct AveragedArray {
   float* average;
   int64_t size;
   const WeightPlan* plan;
-  // Of a layer that averages roots, one for each `group_size` numbers; else null.
+  // Set for a layer that averages roots, one trace per `group_size` elements; else null.
   const float* traces;
   int64_t group_size;
   float floor;
@@ -81,7 +81,8 @@ struct AveragedArray {
 
 constexpr int kDecisionThreads = 64;
 
-// A group's trace where roots are averaged, delta = trace / N, and its root (Gao et al. 2021, equations 17 and 18).
+// The trace of a group where roots are averaged: delta = trace / N, and its root (Gao et al. 2021, equations 17 and
+// 18).
 struct TraceRoot {
   float delta, floored, root;
 
@@ -89,7 +90,7 @@ struct TraceRoot {
     const float delta = scale * scale * trace / samples, floored = fmaxf(delta, floor);
     return {delta, floored, sqrtf(floored)};
   }
-  // What staged sums are multiplied with.
+  // The factor that multiplies the staged sums.
   __device__ float factor(float scale) const { return scale * scale * root / fmaxf(delta, 1e-30f); }
 };
 
@@ -101,7 +102,7 @@ __device__ inline float power_of(float scale, int power) {
   return product;
 }
 
-// Where nothing is kept, what there was may be anything.
+// With keep = 0 the previous value is not read: it may be uninitialized.
 __device__ inline float averaged(float keep, float before, float addend) {
   return keep == 0.0f ? addend : fmaf(keep, before, addend);
 }
@@ -141,14 +142,14 @@ __device__ inline void tell_judge(const Commit& commit, const DecidedLayer& laye
   numbers[kJudgedFinite] = finite ? 1.0f : 0.0f;
 }
 
-// The plan of one weight, which is updated.
+// Updates one weight and returns its plan.
 __device__ inline WeightPlan decide_weight(const Commit& commit, const DecidedLayer& layer, int index, bool passed,
                                            bool committed) {
   float& weight = layer.weights[index];
   const float staged = layer.record[kStagedWeights + index];
   const int power = layer.powers[index];
   if (!committed) {
-    // The staged array, which is all there is, is not to be used.
+    // The staged array is the only copy of these statistics, and must not be used.
     if (passed && power != kOfAverages) weight = 0.0f;
     return {0.0f, 0.0f};
   }
@@ -162,7 +163,7 @@ __device__ inline WeightPlan decide_weight(const Commit& commit, const DecidedLa
   return {keep, staged};
 }
 
-// By one thread; the plan of the first weight.
+// Called by one thread. Returns the plan of the first weight.
 __device__ inline WeightPlan decide_layer(const Commit& commit, const DecidedLayer& layer) {
   float* record = layer.record;
   const bool passed = record[kPasses] > 0.0f;
@@ -184,7 +185,7 @@ __device__ inline WeightPlan decide_layer(const Commit& commit, const DecidedLay
   return layer.plans[0];
 }
 
-// A layer a block.
+// One block per layer.
 __global__ void __launch_bounds__(kDecisionThreads)
     decide_layers(const __grid_constant__ ItemBatch<DecidedLayer, Commit> batch) {
   __shared__ WeightPlan first;
@@ -234,12 +235,12 @@ __global__ void __launch_bounds__(kChunkThreads)
   });
 }
 
-// What a commit tells: one thread's work.
+// Reports the commit. One thread does the work.
 __global__ void __launch_bounds__(32) report_commit(const __grid_constant__ Commit commit) {
   if (*commit.due == 0 || threadIdx.x > 0) return;
   if (commit.words[commit.layers] == commit.call) *commit.outcome += 1.0f;
   if (commit.judged.written == nullptr) return;
-  // The host reads numbers where it finds the word.
+  // The host reads the numbers once it finds the word.
   __threadfence_system();
   *static_cast<volatile unsigned*>(commit.judged.written) = commit.judged.commit;
 }

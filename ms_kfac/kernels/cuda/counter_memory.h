@@ -1,4 +1,4 @@
-// The memory of counters.h, in the operators' own files: each file that includes this has a megabyte of the GPU's.
+// Device memory for the counters of counters.h. Each translation unit that includes this file takes one megabyte of it.
 #pragma once
 
 #include <algorithm>
@@ -15,10 +15,10 @@ namespace {
 constexpr int kCounters = 1 << 18;
 __device__ unsigned counter_memory[kCounters];
 
-// Host side: which counters no kernel has. A translation unit has its own memory.
+// Host only. The counters that no kernel holds, per translation unit.
 class FreeCounters {
  public:
-  // Never destroyed: at the end of a process MindSpore may destroy kernels after the library's own statics.
+  // Never destroyed: at process exit MindSpore may destroy kernels after the library's static objects.
   static FreeCounters& all() {
     static auto* counters = new FreeCounters;
     return *counters;
@@ -56,8 +56,8 @@ class FreeCounters {
   std::map<int, int> ranges_{{0, kCounters}};  // first, count
 };
 
-// A kernel's counters, for as long as it lives. The next kernel that has them is launched after its last call, so that
-// they are zero, or hold the numbers of earlier calls.
+// A kernel's counters, held for the kernel's lifetime. The next owner's calls are launched after the last call of this
+// one. So the counters are then zero, or hold the numbers of earlier calls.
 class CounterRange {
  public:
   explicit CounterRange(int64_t count) : count_(at_least_one(count)), first_(FreeCounters::all().take(count_)) {}
@@ -72,7 +72,7 @@ class CounterRange {
   static unsigned* device_memory() {
 #ifdef __CUDACC__
     void* address = nullptr;
-    check(cudaGetSymbolAddress(&address, counter_memory), "looking for the counters");
+    check(cudaGetSymbolAddress(&address, counter_memory), "getting the address of the counters");
     return static_cast<unsigned*>(address);
 #else
     return counter_memory;

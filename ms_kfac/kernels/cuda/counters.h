@@ -1,8 +1,8 @@
-// Counters by which the blocks of one launch find their work and know when others have done theirs.
+// Counters by which the blocks of one launch claim work and wait for one another.
 //
-// They are zero when a launch begins, and its last block sets them back to zero: no launch or memset of their own.
-// Every kernel that MindSpore creates has a range of its own (counter_memory.h), and MindSpore runs a kernel's calls
-// one after the other.
+// They are zero when a launch begins, and its last block resets them to zero. This needs no extra launch or memset.
+// Each kernel that MindSpore creates has its own range of counters (counter_memory.h), and MindSpore runs the calls of
+// a kernel one after the other.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -10,8 +10,8 @@
 namespace ms_kfac {
 namespace {
 
-// The number of calls before this one by other blocks, the same for all threads of the block. What the block wrote
-// before is seen by blocks that come later: thread 0's fences order what the barriers have made it see.
+// Returns the number of earlier calls by other blocks; all threads of the block get the same value. Earlier writes of
+// the block are visible to blocks that count later: the barriers order them before the fences of thread 0.
 __device__ inline unsigned count_block(unsigned* counter) {
   __shared__ unsigned before;
   __syncthreads();
@@ -26,8 +26,8 @@ __device__ inline unsigned count_block(unsigned* counter) {
   return result;
 }
 
-// Waits until so many blocks have counted themselves. They must have been launched before the caller in the order of
-// claimed work, or the caller could take their place on the GPU and wait for ever.
+// Waits until `count` blocks have counted themselves. Those blocks must have claimed their work before the caller.
+// Otherwise the caller could occupy the GPU while they wait for a free multiprocessor: a deadlock.
 __device__ inline void wait_until(unsigned* counter, unsigned count) {
   if (threadIdx.x == 0) {
     while (*static_cast<volatile unsigned*>(counter) < count) __nanosleep(64);

@@ -25,25 +25,25 @@ struct Item {
   int size, index;
   float growth;
 
-  // One a tile.
+  // One block per tile.
   int64_t blocks() const { return tiles_of(panels_of(size)); }
 };
 
 using Batch = ItemBatch<Item, Outcomes>;
 
-// Of the scaled factor, the same for all threads of the block.
+// The trace of the scaled factor, returned in all threads of the block.
 __device__ double trace_of(const Item& item) {
   double sum = 0;
   for (int64_t i = threadIdx.x; i < item.size; i += kThreads) sum += item.factor[i * item.stride + i];
   return *item.scale * block_sum<kThreads>(sum);
 }
 
-// What is added to the diagonal, the same for all threads.
+// The damping that is added to the diagonal, returned in all threads of the block.
 __device__ float present_damping(const Item& item) {
   return item.growth == 1.0f ? *item.damping : grown_damping(*item.damping, item.growth, trace_of(item));
 }
 
-// A lower tile, from the lower triangle, and the identity beyond the factor's size.
+// Loads a lower tile from the factor's lower triangle, padded with the identity beyond the factor's size.
 __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ Batch batch) {
   unsigned block;
   const Item& item = batch.items[batch.find(block)];
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ B
   if (!finite) batch.common.fail(item.index, kNotFinite);
 }
 
-// Minus a lower tile and its transpose, unless the factor or the call has failed.
+// Writes the negated lower tile and its transpose, unless the factor or the call has failed.
 __global__ void __launch_bounds__(kThreads) write_inverses(const __grid_constant__ Batch batch) {
   unsigned block;
   const Item& item = batch.items[batch.find(block)];
@@ -119,7 +119,7 @@ struct DampedInverses::State {
     pivot_workspace = add_workspace(extra, sizes.size() * sizeof(Pivot));
   }
 
-  // A factor's matrix, of its own size or of a smaller one.
+  // The matrix of a factor, with the size declared at creation or a smaller one.
   SweptMatrix matrix(int index, int size, const Call& call) const {
     return {call.workspace<float>(tile_workspace) + first_tile[index] * kTileNumbers,
             call.workspace<float>(strip_workspace) + first_panel[index] * kTileNumbers,
@@ -133,7 +133,7 @@ struct DampedInverses::State {
   CounterRange words;
 };
 
-// Counts the calls of all kernels, so that words needn't be reset, not even for the next kernel that has them.
+// Counts the calls of all kernels. The words then need no reset, even when another kernel takes them over.
 static std::atomic<unsigned> calls{0};
 
 DampedInverses::DampedInverses(AotExtra& extra, std::vector<int> sizes, std::vector<std::string> names)
@@ -155,7 +155,7 @@ Verdicts DampedInverses::run(const std::vector<DampedFactor>& factors, const std
   std::vector<SweptMatrix> matrices, small;
   for (const DampedFactor& of : factors) {
     if (of.size != state.sizes.at(of.index))
-      throw std::invalid_argument("a factor of " + std::to_string(of.size) + " rows, created for " +
+      throw std::invalid_argument("a factor has " + std::to_string(of.size) + " rows, expected " +
                                   std::to_string(state.sizes[of.index]));
     matrices.push_back(state.matrix(of.index, of.size, call));
     items.push_back({of.factor, of.scale, of.damping, of.inverse, matrices.back().tiles, of.stride, of.size, of.index,
@@ -166,7 +166,7 @@ Verdicts DampedInverses::run(const std::vector<DampedFactor>& factors, const std
     small.push_back(state.matrix(of.index, of.rank, call));
     low_rank_items.push_back({of, small.back().tiles});
   }
-  // All before any is written.
+  // All factors are loaded before any inverse is written.
   launch_items(load_tiles, items, outcomes, kThreads, call.stream);
   load_small(low_rank_items, outcomes, call.stream);
   sweep(std::move(matrices), false, outcomes.value(kIndefinite), call.stream);

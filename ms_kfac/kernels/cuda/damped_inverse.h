@@ -1,14 +1,13 @@
-// Inverses of damped factors, many of them at a time and of any sizes: (scale F + damping I)^-1.
+// Inverses of damped factors, (scale F + damping I)^-1, for many factors of any sizes at a time.
 //
-// Lower tiles of all matrices are swept panel by panel (sweep.h): n^3 multiply-adds in float32, all of them in tiles.
+// The lower tiles of all matrices are swept panel by panel (sweep.h): n^3 multiply-adds in float32, all in tiles.
 //
-// Failures are found on the device and told to the host in mapped memory, because waiting for them would cost a step:
-// the call after the one that failed raises or says so. Unlike the CPU there is no second try in the same call, and
-// none in float64:
-//  - NaN or infinity in one factor: no inverse of the call is written, and the next call throws, naming the factor.
-//  - Not positive definite in float32: that inverse stays as it was. The factor's damping is ten times as large from
-//    the next refresh on, again and again until it suffices, with a warning each time, and stays so. Where damping
-//    beyond the trace fails, the next call throws.
+// The device reports failures to the host in mapped memory, because waiting for them would stall each step. The next
+// call raises the error or warns. Unlike on the CPU, there is no retry in the same call and no fallback to float64:
+//  - NaN or infinity in one factor: the call writes no inverse, and the next call throws and names the factor.
+//  - Not positive definite in float32: that factor keeps its previous inverse. From the next refresh on its damping is
+//    ten times as large, again and again until it suffices, with a warning each time. The damping stays at that
+//    multiple. If damping beyond the trace fails too, the next call throws.
 #pragma once
 
 #include <memory>
@@ -21,35 +20,36 @@
 
 namespace ms_kfac {
 
-// One inverse to compute. All addresses are of the device; scale and damping may come of an earlier launch of the call.
+// One inverse to compute. All pointers are device pointers. An earlier launch of the same call may write scale and
+// damping.
 struct DampedFactor {
   const float* factor;
   int64_t stride;  // from one row to the next
   int size;
   const float* scale;
   const float* damping;
-  float* inverse;  // size rows without gaps; both triangles are written, and are equal
-  int index;       // of the sizes and names that the kernel was created with
+  float* inverse;  // `size` contiguous rows; both triangles are written and are equal
+  int index;       // into the sizes and names that the kernel was created with
 };
 
 class DampedInverses {
  public:
-  // Declares workspaces for all factors that a call may bring.
+  // Declares workspaces for all factors that a call may pass.
   DampedInverses(AotExtra& extra, std::vector<int> sizes, std::vector<std::string> names);
   ~DampedInverses();
 
-  // Throws std::runtime_error for a factor that an earlier call failed with. To be called in every call, whether a
-  // layer is due or not, when the stream has been waited for: after the call's host read.
+  // Throws std::runtime_error if a factor failed in an earlier call. Each call must call it, even if no layer is due,
+  // after the stream is synchronized by the call's read on the host.
   void raise_failures() const;
 
-  // Launches all of the work; of F the lower triangle is read.
+  // Launches all the work. Reads the lower triangle of each F.
   Verdicts run(const std::vector<DampedFactor>& factors, const Call& call) const { return run(factors, {}, call); }
-  // The same with factors of low rank among them.
+  // The same with low-rank factors in the batch.
   Verdicts run(const std::vector<DampedFactor>& factors, const std::vector<LowRankFactor>& low_rank,
                const Call& call) const;
 
-  // What a factor's damping is multiplied by because it has failed before. run() does it for all but those of low rank,
-  // whose damping is needed together with Z: see grown_damping().
+  // The multiple of the damping that a factor needs after earlier failures. run() applies it, except to low-rank
+  // factors, where Z must come with the damping that was used: see grown_damping().
   float growth(int index) const;
 
  private:

@@ -6,7 +6,7 @@
 namespace ms_kfac {
 namespace {
 
-// A number that is a sum of more terms than this has a block of its own.
+// Above this number of terms a whole block computes one element.
 constexpr int64_t kTermsOfWarp = 1024;
 
 Diagonal diagonal_of(const LayerSide& side, int multiprocessors) {
@@ -23,7 +23,7 @@ Diagonal diagonal_of(const LayerSide& side, int multiprocessors) {
                         0,
                         nullptr};
   } else {
-    // Rows are images of one pixel.
+    // Rows are treated as images of one pixel.
     patches.channels = side.rows.width;
     patches.bias = side.rows.bias;
     for (int* ones : {patches.kernel, patches.stride, patches.dilation, patches.locations}) ones[0] = ones[1] = 1;

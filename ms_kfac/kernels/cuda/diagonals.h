@@ -1,5 +1,5 @@
-// The diagonal of a side's second moment: numbers are squared and summed over samples first, which reads them once,
-// then summed over what each feature sees of that.
+// The diagonal of a side's second moment. Squares are first summed over samples, which reads each element once. The
+// sums are then summed over the locations that each feature sees.
 #pragma once
 
 #include "axis_sums.h"
@@ -9,17 +9,17 @@ namespace ms_kfac {
 
 struct Diagonal {
   AxisSums squares;
-  // Patches of the sums of squares, whose parts take the place of samples.
+  // Patches of the sums of squares. The parts of `squares` take the role of samples.
   Patches patches;
   int groups;
-  // Vectors that the second moment is a sum over: what a bias's one adds up to.
+  // The number of vectors in the second moment, which is the diagonal element of the bias.
   int64_t depth;
-  // Whether all warps of a block make one number, and not each its own.
+  // Whether a whole block computes one element; else each warp computes one.
   bool together;
   float* diagonals;  // (groups, features)
 
   __host__ __device__ int64_t count() const { return static_cast<int64_t>(groups) * patches.features(); }
-  // Squares that a number is a sum of.
+  // Squares that one element sums.
   __host__ __device__ int64_t terms() const {
     return static_cast<int64_t>(squares.parts) * patches.locations[0] * patches.locations[1];
   }
@@ -29,7 +29,7 @@ struct Diagonal {
   }
 };
 
-// One block's share, when all squares are there.
+// Computes one block's part. All squares must be complete.
 __device__ inline void add_diagonal(const Diagonal& of, bool joins, int64_t block) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t number = of.together ? block : block * (kThreads / 32) + warp;
@@ -56,9 +56,9 @@ struct BatchDiagonals {
 
   BatchDiagonals(const LayerSide& of_inputs, const LayerSide& of_gradients, int multiprocessors);
   int64_t numbers() const { return inputs.squares.numbers_of_sums() + gradients.squares.numbers_of_sums(); }
-  // Gives them a workspace of so many numbers.
+  // Sets a workspace of numbers() floats.
   void place(float* workspace);
-  // Sets what they join or replace.
+  // Sets the diagonals that are added to or replaced.
   void set(const Array& of_inputs, const Array& of_gradients);
 
   int64_t square_blocks() const { return inputs.squares.blocks + gradients.squares.blocks; }

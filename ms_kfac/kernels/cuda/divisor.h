@@ -1,4 +1,4 @@
-// Division by a number that stays the same: a product and a shift.
+// Division by an invariant integer: one multiplication and one shift.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -7,8 +7,8 @@
 
 namespace ms_kfac {
 
-// For dividends below 2^31. With 2^l >= divisor the multiplier is 2^(31 + l) / divisor, rounded up; what that adds to a
-// quotient is less than 2^31 / 2^(31 + l) <= 1 / divisor, which reaches no further integer.
+// Valid for dividends below 2^31. With 2^l >= divisor the multiplier is 2^(31 + l) / divisor, rounded up. Rounding adds
+// less than 2^31 / 2^(31 + l) <= 1 / divisor to the quotient, which does not reach the next integer.
 struct Divisor {
   unsigned divisor, multiplier;
   int shift;

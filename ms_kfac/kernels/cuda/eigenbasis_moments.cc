@@ -6,17 +6,17 @@
 namespace ms_kfac {
 namespace {
 
-// Room for what stages hand to one another, in numbers a multiprocessor: 32 tiles of 128 x 128, so that blocks which
-// wait for the last ones of a stage lose little.
+// Workspace between stages, in floats per multiprocessor: 32 tiles of 128 x 128. This is enough that blocks waiting for
+// the last ones of a stage lose little time.
 constexpr int64_t kRoom = 32 * 128 * 128;
-// Blocks a multiprocessor that share out the samples: enough to even out what they cost.
+// Blocks per multiprocessor that split the samples: enough to balance their load.
 constexpr int kBlocksEach = 4;
 
 int side_of(int64_t rows, int64_t columns) { return rows > 64 && columns > 64 ? 128 : 64; }
 
 TileGrid grid_of(int64_t rows, int64_t columns, int64_t count, int multiprocessors) {
   TileGrid grid{static_cast<int>(rows), static_cast<int>(columns), side_of(rows, columns), count};
-  // Small ones rather than too few.
+  // Use smaller tiles rather than leave multiprocessors idle.
   if (grid.tiles() < multiprocessors) grid.side = 64;
   return grid;
 }
@@ -44,11 +44,11 @@ EigenbasisMoments::EigenbasisMoments(const LayerBatch& batch, int multiprocessor
       groups(static_cast<int>(batch.groups())),
       samples(static_cast<int>(batch.samples())),
       locations(static_cast<int>(batch.locations())) {
-  // A product of R and P, or W, costs the same.
+  // R^T P and W, the per-sample products of the two orders, cost the same.
   const double T = locations, of_vectors = T * (double(d) * d + double(e) * e), of_gradient = double(d) * e * (d + e);
   vectors_first = single() || of_vectors < of_gradient;
   const int64_t of_sample = groups * (vectors_first ? int64_t{locations} * (d + e) : 2 * int64_t{d} * e);
-  // All of them where samples have one location: no more than the batch itself.
+  // With one location per sample all samples fit: the workspace is no larger than the batch itself.
   const int64_t fitting = single() ? samples : std::max<int64_t>(kRoom * multiprocessors / of_sample, 1);
   rounds.count = static_cast<int>((samples + fitting - 1) / fitting);
   at_once = (samples + rounds.count - 1) / rounds.count;

@@ -1,11 +1,11 @@
-// The stages of second moments in an eigenbasis: what a block does.
+// The stages of the second moments in an eigenbasis: the work of one block.
 #pragma once
 
 #include "eigenbasis_moments.h"
 
 namespace ms_kfac {
 
-// Where a tile goes: its elements, or their squares, in the place of what is there or added to it.
+// Epilogue of a tile: writes its elements or their squares, replacing or adding to the previous values.
 struct TileResult {
   float* matrix;
   int rows, columns, first_row, first_column;
@@ -25,13 +25,13 @@ struct TileResult {
   }
 };
 
-// What a block does, in shared memory and read from there where it is used, so that it takes no registers.
+// The work of one block. It stays in shared memory to save registers.
 struct MomentTask {
   Turn turn;
   TilePlace place;
-  int side;    // of the tile; 0 where there is nothing to do
-  bool joins;  // s is added to, and not replaced
-  // One of them.
+  int side;    // of the tile; 0: no work
+  bool joins;  // whether s is added to instead of replaced
+  // The stage uses `spans` or `projection`.
   Spans spans;
   Projection projection;
   TileResult result;
@@ -42,7 +42,7 @@ struct MomentMemory {
   EitherTile<PatchMemory> tiles;
 };
 
-// P or R.
+// Computes P or R.
 __device__ inline void prepare_projection(const EigenbasisMoments& of, MomentTask& task) {
   const int64_t of_inputs = of.grids[0].tiles();
   const bool input = task.turn.index < of_inputs;
@@ -65,7 +65,7 @@ __device__ inline void prepare_projection(const EigenbasisMoments& of, MomentTas
                  place.column, projection.vectors.scale(), of.single(), false};
 }
 
-// W_n^T, or V_n = W_n Q_A.
+// Computes W_n^T, or V_n = W_n Q_A.
 __device__ inline void prepare_gradient(const EigenbasisMoments& of, MomentTask& task) {
   const int stage = task.turn.stage;
   const TileGrid& grid = of.grids[stage];
@@ -95,7 +95,7 @@ __device__ inline void prepare_gradient(const EigenbasisMoments& of, MomentTask&
                  stage == 0 ? of.gradients.scale() : 1.0f,     false,     false};
 }
 
-// A part of s.
+// Computes one part of s.
 __device__ inline void prepare_last(const EigenbasisMoments& of, MomentTask& task) {
   task.place = TilePlace::of(of.last, task.turn.index / of.parts);
   const TilePlace& place = task.place;
@@ -180,7 +180,7 @@ __device__ void multiply(const EigenbasisMoments& of, MomentTask& task, Memory& 
     multiply_spans(task, memory.tile);
 }
 
-// The last block of a tile adds up its parts, in their order.
+// The last block of a tile sums its parts in a fixed order.
 __device__ inline void add_parts(const EigenbasisMoments& of, const MomentTask& task) {
   const int64_t tile = task.turn.index / of.parts;
   if (count_block(of.arrivals + tile) + 1 < static_cast<unsigned>(of.parts)) return;
@@ -192,7 +192,7 @@ __device__ inline void add_parts(const EigenbasisMoments& of, const MomentTask& 
     const int column = task.place.column + index % side;
     if (row >= of.e || column >= of.d) continue;
     float sum = 0.0f;
-    // In a last round of fewer samples some parts have none, and wrote nothing.
+    // In a last round with fewer samples some parts are empty and wrote nothing.
     for (int part = 0; part < of.parts; ++part)
       if (of.first_span(part, samples) < of.first_span(part + 1, samples))
         sum += __ldcg(partials + static_cast<int64_t>(part) * side * side + index);
@@ -202,8 +202,8 @@ __device__ inline void add_parts(const EigenbasisMoments& of, const MomentTask& 
   if (threadIdx.x == 0) of.arrivals[tile] = 0;
 }
 
-// A block's share; blocks come here in the order in which they claimed work. The sums join what is staged or replace
-// it.
+// Does a block's work. `block` is its place in the order of claims. The sums are added to the staged ones or replace
+// them.
 __device__ inline void add_moments(const EigenbasisMoments& of, bool joins, int64_t block, MomentMemory& memory) {
   MomentTask& task = memory.task;
   if (threadIdx.x == 0) {

@@ -17,7 +17,7 @@ __device__ double diagonal_sum(const float* matrix, int size) {
   return block_sum<kThreads>(sum);
 }
 
-// A pair a block.
+// One block per pair.
 __global__ void __launch_bounds__(kThreads)
     split_dampings(const __grid_constant__ ItemBatch<FactorPair, Lambda> batch) {
   unsigned block;

@@ -1,4 +1,4 @@
-// Numbers that lie scattered on the device, on the host: one small launch gathers them, one copy reads them.
+// Reads numbers that are scattered in device memory: one small launch gathers them, one copy moves them to the host.
 //
 //   NumberList list;
 //   const int due = list.add(arguments[0].integers(), layers);
@@ -6,7 +6,7 @@
 //   const HostNumbers numbers = gathered.read(list, call);
 //   if (numbers.integer(due) != 0 && numbers.number(count) > 0) ...
 //
-// Where all of them lie side by side, read_on_host() does it without a launch.
+// read_on_host() needs no launch where all numbers are contiguous.
 #pragma once
 
 #include <cstring>
@@ -19,7 +19,7 @@
 
 namespace ms_kfac {
 
-// Neighbours in device memory, of 32 bits each, and their place among the gathered.
+// Contiguous 32-bit numbers in device memory, and their index among the gathered numbers.
 struct NumberSpan {
   const uint32_t* from;
   int place, count;
@@ -43,10 +43,10 @@ __global__ void gather_numbers(const __grid_constant__ ItemBatch<NumberSpan, Gat
 
 }  // namespace
 
-// Which numbers a call reads.
+// The numbers that a call reads.
 class NumberList {
  public:
-  // Adds neighbours; returns the index of the first.
+  // Adds contiguous numbers. Returns the index of the first.
   int add(const float* numbers, int count = 1) { return add_span(numbers, count); }
   int add(const int32_t* numbers, int count = 1) { return add_span(numbers, count); }
 
@@ -64,7 +64,7 @@ class NumberList {
   int size_ = 0;
 };
 
-// What was read, by the indices that the list gave.
+// The numbers that were read, addressed by the indices that the list returned.
 class HostNumbers {
  public:
   explicit HostNumbers(std::vector<uint32_t> words) : words_(std::move(words)) {}
@@ -82,11 +82,11 @@ class HostNumbers {
 
 class GatheredNumbers {
  public:
-  // For lists of at most so many numbers.
+  // Accepts lists of at most `capacity` numbers.
   GatheredNumbers(AotExtra& extra, int capacity)
       : capacity_(capacity), workspace_(add_workspace(extra, capacity * sizeof(uint32_t))) {}
 
-  // Waits for the stream.
+  // Synchronizes the stream.
   HostNumbers read(const NumberList& list, const Call& call) const {
     if (list.size() > capacity_)
       throw std::invalid_argument("a call reads " + std::to_string(list.size()) +

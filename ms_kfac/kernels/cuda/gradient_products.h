@@ -1,5 +1,5 @@
-// What operators that precondition layers share on a GPU: gradients and updates as matrices, room for as many numbers
-// between two products, and the inner products of gradients and updates.
+// Shared code of the operators that precondition layers: gradients and updates as matrices, workspaces between two
+// products, and the inner products of gradients and updates.
 #pragma once
 
 #include "../interface/gradient_arguments.h"
@@ -10,7 +10,7 @@
 
 namespace ms_kfac {
 
-// [dW db], from a column on. Its values are only read.
+// [dW db], from column `column` on. Its values are only read.
 inline MatrixView gradient_view(const LayerGradients& layer, int column, int column_step, int row_step) {
   return {const_cast<float*>(layer.weight_gradient),
           const_cast<float*>(layer.bias_gradient),
@@ -20,7 +20,7 @@ inline MatrixView gradient_view(const LayerGradients& layer, int column, int col
           row_step};
 }
 
-// [U_W U_b], from a row on.
+// [U_W U_b], from row `row` on.
 inline MatrixView update_view(const LayerGradients& layer, int64_t row, int row_step) {
   return {layer.weight_update + row * layer.columns,
           layer.bias_update != nullptr ? layer.bias_update + row : nullptr,
@@ -36,14 +36,14 @@ inline int64_t gradient_numbers(const GradientAttributes& attributes, const Argu
   return numbers;
 }
 
-// A matrix of the size of [dW db] for every layer, in turn.
+// Hands out one matrix of the size of [dW db] per layer, in order.
 class GradientBuffer {
  public:
   GradientBuffer(float* first, int64_t numbers) : next_(first), left_(numbers) {}
 
   float* next(const LayerGradients& layer) {
     const int64_t size = layer.groups * layer.rows * layer.width();
-    expect(size <= left_, "other shapes than those that the kernel was created for");
+    expect(size <= left_, "shapes must be those that the kernel was created with");
     left_ -= size;
     next_ += size;
     return next_ - size;
@@ -83,7 +83,7 @@ class ProductList {
   void add(const float* gradient, const float* update, int64_t size, float* result) {
     items_.push_back({gradient, update, size, result, next_, static_cast<int>(items_.size())});
     next_ += static_cast<int>(items_.back().blocks());
-    expect(next_ <= partials_, "other shapes than those that the kernel was created for");
+    expect(next_ <= partials_, "shapes must be those that the kernel was created with");
   }
 
   InnerProductMemory memory_;
@@ -94,7 +94,7 @@ class ProductList {
 
 namespace {
 
-// Belongs to a translation unit, as its counters do.
+// Defined per translation unit, like its counters.
 class ProductWorkspace {
  public:
   ProductWorkspace(AotExtra& extra, const GradientAttributes& attributes, const Arguments& shapes)

@@ -1,5 +1,5 @@
-// Inner products of many pairs of arrays in one launch. A block sums up a chunk, in float32 what one thread multiplies
-// and in float64 from there on; the last block of a pair adds the chunks up in their order.
+// Inner products of many pairs of arrays in one launch. A block sums one chunk: each thread accumulates in float32, and
+// everything after that is float64. The last block of a pair sums the chunks in a fixed order.
 #pragma once
 
 #include "array_chunks.h"
@@ -13,8 +13,8 @@ struct InnerProduct {
   const float *x, *y;
   int64_t size;
   float* result;
-  int first_partial;  // one a chunk
-  int arrivals;       // which of the counters is the pair's own
+  int first_partial;  // one partial sum per chunk
+  int arrivals;       // index of the pair's counter
 
   __host__ __device__ int64_t blocks() const { return chunks(size); }
 };

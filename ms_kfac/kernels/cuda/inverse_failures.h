@@ -1,4 +1,4 @@
-// What became of the inverses of earlier calls, as the host gets to know it: in mapped memory that the device writes.
+// Reports failed inverses of earlier calls to the host, in mapped memory that the device writes.
 #pragma once
 
 #include <string>
@@ -13,14 +13,14 @@ class InverseFailures {
  public:
   explicit InverseFailures(std::vector<std::string> names);
 
-  // Where the device writes an Outcome a factor, if it is not fine.
+  // Device pointer to one Outcome per factor. The device writes only failures.
   int* device() const { return outcomes_.device(); }
 
-  // Takes what has been written: a factor that was not positive definite gets ten times its damping and a warning, any
-  // other failure is thrown as std::runtime_error that names the first factor with the first cause.
+  // Reads and clears the outcomes. If a factor was not positive definite, its damping grows tenfold, with a warning.
+  // Any other failure throws std::runtime_error, which names the most severe cause and the first factor with it.
   void take();
 
-  // What a factor's damping is multiplied by.
+  // The multiple of the damping of a factor.
   float growth(int index) const { return growth_[index]; }
 
  private:

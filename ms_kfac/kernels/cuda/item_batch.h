@@ -1,5 +1,5 @@
-// One launch for many arrays or matrices: their descriptions travel in the kernel's parameters, in as many launches as
-// they take, and a block looks up what it works on.
+// One launch for many arrays or matrices. Their descriptions are kernel parameters, split into as many launches as they
+// need. Each block looks up the item that it works on.
 #pragma once
 
 #include <algorithm>
@@ -10,24 +10,24 @@
 
 namespace ms_kfac {
 
-// CUDA 11 gives the parameters of a kernel 4096 bytes.
+// CUDA 11 limits kernel parameters to 4096 bytes.
 constexpr size_t kParameterBytes = 4000;
 
-// Item has a function blocks(); Common is what a launch tells all blocks.
+// Item has a function blocks(). Common holds the parameters that all blocks share.
 template <typename Item, typename Common>
 struct ItemBatch {
   static constexpr int kItems =
       static_cast<int>((kParameterBytes - sizeof(Common) - 2 * alignof(Item)) / (sizeof(Item) + sizeof(unsigned)));
 
   Common common;
-  // Item i has the blocks from ends[i - 1] on, up to ends[i].
+  // Item i has the blocks from ends[i - 1] up to, but not including, ends[i].
   unsigned ends[kItems];
   Item items[kItems];
 
-  // The index of this block's item; `block` becomes the block's index among the item's own.
+  // Returns the index of this block's item. Sets `block` to the block's index within the item.
   __device__ int find(unsigned& block) const {
     block = blockIdx.x;
-    // Ends beyond the last item in use are those of a grid that no block is beyond.
+    // Unused entries of `ends` hold the size of the grid.
     int first = 0, last = kItems - 1;
     while (first < last) {
       const int middle = (first + last) / 2;
@@ -41,7 +41,7 @@ struct ItemBatch {
   }
 };
 
-// Runs the kernel for all items, in their order.
+// Runs the kernel for all items, in order.
 template <typename Item, typename Common>
 void launch_items(void (*kernel)(ItemBatch<Item, Common>), const std::vector<Item>& items, const Common& common,
                   int threads, cudaStream_t stream) {

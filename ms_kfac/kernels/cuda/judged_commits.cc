@@ -17,10 +17,10 @@ JudgedPlace JudgedCommits::begin() {
   ++commit_;
   const Judge function = judge();
   if (handle_ == 0 || function == nullptr) return {nullptr, nullptr, 0};
-  // Numbers of a commit are overwritten kKept commits later, at the earliest by the one that begins here.
+  // The slot of a commit is overwritten kKept commits later, at the earliest by the commit that begins here.
   const unsigned first = std::max(judged_ + 1, commit_ > kKept ? commit_ - kKept : 1);
   for (unsigned commit = first; commit < commit_; ++commit)
-    // A commit that was not due, or that the device is not done with, has left no word.
+    // A commit that was not due, or that the device has not finished, has not written its word.
     if (written_[commit % kKept] == commit) ask(function, commit);
   const unsigned slot = commit_ % kKept;
   return {numbers_.device() + slot * layers_ * kJudgedNumbers, written_.device() + slot, commit_};
@@ -33,7 +33,7 @@ void JudgedCommits::ask(Judge function, unsigned commit) {
   std::vector<int64_t> answers(layers_ * kAnswers);
   function(handle_, static_cast<int64_t>(layers_), numbers.data(), answers.data());
   for (size_t layer = 0; layer < layers_; ++layer) {
-    // Nothing was decided about a layer without a pass.
+    // The judge's answer is unused for a layer without a pass.
     if (!(numbers[layer * kJudgedNumbers] > 0.0f)) continue;
     answers_[layer] = static_cast<int>(answers[layer * kAnswers]);
     periods_[layer] = answers[layer * kAnswers + 1];

@@ -1,9 +1,10 @@
-// What the judge is told of commits, and what it answers: one commit late, because no host waits for a device.
+// The judge's input and answers, one commit late, because the host does not wait for the device.
 //
 // The device writes a commit's numbers into mapped memory. The operator's next call finds them there and asks the
-// judge; its answers go with that call's commit, as parameters of its launches. A refusal therefore comes too late for
-// the batch that it is about, which is committed if it is finite, and refuses the next one; answer -1 empties the
-// averages in the next commit. So it stays until a later commit is judged. Periods are late alike.
+// judge. The answers take effect in that call's commit, as kernel parameters. So a refusal comes too late for the batch
+// that it is about. That batch is committed if it is finite, and the next batch is refused. Answer -1 empties the
+// averages in the next commit. An answer stays in effect until a later commit is judged. Periods are late by one commit
+// too.
 #pragma once
 
 #include <cstdint>
@@ -14,27 +15,27 @@
 
 namespace ms_kfac {
 
-// Where the device writes a commit's numbers; null without a judge.
+// Where the device writes a commit's numbers. Null without a judge.
 struct JudgedPlace {
   float* numbers;     // (layers, kJudgedNumbers)
-  unsigned* written;  // becomes `commit` when all numbers are there
+  unsigned* written;  // set to `commit` once all numbers are written
   unsigned commit;
 };
 
 class JudgedCommits {
  public:
-  // A handle of 0 stands for no judge.
+  // A handle of 0 means no judge.
   JudgedCommits(int64_t handle, size_t layers);
 
-  // Begins a commit: asks the judge about earlier ones whose numbers have come since, in their order.
+  // Begins a commit. First asks the judge, in order, about earlier commits whose numbers have arrived.
   JudgedPlace begin();
 
-  // The answers for a layer; period 0: none yet.
+  // The judge's latest answers for a layer. Period 0: no answer yet.
   int answer(size_t layer) const { return answers_[layer]; }
   int64_t period(size_t layer) const { return periods_[layer]; }
 
  private:
-  // Commits whose numbers are kept. One that the host is more commits ahead of is not judged.
+  // Commits whose numbers are kept. A commit is not judged if the host is further ahead than this.
   static constexpr unsigned kKept = 8;
 
   void ask(Judge function, unsigned commit);

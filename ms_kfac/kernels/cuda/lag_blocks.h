@@ -1,7 +1,7 @@
-// From products of shifted images to the second moment of patches.
+// Assembles the second moment of patches from products of shifted images.
 //
-// A block of threads assembles what some channels have with some others: all pairs of their taps, so that it reads and
-// writes rows of the sum of some length. It gathers them in shared memory, each number by one thread.
+// A block assembles the pairs of two sets of channels with all pairs of their taps, so that it reads and writes long
+// runs of the sum's rows. It gathers them in shared memory; one thread computes each element.
 #pragma once
 
 #include "lag_products.h"
@@ -14,12 +14,12 @@ struct AssemblyMemory {
   float numbers[kNumbers];
 };
 
-// Which channels: `channels` from `row` on with as many from `column` on, column <= row.
+// The channels of one block: `channels` from `row` on, paired with as many from `column` on, column <= row.
 struct AssemblyTask {
   int group, row, column, channels;
 
-  // Channels at a time, a power of two so that they are in one tile. Rows of shared memory have an odd length, so that
-  // columns are read from different banks.
+  // Channels per task: a power of two, so that they lie in one tile. Rows of shared memory have an odd length, which
+  // avoids bank conflicts when columns are read.
   __host__ __device__ static int channels_at_once(int taps) {
     int channels = 32;
     while (channels * taps * (channels * taps | 1) > AssemblyMemory::kNumbers) channels /= 2;
@@ -43,7 +43,7 @@ struct AssemblyTask {
   __host__ __device__ bool diagonal() const { return row == column; }
 };
 
-// A number of a product, its parts added up in their order.
+// An element of a product: the sum of its split-K parts in a fixed order.
 __device__ inline float product_of(const LagProducts& products, const Lag& lag, int product, int group, int first,
                                    int second) {
   const int side = products.side, parts = products.parts(lag, product);
@@ -55,12 +55,12 @@ __device__ inline float product_of(const LagProducts& products, const Lag& lag, 
   return sum;
 }
 
-// Adds the products of a lag, of channel `first` at the first tap and `second` at the second, to all blocks that they
-// are in: calls add(first tap, second tap, number).
+// Adds the products of a lag, for channel `first` at the first tap and `second` at the second, to all blocks that
+// contain them. Calls add(first tap, second tap, number).
 template <typename Add>
 __device__ void for_blocks(const LagProducts& products, const Patches& patches, const Lag& lag, int group, int first,
                            int second, const Add& add) {
-  // Read before they are added, so that their loads do not wait for one another.
+  // All loads are issued before the first addition, so that they overlap.
   constexpr int kAtOnce = 4;
   const int height = patches.kernel[0], width = patches.kernel[1], count = lag.rows * lag.columns;
   const bool one = first == products.channels;
@@ -73,7 +73,7 @@ __device__ void for_blocks(const LagProducts& products, const Patches& patches, 
 #pragma unroll
     for (int k = 0; k < kAtOnce; ++k) {
       if (index + k >= count) break;
-      // A segment is seen as a whole, so that its first pixel stands for it.
+      // All pixels of a segment are seen by the same taps, so its first pixel stands for it.
       const int top = products.rows_of(lag, lag.first_product + index + k).first + patches.before[0];
       const int left = products.columns_of(lag, lag.first_product + index + k).first + patches.before[1];
       for (int i = 0; i < height - lag.down; ++i) {
@@ -86,13 +86,13 @@ __device__ void for_blocks(const LagProducts& products, const Patches& patches, 
   }
 }
 
-// Adds all products of a task's channels to the numbers that they are in, each by one thread. The numbers are zero
-// before; rows are `stride` apart.
+// Adds all products of a task's channels to `numbers`, which must be zero. One thread computes each element. Rows are
+// `stride` apart.
 __device__ inline void gather(const LagProducts& products, const Patches& patches, const AssemblyTask& task, int stride,
                               float* numbers) {
   const int taps = patches.kernel[0] * patches.kernel[1];
-  // Each item is a lag and two channels, the first of which belongs to the first tap: one of the row's and one of the
-  // column's, or the other way round.
+  // Each item is a lag and two channels, the first of which belongs to the first tap. The first channel is from the
+  // task's rows and the second from its columns, or the other way round.
   const int pairs = task.channels * task.channels, orders = task.diagonal() ? 1 : 2;
   for (int item = threadIdx.x; item < products.lags * orders * pairs; item += kThreads) {
     const int x = item % pairs / task.channels, y = item % task.channels;
@@ -107,18 +107,18 @@ __device__ inline void gather(const LagProducts& products, const Patches& patche
       numbers[mirrored ? column * stride + row : row * stride + column] += number;
     });
   }
-  // No item has the number that the bias's one has with itself.
+  // The product of the bias's one with itself belongs to no item.
   const int of_bias = (products.channels - task.row) * taps;
   if (threadIdx.x == 0 && products.bias && task.diagonal() && products.channels - task.row < task.channels)
     numbers[of_bias * stride + of_bias] =
         static_cast<float>(static_cast<int64_t>(products.samples) * patches.locations[0] * patches.locations[1]);
 }
 
-// Adds a square of numbers to a symmetric matrix or replaces it, from a row and a column on. What is above the matrix's
-// diagonal comes from below it.
+// Adds a square of elements to a symmetric matrix or replaces it, from (first_row, first_column) on. Elements above the
+// matrix's diagonal are copies of those below.
 __device__ inline void add_square(int length, int stride, float* numbers, bool joins, int features, int64_t first_row,
                                   int64_t first_column, float* matrix) {
-  // Rows at a time, whose loads do not wait for one another.
+  // Rows processed together, so that their loads overlap.
   constexpr int kRows = 8, kWarps = kThreads / 32;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const auto is_lower = [&](int i, int j) {
@@ -146,7 +146,7 @@ __device__ inline void add_square(int length, int stride, float* numbers, bool j
       if (is_lower(i, j)) matrix[(first_column + j) * features + first_row + i] = numbers[i * stride + j];
 }
 
-// All threads of the block call it, when the tasks of all products are done.
+// All threads of the block call it. All product tasks must be complete.
 __device__ inline void assemble(const LagProducts& products, const Patches& patches, bool joins, float* matrices,
                                 int64_t index, AssemblyMemory& memory) {
   const int taps = patches.kernel[0] * patches.kernel[1], features = patches.features();

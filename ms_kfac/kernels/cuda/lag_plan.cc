@@ -10,15 +10,15 @@
 namespace ms_kfac {
 namespace {
 
-// Multiply-adds in the time that a byte takes from or to the second-level cache. Float32 units do some 3 to 6 of them
-// by what data sheets say of the processors from sm_70 to sm_90, tensor cores ten times as many; it was not measured.
+// Multiply-adds in the time of one byte of L2 traffic. By the data sheets of GPUs from sm_70 to sm_90, float32 units do
+// 3 to 6, and tensor cores ten times as many. This value was not measured.
 constexpr double kMultiplyAddsOfByte = 16;
 
-// Of a step of one in the depth of a tile, its operands' bytes counted in; and of tiles that are written and read.
+// Cost of one step in depth of a tile, including its operands' bytes; and of writing and reading a tile.
 double cost_of_step(int side) { return side * side + kMultiplyAddsOfByte * 2 * side * sizeof(float); }
 double cost_of_tile(int side) { return kMultiplyAddsOfByte * 2 * side * side * sizeof(float); }
 
-// Where the pixels of a lag have other taps than their neighbours, along one axis.
+// Splits an axis where the pixels of a lag change the taps that see them.
 std::vector<Segment> segments(const Patches& patches, int axis, int lag) {
   const int size = axis == 0 ? patches.height : patches.width, taps = patches.kernel[axis];
   const int low = std::max(0, -lag), high = std::min(size, size - lag);
@@ -51,7 +51,7 @@ struct AxisSegments {
   int lag, first, count;
 };
 
-// The segments of all lags along an axis from `least` on, as far as the table takes them.
+// The segments of all lags along an axis from `least` on; std::nullopt if the table is too small.
 std::optional<std::vector<AxisSegments>> fill(const Patches& patches, int axis, int least,
                                               Segment (&table)[LagProducts::kMostSegments]) {
   std::vector<AxisSegments> filled;
@@ -67,9 +67,10 @@ std::optional<std::vector<AxisSegments>> fill(const Patches& patches, int axis, 
   return filled;
 }
 
-// Fills in lags and products; false if they are too many.
+// Fills in lags and products. Returns false if they exceed the tables.
 bool fill(const Patches& patches, LagProducts& plan) {
-  // A kernel of more taps has more lags, too, but on tiny images; its blocks might not fit in shared memory.
+  // A kernel with more taps also has too many lags, except on tiny images. There its blocks might not fit in shared
+  // memory.
   if (patches.kernel[0] * patches.kernel[1] > LagProducts::kMostLags) return false;
   const auto rows = fill(patches, 0, 0, plan.rows), columns = fill(patches, 1, 1 - patches.kernel[1], plan.columns);
   if (!rows || !columns) return false;
@@ -98,8 +99,8 @@ void for_products(const LagProducts& plan, const Visit& visit) {
   }
 }
 
-// What reads and writes the sum is the same in both forms, and left out. Parts of depths are not known yet, and no more
-// in one form than in the other where they are many.
+// Traffic of the sum itself is equal in both forms and left out. The split of the depth is not known yet. Where there
+// are many parts, both forms have about as many.
 double cost(const LagProducts& plan) {
   double sum = 0;
   for_products(plan, [&](int, int64_t tiles, int64_t depth) {
@@ -161,7 +162,7 @@ void share_out(LagProducts& plan, double share) {
   for_products(plan, [&](int product, int64_t tiles, int64_t depth) {
     plan.first_task[product] = static_cast<uint32_t>(tasks);
     tasks += tiles * parts_of(static_cast<double>(depth) * plan.side * plan.side, depth, share);
-    if (tasks > INT32_MAX) throw std::invalid_argument("more products of shifted images than a launch has blocks");
+    if (tasks > INT32_MAX) throw std::invalid_argument("too many products of shifted images for one launch");
   });
   plan.first_task[plan.products] = static_cast<uint32_t>(tasks);
 }

@@ -1,47 +1,47 @@
-// The second moment of a convolution's patches from products of shifted images: which products, and who computes them.
+// Computes the second moment of a convolution's patches from products of shifted images, without im2col.
 //
-// With stride and dilation 1, tap (i, j) at location (u, v) sees pixel r = (u + i - top, v + j - left), so that the
-// block of taps (i, j) and (i', j') is
+// With stride and dilation 1, tap (i, j) at location (u, v) sees pixel r = (u + i - top, v + j - left). The block of
+// taps (i, j) and (i', j') is therefore
 //
 //   sum over n and over r in W_ij of x[n, c, r] x[n, c', r + lag],   lag = (i' - i, j' - j),
 //
-// where W_ij are the pixels that tap (i, j) sees. It depends on the taps through the lag and W_ij alone. A 3 x 3 kernel
+// where W_ij are the pixels that tap (i, j) sees. It depends on the taps only through the lag and W_ij. A 3 x 3 kernel
 // has 45 pairs of taps and 13 lags.
 //
-// The W_ij of a lag differ at the borders only. They are cut into pieces, segments of rows times segments of columns,
-// such that each W_ij holds a piece or does not touch it. A product is the sum over a piece; a block is the sum of its
-// products. With a padding of 1 a 3 x 3 kernel has 29 products, 13 of which are long. No product is subtracted: a block
-// rounds as any sum over its pixels does.
+// The sets W_ij of one lag differ only at the borders. They are cut into pieces, segments of rows times segments of
+// columns, such that each W_ij either contains a piece or is disjoint from it. A product is the sum over one piece; a
+// block is the sum of its products. With a padding of 1 a 3 x 3 kernel has 29 products, 13 of which are long. No
+// product is subtracted, so a block rounds like any sum over its pixels.
 #pragma once
 
 #include "shifted_images.h"
 
 namespace ms_kfac {
 
-// Pixels [first, last) along an axis that are seen by the same taps.
+// Pixels [first, last) along an axis that the same taps see.
 struct Segment {
   int16_t first, last;
 
   __host__ __device__ int length() const { return last - first; }
 };
 
-// A distance of two taps, the first not after the second, and its products: every segment of rows with every one of
-// columns, these first.
+// The offset between two taps, the first not after the second, and its products: each segment of rows with each segment
+// of columns. Columns vary fastest.
 struct Lag {
   int16_t down, right;
   uint8_t first_row, rows, first_column, columns;
   uint16_t first_product;
 
-  // Then left and right operands are the same, and tiles above the diagonal are not computed.
+  // Left and right operands are then equal, and tiles above the diagonal are not computed.
   __host__ __device__ bool is_zero() const { return down == 0 && right == 0; }
 };
 
-// One matrix over pairs of channels for every product, cut into tiles. The ones that belong to a bias are one more
-// channel, of products with lag zero alone.
+// One matrix over pairs of channels per product, cut into tiles. The ones of a bias form one more channel, only in
+// products with lag zero.
 struct LagProducts {
   static constexpr int kMostSegments = 48, kMostLags = 48, kMostProducts = 160;
 
-  // Of a tile; zero where the form is not used.
+  // Side of a tile; 0 where the form is not used.
   int side;
   int channels, samples, groups;
   bool bias;
@@ -49,9 +49,10 @@ struct LagProducts {
   Segment rows[kMostSegments], columns[kMostSegments];
   Lag of_lag[kMostLags];
   uint8_t lag_of[kMostProducts];
-  // The tasks of a product: the parts of the depth of its first tile, of its second and so on.
+  // First task of each product. A product's tasks are the parts of the depth (split-K) of its first tile, of its second
+  // tile and so on.
   uint32_t first_task[kMostProducts + 1];
-  // The tile of every task, by rows.
+  // The tile of each task, row-major.
   float* partials;
 
   __host__ __device__ bool used() const { return side > 0; }
@@ -84,7 +85,7 @@ struct LagProducts {
   }
 };
 
-// A tile of one product, over a part of its depth.
+// One tile of one product, over one part of its depth.
 struct LagTask {
   SymmetricTask tile;
   ImageRegion region;
@@ -115,7 +116,7 @@ struct LagTask {
               images.width - columns.length(),
               Divisor::of(rows.length() * columns.length()),
               Divisor::of(columns.length())};
-    // A shifted operand is never the other one, not even on the diagonal.
+    // The shifted operand differs from the other one even on the diagonal.
     if (!lag.is_zero()) tile.column = -1;
     tile.share(of.depth(lag, product), parts);
   }

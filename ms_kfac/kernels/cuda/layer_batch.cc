@@ -8,9 +8,9 @@
 namespace ms_kfac {
 namespace {
 
-// Blocks a multiprocessor: enough to even out what they cost, few enough that adding up their parts is nothing.
+// Blocks per multiprocessor: enough to balance their load, few enough that summing their parts costs little.
 constexpr int kBlocksEach = 4;
-// The least depth that is worth a part of its own: its tile is written and read once more.
+// The smallest depth of a part: each part writes and reads its tile once more.
 constexpr int64_t kLeastDepth = 256;
 
 int64_t product(const Array& array, int first, int last) {
@@ -45,7 +45,8 @@ LayerBatch::LayerBatch(const LayerGeometry& geometry, const Array& x, const Arra
     }
   }
   // Kernels count positions in 32 bits.
-  if (samples_ * locations_ >= (int64_t{1} << 31)) throw std::invalid_argument("a batch of 2^31 locations or more");
+  if (samples_ * locations_ >= (int64_t{1} << 31))
+    throw std::invalid_argument("a batch must have fewer than 2^31 locations");
 }
 
 LayerSide LayerBatch::side(const Array& array, const Window& window, bool bias, float scale, float factor) const {
@@ -72,10 +73,10 @@ LayerSide LayerBatch::side(const Array& array, const Window& window, bool bias, 
     patches.by_row = Divisor::of(patches.locations[1]);
     width = patches.features();
     patches.bias = bias && !geometry_.reduce;
-    // Taps keep their distance to the corner in 16 bits, a pixel its place in the sample in 32.
+    // Offsets of taps from the patch's corner have 16 bits. Indices of pixels within a sample have 32 bits.
     if (patches.dilation[0] * patches.kernel[0] >= (1 << 15) || patches.dilation[1] * patches.kernel[1] >= (1 << 15) ||
         patches.sample_stride >= (int64_t{1} << 31))
-      throw std::invalid_argument("images or a kernel too large");
+      throw std::invalid_argument("images or kernel are too large");
   } else {
     width = static_cast<int>(array.shape[array.axes - 1]);
   }

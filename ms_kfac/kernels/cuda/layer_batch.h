@@ -1,4 +1,4 @@
-// A layer's batch on the host: its sides by shapes and addresses, and how their work is shared out among blocks.
+// A layer's batch on the host: its two sides, and how their work is split among blocks.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 
 namespace ms_kfac {
 
-// The layer as it is when every location counts, in the reduce setting, too.
+// The geometry with all locations counted, also in the reduce setting.
 inline LayerGeometry with_all_locations(LayerGeometry geometry) {
   geometry.reduce = false;
   return geometry;
@@ -18,14 +18,14 @@ inline LayerGeometry with_all_locations(LayerGeometry geometry) {
 
 class LayerBatch {
  public:
-  // Refuses arrays whose shapes are not those of the layer.
+  // Throws std::invalid_argument for arrays whose shapes do not fit the layer.
   LayerBatch(const LayerGeometry& geometry, const Array& x, const Array& dout);
 
   int64_t samples() const { return samples_; }
   int64_t groups() const { return geometry_.groups; }
-  // Locations a sample.
+  // Locations per sample.
   int64_t locations() const { return locations_; }
-  // Those that count for G: 1 in the reduce setting.
+  // Locations per sample that count for G: 1 in the reduce setting.
   int64_t counted_locations() const { return geometry_.reduce ? 1 : locations_; }
 
   LayerSide inputs() const;
@@ -39,24 +39,25 @@ class LayerBatch {
   int64_t samples_, locations_ = 1;
 };
 
-// Where the sides find their workspaces, in floats from the beginning, and how many they need.
+// Offsets of the sides' workspaces in floats, and the total number of floats and counters.
 struct SidePlan {
   int64_t vectors[2], partials[2], numbers;
   int64_t counters;
 };
 
-// Parts of a depth for a tile of so many multiply-adds, where a block's share is given.
+// The number of parts that a tile's depth is split into (split-K), for `work` multiply-adds and about `share` of them
+// per block.
 int parts_of(double work, int64_t depth, double share);
 
-// Sets the parts of both sides' sums so that all blocks of a GPU have as much to do, and places their workspaces.
-// Inputs may have products by lags in the place of their sum.
+// Splits both sides' sums into parts such that all blocks do about the same work, and lays out their workspaces.
+// Products by lags may replace the sum of the inputs.
 SidePlan plan_sides(LayerSide& inputs, LayerSide& gradients, LagProducts& lags, int multiprocessors);
 
-// Gives the sides their workspace and counters.
+// Sets the workspace and counters of the sides.
 void place_sides(LayerSide& inputs, LayerSide& gradients, LagProducts& lags, const SidePlan& plan, float* workspace,
                  unsigned* counters);
 
-// The matrices of all groups, checked to be as large as a side's sum.
+// The matrices of all groups. Throws std::invalid_argument unless they have the size of the side's sum.
 float* matrices_of(const Array& array, const LayerSide& side);
 
 }  // namespace ms_kfac

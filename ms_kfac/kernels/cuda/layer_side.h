@@ -1,4 +1,4 @@
-// One side of a layer's batch, inputs or output gradients: the vectors that its second moment is a sum over.
+// One side of a layer's batch, inputs or output gradients: the vectors whose second moment is summed.
 #pragma once
 
 #include "lag_blocks.h"
@@ -12,32 +12,32 @@ struct LayerSide {
   bool of_patches;
   Patches patches;
   Rows rows;
-  // In the reduce setting `rows` are what this makes; else it makes nothing.
+  // In the reduce setting it computes `rows`; otherwise it is empty.
   SummedVectors summed;
-  // Factors of the vectors, (groups, depth); null: ones.
+  // Factors of the vectors, (groups, depth); null: all 1.
   const float* vector_factors;
   SymmetricSum sum;
 };
 
-// Shared memory of a block, whatever it computes.
+// Shared memory of a block, for any of its tasks.
 struct SideMemory {
-  // Read from here where they are used: a side that is chosen while the kernel runs, and a task that is needed again at
-  // the end, would take registers in between.
+  // Kept in shared memory because a side selected at run time, and a task that the epilogue needs again, would occupy
+  // registers.
   LayerSide side;
   SymmetricTask task;
-  // The products by lags that the task is of, or null; and the pixels, if its operands are images.
+  // The products by lags that the task belongs to, or null. `region` holds the pixels if the operands are images.
   const LagProducts* lags;
   bool of_images;
   ImageRegion region;
-  bool joins;  // the sum is added to, and not replaced
+  bool joins;  // whether the sum is added to instead of replaced
   union {
     EitherTile<PatchMemory> tiles;
     AssemblyMemory assembly;
   };
 };
 
-// Adds a block's share of one side's second moment to its sum, or keeps a product by lags; `memory` is large or small
-// of the block's tiles.
+// Computes a block's tile of one side's second moment and adds it to the sum, or stores it as a product by lags.
+// `memory` is the large or the small member of the block's tiles.
 template <int kSide, Precision kPrecision, typename Memory>
 __device__ void add_second_moment(const SideMemory& block, Memory& memory) {
   const LayerSide& side = block.side;
@@ -61,7 +61,7 @@ __device__ void add_second_moment(const SideMemory& block, Memory& memory) {
   }
 }
 
-// `lags` are those that stand for the side's sum, or null.
+// `lags` are those that replace the side's sum, or null.
 template <Precision kPrecision>
 __device__ void add_second_moment(const LayerSide& side, const LagProducts* lags, bool joins, int64_t block,
                                   SideMemory& memory) {

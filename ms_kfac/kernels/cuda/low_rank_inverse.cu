@@ -6,7 +6,7 @@
 namespace ms_kfac {
 namespace {
 
-// A launch's items: the same with a number of blocks.
+// An item of a launch, with its number of blocks.
 struct Item {
   LowRankItem item;
   int64_t of_blocks;
@@ -16,7 +16,7 @@ struct Item {
 
 using Batch = ItemBatch<Item, Outcomes>;
 
-// Rows of X as operands of tiles of X X'; the depth is their length.
+// Operand loader of the tiles of X X', for rows of X. The depth is the length of a row.
 class RowPair {
  public:
   static constexpr bool kLeftDepthFirst = true, kRightDepthFirst = true;
@@ -44,7 +44,7 @@ class RowPair {
   int row_, column_;
 };
 
-// A lower tile of D I + X X', and the identity beyond the rank.
+// Computes a lower tile of D I + X X', padded with the identity beyond the rank.
 __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ Batch batch) {
   __shared__ TileMemory<kPanel> memory;
   unsigned block;
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ B
   if (!finite) batch.common.fail(of.index, kNotFinite);
 }
 
-// L of one panel's rows, left of its pivot, and the rows of Z above the panel.
+// Operand loader: the tiles of L left of a panel's pivot, and the rows of Z above the panel.
 class SolvedRows {
  public:
   static constexpr bool kLeftDepthFirst = true, kRightDepthFirst = false;
@@ -98,7 +98,8 @@ class SolvedRows {
   int column_;
 };
 
-// 64 columns of Z, which do not depend on others: panel by panel Z_k = L_kk^-1 (X_k - sum over j < k of L_kj Z_j).
+// Computes 64 columns of Z, which are independent of the others. Per panel,
+// Z_k = L_kk^-1 (X_k - sum over j < k of L_kj Z_j).
 __global__ void __launch_bounds__(kThreads, 2) solve_columns(const __grid_constant__ Batch batch) {
   __shared__ union {
     TileMemory<kPanel> tile;

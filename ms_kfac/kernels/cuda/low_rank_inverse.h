@@ -1,6 +1,6 @@
-// Z of Woodbury's identity for factors of low rank, many of them at a time and of any sizes.
+// Z of the Woodbury identity for low-rank factors, many of any sizes at a time.
 //
-// Launched by DampedInverses, between whose launches these come.
+// DampedInverses calls these functions between its own launches.
 #pragma once
 
 #include <vector>
@@ -11,16 +11,16 @@
 
 namespace ms_kfac {
 
-// (D I + X' X)^-1 = (I - Z' Z) / D with D I + X X' = L L' and Z = L^-1 X, where X is scale times the rows. All
-// addresses are of the device.
+// (D I + X' X)^-1 = (I - Z' Z) / D with D I + X X' = L L' and Z = L^-1 X, where X is scale times the rows. All pointers
+// are device pointers.
 struct LowRankFactor {
   const float* rows;
   int rank;
   int size;  // of a row
   const float* scale;
   const float* damping;
-  float* Z;   // size rows: rank of them, then zeros
-  int index;  // as DampedFactor's
+  float* Z;   // `size` rows: the first `rank` are Z, the others are set to zero
+  int index;  // as in DampedFactor
 };
 
 struct LowRankItem {
@@ -31,7 +31,7 @@ struct LowRankItem {
 // Fills in the tiles.
 void load_small(const std::vector<LowRankItem>& items, const Outcomes& outcomes, cudaStream_t stream);
 
-// Writes Z by the tiles' decompositions, or tells the host what has failed.
+// Computes Z from the tiles' Cholesky factors, or reports the failure to the host.
 void solve_rows(const std::vector<LowRankItem>& items, const Outcomes& outcomes, cudaStream_t stream);
 
 }  // namespace ms_kfac

@@ -1,4 +1,4 @@
-// Memory of the host that the device writes, for what the host gets to know without waiting.
+// Host memory that the device writes, for results that the host reads without waiting.
 #pragma once
 
 #include "launch.h"
@@ -8,7 +8,7 @@ namespace ms_kfac {
 template <typename Number>
 class MappedArray {
  public:
-  // Zeros; none where the count is 0.
+  // Zero-initialized. Allocates nothing if the count is 0.
   explicit MappedArray(size_t count) {
     if (count == 0) return;
     check(cudaHostAlloc(&host_, count * sizeof(Number), cudaHostAllocMapped | cudaHostAllocPortable),
@@ -17,9 +17,9 @@ class MappedArray {
     const cudaError_t error = cudaHostGetDevicePointer(&device_, host_, 0);
     if (error == cudaSuccess) return;
     cudaFreeHost(host_);
-    check(error, "looking for mapped memory");
+    check(error, "getting the device pointer of mapped memory");
   }
-  // At the end of a process CUDA may be gone, which is no error here.
+  // CUDA may already be shut down at process exit, so errors are ignored.
   ~MappedArray() {
     if (host_ != nullptr) cudaFreeHost(host_);
   }
@@ -27,7 +27,7 @@ class MappedArray {
   MappedArray& operator=(const MappedArray&) = delete;
 
   Number* device() const { return device_; }
-  // The device may write at any time.
+  // Volatile because the device may write at any time.
   volatile Number& operator[](size_t index) const { return host_[index]; }
 
  private:

@@ -1,4 +1,4 @@
-// Products of many matrices of any sizes in one launch, C = L R in float32, read and written where they lie.
+// Products of many matrices of any sizes in one launch, C = L R in float32, on strided views without copies.
 #pragma once
 
 #include "item_batch.h"
@@ -6,8 +6,8 @@
 
 namespace ms_kfac {
 
-// A matrix without gaps between its rows, one more column of which may lie apart: a bias beside its weights. For the
-// i-th of several products it begins at row i row_step and column `column` + i column_step.
+// A row-major matrix whose last column may be stored separately: a bias next to its weights. For the i-th of several
+// products it begins at row i row_step and column `column` + i column_step.
 struct MatrixView {
   float* values;
   float* last;  // column number `columns`, or null
@@ -24,32 +24,32 @@ struct MatrixView {
   }
 };
 
-// One product, or several that differ in where their matrices begin.
+// One product, or several that differ only in where their matrices begin.
 struct MatrixProduct {
   MatrixView left, right, result;
   int rows, columns, depth;
   int count;
   int side;  // of a tile
-  // Multiplies the result: of product i at scale[i scale_step]; null for 1.
+  // Factor of the result: product i uses scale[i scale_step]; null means 1.
   int scale_step;
   const float* scale;
 
   int64_t across() const { return (columns + side - 1) / side; }
   int64_t blocks() const { return count * across() * ((rows + side - 1) / side); }
 
-  // What element (row, column) of product i becomes.
+  // Epilogue: the final value of element (row, column) of product i.
   __device__ float finish(int, int, int, float element, float factor) const { return factor * element; }
 };
 
-// Both operands of a tile. Whichever way an operand lies, neighbouring threads read neighbours in memory: a thread
-// stays in a column and goes down the rows.
+// Operand loader. In each layout adjacent threads read adjacent addresses: a thread stays in one column and moves down
+// the rows.
 template <int kSide, bool kLeftTransposed, bool kRightTransposed>
 class MatrixOperands {
  public:
   static constexpr bool kLeftDepthFirst = !kLeftTransposed, kRightDepthFirst = kRightTransposed;
   static constexpr int kElements = Share<kSide, false>::kElements;
 
-  // Of product `index`, the tile from (row, column) on.
+  // The tile of product `index` that begins at (row, column).
   __device__ MatrixOperands(const MatrixProduct& product, int index, int row, int column)
       : product_(product), index_(index), row_(row), column_(column) {}
 
@@ -102,7 +102,7 @@ namespace {
 
 struct NothingCommon {};
 
-// Product is a MatrixProduct, or a class derived from it that finishes elements its own way.
+// Product is a MatrixProduct, or a derived class with its own epilogue finish().
 template <bool kLeftTransposed, bool kRightTransposed, typename Product>
 __global__ void __launch_bounds__(kThreads, 2)
     multiply_matrices(const __grid_constant__ ItemBatch<Product, NothingCommon> batch) {
@@ -120,8 +120,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 }  // namespace
 
-// Launches them all, those of the greatest depth first. The larger tiles need fewer reads a product, but they must
-// neither be half empty nor leave multiprocessors without work.
+// Launches all products, those of the greatest depth first. Larger tiles read less per product, but are used only if
+// they are not mostly padding and if they keep all multiprocessors busy.
 template <bool kLeftTransposed = false, bool kRightTransposed = false, typename Product>
 void launch_products(std::vector<Product> products, int multiprocessors, cudaStream_t stream) {
   int64_t large = 0;

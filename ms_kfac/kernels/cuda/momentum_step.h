@@ -1,13 +1,13 @@
-// The rule that turns updates into weights, in one pass over each array.
+// Momentum, weight decay and learning rate in one pass over each array.
 //
-// Products are added without being rounded, as CUDA's compiler does it by default.
+// Products and sums are fused (FMA), as nvcc does by default.
 #pragma once
 
 #include "array_chunks.h"
 
 namespace ms_kfac {
 
-// Device addresses of the numbers that all parameters share.
+// Device pointers to the numbers that all parameters share.
 struct MomentumRule {
   const float* momentum;
   const float* scale;
@@ -26,7 +26,7 @@ struct MomentumArrays {
   int64_t blocks() const { return chunks(size); }
 };
 
-// With u = scale update + decay w: v <- momentum v + u, then w <- w - learning_rate v, or by Nesterov's rule
+// With u = scale update + decay w: v <- momentum v + u, then w <- w - learning_rate v. With Nesterov momentum
 // w <- w - learning_rate (u + momentum v).
 __device__ inline void step_chunk(const MomentumRule& rule, const MomentumArrays& arrays, unsigned chunk) {
   const float momentum = *rule.momentum, scale = arrays.scaled ? *rule.scale : 1.0f;

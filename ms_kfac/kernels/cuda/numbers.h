@@ -1,4 +1,4 @@
-// Numbers of the float types of mixed precision on the device, read as float32 and scaled.
+// Device arrays of the float types of mixed precision, read as float32 and scaled.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -12,7 +12,7 @@ namespace ms_kfac {
 
 enum class NumberType { kFloat32, kFloat16, kBfloat16 };
 
-// The type of MindSpore's name; refuses others.
+// The type for a MindSpore type name. Throws std::invalid_argument for others.
 inline NumberType number_type(const std::string& name) {
   if (name == "float32") return NumberType::kFloat32;
   if (name == "float16") return NumberType::kFloat16;
@@ -22,7 +22,7 @@ inline NumberType number_type(const std::string& name) {
 
 __device__ inline float as_float(float value) { return value; }
 __device__ inline float as_float(__half value) { return __half2float(value); }
-// The upper half of a float32.
+// The upper 16 bits of a float32.
 struct Bfloat16 {
   uint16_t bits;
 };
@@ -31,10 +31,10 @@ __device__ inline float as_float(Bfloat16 value) { return __uint_as_float(static
 struct Numbers {
   const void* data;
   NumberType type;
-  // Applied to a number before any product: the square of a large batch's mean-loss gradient could underflow.
+  // Applied before any product: the square of a mean-loss gradient of a large batch could underflow.
   float scale;
 
-  // Calls use(pointer) with a pointer of the numbers' type: outside loops, so that loads in them stay side by side.
+  // Calls use(pointer) with a pointer of the array's type. The switch is outside loops, so that their loads overlap.
   template <typename Use>
   __device__ void visit(const Use& use) const {
     switch (type) {

@@ -1,8 +1,7 @@
-// How an operator of the GPU meets MindSpore.
+// The interface between a GPU operator and MindSpore.
 //
-// MindSpore creates a kernel with the shapes of its arrays and its attributes: then the kernel's work is planned and
-// its workspaces are declared. A call checks its arrays, launches on MindSpore's stream and returns; nothing is
-// allocated.
+// MindSpore creates a kernel with its attributes and the shapes of its arrays. The kernel then plans its work and
+// declares its workspaces. A call checks its arrays, launches on MindSpore's stream and returns. It allocates nothing.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -29,13 +28,13 @@ struct Call {
   }
 };
 
-// Declares a workspace and returns its index. MindSpore is asked for at least some bytes.
+// Declares a workspace and returns its index. An empty workspace is declared with 256 bytes.
 inline int add_workspace(AotExtra& extra, size_t bytes) {
   extra.workspaces.push_back(bytes > 0 ? bytes : 256);
   return static_cast<int>(extra.workspaces.size()) - 1;
 }
 
-// What MindSpore keeps of an operator between calls.
+// The data that MindSpore keeps per kernel between calls.
 template <typename Kernel>
 struct KernelData : AotKernelData {
   KernelData(AotExtra& extra, const Arguments& shapes) : kernel(extra, shapes), workspaces(extra.workspaces.size()) {}
@@ -72,8 +71,8 @@ int run_kernel(const char* name, int count, void** data, int* axes, int64_t** sh
 
 #define MS_KFAC_EXPORT extern "C" __attribute__((visibility("default")))
 
-// Exports class Kernel as the operator NAME. Kernel has a constructor (AotExtra&, const Arguments& shapes), whose
-// arrays have no data yet and whose number is not known, and a function run(const Call&).
+// Exports class Kernel as the operator NAME. Kernel has a constructor (AotExtra&, const Arguments& shapes) and a
+// function run(const Call&). In the constructor the arrays have no data and their count is unknown.
 #define MS_KFAC_OPERATOR(NAME, Kernel)                                                                           \
   MS_KFAC_EXPORT int NAME##Init(int* axes, int64_t** shapes, const char** types, AotExtra* extra) {              \
     return ms_kfac::create_kernel<Kernel>(#NAME, axes, shapes, types, extra);                                    \

@@ -1,4 +1,4 @@
-// Patches of a convolution as operands of a tile, gathered from the images: im2col that is written nowhere.
+// Operand loader for patches of a convolution: an implicit im2col that gathers from the images.
 #pragma once
 
 #include "../interface/window.h"
@@ -12,22 +12,22 @@ namespace ms_kfac {
 struct Patches {
   Numbers numbers;
   int channels, height, width;
-  int64_t sample_stride, group_stride;  // a group's channels follow those of the one before
+  int64_t sample_stride, group_stride;  // a group's channels follow those of the previous group
   int kernel[2], stride[2], dilation[2], before[2];
   int locations[2];
-  // By the locations of a sample, and of a row.
+  // Divisors by the locations per sample and per row.
   Divisor by_area, by_row;
   bool bias;
 
   __host__ __device__ int features() const { return channels * kernel[0] * kernel[1] + (bias ? 1 : 0); }
-  // Patches are pixels.
+  // Whether each patch is one pixel.
   __host__ __device__ bool is_pointwise() const {
     return kernel[0] * kernel[1] == 1 && locations[0] == height && locations[1] == width && stride[0] == 1 &&
            stride[1] == 1 && before[0] == 0 && before[1] == 0;
   }
 };
 
-// Where a feature finds its pixel, from the upper left corner of its patch.
+// Offset of a feature's pixel from the upper left corner of its patch.
 struct Tap {
   static constexpr int kOne = -1, kNothing = -2;
   int offset;
@@ -47,7 +47,7 @@ struct Tap {
 
 // The upper left corner of the patch at a depth.
 struct Corner {
-  int64_t start;  // index of its pixel, which may be outside the image
+  int64_t start;  // index of its pixel, possibly outside the image
   int row, column;
 
   __host__ __device__ static Corner at(const Patches& patches, int group, int64_t depth) {
@@ -62,7 +62,7 @@ struct Corner {
   }
 };
 
-// The number that a tap sees, a pixel or zero; not for kOne.
+// The value that a tap sees: a pixel, or zero in the padding. Not for kOne.
 template <typename Number>
 __device__ inline float seen(const Patches& patches, const Number* images, const Corner& corner, const Tap& tap) {
   const bool inside = tap.offset >= 0 &&
@@ -76,7 +76,7 @@ struct PatchMemory {
   Tap left[kSide], right[kSide];
 };
 
-// Both operands of a tile of the patches' second moment.
+// Loads both operands of a tile of the patches' second moment.
 template <int kSide>
 class PatchOperands {
  public:
@@ -120,10 +120,10 @@ class PatchOperands {
   const Patches& patches_;
   const SymmetricTask& task_;
   const PatchMemory<kSide>& memory_;
-  float factor_;  // of what was loaded last
+  float factor_;  // of the last load
 };
 
-// Sides with a bias have the scale 1.
+// Sides with a bias have scale 1, so the bias's one stays 1.
 template <int kSide>
 __device__ inline float finished(const PatchOperands<kSide>& operands, int, float element) {
   return operands.scale() * element;

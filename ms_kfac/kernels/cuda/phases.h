@@ -1,4 +1,5 @@
-// A launch in phases: blocks claim work phase by phase, and those of one phase can wait until an earlier one is done.
+// A launch in phases. Blocks claim work phase by phase, and the blocks of a phase can wait for an earlier phase to
+// finish.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,7 @@
 
 namespace ms_kfac {
 
-// What a block is to do: the index-th of a phase's blocks.
+// The work of a block: index `index` among the blocks of phase `phase`.
 struct Claim {
   int phase;
   int64_t index;
@@ -18,9 +19,9 @@ struct Phases {
   static constexpr int kCounters = kPhases + 2;
 
   int64_t blocks[kPhases];
-  // Whether any phase waits for another; else blocks take work by their place in the grid.
+  // Whether any phase waits for another. Otherwise blocks take work by blockIdx.x.
   bool ordered;
-  // Blocks that have claimed work, blocks that have left, and those that have finished each phase.
+  // Blocks that have claimed work, blocks that have left, and blocks that have finished each phase.
   unsigned* counters;
 
   int64_t total() const {
@@ -29,7 +30,7 @@ struct Phases {
     return sum;
   }
 
-  // Every block of the launch claims once, calls finish() where others wait for its phase, and leaves.
+  // Each block of the launch claims once, calls finish() if others wait for its phase, and leaves.
   __device__ Claim claim() const {
     Claim claim{0, blockIdx.x};
     if (ordered) claim.index = count_block(counters);
@@ -42,7 +43,7 @@ struct Phases {
   __device__ void wait_for(int phase) const {
     if (ordered) wait_until(counters + 2 + phase, static_cast<unsigned>(blocks[phase]));
   }
-  // Whether it was the last to leave.
+  // Returns whether this block is the last to leave.
   __device__ bool leave() const {
     const bool last = ordered && count_block(counters + 1) + 1 == gridDim.x;
     if (last && threadIdx.x < kCounters) counters[threadIdx.x] = 0;

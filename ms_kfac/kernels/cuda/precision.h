@@ -1,9 +1,9 @@
-// How a warp multiplies small pieces of two matrices: in float32, or on tensor cores with operands rounded to TF32 or
-// BF16. Sums are float32 in all.
+// Warp-level matrix multiply-accumulate in float32, or on tensor cores with operands rounded to TF32 or BF16.
+// Accumulation is always in float32.
 //
-// A piece of the result is 16 x 8. Lane l of the warp holds its elements (g, 2t), (g, 2t + 1), (g + 8, 2t) and
-// (g + 8, 2t + 1) with g = l / 4 and t = l % 4, as the instruction mma.m16n8 has it. Operands lie in shared memory by
-// rows of kDepth, whose order place() says.
+// A piece of the result is 16 x 8. With g = l / 4 and t = l % 4, lane l of the warp holds its elements (g, 2t),
+// (g, 2t + 1), (g + 8, 2t) and (g + 8, 2t + 1), as in the PTX instruction mma.m16n8. Operands lie in shared memory by
+// rows of kDepth, in the swizzled order of place().
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,13 +14,12 @@ namespace ms_kfac {
 
 enum class Precision { kFloat32, kTf32, kBfloat16 };
 
-// Depth that multiply() takes at a time: a multiple of what the instructions take.
+// Depth per call of multiply(): a multiple of the depth of the mma instructions.
 constexpr int kDepth = 16;
 
-// Where an operand's element lies. Groups of four are permuted by row: what the lanes of a warp read or write at a
-// time, be it four depths of neighbouring rows, one depth of every other row or all depths of two rows, is in different
-// banks.
-// Rows that are a multiple of 8 apart have the same order.
+// Index of an operand's element in shared memory. Groups of four are permuted (swizzled) by row to avoid bank
+// conflicts. This holds for all access patterns of a warp: four depths of adjacent rows, one depth of every other row,
+// and all depths of two rows. Rows that are a multiple of 8 apart have the same order.
 __host__ __device__ constexpr int place(int row, int depth) {
   return row * kDepth + ((depth / 4) ^ (row / 2 % 4)) * 4 + depth % 4;
 }
@@ -63,7 +62,7 @@ __device__ inline void mma_bfloat16(float (&sum)[4], const uint32_t (&left)[4], 
 #include "tensor_cores.h"
 #endif
 
-// What a product of tensor cores takes is rounded where it is written to shared memory, once, if it stays 32 bits wide.
+// Rounds TF32 operands once, when they are written to shared memory. BF16 operands are packed later.
 template <Precision kPrecision>
 __device__ inline float rounded(float value) {
 #if !defined(__CUDACC__) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800)
@@ -72,10 +71,10 @@ __device__ inline float rounded(float value) {
   return value;
 }
 
-// A function of its own: nvcc's host compiler knows no intrinsics in templates.
+// A separate function, because nvcc's host compiler does not know intrinsics in templates.
 __device__ inline uint32_t bits_of(float value) { return __float_as_uint(value); }
 
-// Four depths of a row or column as tensor cores take them: TF32 was rounded when it was stored, BF16 is packed here.
+// Four depths of a row or column as a tensor-core fragment. TF32 was rounded when stored; BF16 is packed here.
 template <Precision kPrecision>
 struct Fragment {
   uint32_t x, y, z, w;
@@ -94,7 +93,7 @@ struct Fragment<Precision::kBfloat16> {
       : low(to_bfloat16_pair(of.x, of.y)), high(to_bfloat16_pair(of.z, of.w)) {}
 };
 
-// One piece over kDepth; a lane's rows are g and g + 8.
+// Multiplies one piece over kDepth. A lane's rows are g and g + 8.
 template <Precision kPrecision>
 __device__ inline void multiply_piece(float (&sum)[4], const Fragment<kPrecision>& a, const Fragment<kPrecision>& below,
                                       const Fragment<kPrecision>& b) {
@@ -117,7 +116,7 @@ __device__ inline void multiply(const float* left, const float* right, int lane,
   constexpr Precision kUsed = kPrecision;
 #endif
   if constexpr (kUsed == Precision::kFloat32) {
-    // Two depths at a time: there are no registers for more.
+    // Two depths at a time, to limit register use.
 #pragma unroll 1
     for (int k = 0; k < kDepth; k += 2) {
       float2 a[kRows][2], b[kColumns][2];
@@ -141,8 +140,8 @@ __device__ inline void multiply(const float* left, const float* right, int lane,
           }
     }
   } else {
-    // Lane t has depths 4t .. 4t + 3 of both operands, in the place of those that the instruction speaks of: the order
-    // of a sum's terms is free.
+    // Lane t holds depths 4t .. 4t + 3 of both operands instead of those that the instruction specifies. This is valid
+    // because the order of a sum's terms is free.
     const auto* of_left = reinterpret_cast<const float4*>(left + place(g, 4 * t));
     const auto* of_right = reinterpret_cast<const float4*>(right + place(g, 4 * t));
     using Operand = Fragment<kUsed>;

@@ -1,9 +1,9 @@
-// Inverses after a rank-one update of what was inverted, of many matrices in two launches:
+// Rank-one updates of many inverses in two launches:
 //
 //   X <- X - (X u)(X u)' / (1 / weight + u' X u),  u_i = sqrt(scale diagonal_i)
 //
-// for a symmetric X (Sherman & Morrison): X = P^-1 becomes (P + weight u u')^-1. An update whose u holds NaN or
-// infinity is left out, and told to the host.
+// for a symmetric X (Sherman & Morrison): X = P^-1 becomes (P + weight u u')^-1. An update is skipped and reported to
+// the host if its u holds NaN or infinity.
 #pragma once
 
 #include "array_chunks.h"
@@ -14,7 +14,7 @@
 
 namespace ms_kfac {
 
-// Sums over the rows of one block, or of all.
+// Sums over the rows of one block, or of all blocks.
 struct RankOneSums {
   double along;     // u' X u
   double trace;     // u' u
@@ -28,17 +28,17 @@ struct RankOneResult {
 };
 
 constexpr int kUpdateThreads = 256;
-// A block's: four a warp, so that as many reads are under way.
+// Rows per block: four per warp, to keep several loads in flight.
 constexpr int kUpdateRows = 32;
 
 struct RankOneUpdate {
   float* inverse;
   const float* diagonal;
-  float* product;     // room for X u
-  RankOneSums* sums;  // room for blocks() of them
+  float* product;     // workspace for X u
+  RankOneSums* sums;  // workspace of blocks() elements
   RankOneResult* result;
   unsigned* arrivals;
-  int* outcome;  // the host's
+  int* outcome;  // in mapped host memory
   int size;
   float scale, weight;
 
@@ -51,7 +51,7 @@ namespace {
 
 using UpdateBatch = ItemBatch<RankOneUpdate, NoCommonUpdate>;
 
-// Of all warps of the block, or of all blocks in their order.
+// Sums over all threads of the block: for the rows of one block, or the partial sums of all blocks.
 __device__ inline RankOneSums sum_over_block(const RankOneSums& of) {
   return {block_sum<kUpdateThreads>(of.along), block_sum<kUpdateThreads>(of.trace),
           block_sum<kUpdateThreads>(of.unusable)};
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kUpdateThreads) multiply_by_roots(const __grid
   float products[kEach];
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
-    // Warps beyond the last row read it once more: all threads meet at the barriers.
+    // Warps beyond the last row read it again, because all threads must reach the barriers.
     rows[i] = of.inverse + static_cast<int64_t>(min(first_row + i, size - 1)) * size;
     products[i] = 0.0f;
   }
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(kUpdateThreads) subtract_products(const __grid
   for (int column = threadIdx.x; column < size; column += kUpdateThreads) {
     const float of_column = of.product[column];
     float* elements = of.inverse + static_cast<int64_t>(first_row) * size + column;
-    // All are read before the first is written: the compiler can't know that they are not the same.
+    // All loads come before the first store: the compiler cannot rule out that they alias.
     for (int first = 0; first < rows; first += kTogether, elements += static_cast<int64_t>(kTogether) * size) {
       float values[kTogether];
 #pragma unroll
@@ -138,14 +138,14 @@ __global__ void __launch_bounds__(kUpdateThreads) subtract_products(const __grid
         if (first + i < rows) values[i] = elements[static_cast<int64_t>(i) * size];
 #pragma unroll
       for (int i = 0; i < kTogether; ++i)
-        // Rounded as its mirror image is, so that X stays symmetric.
+        // Rounded like its mirror image, so that X stays symmetric.
         if (first + i < rows)
           elements[static_cast<int64_t>(i) * size] = fmaf(-(of_rows[first + i] * of_column), result.share, values[i]);
     }
   }
 }
 
-// Runs them all.
+// Runs all updates.
 inline void update_inverses(const std::vector<RankOneUpdate>& updates, cudaStream_t stream) {
   launch_items(multiply_by_roots, updates, NoCommonUpdate{}, kUpdateThreads, stream);
   launch_items(subtract_products, updates, NoCommonUpdate{}, kUpdateThreads, stream);

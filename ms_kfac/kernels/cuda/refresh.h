@@ -1,4 +1,4 @@
-// What the operators of the GPU that refresh inverses share. They begin with the one read on the host that says what is
+// Shared code of the GPU operators that refresh inverses. Each begins with one read on the host, which says what is
 // due.
 #pragma once
 
@@ -11,7 +11,7 @@
 
 namespace ms_kfac {
 
-// `due`, one number or one a layer, as the host reads it; waits for the stream.
+// Reads `due`, one number or one per layer. Synchronizes the stream.
 inline std::vector<int32_t> read_due(const Call& call, const RefreshAttributes& attributes, int arrays) {
   expect_arrays(call.arguments, attributes, arrays);
   std::vector<int32_t> due(call.arguments[0].size());
@@ -19,14 +19,14 @@ inline std::vector<int32_t> read_due(const Call& call, const RefreshAttributes& 
   return due;
 }
 
-// The damping, the second input of all; on the device.
+// The damping, the second input of these operators, as a device pointer.
 inline const float* damping_of(const Arguments& arguments) {
   if (arguments[1].size() != 1) throw std::invalid_argument("the damping must be one number");
   return arguments[1].floats();
 }
 
-// A call that inverts factors which are damped in pairs. collect(layer's index, its arrays, pairs, factors) adds what
-// is to be done for a layer that is due; damp(pairs, the call's damping) launches what finds out the factors' damping.
+// A call that inverts factors that are damped in pairs. collect(layer's index, its arrays, pairs, factors) adds the
+// work of a layer that is due. damp(pairs, the call's damping) launches the computation of the factors' damping.
 template <typename Pair, typename Collect, typename Damp>
 void refresh_pairs(const Call& call, const RefreshAttributes& attributes, int arrays, const DampedInverses& inverses,
                    const Collect& collect, const Damp& damp) {

@@ -1,5 +1,5 @@
-// Stages that a launch goes through again and again, a share of the work each round, so that what is written from one
-// stage to the next takes no more memory than a share.
+// Stages that a launch repeats in rounds, with part of the work per round. The workspace between stages then holds only
+// one round.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +13,12 @@ struct Turn {
   int64_t index;  // among the blocks of its stage
 };
 
-// Every block takes part in one stage of one round, in the order in which blocks claim work. A stage may have no
-// blocks.
+// Each block works on one stage of one round, in the order in which blocks claim work. A stage may have no blocks.
 template <int kStages>
 struct Rounds {
   int64_t blocks[kStages];
   int count;
-  // Blocks that have finished each stage, of all rounds.
+  // Per stage: blocks that have finished, over all rounds.
   unsigned* finished;
 
   __host__ __device__ int64_t of_one() const {
@@ -35,8 +34,8 @@ struct Rounds {
     while (turn.index >= blocks[turn.stage]) turn.index -= blocks[turn.stage++];
     return turn;
   }
-  // For the stage before, and for the round before, whose memory is written anew: so no stage's count has blocks of a
-  // later round while one of an earlier round is missing.
+  // Waits for the previous stage, and for the previous round, whose workspace is overwritten. So no stage counts blocks
+  // of a later round while blocks of an earlier round are missing.
   __device__ void wait_for(const Turn& turn) const {
     constexpr int kLast = kStages - 1;
     if (turn.round > 0) wait_until(finished + kLast, static_cast<unsigned>(turn.round * blocks[kLast]));
@@ -44,7 +43,7 @@ struct Rounds {
       wait_until(finished + turn.stage - 1, static_cast<unsigned>((turn.round + 1) * blocks[turn.stage - 1]));
   }
   __device__ void finish(const Turn& turn) const { count_block(finished + turn.stage); }
-  // By the last block of the launch.
+  // Called by the last block of the launch.
   __device__ void reset() const {
     if (threadIdx.x < kStages) finished[threadIdx.x] = 0;
   }

@@ -1,4 +1,4 @@
-// Rows of an array as operands of a tile: the vectors of dense layers, and of any layer in the reduce setting.
+// Operand loader for rows of an array: the vectors of dense layers, and of any layer in the reduce setting.
 #pragma once
 
 #include "numbers.h"
@@ -6,7 +6,7 @@
 
 namespace ms_kfac {
 
-// Rows without gaps; the depth is their number.
+// Contiguous rows. The depth is the number of rows.
 struct Rows {
   Numbers numbers;
   int width;
@@ -16,7 +16,7 @@ struct Rows {
   __host__ __device__ int features() const { return width + (bias ? 1 : 0); }
 };
 
-// Both operands of a tile of the rows' second moment.
+// Loads both operands of a tile of the rows' second moment.
 template <int kSide>
 class RowOperands {
  public:
@@ -57,10 +57,10 @@ class RowOperands {
 
   const Rows& rows_;
   const SymmetricTask& task_;
-  int depth_;  // of the thread's first element of what was loaded last
+  int depth_;  // of the thread's first element in the last load
 };
 
-// Sides with a bias have the scale 1.
+// Sides with a bias have scale 1, so the bias's one stays 1.
 template <int kSide>
 __device__ inline float finished(const RowOperands<kSide>& operands, int j, float element) {
   return operands.scale(j) * element;

@@ -1,5 +1,5 @@
-// What a Sherman-Morrison layer keeps beside its inverses: the number of its refreshes, whether the coming one is full,
-// the traces of the implied factors and the scale. Written in one launch after the inverses.
+// Scalars of a Sherman-Morrison layer next to its inverses: the number of its refreshes, whether the next refresh is
+// full, the traces of the implied factors, and the scale. One launch after the inverses writes them.
 #pragma once
 
 #include "damped_inverse.h"
@@ -10,21 +10,21 @@ namespace ms_kfac {
 
 struct LayerNumbers {
   float *refreshes, *full;
-  // A number a group; null where they are not kept.
+  // One number per group; null where they are not kept.
   float *A_trace, *G_trace, *scale;
-  // What the first two become.
+  // The new values of `refreshes` and `full`.
   float next_refreshes, next_full;
   float alpha, beta;
   int groups, size_A, size_G;
-  int first_factor;  // among all: A and G of the first group, of the second and so on
-  bool inverted;     // a full refresh
-  bool seen;         // there are diagonals
-  bool splits;       // the damping, by traces
+  int first_factor;  // among all factors: A and G of the first group, of the second and so on
+  bool inverted;     // whether this was a full refresh
+  bool seen;         // whether there are diagonals
+  bool splits;       // whether the damping is split by traces
 
   int64_t blocks() const { return 1; }
 };
 
-// Of all factors.
+// Results of all factors.
 struct FactorResults {
   const float* damping;
   const FactorNumbers* inverted;
@@ -58,8 +58,7 @@ __device__ inline void keep_traces(const LayerNumbers& layer, const FactorResult
   G_trace = implied_G;
 }
 
-// A layer a block. One of whose factors an inverse was not written stays as it was: a full refresh that failed comes
-// again.
+// One block per layer. A layer is unchanged if any of its inverses was not written: a failed full refresh is repeated.
 __global__ void __launch_bounds__(kNumberThreads)
     keep_numbers(const __grid_constant__ ItemBatch<LayerNumbers, FactorResults> batch) {
   unsigned block;

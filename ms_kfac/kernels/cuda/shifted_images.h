@@ -1,16 +1,15 @@
-// Images, and the same images shifted, as operands of a tile: a product of channels with channels over some pixels.
+// Operand loader for images and the same images shifted: a product of channels with channels over a set of pixels.
 #pragma once
 
 #include "patches.h"
 
 namespace ms_kfac {
 
-// A rectangle of pixels of every image, and how far from them the right operand's pixels are; these are in the image,
-// too.
+// A rectangle of pixels of each image, and the offset of the right operand's pixels, which are also inside the image.
 struct ImageRegion {
   int start, shift;  // indices of pixels
   int column;        // of the tile
-  // From the end of one of its rows to the beginning of the next.
+  // From the end of a row of the rectangle to the beginning of the next.
   int beyond;
   Divisor by_area, by_row;
 
@@ -19,7 +18,7 @@ struct ImageRegion {
   }
 };
 
-// Both operands of a tile. The depth is samples times the region's pixels; after the channels comes the bias's one.
+// Loads both operands of a tile. The depth is samples times the region's pixels. The bias's one follows the channels.
 template <int kSide>
 class ShiftedImages {
  public:
@@ -49,10 +48,10 @@ class ShiftedImages {
   __device__ void read(const Number* numbers, int first, bool there, float (&values)[kElements]) const {
     constexpr int kStep = kThreads / kDepth;
     const int channel = first + Share<kSide, true>::feature(threadIdx.x, 0);
-    // Channels that there are from this one on, by kStep; and the place of the bias's one.
+    // Channels left from this one on, visited in steps of kStep; and the distance to the bias's one.
     const int channels = there ? images_.channels - channel : 0;
     const int one = there && images_.bias ? images_.channels - channel : -1;
-    // A pixel's place in the sample has 32 bits, as LayerBatch sees to.
+    // LayerBatch ensures that a pixel's index within the sample fits in 32 bits.
     const int plane = images_.height * images_.width;
     numbers += channels > 0 ? channel * plane : 0;
 #pragma unroll
@@ -65,10 +64,10 @@ class ShiftedImages {
   const Patches& images_;
   const ImageRegion& region_;
   const SymmetricTask& task_;
-  float factor_;  // of what was loaded last
+  float factor_;  // of the last load
 };
 
-// Sides with a bias have the scale 1.
+// Sides with a bias have scale 1, so the bias's one stays 1.
 template <int kSide>
 __device__ inline float finished(const ShiftedImages<kSide>& operands, int, float element) {
   return operands.scale() * element;

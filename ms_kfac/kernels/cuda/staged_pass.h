@@ -1,5 +1,5 @@
-// One backward pass over a layer, as the kernels of its statistics see it: what the gate lets it take, and whether that
-// joins what is staged or replaces it.
+// One backward pass over a layer, for the kernels of its statistics: which statistics the gate lets it take, and
+// whether they are added to the staged ones or replace them.
 #pragma once
 
 #include <initializer_list>
@@ -13,25 +13,25 @@
 
 namespace ms_kfac {
 
-// What a pass does with staged arrays.
+// How a pass updates a staged array.
 enum class Taking { kNothing, kReplacing, kJoining };
 
-// The same for both sides' arrays.
+// The same for the arrays of both sides.
 struct SidesTaken {
   Taking inputs, gradients;
 
   __device__ bool nothing() const { return inputs == Taking::kNothing && gradients == Taking::kNothing; }
 };
 
-// The gate's codes that let a pass take a side's statistics.
+// The gate codes for which a pass takes a side's statistics.
 inline int codes_of(int side, bool separate) { return separate ? side : kInputs | kGradients; }
 constexpr int kAnyCode = kInputs | kGradients | kBesideFactors;
 
 // One weight of a layer's statistics.
 struct PassWeight {
-  float added;  // by a pass that takes the statistics
-  int codes;    // bits of the gate; one of them is enough
-  // Taken only while it is above 0; null: always.
+  float added;  // by a pass that takes these statistics
+  int codes;    // bit mask; the gate needs one of the bits
+  // The statistics are taken only while *flag > 0; null: always.
   const float* flag;
 };
 
@@ -39,7 +39,7 @@ struct StagedPass {
   static constexpr int kMostWeights = 4;
 
   const int32_t* gate = nullptr;
-  // Nobody writes it before the pass is recorded, in the operator's last launch: every block before reads the same.
+  // Written only by the operator's last launch, which records the pass. Until then all blocks read the same values.
   float* record = nullptr;
   int count = 0;
   PassWeight weights[kMostWeights] = {};

@@ -1,16 +1,16 @@
-// Triangular systems of one pivot for many right-hand sides, one a thread.
+// Triangular solves with one pivot for many right-hand sides, one per thread.
 #pragma once
 
 #include "sweep.h"
 
 namespace ms_kfac {
 
-// A block's right-hand sides: element c of thread t's is at [c][t].
+// The right-hand sides of a block: element c for thread t is at [c][t].
 using RightHandSides = float[kPanel][kPanel];
 
-// Solves x L^T = b forwards with `triangle` the pivot's columns, or x L = b backwards with its rows, in the thread's
-// own place. Sixteen unknowns at a time are in registers; all threads read the same element of the triangle, which
-// shared memory serves at once.
+// Solves x L^T = b forwards with `triangle` the pivot's columns, or x L = b backwards with its rows, in place. Sixteen
+// unknowns at a time are in registers. All threads read the same element of the triangle, which shared memory
+// broadcasts.
 template <bool kForwards>
 __device__ void substitute(const float (&triangle)[kPanel][kPanel], RightHandSides& x) {
   constexpr int kBlock = 16;
@@ -41,7 +41,7 @@ __device__ void substitute(const float (&triangle)[kPanel][kPanel], RightHandSid
   }
 }
 
-// Copies a pivot's triangle to shared memory; the caller waits for the block.
+// Copies a pivot's triangle to shared memory. The caller must synchronize the block.
 __device__ inline void copy_triangle(const float (&from)[kPanel][kPanel], float (&to)[kPanel][kPanel]) {
   for (int i = threadIdx.x; i < kTileNumbers; i += blockDim.x) (&to[0][0])[i] = (&from[0][0])[i];
 }

@@ -7,7 +7,7 @@
 
 namespace ms_kfac {
 
-// From images, or from rows of which `locations` follow one another for every sample, to (groups, samples, width).
+// Sums images, or `locations` consecutive rows per sample, to (groups, samples, width).
 struct SummedVectors {
   bool of_patches;
   Patches patches;  // without a bias
@@ -19,7 +19,7 @@ struct SummedVectors {
   __host__ __device__ int64_t count() const { return static_cast<int64_t>(groups) * samples * width; }
 };
 
-// From images: a warp makes one number.
+// From images: one warp per element.
 __device__ inline void sum_patches(const SummedVectors& of, int64_t warp, int64_t warps) {
   const int lane = threadIdx.x % 32;
   for (int64_t index = warp; index < of.count(); index += warps) {
@@ -36,7 +36,7 @@ __device__ inline void sum_patches(const SummedVectors& of, int64_t warp, int64_
   }
 }
 
-// From rows: a warp makes neighbouring numbers of one sample.
+// From rows: one warp computes adjacent elements of one sample.
 __device__ inline void sum_rows(const SummedVectors& of, int64_t warp, int64_t warps) {
   const int64_t across = (of.width + 31) / 32;
   for (int64_t piece = warp; piece < across * of.samples; piece += warps) {
@@ -53,7 +53,7 @@ __device__ inline void sum_rows(const SummedVectors& of, int64_t warp, int64_t w
   }
 }
 
-// The share of one of `blocks` blocks.
+// Computes the part of block `block` of `blocks`.
 __device__ inline void sum_vectors(const SummedVectors& of, int64_t block, int64_t blocks) {
   const int64_t of_block = kThreads / 32, warp = block * of_block + threadIdx.x / 32;
   if (of.of_patches)

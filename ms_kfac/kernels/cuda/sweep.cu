@@ -9,7 +9,7 @@
 namespace ms_kfac {
 namespace {
 
-// A matrix of a launch, and how many blocks work on it.
+// A matrix of a launch, with its number of blocks.
 struct PanelItem {
   SweptMatrix matrix;
   int64_t of_blocks;
@@ -25,11 +25,11 @@ struct Panel {
 
 using Batch = ItemBatch<PanelItem, Panel>;
 
-// Shared memory in which 256 threads decompose a pivot: its present column, twice, so that one step can write its own
-// while the last one's is still read.
+// Shared memory in which 256 threads decompose a pivot: its current column, double-buffered, so that a step can write
+// its column while threads still read the previous one.
 using PivotMemory = float[2][kPanel];
 
-// Decomposes tile (k, k), and sweeps it by itself, column by column. A thread holds 4 x 4 elements 16 apart.
+// Decomposes and sweeps tile (k, k) column by column. Each thread holds 4 x 4 elements, 16 apart.
 __device__ void decompose_pivot(const SweptMatrix& matrix, int k, const Panel& panel, PivotMemory& memory) {
   const int x = threadIdx.x % 16, y = threadIdx.x / 16;
   float* tile = matrix.tile(k, k);
@@ -50,7 +50,7 @@ __device__ void decompose_pivot(const SweptMatrix& matrix, int k, const Panel& p
         for (int a = 0; a < 4; ++a) column[y + 16 * a] = v[a][quarter];
       __syncthreads();
       const float square = column[j], reciprocal = 1.0f / sqrtf(square), inverse = reciprocal * reciprocal;
-      // NaN where the pivot is negative. Nor may it be one whose inverse float32 doesn't hold.
+      // `inverse` is NaN for a negative pivot. It must also be finite and positive in float32.
       positive = positive && inverse > 0.0f && isfinite(inverse);
       float of_row[4], of_column[4];
 #pragma unroll
@@ -89,14 +89,14 @@ __device__ void decompose_pivot(const SweptMatrix& matrix, int k, const Panel& p
     for (int b = 0; b < 4; ++b) tile[(y + 16 * a) * kPanel + x + 16 * b] = v[a][b];
 }
 
-// The first pivots, a block each.
+// One block per first pivot.
 __global__ void __launch_bounds__(kThreads) first_pivots(const __grid_constant__ Batch batch) {
   __shared__ PivotMemory memory;
   unsigned block;
   decompose_pivot(batch.items[batch.find(block)].matrix, 0, batch.common, memory);
 }
 
-// W of one row of tiles, and what its panel becomes: a block, a row of the matrix a thread.
+// Computes W for one row of tiles and updates the panel: one block per row of tiles, one thread per matrix row.
 __global__ void __launch_bounds__(kPanel) solve_panels(const __grid_constant__ Batch batch) {
   alignas(16) __shared__ float triangle[kPanel][kPanel];
   alignas(16) __shared__ RightHandSides x;
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kPanel) solve_panels(const __grid_constant__ B
   const int64_t rows = static_cast<int64_t>(matrix.panels) * kPanel;
   float* strip = matrix.strip + i * kPanel + thread;
   if (i == k || (batch.common.decompose && i < k)) {
-    // Tiles of this row and column then stay as they are when all are updated.
+    // A zero W leaves the tiles of this row and column unchanged in the update.
     for (int c = 0; c < kPanel; ++c) strip[c * rows] = 0.0f;
     return;
   }
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(kPanel) solve_panels(const __grid_constant__ B
   }
 }
 
-// W_i and W_j as operands.
+// Operand loader for W_i and W_j.
 template <int kSide>
 class StripOperands {
  public:
@@ -159,7 +159,7 @@ class StripOperands {
 
  private:
   __device__ void read(int depth, int first, float (&values)[kElements]) const {
-    // Any row stands for those that there are not: what comes of it is not written.
+    // Rows beyond the matrix read its last row; their results are not written.
     const int row = min(first + Share<kSide, false>::feature(threadIdx.x, 0), rows_ - 1);
     const float* from = strip_ + (depth + Share<kSide, false>::depth(threadIdx.x, 0)) * rows_ + row;
 #pragma unroll
@@ -173,17 +173,18 @@ class StripOperands {
   int rows_, row_, column_;
 };
 
-// Matrices of more panels are updated in tiles of 128, which do more with what they read; others in more blocks.
+// Matrices with more panels use tiles of 128, which reuse operands better. Smaller ones use tiles of 64 for more
+// blocks.
 constexpr int kFewPanels = 4;
 
-// Tiles of kSide of a triangle, a block each.
+// Tiles of side kSide in a triangle, one block each.
 template <int kSide>
 int64_t update_blocks(int panels) {
   const int64_t across = (panels * kPanel + kSide - 1) / kSide;
   return across * (across + 1) / 2;
 }
 
-// A_ij -= W_i W_j^T; the block of the next pivot's tile decomposes it.
+// A_ij -= W_i W_j^T. The block of the next pivot's tile also decomposes it.
 template <int kSide>
 __global__ void __launch_bounds__(kThreads, 2) update_tiles(const __grid_constant__ Batch batch) {
   __shared__ union {
@@ -195,7 +196,7 @@ __global__ void __launch_bounds__(kThreads, 2) update_tiles(const __grid_constan
   const SweptMatrix& matrix = batch.items[batch.find(of_matrix)].matrix;
   const int block = static_cast<int>(of_matrix);
   const int k = batch.common.index, next = k + 1;
-  // The next pivot's tile comes first: its block takes longest.
+  // The next pivot's tile comes first because its block takes longest.
   const int diagonal = next / kPanels, of_pivot = next < matrix.panels ? diagonal * (diagonal + 1) / 2 + diagonal : 0;
   const TriangleIndex at(block == 0 ? of_pivot : (block == of_pivot ? 0 : block));
   const int row = at.row, column = at.column;
@@ -204,7 +205,7 @@ __global__ void __launch_bounds__(kThreads, 2) update_tiles(const __grid_constan
   Tile<kSide> tile;
   StripOperands<kSide> operands(matrix, row * kSide, column * kSide);
   multiply_tile<kSide, Precision::kFloat32>(operands, 0, kPanel, row == column, memory.tile, tile);
-  // What a warp has computed lies in one of the matrix's tiles.
+  // The elements of one warp lie in one tile of the matrix.
   const int panel_row = row * kPanels + tile.first_row() / kPanel;
   const int panel_column = column * kPanels + tile.first_column() / kPanel;
   if (panel_row < matrix.panels && panel_column <= panel_row) {
@@ -218,7 +219,7 @@ __global__ void __launch_bounds__(kThreads, 2) update_tiles(const __grid_constan
   decompose_pivot(matrix, next, batch.common, memory.pivot);
 }
 
-// Launches a kernel for all matrices, each of which gets blocks(its panels).
+// Launches a kernel for all matrices. Each matrix gets blocks(its panels).
 template <typename Blocks>
 void launch_panel(void (*kernel)(const Batch), const std::vector<SweptMatrix>& matrices, const Panel& panel,
                   int threads, const Blocks& blocks, cudaStream_t stream) {
@@ -233,7 +234,7 @@ void sweep(std::vector<SweptMatrix> matrices, bool decompose, unsigned failure, 
   Panel panel{0, failure, decompose};
   launch_panel(first_pivots, matrices, panel, kThreads, [](int) { return 1; }, stream);
   for (;; ++panel.index) {
-    // A matrix of one panel is its pivot.
+    // A matrix of one panel consists only of its pivot.
     const auto done = [&](const SweptMatrix& of) { return of.panels <= std::max(panel.index, 1); };
     matrices.erase(std::remove_if(matrices.begin(), matrices.end(), done), matrices.end());
     if (matrices.empty()) return;

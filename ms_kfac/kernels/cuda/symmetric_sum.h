@@ -1,6 +1,6 @@
-// Sums of outer products, S += sum over k of v_k v_k^T: the tiles of the lower triangle, each mirrored, and the depth
-// in parts where tiles alone are too few to fill the GPU. The last block of a tile adds the parts up in their order, so
-// that the result does not depend on which block was last.
+// Sums of outer products, S += sum over k of v_k v_k^T. Tiles of the lower triangle are computed and mirrored. The
+// depth is split into parts (split-K) where the tiles alone are too few to fill the GPU. The last block of a tile sums
+// the parts in a fixed order, so that the result does not depend on which block was last.
 #pragma once
 
 #include "counters.h"
@@ -8,13 +8,13 @@
 
 namespace ms_kfac {
 
-// A (features, features) sum for every group, the work of blocks() blocks in groups of parts.
+// A (features, features) sum per group. blocks() blocks compute it, `parts` per tile.
 struct SymmetricSum {
   float* matrices;
   int features, side;
   int groups, parts;
   int64_t depth;
-  // parts * tiles() * side^2 numbers where there are several parts; a counter a tile.
+  // Workspace of parts * tiles() * side^2 floats if there are several parts, and one counter per tile.
   float* partials;
   unsigned* arrivals;
 
@@ -27,12 +27,12 @@ struct SymmetricSum {
   __host__ __device__ int64_t partial_numbers() const { return parts > 1 ? blocks() * side * side : 0; }
 };
 
-// What one block does.
+// The work of one block.
 struct SymmetricTask {
   int64_t tile;
-  int part, group, row, column;  // row and column are those of the tile, row >= column
+  int part, group, row, column;  // position of the tile, row >= column
   int first, last;               // of the depth, which fits in 32 bits
-  // Factors of the vectors, by depth; null: ones.
+  // Factors of the vectors, by depth; null: all 1.
   const float* factors;
 
   // `factors` are those of all groups.
@@ -43,14 +43,14 @@ struct SymmetricTask {
     const int64_t across = sum.tiles_across(), triangle = across * (across + 1) / 2;
     task.group = static_cast<int>(task.tile / triangle);
     int64_t index = task.tile % triangle;
-    // At most the number of tiles across, a few dozen.
+    // At most as many steps as tiles across, a few dozen.
     while (index > task.row) index -= ++task.row;
     task.column = static_cast<int>(index);
     task.share(sum.depth, sum.parts);
     task.factors = factors ? factors + task.group * sum.depth : nullptr;
     return task;
   }
-  // Takes its part of a depth: multiples of kDepth, so that parts are as long as their multiplication.
+  // Sets the range of this part of the depth. Ranges begin at multiples of kDepth, to avoid padding between parts.
   __host__ __device__ void share(int64_t depth, int parts) {
     const int64_t pieces = (depth + kDepth - 1) / kDepth, end = (part + 1) * pieces / parts * kDepth;
     first = static_cast<int>(part * pieces / parts * kDepth);
@@ -59,7 +59,8 @@ struct SymmetricTask {
   __host__ __device__ bool diagonal() const { return row == column; }
 };
 
-// Adds a block's tile to the sum or replaces it, or keeps the tile until the others of the same place are there.
+// Epilogue: adds a block's tile to the sum or replaces it. With several parts the last block of a tile does so; others
+// store their tile.
 template <int kSide>
 __device__ void add_to_sum(const SymmetricSum& sum, const SymmetricTask& task, bool joins, Tile<kSide>& tile) {
   if (sum.parts > 1) {

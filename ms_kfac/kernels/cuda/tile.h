@@ -1,14 +1,15 @@
-// Square tiles of a product of two matrices: C = sum over the depth k of left(., k) right(., k)^T.
+// Square tiles of a matrix product: C = sum over the depth k of left(., k) right(., k)^T.
 //
-// A block computes one tile. It reads kDepth of both operands into shared memory while it multiplies what it has read
-// before. What the operands are - rows, patches of a convolution, matrices - is the business of a class Operands:
+// A block computes one tile. It loads the next kDepth of both operands into shared memory while it multiplies the
+// current ones (double buffering). A class Operands, the operand loader, knows what the operands are: rows, patches of
+// a convolution, or matrices. It has
 //
-//   static constexpr bool kLeftDepthFirst, kRightDepthFirst   how threads share an operand out: see Share
+//   static constexpr bool kLeftDepthFirst, kRightDepthFirst   how threads split an operand: see Share
 //   void load(int depth, bool same, float (&left)[], float (&right)[])
 //
-// which gives the thread's elements of both operands from that depth on, and zeros beyond their ends; with `same` the
-// right operand is the left one, and need not be read. What is to be done with an element once it is there, a function
-// finished(operands, j, element) does, so that nothing waits for it before.
+// load() returns the thread's elements of both operands from `depth` on, and zeros beyond their ends. With `same` the
+// right operand equals the left one and is not loaded. A function finished(operands, j, element) transforms an element
+// after it has arrived, so that nothing waits for it earlier.
 #pragma once
 
 #include "precision.h"
@@ -17,9 +18,9 @@ namespace ms_kfac {
 
 constexpr int kThreads = 256;
 
-// Which elements of a kSide x kDepth operand a thread reads: element j of kElements is (feature(j), depth(j)). With the
-// depth first the lanes of a warp read two rows of neighbouring depths, else neighbouring features of a few depths, and
-// a thread stays with its feature.
+// The elements of a kSide x kDepth operand that a thread loads: element j of kElements is (feature(j), depth(j)). With
+// kDepthFirst the lanes of a warp read adjacent depths of two rows. Otherwise they read adjacent features of a few
+// depths, and a thread stays with its feature.
 template <int kSide, bool kDepthFirst>
 struct Share {
   static constexpr int kElements = kSide * kDepth / kThreads;
@@ -31,7 +32,7 @@ struct Share {
   __device__ static int depth(int thread, int j) {
     return kDepthFirst ? thread % kDepth : thread % 32 / kAcross + kStep * j;
   }
-  // Where element j lies, so that as little as possible of it depends on the thread.
+  // Index of element j in shared memory, computed so that little of it depends on the thread.
   __device__ static int place(int thread, int j) {
     const int row = feature(thread, 0), first = depth(thread, 0);
     if (kDepthFirst) return ms_kfac::place(row, first) + kThreads * j;
@@ -46,7 +47,7 @@ struct TileMemory {
   alignas(16) float right[2][kSide * kDepth];
 };
 
-// The same for a block that finds out while it runs which side its tile has. Operands is what else they need.
+// The same for a block that learns the side of its tile at run time. Operands is the loader's own shared memory.
 template <int kSide, template <int> class Operands>
 struct TileWithOperands {
   TileMemory<kSide> tile;
@@ -58,7 +59,7 @@ union EitherTile {
   TileWithOperands<64, Operands> small;
 };
 
-// A block's tile in registers. Eight warps share it out, two by four.
+// A block's tile in registers, split among eight warps, two by four.
 template <int kSide>
 struct Tile {
   static constexpr int kPieces = kSide / 32;
@@ -76,7 +77,7 @@ struct Tile {
   __device__ static int first_row() { return static_cast<int>(threadIdx.x) / 128 * (kSide / 2); }
   __device__ static int first_column() { return static_cast<int>(threadIdx.x) / 32 % 4 * (kSide / 4); }
 
-  // Calls visit(row, column, element) for the thread's elements; the order is the same in every thread.
+  // Calls visit(row, column, element) for the thread's elements, in the same order in each thread.
   template <typename Visit>
   __device__ void each(const Visit& visit) {
     const LaneInPiece lane = LaneInPiece::of(threadIdx.x % 32);
@@ -96,8 +97,8 @@ __device__ inline float finished(const Operands&, int, float element) {
   return element;
 }
 
-// Adds the product over the depths [first, last) to the tile. `last` is where the operands end for this block: they
-// give zeros beyond. With `same` the right operand is the left one.
+// Adds the product over the depths [first, last) to the tile. `last` is where the operands end for this block: loads
+// give zeros beyond. With `same` the right operand equals the left one.
 template <int kSide, Precision kPrecision, typename Operands>
 __device__ void multiply_tile(Operands& operands, int first, int last, bool same, TileMemory<kSide>& memory,
                               Tile<kSide>& tile) {
@@ -115,7 +116,7 @@ __device__ void multiply_tile(Operands& operands, int first, int last, bool same
     for (int j = 0; j < kElements; ++j)
       memory.right[stage][RightShare::place(thread, j)] = rounded<kPrecision>(finished(operands, j, right[j]));
   };
-  // Begins a step early, to read without multiplying: the code that reads, which is long, is there once.
+  // Starts one step early to load without multiplying, so that the long loading code is instantiated only once.
   bool begun = false;
   int stage = 1;
   for (int depth = first - kDepth; depth < last; depth += kDepth, stage ^= 1) {

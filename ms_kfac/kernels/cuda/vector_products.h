@@ -1,20 +1,20 @@
-// Operands of products in which a layer's vectors take part, one of them or both: sums of a_k b_k^T over the depth k,
-// and vectors times a matrix. Scales of numbers are left to whoever takes the results.
+// Operand loaders for products with a layer's vectors as one or both operands: sums of a_k b_k^T over the depth k, and
+// vectors times a matrix. The caller applies the scales of the arrays.
 #pragma once
 
 #include "layer_side.h"
 
 namespace ms_kfac {
 
-// One side's vectors, all of them whatever the factors are made of, by position: samples times locations.
+// The vectors of one side by position (samples times locations), with all locations even if the factors reduce them.
 struct LayerVectors {
   bool of_patches;
   Patches patches;
   Rows rows;
-  // By the taps of the window, and by those of its rows.
+  // Divisors by the taps of the window and of its rows.
   Divisor by_taps, by_columns;
 
-  // Host side; the side is one with all its locations.
+  // Host only. The side must include all its locations.
   static LayerVectors of(const LayerSide& side) {
     LayerVectors vectors{side.of_patches, side.patches, side.rows, {}, {}};
     if (!side.of_patches) return vectors;
@@ -25,7 +25,7 @@ struct LayerVectors {
   __host__ __device__ float scale() const { return of_patches ? patches.numbers.scale : rows.numbers.scale; }
   __host__ __device__ int features() const { return of_patches ? patches.features() : rows.features(); }
 
-  // Tap::of() without dividing.
+  // Tap::of() without integer division.
   __device__ Tap tap(int feature) const {
     if (feature >= patches.features()) return {Tap::kNothing, 0, 0};
     const int channel = by_taps.quotient(feature), tap = feature - channel * static_cast<int>(by_taps.divisor);
@@ -37,12 +37,12 @@ struct LayerVectors {
   }
 };
 
-// A matrix without gaps, as rows whose features are its columns.
+// A contiguous row-major matrix as rows. Their features are its columns.
 __device__ inline Rows matrix_rows(const float* matrix, int columns) {
   return {{matrix, NumberType::kFloat32, 1.0f}, columns, false, 0};
 }
 
-// The numbers of a thread that stays with one feature of rows and goes down `count` of them, from row `first` on.
+// Loads a thread's elements: it keeps one feature of rows and moves down `count` of them, from row `first` on.
 template <int kSide>
 __device__ inline void read_rows(const Rows& rows, int feature, int64_t first, int count,
                                  float (&values)[Share<kSide, false>::kElements]) {
@@ -59,19 +59,19 @@ __device__ inline void read_rows(const Rows& rows, int feature, int64_t first, i
   });
 }
 
-// Products of two lists of rows, row by row: what both give is a matrix of features by features. One product a span of
-// rows, which may be the same rows for all spans.
+// Products of two lists of rows, row by row. Each span of rows gives one product, a matrix of features by features.
+// Several spans may use the same rows.
 struct Spans {
   Rows left, right;
-  int64_t first_left, first_right;  // of the present span
-  int step_left, step_right;        // to the next
-  int length, rows;                 // of a span; of all that are left
-  int count;                        // spans that are left
-  int first_row, first_column;      // where the tile begins
+  int64_t first_left, first_right;  // of the current span
+  int step_left, step_right;        // to the next span
+  int length, rows;                 // per span; of all spans left
+  int count;                        // spans left
+  int first_row, first_column;      // first element of the tile
   int group;                        // of patches
 
   __device__ int present() const { return length < rows ? length : rows; }
-  // One thread's part.
+  // Called by one thread.
   __device__ void advance() {
     first_left += step_left;
     first_right += step_right;
@@ -86,7 +86,7 @@ class RowSums {
   static constexpr bool kLeftDepthFirst = false, kRightDepthFirst = false;
   static constexpr int kElements = Share<kSide, false>::kElements;
 
-  // Of the present span.
+  // The operands of the current span.
   __device__ explicit RowSums(const Spans& spans) : spans_(spans) {}
 
   __device__ void load(int depth, bool, float (&left)[kElements], float (&right)[kElements]) const {
@@ -101,7 +101,7 @@ class RowSums {
   const Spans& spans_;
 };
 
-// The patches of inputs, and the pixels of gradients that belong to them.
+// Operand loader for the patches of the inputs and the matching pixels of the gradients.
 template <int kSide>
 class PatchSums {
  public:
@@ -148,10 +148,10 @@ class PatchSums {
 struct Projection {
   LayerVectors vectors;
   const float* matrix;
-  int columns;  // of the matrix, whose rows are as many as features
+  int columns;  // of the matrix, which has one row per feature
   int group;
   int64_t first;
-  int count, row, column;  // positions; the tile's own place
+  int count, row, column;  // positions; place of the tile
 
   template <int kSide>
   __device__ void read_matrix(int depth, float (&values)[Share<kSide, false>::kElements]) const {
@@ -161,7 +161,7 @@ struct Projection {
   }
 };
 
-// Rows times a matrix.
+// Operand loader: rows times a matrix.
 template <int kSide>
 class RowProjection {
  public:
@@ -192,7 +192,7 @@ class RowProjection {
   const Projection& of_;
 };
 
-// Patches times a matrix. Lanes take neighbouring positions, whose pixels are neighbours.
+// Operand loader: patches times a matrix. Lanes take adjacent positions, whose pixels are adjacent.
 template <int kSide>
 class PatchProjection {
  public:

@@ -1,4 +1,4 @@
-"""The CUDA operators on the emulator, once a session."""
+"""The CUDA operators on the emulator, built once per test run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.cuda_emulator import emulated_library
 
 @pytest.fixture(scope="session")
 def emulated_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library of emulated kernels."""
+    """The path of the library of emulated kernels."""
     if shutil.which("g++") is None:
         pytest.skip("no C++ compiler")
     return emulated_library(tmp_path_factory.mktemp("emulated"))
@@ -22,15 +22,15 @@ def emulated_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def operators(emulated_path: Path) -> AotLibrary:
-    """The operators of that library."""
+    """The operators of the emulated library."""
     return AotLibrary(emulated_path, compile_attributes(emulated_path.parent))
 
 
 @pytest.fixture(params=["forwards", "backwards"])
 def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Both orders in which blocks, and a block's threads, can take turns.
+    """Runs a test with both orders of blocks and of the threads within a block.
 
-    In one of them a missing barrier shows, and what counts on the last block's coming last.
+    One of the orders reveals a missing barrier, and code that assumes that the last block finishes last.
     """
     monkeypatch.setenv("EMULATOR_ORDER", request.param)
     yield request.param

@@ -1,4 +1,4 @@
-"""What operators of statistics record of a pass on the emulator, against the weight gradient in float64."""
+"""The record of a pass by the CUDA statistics operators, against the weight gradient in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.kernels.cuda.test_kronecker_statistics import Statistics
 from tests.support.aot import AotLibrary
 from tests.support.cuda_statistics import CAPTURE_ERROR, LAYERS, PRODUCT, SCALE, Layer
 
-# What LAYERS leave out: more channels than slices of a block, groups of one channel and more groups than
+# Cases that LAYERS lacks: more channels than slices of a block, groups of one channel and more groups than
 # threads, one tap, one location, vectors without samples, half precision.
 OTHERS = {
     "many_channels": Layer(200, 130, kernel=(3, 3), padding=(1, 1, 1, 1), samples=2, size=(3, 4), bias=True),
@@ -30,14 +30,14 @@ def test_product_and_scale(operators: AotLibrary, name: str, rng: np.random.Gene
     for calls in (1, 2):
         operator.run()
         case.check_record([case.weight(0), case.weight(1)], calls)
-    # The signal is far above what is allowed, or another product would do as well.
+    # The signal must be far above the tolerance, or a wrong product could pass.
     product, scale = case.capture()
     assert abs(product) > 100 * CAPTURE_ERROR * scale
 
 
 def test_two_runs_give_the_same_bits(operators: AotLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [Statistics(LAYERS["conv3x3"], np.random.default_rng(3)) for _ in range(2)]
-    # Blocks in the other order, on the emulator: another one is the last to come.
+    # On the emulator the order of blocks differs, so that another block is the last one.
     for case, order in zip(cases, ("forwards", "backwards")):
         monkeypatch.setenv("EMULATOR_ORDER", order)
         case.operator(operators).run()
@@ -55,7 +55,7 @@ def test_gradients_are_taken_as_they_are_delivered(
     case.check_record([case.weight(side) * (gate == side + 1) for side in (0, 1)])
     before = case.record.copy()
     case.record[[0, *range(2, len(case.record))]] = 0
-    # What scales statistics is not in the product.
+    # The scaling of statistics does not affect the product.
     case.operator(operators, separate=True, gradient_scale=8.0, mean_reduction=False).run()
     np.testing.assert_array_equal(case.record, before)
 

@@ -25,7 +25,7 @@ JUDGE = ctypes.CFUNCTYPE(
 
 
 class Judge:
-    """Keeps what it is told, and answers what it is set to: for each layer the answer and the period."""
+    """Records its input and returns preset answers: for each layer the answer and the period."""
 
     def __init__(self, library: AotLibrary) -> None:
         self.told: list[np.ndarray] = []
@@ -42,7 +42,7 @@ class Judge:
 
 @pytest.fixture
 def judge(operators: AotLibrary) -> Iterator[Judge]:
-    """A judge for one test."""
+    """A judge that is registered for one test."""
     registered = Judge(operators)
     yield registered
     registered.register(None)
@@ -52,7 +52,7 @@ def test_every_kind_of_layer(operators: AotLibrary, rng: np.random.Generator, or
     case = CommitCase(list(LAYERS.values()), rng)
     running = Running(operators, case)
     case.check(running.run())
-    # With the pasts that a first commit leaves, and what it has not taken.
+    # With the `past` values of a first commit, and the layers that it did not commit.
     for _ in range(2):
         running.advance()
         stage(case, case.inputs, rng)
@@ -102,7 +102,7 @@ def test_what_is_not_finite_is_refused(
     found = running.run()
     case.check(found)
     assert found[4][0] == 6.0
-    # A word that was raised is not another commit's.
+    # A word that one commit raised does not affect another one.
     running.advance()
     stage(case, case.inputs, rng)
     running.load()
@@ -119,7 +119,7 @@ def test_a_record_that_is_not_finite_is_refused(
     assert not case.finite(1)
     found = run(operators, case)
     case.check(found)
-    # Rows are all that there is of a batch: without it there are none.
+    # Rows have no average: without the batch there are none.
     assert not case.state(found, 1).weights.any()
 
 
@@ -143,7 +143,7 @@ def test_the_judge_answers_one_commit_late(
     told = [case.told(index) for index in range(4)]
     case.check(running.run())
     assert not judge.told
-    # Answers about a layer without a pass are none.
+    # Answers about a layer without a pass are ignored.
     judge.answers = [(0, 3), (0, 2), (1, 4), (-1, 9)]
     running.advance()
     stage(case, case.inputs, rng)
@@ -153,7 +153,7 @@ def test_the_judge_answers_one_commit_late(
     np.testing.assert_allclose(judge.told[0], told, rtol=1e-6)
     assert judge.told[0][:, 8].tolist() == [1, 0, 1, 1]
     case.check(after)
-    # Each commit is judged once, and the next answers take the place of these.
+    # Each commit is judged once, and the next answers replace these.
     told = [case.told(index) for index in range(4)]
     judge.answers = [(1, 3), (1, 2), (0, 1), (1, 5)]
     running.advance()
@@ -171,7 +171,7 @@ def test_the_judge_empties_a_layer(operators: AotLibrary, judge: Judge, rng: np.
     case.check(running.run())
     judge.answers = [(-1, 1), (-1, 1)]
     running.advance()
-    # One with a batch, one without.
+    # One layer with a batch, one without.
     record = case.state(case.inputs, 0).record
     record[[PASSES, *range(STAGED_WEIGHTS, len(record))]] = 1
     running.load()
@@ -199,7 +199,7 @@ def test_answers_wait_for_a_commit_that_is_due(
         case.inputs[0][...] = due
         running.load()
         case.check(running.run())
-    # What is not due is not told of.
+    # The judge is not called for a commit that is not due.
     assert len(judge.told) == 1
 
 
@@ -238,7 +238,7 @@ def test_commit_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.
 def test_measures(operators: AotLibrary, due: int, rng: np.random.Generator, order: str) -> None:
     case = MeasureCase(rng, due=due)
     running = Running(operators, case)
-    # Twice: counters must be as a launch leaves them.
+    # Twice, to check that a launch resets its counters.
     for _ in range(2):
         case.check(running.run())
 

@@ -1,4 +1,4 @@
-"""The counters of CUDA operators, whose kernels come and go where nets are compiled one after the other."""
+"""Allocation of the counters of CUDA operators while kernels are created and destroyed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ COUNTERS = 1 << 18
 
 
 def create(library: AotLibrary, tiles: int) -> AotOperator:
-    """A kernel with a counter for each tile of two triangles, so many tiles wide, and a few more.
+    """Creates a kernel with one counter per tile of two triangles, each `tiles` tiles wide, and a few more.
 
-    It is not called, and need not have the arrays of its sums.
+    The kernel is not called, so it does not need the arrays of its sums.
     """
     layer = Layer(128 * tiles, 128 * tiles, samples=1)
     arrays = [np.zeros(layer.shapes[name], np.float32) for name in ("x", "dout")]
@@ -30,7 +30,7 @@ def test_kernels_give_their_counters_back(operators: AotLibrary) -> None:
     with pytest.raises(AotError, match="too many kernels: their counters are used up"):
         for _ in range(COUNTERS // (128 * 129) + 1):
             alive.append(create(operators, 128))
-    # Neighbours become one range again, whichever goes first: at the end there is room for larger kernels.
+    # Adjacent ranges are merged in any order of release: at the end there is room for larger kernels.
     del alive[::2]
     alive.append(create(operators, 128))
     alive.clear()

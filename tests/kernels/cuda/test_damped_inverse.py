@@ -1,4 +1,4 @@
-"""Damped inverses on the GPU: how exact they are, and what becomes of factors that have none."""
+"""Damped inverses of the CUDA operators: accuracy, and factors that cannot be inverted."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from tests.support.cuda_refreshes import Layer, Refresh, kronecker_oracle, old, 
 
 
 def factor(size: int, condition: float, rng: np.random.Generator) -> np.ndarray:
-    """A symmetric matrix of this condition number, its eigenvalues evenly spread over their powers of ten."""
+    """A symmetric matrix with this condition number and log-spaced eigenvalues."""
     vectors, _ = np.linalg.qr(rng.standard_normal((size, size)))
     matrix = (vectors * np.geomspace(1.0, 1 / condition, size)) @ vectors.T
     return (matrix + matrix.T) / 2
 
 
 def layer(A: np.ndarray, G: np.ndarray) -> Layer:
-    """Two factors that are sums of one sample."""
+    """A layer whose factors are sums over one sample."""
     return Layer([A, G, np.ones(2), old(*A.shape), old(*G.shape)], kronecker_oracle, {"splits": 1})
 
 
-# Sizes around the edges of tiles; the last two are updated in tiles of 128, with an odd number of panels and
-# an even one.
+# Sizes around tile boundaries. The last two use tiles of 128, with an odd and an even number of panels.
 @pytest.mark.parametrize("sizes", [(1, 3), (63, 64), (65, 130), (200, 128), (300, 384)], ids=str)
 @pytest.mark.parametrize("condition", [1e2, 1e5])
 def test_any_size_and_condition(
@@ -62,7 +61,7 @@ def warnings(library: AotLibrary) -> str:
 
 
 def test_damping_grows_until_it_suffices(operators: AotLibrary, rng: np.random.Generator) -> None:
-    # Traces of 1 and dimensions of 2, so that both dampings are the root of lambda: 1e-4.
+    # Traces of 1 and dimensions of 2, so that both dampings are sqrt(lambda) = 1e-4.
     indefinite = np.diag([1.01, -0.01])
     refresh = Refresh(
         operators,
@@ -70,7 +69,7 @@ def test_damping_grows_until_it_suffices(operators: AotLibrary, rng: np.random.G
         [layer(indefinite, np.diag([0.5, 0.5])), layer(*[np.eye(70)] * 2)],
         1e-8,
     )
-    # 1e-4, 1e-3 and 1e-2 leave it indefinite, or singular up to rounding.
+    # With 1e-4, 1e-3 and 1e-2 the factor is indefinite, or singular up to rounding.
     for growth in (10, 100, 1000):
         refresh.run()
         refresh.check(1)
@@ -84,20 +83,21 @@ def test_damping_grows_until_it_suffices(operators: AotLibrary, rng: np.random.G
     for _ in range(2):
         refresh.run()
         inverse = np.linalg.inv(indefinite + 0.1 * np.eye(2))
-        # The condition number is 12: 2^-24 times that, a few times.
+        # The condition number is 12, so the error is a few times 12 * 2^-24.
         np.testing.assert_allclose(refresh.arrays[0][3], inverse, rtol=1e-5)
 
 
 def test_a_pivot_that_is_lost_in_rounding(operators: AotLibrary, rng: np.random.Generator) -> None:
-    # [[1, 1], [1, 1]] and a damping of 1e-9 is positive definite, but not in float32.
+    # [[1, 1], [1, 1]] with a damping of 1e-9 is positive definite, but not in float32.
     ones = np.ones((2, 2))
     refresh = Refresh(operators, "KroneckerRefresh", [layer(ones, ones)], 1e-18)
     refresh.run()
     assert all((inverse == 7.0).all() for inverse in refresh.arrays[0][3:])
-    # From then on it is no less than 1e-7 of the trace, which is 2, times the power of ten that it takes.
+    # After a failure the damping is at least 1e-7 of the trace, which is 2, times the power of ten that it
+    # needs.
     refresh.run()
     for inverse in refresh.arrays[0][3:]:
-        # The inverse has the eigenvalue 1 / e for (1, -1): e as float32 has it beside 1.
+        # The inverse has the eigenvalue 1 / e for (1, -1), with e rounded to float32 next to 1.
         damping = 1 / (inverse[0, 0] - inverse[0, 1])
         assert 1e-7 < damping < 3e-7
 
@@ -108,7 +108,7 @@ def test_damping_beyond_the_trace_is_refused(operators: AotLibrary, rng: np.rand
     refresh = Refresh(operators, "KroneckerRefresh", [layer(A, np.eye(2) / 10)], 1e-6)
     for _ in range(3):
         refresh.run()
-    # With dampings of 1e-3, 1e-2 and 0.1; 1.0 is beyond the trace.
+    # After dampings of 1e-3, 1e-2 and 0.1, the next one, 1.0, is beyond the trace.
     refresh.run()
     np.testing.assert_array_equal(refresh.arrays[0][3], 7.0)
     refresh.due[...] = 0
@@ -120,7 +120,7 @@ def test_damping_beyond_the_trace_is_refused(operators: AotLibrary, rng: np.rand
 
 
 def test_rows_that_are_lost_in_rounding(operators: AotLibrary, rng: np.random.Generator) -> None:
-    """Woodbury's small matrix fails the same way; its solver and its damping stay together."""
+    """The small matrix of the Woodbury identity fails the same way. Solver and damping stay consistent."""
     case = swift(6, 5, 2, rng, splits=False)
     # Two equal rows.
     case.arrays[0][1] = case.arrays[0][0]

@@ -1,4 +1,4 @@
-// Quotients by a Divisor are those of the language, at every multiple of a divisor and beside it.
+// Quotients by a Divisor equal those of integer division, at and next to multiples of many divisors.
 #include <cstdio>
 #include <initializer_list>
 
@@ -9,7 +9,7 @@ namespace {
 bool right(unsigned divisor) {
   const ms_kfac::Divisor by = ms_kfac::Divisor::of(divisor);
   constexpr int64_t kEnd = int64_t{1} << 31;
-  // So many multiples at both ends of the dividends.
+  // Number of multiples checked at each end of the range of dividends.
   constexpr int64_t kMultiples = 300;
   for (int64_t count = 0; count < kMultiples; ++count)
     for (const int64_t multiple : {count * divisor, (kEnd / divisor - count) * divisor})

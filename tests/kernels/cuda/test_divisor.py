@@ -1,4 +1,4 @@
-"""Division on the device, which is arithmetic that any compiler has."""
+"""Division by Divisor, compiled for the host."""
 
 from __future__ import annotations
 

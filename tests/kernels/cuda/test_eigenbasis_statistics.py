@@ -1,4 +1,4 @@
-"""The CUDA operator of EKFAC's statistics on the emulator, against float64."""
+"""The CUDA operator of EKFAC statistics on the emulator, against float64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Statistics(Batch):
 
     def __init__(self, layer: Layer, rng: np.random.Generator) -> None:
         super().__init__(layer, rng, weights=3)
-        # Every location counts for the moments, whatever the factors make of them.
+        # The moments use every location, even if the factors reduce them.
         self.vectors = layer.all_vectors(self.x, self.dout)
         self.bases = [_basis(rng, *vectors.shape[::3]) for vectors in self.vectors]
         groups, e, d = len(self.a), self.g.shape[3], self.a.shape[3]
@@ -36,12 +36,11 @@ class Statistics(Batch):
         self.check_record([weight * (letter in opened) for letter, weight in zip("AGs", weights)], calls)
 
     def check_moments(self, calls: int = 1) -> None:
-        """Holds s to float64.
+        """Compares s with float64.
 
-        M_n = Q_G' W_n Q_A is a sum of products g q a q. In whichever order it is summed, its error is at most
-        one roundoff for every addition and product on the way, u (T + d + e + 8), times the same sum of
-        absolute values. The square doubles that relative to |M| |M|', and sums over samples add a
-        roundoff each.
+        M_n = Q_G' W_n Q_A is a sum of products g q a q. In any order of summation its error is at most one
+        roundoff per addition and product, u (T + d + e + 8), times the same sum of absolute values. The
+        square doubles this error relative to |M| |M|'. Each addition over samples adds one roundoff.
         """
         a, g = self.vectors
         Q_A, Q_G = (basis.astype(np.float64) for basis in self.bases)
@@ -55,14 +54,14 @@ class Statistics(Batch):
         error = abs(self.moments - expected)
         allowed = of_products + of_sums
         assert (error <= allowed).all(), (error / allowed).max()
-        # Small beside what is measured, or other moments would do as well.
+        # The tolerance must be small next to the expected value, or wrong moments could pass.
         assert allowed.sum() < 0.2 * expected.sum()
 
     def check_moments_untouched(self) -> None:
         np.testing.assert_array_equal(self.moments, self.moments_before)
 
 
-# What LAYERS leave out: both orders of products, tiles of both sizes, rows and patches, in groups.
+# Cases that LAYERS lacks: both orders of products, tiles of both sizes, rows and patches, in groups.
 OTHERS = {
     "dense_gradient_first": Layer(20, 12, samples=6, locations=(5, 8), bias=True),
     "dense_halves": Layer(20, 12, samples=6, locations=(5, 8), dtype="float16"),
@@ -77,7 +76,7 @@ OTHERS = {
 
 
 def _basis(rng: np.random.Generator, groups: int, size: int) -> np.ndarray:
-    """Orthogonal matrices, one a group."""
+    """Orthogonal matrices, one per group."""
     return np.linalg.qr(rng.standard_normal((groups, size, size)))[0].astype(np.float32)
 
 
@@ -85,7 +84,7 @@ def _basis(rng: np.random.Generator, groups: int, size: int) -> np.ndarray:
 def test_factors_and_moments(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
     case = Statistics({**LAYERS, **OTHERS}[name], rng)
     operator = case.operator(operators)
-    # Twice: counters must be as a launch leaves them.
+    # Twice, to check that a launch resets its counters.
     operator.run()
     operator.run()
     for side in (0, 1):
@@ -98,14 +97,14 @@ def test_factors_and_moments(operators: AotLibrary, name: str, rng: np.random.Ge
     "layer",
     [
         pytest.param(Layer(5, 40, kernel=(3, 3), size=(6, 6), samples=800), id="vectors first"),
-        # Two samples, then one: half of the blocks that share the samples out have none.
+        # Two samples, then one: half of the blocks that split the samples have none.
         pytest.param(Layer(150, 600, samples=3, locations=(190,)), id="gradient first"),
     ],
 )
 def test_rounds(
     operators: AotLibrary, layer: Layer, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The room for what stages hand to one another goes by multiprocessors. A GPU has room for it all.
+    # The workspace between stages scales with the number of multiprocessors. On a GPU everything fits.
     monkeypatch.setenv("EMULATOR_MULTIPROCESSORS", "1")
     case = Statistics(layer, rng)
     operator = case.operator(operators)
@@ -172,7 +171,7 @@ def test_gates(
         case.check_moments()
     else:
         case.check_moments_untouched()
-        # What was left alone must not be in the way of the next launch.
+        # A skipped launch must not disturb the next one.
         case.gate[...] = 4
         operator.run()
         case.check_moments()

@@ -28,7 +28,7 @@ class Statistics(Batch):
 def test_sums_and_record(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
     case = Statistics(LAYERS[name], rng)
     operator = case.operator(operators)
-    # Twice: counters must be as a launch leaves them.
+    # Twice, to check that a launch resets its counters.
     operator.run()
     operator.run()
     for side in (0, 1):
@@ -48,7 +48,7 @@ def test_tensor_cores(operators: AotLibrary, name: str, precision: str, rng: np.
 
 def test_two_runs_give_the_same_bits(operators: AotLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [Statistics(LAYERS["conv3x3"], np.random.default_rng(3)) for _ in range(2)]
-    # Blocks in the other order, on the emulator: another one is the last to come.
+    # On the emulator the order of blocks differs, so that another block is the last one.
     for case, order in zip(cases, ("forwards", "backwards")):
         monkeypatch.setenv("EMULATOR_ORDER", order)
         case.operator(operators, precision="tf32").run()

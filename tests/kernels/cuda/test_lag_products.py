@@ -1,7 +1,7 @@
-"""Second moments of patches from products of shifted images, and from the patches themselves.
+"""Second moments of patches, computed from products of shifted images and from unfolded patches.
 
-Both forms are held to the same tolerance: the products that a number is made of are added and never
-subtracted, so that their additions are those of one sum over all locations, in another order.
+Both forms have the same tolerance. The products that form an element are only added, never subtracted. So
+their additions are those of one sum over all locations, in another order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORMS = ("unfolded", "lags")
 def test_sums(operators: AotLibrary, name: str, form: str, rng: np.random.Generator) -> None:
     case = Statistics(LAG_LAYERS[name], rng)
     operator = case.operator(operators, patches=form)
-    # Twice: counters must be as a launch leaves them.
+    # Twice, to check that a launch resets its counters.
     operator.run()
     operator.run()
     for side in (0, 1):
@@ -100,7 +100,7 @@ def test_gates(operators: AotLibrary, gate: int, rng: np.random.Generator) -> No
             case.check(side, "float32")
         else:
             case.check_untouched(side)
-    # Counters are as an open gate needs them, and a new period begins.
+    # The counters must suit an open gate, and a new period begins.
     case.record[0] = 0
     case.gate[...] = 3
     operator.run()
@@ -109,8 +109,8 @@ def test_gates(operators: AotLibrary, gate: int, rng: np.random.Generator) -> No
 
 
 def _form_taken(library: AotLibrary, layer: Layer) -> str:
-    """Which form an operator takes that is not told: its workspace is that of one of them."""
-    # Shapes alone matter: nothing runs.
+    """The form that an operator chooses by default, identified by the size of its workspace."""
+    # Only shapes matter: nothing runs.
     x, dout = (np.empty(layer.shapes[name], np.float32) for name in ("x", "dout"))
     gate, one = np.empty((), np.int32), np.empty(1, np.float32)
 
@@ -124,9 +124,9 @@ def _form_taken(library: AotLibrary, layer: Layer) -> str:
     return taken
 
 
-# What each form multiplies, tiles counted in full: with 64 channels 15 tiles of 128 x 128 by patches, 13 of
-# 64 x 64 by lags; with 16 channels 3 and 13 of them. With 512 channels and few pixels the partial sums by
-# lags outweigh the products.
+# Multiplications of each form, with whole tiles. With 64 channels: 15 tiles of 128 x 128 by patches, 13 of 64
+# x 64 by lags. With 16 channels: 3 and 13. With 512 channels and few pixels the partial sums by lags cost
+# more than the products.
 @pytest.mark.parametrize(
     ("channels", "samples", "size", "form"),
     [(64, 4, 28, "lags"), (512, 8, 7, "lags"), (16, 4, 28, "unfolded"), (512, 1, 3, "unfolded")],
@@ -159,5 +159,5 @@ def test_other_shapes_are_refused(operators: AotLibrary, rng: np.random.Generato
     operator = case.operator(operators, patches="lags")
     other = dataclasses.replace(LAYERS["conv3x3"], size=(7, 8), shapes={})
     operator.arrays[0], operator.arrays[1] = other.draw(rng)
-    with pytest.raises(AotError, match="other shapes than those that the kernel was created for"):
+    with pytest.raises(AotError, match="shapes must be those that the kernel was created with"):
         operator.run()

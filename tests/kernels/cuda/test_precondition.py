@@ -29,7 +29,7 @@ def test_updates_and_products(
     case = kind(layers, rng)
     running = Running(operators, case)
     case.check(running.run())
-    # Counters must be as a launch leaves them, and results not those of the first call.
+    # A second call checks that counters were reset and that results are not those of the first call.
     for gradient in case.gradients:
         gradient *= -1.7
     running.load()

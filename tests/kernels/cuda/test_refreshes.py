@@ -17,7 +17,7 @@ DAMPING = 0.03
 
 
 def kronecker_layers(rng: np.random.Generator) -> list[Layer]:
-    """Sizes around the edges of tiles, groups, a layer without statistics, one whose A is zero."""
+    """Sizes around tile boundaries, groups, a layer without statistics, a layer whose A is zero."""
     return [
         kronecker(1, 3, rng),
         kronecker(63, 64, rng, groups=2),
@@ -29,7 +29,7 @@ def kronecker_layers(rng: np.random.Generator) -> list[Layer]:
 
 
 def block_split_layers(rng: np.random.Generator) -> list[Layer]:
-    """Blocks of several tiles and of one, with a rest and without, one block, no statistics."""
+    """Blocks of one and of several tiles, with and without a remainder, one block, no statistics."""
     return [
         block_split(150, 20, 66, rng),
         block_split(40, 41, 20, rng),
@@ -40,7 +40,7 @@ def block_split_layers(rng: np.random.Generator) -> list[Layer]:
 
 
 def trace_restricted_layers(rng: np.random.Generator) -> list[Layer]:
-    """Both dampings with all that changes them, traces below nu and above, groups, no statistics."""
+    """Both kinds of damping with all their options, traces below and above nu, groups, no statistics."""
     automatic = {"automatic": 1, "nu": 0.2}
     return [
         trace_restricted(70, 9, rng),
@@ -56,7 +56,7 @@ def trace_restricted_layers(rng: np.random.Generator) -> list[Layer]:
 
 
 def swift_layers(rng: np.random.Generator) -> list[Layer]:
-    """Ranks of one panel and of several, full ranks, rows that are not the rank, groups, no split."""
+    """Ranks of one and of several panels, full rank, row counts other than the rank, groups, no split."""
     return [
         swift(20, 30, 12, rng),
         swift(150, 70, 68, rng),
@@ -80,7 +80,7 @@ LAYERS = {
 def test_every_layer(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
     layers = LAYERS[name](rng)
     refresh = Refresh(operators, name, layers, DAMPING)
-    # Twice: the second call finds what the first one left in the workspaces.
+    # Twice: the second call finds workspaces that hold values of the first one.
     for _ in range(2):
         refresh.run()
         for index in range(len(layers)):
@@ -108,12 +108,12 @@ def test_many_layers_take_several_launches(operators: AotLibrary, rng: np.random
         refresh.check(index)
 
 
-# Where the second factor's sum, or its rows, are among a layer's arrays.
+# Index of the second factor's sum, or its rows, among a layer's arrays.
 SECOND_FACTOR = 1
 
 
 def refuses_and_leaves(refresh: Refresh, message: str) -> None:
-    """A call that fails for all layers says so in the next call, which need not be due, and only there."""
+    """Checks that a failing call changes nothing and that only the next call, due or not, raises."""
     refresh.run()
     for index in range(len(refresh.layers)):
         refresh.check_untouched(index)
@@ -157,7 +157,7 @@ def test_nan_in_the_damping(operators: AotLibrary, rng: np.random.Generator) -> 
 def test_arrays_of_other_sizes_are_refused(
     operators: AotLibrary, name: str, rng: np.random.Generator
 ) -> None:
-    """Each array of the second layer in turn, larger along its last axis or both of a matrix."""
+    """Enlarges each array of the second layer in turn, along its last axis or both axes of a matrix."""
     for index in range(len(LAYERS[name](rng)[1].arrays)):
         layers = LAYERS[name](rng)[:2]
         shape = layers[1].arrays[index].shape
@@ -173,7 +173,7 @@ def test_other_arrays_than_it_was_created_for_are_refused(
     refresh = Refresh(operators, "KroneckerRefresh", [kronecker(4, 3, rng)], DAMPING)
     larger = kronecker(5, 3, rng).arrays
     refresh.operator.arrays[2:7] = larger
-    with pytest.raises(AotError, match="a factor of 5 rows, created for 4"):
+    with pytest.raises(AotError, match="a factor has 5 rows, expected 4"):
         refresh.run()
 
 

@@ -60,7 +60,7 @@ def test_a_full_refresh_that_fails_comes_again(operators: AotLibrary, rng: np.ra
         [RefreshedLayer(6, 7, full=1.0, refreshes=1.0, counts=(1.0, 1.0, 1.0, 1.0))], rng
     )
     layer = case.arrays(case.inputs, 0)
-    # Damping of sqrt(0.05) pi: not enough for A at first, but ten times as much is.
+    # A damping of sqrt(0.05) pi is not enough for A, but ten times as much is.
     layer["A_sum"][...] = np.diag([2.0, 2.0, 2.0, 2.0, 2.0, -1.0])
     layer["G_sum"][...] = np.eye(7)
     running = Running(operators, case)
@@ -71,7 +71,7 @@ def test_a_full_refresh_that_fails_comes_again(operators: AotLibrary, rng: np.ra
     assert (float(after["refreshes"]), float(after["full"])) == (2.0, 0.0)
     pi = np.sqrt(9 / 6)
     expected = 1 / (np.diag(layer["A_sum"]) + 10 * pi * np.sqrt(0.05))
-    # A dozen roundings, which the difference from -1 makes larger by less than 2.
+    # A dozen roundings, amplified by less than 2 by the difference from -1.
     np.testing.assert_allclose(np.diag(after["A_inverse"]), expected, rtol=24 * ROUNDOFF)
 
 

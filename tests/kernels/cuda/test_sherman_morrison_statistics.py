@@ -1,4 +1,4 @@
-"""The CUDA operator of Sherman-Morrison's statistics on the emulator, against float64."""
+"""The CUDA operator of Sherman-Morrison statistics on the emulator, against float64."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Statistics(Batch):
             self.check_untouched(side)
         expected = calls * (vectors**2).sum(axis=(1, 2))
         error = abs(self.diagonals[side] - expected)
-        # All of it is float32, whatever the precision: a number is a sum of positive products.
+        # Diagonals are float32 in every precision: each element is a sum of positive products.
         depth = calls * vectors.shape[1] * vectors.shape[2]
         allowed = tolerance("float32", depth) * expected
         assert (error <= allowed).all(), (error / allowed).max()
@@ -53,7 +53,7 @@ def test_diagonals_alone(operators: AotLibrary, name: str, rng: np.random.Genera
     case = Statistics(LAYERS[name], rng, full=0.0)
     operator = case.operator(operators)
     case.record[PERIOD] = 3
-    # Several times: counters must be as a launch leaves them.
+    # Several times, to check that a launch resets its counters.
     for _ in range(3):
         operator.run()
     for side in (0, 1):

@@ -1,4 +1,4 @@
-"""How passes replace one another in the staged batch, or add up to one, on the emulator."""
+"""Passes that replace the staged batch or are added to it, on the emulator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.cuda_statistics import (
     Layer,
 )
 
-# With room for what the operator makes of them in parts and by lags.
+# Layers that exercise split-K parts and products by lags.
 SMALL = {
     "dense": LAYERS["dense"],
     "conv_groups": LAYERS["conv_groups"],
@@ -35,7 +35,7 @@ SMALL = {
 
 
 class Kind(NamedTuple):
-    """An operator of statistics: its arrays, and the weight that each of them belongs to."""
+    """A statistics operator: its arrays, and the index of the weight of each array."""
 
     statistics: type
     arrays: tuple[str, ...]
@@ -52,7 +52,7 @@ KINDS = {
 
 
 class Passes:
-    """Passes of one operator over batches of one layer; each also runs by itself, into arrays of zeros."""
+    """Passes of one operator over batches of one layer. Each pass also runs alone, into arrays of zeros."""
 
     def __init__(
         self, library: AotLibrary, kind: Kind, layer: Layer, rng: np.random.Generator, period: int
@@ -65,7 +65,7 @@ class Passes:
                 own[...] = other
         self.case.record[1], self.alone.record[1] = period, 1
         for array in self.arrays(self.case):
-            # What an older batch left must not even be multiplied.
+            # Values of an older batch must not even be multiplied, since NaN would propagate.
             array[...] = np.nan
         self.operators = [of.operator(library, **kind.options) for of in (self.case, self.alone)]
 
@@ -78,7 +78,7 @@ class Passes:
         return found
 
     def run(self, gate: int = 7) -> tuple[list[np.ndarray], np.ndarray, Capture]:
-        """A pass with a batch of its own; returns what it alone stages, takes and records."""
+        """Runs a pass on a new batch. Returns what this pass alone stages, takes and records."""
         x, dout = self.layer.draw(self.rng)
         for of, operator in zip((self.case, self.alone), self.operators):
             of.x[...], of.dout[...] = x, dout
@@ -90,7 +90,7 @@ class Passes:
         return [array.copy() for array in self.arrays(self.alone)], taken, self.alone.capture()
 
     def check(self, expected: list[np.ndarray | None]) -> None:
-        """The staged arrays; None for one that holds what it did at the beginning."""
+        """Checks the staged arrays. None stands for an array that still has its initial values."""
         for index, (array, value) in enumerate(zip(self.arrays(self.case), expected)):
             if value is None:
                 assert np.isnan(array).all(), index
@@ -98,7 +98,7 @@ class Passes:
                 np.testing.assert_array_equal(array, value, err_msg=str(index))
 
     def check_numbers(self, staged: list[Capture], since_commit: list[Capture], passes: int) -> None:
-        """The record's product and scale, of what is staged and of all passes since the last commit."""
+        """Checks product and scale of the record, for the staged batch and all passes since the commit."""
         record, scale = self.case.record, sum(one.scale for one in since_commit)
         assert record[PASSES] == passes
         error = CAPTURE_ERROR * scale
@@ -134,7 +134,7 @@ def test_two_passes_add_up(operators: AotLibrary, kind: str, layer: str, rng: np
         second, _, numbers = passes.run()
         before.append(numbers)
         for array, one, two in zip(passes.arrays(passes.case), first, second):
-            # A number of the second pass joins as it is made, in one rounding or in a few.
+            # The second pass is added on the fly, with one rounding or a few.
             np.testing.assert_allclose(array, one + two, rtol=0, atol=1e-5 * abs(one + two).max())
         np.testing.assert_array_equal(passes.case.record[STAGED_WEIGHTS:], 2 * taken)
         passes.check_numbers(before[-2:], before, 2 * (index + 1))
@@ -153,7 +153,7 @@ def test_what_a_pass_does_not_take_stays_staged_without_weight(
         return [two if (weight in of_A) == inputs else one for one, two, weight in zip(old, new, weight_of)]
 
     held: list[np.ndarray | None] = [None] * len(weight_of)
-    # Inputs alone, then gradients alone, which replace an older batch although the pass joins another.
+    # Inputs alone, then gradients alone. These replace an older batch although the pass adds to another one.
     own, taken_A, _ = passes.run(gate=1)
     held = merged(held, own, inputs=True)
     passes.check(held)
@@ -163,7 +163,7 @@ def test_what_a_pass_does_not_take_stays_staged_without_weight(
     held = merged(held, own, inputs=False)
     passes.check(held)
     np.testing.assert_array_equal(weights, taken_A + taken_G)
-    # A third pass begins a new batch; what it doesn't take has no weight any more.
+    # A third pass begins a new batch. The statistics that it does not take lose their weight.
     own, _, _ = passes.run(gate=2)
     held = merged(held, own, inputs=False)
     passes.check(held)
@@ -183,5 +183,5 @@ def test_factors_are_staged_while_they_are_wanted(
     assert (taken[:2] > 0).all() == (full > 0)
     for now, old in zip(passes.case.sums, before):
         assert (now != old).any() == (full > 0)
-    # The weights of the first pass stay.
+    # The weights of the first pass are kept.
     assert (passes.case.record[STAGED_WEIGHTS : STAGED_WEIGHTS + 2] > 0).all()

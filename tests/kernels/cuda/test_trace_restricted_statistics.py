@@ -17,7 +17,8 @@ class Statistics(Batch):
     def __init__(self, layer: Layer, rng: np.random.Generator) -> None:
         super().__init__(layer, rng, weights=1)
         self.norms = [(vectors**2).sum(axis=3, keepdims=True) for vectors in (self.a, self.g)]
-        # A vector enters with the root of the other's norm: its outer product is weighted by the norm.
+        # A vector is multiplied by the norm of the other side's vector, so its outer product is weighted by
+        # the squared norm.
         self.weighted = [self.a * np.sqrt(self.norms[1]), self.g * np.sqrt(self.norms[0])]
         self.delta = (self.norms[0] * self.norms[1]).sum(axis=(1, 2, 3))
         self.traces = rng.uniform(1, 2, len(self.a)).astype(np.float32)
@@ -29,12 +30,12 @@ class Statistics(Batch):
         return library.operator("TraceRestrictedStatistics", inputs, [self.output], **own)
 
     def relative_error(self) -> float:
-        """Of the sum delta: its terms are positive products of sums of squares of scaled numbers."""
+        """The relative error of delta: its terms are positive products of sums of scaled squares."""
         features = self.a.shape[3] + self.g.shape[3]
         return (features + self.a.shape[1] * self.a.shape[2] + 10) * FLOAT
 
     def check_weighted(self, side: int, precision: str = "float32", calls: int = 1) -> None:
-        # The norm's sum, two roots of it, each times the scale and a number.
+        # The sum of the norm, two roots of it, and the products with the scale and an element.
         roundings = (self.a, self.g)[1 - side].shape[3] + 10
         self.check_sum(side, self.weighted[side], precision, calls, roundings)
 
@@ -50,7 +51,7 @@ def test_partial_traces(operators: AotLibrary, name: str, rng: np.random.Generat
     case = Statistics(LAYERS[name], rng)
     operator = case.operator(operators)
     case.record[PERIOD] = 3
-    # Several times: counters must be as a launch leaves them.
+    # Several times, to check that a launch resets its counters.
     for _ in range(3):
         operator.run()
     for side in (0, 1):
@@ -93,7 +94,7 @@ def test_a_closed_gate_changes_nothing(operators: AotLibrary, name: str, rng: np
     operator = case.operator(operators)
     operator.run()
     case.check_untouched_all()
-    # Both matrices need both sides, so that any code opens all.
+    # Both matrices need both sides, so any code takes all statistics.
     case.gate[...] = 1
     operator.run()
     for side in (0, 1):

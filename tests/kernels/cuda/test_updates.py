@@ -1,4 +1,4 @@
-"""The CUDA operator that steps weights, on the emulator."""
+"""The CUDA operator that updates weights, on the emulator."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def test_momentum_refuses_what_does_not_fit(operators: AotLibrary, rng: np.rando
     with pytest.raises(AotError, match="MomentumStep: an update does not fit its weight"):
         run(operators, case)
     del case.inputs[-1]
-    with pytest.raises(AotError, match="MomentumStep: not the inputs that the attributes tell of"):
+    with pytest.raises(AotError, match="MomentumStep: the number of inputs does not match the attributes"):
         run(operators, case)

@@ -1,7 +1,7 @@
 """Whole training steps with the CUDA operators: MindSpore on a CPU calls the emulated library.
 
-Attributes, the order of inputs and outputs, workspaces and what is written in place are MindSpore's here, not
-a test's. What is missing of a GPU is its memory and its streams.
+Attributes, the order of inputs and outputs, workspaces and in-place outputs come from MindSpore here, not
+from a test. Device memory and streams are not covered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.loops import train_by
 from tests.support.methods import METHODS
 from tests.support.networks import SmallNet, batches, weights_of
 
-# The operators that a method must have called for the comparison to be about them.
+# Operators that a method must have called for the comparison to be meaningful.
 USED = {
     "KFAC": {
         *("kronecker_statistics", "commit_statistics", "measure_gradients"),
@@ -34,7 +34,7 @@ USED = {
 
 
 class Emulated:
-    """The emulated library in the place of the CPU's; collects the operators that are created from it."""
+    """The emulated library, used instead of the CPU library. Collects the operators created from it."""
 
     def __init__(self, path: Path) -> None:
         self.handle = handle = ctypes.CDLL(str(path))
@@ -53,16 +53,16 @@ class Emulated:
 
 @pytest.fixture
 def library(emulated_path: Path, monkeypatch: pytest.MonkeyPatch) -> Emulated:
-    """The library, with covariances in the precision of the CPU's."""
+    """The emulated library, with covariances in the precision of the CPU kernels."""
     monkeypatch.setenv("MS_KFAC_PRECISION", "float32")
     return Emulated(emulated_path)
 
 
 def trained(name: str, loop: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The weights before and after a few steps that reach every branch of the method.
+    """Returns the weights before and after a few steps that reach every branch of the method.
 
-    EKFAC's factors need full rank: in a null space rounding alone gives another basis, in which the second
-    moments of the next batch are others. The widest has 33 rows.
+    EKFAC's factors need full rank. In a null space rounding alone changes the basis, and with it the second
+    moments of the next batch. The widest factor has 33 rows.
     """
     method, options = METHODS[name]
     net = SmallNet()
@@ -73,7 +73,7 @@ def trained(name: str, loop: str) -> tuple[dict[str, np.ndarray], dict[str, np.n
 
 
 def compare(name: str, start: dict[str, np.ndarray], found: dict[str, np.ndarray], weights: dict) -> None:
-    """To how far they moved: float32 ε through five steps of products and solves."""
+    """Compares weights relative to their movement: float32 ε through five steps of products and solves."""
     for key, weight in weights.items():
         moved = np.abs(weight - start[key]).max()
         assert moved > 1e-4, f"{key} did not move, so the comparison is empty"

@@ -1,4 +1,4 @@
-// Damped inverses of the diagonal blocks of both Kronecker factors of every layer that is due. A layer without
+// Damped inverses of the diagonal blocks of both Kronecker factors, for every layer that is due. A layer without
 // statistics gets identities. Formulas: ms_kfac/ops/block_split_refresh.py.
 
 #include <algorithm>
@@ -11,14 +11,14 @@ namespace {
 
 using Layout = BlockSplitRefreshLayout;
 
-// One factor of a layer, cut into blocks.
+// One factor of a layer, cut into diagonal blocks.
 struct BlockedFactor {
   Matrices sum;
   const float* weight;
   int split, blocks, rest;
   float *inverses, *last;
 
-  // A's for side 0, else G's.
+  // Side 0 is A, side 1 is G.
   BlockedFactor(const LayerArrays& arrays, int side, int64_t split_size)
       : sum(arrays.matrices(Layout::A_sum + side, 1)),
         weight(arrays.floats(Layout::weights, 2) + side),
@@ -87,7 +87,7 @@ class BlockSplitRefreshKernel {
 
   SplitDampingAttributes attributes_;
   std::vector<int64_t> split_;
-  // Of a layer's blocks among all: those of A, then those of G.
+  // Per layer: index of its first block among all. Blocks of A come first, then those of G.
   std::vector<int> first_;
   int numbers_;
   std::unique_ptr<DampedInverses> inverses_;

@@ -1,7 +1,7 @@
 // Commits the staged batches of all layers to their averages. Attributes and arrays: interface/commit_arguments.h.
 //
-// A host that waited for the device would cost a step. So the judge is asked about a commit when the next one begins:
-// see judged_commits.h.
+// Waiting for the device would stall each step. So the judge is asked about a commit when the next one begins: see
+// judged_commits.h.
 
 #include <atomic>
 
@@ -12,10 +12,10 @@
 namespace ms_kfac {
 namespace {
 
-// Counts the calls of all kernels: words hold the number of a call, also those of an earlier kernel.
+// Counts the calls of all kernels, because words may still hold the number of an earlier kernel's call.
 std::atomic<unsigned> calls{0};
 
-// What a call does.
+// The work of one call.
 struct Work {
   std::vector<InspectedArray> inspected;
   std::vector<DecidedLayer> layers;
@@ -84,7 +84,7 @@ class CommitStatisticsKernel {
       const bool all = array.dimension == 0;
       work.inspected.push_back({array.staged, layer.record, all ? array.size : array.matrices * array.dimension,
                                 array.dimension, array.weight, index});
-      // Traces are updated where layers are decided upon.
+      // decide_layers updates the traces.
       if (array.average == nullptr || &array == traces) continue;
       const float* of_groups = traces != nullptr ? traces->staged : nullptr;
       const int64_t group_size = traces != nullptr ? array.size / traces->size : array.size;

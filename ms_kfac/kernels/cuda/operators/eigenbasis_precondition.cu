@@ -1,10 +1,10 @@
 // Divides the gradients of many layers by their second moments in the eigenbases of their factors.
 //
-// Inputs, float32, after the gradients: for every layer Q_A, Q_G, the sums of s, the counts (3,) whose last divides
-// them, S_A, S_G and the damping. Everything else: gradient_arguments.h.
+// Inputs after the gradients, float32, per layer: Q_A, Q_G, the sums of s, the counts (3,) whose last divides the sums,
+// S_A, S_G and the damping. Everything else: gradient_arguments.h.
 //
-// Four products, each for all layers together; the second one's results are divided as they are written. Then the inner
-// products.
+// There are four products, each launched for all layers together. The epilogue of the second one divides its results.
+// The inner products follow.
 
 #include "../factored_tikhonov.h"
 #include "../gradient_products.h"
@@ -17,12 +17,12 @@ struct Bases {
   float *Q_A, *Q_G;
 };
 
-// What a product's results are divided by: s + damping, with s = S_G S_A' while there are no moments.
+// Divisors of a product's results: s + damping. Before the first second moments, s = S_G S_A'.
 struct Moments {
   const float *sums, *count, *S_A, *S_G, *damping;
 };
 
-// A product that divides its results.
+// A product whose epilogue divides its results.
 struct DividedProduct : MatrixProduct {
   Moments moments;
 
@@ -35,7 +35,7 @@ struct DividedProduct : MatrixProduct {
   }
 };
 
-// The four products of a layer, one a group.
+// The four products of each layer, batched over its groups.
 struct Work {
   std::vector<MatrixProduct> into_A;    // X = [dW db] Q_A
   std::vector<DividedProduct> into_G;   // Y = (Q_G' X) / (s + damping)

@@ -1,9 +1,10 @@
-// Stages one batch's statistics of EKFAC for a dense layer or a convolution, when the gate is open, in one launch: the
-// factors, and the second moments of the samples' gradients in the present basis. A second launch records the pass.
+// Stages the EKFAC statistics of one batch for a dense layer or a convolution, if the gate is open. One launch computes
+// the factors and the second moments of the per-sample gradients in the current basis. A second launch records the
+// pass.
 //
 // Inputs: x, dout (floats), gate (int32 scalar), A, G, record (5 + 3) (float32, written in place), Q_A, Q_G (float32,
-// read), s (float32, written in place). Output: a float32 scalar that means nothing. The attribute `precision` is of
-// the factors' products; second moments are float32. Formulas: ms_kfac/ops/eigenbasis_statistics.py.
+// read only), s (float32, written in place). Output: an unused float32 scalar. The attribute `precision` applies to the
+// factors' products; second moments are float32. Formulas: ms_kfac/ops/eigenbasis_statistics.py.
 
 #include "../batch_sides.h"
 #include "../capture_check.h"
@@ -14,7 +15,8 @@
 namespace ms_kfac {
 namespace {
 
-// The factors come last: their blocks wait for nobody while the last ones of the moments are at work.
+// The factors come last: their blocks do not wait for the moments, and keep the GPU busy while the last blocks of the
+// moments run.
 enum Phase { kVectors, kMoments, kSums, kPhases };
 
 struct Launch {
@@ -71,7 +73,7 @@ class EigenbasisStatisticsKernel {
     const LayerBatch batch(geometry_, arguments[0], arguments[1]);
     EigenbasisMoments moments = moments_of(arguments);
     if (moments.numbers() != numbers_)
-      throw std::invalid_argument("other shapes than those that the kernel was created for");
+      throw std::invalid_argument("shapes must be those that the kernel was created with");
     unsigned* of_moments = counters_->device() + Phases<kPhases>::kCounters;
     moments.place(call.workspace<float>(1), of_moments);
     moments.set(arguments[6], arguments[7], arguments[8]);
@@ -80,7 +82,7 @@ class EigenbasisStatisticsKernel {
     sides.gradients.sum.matrices = matrices_of(arguments[4], sides.gradients);
     const float samples = static_cast<float>(batch.samples());
     const float locations = static_cast<float>(batch.counted_locations());
-    // Second moments are taken with any open gate but one for inputs alone.
+    // Any open gate updates the second moments, except one for inputs alone.
     const StagedPass pass(arguments[2], arguments[5],
                           {{samples, codes_of(kInputs, separate_), nullptr},
                            {samples * locations, codes_of(kGradients, separate_), nullptr},

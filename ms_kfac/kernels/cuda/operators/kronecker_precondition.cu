@@ -1,12 +1,12 @@
 // Multiplies the gradients of many layers by the inverses of their Kronecker-factored Fisher blocks.
 //
-// Attributes, a number a layer, beside those of gradient_arguments.h: left_arrays and right_arrays, how many arrays
-// hold the diagonal blocks of G^-1 and A^-1; scales, whether there is a scale. Inputs, float32, after the gradients:
-// for every layer the arrays of G^-1, those of A^-1, and the scale. An array is one matrix a group, or without groups
-// one matrix or a stack of diagonal blocks.
+// Attributes in addition to those of gradient_arguments.h, one number per layer: left_arrays and right_arrays, the
+// number of arrays that hold the diagonal blocks of G^-1 and A^-1; scales, whether there is a scale. Inputs after the
+// gradients, float32, per layer: the arrays of G^-1, those of A^-1, and the scale. An array holds one matrix per group.
+// Without groups it holds one matrix or a stack of diagonal blocks.
 //
-// The products of all layers from the right, then those from the left, then the inner products: a launch each, or a few
-// where there are many layers.
+// The products from the right of all layers come first, then those from the left, then the inner products. Each of the
+// three takes one launch, or a few for many layers.
 
 #include "../gradient_products.h"
 #include "../matrix_products.h"
@@ -14,7 +14,7 @@
 namespace ms_kfac {
 namespace {
 
-// Matrices of one size: of the groups, or blocks that follow one another on the diagonal.
+// Matrices of equal size: one per group, or consecutive diagonal blocks.
 struct SquareMatrices {
   float* values;
   int size, count;
@@ -84,7 +84,7 @@ class KroneckerPreconditionKernel {
     const int rows = static_cast<int>(layer.rows), width = static_cast<int>(layer.width());
     int offset = 0;
     for (const SquareMatrices& of : side.arrays) {
-      // Groups lie below one another, blocks side by side.
+      // Groups are stacked by rows, blocks by columns.
       const int next_row = layer.groups > 1 ? rows : 0, next_column = layer.groups > 1 ? 0 : of.size;
       MatrixProduct product{};
       product.left = gradient_view(layer, offset, next_column, next_row);

@@ -1,4 +1,4 @@
-// Damped inverses of both Kronecker factors of every layer that is due. A layer without statistics gets identities.
+// Damped inverses of both Kronecker factors, for every layer that is due. A layer without statistics gets identities.
 // Formulas: ms_kfac/ops/kronecker_refresh.py.
 
 #include "../factored_tikhonov.h"
@@ -63,7 +63,7 @@ class KroneckerRefreshKernel {
 
  private:
   SplitDampingAttributes attributes_;
-  // Of a layer's factors among all: A and G of its first group, of its second and so on.
+  // Per layer: index of its first factor among all. A and G alternate, group by group.
   std::vector<int> first_;
   int numbers_;
   std::unique_ptr<DampedInverses> inverses_;

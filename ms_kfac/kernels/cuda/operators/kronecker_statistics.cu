@@ -1,8 +1,8 @@
-// Stages one batch's Kronecker statistics of a dense layer or a convolution, when the gate is open, in one launch; a
-// second one records the pass.
+// Stages the Kronecker statistics of one batch for a dense layer or a convolution, if the gate is open, in one launch.
+// A second launch records the pass.
 //
-// Inputs: x, dout (floats), gate (int32 scalar), A, G, record (5 + 2) (float32, written in place). Output: a float32
-// scalar that means nothing. Formulas: ms_kfac/ops/kronecker_statistics.py.
+// Inputs: x, dout (floats), gate (int32 scalar), A, G, record (5 + 2) (float32, written in place). Output: an unused
+// float32 scalar. Formulas: ms_kfac/ops/kronecker_statistics.py.
 
 #include "../batch_sides.h"
 #include "../capture_check.h"

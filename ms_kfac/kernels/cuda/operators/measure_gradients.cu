@@ -1,8 +1,8 @@
-// What the capture check compares the statistics' passes with: r^T dW s and r^T W s for the signs r and s of signs.h,
-// and |dW|, of every layer; zeros where nothing is due.
+// The measurements that the capture check compares with the statistics' passes: r^T dW s and r^T W s, with the signs r
+// and s of signs.h, and |dW|, per layer. Zeros where nothing is due.
 //
-// A block sums up a chunk, in float32 what one thread multiplies and in float64 from there on; the last block of a
-// layer adds the chunks up in their order.
+// A block sums one chunk: each thread accumulates in float32, and everything after that is float64. The last block of a
+// layer sums the chunks in a fixed order.
 
 #include "../../interface/measured_arguments.h"
 #include "../../interface/signs.h"
@@ -39,11 +39,11 @@ struct MeasuredLayer {
 
 struct Measuring {
   const int32_t* due;
-  double* partials;    // kMeasured a block
+  double* partials;    // kMeasured per block
   unsigned* arrivals;  // one per layer
 };
 
-// Adds a chunk of a parameter to a thread's sums; sign_at(index) gives an element's sign.
+// Adds a chunk of a parameter to a thread's sums. sign_at(index) returns the sign of an element.
 template <typename SignAt>
 __device__ void measure(const Parameter& of, unsigned chunk, const SignAt& sign_at, float (&sums)[kMeasured]) {
   visit_chunk(chunk, of.size, aligned(of.gradient, of.value), [&](auto count, int64_t first) {
@@ -116,7 +116,7 @@ class MeasureGradientsKernel {
     const Array output = measured_.output(arguments);
     std::vector<MeasuredLayer> layers = layers_of(arguments);
     if (blocks_of(layers) != blocks_)
-      throw std::invalid_argument("other shapes than those that the kernel was created for");
+      throw std::invalid_argument("shapes must be those that the kernel was created with");
     for (size_t index = 0; index < layers.size(); ++index) layers[index].result = output.floats() + index * kMeasured;
     const Measuring common{arguments[0].integers(), call.workspace<double>(partials_), arrivals_.device()};
     launch_items(measure_gradients, layers, common, kChunkThreads, call.stream);
@@ -138,7 +138,8 @@ class MeasureGradientsKernel {
         throw std::invalid_argument("a bias does not fit its weight");
       const int64_t rows = weight.shape[0], columns = weight.axes > 1 ? weight.shape[1] : 1;
       // Kernels count elements in 32 bits.
-      if (layer.weight.size >= (int64_t{1} << 31)) throw std::invalid_argument("a weight of 2^31 numbers or more");
+      if (layer.weight.size >= (int64_t{1} << 31))
+        throw std::invalid_argument("a weight must have fewer than 2^31 elements");
       layer.by_columns = Divisor::of(static_cast<unsigned>(columns));
       layer.by_taps = Divisor::of(static_cast<unsigned>(layer.weight.size / (rows * columns)));
       layer.first_partial = blocks;

@@ -1,10 +1,13 @@
-// Weight decay, momentum and learning rate for all parameters, in place.
+// Updates all parameters in place with weight decay, momentum and learning rate.
 //
-// Attributes: preconditioned and decayed, a flag a parameter; rates and decays, the number of learning rates and of
-// weight decays, either one for all parameters or one each; updates, the number of updates; sources, which of them each
-// parameter takes; nesterov; decoupled.
+// Attributes:
+//   preconditioned, decayed: one flag per parameter;
+//   rates, decays: the number of learning rates and of weight decays, either one for all parameters or one each;
+//   updates: the number of updates;
+//   sources: the index of each parameter's update;
+//   nesterov, decoupled: flags.
 // Inputs, float32: momentum, the scale of preconditioned updates, learning rates, weight decays; then the updates, the
-// weights and the moments. Output: a float32 that stands for its having run.
+// weights and the moments. Output: a float32 scalar that only orders later operators after this one.
 
 #include "../item_batch.h"
 #include "../momentum_step.h"
@@ -43,7 +46,7 @@ class MomentumStepKernel {
     const int rates = 2, decays = rates + rates_, updates = decays + decays_;
     const int weights = updates + updates_, moments = weights + count;
     if (arguments.count() != moments + count + 1)
-      throw std::invalid_argument("not the inputs that the attributes tell of");
+      throw std::invalid_argument("the number of inputs does not match the attributes");
     const MomentumRule rule{scalar(arguments[0]), scalar(arguments[1]), nesterov_, decoupled_};
     std::vector<MomentumArrays> arrays;
     for (int index = 0; index < count; ++index) {

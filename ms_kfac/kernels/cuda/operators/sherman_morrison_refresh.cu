@@ -1,8 +1,8 @@
-// Full or rank-one refreshes of both inverses of every layer that is due. Formulas:
+// Full or rank-one refreshes of both inverses, for every layer that is due. Formulas:
 // ms_kfac/ops/sherman_morrison_refresh.py.
 //
-// The host reads what is due, and what a layer's refresh is to be: full, counts, refreshes. An update whose diagonal
-// holds NaN, infinity or a negative number is left out, and the next call throws. A full refresh that fails (see
+// The host reads what is due and which kind of refresh each layer needs: full, counts, refreshes. An update is skipped
+// if its diagonal holds NaN, infinity or a negative number, and the next call throws. A full refresh that fails (see
 // damped_inverse.h) is not counted: the layer's next refresh is full again.
 
 #include <algorithm>
@@ -42,13 +42,13 @@ struct Layer {
   }
 };
 
-// One factor of a group of a layer, and where its results go.
+// One factor of a layer's group, and the offsets of its results.
 struct FactorPlace {
   int size;
   int64_t first_product, first_sum;
 };
 
-// What a call does.
+// The work of one call.
 struct Work {
   std::vector<FactorPair> pairs;
   std::vector<DampedFactor> factors;
@@ -133,20 +133,20 @@ class ShermanMorrisonRefreshKernel {
   }
 
  private:
-  // Adds a layer that is due; what was read of it begins at `place`.
+  // Adds a layer that is due. Its numbers begin at index `place` of `read`.
   void add(const Layer& layer, int index, const HostNumbers& read, int place, const Call& call, Work& work) const {
     float counts[4];
     for (int i = 0; i < 4; ++i) counts[i] = read.number(place + i);
     const float full = read.number(place + 4);
     float refreshes = read.number(place + 5);
-    // Full statistics of both factors.
+    // Whether the full statistics of both factors are available.
     const bool ready = full > 0 && counts[0] * counts[1] > 0;
     for (int64_t group = 0; group < layer.A_sums.groups; ++group)
       if (ready)
         invert(layer, index, group, call, work);
       else
         update(layer, index, group, counts, call, work);
-    // A rank-one update in the place of a full refresh doesn't count.
+    // A rank-one update that replaces a full refresh is not counted.
     if (ready || !(full > 0)) refreshes += 1.0f;
     const int64_t beyond = static_cast<int64_t>(refreshes) - full_refreshes_[index], interval = interval_[index];
     const bool again = interval > 0 && beyond >= 0 && beyond % (interval + 1) == interval;
@@ -156,7 +156,7 @@ class ShermanMorrisonRefreshKernel {
                             layer.G_sums.size, first_[index], ready, counts[2] * counts[3] > 0,
                             attributes_.splits[index] != 0});
     if (interval == 0 || !(coming > full)) return;
-    // What the sums hold is older than all the updates since.
+    // The sums are older than all rank-one updates since then.
     for (const Matrices& sums : {layer.A_sums, layer.G_sums})
       work.cleared.push_back({sums.data, sums.groups * sums.size * sums.size});
     work.cleared.push_back({layer.counts, 2});
@@ -190,12 +190,13 @@ class ShermanMorrisonRefreshKernel {
   }
 
   SplitDampingAttributes attributes_;
-  // One a layer: k, rank-one updates between two full refreshes (0: there is no second one), whether scale is kept.
+  // Per layer: k; the number of rank-one updates between two full refreshes (0: only the first k are full); whether
+  // the scale is kept.
   std::vector<int64_t> full_refreshes_, interval_, rescales_;
   std::vector<float> alpha_, beta_;
   int arrays_;
   GatheredNumbers gathered_;
-  // Of a layer's factors among all: A and G of its first group, of its second and so on.
+  // Per layer: index of its first factor among all. A and G alternate, group by group.
   std::vector<int> first_;
   std::vector<FactorPlace> places_;
   int products_, sums_, results_, numbers_;

@@ -1,8 +1,8 @@
-// Stages the diagonals of one batch's factors, and the factors while they are wanted, when the gate is open, in one
-// launch; a second one records the pass.
+// Stages the diagonals of one batch's factors, and the factors themselves while `full` is set, if the gate is open. One
+// launch does this, and a second one records the pass.
 //
 // Inputs: x, dout (floats), gate (int32 scalar), A, G, A_diagonal, G_diagonal, record (5 + 4) (float32, written in
-// place), full (float32 scalar). Output: a float32 scalar that means nothing. Formulas:
+// place), full (float32 scalar). Output: an unused float32 scalar. Formulas:
 // ms_kfac/ops/sherman_morrison_statistics.py.
 
 #include "../batch_sides.h"
@@ -14,10 +14,10 @@
 namespace ms_kfac {
 namespace {
 
-// Diagonals come last: their blocks then find all squares done.
+// Diagonals come last, when all squares are complete.
 enum Phase { kVectors, kSquares, kSums, kAssembly, kDiagonals, kPhases };
 
-// The layer's weights.
+// Indices of the layer's weights.
 enum Weight { kA, kG, kADiagonal, kGDiagonal };
 
 struct Launch {
@@ -86,7 +86,7 @@ class ShermanMorrisonStatisticsKernel {
     sides.gradients.sum.matrices = matrices_of(arguments[4], sides.gradients);
     BatchDiagonals diagonals(sides.inputs, sides.gradients, plan_.multiprocessors());
     if (diagonals.numbers() != numbers_)
-      throw std::invalid_argument("other shapes than those that the kernel was created for");
+      throw std::invalid_argument("shapes must be those that the kernel was created with");
     diagonals.place(call.workspace<float>(1));
     diagonals.set(arguments[5], arguments[6]);
     const float of_A = static_cast<float>(batch.samples());

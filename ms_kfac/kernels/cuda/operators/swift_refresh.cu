@@ -1,7 +1,7 @@
-// Z of Woodbury's identity, or a dense inverse, of both factors of every layer that is due. The numbers of rows need
-// not be integers. A layer without statistics of both factors stays as it is. Formulas: ms_kfac/ops/swift_refresh.py.
+// Z of the Woodbury identity, or a dense inverse, of both factors, for every layer that is due. Row counts need not be
+// integers. A layer is unchanged unless both factors have statistics. Formulas: ms_kfac/ops/swift_refresh.py.
 //
-// Ranks and what is due are gathered and read on the host at once: they decide which launches there are.
+// Ranks and `due` are gathered and read on the host together, because they decide which launches are needed.
 
 #include <algorithm>
 #include <cmath>
@@ -18,7 +18,7 @@ namespace {
 using Layout = SwiftRefreshLayout;
 constexpr int kThreads = 256;
 
-// One factor of a layer's group, as far as its damping goes.
+// The inputs of the damping of one factor of a layer's group.
 struct Part {
   const float* rows;
   int size, rank;
@@ -26,7 +26,7 @@ struct Part {
 
   __host__ __device__ bool low() const { return rank < size; }
 
-  // Of the scaled factor, the same for all threads.
+  // The trace of the scaled factor, returned in all threads.
   __device__ double trace() const {
     double sum = 0;
     if (low()) {
@@ -53,7 +53,8 @@ struct Lambda {
   const float* damping;
 };
 
-// A pair a block. Dense factors grow their damping where they are inverted; for others it must be told with Z.
+// One block per pair. The damping of a dense factor grows where it is inverted. A low-rank factor stores its grown
+// damping with Z.
 __global__ void __launch_bounds__(kThreads) damp_pairs(const __grid_constant__ ItemBatch<Pair, Lambda> batch) {
   unsigned block;
   const Pair& pair = batch.items[batch.find(block)];
@@ -71,7 +72,7 @@ __global__ void __launch_bounds__(kThreads) damp_pairs(const __grid_constant__ I
   }
 }
 
-// What a layer keeps of a refresh, beside its solvers.
+// Outputs of a layer's refresh other than its solvers.
 struct Record {
   const FactorNumbers* numbers;  // two a group
   float *damping_A, *damping_G, *refreshed;
@@ -80,7 +81,7 @@ struct Record {
   int64_t blocks() const { return 1; }
 };
 
-// The dampings of those solvers that are new.
+// Stores the dampings of those solvers that were written.
 __global__ void __launch_bounds__(32) keep_dampings(const __grid_constant__ ItemBatch<Record, Verdicts> batch) {
   unsigned block;
   const Record& record = batch.items[batch.find(block)];
@@ -95,7 +96,7 @@ __global__ void __launch_bounds__(32) keep_dampings(const __grid_constant__ Item
   if (all) *record.refreshed = 1.0f;
 }
 
-// What there is of a factor's statistics.
+// Available statistics of a factor.
 struct Present {
   float rows, rank;
 };
@@ -139,7 +140,7 @@ class SwiftRefreshKernel {
         names.insert(names.end(), {layer.A.name, layer.G.name});
       }
     }
-    // Of a layer whether it is due, and the weights.
+    // Per layer: whether it is due, and four weights.
     gathered_ = std::make_unique<GatheredNumbers>(extra, static_cast<int>(attributes_.layers.size()) * 5);
     numbers_ = add_workspace(extra, sizes.size() * sizeof(FactorNumbers));
     inverses_ = std::make_unique<DampedInverses>(extra, std::move(sizes), std::move(names));
@@ -217,7 +218,7 @@ class SwiftRefreshKernel {
   }
 
   SplitDampingAttributes attributes_;
-  // Of a layer's factors among all: A and G of its first group, of its second and so on.
+  // Per layer: index of its first factor among all. A and G alternate, group by group.
   std::vector<int> first_;
   int numbers_;
   std::unique_ptr<GatheredNumbers> gathered_;

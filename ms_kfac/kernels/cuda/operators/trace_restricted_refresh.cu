@@ -1,4 +1,4 @@
-// Damped inverses of both trace-restricted factors of every layer that is due. beta is read with `expands` only. A
+// Damped inverses of both trace-restricted factors, for every layer that is due. beta is read only with `expands`. A
 // layer without statistics gets identities. Formulas: ms_kfac/ops/trace_restricted_refresh.py.
 
 #include "../factored_tikhonov.h"
@@ -16,7 +16,7 @@ struct Damping {
   float nu;
 };
 
-// The two factors of a layer's group, as far as their damping goes. All addresses are of the device.
+// The inputs of the damping of the two factors of a layer's group. All pointers are device pointers.
 struct Pair {
   const float *trace, *root_shift, *count, *beta;
   FactorNumbers* numbers;  // of Phi, then of Psi
@@ -30,16 +30,16 @@ struct Lambda {
   const float* damping;
 };
 
-// What the sums are multiplied by, and the diagonal before its division by the dimension.
+// Factor of the sums, and the shift of the diagonal before it is divided by the dimension.
 struct GrowthAndShift {
   double scale, shift;
 };
 
-// With `roots` the sums are of sqrt(delta) Phi and come with a sum of shifts of their own.
+// With `roots` the sums are of sqrt(delta) Phi, and the shifts have their own sum.
 __device__ GrowthAndShift growth_and_shift(const Damping& of, double count, double delta, double root_shift,
                                            double beta) {
   const double nu = of.nu;
-  // A trace of zero comes with sums of zero.
+  // If the trace is zero, so are the sums.
   const double scale = of.roots ? 1.0 / count : delta > 0 ? 1.0 / (count * sqrt(delta)) : 0.0;
   if (!of.automatic) return {scale, 0.0};
   const double expanded = fmax(of.expands ? delta * beta : delta, nu);
@@ -50,7 +50,7 @@ __device__ GrowthAndShift growth_and_shift(const Damping& of, double count, doub
   return {scale * growth, fmax(root_shift * beta, nu)};
 }
 
-// A pair a block.
+// One block per pair.
 __global__ void __launch_bounds__(32) damp_pairs(const __grid_constant__ ItemBatch<Pair, Lambda> batch) {
   unsigned block;
   const Pair& pair = batch.items[batch.find(block)];
@@ -134,7 +134,7 @@ class TraceRestrictedRefreshKernel {
  private:
   RefreshAttributes attributes_;
   std::vector<Damping> dampings_;
-  // Of a layer's factors among all: Phi and Psi of its first group, of its second and so on.
+  // Per layer: index of its first factor among all. Phi and Psi alternate, group by group.
   std::vector<int> first_;
   int numbers_;
   std::unique_ptr<DampedInverses> inverses_;

@@ -1,8 +1,8 @@
-// Stages one batch's trace-restricted statistics of a dense layer or a convolution, when the gate is open, in one
-// launch; a second one records the pass.
+// Stages the trace-restricted statistics of one batch for a dense layer or a convolution, if the gate is open, in one
+// launch. A second launch records the pass.
 //
-// Inputs: x, dout (floats), gate (int32 scalar), Phi, Psi, delta, record (5 + 1) (float32, written in place). Output: a
-// float32 scalar that means nothing. Formulas: ms_kfac/ops/trace_restricted_statistics.py.
+// Inputs: x, dout (floats), gate (int32 scalar), Phi, Psi, delta, record (5 + 1) (float32, written in place). Output:
+// an unused float32 scalar. Formulas: ms_kfac/ops/trace_restricted_statistics.py.
 
 #include "../batch_trace.h"
 #include "../capture_check.h"
@@ -24,7 +24,7 @@ struct Launch {
 template <Precision kPrecision>
 __global__ void __launch_bounds__(kThreads, 2) trace_restricted_statistics(const __grid_constant__ Launch launch) {
   __shared__ SideMemory memory;
-  // Both matrices and the trace belong together, and to one weight.
+  // Both matrices and the trace share one weight.
   const SidesTaken both = launch.pass.sides(0, 0);
   if (both.nothing()) return;
   const Phases<kPhases>& phases = launch.phases;
@@ -73,7 +73,7 @@ class TraceRestrictedStatisticsKernel {
     sides.gradients.sum.matrices = matrices_of(arguments[4], sides.gradients);
     BatchTrace trace(sides.inputs, sides.gradients, plan_.multiprocessors());
     if (trace.numbers() != numbers_)
-      throw std::invalid_argument("other shapes than those that the kernel was created for");
+      throw std::invalid_argument("shapes must be those that the kernel was created with");
     trace.place(call.workspace<float>(1), of_groups);
     trace.weigh(sides);
     trace.traces = traces_of(arguments[5]);

@@ -1,5 +1,5 @@
-// What MindSpore does when it creates an operator's kernel, for callers without MindSpore: keeps attributes, collects
-// workspaces. Python calls these functions through ctypes.
+// Implements MindSpore's AotExtra without MindSpore: holds attributes and collects workspaces. Python calls these
+// functions through ctypes.
 
 #include "../../../../ms_kfac/kernels/interface/aot_extra.h"
 

@@ -1,10 +1,10 @@
-// CUDA's programming model on a CPU, as far as the kernels use it: they compile as C++ against this header in the place
-// of NVIDIA's, and their results can be checked where there is no GPU.
+// An emulator of CUDA's programming model on the CPU, limited to what the kernels use. The kernels compile as C++ with
+// this header instead of NVIDIA's, so that their results can be checked without a GPU.
 //
-// Blocks run one after the other, by their index or backwards, as EMULATOR_ORDER says. The threads of a block are
-// fibres of one thread: each runs until it waits for others. Shared memory is static storage, which starts with what
-// the last block left. What it can't show: races within a warp that the order of fibres hides (there are two orders to
-// try), caches, and anything of time.
+// Blocks run one after the other, in ascending order or, with EMULATOR_ORDER=backwards, in descending order. The
+// threads of a block are fibers of one OS thread: each runs until it waits for others. Shared memory is static storage
+// and initially holds what the previous block left. The emulator cannot show races within a warp that the order of
+// fibers hides (two orders are available), caches, or timing.
 #pragma once
 
 #include <math.h>
@@ -56,7 +56,7 @@ namespace emulator {
 void run(dim3 grid, dim3 block, const std::function<void()>& body);
 // Waits for all threads of the block that have not returned.
 void wait_for_block();
-// Hands a pointer of each of the warp's lanes to `work`, which the last of them to come does for all; then all go on.
+// Passes one pointer per lane of the warp to `work`. The last lane to arrive runs `work` for all; then all continue.
 void with_warp(void* own, void (*work)(void** of_lane));
 
 }  // namespace emulator
@@ -69,7 +69,7 @@ inline void __threadfence() {}
 inline void __threadfence_system() {}
 inline void __nanosleep(unsigned) {}
 
-// All 32 lanes take part in a shuffle, as the kernels' masks say.
+// All 32 lanes take part in a shuffle, as the kernels' masks require.
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   struct Lane {
@@ -181,7 +181,7 @@ inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
 }
-// Few, so that small problems are split among blocks in as many ways as large ones on a GPU.
+// A small default, so that small problems are split among blocks in the same ways as large ones on a GPU.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   const char* set = std::getenv("EMULATOR_MULTIPROCESSORS");
   *value = set != nullptr ? std::atoi(set) : 6;

@@ -40,7 +40,7 @@ struct Fibre {
   std::abort();
 }
 
-// All of one block; there is one at a time.
+// State of the current block; blocks run one at a time.
 jmp_buf scheduler;
 std::vector<std::unique_ptr<char[]>> stacks;
 std::vector<Fibre> fibres;
@@ -55,7 +55,8 @@ void yield() {
   threadIdx = current->index;
 }
 
-// Whether the caller is the last to come; it then goes on at once, and the others when they are run again.
+// Returns whether the caller is the last to arrive. It then continues at once; the others continue when they are
+// resumed.
 bool arrive(Barrier& barrier) { return ++barrier.waiting == barrier.live; }
 
 void release(Barrier& barrier) {
@@ -151,7 +152,7 @@ void run(dim3 grid, dim3 block, const std::function<void()>& body) {
   gridDim = grid;
   blockDim = block;
   kernel_body = &body;
-  // A GPU promises no order of blocks either.
+  // A GPU guarantees no order of blocks either.
   for (unsigned z = 0; z < grid.z; ++z)
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {

@@ -1,9 +1,9 @@
-// Tensor cores' matrix instructions for the emulator, by the layout of fragments that the PTX manual gives.
+// Emulates the mma instructions of tensor cores, with the fragment layouts of the PTX manual.
 //
 // Included inside namespace ms_kfac.
 inline uint32_t to_tf32(float value) {
   uint32_t bits = __float_as_uint(value);
-  // To nearest, ties away from zero; 10 bits of mantissa stay.
+  // Rounds to nearest, ties away from zero, and keeps 10 bits of mantissa.
   if ((bits & 0x7f800000u) != 0x7f800000u) bits += 0x1000u;
   return bits & ~0x1fffu;
 }
@@ -23,15 +23,15 @@ struct MmaLane {
   const uint32_t* right;
 };
 
-// element(bits, i) is the i-th number of a 32-bit register; a register holds kPacked of them.
+// The number at position `packed` of a 32-bit register, which holds kPacked numbers.
 template <int kPacked>
 float mma_element(const uint32_t* registers, int index, int packed) {
   if (kPacked == 1) return __uint_as_float(registers[index]);
   return __uint_as_float((packed == 0 ? registers[index] << 16 : registers[index] & 0xffff0000u));
 }
 
-// A of 16 x 8 kPacked by rows, B of 8 kPacked x 8 by columns. Register r of A is at row g + 8 (r % 2), depth
-// kPacked t + 4 kPacked (r / 2); register r of B at column g, depth kPacked t + 4 kPacked r.
+// A is 16 x 8 kPacked, row-major; B is 8 kPacked x 8, column-major. Register r of A is at row g + 8 (r % 2), depth
+// kPacked t + 4 kPacked (r / 2). Register r of B is at column g, depth kPacked t + 4 kPacked r.
 template <int kPacked>
 void mma_of_warp(void** of_lane) {
   constexpr int kWidth = 8 * kPacked;
