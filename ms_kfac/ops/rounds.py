@@ -12,7 +12,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-# With 60 blocks, the compile time is the same for any value from 4 to 32.
+# With 60 blocks, the compile time is the same for 4 and for 32.
 ROUNDS = 16
 
 
