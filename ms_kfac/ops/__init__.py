@@ -1,1 +1,1 @@
-"""Graph-mode operators: one file each, with its formula and its composed form."""
+"""Graph-mode operators, one file each, with the formula and a fallback (composed of MindSpore operators)."""

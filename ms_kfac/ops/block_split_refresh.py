@@ -1,4 +1,4 @@
-r"""The damped inverses of the diagonal blocks of a layer's Kronecker factors, from their sums."""
+r"""Damped inverses of the diagonal blocks of a layer's Kronecker factors (THOR)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ class BlockSplitRefresh(LayerRefresh):
     .. math::
         (A_{jj} + \pi \sqrt\lambda I)^{-1}, \qquad \left(G_{ii} + \tfrac{\sqrt\lambda}{\pi} I\right)^{-1}
 
-    of the blocks of at most ``split`` rows on the diagonals of A and of G (Chen et al. 2021, "THOR,
-    Trace-based Hardware-driven Layer-Oriented Natural Gradient Descent Computation"), with :math:`\pi` of
-    the whole factors. A layer without statistics gets identities. In the native form the blocks of all
-    layers in a call share its threads, and a block that is not positive definite is treated as in
-    :class:`ms_kfac.ops.kronecker_refresh.KroneckerRefresh`.
+    :math:`A_{jj}` and :math:`G_{ii}` are the diagonal blocks of A and G, of at most ``split`` rows (Chen et
+    al. 2021, "THOR, Trace-based Hardware-driven Layer-Oriented Natural Gradient Descent Computation").
+    :math:`\pi` is computed from the whole factors. A layer without statistics gets identity matrices.
+
+    The native kernel inverts the blocks of all layers in a call in parallel. It treats a block that is not
+    positive definite as :class:`ms_kfac.ops.kronecker_refresh.KroneckerRefresh` does.
 
     Args:
         layer: the layer's name.
         arrays: the Parameters A_sum :math:`(d_{in}, d_{in})`, G_sum :math:`(d_{out}, d_{out})`, weights (2),
-            then for A and for G the inverses of the blocks of full size
-            (count, split, split) and of the last one, float32. The inverses are written.
-        split: largest size of a block.
-        splits: whether traces split the damping; without, :math:`\pi = 1`. Default: True.
+            then for A and for G the inverses of the blocks of full size (count, split, split) and of the
+            last block, float32. The operator writes the inverses.
+        split: maximum block size.
+        splits: True to split the damping by the traces, False for :math:`\pi = 1`. Default: True.
 
     Inputs:
         - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
@@ -38,9 +39,9 @@ class BlockSplitRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: where a block holds NaN or Inf, or can't be inverted as said there.
+        RuntimeError: if a block holds NaN or Inf, or if it cannot be inverted as described there.
 
-    Platforms: CPU, GPU (native, or composed of Cholesky and CholeskySolve).
+    Platforms: CPU, GPU (native kernel, or fallback of Cholesky and CholeskySolve).
     """
 
     ARRAYS = ("A_sum", "G_sum", "weights", "A_inverses", "A_last_inverse", "G_inverses", "G_last_inverse")

@@ -1,4 +1,4 @@
-r"""What a tap adds up to check that a layer's statistics belong to its gradient (Freivalds' check).
+r"""Freivalds' check that a layer's statistics belong to its gradient: the sums that a tap accumulates.
 
 With the signs r and s of :mod:`ms_kfac.ops.signs`, :math:`u_{n,t} = a_{n,t}^{\top} s` and
 :math:`v_{n,t} = g_{n,t}^{\top} r`,
@@ -7,9 +7,10 @@ With the signs r and s of :mod:`ms_kfac.ops.signs`, :math:`u_{n,t} = a_{n,t}^{\t
     p = \sum_{n,t} u_{n,t}\, v_{n,t} = r^{\top} \Big(\sum_{n,t} g_{n,t} a_{n,t}^{\top}\Big) s
       = r^{\top} dW\, s
 
-where g is the gradient that arrived, unscaled. It costs :math:`O(N T d)`. If p is not what the optimizer
-finds in the gradient that it was given, what was captured is not what the gradient is made of (Freivalds
-1977, "Probabilistic Machines Can Use Less Running Time", for products of matrices).
+where g is the output gradient as delivered, unscaled. The check costs :math:`O(N T d)`. The optimizer
+computes :math:`r^{\top} dW\, s` from the gradient that it receives. If the result differs from p, the
+captured activations and output gradients do not belong to that gradient (Freivalds 1977, "Probabilistic
+Machines Can Use Less Running Time", for products of matrices).
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from mindspore import Tensor, nn, ops
 
 
 class CaptureCheck(nn.Cell):
-    r"""p of a batch, and the size :math:`|u| |v|` that its rounding error is a small multiple of.
+    r"""Compute p of a batch, and the magnitude :math:`|u| |v|` that bounds its rounding error.
 
-    Of a layer with channel groups the size is the sum over its groups.
+    The rounding error of p is a small multiple of :math:`|u| |v|`. With channel groups, the magnitude is
+    the sum over the groups.
 
     Args:
         operators: how the layer's input and output gradient become rows or columns
@@ -36,13 +38,14 @@ class CaptureCheck(nn.Cell):
     Outputs:
         Two Tensors, scalar float32: p and :math:`|u| |v|`.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators). Kernels of statistics have it built in.
+    Platforms: CPU, GPU, Ascend (composed of built-in operators). The native statistics kernels include this
+    check.
     """
 
     def __init__(self, operators: Any) -> None:
         super().__init__(auto_prefix=False)
         self.projections = operators.projections()
-        # Everything, or all but the axis of groups in (N, g, T).
+        # All axes, or all but the group axis of (N, g, T).
         self.axes = (0, 2) if operators.groups > 1 else ()
         self.reduce_sum = ops.ReduceSum()
         self.square = ops.Square()

@@ -1,14 +1,14 @@
-r"""Random numbers that follow from a key and a count, both in a Parameter, so that a checkpoint carries them.
+r"""Counter-based random numbers. The key and the counter are a Parameter, so a checkpoint contains them.
 
-MindSpore's random operators keep their state within a compiled graph, where nothing can read or restore it.
+MindSpore's random operators keep their state inside a compiled graph, where it cannot be read or restored.
 Here the i-th number of the c-th draw is
 
 .. math::
     u = h(h(i \oplus h(c \oplus k)) \oplus h(c \oplus k \oplus k')), \qquad
     h(x) = s(m(m(x))), \quad m(x) = a \, s(x) \bmod 2^{32}, \quad s(x) = x \oplus \lfloor x / 2^{16} \rfloor
 
-with a = 0x45d9f3b, a hash of 32 bits in which each bit of x changes each bit of the result with a probability
-of nearly one half. The keys k and k' come from the seed and from the device's number.
+with a = 0x45d9f3b. h is a 32-bit hash: each bit of x flips each bit of h(x) with a probability of nearly one
+half. The keys k and k' depend on the seed and on the device number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _BITS = 0xFFFFFFFF
 
 
 def draw_state(name: str) -> Parameter:
-    """The state of draws: a key, from ``mindspore.set_seed`` where it was called, and a count of 0.
+    """Create the state of a generator: a key and a counter of 0.
+
+    The key comes from ``mindspore.set_seed`` if it was called, otherwise from the operating system.
 
     Args:
         name: the Parameter's name.
@@ -30,25 +32,24 @@ def draw_state(name: str) -> Parameter:
     Returns:
         int32 of shape (2,).
     """
-    # None draws the key from the operating system.
     key = np.random.SeedSequence(ms.get_seed()).generate_state(1)[0] >> 1
     return Parameter(Tensor(np.array([key, 0], np.int32)), name=name, requires_grad=False)
 
 
 class CountedDraws(nn.Cell):
-    """Uniform random numbers; each call counts the state up by one.
+    """Counter-based generator of uniform random numbers. Each call increments the counter by one.
 
     Args:
-        state: what :func:`draw_state` returned; None for one of the Cell's own. Default: None.
-        stream: numbers of another stream are independent: a number for each device. Default: 0.
+        state: the result of :func:`draw_state`. None creates a new state. Default: None.
+        stream: stream number, for example the device number. Different streams are independent. Default: 0.
 
     Inputs:
-        - **shape** (tuple[int]) - the shape, static.
+        - **shape** (tuple[int]) - the output shape, static.
 
     Outputs:
         Tensor, float32 of that shape, strictly between 0 and 1: odd multiples of :math:`2^{-24}`.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators; not run on a GPU yet).
+    Platforms: CPU, GPU, Ascend (composed of built-in operators).
     """
 
     def __init__(self, state: Parameter | None = None, stream: int = 0) -> None:
@@ -67,7 +68,7 @@ class CountedDraws(nn.Cell):
         self.cast = ops.Cast()
 
     def hashed(self, x: Tensor) -> Tensor:
-        """h(x) of int64 numbers below 2**32; products stay below 2**63."""
+        """Compute h(x) of int64 numbers below 2**32. The products stay below 2**63."""
         for _ in range(2):
             mixed = self.bitwise_xor(x, self.right_shift(x, self.sixteen))
             x = self.bitwise_and(mixed * self.multiplier, self.bits)
@@ -84,6 +85,6 @@ class CountedDraws(nn.Cell):
         outer = self.hashed(self.bitwise_xor(count, self.second))
         numbers = self.hashed(self.bitwise_xor(ops.arange(size), inner))
         numbers = self.hashed(self.bitwise_xor(numbers, outer))
-        # 23 bits and a half are a float32 exactly.
+        # 23 bits plus one half are exact in float32.
         halves = self.cast(self.right_shift(numbers, self.nine), ms.float32) + 0.5
         return (halves * 2.0**-23).reshape(shape)

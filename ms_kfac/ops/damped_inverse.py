@@ -1,4 +1,4 @@
-r"""Inverse of a damped factor through its Cholesky decomposition."""
+r"""Inverse of a damped factor by Cholesky decomposition."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class DampedInverse(nn.Cell):
         Tensor of the factor's shape, float32.
 
     Raises:
-        RuntimeError: by MindSpore's Cholesky on CPU, where the damped factor is not positive definite in
-            float32 (damping below about :math:`10^{-7}` of the factor's largest eigenvalue) or holds NaN or
-            Inf.
+        RuntimeError: raised by MindSpore's Cholesky on CPU if the damped factor is not positive definite in
+            float32 (damping below about :math:`10^{-7}` of the factor's largest eigenvalue), or if it holds
+            NaN or Inf.
 
     Platforms: CPU, GPU (composed of Cholesky and CholeskySolve).
     """

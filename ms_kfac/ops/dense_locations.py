@@ -1,10 +1,10 @@
 r"""Activations and output gradients of a dense layer as rows, in the expand and the reduce setting.
 
-A dense layer on :math:`(N, d)` has one location a sample. On :math:`(N, T_1, ..., d)` its weights are shared
+A dense layer on :math:`(N, d)` has one location per sample. On :math:`(N, T_1, ..., d)` it shares its weights
 over :math:`T = \prod_i T_i` locations (Eschenhagen et al. 2023, "Kronecker-Factored Approximate Curvature for
 Modern Neural Network Architectures", sections 3.2 and 3.3):
 
-* expand: every location is a row of its own;
+* expand: each location is a separate row;
 * reduce: :math:`\bar a_n = \frac1T \sum_t a_{n,t}` and :math:`\hat g_n = \sum_t g_{n,t}`.
 """
 
@@ -15,11 +15,11 @@ from mindspore import Tensor, nn, ops
 
 
 class DenseActivations(nn.Cell):
-    r"""Layer input as rows with the homogeneous coordinate of the bias.
+    r"""Layer input as rows, with the homogeneous coordinate of the bias.
 
     Args:
-        bias: append a column of ones (Martens & Grosse 2015, section 2.1).
-        reduce: average over the shared locations instead of stacking them.
+        bias: True to append a column of ones (Martens & Grosse 2015, section 2.1).
+        reduce: True to average over the shared locations, False to stack them.
 
     Inputs:
         - **x** (Tensor) - shape :math:`(N, ..., d)`, any float type.
@@ -55,7 +55,7 @@ class DenseGradients(nn.Cell):
     r"""Output gradient as rows.
 
     Args:
-        reduce: sum over the shared locations instead of stacking them.
+        reduce: True to sum over the shared locations, False to stack them.
 
     Inputs:
         - **dout** (Tensor) - shape :math:`(N, ..., d_{out})`, any float type.

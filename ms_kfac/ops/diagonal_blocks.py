@@ -1,8 +1,8 @@
-r"""The diagonal blocks of a factor: their inverses, and products with the block-diagonal matrix of those.
+r"""Inverses of the diagonal blocks of a factor, and products with the block-diagonal inverse.
 
-A factor of dimension d is cut into :math:`\lfloor d / b \rfloor` blocks of size b and, where b doesn't divide
-d, a last one of its true size :math:`d \bmod b` (Chen et al. 2021, "THOR, Trace-based Hardware-driven
-Layer-Oriented Natural Gradient Descent Computation", matrix splitting).
+A factor of dimension d is split into :math:`\lfloor d / b \rfloor` blocks of size b. If b does not divide d,
+a last block of size :math:`d \bmod b` follows, without padding (Chen et al. 2021, "THOR, Trace-based
+Hardware-driven Layer-Oriented Natural Gradient Descent Computation", matrix splitting).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from ms_kfac.ops.damped_inverse import DampedInverse
 
 
 class DiagonalBlocks(nn.Cell):
-    r"""Block-diagonal inverse of one damped factor, as two tensors: the blocks of size b, and the last one.
+    r"""Block-diagonal inverse of one damped factor, as two tensors: the blocks of size b, and the last block.
 
-    Where :math:`d \le b` there is one block, the last.
+    If :math:`d \le b`, the only block is the last one.
 
     Args:
         dimension: d.
@@ -41,7 +41,7 @@ class DiagonalBlocks(nn.Cell):
         self.concat_columns = ops.Concat(axis=1)
 
     def blocks(self, factor: Tensor) -> Tensor:
-        """The blocks of size b, shape (count, b, b)."""
+        """Stack the blocks of size b, shape (count, b, b)."""
         size = self.split
         parts: tuple[Tensor, ...] = ()
         for index in range(self.count):
@@ -50,15 +50,15 @@ class DiagonalBlocks(nn.Cell):
         return self.stack(parts)
 
     def inverse_of_blocks(self, factor: Tensor, damping: Tensor) -> Tensor:
-        """Inverses of the blocks of size b with the damping on their diagonals, shape (count, b, b)."""
+        """Invert the damped blocks of size b, shape (count, b, b)."""
         return self.damped_inverse(self.blocks(factor), damping)
 
     def inverse_of_last(self, factor: Tensor, damping: Tensor) -> Tensor:
-        """Inverse of the last block with the damping on its diagonal."""
+        """Invert the damped last block."""
         return self.damped_inverse(factor[self.covered :, self.covered :], damping)
 
     def from_left(self, inverses: Tensor, last: Tensor, matrix: Tensor) -> Tensor:
-        """Block-diagonal matrix times a matrix of d rows."""
+        """Multiply the block-diagonal inverse by a matrix of d rows."""
         if self.count == 0:
             return self.matmul(last, matrix)
         rows = self.reshape(matrix[: self.covered], (self.count, self.split, -1))
@@ -68,7 +68,7 @@ class DiagonalBlocks(nn.Cell):
         return self.concat_rows((product, self.matmul(last, matrix[self.covered :])))
 
     def from_right(self, matrix: Tensor, inverses: Tensor, last: Tensor) -> Tensor:
-        """A matrix of d columns times the block-diagonal matrix."""
+        """Multiply a matrix of d columns by the block-diagonal inverse."""
         if self.count == 0:
             return self.matmul(matrix, last)
         columns = self.reshape(matrix[:, : self.covered], (-1, self.count, self.split))

@@ -1,4 +1,4 @@
-r"""Diagonal of the sum of outer products of rows or columns, without the outer products."""
+r"""Diagonal of a second moment, without the full matrix."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from mindspore import Tensor, nn, ops
 
 
 class DiagonalMoment(nn.Cell):
-    r"""Sum of squares by coordinate, :math:`\mathrm{diag}\left(\sum_n x_n x_n^{\top}\right)`.
+    r"""Sum of squares per coordinate, :math:`\mathrm{diag}\left(\sum_n x_n x_n^{\top}\right)`.
 
     Args:
-        columns: whether the vectors are columns with a leading axis of samples (convolutions) or rows (dense
-            layers).
+        columns: True if the vectors are columns with a leading sample axis (convolutions), False if they are
+            rows (dense layers).
 
     Inputs:
         - **x** (Tensor) - rows :math:`(R, d)`, or columns :math:`(N, d, T)` or :math:`(N, g, d, T)` for g

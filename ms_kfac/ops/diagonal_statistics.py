@@ -1,4 +1,4 @@
-r"""Statistics of a diagonal Fisher: the squares of gradients, of single samples or of a whole batch."""
+r"""Statistics of a diagonal Fisher: squared gradients per sample, or of the whole batch."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from ms_kfac.ops.statistics import BESIDE_FACTORS, LayerStatistics, StatisticsOp
 
 
 class DiagonalStatistics(LayerStatistics):
-    r"""Stage the squares of the samples' gradients of a dense layer or a convolution, when the gate is open.
+    r"""Stage the squared per-sample gradients of a dense layer or a convolution, when the gate is open.
 
-    The weight is N. A sample's locations are summed before the square, whatever the optimizer's ``sharing``.
+    The weight is N. The gradient of a sample is summed over its locations before the square, for any
+    ``sharing`` of the optimizer.
 
     Args:
         operators: how the layer's input and output gradient become rows or columns.
-        options: how a batch enters.
+        options: how a batch enters the statistics.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
         - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's linear output.
-        - **gate** (Parameter) - scalar int32; it is taken when the gate asks for inputs or for gradients.
+        - **gate** (Parameter) - scalar int32. The batch is staged if the gate requests inputs or gradients.
         - **s** (Parameter) - :math:`([g,] d_{out}, d_{in})`, **record** (Parameter) - written in place.
 
     Outputs:
@@ -52,24 +53,24 @@ class DiagonalStatistics(LayerStatistics):
 
 @cache
 def gradient_square() -> GradientSquare:
-    """The operator that all lone Parameters share, so that it is compiled once for each shape."""
+    """Return the operator shared by all Parameters outside a layer. It is compiled once per shape."""
     return GradientSquare()
 
 
 class GradientSquare(StatisticsOperator):
-    r"""Stage the square of a batch's summed gradient. With the gate closed it is staged without a weight.
+    r"""Stage the square of a batch's summed gradient. With the gate closed, the staged weight is 0.
 
-    It serves a Parameter outside all layers: the gradients of its samples are not available. The weight is
-    N, so the estimate is :math:`(\sum_n g_n)^2 / N`. Its mean over batches is
-    :math:`E[g_n^2] + (N - 1) E[g_n]^2`. This is the diagonal of the Fisher if the samples' gradients are
-    independent with mean zero. It exceeds the diagonal of the empirical Fisher while the mean gradient is
+    This operator serves a Parameter outside all layers, for which per-sample gradients are not available. The
+    weight is N, so the estimate is :math:`(\sum_n g_n)^2 / N`. Its mean over batches is
+    :math:`E[g_n^2] + (N - 1) E[g_n]^2`. That mean is the diagonal of the Fisher if the per-sample gradients
+    are independent with mean zero. It exceeds the diagonal of the empirical Fisher while the mean gradient is
     not small.
 
     Inputs:
         - **samples** (Tensor) - N, scalar float32.
-        - **gradient** (Tensor) - of the mean loss, float32.
-        - **gate** (Parameter) - scalar int32; it is taken when the gate asks for inputs or for gradients.
-        - **s** (Parameter) - as many numbers as the gradient, **record** (Parameter) - written in place.
+        - **gradient** (Tensor) - gradient of the mean loss, float32.
+        - **gate** (Parameter) - scalar int32. The batch counts if the gate requests inputs or gradients.
+        - **s** (Parameter) - as many elements as the gradient, **record** (Parameter) - written in place.
 
     Outputs:
         bool, True.
@@ -89,10 +90,10 @@ class GradientSquare(StatisticsOperator):
     def construct(
         self, samples: Tensor, gradient: Tensor, gate: Parameter, s: Parameter, record: Parameter
     ) -> bool:
-        # Without a branch: one per Parameter, in a loop over them, would take long to compile.
+        # No branch: a loop over Parameters with one branch each would take long to compile.
         taken = ops.cast(gate % self.beside_factors > 0, ms.float32)
         self.assign(s, self.square(self.reshape(gradient, s.shape) * samples))
         nothing, one = taken * 0.0, taken * 0.0 + 1.0
-        # One pass, of a period of one; no products of the capture check.
+        # One pass with a period of one. The capture check has no products here.
         self.assign(record, self.stack((taken, one, nothing, nothing, nothing, samples * taken)))
         return True

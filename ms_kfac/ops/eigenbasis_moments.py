@@ -10,20 +10,20 @@ from ms_kfac.ops.sample_gradient_squares import SampleGradientSquares
 class EigenbasisMoments(nn.Cell):
     r"""Sum over samples of the squared gradient coordinates, :math:`\sum_n (Q_G^{\top} dW_n Q_A)^2`.
 
-    :math:`dW_n = \sum_t g_{n,t} p_{n,t}^{\top}` is the gradient of sample n, all its locations taken together
-    before the square. With one location a sample it is of rank one, and the sum is one product of two
-    matrices of squares, :math:`\left((g Q_G)^2\right)^{\top} (p Q_A)^2`. Otherwise the samples' gradients
-    exist one by one: a buffer of :math:`N d_{out} d_{in}` numbers, twice.
+    :math:`dW_n = \sum_t g_{n,t} p_{n,t}^{\top}` is the gradient of sample n, summed over its locations before
+    the square. With one location per sample, :math:`dW_n` has rank one. The sum is then one product of two
+    matrices of squares, :math:`\left((g Q_G)^2\right)^{\top} (p Q_A)^2`. Otherwise the per-sample gradients
+    are materialized: two buffers of :math:`N d_{out} d_{in}` elements each.
 
     Args:
-        columns: whether inputs are columns (convolutions) or rows (dense layers).
+        columns: True if the inputs are columns (convolutions), False if they are rows (dense layers).
 
     Inputs:
-        - **p** (Tensor) - rows :math:`(N T, d_{in})`, the locations of a sample side by side, or columns
+        - **p** (Tensor) - rows :math:`(N T, d_{in})`, with the locations of a sample contiguous, or columns
           :math:`(N, d_{in}, T)` or :math:`(N, g, d_{in}, T)` for g groups, float32.
-        - **g** (Tensor) - the same with :math:`d_{out}`: gradients of the per-sample loss.
-        - **Q_A** (Tensor) - :math:`([g,] d_{in}, d_{in})`, a basis as columns.
-        - **Q_G** (Tensor) - :math:`([g,] d_{out}, d_{out})`, likewise.
+        - **g** (Tensor) - gradients of the per-sample loss, in the layout of **p** with :math:`d_{out}`.
+        - **Q_A** (Tensor) - :math:`([g,] d_{in}, d_{in})`, the basis vectors as columns.
+        - **Q_G** (Tensor) - :math:`([g,] d_{out}, d_{out})`, the basis vectors as columns.
         - **samples** (int) - N.
 
     Outputs:
@@ -55,11 +55,11 @@ class EigenbasisMoments(nn.Cell):
         return self.of_columns(p, g, Q_A, Q_G, samples)
 
     def of_rows(self, p: Tensor, g: Tensor, Q_A: Tensor, Q_G: Tensor, samples: int) -> Tensor:
-        """Rows are projected first: plain products, whatever the number of locations."""
+        """Moments of rows. Projecting the rows first takes plain matrix products for any T."""
         return self.squares_of_rows(self.matmul(p, Q_A), self.matmul(g, Q_G), samples)
 
     def of_columns(self, p: Tensor, g: Tensor, Q_A: Tensor, Q_G: Tensor, samples: int) -> Tensor:
-        """Gradients are projected by Q_A: a product with every location's patch would be the dearer one."""
+        """Moments of columns. Q_A multiplies the per-sample gradients: patches would be more expensive."""
         basis_G = ops.broadcast_to(Q_G, (samples, *self.shape(Q_G)))
         g = self.batch_matmul_of_transposed(basis_G, g)
         dW = self.batch_matmul_by_transposed(g, p)

@@ -1,4 +1,4 @@
-r"""Divide the gradients of many layers by second moments in the eigenbases of their factors."""
+r"""Precondition the gradients of many layers in the eigenbases of their Kronecker factors (EKFAC)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from ms_kfac.ops.layer_precondition import LayerPrecondition
 
 @dataclass(frozen=True)
 class InEigenbasis:
-    r"""A block that is diagonal in a Kronecker-factored basis.
+    r"""A curvature block that is diagonal in a Kronecker-factored eigenbasis.
 
     Attributes:
-        Q_A: basis of the inputs, one matrix a group.
-        Q_G: basis of the output gradients.
+        Q_A: eigenbasis of A, one matrix per group.
+        Q_G: eigenbasis of G, one matrix per group.
         s_sum: sums of the second moments in that basis.
-        counts: shape (3,); the last divides ``s_sum``. With 0 the moments are :math:`S_G S_A^{\top}`.
+        counts: shape (3,). The last element divides ``s_sum``; if it is 0, the moments are
+            :math:`S_G S_A^{\top}`.
         S_A: eigenvalues of A.
         S_G: eigenvalues of G.
         damping: :math:`\lambda`, scalar.
@@ -37,16 +38,16 @@ class InEigenbasis:
 
 
 class EigenbasisPrecondition(LayerPrecondition):
-    r"""Preconditioned gradients of layers with eigenbasis blocks.
+    r"""Precondition the gradients of layers with eigenbasis blocks.
 
     .. math::
         [U_W\ U_b] = Q_G \left[\frac{Q_G^{\top} [dW\ db]\, Q_A}{s + \lambda}\right] Q_A^{\top}
 
     (George et al. 2018, "Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis").
-    Arguments, inputs and outputs are those of :class:`ms_kfac.ops.layer_precondition.LayerPrecondition`,
-    whose composed form runs where there is no kernel.
+    Arguments, inputs and outputs are those of :class:`ms_kfac.ops.layer_precondition.LayerPrecondition`. Its
+    fallback runs where no kernel is available.
 
-    Platforms: CPU, GPU (native or composed), Ascend (composed of MatMul, Div, Concat and Reshape).
+    Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of MatMul, Div, Concat and Reshape).
     """
 
     operator = "eigenbasis_precondition"

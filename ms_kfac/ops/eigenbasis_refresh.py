@@ -1,4 +1,4 @@
-r"""The eigenbases of a layer's Kronecker factors, from their sums."""
+r"""Eigendecomposition of a layer's Kronecker factors (EKFAC)."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ms_kfac.ops.layer_refresh import LayerRefresh
 
 
 class EigenbasisRefresh(LayerRefresh):
-    r"""Recompute EKFAC's basis of one layer; second moments start anew, because they belong to a basis.
+    r"""Recompute the eigenbasis of one layer and reset its second moments, which belong to the old basis.
 
     .. math::
         A = Q_A S_A Q_A^{\top}, \qquad G = Q_G S_G Q_G^{\top}, \qquad s \leftarrow 0
 
     (George et al. 2018, "Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis",
-    algorithm 1, ComputeEigenBasis). Eigenvalues ascend; eigenvectors are columns, whose signs, and whose
-    choice within the eigenspace of a repeated eigenvalue, differ between the forms. A layer without
-    statistics gets identities, :math:`S_G = 0` and a damping of 1.
+    algorithm 1, ComputeEigenBasis). Eigenvalues ascend. Eigenvectors are columns. Their signs, and the basis
+    of the eigenspace of a repeated eigenvalue, differ between the native kernel and the fallback. A layer
+    without statistics gets identity matrices, :math:`S_G = 0` and a damping of 1.
 
     Args:
         layer: the layer's name.
         arrays: the Parameters A_sum :math:`([g,] d_{in}, d_{in})`, G_sum :math:`([g,] d_{out}, d_{out})`,
-            counts (of A, G and s: 3), Q_A, Q_G, s_sum :math:`([g,] d_{out}, d_{in})`, fresh (scalar, set to
-            1), S_A :math:`([g,] 1, d_{in})`, S_G :math:`([g,] d_{out}, 1)` and damping (scalar), float32; all
-            but the sums of A and of G are written.
+            counts (3: A, G and s), Q_A, Q_G, s_sum :math:`([g,] d_{out}, d_{in})`, fresh (scalar, set to 1),
+            S_A :math:`([g,] 1, d_{in})`, S_G :math:`([g,] d_{out}, 1)` and damping (scalar), float32. The
+            operator writes all of them except A_sum and G_sum.
 
     Inputs:
         - **damping** (Tensor) - :math:`\lambda`, scalar float32.
@@ -38,11 +38,11 @@ class EigenbasisRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: by the native form, where a factor of any layer in the call holds NaN or Inf or has more
-            than 32766 rows: nothing of any layer has changed then; or where LAPACK's iterations do not
-            converge: that factor's basis is lost then, because they work in its place.
+        RuntimeError: raised by the native kernel if a factor of any layer in the call holds NaN or Inf or has
+            more than 32766 rows. No layer changes then. Also raised if LAPACK's iterations do not converge.
+            The basis of that factor is lost then, because LAPACK works in place.
 
-    Platforms: CPU (native, or composed of Eigh, one call a matrix).
+    Platforms: CPU (native kernel, or fallback of Eigh, one call per matrix).
     """
 
     ARRAYS = ("A_sum", "G_sum", "weights", "Q_A", "Q_G", "s_sum", "fresh", "S_A", "S_G", "damping")
@@ -65,7 +65,6 @@ class EigenbasisRefresh(LayerRefresh):
         unseen = self.cast(self.equal(element(counts, 0), 0.0), ms.float32)
         A = A_sum / self.maximum(element(counts, 0), SMALLEST_COUNT)
         G = G_sum / self.maximum(element(counts, 1), SMALLEST_COUNT)
-        # The basis of a layer without statistics is the identity; its S_G is set to zero below.
         values_A, vectors_A = self.eigendecomposition(
             A + unseen * self.eye(self.dim_A, self.dim_A, ms.float32)
         )

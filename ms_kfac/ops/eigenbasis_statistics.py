@@ -1,4 +1,4 @@
-r"""What a tap calls for EKFAC: the factors, and second moments of the gradients in their eigenbasis."""
+r"""Statistics of EKFAC: the Kronecker factors, and second moments of the gradients in their eigenbasis."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from ms_kfac.ops.statistics import LayerStatistics, StatisticsOptions
 
 
 class EigenbasisStatistics(LayerStatistics):
-    r"""Stage a batch of a layer's factors and of its second moments in the present basis.
+    r"""Stage the factors and the second moments of a batch in the current eigenbasis.
 
     .. math::
         S_A = \sum_{n,t} p p^{\top}, \qquad S_G = \sum_{n,t} g g^{\top}, \qquad
         s = \sum_n \left(Q_G^{\top} \textstyle\sum_t g_{n,t} p_{n,t}^{\top} Q_A\right)^2
 
-    with weights N, N T (N in the reduce setting) and N. Sharing changes the factors alone: they set the
-    basis, while s is always of the true gradients of the samples (George et al. 2018, "Fast Approximate
-    Natural Gradient Descent in a Kronecker-factored Eigenbasis").
+    with weights N, N T (N in the reduce setting) and N. ``sharing`` affects only the factors, which determine
+    the basis. s always uses the exact per-sample gradients (George et al. 2018, "Fast Approximate Natural
+    Gradient Descent in a Kronecker-factored Eigenbasis").
 
     Args:
         operators: how the layer's input and output gradient become rows or columns.
-        options: how a batch enters.
-        native: whether a kernel may run.
+        options: how a batch enters the statistics.
+        native: False to always run the fallback. Default: True.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
         - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's linear output.
-        - **gate** (Parameter) - scalar int32; nothing is staged when it is 0. 4 takes s alone; 3
-          everything, as does 7. With separate statistics 1 takes A alone, 2 G and s, and 5 A and s.
+        - **gate** (Parameter) - scalar int32. 0 stages nothing, 4 stages only s, and 3 or 7 stage A, G and s.
+          With separate statistics, 1 stages only A, 2 stages G and s, and 5 stages A and s.
         - **A**, **G** (Parameter) - :math:`([g,] d, d)`, written in place.
-        - **record** (Parameter) - float32, with weights of A, G and s, likewise.
-        - **Q_A**, **Q_G** (Parameter) - :math:`([g,] d, d)`, the basis as columns, only read.
+        - **record** (Parameter) - float32, with the weights of A, G and s, written in place.
+        - **Q_A**, **Q_G** (Parameter) - :math:`([g,] d, d)`, the basis vectors as columns, read only.
         - **s** (Parameter) - :math:`([g,] d_{out}, d_{in})`, written in place.
 
     Outputs:
         bool, True.
 
-    The native form sums a sample's gradient over some locations at a time, and projects a side before that
-    sum where the locations are fewer than the features of the other side, else after it. It keeps the
-    gradients of a few samples, never those of the batch.
+    The native kernel sums a sample's gradient over some locations at a time. It projects a side before that
+    sum if there are fewer locations than features on the other side, and after the sum otherwise. It holds
+    the gradients of a few samples at a time, never of the whole batch.
 
-    Platforms: CPU, GPU (native or fallback), Ascend (composed of Im2Col, MatMul or BatchMatMul, Square,
-    ReduceSum and Assign).
+    Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of Im2Col, MatMul or BatchMatMul,
+    Square, ReduceSum and Assign).
     """
 
     operator = "eigenbasis_statistics"
@@ -53,7 +53,7 @@ class EigenbasisStatistics(LayerStatistics):
 
     def __init__(self, operators: Any, options: StatisticsOptions, *, native: bool = True) -> None:
         super().__init__(operators, options, native=native)
-        # Second moments are of whole gradients: they see every location, in the reduce setting too.
+        # Second moments use exact per-sample gradients, so they need all locations in the reduce setting too.
         self.locations_in = operators.activations(False)
         self.locations_out = operators.gradients(False)
         self.moments = EigenbasisMoments(columns=self.channels_first)

@@ -15,11 +15,11 @@ class Eigendecomposition(nn.Cell):
 
     Outputs:
         Tuple of S, shape :math:`(d,)` or :math:`(g, d)`, ascending, and Q of the factor's shape, eigenvectors
-        as columns; float32. Rounding can leave a true zero negative, by about :math:`10^{-7}` of the largest
-        eigenvalue; such come out as 0.
+        as columns; float32. Rounding can make a zero eigenvalue negative, by about :math:`10^{-7}` of the
+        largest eigenvalue. Negative eigenvalues are set to 0.
 
-    Platforms: CPU (composed of Eigh, one call a matrix: MindSpore 2.10's CPU kernel takes a batch and returns
-    nonsense).
+    Platforms: CPU (composed of Eigh, one call per matrix: MindSpore 2.10's CPU kernel accepts a batch but
+    returns wrong results).
     """
 
     def __init__(self) -> None:

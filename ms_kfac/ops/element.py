@@ -1,4 +1,4 @@
-"""One element of a Parameter that kernels write."""
+"""Read one element of a Parameter that kernels write."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _reshape = ops.Reshape()
 
 
 def element(vector: Tensor, index: int) -> Tensor:
-    """``vector[index]``, read in order with the writes of the same compiled step.
+    """Read ``vector[index]`` in order with the writes of the same compiled step.
 
-    Indexing gives a view in MindSpore 2.10, which a compiled step may take before a kernel has written.
+    In MindSpore 2.10, indexing returns a view. A compiled step may read the view before a kernel has written.
 
     Args:
         vector: shape (n,).
-        index: which element.
+        index: index of the element.
 
     Returns:
         Scalar.

@@ -1,4 +1,4 @@
-"""Which form the Kronecker factors of a layer take: a batch's rows, or their d x d sum."""
+"""Storage of SKFAC's Kronecker factors: the rows of a batch, or their d x d second moment."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ Ranks = tuple[int, int]
 
 
 class FactorRanks:
-    """Decides once, from shapes that are known when a graph is compiled, how a layer's factors are kept.
+    """Fix the ranks of a layer's factors, once, from shapes that are static when a graph is compiled.
 
-    A factor of dimension d built from R < d rows has rank R: it is kept as those rows, and its rank here
-    is R. From R = d on it is kept as a d x d sum, and its rank here is d.
+    A factor of dimension d from R < d rows has rank R. It is stored as those rows. For R >= d the factor is
+    stored as a d x d sum, and its rank is d.
 
-    Statistics, inverses and the preconditioned gradient are compiled in graphs of their own and must agree.
-    Hence the first of them to be compiled decides for good:
+    Statistics, inverses and the preconditioned gradient are compiled in separate graphs, which must use the
+    same ranks. The first graph to be compiled fixes them:
 
-    * statistics know the rows of their own batch;
-    * inverses go by the rows of the forward pass compiled last, which inside one compiled training step is
-      that step's own. Where nothing has been compiled before, they take rank d, which is exact and dearer.
+    * statistics use the number of rows of their batch;
+    * inverses use the number of rows of the forward pass that was compiled last. Inside one compiled training
+      step, this is the forward pass of that step. If no forward pass was compiled, they use rank d, which is
+      exact but more expensive.
 
-    Statistics loaded from a checkpoint decide before either.
+    Statistics loaded from a checkpoint take precedence over both.
 
     Args:
         name: the layer's name, for the warning.
-        dimensions: of A and of G.
-        steps: backward passes that feed one step.
-        stored: reads the ranks that the layer's present statistics have, 0 where there are none.
-        warns: whether a batch with more rows than a factor has room for deserves a warning.
+        dimensions: dimensions of A and G.
+        steps: number of backward passes per step.
+        stored: returns the ranks of the layer's current statistics, 0 for a factor without statistics.
+        warns: whether to warn if a batch has more rows than a factor can store.
 
     Attributes:
-        chosen: the ranks of A and of G; None until they are decided.
+        chosen: ranks of A and G; None until they are fixed.
     """
 
     def __init__(
@@ -53,33 +54,33 @@ class FactorRanks:
         self._warned: float = 0 if warns else math.inf
 
     def expect(self, rows: int) -> None:
-        """Note the rows that the forward pass being compiled will bring; negative where they are dynamic."""
+        """Record the number of rows of the forward pass being compiled, negative if it is dynamic."""
         self._expected = rows if rows > 0 else None
 
     def for_inverses(self) -> Ranks:
-        """The ranks, decided now if they were not."""
+        """Ranks of A and G, fixed by this call if they are not fixed yet."""
         return self._choose(self._expected)
 
     def for_statistics(self, rows: int) -> Ranks:
-        """The ranks for a batch of so many rows, decided now if they were not.
+        """Ranks of A and G for a batch, fixed by this call if they are not fixed yet.
 
         Args:
-            rows: rows that this batch brings; negative where they are dynamic.
+            rows: number of rows of this batch, negative if it is dynamic.
 
         Returns:
             The ranks of A and G.
 
         Warns:
-            UserWarning: if a factor kept as rows has room for fewer than that.
+            UserWarning: if a factor stored as rows cannot store that many.
         """
         ranks = self._choose(rows if rows > 0 else None)
         short = [rank for rank, d in zip(ranks, self.dimensions) if rank < min(rows, d)]
         if short and rows > self._warned:
             self._warned = rows
             warnings.warn(
-                f"layer {self.name}: the first step compiled settled the rank of its curvature at "
-                f"{max(short)}, and a batch brings {rows} rows; the first {max(short)} of them stand for it. "
-                "Start with the largest batch, or set accumulation_steps",
+                f"layer {self.name}: the first compiled step fixed the rank of the curvature at "
+                f"{max(short)}, but a batch has {rows} rows. The optimizer uses the first {max(short)} rows. "
+                "To avoid this warning, start with the largest batch or set accumulation_steps",
                 stacklevel=2,
             )
         return ranks

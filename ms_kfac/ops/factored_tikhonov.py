@@ -1,4 +1,4 @@
-r"""Factored Tikhonov regularisation: the damping :math:`\lambda I` split between two Kronecker factors."""
+r"""Factored Tikhonov regularization: the damping :math:`\lambda I` split between two Kronecker factors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mindspore import Tensor, nn, ops
 
 from ms_kfac.ops.element import element
 
-# Below any weight that a moving average leaves; keeps 0 / 0 at 0 before the first statistics.
+# Smaller than any weight of a moving average. Makes 0 / 0 equal 0 before the first statistics.
 SMALLEST_COUNT = 1e-30
 
 _cast = ops.Cast()
@@ -17,16 +17,16 @@ _sqrt = ops.Sqrt()
 
 
 def splits_by_traces(damping_split: str) -> bool:
-    r"""Whether traces split the damping, from the option of that name.
+    r"""Whether the option ``damping_split`` splits the damping by the traces.
 
     Args:
         damping_split: "pi" (:func:`pi_split`), or "none" for :math:`\pi = 1`.
 
     Returns:
-        Whether it is "pi".
+        True for "pi", False for "none".
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if ``damping_split`` is neither.
     """
     if damping_split not in ("pi", "none"):
         raise ValueError(f"damping_split must be one of 'pi', 'none', got {damping_split!r}")
@@ -36,7 +36,7 @@ def splits_by_traces(damping_split: str) -> bool:
 def pi_split(
     trace_A: Tensor, dim_A: int, trace_G: Tensor, dim_G: int, damping: Tensor, *, by_traces: bool = True
 ) -> tuple[Tensor, Tensor]:
-    r"""Damping of each factor.
+    r"""Split the damping between the two factors.
 
     .. math::
         A + \pi \sqrt{\lambda} I, \qquad G + \frac{\sqrt{\lambda}}{\pi} I, \qquad
@@ -44,8 +44,8 @@ def pi_split(
 
     (Martens & Grosse 2015, section 6.3).
 
-    A factor whose trace is zero (dead inputs, or an output that the loss does not reach) says nothing of the
-    scale: then :math:`\pi = 1`.
+    If a trace is zero (dead inputs, or an output that the loss does not depend on), the scale is unknown.
+    Then :math:`\pi = 1`.
 
     Args:
         trace_A: trace of A, any shape, float32.
@@ -56,14 +56,14 @@ def pi_split(
         by_traces: False for :math:`\pi = 1`. Default: True.
 
     Returns:
-        The two numbers added to the diagonals of A and of G, shaped like the traces.
+        The damping of A and the damping of G, in the shape of the traces.
     """
     root = _sqrt(damping)
     if not by_traces:
         root = root * _ones_like(trace_A)
         return root, root
-    # Arithmetic with a 0/1 mask in the place of select: a layer's refresh is compiled once a layer, so every
-    # operator here counts.
+    # Arithmetic with a 0/1 mask instead of select: refreshes are compiled once per layer, so each operator
+    # adds to the compile time.
     known = _cast(_greater(trace_A, 0.0), ms.float32) * _cast(_greater(trace_G, 0.0), ms.float32)
     unknown = 1.0 - known
     pi = _sqrt((trace_A * known * (1.0 / dim_A) + unknown) / (trace_G * known * (1.0 / dim_G) + unknown))
@@ -71,23 +71,24 @@ def pi_split(
 
 
 class FactoredTikhonov(nn.Cell):
-    r"""Average A and G, and split the damping :math:`\lambda` between them (:func:`pi_split`).
+    r"""Compute A and G from their sums, and split :math:`\lambda` between them (:func:`pi_split`).
 
     Args:
         dim_A: dimension of A.
         dim_G: dimension of G.
-        groups: where there are more than one, A and G have a leading axis.
-        splits: whether traces split the damping; without, :math:`\pi = 1`.
+        groups: number of channel groups. With more than one, A and G have a leading group axis.
+        splits: True to split the damping by the traces, False for :math:`\pi = 1`.
 
     Inputs:
         - **A_sum** (Tensor) - shape :math:`([g,] d_{in}, d_{in})`, float32.
         - **G_sum** (Tensor) - shape :math:`([g,] d_{out}, d_{out})`, float32.
-        - **weights** (Tensor) - the weights of A and of G, then maybe others, float32.
+        - **weights** (Tensor) - the weights of A and G, possibly followed by others, float32.
         - **damping** (Tensor) - :math:`\lambda`, scalar float32.
 
     Outputs:
-        Tuple of A, G and what is added to their diagonals: scalars, or :math:`(g, 1, 1)`. While A's weight is
-        0, before the first statistics, both are 1, so that the damped factors are identities.
+        Tuple of A, G, the damping of A and the damping of G. The dampings are scalars, or :math:`(g, 1, 1)`.
+        While A's weight is 0, before the first statistics, both are 1, so the damped factors are identity
+        matrices.
 
     Platforms: CPU, GPU, Ascend (composed of ReduceSum and elementwise operators).
     """

@@ -1,4 +1,4 @@
-"""Many Parameters as one vector, for collectives that move all of them at once."""
+"""Pack Parameters into one vector for a single collective."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ms_kfac.ops.packed_triangle import PackedTriangle, packed_size
 
 @dataclass(frozen=True)
 class Share:
-    """A Parameter that devices exchange.
+    """A Parameter that ranks exchange.
 
     Attributes:
-        parameter: float32.
-        symmetric: whether its last two axes are those of symmetric matrices, of which a triangle is sent.
+        parameter: the Parameter, float32.
+        symmetric: whether the last two axes hold symmetric matrices. Only one triangle of each is sent.
     """
 
     parameter: Parameter
     symmetric: bool = False
 
     def size(self) -> int:
-        """How many numbers are sent.
+        """Number of elements sent.
 
         Returns:
-            That number.
+            The number of elements, n (n + 1) / 2 for each symmetric n x n matrix.
         """
         shape = self.parameter.shape
         count = int(np.prod(shape, dtype=np.int64))
@@ -39,21 +39,21 @@ class Share:
 
 
 class FlatBuffer(nn.Cell):
-    """Packs Parameters into a vector, and writes them from one.
+    """Pack Parameters into a vector, and unpack a vector into them.
 
     Args:
-        shares: the Parameters, at least one unless there is a length.
-        length: of the vector, zeros behind the Parameters; None for theirs.
+        shares: the Parameters, at least one unless ``length`` is given.
+        length: length of the vector, padded with zeros at the end. None for no padding. Default: None.
 
     Attributes:
-        size: numbers of the Parameters.
-        length: of the vector.
+        size: number of packed elements, without padding.
+        length: length of the vector.
 
     Outputs:
-        Tensor, shape (length,), float32: the present values.
+        Tensor, shape (length,), float32: the current values.
 
-    Platforms: CPU, GPU, Ascend (composed of Reshape, Concat, Slice, Assign and what
-    :class:`ms_kfac.ops.packed_triangle.PackedTriangle` uses).
+    Platforms: CPU, GPU, Ascend (composed of Reshape, Concat, Slice, Assign and the operators of
+    :class:`ms_kfac.ops.packed_triangle.PackedTriangle`).
     """
 
     def __init__(self, shares: Sequence[Share], length: int | None = None) -> None:
@@ -92,11 +92,11 @@ class FlatBuffer(nn.Cell):
         return self.concat(parts)
 
     def write(self, flat: Tensor, begin: int = 0) -> Any:
-        """Write the Parameters from a vector.
+        """Unpack a vector into the Parameters.
 
         Args:
-            flat: a vector that has theirs within it.
-            begin: where.
+            flat: a vector that contains the packed values.
+            begin: offset of the packed values. Default: 0.
 
         Returns:
             True.

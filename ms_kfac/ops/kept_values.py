@@ -1,4 +1,4 @@
-"""The values that Parameters had before something wrote them."""
+"""Snapshot of Parameters within one compiled step."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def _put_back_value(after: Tensor, parameter: Tensor, negative: Tensor) -> Tenso
 
 
 class KeptValues(nn.Cell):
-    """Reads Parameters, and later puts the values back or says by how much they have moved.
+    """Read Parameters, and later restore the values or compute how much the Parameters have changed.
 
-    What :meth:`read` returns is negated: a compiled graph may take a mere copy for the Parameter itself,
-    which is then overwritten.
+    :meth:`read` returns negated values. A compiled graph may replace a plain copy by the Parameter itself,
+    which is overwritten later.
 
     Args:
         parameters: the Parameters, of any dtype and shape.
@@ -45,13 +45,13 @@ class KeptValues(nn.Cell):
         self.map_ = ops.Map()
 
     def read(self) -> tuple[Tensor, ...]:
-        """The present values, negated."""
+        """Return the current values, negated."""
         return self.map_(_negative, self.kept)
 
     def moved(self, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """By how much the Parameters now differ from the values."""
+        """Return the current values minus the values read. ``values`` is the result of :meth:`read`."""
         return self.map_(_difference, self.kept, values)
 
     def put_back(self, values: tuple[Tensor, ...], after: Tensor) -> tuple[Tensor, ...]:
-        """Write the values when ``after`` is there; wait for the result before reading the Parameters."""
+        """Restore the values once ``after`` is computed. Later reads must depend on the result."""
         return self.map_(ops.partial(_put_back, after), self.kept, values)

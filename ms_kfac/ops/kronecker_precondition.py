@@ -1,4 +1,4 @@
-r"""Multiply the gradients of many layers by Kronecker-factored inverses, from two sides."""
+r"""Multiply the gradients of many layers by Kronecker-factored inverses from the left and the right."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ms_kfac.ops.layer_precondition import LayerPrecondition
 
 @dataclass(frozen=True)
 class TwoSided:
-    r"""A block that preconditions by :math:`U = c\, L\, dW\, R`.
+    r"""A curvature block that preconditions by :math:`U = c\, L\, dW\, R`.
 
     Attributes:
-        left: L: one matrix, or a stack of its diagonal blocks and the last one of another size. With groups
-            one matrix a group.
-        right: R likewise, of one more row than dW has columns where there is a bias.
-        scale: c, one a group; None for 1.
+        left: L: one matrix, or a stack of diagonal blocks and the last block of another size. With groups,
+            one matrix per group.
+        right: R, in the same form. If the layer has a bias, R has one more row than dW has columns.
+        scale: c, one per group; None for 1.
     """
 
     left: tuple[Parameter, ...]
@@ -31,18 +31,17 @@ class TwoSided:
 
 
 class KroneckerPrecondition(LayerPrecondition):
-    r"""Preconditioned gradients of layers whose blocks multiply from two sides.
+    r"""Precondition the gradients of layers with Kronecker-factored inverses.
 
     .. math::
         [U_W\ U_b] = c\, G^{-1} [dW\ db]\, A^{-1}
 
     (Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored Approximate Curvature",
-    section 4.2), with c = 1 but for SMKFAC, and diagonal blocks alone for THOR; one such product a group for
-    grouped convolutions. Arguments, inputs and outputs are those of
-    :class:`ms_kfac.ops.layer_precondition.LayerPrecondition`, whose composed form runs where there is no
-    kernel.
+    section 4.2). c is 1 except for SMKFAC. THOR uses only diagonal blocks of the inverses. A grouped
+    convolution has one such product per group. Arguments, inputs and outputs are those of
+    :class:`ms_kfac.ops.layer_precondition.LayerPrecondition`. Its fallback runs where no kernel is available.
 
-    Platforms: CPU, GPU (native or composed), Ascend (composed of MatMul, Concat and Reshape).
+    Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of MatMul, Concat and Reshape).
     """
 
     operator = "kronecker_precondition"

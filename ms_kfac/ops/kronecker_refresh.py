@@ -1,4 +1,4 @@
-r"""The damped inverses of a layer's Kronecker factors, from their sums."""
+r"""Damped inverses of a layer's Kronecker factors (K-FAC)."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class KroneckerRefresh(LayerRefresh):
         \pi = \sqrt{\frac{\mathrm{tr} A / \dim A}{\mathrm{tr} G / \dim G}}
 
     (Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored Approximate Curvature",
-    section 6.3). A layer without statistics gets identities.
+    section 6.3). A layer without statistics gets identity matrices.
 
-    The native form shares its threads over the factors of all layers in a call. A factor that is not positive
-    definite in float32 is inverted in float64 there, one that is not so either with ten times its damping,
-    again and again, and a warning; the composed form raises.
+    The native kernel inverts the factors of all layers in a call in parallel. If a damped factor is not
+    positive definite in float32, the kernel inverts it in float64. If that fails too, it repeatedly
+    multiplies the damping of that factor by ten, and warns. The fallback raises an error instead.
 
-    Where a factor of any layer in a call holds NaN or Inf, the native form changes nothing of any layer. An
-    inverse that fails for another reason stays too, but those of other factors may be new.
+    If a factor of any layer in a call holds NaN or Inf, the native kernel changes no layer. An inverse that
+    fails for another reason keeps its old value, but the inverses of other factors may have changed.
 
     Args:
         layer: the layer's name.
         arrays: the Parameters A_sum :math:`([g,] d_{in}, d_{in})`, G_sum :math:`([g,] d_{out}, d_{out})`,
-            weights (2), A_inverse and G_inverse, float32; with a leading axis where there are g groups. The
-            inverses are written.
-        splits: whether traces split the damping; without, :math:`\pi = 1`. Default: True.
+            weights (2), A_inverse and G_inverse, float32, with a leading axis for g groups. The operator
+            writes the inverses.
+        splits: True to split the damping by the traces, False for :math:`\pi = 1`. Default: True.
 
     Inputs:
         - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
@@ -43,9 +43,9 @@ class KroneckerRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: where a factor holds NaN or Inf, or can't be inverted as said above.
+        RuntimeError: if a factor holds NaN or Inf, or if it cannot be inverted as described above.
 
-    Platforms: CPU, GPU (native, or composed of Cholesky and CholeskySolve).
+    Platforms: CPU, GPU (native kernel, or fallback of Cholesky and CholeskySolve).
     """
 
     ARRAYS = ("A_sum", "G_sum", "weights", "A_inverse", "G_inverse")

@@ -1,7 +1,7 @@
-r"""The operator that a tap calls: stage one batch of a layer's Kronecker statistics, when its gate is open.
+r"""Statistics of the Kronecker factors (K-FAC).
 
-The batch is staged as sums with their weights, :math:`S_A = \sum p p^{\top}` and :math:`n_A`, so that a
-factor is :math:`A = S_A / n_A` and micro-batches add up whatever their sizes.
+A batch is staged as sums and their weights, for example :math:`S_A = \sum p p^{\top}` and :math:`n_A`. A
+factor is then :math:`A = S_A / n_A`, and micro-batches of different sizes can be added.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ms_kfac.ops.statistics import BESIDE_FACTORS, LayerStatistics
 
 
 class KroneckerStatistics(LayerStatistics):
-    r"""Stage a batch's sums and weights, when the gate is open.
+    r"""Stage the sums and weights of a batch, when the gate is open.
 
     .. math::
         S_A = \sum_{n,t} p p^{\top}, \qquad S_G = \sum_{n,t} g g^{\top}
@@ -24,25 +24,26 @@ class KroneckerStatistics(LayerStatistics):
 
     Args:
         operators: how the layer's input and output gradient become rows or columns.
-        options: how a batch enters.
-        native: whether a kernel may run.
+        options: how a batch enters the statistics.
+        native: False to always run the fallback. Default: True.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
         - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's linear output.
-        - **gate** (Parameter) - scalar int32; nothing is staged when it is 0 or
-          asks for second moments alone. With separate statistics, 1 takes A alone, 2 G alone and 3 both.
+        - **gate** (Parameter) - scalar int32. Nothing is staged if it is 0 or requests only second moments
+          in the eigenbasis. With separate statistics, 1 stages only A, 2 stages only G, and 3 stages both.
         - **A**, **G** (Parameter) - :math:`([g,] d, d)`, written in place.
-        - **record** (Parameter) - float32, with weights of A and G, likewise.
+        - **record** (Parameter) - float32, with the weights of A and G, written in place.
 
     Outputs:
         bool, True.
 
-    The native form neither writes out all patches nor keeps a product per sample. Of a convolution with
-    stride and dilation 1 it takes one product of shifted images for all pairs of kernel elements with the
-    same distance, and corrects the borders; of others it multiplies some patches at a time.
+    The native kernel neither materializes all patches nor stores one product per sample. For a convolution
+    with stride and dilation 1, it computes one product of shifted images for all pairs of kernel elements at
+    the same distance, and corrects the borders. For other convolutions it multiplies some patches at a time.
 
-    Platforms: CPU, GPU (native or fallback), Ascend (composed of Im2Col, MatMul or BatchMatMul, Assign).
+    Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of Im2Col, MatMul or BatchMatMul,
+    Assign).
     """
 
     operator: str | None = "kronecker_statistics"

@@ -12,34 +12,35 @@ from ms_kfac.kernels.operator import is_native, native_operator
 
 
 class NativeForm(Protocol):
-    """What a block gives in ``native_precondition``, for a kernel."""
+    """Inputs of a native preconditioning kernel, from a block's ``native_precondition``."""
 
     def parameters(self) -> tuple[Parameter, ...]:
         """The Parameters that the kernel reads."""
 
 
 class LayerPrecondition(nn.Cell):
-    r"""Preconditioned gradients of layers, :math:`U = F^{-1} dW`, and their inner products with dW.
+    r"""Precondition the gradients of layers, :math:`U = F^{-1} dW`, and compute the inner products with dW.
 
-    This form is composed of every block's own ``precondition``. A subclass names the operator whose kernel
-    does all of its layers in one call; then neither :math:`[dW\ db]` nor :math:`[U_W\ U_b]` is formed by the
-    graph.
+    The fallback calls the ``precondition_layer`` method of each block. A subclass names the operator whose
+    kernel preconditions all of its layers in one call. With a kernel, the graph forms neither
+    :math:`[dW\ db]` nor :math:`[U_W\ U_b]`.
 
     Args:
         blocks: the curvature blocks of the layers.
-        forms: what they give in ``native_precondition``.
-        positions: for every layer, which of the gradients are dW and, where it has a bias, db.
+        forms: the result of each block's ``native_precondition``.
+        positions: for each layer, the index of dW among the gradients and, if the layer has a bias, of db.
         gradients: number of gradients.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - those of the layers, in the shapes of their parameters, float32, and
-          maybe others.
+        - **gradients** (tuple[Tensor]) - the layers' gradients, in the shapes of their parameters, float32,
+          possibly with others.
 
     Outputs:
         - tuple[Tensor], U of the layers, in the order of ``positions``.
         - Tensor, float32, the inner product of each U with its gradient, shape :math:`(k,)`.
 
-    Platforms: CPU, GPU (native or composed), Ascend (composed of what the blocks use, Mul and ReduceSum).
+    Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of the blocks' operators, Mul and
+    ReduceSum).
     """
 
     operator: str | None = None
@@ -73,7 +74,7 @@ class LayerPrecondition(nn.Cell):
             )
 
     def attributes(self, forms: Sequence[Any]) -> dict[str, list[int]]:
-        """What the kernel reads beside the attributes that all of these kernels have."""
+        """Kernel attributes in addition to the common ones."""
         return {}
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -1,4 +1,4 @@
-"""What the operators share that recompute one layer's inverses, and how several of them become one call."""
+"""Base of the operators that refresh one layer's inverses, and the fused refresh of several layers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Number = Union[int, float]
 
 @dataclass(frozen=True)
 class NativeRefresh:
-    """One layer's part in a native operator that refreshes the inverses of many layers in one call.
+    """One layer's arguments to a native operator that refreshes many layers in one call.
 
     Attributes:
-        operator: its name in :func:`ms_kfac.kernels.status`. Parts of equal names can go into one call.
+        operator: the operator's name in :func:`ms_kfac.kernels.status`. Only equal operators can be fused.
         layer: the layer's name, for messages.
         arrays: the layer's statistics and inverses, in the kernel's order.
-        attributes: the layer's numbers among the operator's attributes; the same keys for every layer.
+        attributes: the operator's per-layer attributes. All layers have the same keys.
     """
 
     operator: str
@@ -33,21 +33,21 @@ class NativeRefresh:
 
 
 def joint_refresh(parts: Sequence[NativeRefresh]) -> Any:
-    """The native operator that refreshes several layers, which share its threads.
+    """Create the native operator that refreshes several layers in parallel.
 
     Args:
-        parts: of equal operators, at least one.
+        parts: the layers' arguments, at least one, all of the same operator.
 
     Returns:
-        The operator. Its inputs are ``due`` (int32, shape () for all layers or (layers,) for each: 0 leaves a
-        layer alone), the damping (scalar float32), then the arrays of all parts, one after the other.
+        The operator. Its inputs are ``due``, the damping (scalar float32), then the arrays of each part in
+        turn. ``due`` is int32, of shape () for all layers or (layers,) for one per layer; 0 skips a layer.
 
     Raises:
-        ValueError: if the parts have different operators, or there is none.
+        ValueError: if the parts have different operators, or if there is no part.
     """
     names = {part.operator for part in parts}
     if len(names) != 1:
-        raise ValueError(f"joint_refresh: parts must have one operator, got {sorted(names)!r}")
+        raise ValueError(f"joint_refresh: parts must all have one operator, got {sorted(names)!r}")
     attributes: dict[str, Any] = {
         key: [part.attributes[key] for part in parts] for key in parts[0].attributes
     }
@@ -56,19 +56,21 @@ def joint_refresh(parts: Sequence[NativeRefresh]) -> Any:
 
 
 class LayerRefresh(nn.Cell):
-    r"""Base of the operators that recompute what one layer's block preconditions with.
+    r"""Base of the operators that refresh one layer's inverses.
 
-    A subclass defines :meth:`composed` and names its arrays; its kernel takes those of any number of layers.
+    A subclass defines :meth:`composed`, the fallback, and names its arrays. Its kernel accepts the arrays of
+    any number of layers.
 
     Args:
         operator: the kernel's name in :func:`ms_kfac.kernels.status`.
         layer: the layer's name.
-        arrays: statistics and inverses, in the order of ``ARRAYS``; the last ones may be missing.
-        **attributes: the layer's numbers among the kernel's attributes.
+        arrays: statistics and inverses, in the order of ``ARRAYS``. Trailing arrays may be omitted.
+        **attributes: the kernel's per-layer attributes.
 
     Attributes:
-        ARRAYS: their names in ``kernels/interface/refresh_layouts.h``, which has the kernels' order.
-        part: this layer's part in a call for several layers; None where the composed form runs.
+        ARRAYS: the names of the arrays in ``kernels/interface/refresh_layouts.h``, which defines the kernels'
+            order.
+        part: this layer's arguments to a call for several layers; None if the fallback runs.
 
     Inputs:
         - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
@@ -102,5 +104,5 @@ class LayerRefresh(nn.Cell):
         return True
 
     def composed(self, damping: Tensor) -> bool:
-        """The same of MindSpore's own operators."""
-        raise TypeError(f"{type(self).__name__} does not define composed(damping)")
+        """Fallback, composed of MindSpore operators."""
+        raise TypeError(f"{type(self).__name__}: must define composed(damping)")

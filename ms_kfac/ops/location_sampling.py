@@ -1,4 +1,4 @@
-r"""Spatial sub-sampling: a few random output locations of a convolution stand for all of them."""
+r"""Spatial subsampling (SKFAC): random output locations of a convolution."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from mindspore import Tensor, nn, ops
 
 
 class LocationSampling(nn.Cell):
-    r"""Draw s of T locations a sample, without replacement, and gather their columns.
+    r"""Draw s of T locations per sample, without replacement, and gather their columns.
 
     A sum over the drawn columns times :math:`T / s` is an unbiased estimate of the sum over all T (Tang et
     al. 2021, "SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate Curvature", spatial
-    subsampling). Drawn without replacement s = T gives that sum itself.
+    subsampling). Because of drawing without replacement, s = T gives the exact sum.
 
     Args:
-        samples: s. From s = T on there is nothing to draw.
-        stream: a number that tells apart the operators which one seed of ``mindspore.set_seed`` serves.
+        samples: s. For s >= T, no draw is needed.
+        stream: stream number. It distinguishes operators that share the seed of ``mindspore.set_seed``.
+            Default: 1.
 
     Inputs:
         - **columns** (Tensor) - shape :math:`(N, d, T)`, or :math:`(N, g, d, T)` for g groups, float32.
-        - **locations** (Tensor) - what :meth:`draw` returned.
+        - **locations** (Tensor) - the result of :meth:`draw`.
 
     Outputs:
         Tensor, shape :math:`(N, d, s)` or :math:`(N, g, d, s)`, float32.
 
-    Platforms: CPU, GPU, Ascend (composed of StandardNormal, TopK and GatherD). Draws anew at every call; what
-    ``mindspore.set_seed`` said when the operator was created decides the numbers.
+    Platforms: CPU, GPU, Ascend (composed of StandardNormal, TopK and GatherD). Each call draws new locations.
+    The seed is the value of ``mindspore.set_seed`` when the operator is created.
     """
 
     def __init__(self, samples: int, stream: int = 1) -> None:
@@ -34,13 +35,13 @@ class LocationSampling(nn.Cell):
         self.samples = samples
         self.shape = ops.Shape()
         self.reshape = ops.Reshape()
-        # Two zeros ask for numbers that differ from run to run.
+        # Two zeros request a random seed.
         self.random = ops.StandardNormal(*((0, 0) if seed is None else (seed, stream)))
         self.top = ops.TopK(sorted=False)
         self.gather = ops.GatherD()
 
     def draw(self, batch: int, locations: int) -> Tensor:
-        """Indices (batch, s) of distinct locations: the places of the s largest of T random numbers."""
+        """Draw distinct locations, indices (batch, s): the positions of the s largest of T random numbers."""
         _, indices = self.top(self.random((batch, locations)), self.samples)
         return indices
 

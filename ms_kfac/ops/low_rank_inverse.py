@@ -1,4 +1,4 @@
-r"""Inverse of a damped factor of low rank, without a d x d matrix."""
+r"""Inverse of a damped low-rank factor by Woodbury's identity, without a d x d matrix."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class LowRankInverse(nn.Cell):
         = \frac1D \left[ I_d - Z^{\top} Z \right], \qquad D I_R + X X^{\top} = L L^{\top}, \quad Z = L^{-1} X
 
     (Tang et al. 2021, "SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate Curvature";
-    there with :math:`\hat a = X^{\top}`). Z is computed at a refresh; the gradient then meets two products of
-    2 R d m multiply-adds in the place of the d^2 m of a dense inverse.
+    there with :math:`\hat a = X^{\top}`). A refresh computes Z. Preconditioning then takes two products, with
+    2 R d m multiply-adds instead of the d^2 m of a dense inverse.
 
     Inputs:
         - **rows** (Tensor) - X, shape :math:`(R, d)`, or :math:`(g, R, d)` for g groups, float32. Rows of
@@ -29,8 +29,8 @@ class LowRankInverse(nn.Cell):
         Tensor, Z, shape of ``rows``, float32.
 
     Raises:
-        RuntimeError: by MindSpore's Cholesky on CPU, where the damped :math:`X X^{\top}` is not positive
-            definite in float32 or holds NaN or Inf.
+        RuntimeError: raised by MindSpore's Cholesky on CPU if the damped :math:`X X^{\top}` is not positive
+            definite in float32, or if it holds NaN or Inf.
 
     Platforms: CPU (composed of Cholesky, SolveTriangular and matrix products).
     """
@@ -52,9 +52,9 @@ class LowRankInverse(nn.Cell):
         return self.solve(self.cholesky(small), rows, 0, True, False)
 
     def projected_right(self, matrix: Tensor, Z: Tensor) -> Tensor:
-        """H Zᵀ Z for H (..., m, d)."""
+        """Compute H Zᵀ Z for H (..., m, d)."""
         return self.matmul(self.times_transposed(matrix, Z), Z)
 
     def projected_left(self, matrix: Tensor, Z: Tensor) -> Tensor:
-        """Zᵀ Z H for H (..., d, m)."""
+        """Compute Zᵀ Z H for H (..., d, m)."""
         return self.transposed_times(Z, self.matmul(Z, matrix))

@@ -1,4 +1,4 @@
-r"""Weight decay, momentum and learning rate: from updates to weights, for all parameters at once."""
+r"""Apply weight decay, momentum and learning rate to all parameters at once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _heavy_ball_step(
 def _nesterov_step(
     momentum: Tensor, learning_rate: Tensor, update: Tensor, weight: Parameter, moment: Parameter
 ) -> bool:
-    # Spelled out: ApplyMomentum's CPU kernel in MindSpore 2.10 takes use_nesterov and ignores it.
+    # Not ApplyMomentum: its CPU kernel in MindSpore 2.10 accepts use_nesterov but ignores it.
     velocity = moment * momentum + update
     step = learning_rate * (update + momentum * velocity)
     written = ops.assign(moment, velocity), ops.assign(weight, weight - step)
@@ -57,40 +57,42 @@ def _nesterov_step(
 
 
 class MomentumStep(nn.Cell):
-    r"""Heavy ball or Nesterov's momentum on updates, with coupled or decoupled weight decay, in place.
+    r"""Heavy-ball or Nesterov momentum with coupled or decoupled weight decay, in place.
 
     .. math::
         u = \nu U + w_d w, \qquad v \leftarrow \mu v + u, \qquad w \leftarrow w - \eta v
 
     (Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning", in the form
-    of ``mindspore.nn.Momentum``, whose v has no learning rate in it). Nesterov: :math:`w \leftarrow w - \eta
-    (u + \mu v)`. Decoupled decay shrinks first, :math:`w \leftarrow (1 - \eta w_d) w`, with no :math:`w_d w`
-    in u.
+    of ``mindspore.nn.Momentum``, whose v does not include the learning rate). Nesterov momentum:
+    :math:`w \leftarrow w - \eta (u + \mu v)`. Decoupled weight decay first shrinks the weights,
+    :math:`w \leftarrow (1 - \eta w_d) w`, and u then has no term :math:`w_d w`.
 
-    The kernel runs where all weights are float32; with one of another type all take the composed form.
+    The native kernel runs only if all weights are float32. Otherwise the fallback updates all weights.
 
     Args:
         weights: w, the parameters.
         moments: v, in the shapes of the weights.
         momentum: :math:`\mu`, scalar float32.
-        scaled: for every parameter, whether :math:`\nu` multiplies its update.
-        decayed: for every parameter, whether it decays.
-        sources: for every parameter, which of the updates is its own.
-        nesterov: Nesterov's rule in the place of the heavy ball.
-        decoupled: whether decay is outside the momentum.
-        own_rates: whether every parameter has a learning rate of its own.
-        own_decays: whether every parameter has a weight decay of its own.
+        scaled: for each parameter, whether :math:`\nu` multiplies its update.
+        decayed: for each parameter, whether weight decay applies.
+        sources: for each parameter, the index of its update.
+        nesterov: True for Nesterov momentum, False for the heavy ball.
+        decoupled: True for decoupled weight decay, False for coupled weight decay.
+        own_rates: whether each parameter has a separate learning rate.
+        own_decays: whether each parameter has a separate weight decay.
 
     Inputs:
-        - **learning_rate** (Union[Tensor, tuple[Tensor]]) - :math:`\eta`, scalar float32, or one a parameter.
-        - **decay** (Union[Tensor, tuple[Tensor]]) - :math:`w_d` likewise; not used where no parameter decays.
+        - **learning_rate** (Union[Tensor, tuple[Tensor]]) - :math:`\eta`, scalar float32, or one per
+          parameter.
+        - **decay** (Union[Tensor, tuple[Tensor]]) - :math:`w_d`, scalar float32, or one per parameter. Unused
+          if no parameter decays.
         - **scale** (Tensor) - :math:`\nu`, scalar float32.
-        - **updates** (tuple[Tensor]) - U, in the shapes of the weights, and maybe others.
+        - **updates** (tuple[Tensor]) - U, in the shapes of the weights, possibly with others.
 
     Outputs:
         bool, True.
 
-    Platforms: CPU, GPU (native or composed), Ascend (composed of Mul, Add, Assign and ApplyMomentum).
+    Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of Mul, Add, Assign and ApplyMomentum).
     """
 
     def __init__(
@@ -154,7 +156,7 @@ class MomentumStep(nn.Cell):
         return True
 
     def composed(self, learning_rate: Any, decay: Any, scale: Tensor, updates: tuple[Tensor, ...]) -> bool:
-        """The same of built-in operators, with one update a parameter."""
+        """Fallback, composed of MindSpore operators, with one update per parameter."""
         if self.scales:
             updates = self.map_(ops.partial(_scale, scale), self.scaled, updates)
         if self.decays and self.decoupled:
@@ -177,13 +179,13 @@ class MomentumStep(nn.Cell):
         return True
 
     def decay(self, decay: Any, updates: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Coupled weight decay, U + w_d w."""
+        """Add coupled weight decay, U + w_d w."""
         if self.own_decays:
             return self.map_(_decay, decay, self.decayed, self.weights, updates)
         return self.map_(ops.partial(_decay, decay), self.decayed, self.weights, updates)
 
     def shrink(self, learning_rate: Any, decay: Any) -> bool:
-        """Decoupled weight decay, w <- (1 - lr weight_decay) w."""
+        """Apply decoupled weight decay, w <- (1 - lr weight_decay) w."""
         if self.own_rates and self.own_decays:
             self.map_(_shrink, learning_rate, decay, self.decayed, self.weights)
         elif self.own_decays:

@@ -1,8 +1,8 @@
-r"""Normalised inputs and output gradients of normalisation layers, one value a sample, position and channel.
+r"""Normalized inputs and output gradients of normalization layers, per sample, position and channel.
 
-A normalisation layer is :math:`y = \gamma \hat x + \beta` with :math:`\hat x = (x - \mu) / \sqrt{\sigma^2 +
-\epsilon}`. What is left of a layer's input once the normalised value of every channel is known are its
-positions: T of them a sample, over which :math:`\gamma` and :math:`\beta` are shared.
+A normalization layer is :math:`y = \gamma \hat x + \beta` with :math:`\hat x = (x - \mu) / \sqrt{\sigma^2 +
+\epsilon}`. All axes other than samples and channels are positions. A sample has T positions, which share
+:math:`\gamma` and :math:`\beta`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from mindspore import Tensor, nn, ops
 
 
 class BatchNormalizedInputs(nn.Cell):
-    r""":math:`\hat x` of a batch normalisation, with the moments of this batch.
+    r""":math:`\hat x` of a batch normalization layer, with the moments of the current batch.
 
     .. math::
         \hat x_{n,c,t} = \frac{x_{n,c,t} - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}}
 
-    with :math:`\mu_c` and :math:`\sigma_c^2` (divided by N T, not N T - 1) over samples and positions (Ioffe
-    & Szegedy 2015, "Batch Normalization", algorithm 1).
+    :math:`\mu_c` and :math:`\sigma_c^2` (divided by N T, not N T - 1) are computed over samples and positions
+    (Ioffe & Szegedy 2015, "Batch Normalization", algorithm 1).
 
     Args:
         epsilon: :math:`\epsilon`.
@@ -48,17 +48,17 @@ class BatchNormalizedInputs(nn.Cell):
 
 
 class LayerNormalizedInputs(nn.Cell):
-    r""":math:`\hat x` of a layer normalisation.
+    r""":math:`\hat x` of a layer normalization layer.
 
     .. math::
         \hat x_{n,t,c} = \frac{x_{n,t,c} - \mu_{n,t}}{\sqrt{\sigma_{n,t}^2 + \epsilon}}
 
-    with the moments of each position over its C normalised values (Ba, Kiros & Hinton 2016, "Layer
+    The moments of each position are computed over its C normalized values (Ba, Kiros & Hinton 2016, "Layer
     Normalization", eq. 4).
 
     Args:
         epsilon: :math:`\epsilon`.
-        channels: C, the size of all normalised axes together.
+        channels: C, the product of the sizes of the normalized axes.
 
     Inputs:
         - **x** (Tensor) - shape :math:`(N, ..., C_1, ..., C_k)` with :math:`\prod_i C_i = C`, any float type.
@@ -85,7 +85,7 @@ class LayerNormalizedInputs(nn.Cell):
 
 
 class ChannelColumns(nn.Cell):
-    """Positions of a layout with channels first as one axis.
+    """Flatten the positions of a channels-first layout into one axis.
 
     Inputs:
         - **x** (Tensor) - shape :math:`(N, C, ...)`, any float type.
@@ -106,14 +106,14 @@ class ChannelColumns(nn.Cell):
 
 
 class ChannelRows(nn.Cell):
-    """Positions of a layout with channels last as one axis.
+    """Flatten the positions of a channels-last layout into one axis.
 
     Args:
-        channels: C, the size of all normalised axes together.
+        channels: C, the product of the sizes of the normalized axes.
 
     Inputs:
-        - **x** (Tensor) - shape :math:`(N, ..., C_1, ..., C_k)`, any float type; without axes before the
-          normalised one it is a single sample.
+        - **x** (Tensor) - shape :math:`(N, ..., C_1, ..., C_k)`, any float type. A tensor of shape
+          :math:`(C,)` is a single sample.
 
     Outputs:
         Tensor, float32, shape :math:`(N, T, C)`.

@@ -1,4 +1,4 @@
-"""Keeps Parameters that only branches of a compiled step use in the device's memory."""
+"""Keep Parameters in device memory if only branches of a compiled step use them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from mindspore import Parameter, ParameterTuple, nn, ops
 
 
 class OnDevice(nn.Cell):
-    """Makes a step depend on Parameters outside of any branch, which launches nothing.
+    """Make a step depend on Parameters outside any branch. This launches no kernel.
 
-    MindSpore 2.10 places a Parameter where the kernels are that use it. Those inside a branch do not count: a
-    Parameter that nothing else uses stays in the host's memory, and every kernel of the branch copies it to
-    the device and back.
+    MindSpore 2.10 places a Parameter in the memory of the kernels that use it, but ignores kernels inside a
+    branch. A Parameter that only a branch uses stays in host memory. Each kernel of the branch then copies it
+    to the device and back.
 
     Args:
-        parameters: what branches use, and any others.
+        parameters: Parameters used in branches, possibly with others.
 
     Inputs:
-        - **token** (Any) - anything that the step needs.
+        - **token** (Any) - any value that the step uses.
 
     Outputs:
         The token.
 
-    Platforms: CPU, where it does nothing, GPU, Ascend.
+    Platforms: CPU (no effect), GPU, Ascend.
     """
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:

@@ -1,14 +1,14 @@
-r"""Symmetric matrices as one triangle each, in a rectangle without gaps.
+r"""Packed storage of symmetric matrices: one triangle each, in a rectangle without gaps.
 
-LAPACK's rectangular full packed format (Gustavson et al. 2010, "Rectangular Full Packed Format for Cholesky's
-Algorithm"), with other corners: of
+The format is a variant of LAPACK's rectangular full packed format (Gustavson et al. 2010, "Rectangular Full
+Packed Format for Cholesky's Algorithm"), with a different choice of triangles. For
 
 .. math::
     S = \begin{pmatrix} S_{11} & S_{21}^{\top} \\ S_{21} & S_{22} \end{pmatrix}
 
-of dimension n, :math:`S_{21}` is kept whole, and the lower triangle of :math:`S_{11}` beside the upper one
-of :math:`S_{22}`, which fit into one rectangle. So packing is slices and sums; positions of single numbers,
-which a gather would need, take as much memory as the matrices themselves.
+of dimension n, it stores the whole :math:`S_{21}`, the lower triangle of :math:`S_{11}` and the upper
+triangle of :math:`S_{22}`. The two triangles fit into one rectangle, so packing needs only slices and sums. A
+gather would need element indices, which take as much memory as the matrices.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from mindspore import Tensor, nn, ops
 
 
 def packed_size(dimension: int) -> int:
-    """Numbers of a packed symmetric matrix.
+    """Number of elements of a packed symmetric matrix.
 
     Args:
-        dimension: its number of rows n.
+        dimension: number of rows n of the matrix.
 
     Returns:
         n (n + 1) / 2.
@@ -30,18 +30,19 @@ def packed_size(dimension: int) -> int:
 
 
 class PackedTriangle(nn.Cell):
-    """Symmetric matrices to vectors of n (n + 1) / 2 numbers each, one after the other, and back.
+    """Pack symmetric matrices into one vector, n (n + 1) / 2 elements per matrix, and unpack them.
 
-    Unpacked matrices are symmetric to the bit; of the two halves of a matrix that is not, packing keeps one.
+    Unpacked matrices are bitwise symmetric. If an input matrix is not symmetric, only one of its halves is
+    kept.
 
     Args:
-        shape: of the matrices, :math:`(..., n, n)`.
+        shape: shape of the matrices, :math:`(..., n, n)`.
 
     Attributes:
-        size: numbers in the packed form.
+        size: number of packed elements.
 
     Inputs:
-        - **matrices** (Tensor) - of that shape, float32.
+        - **matrices** (Tensor) - shape ``shape``, float32.
 
     Outputs:
         Tensor, shape (size,).
@@ -62,7 +63,7 @@ class PackedTriangle(nn.Cell):
         self.upper = dimension // 2
         self.lower = dimension - self.upper
         self.even = dimension % 2 == 0
-        # Rows of the two triangles' rectangle: one more than S11 has where both corners are as large.
+        # For even n, S11 and S22 have equal size, and their triangles need one row more than S11 has.
         self.rows = self.lower + (1 if self.even else 0)
         self.slice = ops.Slice()
         self.reshape = ops.Reshape()
@@ -77,7 +78,7 @@ class PackedTriangle(nn.Cell):
         self.zeros = ops.Zeros()
 
     def block(self, matrices: Tensor, row: int, column: int, rows: int, columns: int) -> Tensor:
-        """A block of every matrix."""
+        """Slice a block of each matrix."""
         return self.slice(matrices, (0, row, column), (self.count, rows, columns))
 
     def construct(self, matrices: Tensor) -> Tensor:
@@ -99,13 +100,13 @@ class PackedTriangle(nn.Cell):
         return self.reshape(packed, (self.size,))
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """The matrices of a packed vector.
+        """Unpack a vector into symmetric matrices.
 
         Args:
             packed: shape (size,).
 
         Returns:
-            Shape :math:`(..., n, n)`.
+            The matrices, shape :math:`(..., n, n)`.
         """
         upper, lower = self.upper, self.lower
         if upper == 0:

@@ -1,8 +1,8 @@
 r"""Patches and output gradients of a convolution as columns, in the expand and the reduce setting.
 
-A convolution is a dense layer whose weights are shared over its T output locations: location t sees the patch
-:math:`p_{n,t} \in \mathbb{R}^{c_{in} k_h k_w / g}` (Grosse & Martens 2016, section 3.1, with the "expanded"
-activations). Padding, stride and dilation are the layer's own.
+A convolution is a dense layer that shares its weights over T output locations. The input of location t is the
+patch :math:`p_{n,t} \in \mathbb{R}^{c_{in} k_h k_w / g}` (Grosse & Martens 2016, section 3.1, the "expanded"
+activations). Padding, stride and dilation are those of the layer.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class ConvolutionGeometry:
-    """How a two-dimensional convolution walks over its input.
+    """Kernel, stride, dilation, padding and groups of a two-dimensional convolution.
 
     Attributes:
         kernel_size: height and width of the kernel.
-        stride: step in height and width.
-        dilation: distance of kernel elements in height and width.
-        pad_mode: "pad" (``padding`` says how much), "same" (output size is input size over stride, rounded
-            up; the odd element goes to the bottom and right, as MindSpore's Conv2D does it) or "valid".
-        padding: elements added at the top, bottom, left and right; used with pad_mode "pad" only.
+        stride: stride in height and width.
+        dilation: dilation in height and width.
+        pad_mode: "pad" (uses ``padding``), "same" (the output size is the input size divided by the stride,
+            rounded up; an odd element of padding goes to the bottom and right, as in MindSpore's Conv2D) or
+            "valid".
+        padding: elements added at the top, bottom, left and right. Used only with pad_mode "pad".
         groups: number of channel groups.
     """
 
@@ -38,7 +39,7 @@ class ConvolutionGeometry:
     groups: int
 
     def padding_for(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Elements added at the top, bottom, left and right of an image of this size."""
+        """Padding at the top, bottom, left and right of an image of this size."""
         if self.pad_mode == "valid":
             return (0, 0, 0, 0)
         if self.pad_mode == "pad":
@@ -54,19 +55,19 @@ class ConvolutionGeometry:
 
 
 class ConvolutionPatches(nn.Cell):
-    r"""Layer input as columns of patches with the homogeneous coordinate of the bias.
+    r"""Layer input as columns of patches, with the homogeneous coordinate of the bias.
 
     Args:
         geometry: the layer's kernel, stride, padding, dilation and groups.
-        bias: append a one to every patch.
-        reduce: average the patches over the locations, :math:`\bar p_n = \frac1T \sum_t p_{n,t}`.
+        bias: True to append a one to each patch.
+        reduce: True to average the patches over the locations, :math:`\bar p_n = \frac1T \sum_t p_{n,t}`.
 
     Inputs:
         - **x** (Tensor) - shape :math:`(N, c_{in}, H, W)`, any float type.
 
     Outputs:
         Tensor, float32, shape :math:`(N, d, T)`, or :math:`(N, g, d, T)` for g > 1 groups, with
-        :math:`d = c_{in} k_h k_w / g [+1]` in the order of the weight's axes; T = 1 in the reduce setting.
+        :math:`d = c_{in} k_h k_w / g [+1]`, in the order of the weight's axes. T = 1 in the reduce setting.
     """
 
     def __init__(self, geometry: ConvolutionGeometry, *, bias: bool, reduce: bool) -> None:
@@ -129,13 +130,13 @@ class ConvolutionGradients(nn.Cell):
 
     Args:
         groups: number of channel groups g.
-        reduce: sum over the locations, :math:`\hat g_n = \sum_t g_{n,t}`.
+        reduce: True to sum over the locations, :math:`\hat g_n = \sum_t g_{n,t}`.
 
     Inputs:
         - **dout** (Tensor) - shape :math:`(N, c_{out}, H', W')`, any float type.
 
     Outputs:
-        Tensor, float32, shape :math:`(N, c_{out}, T)`, or :math:`(N, g, c_{out} / g, T)` for g > 1; T = 1 in
+        Tensor, float32, shape :math:`(N, c_{out}, T)`, or :math:`(N, g, c_{out} / g, T)` for g > 1. T = 1 in
         the reduce setting.
     """
 

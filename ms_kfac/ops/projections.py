@@ -1,6 +1,6 @@
-r"""A layer's input and output gradient along the signs of the capture check.
+r"""Project a layer's input and output gradient onto the random signs of the capture check.
 
-Each operator gives u and v with :math:`\sum u v = r^{\top} dW\, s` (:mod:`ms_kfac.ops.signs`).
+Each operator returns u and v with :math:`\sum u v = r^{\top} dW\, s` (:mod:`ms_kfac.ops.signs`).
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from ms_kfac.ops.signs import ROWS, column_signs, signs
 
 
 class FactorProjections(nn.Cell):
-    r"""Of a dense layer or a convolution.
+    r"""Projections of a dense layer or a convolution.
 
     .. math::
         u_{n,t} = a_{n,t}^{\top} s, \qquad v_{n,t} = g_{n,t}^{\top} r
 
     Args:
-        activations: turns the layer's input into rows, or columns of patches, one per location.
-        gradients: turns the output gradient into the same layout.
+        activations: converts the layer's input to rows, or to columns of patches, one per location.
+        gradients: converts the output gradient to the same layout.
         bias: whether rows or columns end with a one.
-        columns: whether the layout is columns :math:`(N, [g,] d, T)` or rows :math:`(R, d)`.
-        taps: elements of a convolution's kernel; 1 for a dense layer.
+        columns: True for columns :math:`(N, [g,] d, T)`, False for rows :math:`(R, d)`.
+        taps: number of kernel elements of a convolution; 1 for a dense layer.
 
     Inputs:
-        - **x** (Tensor), **dout** (Tensor) - of the layer.
+        - **x** (Tensor), **dout** (Tensor) - the layer's input and output gradient.
 
     Outputs:
-        Two Tensors of one shape, u and v.
+        Two Tensors of equal shape, u and v.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class FactorProjections(nn.Cell):
 
 
 class EmbeddingProjections(nn.Cell):
-    """Of an embedding table, whose rows are ids: the sign of each id, and its gradient along the columns.
+    """Projections of an embedding table: u is the row sign of each id, v projects its output gradient.
 
     Args:
-        vocabulary: rows of the table.
-        gradients: turns the output gradient into rows.
+        vocabulary: number of rows of the table.
+        gradients: converts the output gradient to rows.
 
     Inputs:
         - **x** (Tensor) - ids, **dout** (Tensor) - the output gradient.
@@ -98,23 +98,25 @@ class EmbeddingProjections(nn.Cell):
     def construct(self, x: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
         ids = self.reshape(self.cast(x, ms.int32), (-1,))
         known = self.logical_and(ids >= 0, ids < self.vocabulary)
-        # The kernel refuses ids outside of the table, which have no part in its gradient.
+        # The kernel rejects ids outside of the table. They do not contribute to the gradient.
         u = self.gather(self.row_signs, ids * self.cast(known, ms.int32), 0) * self.cast(known, ms.float32)
         g = self.gradients(dout)
         return u, self.reshape(self.matmul(g, self.column_signs(self.shape(g)[1])), (-1,))
 
 
 class NormalizationProjections(nn.Cell):
-    r"""Of a normalization layer: :math:`u = w_c \hat x_c + b_c` by the signs of gamma and beta, v = g.
+    r"""Projections of a normalization layer: :math:`u = w_c \hat x_c + b_c` and v = g.
+
+    :math:`w_c` and :math:`b_c` are the signs of gamma and beta.
 
     Args:
-        activations: turns the layer's input into normalized values.
-        gradients: turns the output gradient into the same layout.
+        activations: converts the layer's input to normalized values.
+        gradients: converts the output gradient to the same layout.
         shape: shape of gamma.
-        columns: whether the layout is :math:`(N, C, T)` or :math:`(N, T, C)`.
+        columns: True for the layout :math:`(N, C, T)`, False for :math:`(N, T, C)`.
 
     Inputs:
-        - **x** (Tensor), **dout** (Tensor) - of the layer.
+        - **x** (Tensor), **dout** (Tensor) - the layer's input and output gradient.
 
     Outputs:
         Two Tensors of that layout, u and v.

@@ -1,4 +1,4 @@
-r"""The inverse of a matrix after a rank-one update, from the inverse before it."""
+r"""Rank-one update of an inverse (Sherman-Morrison formula)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from mindspore import Tensor, nn, ops
 
 
 class RankOneInverse(nn.Cell):
-    r"""Sherman-Morrison for a symmetric update of a symmetric matrix.
+    r"""Apply the Sherman-Morrison formula to a symmetric rank-one update of a symmetric matrix.
 
     With :math:`X = P^{-1}`:
 
     .. math::
         (P + \alpha u u^{\top})^{-1} = X - \frac{(X u)(X u)^{\top}}{1 / \alpha + u^{\top} X u}
 
-    :math:`O(d^2)`: one product of matrix and vector, one outer product. It takes more than it needs to be
-    exact: X symmetric positive definite and :math:`\alpha > 0`, where the denominator is at least
-    :math:`1 / \alpha` and the result is positive definite again.
+    The cost is :math:`O(d^2)`: one matrix-vector product and one outer product. The operator requires X to be
+    symmetric positive definite, and :math:`\alpha > 0`. These conditions are stronger than the formula needs.
+    They make the denominator at least :math:`1 / \alpha` and the result positive definite.
 
     Args:
         weight: :math:`\alpha`, positive.

@@ -1,8 +1,8 @@
-"""Loops over layers in compiled steps, cut into short ones.
+"""Split loops over layers in compiled steps into short loops.
 
-MindSpore compiles each round of a Python loop as a call inside the call of the round before. A loop over a
-hundred layers takes long to compile, and one over some hundreds ends at its limit of 1,000 nested calls.
-Cells that do a few rounds each keep the nesting shallow.
+MindSpore compiles each iteration of a Python loop as a call nested in the call of the previous iteration. A
+loop over a hundred layers takes long to compile. A loop over several hundred layers reaches MindSpore's limit
+of 1,000 nested calls. Cells that run a few iterations each keep the nesting shallow.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-# With 60 blocks, compilation takes as long for 4 as for 32.
+# With 60 blocks, the compile time is the same for 4 and for 32.
 ROUNDS = 16
 
 
 def in_rounds(items: Sequence[Item]) -> list[list[Item]]:
-    """Cut a sequence into pieces of a few items.
+    """Split a sequence into chunks of at most ``ROUNDS`` items.
 
     Args:
-        items: what a loop would run over.
+        items: the items of the whole loop.
 
     Returns:
-        The pieces, in order; none for an empty sequence.
+        The chunks, in order. An empty sequence has no chunks.
     """
     return [list(items[start : start + ROUNDS]) for start in range(0, len(items), ROUNDS)]

@@ -1,4 +1,4 @@
-"""Sum of the squares of the gradients of single samples."""
+"""Sum of squared per-sample gradients."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from mindspore import Tensor, nn, ops
 
 
 class SampleGradientSquares(nn.Cell):
-    r"""Sum over samples of the squares of their gradients, :math:`\sum_n (\sum_t g_{n,t} p_{n,t}^{\top})^2`.
+    r"""Sum over samples of the squared gradients, :math:`\sum_n (\sum_t g_{n,t} p_{n,t}^{\top})^2`.
 
-    With one location a sample it is one product, :math:`(g^2)^{\top} p^2`; otherwise the samples' gradients
-    exist one by one, :math:`N d_{out} d_{in}` numbers.
+    With one location per sample, the sum is one product, :math:`(g^2)^{\top} p^2`. Otherwise the per-sample
+    gradients are materialized, :math:`N d_{out} d_{in}` elements.
 
     Args:
-        columns: whether inputs are columns (convolutions) or rows (dense layers).
+        columns: True if the inputs are columns (convolutions), False if they are rows (dense layers).
 
     Inputs:
-        - **p** (Tensor) - rows :math:`(N T, d_{in})`, the locations of a sample side by side, or columns
+        - **p** (Tensor) - rows :math:`(N T, d_{in})`, with the locations of a sample contiguous, or columns
           :math:`(N, [g,] d_{in}, T)`, float32.
-        - **g** (Tensor) - the same with :math:`d_{out}`.
+        - **g** (Tensor) - output gradients, in the layout of **p** with :math:`d_{out}`.
         - **samples** (int) - N.
 
     Outputs:
@@ -52,5 +52,5 @@ class SampleGradientSquares(nn.Cell):
         return self.reduce_sum(self.square(self.product_of_rows(g, p)), 0)
 
     def of_single_locations(self, p: Tensor, g: Tensor) -> Tensor:
-        """Rows, one per sample."""
+        """Sum of squares for rows, one row per sample."""
         return self.matmul(self.square(g), self.square(p))

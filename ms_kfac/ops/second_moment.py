@@ -1,11 +1,11 @@
-r"""Sums of outer products: the one expensive sum behind every Kronecker factor.
+r"""Second moments, the sums of outer products that form the Kronecker factors.
 
-Two layouts of the same sum :math:`\sum_r x_r x_r^{\top}` are served, because the data arrives in two layouts
-and copying it into the other one costs about as much as the sum itself:
+The sum :math:`\sum_r x_r x_r^{\top}` has two operators, one per input layout. Converting one layout to the
+other costs about as much as the sum itself.
 
 * rows :math:`X \in \mathbb{R}^{R \times d}` from dense layers: :math:`X^{\top} X`;
-* columns :math:`X \in \mathbb{R}^{N \times d \times T}` from convolutions, one matrix a sample with a column
-  a location: :math:`\sum_n X_n X_n^{\top}`.
+* columns :math:`X \in \mathbb{R}^{N \times d \times T}` from convolutions, one matrix per sample with one
+  column per location: :math:`\sum_n X_n X_n^{\top}`.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class ColumnSecondMoment(nn.Cell):
     Outputs:
         Tensor, shape :math:`(d, d)` or :math:`(g, d, d)`, float32: a sum, not a mean.
 
-    One product a sample followed by a sum needs a buffer of :math:`N d^2` numbers; gathering the samples'
-    columns side by side first needs :math:`N d T`. The smaller buffer is taken, from the shapes and so at
-    compile time.
+    There are two methods. One product per sample followed by a sum needs a buffer of :math:`N d^2` elements.
+    Transposing all columns into one matrix first needs :math:`N d T` elements. The operator chooses by the
+    buffer sizes (with a factor of 2 for the cost of transposing), at compile time.
 
     Platforms: CPU, GPU, Ascend (composed of BatchMatMul and ReduceSum, or Transpose and (Batch)MatMul).
     """
 
-    # Transposing costs about a second pass over the columns, so the buffer of products may be this much
-    # larger before it loses.
+    # Transposing costs about one more pass over the columns. Up to this ratio of buffer sizes, one product
+    # per sample is faster.
     _PRODUCT_BUFFER_ALLOWANCE = 2
 
     def __init__(self) -> None:

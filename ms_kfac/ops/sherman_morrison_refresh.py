@@ -18,14 +18,14 @@ from ms_kfac.ops.rank_one_inverse import RankOneInverse
 
 @dataclass(frozen=True)
 class ShermanMorrisonOptions:
-    r"""Which refreshes are full, and what a rank-one one adds.
+    r"""Schedule of full refreshes, and options of the rank-one updates.
 
     Attributes:
         full_refreshes: k, the number of full refreshes at the start.
         weights: :math:`\alpha` and :math:`\beta`.
         rescale: whether the implied factors are scaled to the tracked traces.
-        interval: number of rank-one updates after which one refresh is full again; None for never.
-        splits: whether traces split the damping; without, :math:`\pi = 1`. Default: True.
+        interval: number of rank-one updates before the next full refresh; None for no further full refresh.
+        splits: True to split the damping by the traces, False for :math:`\pi = 1`. Default: True.
     """
 
     full_refreshes: int
@@ -36,28 +36,28 @@ class ShermanMorrisonOptions:
 
 
 class ShermanMorrisonRefresh(LayerRefresh):
-    r"""Recompute one layer's inverses, or update them for a rank-one step of the factors.
+    r"""Recompute one layer's inverses, or apply a rank-one update to them (SMKFAC).
 
     .. math::
         A^{-1} \leftarrow A^{-1} - \frac{(A^{-1} u)(A^{-1} u)^{\top}}{1 / \alpha + u^{\top} A^{-1} u}, \qquad
         u_i = \sqrt{A_{ii}}
 
     and likewise :math:`G^{-1}` with :math:`\beta` and G's diagonal (Liu, Gao & Wang 2021, "K-FAC Algorithm
-    Based on Sherman-Morrison Formula", equations 6 to 8). Which of the two it is, and what the traces and the
-    scale are kept for, says :class:`ms_kfac.curvature.sherman_morrison.ShermanMorrisonBlock`. A layer without
-    statistics keeps its inverses.
+    Based on Sherman-Morrison Formula", equations 6 to 8).
+    :class:`ms_kfac.curvature.sherman_morrison.ShermanMorrisonBlock` describes the schedule of full and
+    rank-one refreshes, the traces and the scale. A layer without statistics keeps its inverses.
 
-    In the native form the layers of a call share its threads, and a factor that is not positive definite is
-    treated as in :class:`ms_kfac.ops.kronecker_refresh.KroneckerRefresh`.
+    The native kernel refreshes the layers of a call in parallel. It treats a factor that is not positive
+    definite as :class:`ms_kfac.ops.kronecker_refresh.KroneckerRefresh` does.
 
     Args:
         layer: the layer's name.
         arrays: the Parameters A_sum :math:`([g,] d_{in}, d_{in})`, G_sum :math:`([g,] d_{out}, d_{out})`,
-            A_diagonal :math:`([g,] d_{in})`, G_diagonal, counts (of these four), full (scalar, whether this
-            refresh should be full), refreshes (scalar, so far), A_inverse, G_inverse and, with ``rescale``,
-            A_trace :math:`([g,] 1, 1)`, G_trace and scale, float32. The diagonals stay; the sums are
-            cleared where they start anew; the others are written.
-        options: which refreshes are full, and what the others add.
+            A_diagonal :math:`([g,] d_{in})`, G_diagonal, counts (4: of these arrays), full (scalar, whether
+            this refresh should be full), refreshes (scalar, number of refreshes so far), A_inverse, G_inverse
+            and, with ``rescale``, A_trace :math:`([g,] 1, 1)`, G_trace and scale, float32. The operator only
+            reads the diagonals. It clears the sums if they restart, and writes the other arrays.
+        options: schedule of full refreshes, and options of the rank-one updates.
 
     Inputs:
         - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
@@ -66,10 +66,10 @@ class ShermanMorrisonRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: where a factor holds NaN or Inf at a full refresh, or can't be inverted as said there;
-            by the native form also where a diagonal does at a rank-one one.
+        RuntimeError: if a factor holds NaN or Inf at a full refresh, or if it cannot be inverted as described
+            there. The native kernel also raises it if a diagonal holds NaN or Inf at a rank-one refresh.
 
-    Platforms: CPU, GPU (native, or composed of Cholesky, CholeskySolve, MatMul or BatchMatMul and
+    Platforms: CPU, GPU (native kernel, or fallback of Cholesky, CholeskySolve, MatMul or BatchMatMul and
     elementwise operators).
     """
 
@@ -121,12 +121,11 @@ class ShermanMorrisonRefresh(LayerRefresh):
         self.maximum = ops.Maximum()
         self.reshape = ops.Reshape()
         self.sqrt = ops.Sqrt()
-        # The counts that belong to the diagonals.
         self.of_diagonals = Tensor(np.array([0.0, 0.0, 1.0, 1.0]), ms.float32)
 
     def composed(self, damping: Tensor) -> bool:
         counts, full = self.arrays[4], self.arrays[5]
-        # Full statistics of both factors.
+        # Without full statistics of both factors, a full refresh is postponed.
         ready = full * self.cast(element(counts, 0) * element(counts, 1) > 0, ms.float32)
         if ready > 0:
             self.invert(damping)
@@ -135,7 +134,7 @@ class ShermanMorrisonRefresh(LayerRefresh):
         return True
 
     def invert(self, damping: Tensor) -> bool:
-        """A full refresh."""
+        """Full refresh: invert the damped factors."""
         A_sum, G_sum, counts = self.arrays[0], self.arrays[1], self.arrays[4]
         A = A_sum / self.maximum(element(counts, 0), SMALLEST_COUNT)
         G = G_sum / self.maximum(element(counts, 1), SMALLEST_COUNT)
@@ -153,11 +152,11 @@ class ShermanMorrisonRefresh(LayerRefresh):
         return True
 
     def split(self, trace_A: Tensor, trace_G: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
-        """The damping of A and of G."""
+        """Split the damping between A and G."""
         return pi_split(trace_A, self.dim_A, trace_G, self.dim_G, damping, by_traces=self.splits)
 
     def update(self, damping: Tensor) -> bool:
-        """A rank-one refresh."""
+        """Rank-one refresh: update the inverses."""
         counts, full, refreshes, A_inverse, G_inverse = self.arrays[4:9]
         a = self.arrays[2] / self.maximum(element(counts, 2), SMALLEST_COUNT)
         g = self.arrays[3] / self.maximum(element(counts, 3), SMALLEST_COUNT)
@@ -172,7 +171,7 @@ class ShermanMorrisonRefresh(LayerRefresh):
             implied_G = G_trace + self.beta * trace_G
             target_A = trace_A + damping_A * self.dim_A
             target_G = trace_G + damping_G * self.dim_G
-            # 1 for a layer without statistics, whose inverses stay identities.
+            # The scale is 1 for a layer without statistics, whose inverses stay identity matrices.
             seen = self.cast(element(counts, 2) * element(counts, 3) > 0, ms.float32)
             self.assign(scale, 1.0 + seen * ((implied_A / target_A) * (implied_G / target_G) - 1.0))
             self.assign(A_trace, implied_A)
@@ -181,7 +180,7 @@ class ShermanMorrisonRefresh(LayerRefresh):
         return True
 
     def count_refresh(self, refreshes: Tensor) -> bool:
-        """Keep the number of refreshes; decide whether the coming one is full."""
+        """Store the number of refreshes, and decide whether the next refresh is full."""
         A_sum, G_sum, counts, before = self.arrays[0], self.arrays[1], self.arrays[4], self.arrays[5]
         self.assign(self.arrays[6], refreshes)
         full = self.cast(refreshes < self.full_refreshes, ms.float32)
@@ -190,7 +189,7 @@ class ShermanMorrisonRefresh(LayerRefresh):
             again = self.cast(position == self.interval, ms.float32)
             full = self.maximum(full, (1.0 - full) * again)
             if full > before:
-                # What the sums hold is older than all the updates since.
+                # The sums are older than all rank-one updates since the last full refresh.
                 self.assign(A_sum, A_sum * 0.0)
                 self.assign(G_sum, G_sum * 0.0)
                 self.assign(counts, counts * self.of_diagonals)

@@ -1,4 +1,4 @@
-r"""What a tap calls for Sherman-Morrison K-FAC: whole factors for a while, then diagonals alone."""
+r"""Statistics of Sherman-Morrison K-FAC (SMKFAC): full factors at first, then only their diagonals."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ from ms_kfac.ops.statistics import LayerStatistics, StatisticsOptions
 
 
 class ShermanMorrisonStatistics(LayerStatistics):
-    r"""Stage the diagonals of a layer's factors, and the whole factors while they are wanted.
+    r"""Stage the diagonals of a layer's factors and, while **full** is positive, the full factors.
 
     .. math::
         D_A = \mathrm{diag} \sum_{n,t} p p^{\top}, \qquad D_G = \mathrm{diag} \sum_{n,t} g g^{\top}
 
-    at every open gate, in :math:`O(d)` per location; and, while **full** is positive, the sums themselves, as
-    :class:`ms_kfac.ops.kronecker_statistics.KroneckerStatistics` takes them, with the same weights: N for A,
-    N T for G (N in the reduce setting).
+    The diagonals are staged whenever the gate is open, at a cost of :math:`O(d)` per location. The full sums
+    are those of :class:`ms_kfac.ops.kronecker_statistics.KroneckerStatistics`. The weights of sums and
+    diagonals are N for A and N T for G (N in the reduce setting).
 
     Args:
         operators: how the layer's input and output gradient become rows or columns.
-        options: how a batch enters.
-        native: whether a kernel may run.
+        options: how a batch enters the statistics.
+        native: False to always run the fallback. Default: True.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
         - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's linear output.
-        - **gate** (Parameter) - scalar int32; nothing is staged when it is 0. With separate
-          statistics, 1 takes A alone, 2 G alone and 3 both.
+        - **gate** (Parameter) - scalar int32. 0 stages nothing. With separate statistics, 1 stages only A,
+          2 stages only G, and 3 stages both.
         - **A**, **G** (Parameter) - :math:`([g,] d, d)`, written in place while **full** is positive.
         - **A_diagonal**, **G_diagonal** (Parameter) - :math:`([g,] d)`, written in place.
-        - **record** (Parameter) - float32, with weights of A, G, A_diagonal and G_diagonal, likewise.
-        - **full** (Parameter) - scalar float32, only read.
+        - **record** (Parameter) - float32, with the weights of A, G, A_diagonal and G_diagonal, written in
+          place.
+        - **full** (Parameter) - scalar float32, read only.
 
     Outputs:
         bool, True.
 
-    The native form writes out no patches for a diagonal: it sums the squared images over the samples, and
-    then what each kernel element sees of that sum.
+    The native kernel does not materialize patches for a diagonal. It first sums the squared images over the
+    samples. For each kernel element, it then sums the part of the result that the element covers.
 
-    Platforms: CPU, GPU (native or fallback), Ascend (composed of Im2Col, Square, ReduceSum and Assign, and
-    MatMul or BatchMatMul for the factors).
+    Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of Im2Col, Square, ReduceSum and Assign,
+    and MatMul or BatchMatMul for the factors).
     """
 
     operator = "sherman_morrison_statistics"

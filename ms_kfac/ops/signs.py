@@ -1,12 +1,12 @@
-r"""Random signs r and s of the check that a layer's statistics belong to its gradient.
+r"""Random signs r and s of the capture check (:mod:`ms_kfac.ops.capture_check`).
 
 For a weight gradient dW with rows o (axis 0), columns c (axis 1) and taps k (all further axes, flattened)
 
 .. math::
     r^{\top} dW\, s = \sum_{o,c,k} r_o\, s_c\, t_k\, dW_{o,c,k} + \sum_o r_o\, db_o
 
-Signs are a hash of the index, the same in Python, C++ and CUDA (``kernels/interface/signs.h``), so that they
-need no state.
+Each sign is a hash of its index, so the signs need no state. The hash is the same in Python, C++ and CUDA
+(``kernels/interface/signs.h``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROWS, COLUMNS, TAPS = 1, 2, 3
 
 
 def signs(axis: int, count: int) -> NDArray[np.float32]:
-    """+1 or -1 for each index of an axis: the lowest bit of MurmurHash3's finalizer.
+    """Signs +1 or -1 for each index of an axis, from the lowest bit of MurmurHash3's finalizer.
 
     Args:
         axis: ``ROWS``, ``COLUMNS`` or ``TAPS``.
@@ -38,7 +38,7 @@ def signs(axis: int, count: int) -> NDArray[np.float32]:
 
 
 def column_signs(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Signs of a row of a weight: of its columns times those of its taps.
+    """Signs of a row of a weight: the column signs times the tap signs.
 
     Args:
         shape: the weight's shape, rows first.

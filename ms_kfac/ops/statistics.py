@@ -1,4 +1,4 @@
-"""What a tap needs of a statistics operator, and what such operators share."""
+"""Base classes and options of the statistics operators, which taps call in the backward pass."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from ms_kfac.kernels.precision import precision
 from ms_kfac.ops.capture_check import CaptureCheck
 from ms_kfac.ops.element import element
 
-# What the gate of a tap holds: 0 is closed, otherwise a sum of these.
+# Values of a tap's gate: 0 is closed; an open gate holds a sum of these flags.
 INPUTS = 1
 GRADIENTS = 2
 EVERYTHING = INPUTS + GRADIENTS
-# Alone, for operators that track something beside the factors: leave the factors as they are.
+# This flag alone stages only what an operator tracks in addition to the factors.
 BESIDE_FACTORS = 4
 
-# A layer's record of its staged batch (kernels/interface/staged_batch.h); the batch's weights follow.
+# Layout of a layer's record of its staged batch (kernels/interface/staged_batch.h). The weights come last.
 PASSES, PERIOD, PRODUCT, PRODUCTS, SCALE, STAGED_WEIGHTS = range(6)
 
 
 @dataclass(frozen=True)
 class StatisticsOptions:
-    r"""How a batch enters the statistics; the same for all layers of an optimizer.
+    r"""How a batch enters the statistics. All layers of an optimizer use the same options.
 
     Attributes:
-        sharing: "expand" or "reduce", how weight-sharing locations enter.
-        mean_reduction: whether the loss averages over the batch: :math:`g = N \cdot scale \cdot dout`, else
-            :math:`g = scale \cdot dout`.
-        gradient_scale: the scale of that formula: the number of micro-batches that a loss is divided by. The
-            loss scale is undone when a batch is committed.
-        separate: whether the gate opens for statistics of inputs and of gradients separately.
-        precision: in which the GPU's kernels multiply: see :func:`ms_kfac.kernels.set_precision`.
+        sharing: "expand" or "reduce", the treatment of weight-sharing locations.
+        mean_reduction: whether the loss averages over the batch. If True, :math:`g = N \cdot scale \cdot
+            dout`; if False, :math:`g = scale \cdot dout`.
+        gradient_scale: the scale in that formula, which is the number of micro-batches by which the loss is
+            divided. The loss scale is undone when a batch is committed.
+        separate: whether the gate opens separately for statistics of inputs and of output gradients. Default:
+            False.
+        precision: multiplication precision of the GPU kernels, see :func:`ms_kfac.kernels.set_precision`.
     """
 
     sharing: str
@@ -50,22 +51,23 @@ class StatisticsOptions:
 class StatisticsOperator(nn.Cell):
     """Base of the operators that stage one batch of a layer's statistics, gated by a Parameter.
 
-    Inputs of a subclass: x, dout, the gate (scalar int32 Parameter, see this module's constants) and the
-    Parameters that it reads and writes in place: staged arrays and the record that describes them.
+    The inputs of a subclass are x, dout, the gate (scalar int32 Parameter, see this module's constants) and
+    the Parameters that it reads or writes in place: the staged arrays and the record that describes them.
 
-    A pass replaces what is staged, unless it is one of several micro-batches of a step (the record's period).
+    A backward pass replaces the staged batch. If a step has several micro-batches (the record's period), the
+    later passes of the step add to the staged batch.
 
-    Layers of the same geometry share one operator object, so that PyNative mode compiles it once per shape,
+    Layers of the same geometry share one operator object. PyNative mode therefore compiles it once per shape,
     not once per layer.
 
-    A kernel does what the ``construct`` of the class that names it does. A subclass with another one names
-    its own kernel, or has the fallback alone.
+    A kernel implements the ``construct`` method of the class that names it. A subclass that overrides
+    ``construct`` must name its own kernel. Otherwise only the fallback runs.
 
     Attributes:
         as_graph: the operator as one compiled graph, for PyNative mode.
-        operator: its name in :func:`ms_kfac.kernels.status`; None where no kernel serves it.
-        kernel: the native form; None where the fallback runs.
-        input_type: what a tap casts x to; dout it casts to float32.
+        operator: the kernel's name in :func:`ms_kfac.kernels.status`; None if the operator has no kernel.
+        kernel: the native kernel; None if the fallback runs.
+        input_type: the dtype to which a tap casts x. A tap casts dout to float32.
     """
 
     as_graph: Callable[..., Any]
@@ -73,7 +75,7 @@ class StatisticsOperator(nn.Cell):
     operator: str | None = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Take the base's kernel from a subclass that does something else."""
+        """Reset ``operator`` for a subclass that overrides ``construct`` and names no kernel."""
         super().__init_subclass__(**arguments)
         if "construct" in vars(cls):
             cls.operator = vars(cls).get("operator")
@@ -84,25 +86,25 @@ class StatisticsOperator(nn.Cell):
         self.__dict__["as_graph"] = ms.jit(self.compiled)
 
     def compiled(self, x: Tensor, dout: Tensor, gate: Parameter, *state: Parameter) -> bool:
-        """The operator; depends on its state outside its branch, for the reason in ``ops/on_device.py``."""
+        """Run the operator. It depends on its state outside its branch, see ``ops/on_device.py`` for why."""
         inputs, gradients = ops.cast(x, self.input_type), ops.cast(dout, ms.float32)
         return self.construct(inputs, gradients, ops.depend(gate, state), *state)
 
     def within_graph(self) -> Any:
-        """What a tap calls in a compiled graph.
+        """Return the function that a tap calls in a compiled graph.
 
         Returns:
-            The kernel past this Cell, which need not be compiled then, once per layer; the Cell itself where
-            it has none.
+            The kernel, or this Cell if there is no kernel. Calling the kernel directly avoids compiling this
+            Cell once per layer.
         """
         return self if self.kernel is None else self.kernel
 
     def expect(self, x: Tensor, y: Tensor) -> bool:
-        """Called where a forward pass is compiled, for operators that want to know its shapes early.
+        """Hook for operators that need the shapes early. Called when a forward pass is compiled.
 
         Args:
             x: the layer's input.
-            y: its linear output.
+            y: the layer's linear output.
 
         Returns:
             True.
@@ -111,17 +113,19 @@ class StatisticsOperator(nn.Cell):
 
 
 class LayerStatistics(StatisticsOperator):
-    """Base of the operators of one layer: samples, locations, the scale of g, and how a batch is staged.
+    """Base of the statistics operators of one layer. Defines samples, locations, the scale of g and staging.
 
     Args:
         operators: how the layer's input and output gradient become rows or columns
             (:class:`ms_kfac.capture.layer.LayerOperators`).
-        options: how a batch enters.
-        native: whether a kernel may run; False for the fallback.
-        attributes: what the kernel reads in addition to what those of all layer statistics do.
+        options: how a batch enters the statistics.
+        native: False to always run the fallback. Default: True.
+        **attributes: kernel attributes in addition to the common ones of layer statistics.
+
+    Attributes:
+        weights: number of weights in the record.
     """
 
-    # How many weights the statistics have.
     weights = 1
 
     def __init__(
@@ -171,26 +175,26 @@ class LayerStatistics(StatisticsOperator):
             )
 
     def samples(self, x: Tensor) -> int:
-        """Samples N of a batch: the first axis of the layer's input."""
+        """Number of samples N of a batch: the first axis of the layer's input."""
         shape = self.shape(x)
         return shape[0] if len(shape) > 1 else 1
 
     def output_gradients(self, x: Tensor, dout: Tensor) -> Tensor:
-        """Rows or columns g of the per-sample loss."""
+        """Convert dout to rows or columns g, the output gradients of the per-sample loss."""
         return self.scaled(x, self.gradients(dout))
 
     def scaled(self, x: Tensor, g: Tensor) -> Tensor:
-        """Rows or columns of dout as those of the per-sample loss."""
+        """Scale rows or columns of dout to output gradients of the per-sample loss."""
         scale = self.gradient_scale
         if self.mean_reduction:
             scale = scale * self.samples(x)
         if scale != 1.0:
-            # Before any product: squares of a large batch's mean-loss gradients could underflow in float32.
+            # Scaled before any product: squared mean-loss gradients of a large batch can underflow float32.
             g = self.mul(g, scale)
         return g
 
     def locations(self, dout: Tensor) -> int:
-        """Weight-sharing locations per sample that count for G: T in the expand setting, 1 in reduce."""
+        """Number of locations per sample in the weight of G: T in the expand setting, 1 in reduce."""
         if self.reduce:
             return 1
         shape = self.shape(dout)
@@ -201,19 +205,19 @@ class LayerStatistics(StatisticsOperator):
         return locations
 
     def joins(self, record: Parameter) -> Tensor:
-        """Whether this pass adds to what is staged, bool; otherwise it replaces it."""
+        """Whether this pass adds to the staged batch (bool Tensor). Otherwise it replaces that batch."""
         passes, period = element(record, PASSES), element(record, PERIOD)
         return self.logical_and(period > 1.5, passes % ops.maximum(period, 1.0) > 0.5)
 
     def stage(self, batch: Parameter, value: Tensor, record: Parameter, weight: int) -> bool:
-        """Replace or join one staged array."""
-        # An array without weight holds an older batch, which may hold NaN: it is selected away.
+        """Replace one staged array, or add to it."""
+        # An array with weight 0 holds an older batch, possibly with NaN, so select is used and not a product.
         joins = self.logical_and(self.joins(record), element(record, STAGED_WEIGHTS + weight) > 0.0)
         self.assign(batch, ops.where(joins, batch, 0.0) + self.reshape(value, batch.shape))
         return True
 
     def record_pass(self, x: Tensor, dout: Tensor, record: Parameter, taken: Tensor) -> bool:
-        """Describe the staged batch after a pass that added ``taken`` to its weights; call it last."""
+        """Update the record after a pass that adds ``taken`` to the weights. Must come last in a pass."""
         product, scale = self.capture_check(x, dout)
         kept = self.logical_or(self.kept_always, self.logical_and(self.kept_joined, self.joins(record)))
         started = element(record, PASSES) > 0.5

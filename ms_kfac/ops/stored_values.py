@@ -1,4 +1,4 @@
-"""Copies of Parameters that outlive a step."""
+"""Persistent snapshot of Parameters, which outlives a step."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def _copy_value(after: Tensor, target: Tensor, source: Tensor) -> Tensor:
 
 
 class StoredValues(nn.Cell):
-    """Keeps the values of Parameters in Parameters of its own, and puts them back.
+    """Store the values of Parameters in additional Parameters, and restore them later.
 
-    :class:`ms_kfac.ops.kept_values.KeptValues` keeps them as values of one compiled step; these are there
-    inside branches and steps later, and cost a second copy of the Parameters.
+    :class:`ms_kfac.ops.kept_values.KeptValues` holds the values only within one compiled step. The copies of
+    this class are available inside branches and in later steps. They need the memory of a second copy.
 
     Args:
         parameters: the Parameters, of any dtype and shape.
-        prefix: what the names of the copies start with.
+        prefix: prefix of the names of the copies.
 
     Platforms: CPU, GPU, Ascend (composed of Assign).
     """
@@ -43,9 +43,9 @@ class StoredValues(nn.Cell):
         self.map_ = ops.Map()
 
     def store(self, after: Tensor) -> tuple[Tensor, ...]:
-        """Copy the present values when ``after`` is there; what must come later waits for the result."""
+        """Copy the current values once ``after`` is computed. Later writes must depend on the result."""
         return self.map_(ops.partial(_copy, after), self.copies, self.originals)
 
     def put_back(self, after: Tensor) -> tuple[Tensor, ...]:
-        """Write the copies into the Parameters when ``after`` is there."""
+        """Restore the Parameters from the copies once ``after`` is computed."""
         return self.map_(ops.partial(_copy, after), self.originals, self.copies)

@@ -1,4 +1,4 @@
-r"""What inverts a layer's factors of low rank, from a batch's rows."""
+r"""Inverses of a layer's low-rank factors from the rows of a batch (SKFAC)."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from ms_kfac.ops.low_rank_inverse import LowRankInverse
 class SwiftRefresh(LayerRefresh):
     r"""Recompute SKFAC's solvers of one layer.
 
-    For a factor of R < d rows X the solver is Z of
+    For a factor of R < d rows X, the solver is Z, padded with rows of zeros at the end, where
 
     .. math::
         (D I_d + X^{\top} X)^{-1} = \frac1D \left[ I_d - Z^{\top} Z \right]
 
-    (:class:`ms_kfac.ops.low_rank_inverse.LowRankInverse`) above zeros, for any other its damped inverse (Tang
-    et al. 2021, "SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate Curvature").
-    :math:`D = \sqrt\lambda`, or K-FAC's split of it. A layer without statistics of both
-    factors stays as it is: before the first ones it keeps passing its gradient.
+    (:class:`ms_kfac.ops.low_rank_inverse.LowRankInverse`). For any other factor, the solver is the damped
+    inverse (Tang et al. 2021, "SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate
+    Curvature"). :math:`D = \sqrt\lambda`, or the result of K-FAC's damping split. A layer without statistics
+    of both factors does not change. Before its first statistics, its gradient passes unchanged.
 
-    In the native form the factors of all layers in a call share its threads; the rank is the one that the
-    statistics were written with. A dense factor that is not positive definite is treated as in
-    :class:`ms_kfac.ops.kronecker_refresh.KroneckerRefresh`.
+    The native kernel processes the factors of all layers in a call in parallel. It uses the ranks that the
+    statistics operator recorded. It treats a dense factor that is not positive definite as
+    :class:`ms_kfac.ops.kronecker_refresh.KroneckerRefresh` does.
 
     Args:
         layer: the layer's name.
         arrays: the Parameters A_rows :math:`([g,] d_{in}, d_{in})`, G_rows, weights (4: rows of A and of G,
             then their ranks), A_solver of A_rows' shape, G_solver, A_damping :math:`([g,] 1, 1)`, G_damping
-            and refreshed (scalar, set to 1), float32. The last five are written.
-        factor_ranks: gives the ranks of A and G when a graph is compiled.
-        splits: whether traces split the damping.
+            and refreshed (scalar, set to 1), float32. The operator writes the last five.
+        factor_ranks: function that returns the ranks of A and G when a graph is compiled.
+        splits: True to split the damping by the traces, False for :math:`\pi = 1`.
 
     Inputs:
         - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
@@ -47,9 +47,10 @@ class SwiftRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: where a factor holds NaN or Inf, or can't be inverted as said above.
+        RuntimeError: if a factor holds NaN or Inf, or if it cannot be inverted as described above.
 
-    Platforms: CPU, GPU (native, or composed of Cholesky, SolveTriangular, CholeskySolve and matrix products).
+    Platforms: CPU, GPU (native kernel, or fallback of Cholesky, SolveTriangular, CholeskySolve and matrix
+    products).
     """
 
     ARRAYS = ("A_rows", "G_rows", "weights", "A_solver", "G_solver", "A_damping", "G_damping", "refreshed")
@@ -81,7 +82,7 @@ class SwiftRefresh(LayerRefresh):
         return True
 
     def refresh(self, damping: Tensor) -> bool:
-        """The composed form for a layer with statistics of both factors."""
+        """Fallback for a layer with statistics of both factors."""
         A_rows, G_rows, weights, A_solver, G_solver, A_damping, G_damping, refreshed = self.arrays
         rank_A, rank_G = self.factor_ranks()
         A = self.rows_or_factor(A_rows, weights, 0, self.dim_A, rank_A)
@@ -102,20 +103,20 @@ class SwiftRefresh(LayerRefresh):
     def rows_or_factor(
         self, buffer: Parameter, weights: Parameter, index: int, dim: int, rank: int
     ) -> Tensor:
-        """X (rank, dim) with the factor XᵀX where rank < dim, else the factor itself; zeros at the start."""
+        """X (rank, dim) of the factor XᵀX if rank < dim, else the factor. Zeros without statistics."""
         present = self.maximum(element(weights, index), SMALLEST_COUNT)
         if rank < dim:
             return buffer[..., :rank, :] / self.sqrt(present)
         return buffer / present
 
     def factor_trace(self, statistics: Tensor, dim: int, rank: int) -> Tensor:
-        """Trace of a factor from what :meth:`rows_or_factor` gives, one a group."""
+        """Trace of a factor from the result of :meth:`rows_or_factor`, one per group."""
         if rank < dim:
             return self.reduce_sum(self.square(statistics), (-2, -1))
         return self.reduce_sum(statistics * self.eye(dim, dim, ms.float32), (-2, -1))
 
     def solver(self, statistics: Tensor, dim: int, rank: int, root: Tensor) -> Tensor:
-        """Z of a factor's rows above zeros where rank < dim, else its damped inverse."""
+        """Z of a factor's rows, padded with zero rows, if rank < dim; else the damped inverse."""
         if rank < dim:
             Z = self.low_rank_inverse(statistics, root)
             return self.pad_rows((Z, self.zeros((*self.leading, dim - rank, dim), ms.float32)))

@@ -1,4 +1,4 @@
-r"""The operator that a tap calls for SKFAC: keep a batch's rows, or the sum of their outer products."""
+r"""Statistics of SKFAC: the rows of a batch, or the sum of their outer products."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from ms_kfac.ops.statistics import STAGED_WEIGHTS, LayerStatistics, StatisticsOp
 
 @dataclass(frozen=True)
 class SwiftOptions:
-    """How SKFAC turns a batch into rows; the same for all layers of an optimizer.
+    """How SKFAC converts a batch to rows. All layers of an optimizer use the same options.
 
     Attributes:
-        spatial: "sum", "mean" or "subsample", for convolutions. Default: "sum".
-        samples: locations a sample for "subsample". Default: 4.
+        spatial: "sum", "mean" or "subsample", the treatment of a convolution's locations. Default: "sum".
+        samples: number of locations per sample for "subsample". Default: 4.
     """
 
     spatial: str = "sum"
     samples: int = 4
 
     def __post_init__(self) -> None:
-        """Refuse what SKFAC's constructor would refuse."""
+        """Check the options as SKFAC's constructor does.
+
+        Raises:
+            ValueError: if an option is not one of the accepted values.
+        """
         if self.spatial not in ("sum", "mean", "subsample"):
             raise ValueError(f"spatial must be 'sum', 'mean' or 'subsample', got {self.spatial!r}")
         if self.samples < 1:
@@ -37,43 +41,44 @@ class SwiftOptions:
 
 
 class SwiftStatistics(LayerStatistics):
-    r"""Keep the rows of a batch as they are, when the gate is open.
+    r"""Stage the rows of a batch, when the gate is open.
 
-    A factor is :math:`\frac1R \sum_r x_r x_r^{\top}` over R rows. Each row carries a scale, so that
+    A factor is :math:`\frac1R \sum_r x_r x_r^{\top}` over R rows. The rows are scaled so that the factors are
 
     * dense layers on (N, d): :math:`A = \frac1N \sum_n a a^{\top}`, :math:`G = \frac1N \sum_n g g^{\top}`;
-    * dense layers on (N, T, d): K-FAC's expand or reduce setting
+    * dense layers on (N, T, d): the factors of K-FAC's expand or reduce setting
       (:class:`ms_kfac.ops.kronecker_statistics.KroneckerStatistics`);
-    * convolutions, "sum": :math:`\bar p_n = \sum_t p_{n,t}`, :math:`\hat g_n = \sum_t g_{n,t}`, averages of
-      their outer products over samples;
-    * "mean": :math:`\bar p_n = \frac1T \sum_t p_{n,t}`, :math:`\hat g_n = \frac1T \sum_t g_{n,t}`;
-    * "subsample" with s random locations a sample, the same for both factors:
+    * convolutions, "sum": averages over samples of the outer products of :math:`\bar p_n = \sum_t p_{n,t}`
+      and of :math:`\hat g_n = \sum_t g_{n,t}`;
+    * convolutions, "mean": the same with :math:`\bar p_n = \frac1T \sum_t p_{n,t}`,
+      :math:`\hat g_n = \frac1T \sum_t g_{n,t}`;
+    * convolutions, "subsample", with s random locations per sample, the same locations for both factors:
       :math:`A = \frac{T}{N s} \sum p p^{\top}`, :math:`G = \frac1{N s} \sum g g^{\top}`, unbiased estimates
       of KFC's factors in the expand setting (Grosse & Martens 2016)
 
     (Tang et al. 2021, "SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate
     Curvature").
 
-    Where a step's rows are fewer than d the buffer holds them, newest first, and zeros below; micro-batches
-    of one step push earlier rows down. Otherwise it holds the sum of their outer products. There is no moving
-    average: what is staged is what is committed.
+    If a step has fewer rows than d, the buffer holds the rows, newest first, followed by rows of zeros. Later
+    micro-batches of a step move earlier rows down. Otherwise the buffer holds the sum of the outer products.
+    There is no moving average: the committed statistics are the staged batch.
 
     Args:
         operators: the layer's operators (:class:`ms_kfac.capture.layer.LayerOperators`).
-        groups: channel groups.
-        options: how a batch enters; ``sharing`` counts for dense layers only.
+        groups: number of channel groups.
+        options: how a batch enters the statistics. ``sharing`` applies to dense layers only.
         swift: how locations of a convolution become rows.
-        ranks: how the layer's factors are kept.
-        stream: tells this layer's random locations from other layers'.
+        ranks: ranks of the layer's factors.
+        stream: stream number of this layer's random locations. Default: 1.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
         - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's linear output.
-        - **gate** (Parameter) - scalar int32; nothing is staged when it is 0. With separate
-          statistics, 1 takes A alone, 2 G alone and 3 both; locations are then drawn for each on its own.
+        - **gate** (Parameter) - scalar int32. 0 stages nothing. With separate statistics, 1 stages only A,
+          2 stages only G, and 3 stages both; A and G then use different random locations.
         - **A_rows**, **G_rows** (Parameter) - :math:`([g,] d, d)`, written in place.
-        - **record** (Parameter) - float32, likewise; its weights are the rows in each buffer, and the ranks
-          of A and of G as :class:`ms_kfac.ops.factor_ranks.FactorRanks` has them.
+        - **record** (Parameter) - float32, written in place. Its weights are the number of rows in each
+          buffer, then the ranks of A and G (:class:`ms_kfac.ops.factor_ranks.FactorRanks`).
 
     Outputs:
         bool, True.
@@ -94,7 +99,7 @@ class SwiftStatistics(LayerStatistics):
     ) -> None:
         channels_first = operators.channels_first
         reduce = swift.spatial != "subsample" if channels_first else options.sharing == "reduce"
-        # Locations of a convolution are counted whatever the setting of dense layers is.
+        # ``sharing`` applies to dense layers only: a convolution always counts its locations.
         super().__init__(operators, replace(options, sharing="expand") if channels_first else options)
         self.activations, self.gradients = operators.activations(reduce), operators.gradients(reduce)
         self.reduced = reduce
@@ -110,17 +115,17 @@ class SwiftStatistics(LayerStatistics):
         self.transpose = ops.Transpose()
         self.concat_rows = ops.Concat(axis=-2)
         if self.spatial != "subsample":
-            # Random locations are a stream a layer; the others need no compilation of their own.
+            # "subsample" has one random stream per layer. Other settings can share one compiled graph.
             self.__dict__["arguments"] = (operators, groups, options, swift)
             self.__dict__["as_graph"] = self.run_shared
 
     def run_shared(self, x: Tensor, dout: Tensor, *state: Parameter) -> bool:
-        """For PyNative mode: the compiled operator that layers of one geometry and the same ranks share."""
+        """Run the compiled operator shared by layers of equal geometry and ranks, for PyNative mode."""
         ranks = self._ranks_for(tuple(dout.shape))
         return _shared_graph(*self.arguments, self.ranks.dimensions, ranks)(x, dout, *state)
 
     def rows_of(self, shape: tuple[int, ...]) -> int:
-        """Rows that an output gradient of that shape brings; negative where the shape is dynamic."""
+        """Number of rows from an output gradient of that shape, negative if the shape is dynamic."""
         return -1 if any(size < 0 for size in shape) else int(self.rows_brought(shape))
 
     def _expect(self, shape: tuple[int, ...]) -> bool:
@@ -170,13 +175,13 @@ class SwiftStatistics(LayerStatistics):
         return True
 
     def staged(self, record: Parameter, weight: int) -> Tensor:
-        """A weight of the batch that this pass joins; 0 where it replaces it."""
+        """A weight of the staged batch if this pass adds to it; 0 if this pass replaces it."""
         return element(record, STAGED_WEIGHTS + weight) * self.cast(self.joins(record), ms.float32)
 
     def rows_taken(
         self, dout: Tensor, buffer: Parameter, record: Parameter, weight: int, rank: int
     ) -> Tensor:
-        """Rows that this pass adds to a buffer, which has room for ``rank`` of them where that is below d."""
+        """Number of rows that this pass adds to a buffer, which holds at most ``rank`` rows if rank < d."""
         rows = self.rows_brought(self.shape(dout))
         staged = self.staged(record, weight)
         if rank < self.shape(buffer)[-1]:
@@ -184,7 +189,7 @@ class SwiftStatistics(LayerStatistics):
         return staged * 0.0 + rows
 
     def rows_brought(self, shape: tuple[int, ...]) -> float:
-        """Rows of a pass whose output gradient has that shape."""
+        """Number of rows of a pass whose output gradient has that shape."""
         rows = shape[0] if len(shape) > 1 else 1
         if self.spatial == "dense" and not self.reduced:
             for size in shape[1:-1]:
@@ -194,33 +199,33 @@ class SwiftStatistics(LayerStatistics):
         return float(rows)
 
     def draws(self, dout: Tensor) -> bool:
-        """Whether some locations are left out."""
+        """Whether the operator subsamples the locations."""
         return self.spatial == "subsample" and self.samples_wanted < self.locations(dout)
 
     def draw(self, x: Tensor, dout: Tensor) -> Any:
-        """The locations of this batch; 0 where all of them count."""
+        """Draw the locations for this batch; 0 if all locations are used."""
         if self.draws(dout):
             return self.sampling.draw(self.samples(x), self.locations(dout))
         return 0
 
     def activation_rows(self, x: Tensor, dout: Tensor, drawn: Any) -> Tensor:
-        """Rows of inputs with their scale, shape ([g,] R, d)."""
+        """Scaled rows of inputs, shape ([g,] R, d)."""
         a = self.activations(x)
         if self.draws(dout):
             a = self.sampling(a, drawn)
         scale = 1.0
         if self.spatial == "sum":
-            # The operator averages over the locations.
+            # ``activations`` averages over the locations.
             scale = float(self.locations(dout))
         elif self.spatial != "mean":
-            # A sums over locations where the mean over rows averages over them.
+            # A is a sum over locations, but the mean over rows averages over them.
             scale = float(self.locations(dout)) ** 0.5
         if scale != 1.0:
             a = self.mul(a, scale)
         return self.as_rows(a)
 
     def gradient_rows(self, x: Tensor, dout: Tensor, drawn: Any) -> Tensor:
-        """Rows of per-sample output gradients with their scale, shape ([g,] R, d)."""
+        """Scaled rows of per-sample output gradients, shape ([g,] R, d)."""
         g = self.output_gradients(x, dout)
         if self.draws(dout):
             g = self.sampling(g, drawn)
@@ -229,7 +234,7 @@ class SwiftStatistics(LayerStatistics):
         return self.as_rows(g)
 
     def as_rows(self, columns: Tensor) -> Tensor:
-        """Columns (N, [g,] d, T) as rows ([g,] N T, d); rows stay as they are."""
+        """Convert columns (N, [g,] d, T) to rows ([g,] N T, d). Rows are returned unchanged."""
         shape = self.shape(columns)
         if not self.channels_first:
             return columns
@@ -238,7 +243,7 @@ class SwiftStatistics(LayerStatistics):
         return self.reshape(self.transpose(columns, (0, 2, 1)), (-1, shape[1]))
 
     def put(self, rows: Tensor, buffer: Parameter, record: Parameter, weight: int, rank: int) -> bool:
-        """Replace or join what a buffer holds."""
+        """Replace the contents of a buffer, or add to them."""
         d = self.shape(buffer)[-1]
         number = self.shape(rows)[-2]
         joins = self.logical_and(self.joins(record), element(record, STAGED_WEIGHTS + weight) > 0.0)
@@ -262,6 +267,6 @@ def _shared_graph(
     dimensions: Ranks,
     ranks: Ranks,
 ) -> Any:
-    # The layers have warned already where a batch does not fit.
+    # No warning here: each layer has already warned about a batch with too many rows.
     settled = FactorRanks("", dimensions, 1, lambda: ranks, warns=False)
     return ms.jit(SwiftStatistics(operators, groups, options, swift, settled).compiled)

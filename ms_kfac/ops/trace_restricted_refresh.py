@@ -1,4 +1,4 @@
-r"""The damped inverses of a layer's trace-restricted factors, from their sums."""
+r"""Damped inverses of a layer's trace-restricted factors (TKFAC)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from ms_kfac.ops.layer_refresh import LayerRefresh
 
 @dataclass(frozen=True)
 class TraceRestrictedDamping:
-    r"""How the factors are damped.
+    r"""Damping options of TKFAC.
 
     Attributes:
-        automatic: whether the damping follows the trace, in the place of :math:`\lambda`.
+        automatic: True for automatic damping from the trace, False for normal damping with :math:`\lambda`.
         nu: :math:`\nu`, the lower bound of :math:`\tilde\delta`.
-        homogeneous: whether the diagonal is :math:`\sqrt{\tilde\delta} / \dim`.
+        homogeneous: whether the damping is :math:`\sqrt{\tilde\delta} / \dim` instead of
+            :math:`\tilde\delta / \dim`.
         expands: whether :math:`\beta` multiplies :math:`\delta`.
-        roots: whether the sums are of :math:`\sqrt\delta \Phi` and :math:`\sqrt\delta \Psi`.
+        roots: whether the sums are those of :math:`\sqrt\delta \Phi` and :math:`\sqrt\delta \Psi`.
     """
 
     automatic: bool
@@ -42,33 +43,33 @@ class TraceRestrictedRefresh(LayerRefresh):
 
     Normal damping: :math:`\tilde\delta = \delta`, :math:`c = \sqrt\lambda` (Gao et al. 2021, "A
     Trace-restricted Kronecker-Factored Approximation to Natural Gradient", equation 14). Automatic damping:
-    :math:`\tilde\delta = \max(\nu, \delta)`, or :math:`\max(\nu, \beta \delta)` where it expands, and
-    :math:`c = \tilde\delta / \dim` (equation 15), or :math:`\sqrt{\tilde\delta} / \dim` in the homogeneous
-    form. Where the sums are of roots they come with a sum of :math:`c \dim` too, which :math:`\beta`
-    multiplies (equations 17 and 18). A layer without statistics gets identities.
+    :math:`\tilde\delta = \max(\nu, \delta)`, or :math:`\max(\nu, \beta \delta)` with ``expands``, and
+    :math:`c = \tilde\delta / \dim` (equation 15), or :math:`\sqrt{\tilde\delta} / \dim` with
+    ``homogeneous``. With ``roots``, the statistics also include a sum of :math:`c \dim`, which :math:`\beta`
+    multiplies (equations 17 and 18). A layer without statistics gets identity matrices.
 
-    In the native form the factors of all layers in a call share its threads, and a factor that is not
-    positive definite is treated as in :class:`ms_kfac.ops.kronecker_refresh.KroneckerRefresh`.
+    The native kernel inverts the factors of all layers in a call in parallel. It treats a factor that is not
+    positive definite as :class:`ms_kfac.ops.kronecker_refresh.KroneckerRefresh` does.
 
     Args:
         layer: the layer's name.
         arrays: the Parameters Phi_sum :math:`([g,] d_{in}, d_{in})`, Psi_sum
-            :math:`([g,] d_{out}, d_{out})`, traces (scalar or :math:`(g, 1, 1)`: sum of :math:`\delta`; for
-            roots two of those, the second the sum of :math:`c \dim`), weights (1), Phi_inverse,
-            Psi_inverse and :math:`\beta` (scalar; where nothing expands any scalar stands for it), float32.
-            The inverses are written.
-        options: how the factors are damped.
+            :math:`([g,] d_{out}, d_{out})`, traces, weights (1), Phi_inverse, Psi_inverse and :math:`\beta`
+            (scalar; not used without ``expands``, then any scalar), float32. traces is the sum of
+            :math:`\delta`, scalar or :math:`(g, 1, 1)`. With ``roots``, it has a leading axis of 2, and the
+            second element is the sum of :math:`c \dim`. The operator writes the inverses.
+        options: damping options.
 
     Inputs:
-        - **damping** (Tensor) - :math:`\lambda`, scalar float32; not read with automatic damping.
+        - **damping** (Tensor) - :math:`\lambda`, scalar float32. Automatic damping does not read it.
 
     Outputs:
         bool, True.
 
     Raises:
-        RuntimeError: where a factor holds NaN or Inf, or can't be inverted as said there.
+        RuntimeError: if a factor holds NaN or Inf, or if it cannot be inverted as described there.
 
-    Platforms: CPU, GPU (native, or composed of Cholesky and CholeskySolve).
+    Platforms: CPU, GPU (native kernel, or fallback of Cholesky and CholeskySolve).
     """
 
     ARRAYS = ("Phi_sum", "Psi_sum", "traces", "weights", "Phi_inverse", "Psi_inverse", "beta")
@@ -119,17 +120,17 @@ class TraceRestrictedRefresh(LayerRefresh):
         else:
             shift_Phi = self.sqrt(damping)
             shift_Psi = shift_Phi
-        # A layer that no backward pass has reached yet has zero factors: "damped" to the identity.
+        # A layer without statistics has zero factors, so a damping of 1 gives identity matrices.
         self.assign(Phi_inverse, self.damped_inverse(Phi, shift_Phi + unseen * (1.0 - shift_Phi)))
         self.assign(Psi_inverse, self.damped_inverse(Psi, shift_Psi + unseen * (1.0 - shift_Psi)))
         return True
 
     def shift(self, expanded: Tensor) -> Tensor:
-        """The diagonal before its division by the dimension."""
+        """Damping c times the dimension."""
         return self.sqrt(expanded) if self.homogeneous else expanded
 
     def root_shift(self, average: Tensor, beta: Tensor) -> Tensor:
-        """The same where its batches' values are averaged."""
+        """Damping c times the dimension, from the average over batches (``roots``)."""
         if not self.expands:
             return average
         if self.homogeneous:

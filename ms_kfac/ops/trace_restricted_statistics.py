@@ -1,6 +1,6 @@
-r"""Trace-restricted Kronecker statistics: outer products weighted by the other side's norm.
+r"""Trace-restricted Kronecker statistics (TKFAC): outer products weighted by the other side's squared norm.
 
-With :math:`t_a = \lVert a \rVert^2` and :math:`t_g = \lVert g \rVert^2` at every sample and location, the
+With :math:`t_a = \lVert a \rVert^2` and :math:`t_g = \lVert g \rVert^2` at each sample and location, the
 approximation :math:`F \approx \delta\, \Phi \otimes \Psi` needs
 
 .. math::
@@ -22,37 +22,37 @@ from ms_kfac.ops.statistics import LayerStatistics, StatisticsOptions
 
 
 class TraceRestrictedStatistics(LayerStatistics):
-    r"""Stage a batch of a layer's partial traces, when the gate is open.
+    r"""Stage the partial traces of a batch, when the gate is open.
 
     .. math::
         S_\Phi = \sum_{n,t} \mathrm{tr}(g g^{\top})\, a a^{\top}, \qquad
         S_\Psi = \sum_{n,t} \mathrm{tr}(a a^{\top})\, g g^{\top}, \qquad
         S_\delta = \sum_{n,t} \mathrm{tr}(a a^{\top})\, \mathrm{tr}(g g^{\top})
 
-    with the weight :math:`n = N` samples: sums over locations and means over samples, because the
-    Fisher block of a convolution whose products a g are uncorrelated between locations is
-    :math:`\sum_t E[a_t a_t^{\top} \otimes g_t g_t^{\top}]` (theorem 2). In the reduce setting a is the mean
-    and g the sum over locations, and there is one location.
+    The weight is :math:`n = N` samples. The statistics are thus sums over locations and means over samples:
+    if the products a g of a convolution are uncorrelated between locations, its Fisher block is
+    :math:`\sum_t E[a_t a_t^{\top} \otimes g_t g_t^{\top}]` (theorem 2). In the reduce setting, a is the mean
+    over locations, g is the sum over locations, and there is one location.
 
-    Equation (12) of the paper can't be what is meant: it weights :math:`a a^{\top}` in :math:`\Phi` by
-    :math:`\mathrm{tr}(a a^{\top})` instead of :math:`\mathrm{tr}(g g^{\top})` and divides each location
-    by its own expectation instead of their sum. With it neither the trace of :math:`\Phi` nor that of
-    :math:`\Psi` is one, and the formulas of dense layers (equation 8) do not come out for a single location.
-    What is above does both.
+    Equation (12) of the paper cannot be intended as printed. It weights :math:`a a^{\top}` in :math:`\Phi` by
+    :math:`\mathrm{tr}(a a^{\top})` instead of :math:`\mathrm{tr}(g g^{\top})`. It also divides each location
+    by the expectation of that location instead of the sum of these expectations. With equation (12), neither
+    :math:`\Phi` nor :math:`\Psi` has trace one, and a single location does not give the formulas of dense
+    layers (equation 8). The formulas above satisfy both conditions.
 
-    Rows are scaled by the root of their weight before the symmetric product: that costs one pass over the
-    rows, as scaling one side of the product would, but leaves it a product of a matrix with itself.
+    The operator scales rows by the square root of their weight before the product. Scaling one side of the
+    product would cost the same, but this way each factor is the product of a matrix with its own transpose.
 
     Args:
         operators: how the layer's input and output gradient become rows or columns.
-        options: how a batch enters.
-        native: whether a kernel may run.
+        options: how a batch enters the statistics.
+        native: False to always run the fallback. Default: True.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
         - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's linear output.
-        - **gate** (Parameter) - scalar int32; nothing is staged when it is 0. Whatever else it
-          holds opens all of them: both matrices need both x and dout.
+        - **gate** (Parameter) - scalar int32. 0 stages nothing. Any other value stages all statistics,
+          because both matrices need x and dout.
         - **Phi** (Parameter) - :math:`([g,] d_{in}, d_{in})`, **Psi** (Parameter) - :math:`([g,] d_{out},
           d_{out})`, **delta** (Parameter) - scalar, or :math:`(g, 1, 1)` for g groups, **record** (Parameter)
           - written in place.
@@ -60,7 +60,8 @@ class TraceRestrictedStatistics(LayerStatistics):
     Outputs:
         bool, True.
 
-    Platforms: CPU, GPU (native or fallback), Ascend (composed of Im2Col, MatMul or BatchMatMul, Assign).
+    Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of Im2Col, MatMul or BatchMatMul,
+    Assign).
     """
 
     operator = "trace_restricted_statistics"

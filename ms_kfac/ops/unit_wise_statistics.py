@@ -1,4 +1,4 @@
-r"""The operator that the tap of a normalisation layer calls: add one batch to its unit-wise statistics."""
+r"""Statistics of the unit-wise Fisher of normalization layers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class UnitWiseSecondMoment(nn.Cell):
         \nabla\gamma_{n,c} = \sum_t g_{n,c,t} \hat x_{n,c,t}, \qquad \nabla\beta_{n,c} = \sum_t g_{n,c,t}
 
     Args:
-        positions_axis: the axis of the positions t, 1 or 2.
+        positions_axis: axis of the positions t, 1 or 2.
 
     Inputs:
-        - **x_hat** (Tensor) - normalised inputs, shape :math:`(N, C, T)` or :math:`(N, T, C)`, float32.
+        - **x_hat** (Tensor) - normalized inputs, shape :math:`(N, C, T)` or :math:`(N, T, C)`, float32.
         - **g** (Tensor) - output gradients of the per-sample loss, same shape.
 
     Outputs:
@@ -45,20 +45,20 @@ class UnitWiseSecondMoment(nn.Cell):
 class UnitWiseStatistics(LayerStatistics):
     r"""Stage a batch of a normalization layer's unit-wise Fisher, when the gate is open.
 
-    The sums are those of :class:`UnitWiseSecondMoment`, the weight is N: :math:`F_c = S_c / n`. The
-    positions of a sample are summed before anything is squared, whatever the optimizer's ``sharing``: the
-    gradient of a sample is at hand, and there is nothing to approximate.
+    The sums are those of :class:`UnitWiseSecondMoment`, and the weight is N: :math:`F_c = S_c / n`. The
+    gradient of a sample is summed over positions before it is squared, for any ``sharing`` of the optimizer.
+    Per-sample gradients are available here, so no approximation is needed.
 
     Args:
-        operators: turns the layer's input into normalized values, and output gradients into the same layout.
-        options: how a batch enters.
+        operators: how the layer's input becomes normalized values, and output gradients get the same layout.
+        options: how a batch enters the statistics.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
         - **dout** (Tensor) - gradient of the reduced loss with respect to the layer's output.
-        - **gate** (Parameter) - scalar int32. There is one statistic, which inputs and output gradients make
-          together: it is taken when the gate asks for either.
-        - **squares** (Parameter) - :math:`(2, C)`, gamma's and beta's, **cross** (Parameter) - :math:`(C,)`,
+        - **gate** (Parameter) - scalar int32. The statistics need both inputs and output gradients. They are
+          staged if the gate requests either.
+        - **squares** (Parameter) - :math:`(2, C)` for gamma and beta, **cross** (Parameter) - :math:`(C,)`,
           **record** (Parameter) - written in place.
 
     Outputs:

@@ -1,8 +1,8 @@
-r"""A layer's gradient as the matrix that its Kronecker block acts on, and back.
+r"""Convert a layer's gradient to the matrix that its Kronecker block multiplies, and back.
 
-The weight gradient becomes :math:`dW \in \mathbb{R}^{d_{out} \times d_{in}}` and the bias gradient its last
-column, beside the homogeneous coordinate of the activations (Martens & Grosse 2015, section 2.1). A grouped
-convolution becomes a batch of g such matrices.
+The weight gradient becomes :math:`dW \in \mathbb{R}^{d_{out} \times d_{in}}`. The bias gradient becomes the
+last column, which matches the homogeneous coordinate of the activations (Martens & Grosse 2015, section 2.1).
+A grouped convolution becomes a batch of g such matrices.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from mindspore import Tensor, nn, ops
 
 
 class WeightMatrix(nn.Cell):
-    r"""Join weight and bias gradients into a matrix; split a matrix back.
+    r"""Join weight and bias gradients into a matrix, and split a matrix into them.
 
     Args:
-        weight_shape: shape of the weight Parameter, output channels first; () for a matrix of one number.
+        weight_shape: shape of the weight Parameter, output channels first; () for a matrix of one element.
         bias: whether the layer has a bias.
         groups: number of channel groups g.
 
@@ -37,28 +37,30 @@ class WeightMatrix(nn.Cell):
         self.concat = ops.Concat(axis=-1)
 
     def construct(self, weight: Tensor, bias: Tensor) -> Tensor:
-        """Matrix :math:`([g,] d_{out} / g, d_{in} [+1])`; ``bias`` is ignored where the layer has none."""
+        """Return the matrix :math:`([g,] d_{out} / g, d_{in} [+1])`. Without a bias, ``bias`` is ignored."""
         matrix = self.reshape(weight, self.matrix_shape)
         if self.bias:
             matrix = self.concat((matrix, self.reshape(bias, self.column_shape)))
         return matrix
 
     def weight_part(self, matrix: Tensor) -> Tensor:
-        """The weight's share of a matrix, in the weight's shape."""
+        """Return the weight part of a matrix, in the weight's shape."""
         if self.bias:
             matrix = matrix[..., :-1]
         return self.reshape(matrix, self.weight_shape)
 
     def bias_part(self, matrix: Tensor) -> Tensor:
-        """The bias's share of a matrix, in its shape."""
+        """Return the bias part of a matrix, in the bias's shape."""
         return self.reshape(matrix[..., -1], self.bias_shape)
 
 
 class UnitMatrix(WeightMatrix):
-    r"""The same for a normalisation layer: :math:`d\gamma` beside :math:`d\beta`, a row a channel.
+    r"""Gradient matrix of a normalization layer, columns :math:`d\gamma` and :math:`d\beta`.
+
+    The matrix has one row per channel.
 
     Args:
-        shape: shape of gamma and of beta; several axes are flattened into C channels.
+        shape: shape of gamma and beta. Several axes are flattened into C channels.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
