@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from ms_kfac.kernels.library import library
+from tests.support.aot import AotLibrary, compile_attributes
+
 # The same examples in every run, so that a red run names a change and not a draw. The other profile looks for
 # new ones: HYPOTHESIS_PROFILE=explore.
 settings.register_profile("default", deadline=None, derandomize=True)
@@ -69,6 +72,12 @@ def mode(request: pytest.FixtureRequest) -> Iterator[int]:
     ms.set_context(mode=request.param)
     yield request.param
     ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+@pytest.fixture(scope="session")
+def aot(tmp_path_factory: pytest.TempPathFactory) -> AotLibrary:
+    """The CPU's operators, called without MindSpore."""
+    return AotLibrary(library("CPU").path, compile_attributes(tmp_path_factory.mktemp("attributes")))
 
 
 @pytest.fixture
