@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ms_kfac.kernels.library import library
-from tests.support.aot import AotLibrary, compile_attributes
+from tests.support.aot import AotLibrary
 
 pytestmark = pytest.mark.skipif(not library("CPU").path, reason=library("CPU").reason)
 
@@ -25,9 +24,8 @@ def definite(rng: np.random.Generator, size: int) -> np.ndarray:
     return (vectors.T @ vectors).astype(np.float32)
 
 
-def refresh(folder: Path, name: str, arrays: list[np.ndarray], **attributes: Any) -> None:
+def refresh(aot: AotLibrary, name: str, arrays: list[np.ndarray], **attributes: Any) -> None:
     inputs = [np.array(1, np.int32), np.array(LAMBDA, np.float32), *arrays]
-    aot = AotLibrary(library("CPU").path, compile_attributes(folder))
     aot.operator(name, inputs, [np.zeros(1, np.float32)], layers="layer\n", **attributes).run()
 
 
@@ -49,29 +47,29 @@ splitting = pytest.mark.parametrize("splits", [True, False], ids=["pi", "none"])
 
 
 @splitting
-def test_kronecker_refresh(tmp_path: Path, rng: np.random.Generator, splits: bool) -> None:
+def test_kronecker_refresh(aot: AotLibrary, rng: np.random.Generator, splits: bool) -> None:
     sums, inverses = [definite(rng, 6), definite(rng, 4)], [np.zeros((n, n), np.float32) for n in (6, 4)]
     arrays = [*sums, np.array(WEIGHTS, np.float32), *inverses]
-    refresh(tmp_path, "KroneckerRefresh", arrays, splits=[int(splits)])
+    refresh(aot, "KroneckerRefresh", arrays, splits=[int(splits)])
     for found, matrix in zip(inverses, damped(sums, splits)):
         assert_inverse(found, matrix)
 
 
-def test_a_layer_without_statistics_gets_identities(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_a_layer_without_statistics_gets_identities(aot: AotLibrary, rng: np.random.Generator) -> None:
     sums, inverses = [definite(rng, 6), definite(rng, 4)], [np.zeros((n, n), np.float32) for n in (6, 4)]
-    refresh(tmp_path, "KroneckerRefresh", [*sums, np.zeros(2, np.float32), *inverses], splits=[1])
+    refresh(aot, "KroneckerRefresh", [*sums, np.zeros(2, np.float32), *inverses], splits=[1])
     for found in inverses:
         np.testing.assert_array_equal(found, np.eye(len(found)))
 
 
 @splitting
-def test_block_split_refresh(tmp_path: Path, rng: np.random.Generator, splits: bool) -> None:
+def test_block_split_refresh(aot: AotLibrary, rng: np.random.Generator, splits: bool) -> None:
     sums = [definite(rng, 7), definite(rng, 2)]
     # Two blocks of three and one of one; a single one of two.
     shapes = ((2, 3, 3), (1, 1), (1,), (2, 2))
     blocks = [np.zeros(shape, np.float32) for shape in shapes]
     arrays = [*sums, np.array(WEIGHTS, np.float32), *blocks]
-    refresh(tmp_path, "BlockSplitRefresh", arrays, split=[3], splits=[int(splits)])
+    refresh(aot, "BlockSplitRefresh", arrays, split=[3], splits=[int(splits)])
     A, G = damped(sums, splits)
     assert_inverse(blocks[0][0], A[:3, :3])
     assert_inverse(blocks[0][1], A[3:6, 3:6])
@@ -79,13 +77,13 @@ def test_block_split_refresh(tmp_path: Path, rng: np.random.Generator, splits: b
     assert_inverse(blocks[3], G)
 
 
-def test_swift_refresh_of_more_weight_than_rows(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_swift_refresh_of_more_weight_than_rows(aot: AotLibrary, rng: np.random.Generator) -> None:
     size, rank = 6, 2
     A_rows, G_sums = rng.standard_normal((size, size)).astype(np.float32), definite(rng, 4)
     weights = np.array([*WEIGHTS, rank, len(G_sums)], np.float32)
     solvers = [np.zeros_like(A_rows), np.zeros_like(G_sums)]
     dampings, refreshed = [np.zeros(1, np.float32) for _ in range(2)], np.zeros(1, np.float32)
-    refresh(tmp_path, "SwiftRefresh", [A_rows, G_sums, weights, *solvers, *dampings, refreshed], splits=[1])
+    refresh(aot, "SwiftRefresh", [A_rows, G_sums, weights, *solvers, *dampings, refreshed], splits=[1])
     rows = A_rows[:rank].astype(np.float64)
     A, G = damped([(rows.T @ rows).astype(np.float32), G_sums])
     Z = solvers[0].astype(np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ms_kfac.kernels.library import library
-from tests.support.aot import AotError, AotLibrary, compile_attributes
+from tests.support.aot import AotError, AotLibrary
 from tests.support.cuda_statistics import LAYERS, Layer
 from tests.support.staged import (
     KINDS,
@@ -40,12 +40,6 @@ NAMES = [
     *("dense", "dense_locations", "dense_reduce", "dense_float16", "conv3x3", "conv_odd", "conv_same"),
     *("conv_groups", "conv_reduce", "conv_float16"),
 ]
-
-
-@pytest.fixture(scope="module")
-def aot(tmp_path_factory: pytest.TempPathFactory) -> AotLibrary:
-    """The CPU's library."""
-    return AotLibrary(library("CPU").path, compile_attributes(tmp_path_factory.mktemp("attributes")))
 
 
 class Passes:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from ms_kfac.kernels.catalogue import CATALOGUE
 from ms_kfac.kernels.library import library
 from ms_kfac.ops.block_split_refresh import BlockSplitRefresh
 from ms_kfac.ops.eigenbasis_refresh import EigenbasisRefresh
@@ -20,6 +21,7 @@ from ms_kfac.ops.layer_refresh import LayerRefresh, joint_refresh
 from ms_kfac.ops.sherman_morrison_refresh import ShermanMorrisonOptions, ShermanMorrisonRefresh
 from ms_kfac.ops.swift_refresh import SwiftRefresh
 from ms_kfac.ops.trace_restricted_refresh import TraceRestrictedDamping, TraceRestrictedRefresh
+from tests.support.aot import AotError, AotLibrary
 from tests.support.native import needs_native
 from tests.support.refreshes import Joint, assert_same, gram_sum, parameter, refreshed
 
@@ -296,7 +298,7 @@ def parameters(values: list[Any]) -> list[Parameter]:
     return [parameter(f"array{index}", value) for index, value in enumerate(values)]
 
 
-def refused(name: str, layers: list[list[Any]]) -> str:
+def refused_in_a_graph(name: str, layers: list[list[Any]]) -> str:
     """Calls the joint refresh with layers that it refuses, which leaves all arrays; the error's text."""
     values = [value for layer in layers for value in layer]
     arrays = parameters(values)
@@ -312,30 +314,52 @@ def refused(name: str, layers: list[list[Any]]) -> str:
     return library("CPU").last_error()
 
 
+def refused(aot: AotLibrary, name: str, layers: list[list[Any]]) -> str:
+    """The same without MindSpore, which would compile a graph for each call."""
+    own, create = OPERATORS[name]
+    parts: Any = [create(parameters(values), index).part for index, values in enumerate(own)]
+    attributes = {key: [part.attributes[key] for part in parts] for key in parts[0].attributes}
+    arrays = [np.array(value, np.float32) for layer in layers for value in layer]
+    before = copy.deepcopy(arrays)
+    inputs = [np.array(1, np.int32), np.array(0.1, np.float32), *arrays]
+    with pytest.raises(AotError) as error:
+        aot.operator(
+            CATALOGUE[f"{name}_refresh"],
+            inputs,
+            [np.zeros(1, np.float32)],
+            layers="layer 0\nlayer 1",
+            **attributes,
+        ).run()
+    for index, (found, expected) in enumerate(zip(arrays, before)):
+        np.testing.assert_array_equal(found, expected, err_msg=str(index))
+    return str(error.value)
+
+
 @pytest.mark.parametrize("name", OPERATORS)
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_leaves_all_layers_as_they_were(name: str, value: float) -> None:
+def test_nan_leaves_all_layers_as_they_were(aot: AotLibrary, name: str) -> None:
     layers = copy.deepcopy(OPERATORS[name][0])
     # The layer whose refresh is full, or of full rank: it reads the last row.
     broken = 0 if name == "sherman_morrison" else 1
-    layers[broken][1][..., -1, -1] = value
-    assert f"layer {broken}" in refused(name, layers)
+    layers[broken][1][..., -1, -1] = np.inf
+    assert f"layer {broken}" in refused(aot, name, layers)
+    layers[broken][1][..., -1, -1] = np.nan
+    assert f"layer {broken}" in refused_in_a_graph(name, layers)
 
 
-def test_nan_in_a_low_rank_factor_leaves_all_layers_as_they_were() -> None:
+def test_nan_in_a_low_rank_factor_leaves_all_layers_as_they_were(aot: AotLibrary) -> None:
     layers = copy.deepcopy(OPERATORS["swift"][0])
     layers[0][0][1, 0, 3] = np.nan
-    assert "layer 0: factor A holds NaN" in refused("swift", layers)
+    assert "layer 0: factor A holds NaN" in refused(aot, "swift", layers)
 
 
-def test_nan_in_a_diagonal_leaves_all_layers_as_they_were() -> None:
+def test_nan_in_a_diagonal_leaves_all_layers_as_they_were(aot: AotLibrary) -> None:
     layers = copy.deepcopy(OPERATORS["sherman_morrison"][0])
     layers[1][3][2] = np.nan
-    assert "layer 1: the diagonal of factor G" in refused("sherman_morrison", layers)
+    assert "layer 1: the diagonal of factor G" in refused(aot, "sherman_morrison", layers)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_arrays_of_other_sizes_are_refused(name: str) -> None:
+def test_arrays_of_other_sizes_are_refused(aot: AotLibrary, name: str) -> None:
     """Each array of the second layer in turn, larger along its last axis or without any."""
     for index, value in enumerate(OPERATORS[name][0][1]):
         layers = copy.deepcopy(OPERATORS[name][0])
@@ -344,18 +368,18 @@ def test_arrays_of_other_sizes_are_refused(name: str) -> None:
         larger = (*shape[:-2], *(extent + 2 for extent in shape[-2:])) if shape else (2,)
         for wrong in [larger, ()] if index == 0 else [larger]:
             layers[1][index] = np.ones(wrong)
-            error = refused(name, layers)
+            error = refused(aot, name, layers)
             assert "layer 1: array" in error and "must have" in error
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_another_number_of_arrays_is_refused(name: str) -> None:
     layers = [[*values, 1.0] for values in OPERATORS[name][0]]
-    assert "arrays for each of 2 layers" in refused(name, layers)
+    assert "arrays for each of 2 layers" in refused_in_a_graph(name, layers)
 
 
 @pytest.mark.parametrize("rank", [0.0, 6.0, np.nan])
-def test_a_rank_beyond_the_rows_is_refused(rank: float) -> None:
+def test_a_rank_beyond_the_rows_is_refused(aot: AotLibrary, rank: float) -> None:
     layers = copy.deepcopy(OPERATORS["swift"][0])
     layers[1][2][2] = rank
-    assert "layer 1: factor A has 5 rows and a rank of" in refused("swift", layers)
+    assert "layer 1: factor A has 5 rows and a rank of" in refused(aot, "swift", layers)
