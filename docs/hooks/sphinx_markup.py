@@ -14,7 +14,9 @@ from typing import Any
 import griffe
 
 REFERENCE = Path(__file__).resolve().parents[1] / "api"
-_BLOCK = re.compile(r"^(?P<margin> *)\.\. math::\n(?:[ ]*\n)*(?P<body>(?:(?P=margin) +\S.*(?:\n|\Z)|[ ]*\n)+)", re.M)
+_BLOCK = re.compile(
+    r"^(?P<margin> *)\.\. math::\n(?:[ ]*\n)*(?P<body>(?:(?P=margin) +\S.*(?:\n|\Z)|[ ]*\n)+)", re.M
+)
 _INLINE = re.compile(r":math:`([^`]+)`")
 _ROLE = re.compile(r":(?:class|meth|func|mod|attr|obj):`~?([^`]+)`")
 

@@ -28,8 +28,7 @@ def run(page: str, folder: Path) -> str:
 def run_program(text: str, folder: Path, timeout: float = 180.0) -> str:
     """The output of a program, which runs in a folder of its own.
 
-    It goes into a file, as MindSpore reads the source of what it compiles, and into a process of its own, as a
-    reader's program does.
+    It goes into a file, as MindSpore reads the source of what it compiles, and runs in a process of its own.
     """
     program = folder / "page.py"
     program.write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import DOCS, blocks, run, run_program
+from tests.support.native import skip_without_native
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +19,7 @@ def test_page_runs(page: str, tmp_path: Path) -> None:
 
 
 def test_migrated_code_runs(tmp_path: Path) -> None:
-    """What stands under "After" on the page about migration; each is one optimizer on a network of its own."""
+    """What stands under "After" on the page about migration, each on a new network."""
     text = (DOCS / "migration.md").read_text(encoding="utf-8")
     after = re.findall(r'^=== "After"\n\n    ```py\n(.*?)^    ```$', text, re.M | re.S)
     assert len(after) == 4
@@ -27,3 +28,22 @@ def test_migrated_code_runs(tmp_path: Path) -> None:
         lines = "\n".join(line[4:] for line in code.splitlines())
         program.append(f"net = create_network()\n{lines}\nprint(optimizer.summary())\n")
     assert run_program("\n".join(program), tmp_path).count("2 layers preconditioned") == 8
+
+
+_PREAMBLE = """
+import numpy as np
+from mindspore.dataset import NumpySlicesDataset
+from sklearn.datasets import load_digits
+
+images, labels = load_digits(return_X_y=True)
+images, labels = (images / 16).astype(np.float32).reshape(-1, 1, 8, 8), labels.astype(np.int32)
+train_set = NumpySlicesDataset((images, labels), ["image", "label"], shuffle=False).batch(100)
+"""
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_readme_prints_what_it_shows(readme: str, tmp_path: Path) -> None:
+    skip_without_native("kronecker_refresh")
+    output = run_program(_PREAMBLE + "\n".join(blocks(f"../{readme}", "python")), tmp_path)
+    for text in blocks(f"../{readme}", "text"):
+        assert text in output
