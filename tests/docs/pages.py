@@ -25,7 +25,7 @@ def run(page: str, folder: Path) -> str:
     return run_program("\n".join(blocks(page, "python")), folder)
 
 
-def run_program(text: str, folder: Path, timeout: float = 180.0) -> str:
+def run_program(text: str, folder: Path, timeout: float = 600.0) -> str:
     """The output of a program, which runs in a folder of its own.
 
     It goes into a file, as MindSpore reads the source of what it compiles, and runs in a process of its own.
