@@ -1,10 +1,10 @@
 r"""What K-FAC costs a rank of R, for ResNet-50: bytes, operations, memory.
 
-    python -m benchmarks.scaling              prints the tables of docs/scaling.md
+    python -m benchmarks.scaling              prints the tables of docs/distributed.md
     python -m benchmarks.scaling --update     writes them there
 
 No network is built and no rank started: bytes come from `ms_kfac.parallel.plan`, what else is counted from
-the dimensions a and g of each layer's factors. docs/scaling.md has the formulas and their sources.
+the dimensions a and g of each layer's factors. docs/distributed.md has the formulas and their sources.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.gpu.resnet50_layers import Layer, resnet50_layers
 from ms_kfac.parallel import Distribution, LayerSize, Traffic, plan
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "scaling.md"
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "distributed.md"
 RANKS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 # Steps between refreshes: every step (SP-NGD before statistics are stale), (10:100), THOR's.
 INTERVALS = (1, 100, 834)
@@ -196,7 +196,7 @@ def summary(layers: Sequence[Layer]) -> str:
 
 
 def tables() -> dict[str, str]:
-    """The tables of docs/scaling.md by the name of their place."""
+    """The tables of docs/distributed.md by the name of their place."""
     layers = resnet50_layers()
     sizes = [size_of(layer) for layer in layers]
     return {
@@ -227,7 +227,7 @@ def updated(text: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.split("\n")[0])
-    parser.add_argument("--update", action="store_true", help="write the tables to docs/scaling.md")
+    parser.add_argument("--update", action="store_true", help="write the tables to docs/distributed.md")
     if parser.parse_args(arguments).update:
         DOCUMENT.write_text(updated(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
     else:

@@ -96,10 +96,6 @@ class Inspection:
                 ops.assign(parameter, ms.Tensor(checkpoint[parameter.name].asnumpy(), parameter.dtype))
         self.statistics_schedule.expire()
 
-    @ms.jit
-    def _compiled_precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return self.preconditioned_gradients(gradients)
-
     def precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Preconditioned gradients with the present inverses, before trust region, weight decay and momentum.
 
@@ -119,7 +115,9 @@ class Inspection:
             )
         if not self._layers:
             return tuple(gradients)
-        return tuple(self._compiled_precondition(tuple(gradients)))
+        # Not under `ms.jit`: once MindSpore 2.10 has compiled a method of the optimizer by itself, training
+        # steps that are compiled later leave the optimizer's step out.
+        return tuple(self.preconditioned_gradients(tuple(gradients)))
 
     def factors(self, layer_name: str) -> dict[str, NDArray[np.float32]]:
         """The present statistics of a layer.

@@ -125,8 +125,13 @@ class Tapping:
             Nothing. The taps come back when an exception leaves the block, too.
 
         Examples:
+            >>> import mindspore as ms
+            >>> from mindspore import nn
+            >>> import ms_kfac
+            >>> net = nn.Dense(8, 4)
+            >>> optimizer = ms_kfac.KFAC(net, 0.03)
             >>> with optimizer.detached():
-            ...     mindspore.export(net, x, file_name="net", file_format="MINDIR")
+            ...     ms.export(net, ms.ops.ones((1, 8)), file_name="net", file_format="MINDIR")
         """
         own = [
             (layer, tap) for layer, tap in zip(self._tapped, self._taps) if attached_tap(layer.cell) is tap

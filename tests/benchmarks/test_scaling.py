@@ -1,4 +1,4 @@
-"""The cost model of docs/scaling.md, on layers that can be counted by hand."""
+"""The cost model of docs/distributed.md, on layers that can be counted by hand."""
 
 from __future__ import annotations
 

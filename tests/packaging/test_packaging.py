@@ -48,6 +48,7 @@ def test_every_public_name_is_there_and_documented() -> None:
     "script",
     [
         "scripts/build_cuda_kernels.sh",
+        "scripts/build_docs.sh",
         "scripts/run_standalone_train.sh",
         "scripts/run_tests.sh",
         ".ci/run",
