@@ -30,9 +30,9 @@ from typing import Any, Callable
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from model_zoo.common.host import prepare  # noqa: E402
+from model_zoo.common.environment import limit_onednn  # noqa: E402
 
-prepare("CPU")
+limit_onednn("CPU")
 
 import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
@@ -40,7 +40,7 @@ from PIL import Image  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from benchmarks.machine import describe_run  # noqa: E402
-from model_zoo.common.building import build  # noqa: E402
+from model_zoo.common.factory import build  # noqa: E402
 from model_zoo.common.data.cifar10 import DEVIATION, MEAN  # noqa: E402
 from model_zoo.common.data.pipelines import load_data, training_batches  # noqa: E402
 from model_zoo.common.data.record_writer import Conversion, convert  # noqa: E402

@@ -25,9 +25,9 @@ from typing import Any, Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model_zoo.common.host import prepare
+from model_zoo.common.environment import limit_onednn
 
-prepare("CPU")
+limit_onednn("CPU")
 
 import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
@@ -39,7 +39,7 @@ from benchmarks.machine import describe_run  # noqa: E402
 from model_zoo.common.data import cifar10, digits, mnist  # noqa: E402
 from model_zoo.common.data.splits import DataSet  # noqa: E402
 from model_zoo.common.networks import create_network  # noqa: E402
-from model_zoo.common.objectives import ClassificationLoss, ReconstructionLoss  # noqa: E402
+from model_zoo.common.losses import ClassificationLoss, ReconstructionLoss  # noqa: E402
 
 METHODS = ("KFAC", "TKFAC", "SMKFAC", "SKFAC", "EKFAC", "SPNGD", "THOR")
 MOMENTUM_RATES = (0.003, 0.01, 0.03, 0.1)

@@ -37,7 +37,7 @@ from model_zoo.common.checkpoint.files import (  # noqa: E402
 from model_zoo.common.data.shards import Shard  # noqa: E402
 from model_zoo.common.errors import CheckpointError  # noqa: E402
 from model_zoo.common.options.optimizers import OPTIMIZERS  # noqa: E402
-from model_zoo.common.recipe import sibling  # noqa: E402
+from model_zoo.common.recipe import sibling_recipe  # noqa: E402
 
 DIGITS = ROOT / "model_zoo" / "resnet" / "resnet20_digits_kfac.yaml"
 METHODS = ",".join(OPTIMIZERS)
@@ -139,7 +139,7 @@ def main() -> int:
     results = []
     with tempfile.TemporaryDirectory() as temporary:
         for method in options.methods.split(","):
-            recipe = sibling(options.recipe, method)
+            recipe = sibling_recipe(options.recipe, method)
             result = compare(method, recipe, common, options.every, Path(temporary) / method)
             results.append(result)
             differing = result["differing"]

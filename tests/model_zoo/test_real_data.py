@@ -20,7 +20,7 @@ from PIL import Image
 from model_zoo.common.data import cifar10, mnist, pipelines
 from model_zoo.common.data.record_writer import Conversion, convert
 from model_zoo.common.options.data import ImageFolderOptions, MindRecordOptions
-from tests.model_zoo.made_data import ROOT
+from tests.model_zoo.synthetic_data import ROOT
 from tests.model_zoo.test_encoded import break_image
 from tests.model_zoo.test_pipelines import assert_same, batches, joined, training
 
