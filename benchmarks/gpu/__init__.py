@@ -1,1 +1,1 @@
-"""Everything that is measured on a GPU: ``bash benchmarks/gpu/run_all.sh``."""
+"""gpu/gpu/run_all.sh``."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.aot import AotError, AotLibrary
+from benchmarks.support.aot import AotError, AotLibrary
 from tests.support.cuda_refreshes import Layer, Refresh, block_split, kronecker, swift, trace_restricted
 
 DAMPING = 0.03

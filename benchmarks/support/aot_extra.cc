@@ -1,7 +1,7 @@
 // What MindSpore does when it creates an operator's kernel, for callers without MindSpore: keeps attributes, collects
 // workspaces. Python calls these functions through ctypes.
 
-#include "../../../../ms_kfac/kernels/interface/aot_extra.h"
+#include "../../ms_kfac/kernels/interface/aot_extra.h"
 
 #include <map>
 #include <stdexcept>
