@@ -1,1 +1,1 @@
-"""gpu/gpu/run_all.sh``."""
+"""GPU benchmarks: ``bash benchmarks/gpu/run_all.sh`` runs all of them."""

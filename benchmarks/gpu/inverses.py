@@ -25,7 +25,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def factors_of(bench: Bench, layers: Sequence[Layer]) -> tuple[list[Pair], list[tuple[float, float]]]:
-    """k, and how many each has./ k, and how many each has.
+    """Creates sums of outer products whose variances decay like 1 / k, and their counts.
 
     Args:
         bench: the device.

@@ -28,8 +28,8 @@ def _draw_run(axes: Any, label: str, metrics: Sequence[Mapping[str, Any]], metri
     steps = [line for line in metrics if line["kind"] == "step"]
     steps_per_epoch = epochs[-1]["step"] / epochs[-1]["epoch"]
     losses = [line["running_loss"] for line in steps]
-    (drawn,) = axes[0, 0].plot([line["step"] / steps_per_epoch for line in steps], losses, label=label)
-    style = {"color": drawn.get_color(), "label": label}
+    (curve,) = axes[0, 0].plot([line["step"] / steps_per_epoch for line in steps], losses, label=label)
+    style = {"color": curve.get_color(), "label": label}
     axes[0, 1].plot([line["seconds"] for line in steps], losses, **style)
     values = [line[metric] for line in epochs]
     axes[1, 0].plot([line["epoch"] for line in epochs], values, marker=".", **style)

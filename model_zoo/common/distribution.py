@@ -28,7 +28,7 @@ def serve_as_scheduler() -> None:
     """
     role = os.environ.get(_ROLE_VARIABLE)
     if role is None:
-        raise UsageError("run_distributed_train.sh./run_distributed_train.sh.")
+        raise UsageError("--distributed needs msrun: start the run with scripts/run_distributed_train.sh.")
     if role == "MS_SCHED":
         # Blocks until all workers have left.
         init()

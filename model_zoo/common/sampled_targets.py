@@ -2,7 +2,7 @@
 
 The Fisher matrix is an expectation over targets drawn from the model's distribution (Martens and Grosse 2015,
 section 2.2). The loss defines that distribution: categorical for softmax cross-entropy, one Bernoulli
-variable per pixel for sigmoid cross-entropy. Sampled targets are bool, which tells them from data targets.
+variable per pixel for sigmoid cross-entropy. Sampled targets are bool, unlike data targets.
 """
 
 from __future__ import annotations

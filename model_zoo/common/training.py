@@ -157,8 +157,8 @@ def create_callbacks(
         None if resume_from is None else MetricsLogState(**resume_from.journal),
     )
     # A bar asks for the metrics by time, but their reduction needs all processes at the same step.
-    drawn = None if options.progress and options.shard.size == 1 else False
-    bar = ProgressBar(figures=metrics_log.running_metrics, bar=drawn)
+    show_bar = None if options.progress and options.shard.size == 1 else False
+    bar = ProgressBar(figures=metrics_log.running_metrics, bar=show_bar)
     callbacks: list[Callback] = [metrics_log, bar]
     if resume_from is not None:
         callbacks.insert(0, StepCounters(resume_from.step, recipe.epochs))
@@ -205,7 +205,7 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     print(f"optimizer: {describe_section(recipe.optimizer)}; schedule: {describe_section(recipe.schedule)}")
     if recipe.precision != PrecisionOptions() or recipe.accumulation_steps > 1:
         scale = f"amp level {recipe.precision.amp_level}, loss scale {recipe.precision.loss_scale}"
-        print(f"precision: {scale}; batches a step: {recipe.accumulation_steps}")
+        print(f"precision: {scale}; batches per step: {recipe.accumulation_steps}")
     print(f"{data.title}: {data.training_images:,} training and {data.test_images:,} test images")
     print(machine)
     if hasattr(optimizer, "summary"):

@@ -12,7 +12,7 @@ from model_zoo.common.metrics_log import MetricsLog, TrainingClock
 
 
 class Sums:
-    """Stands in for the running loss_fn: every step adds a loss of its own and a metric of 0.5."""
+    """Stands in for RunningLoss: every step adds the given loss and a metric of 0.5."""
 
     def __init__(self) -> None:
         self.reset()

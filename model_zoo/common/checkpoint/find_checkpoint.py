@@ -72,7 +72,7 @@ def find_checkpoint(checkpoint: Path, path: Path | None, overrides: Sequence[str
         checkpoint: as in `network_file`.
         path: the recipe named on the command line; None for the stored one.
         overrides: as in `stored_recipe`.
-        overrides: as of `stored_recipe`.
+        overrides: as in `stored_recipe`.
 
     Returns:
         The recipe and the file.
