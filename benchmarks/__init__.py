@@ -1,1 +1,1 @@
-"""Commands that measure, each printing ratios from one run."""
+"""Benchmark commands; each prints ratios measured within one run."""

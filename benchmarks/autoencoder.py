@@ -1,15 +1,15 @@
-"""K-FAC beside SGD with momentum and Adam on the MNIST auto-encoder, at equal seconds.
+"""Compares K-FAC with momentum SGD and Adam on the MNIST auto-encoder, at equal training time.
 
     python benchmarks/autoencoder.py --data-dir DIR [--epochs 5] [--longer] [--runs DIR] [--output DIR]
 
-Every optimizer trains for ``--epochs`` epochs at each learning rate of its grid (``GRID``); all else stands
-in the committed recipes. The run with the least training reconstruction error at its end counts. With
-``--longer`` the first-order ones run again for as many epochs as fit into K-FAC's seconds. Runs are kept
-under ``--runs``, and one that is finished there is not repeated. Writes ``figures.json``, ``table.txt`` and
+Every optimizer trains for ``--epochs`` epochs at each learning rate of its grid (``GRID``). All other
+settings come from the committed recipes. The run with the lowest final training reconstruction error is
+selected. With ``--longer``, the first-order optimizers run again for as many epochs as fit into K-FAC's
+training time. Finished runs under ``--runs`` are not repeated. Writes ``figures.json``, ``table.txt`` and
 ``curves.png``.
 
-The comparison at equal seconds reads the last evaluation that K-FAC had finished by then: its epochs are
-longer, and nothing is interpolated in its favour.
+The comparison at equal time uses K-FAC's last finished evaluation, without interpolation. That favours the
+first-order optimizers, because K-FAC's epochs are longer.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ Epochs = list[dict[str, Any]]
 
 
 def train(optimizer: str, learning_rate: float, epochs: int, data: Path, output: Path) -> Epochs:
-    """Train one recipe in a process of its own.
+    """Trains one recipe in its own process.
 
     Args:
         optimizer: "sgdm", "adam" or "kfac".
-        learning_rate: overrides the recipe's.
-        epochs: overrides the recipe's.
-        data: the folder that holds MNIST.
-        output: where the run writes.
+        learning_rate: overrides the learning rate of the recipe.
+        epochs: overrides the epochs of the recipe.
+        data: the folder of MNIST.
+        output: the output folder of the run.
 
     Returns:
-        The metrics of each epoch; empty when the run failed or its loss stopped being finite.
+        The metrics of each epoch; empty if the run failed or its error became non-finite.
     """
     if (output / "curves.png").exists():
         return finite_epochs(output)
@@ -66,13 +66,13 @@ def train(optimizer: str, learning_rate: float, epochs: int, data: Path, output:
 
 
 def finite_epochs(output: Path) -> Epochs:
-    """The metrics of each epoch of a finished run; none when an error was not finite."""
+    """The metrics of each epoch of a finished run; empty if an error is not finite."""
     lines = [line for line in read_metrics(output) if line["kind"] == "epoch"]
     return lines if all(math.isfinite(line[FIGURE]) for line in lines) else []
 
 
 def error_after(epochs: Epochs, seconds: float) -> float:
-    """The error at the last evaluation that was finished after so many seconds of training."""
+    """The error at the last evaluation within the given seconds of training."""
     finished = [line[FIGURE] for line in epochs if line["seconds"] <= seconds]
     return finished[-1] if finished else math.nan
 
@@ -80,15 +80,15 @@ def error_after(epochs: Epochs, seconds: float) -> float:
 def tune(
     data: Path, epochs: int, folder: Path
 ) -> tuple[dict[str, float], dict[str, Epochs], dict[str, dict[str, float]]]:
-    """Try every learning rate of the grid.
+    """Tries every learning rate of the grid.
 
     Args:
-        data: the folder that holds MNIST.
-        epochs: epochs a trial.
-        folder: where the runs write, each to OPTIMIZER-RATE.
+        data: the folder of MNIST.
+        epochs: epochs per trial.
+        folder: the parent of the output folders, OPTIMIZER-RATE.
 
     Returns:
-        The best rate of each optimizer, the metrics of its run, and the errors at the end of all.
+        The best rate of each optimizer, the metrics of its run, and the final errors of all runs.
     """
     best: dict[str, float] = {}
     runs: dict[str, Epochs] = {}
@@ -108,7 +108,7 @@ def tune(
 
 
 def main() -> None:
-    """Tune, train, compare, write."""
+    """Runs the grid, compares the best runs and writes the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "autoencoder")
@@ -138,17 +138,19 @@ def main() -> None:
         then = error_after(kfac, last["seconds"])
         rows.append(f"{name:8} {last['epoch']:6} {last['seconds']:8.1f} {last[FIGURE]:7.2f} {then:11.2f}")
     rows.append("error: training reconstruction error, summed over pixels, mean over the 60,000 images")
-    rows.append("K-FAC then: K-FAC's at its last evaluation within the same seconds of training; +: run on")
+    rows.append(
+        "K-FAC then: K-FAC's error at its last evaluation within the same training time; +: longer run"
+    )
     table = "\n".join(rows)
     print(table)
     (output / "table.txt").write_text(table + "\n")
-    figures = {**describe_run(), "grid": tried, "best": best}
+    results = {**describe_run(), "grid": tried, "best": best}
     keep = ("epoch", "seconds", FIGURE)
-    figures["runs"] = {
+    results["runs"] = {
         name: [{key: line[key] for key in keep} for line in lines]
         for name, lines in (*runs.items(), *((f"{name}-longer", lines) for name, lines in longer.items()))
     }
-    (output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (output / "figures.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the statistics of one layer cost: native kernel against composed operators, in one process.
+"""Times the statistics of one layer: native kernel against the fallback, in one process.
 
     python benchmarks/covariance.py [--rounds 15] [--output FILE]
 
-Every layer of ResNet-20 (CIFAR-10, batch 128), and some other geometries. One call stages the sums of outer
-products of the layer's inputs and of its output gradients, in a compiled graph. Native and composed calls
-take turns, one of each a round, so that a change of the machine's speed meets both alike.
+Covers every layer of ResNet-20 (CIFAR-10, batch 128) and some other geometries. One call computes the sums of
+outer products of the layer's inputs and output gradients, in a compiled graph. Native and fallback calls
+alternate within each round, so that changes of the machine's speed affect both equally.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model_zoo.common.host import prepare
+from model_zoo.common.environment import limit_onednn
 
-prepare("CPU")
+limit_onednn("CPU")
 
 import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
@@ -40,11 +40,11 @@ WARM_UP_ROUNDS = 3
 
 @dataclass(frozen=True)
 class LayerShape:
-    """A layer and its batch; a dense layer has kernel 0 and no image.
+    """A layer and its batch size; a dense layer has kernel 0 and image 0.
 
     Attributes:
-        name: where it is in its network.
-        count: how many of them ResNet-20 has; 0 for layers of others.
+        name: its name and its network.
+        count: number of such layers in ResNet-20; 0 for layers of other networks.
         samples: batch size.
         inputs: input channels or features.
         outputs: output channels or features.
@@ -63,7 +63,7 @@ class LayerShape:
     stride: int = 1
 
     def operators(self) -> Any:
-        """How the layer's input and output gradient become rows or columns."""
+        """The operators that turn the layer's input and output gradient into rows or columns."""
         if not self.kernel:
             return DenseOperators(bias=True)
         geometry = ConvolutionGeometry(
@@ -116,7 +116,7 @@ class OneLayer(nn.Cell):
         options = StatisticsOptions(sharing="expand", mean_reduction=True, gradient_scale=1.0)
         self.statistics = KroneckerStatistics(layer.operators(), options, native=native)
         if self.statistics.native != native:
-            raise RuntimeError(f"there is no native kernel here:\n{status()}")
+            raise RuntimeError(f"no native kernel is available:\n{status()}")
         d, e = layer.input_dimension(), layer.outputs
         self.gate = self.parameter("gate", np.int32(EVERYTHING))
         self.A = self.parameter("A", np.zeros((d, d), np.float32))
@@ -126,11 +126,11 @@ class OneLayer(nn.Cell):
         self.record = self.parameter("record", record)
 
     def parameter(self, name: str, value: Any) -> Parameter:
-        """A Parameter that no one trains."""
+        """A Parameter without gradient."""
         return Parameter(Tensor(value), name=name, requires_grad=False)
 
     def construct(self, x: Tensor, dout: Tensor) -> Tensor:
-        """Stage them; the record makes the caller wait for all of it."""
+        """Computes the statistics; reading the returned record waits for them."""
         self.statistics(x, dout, self.gate, self.A, self.G, self.record)
         return self.record + 0.0
 
@@ -148,7 +148,7 @@ def quartiles(values: list[float]) -> list[float]:
 
 
 def measure(layer: LayerShape, rounds: int) -> dict[str, Any]:
-    """Both forms on one batch of normal random numbers."""
+    """Times both forms on one batch of normal random numbers."""
     rng = np.random.default_rng(0)
     x, dout = (Tensor(rng.standard_normal(shape, dtype=np.float32)) for shape in layer.shapes())
     forms = {"native": OneLayer(layer, True), "composed": OneLayer(layer, False)}
@@ -175,17 +175,17 @@ def measure(layer: LayerShape, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, and write what was asked for."""
+    """Measures all layers, prints a table and writes the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--output", type=Path, help="a JSON file to write")
-    parser.add_argument("--only", default="", help="measure only layers with this in their names")
+    parser.add_argument("--only", default="", help="measure only layers whose name contains this")
     arguments = parser.parse_args()
     ms.set_context(mode=ms.GRAPH_MODE)
     results = []
-    print(f"{'layer':<32} {'native ms':>24} {'composed ms':>26} {'ratio':>8}")
+    print(f"{'layer':<32} {'native ms':>24} {'fallback ms':>26} {'ratio':>8}")
     for layer in LAYERS:
         if arguments.only not in layer.name:
             continue
@@ -199,7 +199,7 @@ def main() -> None:
         form: round(sum(result["count"] * result[f"{form}_ms"][1] for result in results), 2)
         for form in ("native", "composed")
     }
-    print(f"all of ResNet-20: native {totals['native']:.1f} ms, composed {totals['composed']:.1f} ms")
+    print(f"all of ResNet-20: native {totals['native']:.1f} ms, fallback {totals['composed']:.1f} ms")
     if arguments.output:
         record = {
             **describe_run(),

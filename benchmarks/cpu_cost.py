@@ -1,12 +1,12 @@
-"""What second-order training costs over ``nn.Momentum`` on a CPU: steps, peak memory and compilation.
+"""Cost of second-order training over ``nn.Momentum`` on a CPU: steps, peak memory and compilation.
 
     python benchmarks/cpu_cost.py --data-dir DIR/cifar-10-batches-bin [--steps 200] [--output FILE]
 
-ResNet-20 on real CIFAR-10, graph mode. Steps of all optimizers are interleaved in one process, one of each a
-round, so that a change of the machine's speed meets all alike. The mean over the steps is put together from
-the medians of the kinds of steps (ordinary, with statistics, with statistics and inverses) and their numbers;
-the plain ratio of the sums of all seconds stands beside it. Peak memory and compilation come from processes
-of their own, several of each in turn.
+ResNet-20 on real CIFAR-10, graph mode. Steps of all optimizers are interleaved in one process, one step of
+each per round, so that changes of the machine's speed affect all equally. The mean step time combines the
+medians of the step kinds (ordinary, with statistics, with statistics and inverses) with their frequencies.
+The plain ratio of total seconds is reported too. Peak memory and compilation time are measured in separate
+processes, several per optimizer, in alternation.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any, Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model_zoo.common.host import prepare
+from model_zoo.common.environment import limit_onednn
 
-prepare("CPU")
+limit_onednn("CPU")
 
 import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
@@ -37,7 +37,7 @@ from benchmarks.step_kinds import kind_of_step, mean_of_medians, seconds_by_kind
 from model_zoo.common.data import cifar10  # noqa: E402
 from model_zoo.common.networks import create_network  # noqa: E402
 
-# Name: method, intervals of statistics and of inverses; in the order of the table.
+# Optimizer name: method, and intervals of statistics and inverses; in table order.
 OPTIMIZERS: dict[str, tuple[str, tuple[int, int]]] = {
     "momentum": ("", (0, 0)),
     "kfac (10:100)": ("KFAC", (10, 100)),
@@ -51,7 +51,7 @@ ISOLATED_STEPS = 12
 
 
 def load_batches(data_dir: Path, batch_size: int) -> list[tuple[ms.Tensor, ms.Tensor]]:
-    """The first batches of CIFAR-10's training set, normalised."""
+    """The first batches of CIFAR-10's training set, normalized."""
     split = cifar10.read_batch(data_dir / cifar10.TRAIN_FILES[0])
     scale = np.asarray(cifar10.DEVIATION, np.float32)
     batches: list[tuple[ms.Tensor, ms.Tensor]] = []
@@ -65,14 +65,14 @@ def load_batches(data_dir: Path, batch_size: int) -> list[tuple[ms.Tensor, ms.Te
 
 
 def build_step(name: str, batches: list[tuple[ms.Tensor, ms.Tensor]]) -> Callable[[], float]:
-    """A training step.
+    """Builds a training step.
 
     Args:
-        name: of ``OPTIMIZERS``.
-        batches: taken in turn.
+        name: a key of ``OPTIMIZERS``.
+        batches: used cyclically.
 
     Returns:
-        A function that takes one step, waits for its loss and returns its seconds.
+        A function that takes one step, waits for the loss and returns the seconds.
     """
     ms.set_seed(1)
     network = create_network("resnet", depth=20)
@@ -103,17 +103,17 @@ def _in_turn(batches: list[tuple[ms.Tensor, ms.Tensor]]) -> Iterator[tuple[ms.Te
 
 
 def measure_steps(names: list[str], data_dir: Path, batch_size: int, steps: int) -> dict[str, Any]:
-    """Interleaved steps of some optimizers.
+    """Times interleaved steps of several optimizers.
 
     Args:
-        names: of ``OPTIMIZERS``, ``momentum`` first.
+        names: keys of ``OPTIMIZERS``, ``momentum`` first.
         data_dir: CIFAR-10's binary files.
-        batch_size: images a batch.
-        steps: of each.
+        batch_size: images per batch.
+        steps: steps per optimizer.
 
     Returns:
-        For each the mean in seconds, ratios, quartiles of the paired ratios of ordinary steps, medians of
-        the kinds of steps.
+        Per optimizer: the mean in seconds, ratios, quartiles of the paired ratios of ordinary steps, and the
+        medians of the step kinds.
     """
     batches = load_batches(data_dir, batch_size)
     take = {name: build_step(name, batches) for name in names}
@@ -123,7 +123,7 @@ def measure_steps(names: list[str], data_dir: Path, batch_size: int, steps: int)
             taken[name].append(take[name]())
         if number % 20 == 0:
             print(f"  round {number} of {steps + WARM_UP_STEPS}", file=sys.stderr, flush=True)
-    # Step 0 compiled and refreshed: the period starts one later and holds the refreshes of its multiples.
+    # Step 0 compiles and refreshes: the period starts at step 1 and includes the refreshes at its end.
     first = WARM_UP_STEPS
     result: dict[str, Any] = {}
     base = np.asarray(taken["momentum"][first:])
@@ -147,7 +147,7 @@ def measure_steps(names: list[str], data_dir: Path, batch_size: int, steps: int)
 
 
 def run_isolated(name: str, data_dir: Path, batch_size: int) -> dict[str, float]:
-    """One optimizer in this process: what :func:`measure_isolated` asks of its children."""
+    """Measures one optimizer in this process, a child of :func:`measure_isolated`."""
     take_step = build_step(name, load_batches(data_dir, batch_size))
     first = take_step()
     seconds = [take_step() for _ in range(ISOLATED_STEPS)]
@@ -156,15 +156,15 @@ def run_isolated(name: str, data_dir: Path, batch_size: int) -> dict[str, float]
 
 
 def measure_isolated(data_dir: Path, batch_size: int, repeats: int) -> dict[str, Any]:
-    """Peak memory and compilation, in processes of their own.
+    """Peak memory and compilation, each in its own process.
 
     Args:
         data_dir: CIFAR-10's binary files.
-        batch_size: images a batch.
-        repeats: processes of each optimizer, in turn.
+        batch_size: images per batch.
+        repeats: processes per optimizer, in alternation.
 
     Returns:
-        Every process's figures, and the ratios of the medians over ``momentum``.
+        The measurements of every process, and the ratios of the medians to ``momentum``.
     """
     names = ["momentum", "kfac (10:100)", "smkfac (100:100)"]
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
@@ -179,21 +179,23 @@ def measure_isolated(data_dir: Path, batch_size: int, repeats: int) -> dict[str,
         for name, taken in runs.items()
     }
     ratios = {
-        name: {key: value / median["momentum"][key] for key, value in figures.items()}
-        for name, figures in median.items()
+        name: {key: value / median["momentum"][key] for key, value in entry.items()}
+        for name, entry in median.items()
     }
     return {"runs": runs, "ratios": ratios}
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of CIFAR-10's binary files")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=200, help="rounds of the interleaved steps")
     parser.add_argument("--every-step", type=int, default=20, help="rounds of K-FAC (1:1)")
-    parser.add_argument("--repeats", type=int, default=3, help="processes of each for memory and compilation")
-    parser.add_argument("--output", type=Path, help="write the figures as JSON, too")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="processes per optimizer for memory and compilation"
+    )
+    parser.add_argument("--output", type=Path, help="also write the results as JSON")
     parser.add_argument("--isolated", choices=tuple(OPTIMIZERS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     ms.set_device("CPU")
@@ -210,11 +212,11 @@ def main() -> None:
     every = measure_steps(
         ["momentum", "kfac (1:1)"], arguments.data_dir, arguments.batch_size, arguments.every_step
     )
-    for name, figures in {**steps, "kfac (1:1)": every["kfac (1:1)"]}.items():
-        low, median, high = figures["paired_quartiles"]
+    for name, entry in {**steps, "kfac (1:1)": every["kfac (1:1)"]}.items():
+        low, median, high = entry["paired_quartiles"]
         print(
-            f"{name:18} {figures['mean_of_medians_seconds'] * 1e3:7.1f} ms a step, x {figures['ratio']:.3f} "
-            f"(sums {figures['ratio_of_sums']:.3f}; ordinary steps {median:.3f}, {low:.3f} to {high:.3f})"
+            f"{name:18} {entry['mean_of_medians_seconds'] * 1e3:7.1f} ms per step, x {entry['ratio']:.3f} "
+            f"(sums {entry['ratio_of_sums']:.3f}; ordinary steps {median:.3f}, {low:.3f} to {high:.3f})"
         )
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

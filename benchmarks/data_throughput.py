@@ -1,17 +1,17 @@
-"""Images a second of every data pipeline of the zoo beside those of a network that reads it.
+"""Images per second of every data pipeline of the zoo, alone and with the network that reads it.
 
     python benchmarks/data_throughput.py --data-dir DIR [--rounds 5] [--seconds 3] [--only NAMES] [--output F]
 
-DIR holds mnist, cifar-10-batches-bin and cifar10-images (the JPEGs in class folders). Three rates a pipeline,
-as medians over rounds with their quartiles:
+DIR holds mnist, cifar-10-batches-bin and cifar10-images (the JPEGs in class folders). Three rates per
+pipeline, as medians over rounds with their quartiles:
 
-* the pipeline alone, from the first image on, with nothing else running;
-* the network alone: training steps of the recipe's K-FAC on one batch that stays, the median step, which is
-  one without refreshes and so the fastest that the data must keep up with;
-* both: the same steps on what the pipeline brings.
+* the pipeline alone, from the first image, with nothing else running;
+* the network alone: training steps of the K-FAC recipe on one fixed batch. The median step has no refresh and
+  is therefore the fastest one, with which the data must keep up;
+* both: the same steps on the batches of the pipeline.
 
-Those of ImageNet's size are real JPEGs of CIFAR-10, enlarged to 500x375 pixels, which is what an image of
-ImageNet measures on average. MindRecord files are converted from the same folders.
+ImageNet-sized images are real JPEGs of CIFAR-10, enlarged to 500x375 pixels, the average size in ImageNet.
+MindRecord files are converted from the same folders.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from typing import Any, Callable
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from model_zoo.common.host import prepare  # noqa: E402
+from model_zoo.common.environment import limit_onednn  # noqa: E402
 
-prepare("CPU")
+limit_onednn("CPU")
 
 import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
@@ -40,10 +40,10 @@ from PIL import Image  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from benchmarks.machine import describe_run  # noqa: E402
-from model_zoo.common.building import build  # noqa: E402
 from model_zoo.common.data.cifar10 import DEVIATION, MEAN  # noqa: E402
 from model_zoo.common.data.pipelines import load_data, training_batches  # noqa: E402
 from model_zoo.common.data.record_writer import Conversion, convert  # noqa: E402
+from model_zoo.common.factory import build  # noqa: E402
 from model_zoo.common.recipe import Recipe, load_recipe, parse_recipe  # noqa: E402
 from model_zoo.common.schedules import Constant  # noqa: E402
 
@@ -53,7 +53,7 @@ WARM_UP_STEPS = 3
 RESNET20 = "resnet/resnet20_cifar10_kfac.yaml"
 SMALL = {"image_size": 32, "resize": 32, "least_area": 0.25, "mean": MEAN, "deviation": DEVIATION}
 LARGE: dict[str, Any] = {"batch_size": 16}
-# Of each pipeline: the recipe, the folder of its data, and what differs from the recipe's data section.
+# Per pipeline: the recipe, the data folder, and changes to the recipe's data section.
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "digits": ("resnet/resnet20_digits_kfac.yaml", "", {}),
     "cifar10": (RESNET20, "data", {}),
@@ -67,7 +67,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def case_recipe(name: str) -> Recipe:
-    """The recipe of a pipeline; images of ImageNet's size go to ResNet-50."""
+    """The recipe of a pipeline; ImageNet-sized images are read by ResNet-50."""
     path, _, changes = CASES[name]
     recipe = load_recipe(ROOT / "model_zoo" / path)
     content = {
@@ -82,12 +82,12 @@ def case_recipe(name: str) -> Recipe:
 
 
 def enlarge_images(source: Path, folder: Path, images: int) -> None:
-    """Writes images of ImageNet's size, as many of each class, and one of each to test on.
+    """Writes ImageNet-sized images: equally many per class, and one test image per class.
 
     Args:
         source: class folders of small JPEGs.
-        folder: where to write train/<class> and val/<class>.
-        images: how many training images.
+        folder: the folder to write train/<class> and val/<class>.
+        images: number of training images.
     """
     classes = sorted(path for path in (source / "train").iterdir() if path.is_dir())
     for split, number in (("train", images // len(classes)), ("val", 1)):
@@ -99,14 +99,14 @@ def enlarge_images(source: Path, folder: Path, images: int) -> None:
 
 
 def endless(data: Any, recipe: Recipe) -> Generator[list[ms.Tensor], None, None]:
-    """Training batches, epoch after epoch, a pipeline each as in training."""
+    """Training batches of consecutive epochs, with one pipeline per epoch as in training."""
     for epoch in count():
         pipeline = training_batches(data, recipe.data, seed=1, epoch=epoch)
         yield from pipeline.create_tuple_iterator(num_epochs=1)
 
 
 def rate(take_batch: Callable[[], Any], batch_size: int, seconds: float) -> float:
-    """Images a second of calls that go on for at least so many seconds."""
+    """Images per second of calls repeated for at least the given seconds."""
     start, images = time.perf_counter(), 0
     while (spent := time.perf_counter() - start) < seconds:
         take_batch()
@@ -115,10 +115,10 @@ def rate(take_batch: Callable[[], Any], batch_size: int, seconds: float) -> floa
 
 
 def training_step(recipe: Recipe, classes: int) -> Callable[..., None]:
-    """A training step of a recipe's network and optimizer, which waits for its loss."""
+    """A training step of a recipe, which waits for the loss."""
     ms.set_seed(1)
     ms.set_context(mode=ms.GRAPH_MODE)
-    # A schedule ends with its recipe's last step.
+    # The step count exceeds the length of the recipe's schedule.
     step = build(dataclasses.replace(recipe, schedule=Constant()), classes, 1).model.train_network
 
     def take(images: ms.Tensor, labels: ms.Tensor) -> None:
@@ -128,7 +128,7 @@ def training_step(recipe: Recipe, classes: int) -> Callable[..., None]:
 
 
 def median_step_rate(take: Callable[[], None], batch_size: int, seconds: float) -> float:
-    """Images a second of the median of steps that go on for at least so many seconds, three at least."""
+    """Images per second of the median step; takes at least three steps and the given seconds."""
     times: list[float] = []
     while len(times) < 3 or sum(times) < seconds:
         start = time.perf_counter()
@@ -138,23 +138,23 @@ def median_step_rate(take: Callable[[], None], batch_size: int, seconds: float) 
 
 
 def spread(rates: list[float]) -> dict[str, Any]:
-    """The median and the quartiles of rates."""
+    """The median and the quartiles of the rates."""
     low, median, high = np.percentile(rates, [25, 50, 75])
     return {"median": median, "quartiles": [low, high]}
 
 
 def measure(name: str, data_dir: Path | None, rounds: int, seconds: float, steps: bool) -> dict[str, Any]:
-    """Measures one pipeline and its network.
+    """Measures a pipeline and its network.
 
     Args:
         name: a key of CASES.
         data_dir: the folder of its data.
         rounds: measurements of each rate.
-        seconds: of each measurement, at least.
-        steps: whether the network is measured, too.
+        seconds: minimum duration of each measurement.
+        steps: whether to measure the network too.
 
     Returns:
-        Images a second.
+        The rates in images per second.
     """
     recipe = case_recipe(name)
     data = load_data(recipe.data, data_dir)
@@ -162,7 +162,7 @@ def measure(name: str, data_dir: Path | None, rounds: int, seconds: float, steps
     result: dict[str, Any] = {"batch_size": size}
     alone = []
     for _ in range(rounds):
-        # A pipeline that has just been made: none of its batches waits already.
+        # A new pipeline, without prefetched batches.
         batches = endless(data, recipe)
         alone.append(rate(lambda: next(batches), size, seconds))  # noqa: B023
         batches.close()
@@ -190,12 +190,12 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each rate (default: 5)")
     parser.add_argument(
-        "--seconds", type=float, default=3.0, help="of each measurement, at least (default: 3)"
+        "--seconds", type=float, default=3.0, help="minimum duration of each measurement (default: 3)"
     )
-    parser.add_argument("--only", default=",".join(CASES), metavar="NAMES", help="some of the pipelines")
-    parser.add_argument("--no-network", action="store_true", help="measure the pipelines alone")
-    parser.add_argument("--images", type=int, default=400, help="enlarged images (default: 400)")
-    parser.add_argument("--output", type=Path, help="write the figures as JSON, too")
+    parser.add_argument("--only", default=",".join(CASES), metavar="NAMES", help="the pipelines to measure")
+    parser.add_argument("--no-network", action="store_true", help="measure only the pipelines")
+    parser.add_argument("--images", type=int, default=400, help="number of enlarged images (default: 400)")
+    parser.add_argument("--output", type=Path, help="also write the results as JSON")
     arguments = parser.parse_args()
     names = arguments.only.split(",")
     unknown = [name for name in names if name not in CASES]
@@ -220,17 +220,17 @@ def main() -> None:
             tqdm.write(line(name, results[name]))
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        figures = {
+        record = {
             **describe_run(),
             "rounds": arguments.rounds,
             "seconds": arguments.seconds,
             "images_per_second": results,
         }
-        arguments.output.write_text(json.dumps(figures, indent=2) + "\n")
+        arguments.output.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def line(name: str, result: dict[str, Any]) -> str:
-    """One pipeline in a line of text."""
+    """Formats the results of one pipeline as a line."""
     parts = [f"{name:17} batch {result['batch_size']:3}"]
     for kind in ("pipeline", "network", "both"):
         if kind in result:

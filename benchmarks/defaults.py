@@ -1,14 +1,13 @@
-"""Every method with its defaults next to ``nn.Momentum`` at the best rate of a grid, in short runs.
+"""Short runs of every method with its defaults, and of ``nn.Momentum`` at the best rate of a grid.
 
     python -m benchmarks.defaults --data-dir DIR
     python -m benchmarks.defaults --data-dir DIR --methods KFAC --dampings 0.003,0.01 --kl-clips 0.001,none
     python -m benchmarks.defaults --task digits
 
 Tasks: ``lenet`` (LeNet-5 on 10,000 images of MNIST, batch 100), ``digits`` (ResNet-20 on scikit-learn's
-digits, batch 32), ``convnet`` (the zoo's small network on 10,000 images of CIFAR-10, batch 100) and
-``autoencoder`` (the zoo's on 10,000 images of MNIST, batch 100). A line holds the figure on the test images,
-test accuracy or squared reconstruction error, after epochs 1 and 2 (``digits``: 2 and 4): the mean over the
-seeds, and each seed's.
+``autoencoder`` (the zoo's auto-encoder on 10,000 images of MNIST, batch 100). A line holds the test metric,
+accuracy or squared reconstruction error, after epochs 1 and 2 (``digits``: 2 and 4): the mean over the seeds,
+and the value of each seed.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from typing import Any, Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model_zoo.common.host import prepare
+from model_zoo.common.environment import limit_onednn
 
-prepare("CPU")
+limit_onednn("CPU")
 
 import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
@@ -38,8 +37,8 @@ import ms_kfac  # noqa: E402
 from benchmarks.machine import describe_run  # noqa: E402
 from model_zoo.common.data import cifar10, digits, mnist  # noqa: E402
 from model_zoo.common.data.splits import DataSet  # noqa: E402
+from model_zoo.common.losses import ClassificationLoss, ReconstructionLoss  # noqa: E402
 from model_zoo.common.networks import create_network  # noqa: E402
-from model_zoo.common.objectives import ClassificationLoss, ReconstructionLoss  # noqa: E402
 
 METHODS = ("KFAC", "TKFAC", "SMKFAC", "SKFAC", "EKFAC", "SPNGD", "THOR")
 MOMENTUM_RATES = (0.003, 0.01, 0.03, 0.1)
@@ -49,7 +48,7 @@ Arrays = tuple[NDArray[Any], NDArray[Any]]
 
 
 class LeNet5(nn.SequentialCell):
-    """LeNet-5 for 28x28 images, with ReLU and max pooling, and MindSpore's own initial weights."""
+    """LeNet-5 for 28x28 images, with ReLU and max pooling, and MindSpore's default initialization."""
 
     def __init__(self) -> None:
         """Builds the layers."""
@@ -69,15 +68,15 @@ class LeNet5(nn.SequentialCell):
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained.
+    """A network, its data and its batch size.
 
     Attributes:
-        network: makes the network.
+        network: creates the network.
         load: reads the data set from a folder.
         batch_size: images per batch.
-        evaluated: epochs after which the figure is taken.
+        evaluated: epochs after which the network is evaluated.
         momentum_rates: the grid of ``nn.Momentum``.
-        reconstructs: whether the pixels are the targets, and the figure is an error.
+        reconstructs: whether the pixels are the targets and the metric is an error.
     """
 
     network: Callable[[], nn.Cell]
@@ -96,7 +95,7 @@ TASKS = {
     "lenet": Task(LeNet5, _mnist),
     "digits": Task(lambda: create_network("resnet20"), lambda data_dir: digits.load(), 32, (2, 4)),
     "convnet": Task(lambda: create_network("convnet"), cifar10.load),
-    # Losses that are summed over 784 pixels take smaller rates.
+    # A loss summed over 784 pixels needs smaller rates.
     "autoencoder": Task(
         lambda: create_network("autoencoder", nonlinearity="tanh"),
         _mnist,
@@ -108,12 +107,12 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Contender:
-    """An optimizer with the options that differ from its defaults.
+    """An optimizer and its non-default options.
 
     Attributes:
-        method: its class's name.
+        method: name of its class.
         rate: the learning rate.
-        options: the others.
+        options: the other options.
     """
 
     method: str
@@ -121,19 +120,19 @@ class Contender:
     options: tuple[tuple[str, Any], ...] = ()
 
     def create(self, network: nn.Cell) -> nn.Optimizer:
-        """The optimizer of a network."""
+        """Creates the optimizer of a network."""
         if self.method == "Momentum":
             return nn.Momentum(network.trainable_params(), self.rate, 0.9)
         optimizer: nn.Optimizer = getattr(ms_kfac, self.method)(network, self.rate, **dict(self.options))
         return optimizer
 
     def __str__(self) -> str:
-        """Such as "KFAC 0.03 damping=0.01"."""
+        """A label such as "KFAC 0.03 damping=0.01"."""
         return " ".join([f"{self.method} {self.rate:g}", *(f"{key}={value}" for key, value in self.options)])
 
 
 def arrays(task: Task, data: DataSet) -> tuple[Arrays, Arrays]:
-    """Inputs and targets to train on, and to test with."""
+    """Inputs and targets for training and testing."""
     pairs = []
     for split in (data.train, data.test):
         images, labels = split.images[:TRAINING_IMAGES], split.labels[:TRAINING_IMAGES]
@@ -148,7 +147,7 @@ def arrays(task: Task, data: DataSet) -> tuple[Arrays, Arrays]:
 
 
 def evaluate(task: Task, network: nn.Cell, test: Arrays) -> float:
-    """The figure on the test images."""
+    """The metric on the test images."""
     network.set_train(False)
     total = 0.0
     size = next(size for size in (500, 180, 1) if len(test[0]) % size == 0)
@@ -164,17 +163,17 @@ def evaluate(task: Task, network: nn.Cell, test: Arrays) -> float:
 
 
 def train(task: Task, contender: Contender, seed: int, train_on: Arrays, test: Arrays) -> list[float]:
-    """Train a network.
+    """Trains a network.
 
     Args:
-        task: what is trained.
-        contender: by what.
-        seed: of the weights and of the batches' order, the same for all contenders.
-        train_on: inputs and targets.
-        test: others to evaluate with.
+        task: the task.
+        contender: the optimizer.
+        seed: seed of the weights and of the order of the batches, the same for all optimizers.
+        train_on: training inputs and targets.
+        test: test inputs and targets.
 
     Returns:
-        The figure after each of the task's evaluated epochs.
+        The metric after each of the task's evaluated epochs.
     """
     ms.set_seed(seed)
     rng = np.random.default_rng(seed)
@@ -198,7 +197,7 @@ def _numbers(text: str) -> list[float | None]:
 
 
 def contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
-    """``nn.Momentum`` over its grid, and the methods over the product of the options that were given."""
+    """``nn.Momentum`` over its grid, and the methods over the product of the given options."""
     if not arguments.without_momentum:
         for rate in TASKS[arguments.task].momentum_rates:
             yield Contender("Momentum", rate)
@@ -211,7 +210,7 @@ def contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
 
 
 def main() -> None:
-    """Train all, print a line each, write."""
+    """Trains all contenders, prints one line each and writes the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -220,10 +219,10 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--rates", type=_numbers, default=[0.03], help="learning rates of the methods")
     parser.add_argument("--dampings", type=_numbers, help="instead of the default")
-    parser.add_argument("--kl-clips", type=_numbers, help="instead of the default; none switches it off")
+    parser.add_argument("--kl-clips", type=_numbers, help="instead of the default; none disables it")
     parser.add_argument("--without-momentum", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, help="also write a text and a JSON file of this name")
+    parser.add_argument("--output", type=Path, help="also write a text file and a JSON file of this name")
     arguments = parser.parse_args()
     task = TASKS[arguments.task]
     ms.set_context(mode=ms.GRAPH_MODE)

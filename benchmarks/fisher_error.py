@@ -1,19 +1,19 @@
-r"""How far K-FAC, TKFAC and EKFAC are from the exact Fisher matrix while a small classifier trains.
+r"""Error of K-FAC, TKFAC and EKFAC against the exact Fisher matrix while a small classifier trains.
 
     python benchmarks/fisher_error.py --data-dir DIR [--steps 600] [--every 20]
 
-The experiment of the TKFAC text (Gao et al. 2021, figures 1 and 2): 196-20-20-20-10 on 14x14 MNIST. TKFAC
-with normal damping and sampled Fisher trains. Every ``--every`` steps the weights are copied into networks
-with one optimizer each, which take the statistics of one batch of 500 images with labels drawn from the
-model, as taps do in training; the exact blocks are those of the same batch and labels,
+The experiment of the TKFAC paper (Gao et al. 2021, results 1 and 2): 196-20-20-20-10 on 14x14 MNIST, trained
+by TKFAC with normal damping and sampled Fisher. Every ``--every`` steps, the weights are copied into shadow
+networks with one optimizer each. These compute the statistics of one batch of 500 images with labels sampled
+from the model, as taps do in training. The exact blocks use the same batch and labels,
 
 .. math::
     F_l = \frac1N \sum_n (a_n a_n^{\top}) \otimes (g_n g_n^{\top}),
 
-and the figure is :math:`\sum_l \|F_l - \hat F_l\|_F`, in absolute terms and over :math:`\sum_l \|F_l\|_F`.
-EKFAC's second moments are those of the same batch in that batch's eigenbasis. Norms and inner products are
-computed from the rows a and g in float64, without forming a block: :math:`\langle a a^{\top} \otimes g
-g^{\top}, X \otimes Y \rangle = (a^{\top} X a)(g^{\top} Y g)`.
+and the error is :math:`\sum_l \|F_l - \hat F_l\|_F`, absolute and relative to :math:`\sum_l \|F_l\|_F`.
+EKFAC's second moments are computed on the same batch, in the eigenbasis of that batch. Norms and inner
+products are computed from the rows a and g in float64, without forming a block: :math:`\langle a a^{\top}
+\otimes g g^{\top}, X \otimes Y \rangle = (a^{\top} X a)(g^{\top} Y g)`.
 
 """
 
@@ -41,7 +41,7 @@ from mindspore import nn, ops  # noqa: E402
 
 import ms_kfac  # noqa: E402
 from benchmarks.machine import describe_run  # noqa: E402
-from benchmarks.twin import Twin, mnist14_vectors  # noqa: E402
+from benchmarks.shadow_optimizer import ShadowOptimizer, mnist14_vectors  # noqa: E402
 from model_zoo.mlp.network import MLP  # noqa: E402
 
 BATCH = 500
@@ -51,12 +51,12 @@ METHODS = {"K-FAC": ms_kfac.KFAC, "TKFAC": ms_kfac.TKFAC, "EKFAC": ms_kfac.EKFAC
 
 
 def dense_layers(network: nn.Cell) -> list[tuple[str, nn.Dense]]:
-    """The layers by name, first to last."""
+    """The layers by name, in order."""
     return [(name, cell) for name, cell in network.cells_and_names() if isinstance(cell, nn.Dense)]
 
 
 def forward(network: MLP, images: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Inputs (with a one for the bias) of every layer and its linear outputs, in float64; tanh between."""
+    """Inputs (with a one for the bias) and linear outputs of every layer, in float64."""
     inputs, outputs, x = [], [], images.astype(np.float64)
     for _, layer in dense_layers(network):
         inputs.append(np.concatenate([x, np.ones((len(x), 1))], axis=1))
@@ -73,7 +73,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def sample_gradients(network: MLP, outputs: list[np.ndarray], labels: np.ndarray) -> list[np.ndarray]:
-    """Gradient of each sample's own cross-entropy at each layer's linear outputs."""
+    """Gradient of each sample's cross-entropy with respect to each layer's linear outputs."""
     layers = [layer for _, layer in dense_layers(network)]
     g = softmax(outputs[-1])
     g[np.arange(len(labels)), labels] -= 1.0
@@ -105,7 +105,7 @@ def eigenbasis_error(a: np.ndarray, g: np.ndarray, Q_A: np.ndarray, Q_G: np.ndar
 
 
 def block_error(a: np.ndarray, g: np.ndarray, factors: dict[str, np.ndarray]) -> float:
-    """The error of whichever approximation these factors are of."""
+    """The error of the approximation given by its factors."""
     F = {key: np.asarray(value, np.float64) for key, value in factors.items()}
     if "s" in F:
         return eigenbasis_error(a, g, F["Q_A"], F["Q_G"], F["s"])
@@ -115,7 +115,7 @@ def block_error(a: np.ndarray, g: np.ndarray, factors: dict[str, np.ndarray]) ->
 
 
 def main() -> None:
-    """Train, measure, draw, write."""
+    """Trains, measures, plots and writes the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=600)
@@ -127,10 +127,10 @@ def main() -> None:
     ms.set_seed(arguments.seed)
     rng = np.random.default_rng(arguments.seed)
     images, targets = mnist14_vectors(arguments.data_dir)
-    # No learning and no moving average: their statistics are those of the batch they saw last.
-    # EKFAC's basis is recomputed after every other step, and measured in the next.
+    # Without learning and moving average, the statistics are those of the last batch.
+    # EKFAC recomputes its basis at every other step, and its second moments at the next.
     options = {"damping": DAMPING, "factor_decay": 0.0, "inverse_interval": ms_kfac.FixedInterval(2)}
-    twins = {title: Twin(method, 0.0, **options) for title, method in METHODS.items()}
+    shadows = {title: ShadowOptimizer(method, 0.0, **options) for title, method in METHODS.items()}
 
     network = MLP()
     optimizer = ms_kfac.TKFAC(
@@ -149,13 +149,13 @@ def main() -> None:
             names = [name for name, _ in dense_layers(network)]
             row: dict[str, float] = {"step": number}
             row["norm"] = sum(np.sqrt(squared_norm(a, g)) for a, g in zip(inputs, gradients))
-            for title, twin in twins.items():
-                twin.copy_weights(network)
-                # Twice: EKFAC recomputes its basis after the first and measures in it in the second.
+            for title, shadow in shadows.items():
+                shadow.copy_weights(network)
+                # Two steps: EKFAC recomputes its basis in the first and its second moments in the second.
                 for _ in range(2):
-                    twin.step(ms.Tensor(images[batch]), ms.Tensor(labels))
+                    shadow.step(ms.Tensor(images[batch]), ms.Tensor(labels))
                 row[title] = sum(
-                    block_error(a, g, twin.optimizer.factors(name))
+                    block_error(a, g, shadow.optimizer.factors(name))
                     for name, a, g in zip(names, inputs, gradients)
                 )
             rows.append(row)
@@ -178,7 +178,7 @@ def main() -> None:
     axes[0].set_yscale("log")
     picture.suptitle("Distance from the exact Fisher: 196-20-20-20-10, 14x14 MNIST, batch 500")
     picture.savefig(output / "error.png", dpi=120)
-    figures = {
+    results = {
         **describe_run(),
         "means": {
             title: {
@@ -192,8 +192,8 @@ def main() -> None:
         },
         "rows": rows,
     }
-    (output / "errors.json").write_text(json.dumps(figures, indent=1) + "\n")
-    print(json.dumps({key: figures[key] for key in ("means", "share_of_points_below_kfac")}, indent=1))
+    (output / "errors.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps({key: results[key] for key in ("means", "share_of_points_below_kfac")}, indent=1))
 
 
 if __name__ == "__main__":

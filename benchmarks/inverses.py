@@ -1,10 +1,10 @@
-"""Damped inverses of one factor: the native refresh, MindSpore's MatrixInverse, LAPACK called directly.
+"""Damped inverse of one factor: the native refresh, MindSpore's MatrixInverse, and LAPACK.
 
     python benchmarks/inverses.py [--sizes 576 1024 2304] [--rounds 10] [--output FILE]
 
-The three take turns in every round. LAPACK is spotrf and spotri of the OpenBLAS that the kernels use, with as
-many threads; it leaves half of the inverse unwritten. Times are of whole calls from Python, in graph mode.
-Threads of OpenBLAS wait in loops: figures of a machine with other work on it say nothing.
+The three alternate in every round. LAPACK means spotrf and spotri of the same OpenBLAS and thread count as
+the kernels; it fills only half of the inverse. Times are of whole calls from Python, in graph mode. OpenBLAS
+threads spin while they wait, so results on a busy machine are meaningless.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DAMPING = 0.01
 
 
 class MatrixInverse(nn.Cell):
-    """The damped inverse by MindSpore's own operator."""
+    """The damped inverse by MindSpore's operator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,17 +48,17 @@ class MatrixInverse(nn.Cell):
 
 
 class Lapack:
-    """spotrf and spotri, with the library's number of threads."""
+    """The damped inverse by spotrf and spotri."""
 
     def __init__(self) -> None:
         path = find_openblas()
         if path is None:
             raise SystemExit("the package scipy-openblas32 is not installed")
-        # The handle that the kernels have loaded, with the same choice of processor.
+        # The library handle of the kernels, so that the CPU dispatch is the same.
         self.openblas = ctypes.CDLL(str(path))
 
     def __call__(self, matrix: NDArray[np.float32]) -> None:
-        """Leave the inverse in the matrix's upper triangle."""
+        """Computes the inverse in the upper triangle of the matrix."""
         size, info = ctypes.c_int(len(matrix)), ctypes.c_int(0)
         data = matrix.ctypes.data_as(ctypes.c_void_p)
         self.openblas.scipy_openblas_set_num_threads(library("CPU").threads())
@@ -70,13 +70,13 @@ class Lapack:
 
 
 def factor_of(size: int) -> NDArray[np.float32]:
-    """A covariance of twice as many rows as columns."""
+    """A covariance matrix from twice as many rows as columns."""
     rows = np.random.default_rng(size).standard_normal((2 * size, size), dtype=np.float32)
     return rows.T @ rows / np.float32(2 * size)
 
 
 def native_refresh(factor: NDArray[np.float32]) -> KroneckerRefresh:
-    """The native refresh of a layer with this A, and a G of one number with which A's damping is DAMPING."""
+    """The native refresh of a layer with this A, and a 1x1 G for which A's damping is DAMPING."""
     size = len(factor)
 
     def parameter(name: str, value: Any) -> Parameter:
@@ -100,7 +100,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def measure(size: int, rounds: int, lapack: Lapack) -> dict[str, list[float]]:
-    """Times of the three in turn, in milliseconds."""
+    """Interleaved times of all three, in milliseconds."""
     factor = factor_of(size)
     damped = factor + np.float32(DAMPING) * np.eye(size, dtype=np.float32)
     refresh, inverse = native_refresh(factor), MatrixInverse()
@@ -124,7 +124,7 @@ def measure(size: int, rounds: int, lapack: Lapack) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

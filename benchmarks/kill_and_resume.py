@@ -1,10 +1,10 @@
-"""Whether a run that is killed and resumed is, bit for bit, the run that was not.
+"""Checks that a killed and resumed run equals an uninterrupted one, bit for bit.
 
     python benchmarks/kill_and_resume.py [--recipe FILE] [--methods kfac,...] [--epochs 2] [--set KEY=VALUE]
 
-For each method of the recipe's family three processes train: one to the end; one that gets SIGKILL in the
-middle of an epoch, after a checkpoint; one that resumes it. Compared are all Parameters of the two ends:
-weights, momentum, statistics, inverses, running moments, counters, averages.
+For each method of the recipe's family, three processes train: one to the end; one that is killed by SIGKILL
+in the middle of an epoch, after a checkpoint; one that resumes it. All Parameters at the two ends are
+compared: weights, momentum, statistics, inverses, running moments, counters, averages.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ from model_zoo.common.checkpoint.files import (  # noqa: E402
 from model_zoo.common.data.shards import Shard  # noqa: E402
 from model_zoo.common.errors import CheckpointError  # noqa: E402
 from model_zoo.common.options.optimizers import OPTIMIZERS  # noqa: E402
-from model_zoo.common.recipe import sibling  # noqa: E402
+from model_zoo.common.recipe import sibling_recipe  # noqa: E402
 
 DIGITS = ROOT / "model_zoo" / "resnet" / "resnet20_digits_kfac.yaml"
 METHODS = ",".join(OPTIMIZERS)
 
 
 def train(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a training process."""
+    """Starts a training process."""
     command = [sys.executable, "-m", "model_zoo.train", "--no-progress", *arguments]
     with log.open("ab") as file:
         return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
 
 
 def finished(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for a process; leave with its output where it failed."""
+    """Waits for a process; exits with its output if it failed."""
     if process.wait():
         sys.exit(f"{log.read_text(encoding='utf-8', errors='replace')}\na training process failed")
 
 
 def kill_in_mid_epoch(process: subprocess.Popen[bytes], run: Path, after: int, log: Path) -> Position:
-    """Kill a process once it has passed a number of steps and its newest checkpoint is within an epoch."""
+    """Kills a process after a number of steps, once its newest checkpoint lies within an epoch."""
     while process.poll() is None:
         try:
             position = read_position(newest_checkpoint(run, Shard()))
@@ -66,7 +66,7 @@ def kill_in_mid_epoch(process: subprocess.Popen[bytes], run: Path, after: int, l
         if position is not None and position.step >= after and position.step_of_epoch:
             process.send_signal(signal.SIGKILL)
             if process.wait() == -signal.SIGKILL:
-                # Another may have been finished before the signal arrived.
+                # Another checkpoint may have been written before the signal arrived.
                 return read_position(newest_checkpoint(run, Shard()))
             break
         time.sleep(0.005)
@@ -80,17 +80,17 @@ def state_of(run: Path) -> dict[str, np.ndarray]:
 
 
 def compare(method: str, recipe: Path, common: list[str], every: int, folder: Path) -> dict[str, object]:
-    """Train, kill, resume, compare.
+    """Trains, kills, resumes and compares.
 
     Args:
         method: the method's name, for the result.
         recipe: its recipe.
-        common: further arguments of all runs.
+        common: additional arguments of all runs.
         every: steps between checkpoints.
-        folder: where the runs go.
+        folder: the parent of the output folders.
 
     Returns:
-        What was compared and what differs.
+        The compared quantities and their differences.
     """
     whole, killed, log = folder / "whole", folder / "killed", folder / "output.txt"
     folder.mkdir(parents=True)
@@ -121,7 +121,7 @@ def compare(method: str, recipe: Path, common: list[str], every: int, folder: Pa
 
 
 def main() -> int:
-    """Returns 1 where anything differs."""
+    """Runs the command; the exit status is 1 if anything differs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--recipe", type=Path, default=DIGITS)
     parser.add_argument("--methods", default=METHODS, metavar="NAMES", help=f"default: {METHODS}")
@@ -139,7 +139,7 @@ def main() -> int:
     results = []
     with tempfile.TemporaryDirectory() as temporary:
         for method in options.methods.split(","):
-            recipe = sibling(options.recipe, method)
+            recipe = sibling_recipe(options.recipe, method)
             result = compare(method, recipe, common, options.every, Path(temporary) / method)
             results.append(result)
             differing = result["differing"]

@@ -1,4 +1,4 @@
-"""What a figure was measured on, when, and with which state of the code."""
+"""The commit, date and machine of a measurement."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ms_kfac.kernels.library import library
 
 
 def describe_run() -> dict[str, Any]:
-    """Commit, date and machine, as the head of a file of figures.
+    """Commit, date and machine, for the head of a results file.
 
     Returns:
-        The commit with "+" where files differ from it, the date, and :func:`describe_machine`.
+        The commit, with "+" if files differ from it, the date, and :func:`describe_machine`.
     """
     commit = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no")
@@ -37,7 +37,7 @@ def _git(*arguments: str) -> str:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, versions and the settings that decide speed."""
+    """Processor, cores, versions and the settings that affect speed."""
     return {
         "processor": _processor(),
         "cpus": os.cpu_count(),

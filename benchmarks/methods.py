@@ -1,13 +1,13 @@
-"""All methods beside SGD with momentum and Adam, with learning rate and damping from one grid for all.
+"""Compares all methods with momentum SGD and Adam, with learning rate and damping from one grid.
 
     python benchmarks/methods.py --task digits
     python benchmarks/methods.py --task autoencoder --data-dir DIR
 
-Every method is tried at every point of its task's grid for a few epochs (``Task.trial_epochs``); the best
-point by the task's figure at the end of the trial is then trained in full, one run after the other so that
-seconds can be compared. All else stands in the committed recipes; ``--write-recipes`` writes the chosen
-learning rate and damping into them. Trials that ran before are kept under ``--runs`` and not repeated.
-Writes ``OUTPUT/TASK.json``, ``TASK.txt`` and ``TASK.png``.
+Every method is tried at every point of the task's grid for a few epochs (``Task.trial_epochs``). The point
+with the best final metric is then trained in full, one run at a time so that seconds are comparable. All
+other settings come from the committed recipes; ``--write-recipes`` writes the chosen learning rate and
+damping into them. Finished trials under ``--runs`` are not repeated. Writes ``OUTPUT/TASK.json``,
+``TASK.txt`` and ``TASK.png``.
 
 """
 
@@ -38,12 +38,12 @@ SECOND_ORDER = tuple(METHODS)
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained, and the grid.
+    """A task and its grid.
 
     Attributes:
         recipe: path of the recipes without the optimizer's name.
-        figure: what judges a run.
-        better: min or max, whichever is better.
+        metric: the metric.
+        better: min or max of the metric.
         trial_epochs: epochs of a trial.
         rates: learning rates of the methods of ms_kfac.
         dampings: their dampings.
@@ -51,7 +51,7 @@ class Task:
     """
 
     recipe: str
-    figure: str
+    metric: str
     better: Any
     trial_epochs: int
     rates: tuple[float, ...]
@@ -90,13 +90,13 @@ class Point:
     damping: float | None
 
     def name(self) -> str:
-        """Such as kfac-0.03-0.1."""
+        """A label such as kfac-0.03-0.1."""
         return "-".join(
             [self.method, f"{self.rate:g}"] + ([] if self.damping is None else [f"{self.damping:g}"])
         )
 
     def overrides(self) -> list[str]:
-        """What the train command takes."""
+        """The overrides for the train command."""
         settings = [f"optimizer.learning_rate={self.rate}"]
         if self.damping is not None:
             settings.append(f"optimizer.damping={self.damping}")
@@ -104,7 +104,7 @@ class Point:
 
 
 def grid(task: Task, methods: list[str]) -> list[Point]:
-    """All points of the methods."""
+    """All grid points of the methods."""
     points = []
     for method in methods:
         if method in FIRST_ORDER:
@@ -115,18 +115,18 @@ def grid(task: Task, methods: list[str]) -> list[Point]:
 
 
 def train(task: Task, point: Point, data: Path | None, output: Path, epochs: int | None) -> dict[str, Any]:
-    """Train one point in a process of its own, unless the folder holds it already.
+    """Trains one point in its own process, unless the run is already finished.
 
     Args:
-        task: what is trained.
+        task: the task.
         point: the optimizer, its learning rate and damping.
         data: folder of MNIST.
-        output: where the run writes.
-        epochs: overrides the recipe's.
+        output: the output folder of the run.
+        epochs: overrides the epochs of the recipe.
 
     Returns:
-        "epochs": the epoch objects, none where the run failed or left the finite numbers; "error" then says
-        why; "run": what run.json holds.
+        "epochs": the epoch objects, empty if the run failed or became non-finite, with the reason in "error";
+        "run": the content of run.json.
     """
     if not (output / "curves.png").exists():
         command = [sys.executable, "-m", "model_zoo.train", "--no-progress", "--output", str(output)]
@@ -140,7 +140,7 @@ def train(task: Task, point: Point, data: Path | None, output: Path, epochs: int
             last = [line for line in finished.stderr.strip().splitlines() if line.strip()][-1:]
             return {"epochs": [], "error": " ".join(last), "run": {}}
     lines = [line for line in read_metrics(output) if line["kind"] == "epoch"]
-    if not all(math.isfinite(line[task.figure]) for line in lines):
+    if not all(math.isfinite(line[task.metric]) for line in lines):
         return {"epochs": [], "error": "not finite", "run": {}}
     return {"epochs": lines, "error": "", "run": json.loads((output / "run.json").read_text())}
 
@@ -148,40 +148,40 @@ def train(task: Task, point: Point, data: Path | None, output: Path, epochs: int
 def choose(
     task: Task, points: list[Point], data: Path | None, folder: Path, jobs: int
 ) -> tuple[dict[str, Point], dict[str, dict[str, Any]]]:
-    """Try all points and pick each method's best.
+    """Tries all points and selects the best one of each method.
 
     Args:
-        task: what is trained.
+        task: the task.
         points: the grid.
         data: folder of MNIST.
-        folder: where the trials write.
-        jobs: trials at a time.
+        folder: the parent of the output folders.
+        jobs: parallel trials.
 
     Returns:
-        The best point by method, and what each trial came to.
+        The best point by method, and the result of each trial.
     """
 
     def trial(point: Point) -> float | None:
         result = train(task, point, data, folder / point.name(), task.trial_epochs)
-        figure = result["epochs"][-1][task.figure] if result["epochs"] else None
-        print(f"  {point.name():24} {figure if figure is not None else result['error']}", flush=True)
-        return figure
+        metric = result["epochs"][-1][task.metric] if result["epochs"] else None
+        print(f"  {point.name():24} {metric if metric is not None else result['error']}", flush=True)
+        return metric
 
     with ThreadPoolExecutor(jobs) as pool:
-        figures = dict(zip(points, pool.map(trial, points)))
+        metrics = dict(zip(points, pool.map(trial, points)))
     best: dict[str, Point] = {}
     tried: dict[str, dict[str, Any]] = {}
     for method in dict.fromkeys(point.method for point in points):
-        own = {point: figure for point, figure in figures.items() if point.method == method}
-        tried[method] = {point.name(): figure for point, figure in own.items()}
-        reached = {point: figure for point, figure in own.items() if figure is not None}
+        own = {point: metric for point, metric in metrics.items() if point.method == method}
+        tried[method] = {point.name(): metric for point, metric in own.items()}
+        reached = {point: metric for point, metric in own.items() if metric is not None}
         if reached:
             best[method] = task.better(reached, key=lambda point: reached[point])
     return best, tried
 
 
 def write_recipe(task: Task, point: Point) -> None:
-    """Write the chosen learning rate and damping into a method's recipe."""
+    """Writes the chosen learning rate and damping into a method's recipe."""
     path = ROOT / f"{task.recipe}_{point.method}.yaml"
     text = re.sub(r"(?m)^(  learning_rate:) .*$", rf"\g<1> {point.rate:g}", path.read_text())
     if point.damping is not None:
@@ -190,7 +190,7 @@ def write_recipe(task: Task, point: Point) -> None:
 
 
 def table(task: Task, headline: str, best: dict[str, Point], runs: dict[str, dict[str, Any]]) -> str:
-    """One line a method."""
+    """Formats one line per method."""
     head = (
         "method",
         "lr",
@@ -233,16 +233,16 @@ def table(task: Task, headline: str, best: dict[str, Point], runs: dict[str, dic
 
 
 def main() -> None:
-    """Try the grid, train the best in full, write."""
+    """Tries the grid, trains the best points in full and writes the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--data-dir", type=Path)
     described = "; ".join(f"{name}: {method.description}" for name, method in METHODS.items())
     names = ",".join((*FIRST_ORDER, *SECOND_ORDER))
     parser.add_argument("--methods", default=names, metavar="NAMES", help=f"default: {names}. {described}")
-    parser.add_argument("--jobs", type=int, default=2, help="trials at a time; full runs go one by one")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel trials; full runs are sequential")
     parser.add_argument("--trials-only", action="store_true")
-    parser.add_argument("--epochs", type=int, help="of the full runs (default: the recipes')")
+    parser.add_argument("--epochs", type=int, help="epochs of the full runs (default: the recipes')")
     parser.add_argument("--write-recipes", action="store_true")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "methods")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "methods")
@@ -263,7 +263,7 @@ def main() -> None:
     headline = next(run["run"]["headline"] for run in runs.values() if run["run"])
     lines = [table(task, headline, best, runs)]
     lines.append(
-        f"grid: {task.trial_epochs} epochs a point, judged by {task.figure}; seconds: training alone, "
+        f"grid: {task.trial_epochs} epochs per point, selected by {task.metric}; seconds: training alone, "
         "compilation included; ms/step: without the first step"
     )
     text = "\n".join(lines)
@@ -273,7 +273,7 @@ def main() -> None:
     folders = {method: folder / f"{best[method].name()}-full" for method in runs if runs[method]["epochs"]}
     draw_curves(folders, headline, f"{arguments.task}: best of the grid", output / f"{arguments.task}.png")
     keep = ("epoch", "seconds", "running_loss", headline, "images_per_second", "first_step_seconds")
-    figures = {
+    results = {
         **describe_run(),
         "grid": tried,
         "runs": {
@@ -286,7 +286,7 @@ def main() -> None:
             for method, run in runs.items()
         },
     }
-    (output / f"{arguments.task}.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (output / f"{arguments.task}.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

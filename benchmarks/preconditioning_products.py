@@ -1,4 +1,4 @@
-"""What the products of preconditioning cost alone: G^-1 dW A^-1 of every layer of ResNet-20, as one graph.
+"""Times only the products of preconditioning, G^-1 dW A^-1, for ResNet-20 as one graph.
 
 python benchmarks/preconditioning_products.py
 """
@@ -18,7 +18,7 @@ LAYERS = (
 
 
 def matrices(name: str, shapes: list[tuple[int, int]]) -> ParameterTuple:
-    """Random matrices of these shapes."""
+    """Random matrices of the given shapes."""
     rng = np.random.default_rng(0)
     return ParameterTuple(
         [
@@ -29,7 +29,7 @@ def matrices(name: str, shapes: list[tuple[int, int]]) -> ParameterTuple:
 
 
 class Products(nn.Cell):
-    """All layers' products in one graph."""
+    """The products of all layers in one graph."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Products(nn.Cell):
 
 
 def main() -> None:
-    """Time it."""
+    """Times the graph."""
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
     products = Products()

@@ -1,10 +1,10 @@
-"""Where the time of a refresh goes: a K-FAC step that takes statistics and inverts them, an operator a row.
+"""Profiles a K-FAC step that refreshes statistics and inverses, one row per operator.
 
     python benchmarks/profile_refresh.py [--method KFAC] [--batch-size 128] [--output FILE]
 
-ResNet-20 in graph mode on made images, all refreshed at every step, as MindSpore's own profiler sees it:
-milliseconds a step of each operator, in the network's passes, in the layers' statistics and in the optimizer.
-With MS_KFAC_NATIVE=0 the composed operators are seen one by one.
+ResNet-20 in graph mode on synthetic images, with a full refresh at every step, seen by MindSpore's profiler:
+milliseconds per step of each operator, grouped into the network's passes, the layers' statistics and the
+optimizer. With MS_KFAC_NATIVE=0 the operators of the fallbacks appear one by one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model_zoo.common.host import prepare
+from model_zoo.common.environment import limit_onednn
 
-prepare("CPU")
+limit_onednn("CPU")
 
 import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
@@ -36,10 +36,10 @@ STEPS = 5
 
 
 def place_of(row: dict[str, str]) -> str:
-    """Which part of a step an operator belongs to, by its name in the graph."""
+    """The part of the step that an operator belongs to, from its name in the graph."""
     name = row["full_op_name"]
     if row["op_type"] == "Custom":
-        # The compiler keeps the scope of a tap's layer, and none of the optimizer's.
+        # The compiler keeps the scope of a tap's layer, but not that of the optimizer.
         return "optimizer" if name.startswith("Default/Custom") else "statistics"
     if "/optimizer-" not in name:
         return "network"
@@ -47,21 +47,21 @@ def place_of(row: dict[str, str]) -> str:
 
 
 def operator_of(row: dict[str, str]) -> str:
-    """An operator's type; for a native kernel whether it serves one layer or all."""
+    """The type of an operator; for a native kernel, also whether it serves one layer or all."""
     if row["op_type"] != "Custom":
         return row["op_type"]
     return "native kernel of all layers" if place_of(row) == "optimizer" else "native kernel of a layer"
 
 
 def profile(method: str, batch_size: int) -> list[dict[str, Any]]:
-    """Profile some steps.
+    """Profiles some steps.
 
     Args:
         method: class name of the optimizer.
-        batch_size: images a batch.
+        batch_size: images per batch.
 
     Returns:
-        Rows with place, operator, number and milliseconds a step, the longest first.
+        Rows with place, operator, calls and milliseconds per step, the longest first.
     """
     ms.set_seed(1)
     rng = np.random.default_rng(1)
@@ -94,7 +94,7 @@ def profile(method: str, batch_size: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Profile and print."""
+    """Profiles and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", default="KFAC", help="class name of the optimizer")
     parser.add_argument("--batch-size", type=int, default=128)
@@ -105,7 +105,9 @@ def main() -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
     rows = profile(arguments.method, arguments.batch_size)
     total = sum(row["ms"] for row in rows)
-    print(f"{arguments.method}, ResNet-20, batch {arguments.batch_size}: {total:.1f} ms of operators a step")
+    print(
+        f"{arguments.method}, ResNet-20, batch {arguments.batch_size}: {total:.1f} ms of operators per step"
+    )
     for place in ("network", "statistics", "optimizer"):
         print(f"  {place}: {sum(row['ms'] for row in rows if row['place'] == place):.1f} ms")
     print(f"{'place':12}{'operator':34}{'calls':>7}{'ms':>10}{'share':>8}")

@@ -1,10 +1,11 @@
-r"""What K-FAC costs a rank of R, for ResNet-50: bytes, operations, memory.
+r"""Cost model of K-FAC per rank for ResNet-50: bytes, operations, memory.
 
     python -m benchmarks.scaling              prints the tables of docs/distributed.md
     python -m benchmarks.scaling --update     writes them there
 
-No network is built and no rank started: bytes come from `ms_kfac.parallel.plan`, what else is counted from
-the dimensions a and g of each layer's factors. docs/distributed.md has the formulas and their sources.
+No network is built and no rank started. The bytes come from `ms_kfac.parallel.plan`; everything else is
+computed from the dimensions a and g of each layer's factors. docs/distributed.md has the formulas and their
+sources.
 """
 
 from __future__ import annotations
@@ -20,33 +21,33 @@ from ms_kfac.parallel import Distribution, LayerSize, Traffic, plan
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "distributed.md"
 RANKS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-# Steps between refreshes: every step (SP-NGD before statistics are stale), (10:100), THOR's.
+# Steps between refreshes: every step (SP-NGD with fresh statistics), (10:100), and THOR's interval.
 INTERVALS = (1, 100, 834)
 BYTES = 4
 BATCH = 32
 
 
 def size_of(layer: Layer) -> LayerSize:
-    """A layer as its factors see it."""
+    """The factor dimensions of a layer."""
     return LayerSize(layer.input_dimension, layer.output_dimension, bias=layer.dense)
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What one rank of a number of ranks does and sends.
+    """The work and the traffic of one rank.
 
     Attributes:
-        ranks: their number R.
-        gradients: bytes sent each step for the average of the gradients, which training has without K-FAC.
-        inverses: the exchanges where owners send inverses.
-        updates: the exchanges where owners send preconditioned gradients.
-        refresh: operations of the busiest rank in a refresh.
-        balance: the mean of the ranks' operations in a refresh over those of the busiest.
+        ranks: the number of ranks R.
+        gradients: bytes sent per step by the gradient all-reduce, which training needs without K-FAC too.
+        inverses: the exchanges if owners send inverses.
+        updates: the exchanges if owners send preconditioned gradients.
+        refresh: operations per refresh of the busiest rank.
+        balance: mean operations per refresh over those of the busiest rank.
         precondition_all: operations of preconditioning all layers.
         precondition_own: operations of preconditioning the layers of the busiest rank.
-        inverses_own: bytes of the inverses that the rank with most of them owns.
-        least_refresh: bytes sent on average in a refresh by collectives that took parts of unequal length.
-        least_updates: the same of preconditioned gradients in each step.
+        inverses_own: bytes of the inverses of the rank that owns most.
+        least_refresh: mean bytes per refresh with collectives for parts of unequal length.
+        least_updates: the same for preconditioned gradients, per step.
     """
 
     ranks: int
@@ -68,7 +69,7 @@ def preconditioning(size: LayerSize) -> float:
 
 
 def squares(size: LayerSize) -> float:
-    """Bytes of both factors as they are kept, or of both inverses."""
+    """Bytes of both factors as stored, or of both inverses."""
     return float(BYTES * (size.dim_A**2 + size.dim_G**2))
 
 
@@ -80,12 +81,12 @@ def _by_rank(values: Sequence[float], owners: Sequence[int], ranks: int) -> list
 
 
 def costs(sizes: Sequence[LayerSize], ranks: int, collective: str = "auto") -> Costs:
-    """The costs of a number of ranks.
+    """Computes the costs for a number of ranks.
 
     Args:
         sizes: the layers.
         ranks: R.
-        collective: of the statistics; "auto" as on a GPU.
+        collective: the collective of the statistics; "auto" as on a GPU.
 
     Returns:
         The costs.
@@ -94,7 +95,7 @@ def costs(sizes: Sequence[LayerSize], ranks: int, collective: str = "auto") -> C
     updates = plan(sizes, ranks, Distribution(exchange="gradients", collective=collective))
     work = _by_rank([size.work() for size in sizes], inverses.owners, ranks)
     products = [preconditioning(size) for size in sizes]
-    # What a rank of a ring sends of a vector that is scattered or gathered.
+    # The fraction of a vector that a rank sends in a ring scatter or gather.
     ring = (ranks - 1) / ranks
     weights = BYTES * sum(size.weights() for size in sizes)
     return Costs(
@@ -124,7 +125,7 @@ def traffic_table(sizes: Sequence[LayerSize]) -> str:
     rows = []
     for ranks in RANKS:
         found = costs(sizes, ranks)
-        figures = [
+        values = [
             found.gradients,
             found.inverses.sent_at_refresh(),
             found.updates.sent_at_refresh(),
@@ -132,28 +133,28 @@ def traffic_table(sizes: Sequence[LayerSize]) -> str:
             found.least_refresh,
             found.least_updates,
         ]
-        rows.append([str(ranks), *(f"{figure / 1e6:,.0f}" for figure in figures)])
+        rows.append([str(ranks), *(f"{value / 1e6:,.0f}" for value in values)])
     return _table(head, rows)
 
 
 def average_table(sizes: Sequence[LayerSize]) -> str:
-    """Megabytes a step on average."""
+    """Mean megabytes per step."""
     head = ["R", "average of the gradients"]
     head += [f"{exchange}, every {n}" for exchange in ("I", "U") for n in INTERVALS]
     rows = []
     for ranks in RANKS:
         found = costs(sizes, ranks)
-        figures = [
+        values = [
             traffic.sent_on_average(min(n, 10), n)
             for traffic in (found.inverses, found.updates)
             for n in INTERVALS
         ]
-        rows.append([str(ranks), *(f"{figure / 1e6:,.1f}" for figure in (found.gradients, *figures))])
+        rows.append([str(ranks), *(f"{value / 1e6:,.1f}" for value in (found.gradients, *values))])
     return _table(head, rows)
 
 
 def work_table(sizes: Sequence[LayerSize]) -> str:
-    """Operations and memory of a rank."""
+    """Operations and memory per rank."""
     head = ["R", "refresh, Gop", "balance", "times less", "preconditioning, I, Gop"]
     head += ["preconditioning, U, Gop", "inverses in use, I, MB", "inverses in use, U, MB"]
     alone = costs(sizes, 1)
@@ -176,14 +177,14 @@ def work_table(sizes: Sequence[LayerSize]) -> str:
 
 
 def summary(layers: Sequence[Layer]) -> str:
-    """What does not depend on the number of ranks."""
+    """The quantities that do not depend on the number of ranks."""
     sizes = [size_of(layer) for layer in layers]
     products = sum(layer.locations * size.weights() for layer, size in zip(layers, sizes))
     taken = sum(
         layer.locations * (size.dim_A * (size.dim_A + 1) + size.dim_G * (size.dim_G + 1))
         for layer, size in zip(layers, sizes)
     )
-    figures = [
+    values = [
         ("layers", f"{len(sizes)}"),
         ("weights in them", f"{sum(size.weights() for size in sizes):,}"),
         ("numbers in the triangles of their factors", f"{sum(size.triangles() for size in sizes):,}"),
@@ -192,11 +193,11 @@ def summary(layers: Sequence[Layer]) -> str:
         (f"statistics of {BATCH} images, expand", f"{BATCH * taken / 1e9:,.0f} Gop"),
         ("refresh of all layers", f"{sum(size.work() for size in sizes) / 1e9:,.0f} Gop"),
     ]
-    return "\n".join(["| | |", "|---|---:|", *(f"| {name} | {value} |" for name, value in figures)])
+    return "\n".join(["| | |", "|---|---:|", *(f"| {name} | {value} |" for name, value in values)])
 
 
 def tables() -> dict[str, str]:
-    """The tables of docs/distributed.md by the name of their place."""
+    """The tables of docs/distributed.md, by placeholder name."""
     layers = resnet50_layers()
     sizes = [size_of(layer) for layer in layers]
     return {
@@ -208,13 +209,13 @@ def tables() -> dict[str, str]:
 
 
 def updated(text: str) -> str:
-    """A document with the present tables in their places.
+    """Replaces the tables in a document.
 
     Args:
-        text: the document; a place is between the lines `<!-- scaling: NAME -->` and `<!-- end -->`.
+        text: the document; a placeholder is between the lines `<!-- scaling: NAME -->` and `<!-- end -->`.
 
     Returns:
-        The document.
+        The updated document.
     """
     for name, content in tables().items():
         begin = f"<!-- scaling: {name} -->\n"
@@ -225,7 +226,7 @@ def updated(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status."""
+    """Runs the command and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.split("\n")[0])
     parser.add_argument("--update", action="store_true", help="write the tables to docs/distributed.md")
     if parser.parse_args(arguments).update:

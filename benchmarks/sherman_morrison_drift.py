@@ -1,11 +1,11 @@
-r"""How far the inverses of Sherman-Morrison K-FAC go from K-FAC's while a network trains.
+r"""Drift of Sherman-Morrison K-FAC's inverses from K-FAC's while a network trains.
 
     python benchmarks/sherman_morrison_drift.py --data-dir DIR [--refreshes 400]
 
-K-FAC trains 196-20-20-20-10 on 14x14 MNIST and refreshes statistics and inverses at every step. Two twins
-of the network, with ``SMKFAC(rescale="none")`` (as printed) and ``SMKFAC(rescale="trace")``, are given its
-weights before each step and see the same batch, so that all three measure the same statistics; only their
-inverses differ. After each refresh:
+K-FAC trains 196-20-20-20-10 on 14x14 MNIST and refreshes statistics and inverses at every step. Two shadow
+optimizers, ``SMKFAC(rescale="none")`` (as printed) and ``SMKFAC(rescale="trace")``, get its weights before
+each step and see the same batch. So all three compute the same statistics, and only their inverses differ.
+After each refresh:
 
 * distance: :math:`\|X - K\|_F / \|K\|_F` of a layer's whole inverse :math:`X = c\, A^{-1} \otimes G^{-1}`,
   with c the factor of ``rescale``, from K-FAC's K; mean over the layers;
@@ -37,7 +37,7 @@ import numpy as np  # noqa: E402
 
 import ms_kfac  # noqa: E402
 from benchmarks.machine import describe_run  # noqa: E402
-from benchmarks.twin import Twin, mnist14_vectors  # noqa: E402
+from benchmarks.shadow_optimizer import ShadowOptimizer, mnist14_vectors  # noqa: E402
 
 BATCH = 500
 DAMPING = 0.01
@@ -55,10 +55,12 @@ def relative(
 
 
 def main() -> None:
-    """Train, compare, draw, write."""
+    """Trains, compares, plots and writes the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--refreshes", type=int, default=400, help="after the full ones")
+    parser.add_argument(
+        "--refreshes", type=int, default=400, help="Sherman-Morrison refreshes after the full ones"
+    )
     parser.add_argument("--full-refreshes", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "sherman_morrison")
@@ -68,25 +70,28 @@ def main() -> None:
     rng = np.random.default_rng(arguments.seed)
     images, targets = mnist14_vectors(arguments.data_dir)
 
-    kfac = Twin(ms_kfac.KFAC, LEARNING_RATE, damping=DAMPING)
+    kfac = ShadowOptimizer(ms_kfac.KFAC, LEARNING_RATE, damping=DAMPING)
     options = {"damping": DAMPING, "full_refreshes": arguments.full_refreshes}
-    twins = {rescale: Twin(ms_kfac.SMKFAC, 0.0, rescale=rescale, **options) for rescale in ("none", "trace")}
+    shadows = {
+        rescale: ShadowOptimizer(ms_kfac.SMKFAC, 0.0, rescale=rescale, **options)
+        for rescale in ("none", "trace")
+    }
     rows: list[dict[str, float]] = []
     for number in range(arguments.full_refreshes + arguments.refreshes):
         batch = rng.choice(len(images), BATCH, replace=False)
         x, y = ms.Tensor(images[batch]), ms.Tensor(targets[batch])
-        for twin in twins.values():
-            twin.copy_weights(kfac.network)
-            gradients = twin.step(x, y)
+        for shadow in shadows.values():
+            shadow.copy_weights(kfac.network)
+            gradients = shadow.step(x, y)
         kfac.step(x, y)
-        # All three saw the same weights and batch: these are the gradients of each of them.
-        updates = {rescale: twin.preconditioned(gradients) for rescale, twin in twins.items()}
+        # All three saw the same weights and batch, so these gradients hold for each of them.
+        updates = {rescale: shadow.preconditioned(gradients) for rescale, shadow in shadows.items()}
         reference = kfac.preconditioned(gradients)
         K = kfac.inverses()
         row: dict[str, float] = {"refresh": number + 1}
-        for rescale, twin in twins.items():
+        for rescale, shadow in shadows.items():
             U = updates[rescale]
-            pairs = [relative(X, k) for X, k in zip(twin.inverses(), K)]
+            pairs = [relative(X, k) for X, k in zip(shadow.inverses(), K)]
             row[f"{rescale} distance"], row[f"{rescale} norm"] = (float(v) for v in np.mean(pairs, axis=0))
             row[f"{rescale} cosine"] = float(U @ reference / np.linalg.norm(U) / np.linalg.norm(reference))
         rows.append(row)
@@ -97,7 +102,7 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     picture, axes = plt.subplots(1, 3, figsize=(14, 4), constrained_layout=True)
     for axis, name in zip(axes, ("distance", "norm", "cosine")):
-        for rescale in twins:
+        for rescale in shadows:
             axis.plot(
                 [row["refresh"] for row in rows],
                 [row[f"{rescale} {name}"] for row in rows],
@@ -112,14 +117,14 @@ def main() -> None:
     axes[1].set_ylabel("norm of the inverses over K-FAC's")
     axes[1].set_yscale("log")
     axes[2].set_ylabel("cosine of the preconditioned gradients")
-    picture.suptitle("Sherman-Morrison K-FAC beside K-FAC, both refreshed at every step")
+    picture.suptitle("Sherman-Morrison K-FAC against K-FAC, both refreshed at every step")
     picture.savefig(output / "drift.png", dpi=120)
-    figures = {
+    results = {
         **describe_run(),
         "last": rows[-1],
         "rows": rows,
     }
-    (output / "drift.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (output / "drift.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

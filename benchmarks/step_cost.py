@@ -1,15 +1,15 @@
-"""What a K-FAC step costs beside an ``nn.Momentum`` step, both in one process.
+"""Cost of a K-FAC step relative to an ``nn.Momentum`` step, in one process.
 
     python benchmarks/step_cost.py [--mode graph|pynative|both] [--batch-size 64] [--steps 20]
 
-ResNet-20 on made images. Three ratios a mode, as medians over interleaved rounds (one step of each a
-round, so that a change of the machine's speed meets all alike), with the quartiles of the paired ratios:
+ResNet-20 on synthetic images. Three ratios per mode, as medians over interleaved rounds (one step of each per
+round, so that changes of the machine's speed affect all equally), with the quartiles of the paired ratios:
 
-* never due: intervals beyond the run, so taps are closed and inverses stay; the price of the taps and of
+* never due: intervals beyond the run, so that taps are closed and inverses stay; the cost of the taps and of
   preconditioning;
-* (10:100) and (1:1): factors every 10 steps and inverses every 100, and everything at every step, as the mean
-  over a period computed from the medians of the kinds of steps;
-* compilation (graph mode): the first step less an ordinary one.
+* (10:100) and (1:1): factors every 10 steps and inverses every 100, and everything at every step; the mean
+  over a period is computed from the medians of the step kinds;
+* compilation (graph mode): the first step minus an ordinary one.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any, Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model_zoo.common.host import prepare
+from model_zoo.common.environment import limit_onednn
 
-prepare("CPU")
+limit_onednn("CPU")
 
 import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
@@ -40,15 +40,15 @@ WARM_UP_STEPS = 4
 
 
 def build_step(optimizer: str, batch_size: int) -> Callable[[], None]:
-    """A training step on a fixed batch.
+    """Builds a training step on a fixed batch.
 
     Args:
         optimizer: "momentum", "never" (K-FAC that refreshes at step 0 only), "factors" (factors every step)
             or "all" (inverses too).
-        batch_size: images a batch.
+        batch_size: images per batch.
 
     Returns:
-        A function that takes one step and waits for its loss.
+        A function that takes one step and waits for the loss.
     """
     ms.set_seed(1)
     rng = np.random.default_rng(1)
@@ -59,7 +59,7 @@ def build_step(optimizer: str, batch_size: int) -> Callable[[], None]:
         cell: nn.Cell = nn.Momentum(network.trainable_params(), 0.01, 0.9)
     else:
         numbers = {"never": (NEVER, NEVER), "factors": (1, NEVER), "all": (1, 1)}[optimizer]
-        # Without the warm-up of ints, whose steps are of other kinds.
+        # Not plain ints, whose warm-up would add steps of other kinds.
         factors, inverses = map(ms_kfac.FixedInterval, numbers)
         cell = ms_kfac.KFAC(network, 0.01, damping=0.1, factor_interval=factors, inverse_interval=inverses)
     step = nn.TrainOneStepCell(nn.WithLossCell(network, nn.CrossEntropyLoss()), cell)
@@ -79,19 +79,19 @@ def seconds(function: Callable[[], None]) -> float:
 
 
 def measure(mode: str, batch_size: int, rounds: int) -> dict[str, Any]:
-    """Time all four optimizers in one mode.
+    """Times all four optimizers in one mode.
 
     Args:
         mode: "graph" or "pynative".
-        batch_size: images a batch.
+        batch_size: images per batch.
         rounds: interleaved rounds.
 
     Returns:
-        Medians in seconds, and ratios over ``nn.Momentum`` with their quartiles.
+        Medians in seconds, and ratios to ``nn.Momentum`` with their quartiles.
     """
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
     names = ("momentum", "never", "factors", "all")
-    # Discarded: what a process pays once (loading, thread pools) belongs to neither side.
+    # Discarded, because it includes one-time costs of the process (loading, thread pools).
     build_step("momentum", batch_size)()
     steps = {}
     first = {}
@@ -129,12 +129,12 @@ def measure(mode: str, batch_size: int, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measures and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mode", choices=("graph", "pynative", "both"), default="both")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=20, help="interleaved rounds")
-    parser.add_argument("--output", type=Path, help="write the figures as JSON, too")
+    parser.add_argument("--output", type=Path, help="also write the results as JSON")
     arguments = parser.parse_args()
     ms.set_device("CPU")
     results = []
@@ -145,7 +145,7 @@ def main() -> None:
         low, high = never["quartiles"]
         milliseconds = {name: round(value * 1e3, 1) for name, value in result["median_seconds"].items()}
         print(f"{mode}: ResNet-20, batch {arguments.batch_size}, {arguments.steps} rounds")
-        print(f"  median ms a step: {milliseconds}")
+        print(f"  median ms per step: {milliseconds}")
         print(f"  never due over nn.Momentum: {never['ratio']:.3f}  (quartiles {low:.3f} to {high:.3f})")
         print(f"  (10:100) over nn.Momentum:  {result['10:100']:.3f}")
         print(f"  (1:1) over nn.Momentum:     {result['1:1']:.3f}")
@@ -154,8 +154,8 @@ def main() -> None:
             print(f"  compilation over nn.Momentum: {result['compile_ratio']:.2f}  (seconds {compiled})")
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        figures = {**describe_run(), "results": results}
-        arguments.output.write_text(json.dumps(figures, indent=2) + "\n")
+        record = {**describe_run(), "results": results}
+        arguments.output.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
-r"""What K-FAC's collectives really send on a CPU, beside what `optimizer.traffic()` says.
+r"""Measures the bytes that K-FAC's collectives send on a CPU, against `optimizer.traffic()`.
 
     python -m benchmarks.traffic --worker-num 2
     python -m benchmarks.traffic --worker-num 4
 
-Starts ranks with msrun on this machine. Each looks at its own TCP connections before and after every step
-(`benchmarks.connections`), so that other programs don't matter, headers of packets don't count, and neither
-does what a rank sent when it started. Between two looks there is an all-reduce of one number, so that all
-ranks have ended the step; what it sends itself is measured first and taken off.
+Starts ranks with msrun on this machine. Each rank reads the counters of its TCP connections before and after
+every step (`benchmarks.tcp_counters`). So other programs, packet headers and start-up traffic do not count.
+Before each reading, an all-reduce of one number makes sure that all ranks have finished the step. Its own
+traffic is measured first and subtracted.
 
-The network has four dense layers of 80 inputs and 80 outputs, so that 4 ranks have one each and what they
-send goes by an all-gather. Factors are taken every 2nd step and inverses recomputed every 4th.
+The network has four dense layers of 80 inputs and 80 outputs, so that each of 4 ranks owns one layer and the
+exchange is an all-gather. Factors are computed every 2nd step and inverses every 4th.
 
-MindSpore's collectives on a CPU are rings. A rank receives a message over the connection that its neighbour
-opened, and sends it back as the confirmation, whole but for a few; "answered" counts these. A ring of R ranks
+MindSpore's collectives on a CPU are rings. A rank receives a message on the connection that its neighbour
+opened, and sends almost all of it back as confirmation; "answered" counts these bytes. A ring of R ranks
 sends :math:`2 (R - 1) / R` times the vector of an all-reduce and :math:`R - 1` times its own part of an
-all-gather (Patarasuk & Yuan 2009), and that is what "sent" is held against.
+all-gather (Patarasuk & Yuan 2009). "sent" is compared with these values.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 400
 FACTOR_INTERVAL, INVERSE_INTERVAL = 2, 4
 STEPS = 3 * INVERSE_INTERVAL
-# Of a rank.
+# The time limit of a rank.
 BATCH = 16
 LAYERS, WIDTH = 4, 80
 PLAIN, WITH_STATISTICS, AT_REFRESH = "plain", "with statistics", "refresh"
 
 
 def kind_of(step: int) -> str:
-    """What a step does beside its gradients."""
+    """The kind of a step."""
     if step % INVERSE_INTERVAL == 0:
         return AT_REFRESH
     return WITH_STATISTICS if step % FACTOR_INTERVAL == 0 else PLAIN
 
 
 def measure(exchange: str) -> list[dict[str, Any]]:
-    """Trains on this rank, and looks at its connections.
+    """Trains on this rank and reads its byte counters.
 
     Args:
         exchange: the option of ms_kfac.parallel.Distribution.
 
     Returns:
-        For each kind of step the bytes sent and answered on average, and those expected.
+        Per kind of step, the mean bytes sent and answered, and the expected bytes.
     """
     import mindspore as ms
     import numpy as np
@@ -63,7 +63,7 @@ def measure(exchange: str) -> list[dict[str, Any]]:
     from mindspore.communication import get_rank
 
     import ms_kfac
-    from benchmarks.connections import Carried, carried
+    from benchmarks.tcp_counters import ByteCounts, read_byte_counts
 
     ms.set_seed(1)
     layers = [cell for _ in range(LAYERS) for cell in (nn.Dense(WIDTH, WIDTH), nn.Tanh())]
@@ -79,28 +79,28 @@ def measure(exchange: str) -> list[dict[str, Any]]:
     step.set_train()
     all_reduce, one = ops.AllReduce(), Tensor(np.ones(1, np.float32))
 
-    def meet() -> Carried:
+    def synchronized_counts() -> ByteCounts:
         all_reduce(one).asnumpy()
-        # The confirmations of the last bytes are on their way.
+        # Waits for the confirmations of the last bytes.
         time.sleep(0.2)
-        return carried()
+        return read_byte_counts()
 
-    meet()
-    before = meet()
-    rounds = meet().since(before)
+    synchronized_counts()
+    before = synchronized_counts()
+    rounds = synchronized_counts().since(before)
     rng = np.random.default_rng(get_rank())
-    found: dict[str, list[Carried]] = {PLAIN: [], WITH_STATISTICS: [], AT_REFRESH: []}
+    found: dict[str, list[ByteCounts]] = {PLAIN: [], WITH_STATISTICS: [], AT_REFRESH: []}
     for number in range(STEPS):
         images = Tensor(rng.standard_normal((BATCH, WIDTH)), ms.float32)
         labels = Tensor(rng.integers(0, WIDTH, BATCH), ms.int32)
-        before = meet()
+        before = synchronized_counts()
         step(images, labels).asnumpy()
-        found[kind_of(number)].append(meet().since(before).since(rounds))
+        found[kind_of(number)].append(synchronized_counts().since(before).since(rounds))
 
     planned = optimizer.traffic()
     weights = sum(parameter.size for parameter in network.trainable_params())
     gradients = 2 * (planned.ranks - 1) / planned.ranks * 4 * weights
-    beside = {
+    refresh_bytes = {
         PLAIN: 0.0,
         WITH_STATISTICS: planned.sent_with_statistics(),
         AT_REFRESH: planned.sent_with_statistics() + planned.sent_at_refresh(),
@@ -111,19 +111,19 @@ def measure(exchange: str) -> list[dict[str, Any]]:
             "step": kind,
             "sent": sum(one.sent for one in counts) / len(counts),
             "answered": sum(one.answered for one in counts) / len(counts),
-            "expected": gradients + planned.sent_each_step() + beside[kind],
+            "expected": gradients + planned.sent_each_step() + refresh_bytes[kind],
         }
         for kind, counts in found.items()
     ]
 
 
 def serve(folder: Path) -> None:
-    """What msrun starts: the scheduler, or a rank that writes its figures to a file."""
+    """The process that msrun starts: the scheduler, or a rank that writes its results to a file."""
     import mindspore as ms
     from mindspore.communication import get_rank, init
 
     ms.set_device("CPU")
-    # The scheduler leaves it when all ranks have left.
+    # Returns in the scheduler when all ranks have left.
     init()
     if os.environ["MS_ROLE"] == "MS_SCHED":
         return
@@ -134,13 +134,13 @@ def serve(folder: Path) -> None:
 
 
 def launch(ranks: int) -> list[list[dict[str, Any]]]:
-    """Measures on a number of ranks.
+    """Runs the measurement on a number of ranks.
 
     Args:
-        ranks: their number.
+        ranks: the number of ranks.
 
     Returns:
-        The lines of each rank.
+        The results of each rank.
 
     Raises:
         RuntimeError: a rank failed.
@@ -185,10 +185,10 @@ def launch(ranks: int) -> list[list[dict[str, Any]]]:
 
 
 def table(measured: Sequence[Sequence[dict[str, Any]]]) -> str:
-    """The figures as a table in Markdown.
+    """Formats the results as a Markdown table.
 
     Args:
-        measured: the lines of each rank; all send alike, and the table has the largest.
+        measured: the results of each rank; all ranks send about the same, and the table has the maximum.
 
     Returns:
         The table.
@@ -208,7 +208,7 @@ def table(measured: Sequence[Sequence[dict[str, Any]]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status."""
+    """Runs the command and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.traffic", description=__doc__.split("\n")[0])
     parser.add_argument("--worker-num", type=int, choices=[2, 4], default=2, help="ranks (default: 2)")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.serve is not None:
         serve(options.serve)
         return 0
-    print(f"{options.worker_num} ranks, a rank's bytes a step\n\n{table(launch(options.worker_num))}")
+    print(f"{options.worker_num} ranks, bytes per rank and step\n\n{table(launch(options.worker_num))}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The cases of ``benchmarks.verification``: networks and training loops, wrong and legitimate."""
+"""The cases of ``benchmarks.verification``: wrong and legitimate networks and training loops."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Net(nn.Cell):
 
 
 class TiedNet(Net):
-    """The second layer's weight is used once more, outside its layer."""
+    """The second layer's weight is used a second time, outside its layer."""
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:  # noqa: D102
         hidden = self.second(self.first(x))
@@ -48,7 +48,7 @@ class Scaled(nn.Dense):
 
 
 class TransformedNet(Net):
-    """Its second layer transforms its weight."""
+    """The second layer transforms its weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,14 +87,13 @@ def cross_entropy(reduction: str = "mean") -> nn.Cell:
 
 
 class Loss(nn.Cell):
-    """A network's loss, maybe scaled, divided or with an L2 term, as loops of one's own have it.
+    """A network's loss, optionally scaled, divided or with an L2 term, as in custom loops.
 
     Args:
-        net: the network.
-        divisor: what the loss is divided by.
-        scale: a Parameter that multiplies it; None for none.
+        divisor: divisor of the loss.
+        scale: a Parameter that multiplies the loss; None for none.
         l2: weight of the sum of squared parameters.
-        maker: a Cell that makes the network's inputs; None for none.
+        maker: a Cell that computes the network's inputs; None for none.
     """
 
     def __init__(
@@ -124,12 +123,12 @@ class Loss(nn.Cell):
 
 
 def gradients_of(net: nn.Cell, **loss: Any) -> Callable[..., Any]:
-    """(loss, gradients) of a network by its :class:`Loss`."""
+    """(loss, gradients) of a network, from its :class:`Loss`."""
     return ms.value_and_grad(Loss(net, **loss), None, net.trainable_params())
 
 
 def plain(net: nn.Cell, optimizer: Any, change: Any = None, **loss: Any) -> Step:
-    """A loop of one's own: gradients, whatever changes them, the step."""
+    """A custom loop: gradients, an optional change to them, and the step."""
     gradients = gradients_of(net, **loss)
 
     def step(number: int) -> None:
@@ -140,7 +139,7 @@ def plain(net: nn.Cell, optimizer: Any, change: Any = None, **loss: Any) -> Step
 
 
 def network(kind: Callable[[], nn.Cell]) -> Callable[[], tuple[Any, Step]]:
-    """A plain loop on a network of that kind."""
+    """A plain loop on a network of the given class."""
 
     def case() -> tuple[Any, Step]:
         net = kind()
@@ -151,7 +150,7 @@ def network(kind: Callable[[], nn.Cell]) -> Callable[[], tuple[Any, Step]]:
 
 
 def generator(*, step_first: bool) -> tuple[Any, Step]:
-    """A generator's pass through the discriminator, after its step or between gradients and step."""
+    """GAN: a generator pass through the discriminator, after its step or between gradients and step."""
     net, maker = Net(), nn.Dense(4, FEATURES)
     optimizer = ms_kfac.KFAC(net, 0.01, **OPTIONS)
     first_order = nn.Momentum(maker.trainable_params(), 0.01, 0.9)
@@ -172,7 +171,7 @@ def generator(*, step_first: bool) -> tuple[Any, Step]:
 
 
 def sharpness() -> tuple[Any, Step]:
-    """SAM: the step's gradient is of the second of two passes, at moved weights: the last pass wins."""
+    """SAM: the step uses the gradient of the second pass, at perturbed weights; the last pass wins."""
     net = Net()
     optimizer = ms_kfac.KFAC(net, 0.01, **OPTIONS)
     gradients = gradients_of(net)
@@ -193,7 +192,7 @@ def sharpness() -> tuple[Any, Step]:
 
 
 def first_pass() -> tuple[Any, Step]:
-    """An adversarial pass comes after the step's own gradient was taken."""
+    """An adversarial pass runs after the step's gradient was computed."""
     net = Net()
     optimizer = ms_kfac.KFAC(net, 0.01, **OPTIONS)
     gradients = gradients_of(net)
@@ -209,7 +208,7 @@ def first_pass() -> tuple[Any, Step]:
 
 
 def undeclared_scale() -> tuple[Any, Step]:
-    """The loss is scaled and the gradients are unscaled by hand; the optimizer is not told."""
+    """The loss is scaled and the gradients are unscaled by hand, unknown to the optimizer."""
     net = Net()
     optimizer = ms_kfac.KFAC(net, 0.01, **OPTIONS)
     scaler = amp.DynamicLossScaler(2.0**10, 2, 100)
@@ -217,7 +216,7 @@ def undeclared_scale() -> tuple[Any, Step]:
 
 
 def wrong_reduction() -> tuple[Any, Step]:
-    """The loss sums over the batch, the optimizer takes it for a mean; told by the training cell."""
+    """The loss is a sum over the batch, but the optimizer expects a mean; found by the training cell."""
     net = Net()
     optimizer = ms_kfac.KFAC(net, 0.001, **OPTIONS)
     cell = ms_kfac.TrainOneStepCell(nn.WithLossCell(net, cross_entropy("sum")), optimizer)
@@ -226,7 +225,7 @@ def wrong_reduction() -> tuple[Any, Step]:
 
 
 def not_a_number(*, dropped: bool) -> tuple[Any, Step]:
-    """One batch holds NaN; the loop drops that step, or takes it with zeros instead of NaN."""
+    """One batch contains NaN; the loop skips that step, or replaces NaN by zero."""
     net = Net()
     optimizer = ms_kfac.KFAC(net, 0.01, **OPTIONS)
     gradients = gradients_of(net)
@@ -246,7 +245,7 @@ def not_a_number(*, dropped: bool) -> tuple[Any, Step]:
 
 
 def recomputed() -> tuple[Any, Step]:
-    """The layers are recomputed in the backward pass, in a cell with the tapped layers inside."""
+    """The layers are recomputed in the backward pass, in a cell that contains the tapped layers."""
     net = Net()
     optimizer = ms_kfac.KFAC(net, 0.01, **OPTIONS)
     net.second.recompute()
@@ -268,17 +267,17 @@ def l2() -> tuple[Any, Step]:
 
 
 def decayed() -> tuple[Any, Step]:
-    """Weight decay, Nesterov's momentum."""
+    """Weight decay and Nesterov momentum."""
     net = Net()
     optimizer = ms_kfac.KFAC(net, 0.01, weight_decay=0.1, nesterov=True, **OPTIONS)
     return optimizer, plain(net, optimizer)
 
 
 def accumulated(parts: int, *, announced: bool, mean: bool) -> tuple[Any, Step]:
-    """Micro-batches: losses divided by their number, or gradients averaged."""
+    """Micro-batches, with divided losses or averaged gradients."""
     net = Net()
-    told = {"accumulation_steps": parts} if announced else {}
-    optimizer = ms_kfac.KFAC(net, 0.01, **OPTIONS, **told)
+    accumulation = {"accumulation_steps": parts} if announced else {}
+    optimizer = ms_kfac.KFAC(net, 0.01, **OPTIONS, **accumulation)
     gradients = gradients_of(net, divisor=1.0 if mean else float(parts))
 
     def step(number: int) -> None:
@@ -292,7 +291,7 @@ def accumulated(parts: int, *, announced: bool, mean: bool) -> tuple[Any, Step]:
 
 
 def scaled() -> tuple[Any, Step]:
-    """The loss is scaled by MindSpore's scaler, which the optimizer is given."""
+    """The loss is scaled by MindSpore's scaler, which is passed to the optimizer."""
     net = Net()
     scaler = amp.DynamicLossScaler(2.0**10, 2, 2)
     optimizer = ms_kfac.KFAC(net, 0.01, loss_scale=scaler, **OPTIONS)
@@ -307,7 +306,7 @@ def scaled() -> tuple[Any, Step]:
 
 
 def grouped(**options: Any) -> tuple[Any, Step]:
-    """Parameter groups with rates of their own, or centralised gradients."""
+    """Parameter groups with different learning rates, or centralized gradients."""
     net = Net()
     parameters = net.trainable_params()
     groups = [{"params": parameters[:2], "lr": 0.02, **options}, {"params": parameters[2:]}]
@@ -316,7 +315,7 @@ def grouped(**options: Any) -> tuple[Any, Step]:
 
 
 def sampled() -> tuple[Any, Step]:
-    """Statistics of sampled targets, verified against the gradient of that pass."""
+    """Statistics of sampled targets, checked against the gradient of that pass."""
     net = Net()
     optimizer = ms_kfac.KFAC(net, 0.01, fisher="sampled", **OPTIONS)
     cell = ms_kfac.TrainOneStepCell(nn.WithLossCell(net, cross_entropy()), optimizer)

@@ -1,8 +1,8 @@
-"""What verification says of training loops and networks that go wrong, and of those that are legitimate.
+"""Reports what verification finds in wrong and in legitimate training loops and networks.
 
-Each case trains a small network for some steps with K-FAC. The table has what was told: warnings of the
-optimizer, refused batches, and what each layer was found to be at the last commit. Wrong cases should be
-told; legitimate ones should be silent.
+Each case trains a small network for some steps with K-FAC. The table has the optimizer's warnings, the
+refused batches, and the state of each layer at the last commit. Wrong cases should be reported; legitimate
+ones should be silent.
 
     python -m benchmarks.verification
     python -m benchmarks.verification --mode pynative --only SAM
@@ -32,13 +32,13 @@ STEPS = 4
 
 @dataclass
 class Told:
-    """What a case came to.
+    """The result of a case.
 
     Attributes:
-        warnings: of the optimizer, each once.
-        refused: batches.
-        states: of the layers, at the last commit.
-        finite: whether all weights are numbers at the end.
+        warnings: the distinct warnings of the optimizer.
+        refused: number of refused batches.
+        states: states of the layers at the last commit.
+        finite: whether all weights are finite at the end.
     """
 
     warnings: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Told:
 
 
 def run(case: Callable[[], tuple[Any, Step]]) -> Told:
-    """Train a case for some steps, and collect what was told."""
+    """Trains a case for some steps and collects the reports."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         ms.set_seed(1)
@@ -67,12 +67,12 @@ def run(case: Callable[[], tuple[Any, Step]]) -> Told:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--mode", choices=("graph", "pynative"), default="graph")
-    parser.add_argument("--only", help="cases whose name holds this")
+    parser.add_argument("--only", help="run only cases whose name contains this")
     options = parser.parse_args(arguments)
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE if options.mode == "graph" else ms.PYNATIVE_MODE)
@@ -82,14 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, case in cases.items():
             if options.only and options.only not in name:
                 continue
-            told = run(case)
-            silent = not told.warnings
-            as_meant = silent == (title == "legitimate") and told.finite
-            failed += not as_meant
-            states = ", ".join(told.states)
-            mark = "" if as_meant else "NOT AS MEANT "
-            print(f"- {mark}{name}: {states}; refused {told.refused}")
-            for text in told.warnings:
+            outcome = run(case)
+            silent = not outcome.warnings
+            as_expected = silent == (title == "legitimate") and outcome.finite
+            failed += not as_expected
+            states = ", ".join(outcome.states)
+            mark = "" if as_expected else "NOT AS MEANT "
+            print(f"- {mark}{name}: {states}; refused {outcome.refused}")
+            for text in outcome.warnings:
                 print(f"    {text}")
     return int(failed > 0)
 

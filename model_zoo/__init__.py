@@ -1,1 +1,1 @@
-"""Networks, recipes and the commands that train and evaluate them; run from the root of the repository."""
+"""Networks, recipes and commands of the zoo; run the commands from the root of the repository."""

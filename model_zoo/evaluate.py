@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_zoo.common.checkpoint.trained import find_trained
-from model_zoo.common.command_line import add_trained_network, tell
+from model_zoo.common.checkpoint.find_checkpoint import find_checkpoint
+from model_zoo.common.command_line import add_network_arguments, print_usage_error
 from model_zoo.common.errors import UsageError
 
 
@@ -17,9 +17,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m model_zoo.evaluate", description="Evaluates a checkpoint of the zoo."
     )
-    add_trained_network(parser)
+    add_network_arguments(parser)
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="folder of the recipe's data; the digits need none"
+        "--data-dir", type=Path, metavar="DIR", help="folder of the recipe's data (not needed for the digits)"
     )
     parser.add_argument(
         "--split", choices=["train", "test"], default="test", help="which images (default: test)"
@@ -28,17 +28,17 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2 when the recipe, the data or the checkpoint is at fault."""
+    """Runs the command; the exit status is 2 for an error in the recipe, the data or the checkpoint."""
     options = parse_arguments(arguments)
     try:
-        recipe, file = find_trained(options.checkpoint, options.recipe, options.set)
+        recipe, file = find_checkpoint(options.checkpoint, options.recipe, options.set)
 
-        # Only now: MindSpore takes seconds to import, and a mistake in a recipe should be told at once.
+        # Imported late, because importing MindSpore takes seconds and a recipe error should appear at once.
         from model_zoo.common.evaluation import evaluate_checkpoint
 
         results = evaluate_checkpoint(recipe, file, options.data_dir, options.split, options.device)
     except UsageError as error:
-        return tell(error)
+        return print_usage_error(error)
     print(
         "  ".join(f"{options.split} {name.replace('_', ' ')} {value:.4f}" for name, value in results.items())
     )

@@ -1,4 +1,4 @@
-"""Writes a network as MindIR: python -m model_zoo.export --checkpoint runs/FOLDER --output net.mindir."""
+"""Exports a network as MindIR: python -m model_zoo.export --checkpoint runs/FOLDER --output net.mindir."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_zoo.common.checkpoint.trained import find_trained
-from model_zoo.common.command_line import add_trained_network, tell
+from model_zoo.common.checkpoint.find_checkpoint import find_checkpoint
+from model_zoo.common.command_line import add_network_arguments, print_usage_error
 from model_zoo.common.errors import UsageError
 
 
@@ -16,12 +16,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m model_zoo.export",
-        description="Writes a trained network of the zoo, without taps and optimizer, as MindIR.",
+        description="Exports a trained network of the zoo as MindIR, without taps and optimizer.",
     )
-    add_trained_network(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .mindir to write")
+    add_network_arguments(parser)
     parser.add_argument(
-        "--batch-size", type=int, default=1, metavar="N", help="images it takes at a time (default: 1)"
+        "--output", type=Path, required=True, metavar="FILE", help="the .mindir file to write"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="batch size of the exported network (default: 1)",
     )
     parsed = parser.parse_args(arguments)
     if parsed.batch_size < 1:
@@ -32,17 +38,17 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2 when the recipe, the checkpoint or the command line is at fault."""
+    """Runs the command; the exit status is 2 for a wrong recipe, checkpoint or command line."""
     options = parse_arguments(arguments)
     try:
-        recipe, file = find_trained(options.checkpoint, options.recipe, options.set)
+        recipe, file = find_checkpoint(options.checkpoint, options.recipe, options.set)
 
-        # Only now: MindSpore takes seconds to import, and a mistake in a recipe should be told at once.
+        # Imported late, because importing MindSpore takes seconds and a recipe error should appear at once.
         from model_zoo.common.export import export_network
 
         shape = export_network(recipe, file, options.output, options.batch_size, options.device)
     except UsageError as error:
-        return tell(error)
+        return print_usage_error(error)
     print(f"{options.output}: {recipe.network.name} from {file}, for images of shape {shape}")
     return 0
 

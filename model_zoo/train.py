@@ -1,6 +1,6 @@
 """Trains a recipe: python -m model_zoo.train --recipe model_zoo/resnet/resnet20_digits_kfac.yaml.
 
-A run that was stopped goes on by python -m model_zoo.train --resume runs/FOLDER.
+To continue an interrupted run: python -m model_zoo.train --resume runs/FOLDER.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 from model_zoo.common.checkpoint.files import newest_checkpoint, ranks_of, read_position
 from model_zoo.common.checkpoint.interval import CheckpointInterval
 from model_zoo.common.checkpoint.resume import resumed_recipe
-from model_zoo.common.command_line import tell
+from model_zoo.common.command_line import print_usage_error
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import UsageError
-from model_zoo.common.recipe import check_distributed, load_recipe, sibling
+from model_zoo.common.recipe import check_distributed, load_recipe, sibling_recipe
 from model_zoo.common.run_options import RunOptions, resumed
 
 
@@ -34,10 +34,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a value, as optimizer.learning_rate=0.01",
+        help="override a value of the recipe, such as optimizer.learning_rate=0.01",
     )
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="folder of the recipe's data; the digits need none"
+        "--data-dir", type=Path, metavar="DIR", help="folder of the recipe's data (not needed for the digits)"
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder to write to (default: runs/<recipe>-<time>)"
@@ -45,7 +45,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--compare",
         metavar="NAMES",
-        help="run the sibling recipes of these optimizers, as sgdm,kfac, and draw them together",
+        help="train the sibling recipes of these optimizers, such as sgdm,kfac, and plot them together",
     )
     parser.add_argument("--device", choices=["CPU", "GPU", "Ascend"], help="where to train (default: CPU)")
     parser.add_argument(
@@ -58,35 +58,33 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--checkpoint-every",
         type=_interval,
         metavar="INTERVAL",
-        help="write a checkpoint to resume from every 2epochs (or just 2) or 500steps, and at the end "
+        help="write a checkpoint at this interval, such as 2epochs (or 2) or 500steps, and at the end "
         "(default: none)",
     )
-    parser.add_argument(
-        "--keep", type=_count, metavar="N", help="how many of the newest checkpoints stay (default: 2)"
-    )
+    parser.add_argument("--keep", type=_count, metavar="N", help="how many checkpoints to keep (default: 2)")
     parser.add_argument(
         "--resume",
         type=Path,
         metavar="FOLDER",
-        help="go on with the run in this folder, from its newest checkpoint, with the recipe and the options "
-        "that it had; only epochs, and what is given here beside the recipe, may change",
+        help="continue the run in this folder from its newest checkpoint, with its recipe and options; only "
+        "epochs and the options given here may change",
     )
     parser.add_argument(
         "--distributed",
         action="store_true",
-        help="train with the other processes that msrun started; scripts/run_distributed_train.sh says this",
+        help="train with the other processes that msrun started; set by scripts/run_distributed_train.sh",
     )
     parser.add_argument(
-        "--check", action="store_true", help="check the command line and the recipe, and train nothing"
+        "--check", action="store_true", help="check the command line and the recipe without training"
     )
-    parser.add_argument("--no-progress", action="store_true", help="draw no bar, only write a line an epoch")
+    parser.add_argument("--no-progress", action="store_true", help="print one line per epoch, no bar")
     parsed = parser.parse_args(arguments)
     if parsed.recipe is None and parsed.resume is None:
         parser.error("one of --recipe and --resume is required")
     if parsed.resume is not None and (parsed.output is not None or parsed.compare is not None):
-        parser.error("--resume goes on in the run's own folder: it takes neither --output nor --compare")
+        parser.error("--resume writes to the run's folder: it can't be combined with --output or --compare")
     if parsed.distributed and parsed.compare is not None:
-        parser.error("--compare starts runs of one process, and can't be had with --distributed")
+        parser.error("--compare starts single-process runs: it can't be combined with --distributed")
     return parsed
 
 
@@ -127,27 +125,27 @@ def _passed_on(options: argparse.Namespace) -> list[str]:
 def compare_recipes(options: argparse.Namespace) -> int:
     """Trains the sibling recipes that --compare names."""
     name = options.recipe.stem
-    paths = {optimizer: sibling(options.recipe, optimizer) for optimizer in options.compare.split(",")}
+    paths = {optimizer: sibling_recipe(options.recipe, optimizer) for optimizer in options.compare.split(",")}
     recipes = [load_recipe(path, options.set) for path in paths.values()]
     if options.check:
         return 0
 
-    # Only now: MindSpore takes seconds to import, and a mistake in a recipe should be told at once.
+    # Imported late, because importing MindSpore takes seconds and a recipe error should appear at once.
     from model_zoo.common.comparison import compare
-    from model_zoo.common.run_description import headline_figure
+    from model_zoo.common.run_description import headline_metric
 
-    figure = headline_figure(recipes[0])
-    return compare(paths, output_of(options), _passed_on(options), figure, name.rpartition("_")[0])
+    metric = headline_metric(recipes[0])
+    return compare(paths, output_of(options), _passed_on(options), metric, name.rpartition("_")[0])
 
 
 def output_of(options: argparse.Namespace) -> Path:
-    """The folder that a new run writes to."""
+    """The output folder of a new run."""
     output: Path | None = options.output
     return output or Path("runs") / f"{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Trains one recipe, or goes on with a run."""
+    """Trains a recipe or resumes a run."""
     if options.resume is not None:
         position = read_position(newest_checkpoint(options.resume, Shard(0, ranks_of(options.resume))))
         recipe = resumed_recipe(options.resume, position, options.recipe, options.set)
@@ -160,34 +158,34 @@ def run(options: argparse.Namespace) -> int:
 
     if options.distributed:
         if run_options.device == "Ascend":
-            raise UsageError("--distributed runs on CPU or GPU, and the device is Ascend.")
+            raise UsageError("--distributed needs --device CPU or GPU, got Ascend.")
         check_distributed(recipe, run_options.device)
     if options.check:
         return 0
 
     from model_zoo.common.comparison import results_table
-    from model_zoo.common.distribution import quiet_but_first, serve_as_scheduler, start
-    from model_zoo.common.run_description import headline_figure
+    from model_zoo.common.distribution import serve_as_scheduler, silence_other_ranks, start
+    from model_zoo.common.run_description import headline_metric
     from model_zoo.common.training import train_recipe
 
     if options.distributed:
         serve_as_scheduler()
         run_options = replace(run_options, shard=start(run_options.device))
-    with quiet_but_first(run_options.shard):
+    with silence_other_ranks(run_options.shard):
         epochs = train_recipe(recipe, run_options)
     if run_options.shard.rank == 0:
-        table = results_table({run_options.name: epochs}, headline_figure(recipe))
+        table = results_table({run_options.name: epochs}, headline_metric(recipe))
         print(f"\n{table}\n\nwritten to {run_options.output}")
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 2 when the recipe, the data or the command line is at fault."""
+    """Runs the command; the exit status is 2 for an error in the recipe, the data or the command line."""
     options = parse_arguments(arguments)
     try:
         return run(options) if options.compare is None else compare_recipes(options)
     except UsageError as error:
-        return tell(error)
+        return print_usage_error(error)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Builds the kernels for NVIDIA GPUs into the package. Needs nvcc of CUDA 11.8 or newer and g++, and no GPU.
+# Builds the kernels for NVIDIA GPUs into the package. Needs nvcc of CUDA 11.8 or newer and g++, but no GPU.
 #
 #   bash scripts/build_cuda_kernels.sh
 #
-#   --archs "80 90"    for these architectures, in place of all of 70 75 80 86 89 90 that nvcc knows
-#   --output FILE      in place of ms_kfac/kernels/_cuda.so, where the package looks
-#   --build DIR        where objects and ptxas.log go, in place of build/cuda
-#   --jobs N           compilers at a time, in place of one a processor
-#   --list             build nothing; print nvcc, then the architectures
+#   --archs "80 90"    architectures to compile for (default: those of 70 75 80 86 89 90 that nvcc supports)
+#   --output FILE      the library to write (default: ms_kfac/kernels/_cuda.so, where the package looks for it)
+#   --build DIR        folder of objects and ptxas.log (default: build/cuda)
+#   --jobs N           parallel compilers (default: one per processor)
+#   --list             build nothing; print nvcc and the architectures
 #
-# nvcc is that of $CUDA_HOME/bin, else the one on PATH, else that of the Python packages nvidia-cuda-nvcc and
-# nvidia-cuda-runtime (13 or newer; those for CUDA 11 and 12 come without nvcc) in .venv or, without one, for python3.
-# It reads $NVCC_PREPEND_FLAGS, such as "-ccbin g++-11" where it refuses g++ as too new. The GPU's driver must know
-# nvcc's version of CUDA.
+# nvcc is taken from $CUDA_HOME/bin, from PATH, or from the Python packages nvidia-cuda-nvcc and nvidia-cuda-runtime in
+# .venv (or of python3 without .venv), in this order. The packages must be version 13 or newer: those for CUDA 11 and 12
+# have no nvcc. nvcc reads $NVCC_PREPEND_FLAGS, such as "-ccbin g++-11" if it does not support a new g++. The GPU driver
+# must support nvcc's CUDA version.
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
@@ -43,7 +43,7 @@ while (($#)); do
             list=1
             shift
             ;;
-        *) refuse "unknown option $1; --help lists what there is." ;;
+        *) refuse "unknown option $1; see --help." ;;
     esac
 done
 [[ "$jobs" =~ ^[1-9][0-9]*$ ]] || refuse "--jobs must be a positive number, got $jobs."
@@ -71,10 +71,10 @@ package = importlib.util.find_spec("nvidia")
 for folder in package.submodule_search_locations if package else ():
     print(*sorted(glob.glob(folder + "/cu*/bin/nvcc"), reverse=True), sep="\n")
 ')
-    fail "no nvcc was found: set CUDA_HOME, or install CUDA's compiler; --help says where it is looked for."
+    fail "no nvcc was found: set CUDA_HOME, or install CUDA's compiler; see --help for the search order."
 }
 
-# Sets architectures: those that nvcc knows of the ones we want, or those asked for.
+# Sets architectures: the requested ones, or those of our list that nvcc supports.
 choose_architectures() {
     local known architecture
     known=" $("$nvcc" --list-gpu-code | tr '\n' ' ')" || fail "$nvcc does not answer --list-gpu-code."
@@ -120,9 +120,9 @@ print(runpy.run_path(sys.argv[1])["fingerprint"](*map(pathlib.Path, sys.argv[2:]
 
 ((${#sources[@]})) || fail "there are no sources in $KERNELS/cuda."
 
-# The kernels' headers are in CUDA's language, where .cc files include them, too.
+# -x cu also for .cc files, because the kernels' headers are CUDA code.
 flags=(-x cu -std=c++17 -O3 -Xcompiler "-fPIC,-Wall" -Xptxas -v -Wno-deprecated-gpu-targets
-    # MindSpore's binaries pass std::string in the older form.
+    # MindSpore's binaries use the old std::string ABI.
     -D_GLIBCXX_USE_CXX11_ABI=0
     "-DMS_KFAC_SOURCES=\"$fingerprint\"" "-DMS_KFAC_ARCHITECTURES=\"${architectures[*]}\"")
 for architecture in "${architectures[@]}"; do
@@ -158,8 +158,8 @@ done
 ((!failed)) || fail "nvcc could not compile every file; see its messages above."
 grep -i 'warning' "$log" >&2 || true
 
-# What MindSpore and Python call has a C name that starts like this; the rest, CUDA's runtime too, must not meet
-# functions of the same name in other libraries of the process.
+# Only functions with these names are exported. The rest, including CUDA's runtime, must not clash with functions of the
+# same name in other libraries of the process.
 printf '{ global: [A-Z]*; ms_kfac_*; local: *; };\n' >"$build/exported.map"
 toolkit="$(dirname "$(dirname "$(readlink -f "$nvcc")")")"
 "$nvcc" -shared -cudart static -gencode "$ptx" "-L$toolkit/lib" -Xlinker "--version-script=$build/exported.map" \

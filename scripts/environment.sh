@@ -1,19 +1,19 @@
 # shellcheck shell=bash
-# Sourced by the launchers: the project's virtual environment, made once and reused.
+# Sourced by the launchers: creates and reuses the project's virtual environment.
 #
-#   ensure_environment EXTRA    creates .venv when it is missing and installs ms_kfac[EXTRA], editable, when
-#                               pyproject.toml, setup.py or a kernel changed since the last time
-#   help_if_asked SCRIPT "$@"   prints the comment that SCRIPT starts with, and exits, where -h or --help is among the arguments
-#   use_model_zoo               sets up the environment, and lets any folder import model_zoo
-#   PYTHON                      the interpreter to make .venv from, instead of the first suitable one found
-#   MS_KFAC_PYTHON              an interpreter that has ms_kfac[zoo] already, used as it is: nothing is made or installed
+#   ensure_environment EXTRA    creates .venv if it is missing, and installs ms_kfac[EXTRA] (editable) if pyproject.toml,
+#                               setup.py or a kernel has changed
+#   help_if_asked SCRIPT "$@"   prints SCRIPT's leading comment and exits if -h or --help is among the arguments
+#   use_model_zoo               sets up the environment, and makes model_zoo importable from any folder
+#   PYTHON                      the interpreter for .venv, instead of the first suitable one found
+#   MS_KFAC_PYTHON              an interpreter that already has ms_kfac[zoo]; nothing is created or installed
 #   VENV_PYTHON                 set here: the interpreter of .venv, or MS_KFAC_PYTHON
 
 PROJECT_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV_PYTHON="${MS_KFAC_PYTHON:-$PROJECT_ROOT/.venv/bin/python}"
 
-# On AVX-512 machines oneDNN 3 picks a reference convolution for some of MindSpore's layouts, tens of times slower
-# than its AVX2 kernels. It reads this variable once, before its first operator runs.
+# On AVX-512 machines, oneDNN 3 uses a reference convolution for some of MindSpore's layouts, tens of times slower than
+# its AVX2 kernels. It reads this variable once, before its first operator runs.
 export ONEDNN_MAX_CPU_ISA="${ONEDNN_MAX_CPU_ISA:-AVX2}"
 
 fail() {
@@ -21,7 +21,7 @@ fail() {
     exit 1
 }
 
-# A mistake on the command line.
+# For usage errors: exit status 2.
 refuse() {
     printf 'error: %s\n' "$*" >&2
     exit 2
@@ -70,7 +70,7 @@ create_venv() {
     "$python" -m venv "$PROJECT_ROOT/.venv" || fail "$python could not create $PROJECT_ROOT/.venv."
 }
 
-# The first import shows what a bare machine lacks, while the cause can still be named.
+# Fails with a clear message if a system library is missing.
 check_mindspore() {
     local message
     message="$("$VENV_PYTHON" -c 'import mindspore' 2>&1)" && return
@@ -80,7 +80,7 @@ check_mindspore() {
     esac
 }
 
-# A compiler that came later, or a library that went, is a reason to install again.
+# A new compiler, or a deleted library, requires another installation.
 kernels_built_or_no_compiler() {
     compgen -G "$PROJECT_ROOT/ms_kfac/kernels/_cpu*.so" >/dev/null || ! command -v g++ >/dev/null
 }
@@ -92,7 +92,7 @@ ensure_environment() {
         return
     fi
     "$VENV_PYTHON" -m pip --version >/dev/null 2>&1 || create_venv
-    # The install is editable: only the metadata and the kernels, which it compiles, can make it out of date.
+    # The install is editable, so only the metadata and the compiled kernels can become outdated.
     wanted="$(cd "$PROJECT_ROOT" && find pyproject.toml setup.py ms_kfac/kernels/interface ms_kfac/kernels/cpu -type f -exec sha256sum {} + |
         sort | sha256sum | cut -d ' ' -f 1)"
     stamp="$PROJECT_ROOT/.venv/ms_kfac-$extra.sha256"
@@ -109,6 +109,6 @@ ensure_environment() {
 
 use_model_zoo() {
     ensure_environment zoo
-    # The zoo is not part of the installed package; the working folder stays the caller's, so that relative paths hold.
+    # The zoo is not part of the installed package. The working folder stays, so that relative paths are valid.
     export PYTHONPATH="$PROJECT_ROOT${PYTHONPATH:+:$PYTHONPATH}"
 }

@@ -5,29 +5,29 @@
 #   bash scripts/prepare_data.sh cifar10  --archives DIR     DIR holds cifar-10-binary.tar.gz
 #   bash scripts/prepare_data.sh cifar100 --archives DIR     DIR holds cifar-100-binary.tar.gz
 #
-#   --archives DIR     where the archives are, or go with --download; data/archives unless given
-#   --output DIR       the folder to give to --data-dir of training, in place of data
-#   --download         fetch the archives that are missing; nothing is fetched otherwise
+#   --archives DIR     folder of the archives, and of downloads (default: data/archives)
+#   --output DIR       folder to write to, for --data-dir of training (default: data)
+#   --download         download missing archives; otherwise nothing is downloaded
 #
-# What is unpacked is checked against the published files: MNIST by its MD5 sums, CIFAR by those of the archives and the
-# sizes of the files in them. What is there already is checked, too, and not unpacked again.
+# Unpacked files are checked against the published ones: MNIST by the MD5 sums of its files, CIFAR by the MD5 sums of the
+# archives and the sizes of the files in them. Existing files are checked too, and not unpacked again.
 #
 #   bash scripts/prepare_data.sh images --images DIR --output DIR [--shards N] [--broken refuse|skip]
 #
-#   --images DIR       holds train and val or test, with a folder of images a class in each
-#   --output DIR       where MindRecord files go
-#   --shards N         files a split; 8 unless given
-#   --broken WORD      refuse to go on at a broken image, which is named, or skip and count it; refuse unless given
+#   --images DIR       folder with train and val or test, each with one folder of images per class
+#   --output DIR       folder of the MindRecord files
+#   --shards N         files per split (default: 8)
+#   --broken WORD      refuse: report a broken image and stop; skip: skip and count it (default: refuse)
 #
-# `images` sets up .venv on the first call; all its options go to `python -m model_zoo.convert`, whose --help says more. The
-# others need gzip, tar and md5sum, and curl or wget to download.
+# `images` sets up .venv on the first call and passes its options to `python -m model_zoo.convert`; see its --help. The
+# other commands need gzip, tar and md5sum, and curl or wget to download.
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 help_if_asked "${BASH_SOURCE[0]}" "$@"
 
-(($#)) || refuse "say which data: mnist, cifar10, cifar100 or images; --help says more."
+(($#)) || refuse "name the data: mnist, cifar10, cifar100 or images; see --help."
 kind="$1"
 shift
 case "$kind" in
@@ -56,7 +56,7 @@ while (($#)); do
             download=1
             shift
             ;;
-        *) refuse "unknown option $1; --help lists what there is." ;;
+        *) refuse "unknown option $1; see --help." ;;
     esac
 done
 archives="${archives:-data/archives}"
@@ -65,7 +65,7 @@ md5_of() {
     md5sum <"$1" | cut -d ' ' -f 1
 }
 
-# Leaves the archive in place, whole or not at all.
+# Downloads to a temporary name, so that the archive is complete or absent.
 fetch() {
     local url="$1" archive="$2"
     mkdir -p "$archives"
@@ -80,15 +80,15 @@ fetch() {
     mv "$archive.part" "$archive"
 }
 
-# The archive is there afterwards: URL NAME.
+# URL NAME: makes sure that the archive exists.
 need_archive() {
     local url="$1" archive="$archives/$2"
     [[ ! -f "$archive" ]] || return 0
-    [[ -n "$download" ]] || fail "there is no $archive; it comes from $url, and --download fetches it."
+    [[ -n "$download" ]] || fail "$archive is missing; add --download to fetch it from $url."
     fetch "$url" "$archive"
 }
 
-# True where FILE is there and has SIZE bytes.
+# FILE SIZE: whether FILE exists and has SIZE bytes.
 has_size() {
     [[ -f "$1" ]] && (($(wc -c <"$1") == $2))
 }
@@ -103,7 +103,7 @@ prepare_mnist() {
             mv "$folder/$name.part" "$folder/$name"
         fi
         [[ "$(md5_of "$folder/$name")" == "$sum" ]] ||
-            fail "$folder/$name is not the published file: its MD5 sum is $(md5_of "$folder/$name"), that of the file $sum."
+            fail "$folder/$name is not the published file: its MD5 sum is $(md5_of "$folder/$name"), expected $sum."
     done <<'FILES'
 train-images-idx3-ubyte 6bbc9ace898e44ae57da46a324031adb
 train-labels-idx1-ubyte a25bea736e30d166cdddb491f175f624
@@ -113,7 +113,7 @@ FILES
     echo "MNIST is in $folder"
 }
 
-# TITLE ARCHIVE SUM FOLDER, then SIZE NAME of each file.
+# TITLE ARCHIVE SUM FOLDER, followed by SIZE NAME of each file.
 prepare_cifar() {
     local title="$1" archive="$2" sum="$3" folder="$output/$4" name size wrong=""
     shift 4
@@ -123,11 +123,11 @@ prepare_cifar() {
     if [[ -n "$wrong" ]]; then
         need_archive "https://www.cs.toronto.edu/~kriz/$archive" "$archive"
         [[ "$(md5_of "$archives/$archive")" == "$sum" ]] ||
-            fail "$archives/$archive is not the published archive: its MD5 sum is $(md5_of "$archives/$archive"), that of the archive $sum."
+            fail "$archives/$archive is not the published archive: its MD5 sum is $(md5_of "$archives/$archive"), expected $sum."
         mkdir -p "$output"
         tar --extract --gzip --no-same-owner --file "$archives/$archive" --directory "$output" || fail "$archives/$archive is damaged."
         while read -r size name; do
-            has_size "$folder/$name" "$size" || fail "$folder/$name is missing from the archive, or has not $size bytes."
+            has_size "$folder/$name" "$size" || fail "$folder/$name is missing from the archive, or does not have $size bytes."
         done < <(printf '%s %s\n' "$@")
     fi
     echo "$title is in $folder"

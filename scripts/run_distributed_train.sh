@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# Sets up .venv on the first call, then trains on several devices of this machine, or on several machines, by
+# Sets up .venv on the first call, then trains on several devices of this machine, or on several machines, with
 # MindSpore's msrun.
 #
 #   bash scripts/run_distributed_train.sh --worker-num 2                    ResNet-20 with K-FAC on the embedded digits
 #   bash scripts/run_distributed_train.sh --worker-num 2 --recipe FILE ...  any recipe
 #
-#   --worker-num N          processes in all, one a device; a batch of the recipe is shared out evenly among them
-#   --local-worker-num N    those of them on this machine, in place of all
-#   --node-rank N           which of the machines this is, from 0
-#   --master-addr ADDRESS   the machine of node rank 0, in place of 127.0.0.1
-#   --master-port PORT      a port there, in place of a free one; needed with several machines
-#   --device NAME           CPU or GPU; CPU unless given
+#   --worker-num N          total number of processes, one per device; they divide each batch of the recipe evenly
+#   --local-worker-num N    processes on this machine (default: all)
+#   --node-rank N           index of this machine, from 0
+#   --master-addr ADDRESS   the machine with node rank 0 (default: 127.0.0.1)
+#   --master-port PORT      a port there (default: a free port; required with several machines)
+#   --device NAME           CPU or GPU (default: CPU)
 #   --recipe FILE           the YAML recipe
-#   --resume FOLDER         go on with the run in this folder, by as many processes as it had
-#   --output DIR            where results go, in place of runs/RECIPE-TIME
-#   --log-dir DIR           where the workers' output goes, in place of logs in the output folder
+#   --resume FOLDER         continue the run in this folder, with the same number of processes
+#   --output DIR            folder to write to (default: runs/RECIPE-TIME)
+#   --log-dir DIR           folder of the workers' logs (default: logs in the output folder)
 #
-# All others go to `python -m model_zoo.train`. Once .venv is there, this lists every one of them:
+# All other options go to `python -m model_zoo.train`. Once .venv exists, this lists them:
 #
 #   PYTHONPATH=. .venv/bin/python -m model_zoo.train --help
 #
-# On several machines, start it on each with the same --worker-num, --local-worker-num, --master-addr and
-# --master-port, and its own --node-rank.
+# For several machines, start the script on each with the same --worker-num, --local-worker-num, --master-addr and
+# --master-port, and a different --node-rank.
 #
-# What rank 0 prints appears here. When a worker fails, all others are ended, and the exit status is that of the
-# worker. Ctrl-C ends them all, too. Each worker on a machine takes its share of the processors, unless OMP_NUM_THREADS or
-# MS_KFAC_THREADS says otherwise.
+# The output of rank 0 appears here. If a worker fails, all others are terminated, and the exit status is that of the
+# failed worker. Ctrl-C terminates all workers. The workers on a machine divide its processors, unless OMP_NUM_THREADS or
+# MS_KFAC_THREADS is set.
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
@@ -76,20 +76,20 @@ while (($#)); do
     esac
 done
 
-# VALUE LEAST MOST: whether it is a whole number between the two.
+# VALUE LEAST MOST: whether VALUE is an integer in this range.
 is_whole() {
     [[ "$1" =~ ^(0|[1-9][0-9]{0,8})$ ]] && (($1 >= $2 && $1 <= $3))
 }
 
-[[ -n "$worker_num" ]] || refuse "--worker-num is missing; --help lists what there is."
-is_whole "$worker_num" 1 1000000 || refuse "--worker-num is $worker_num; accepted: a whole number of at least 1."
+[[ -n "$worker_num" ]] || refuse "--worker-num is missing; see --help."
+is_whole "$worker_num" 1 1000000 || refuse "--worker-num is $worker_num; accepted: an integer of at least 1."
 local_worker_num="${local_worker_num:-$worker_num}"
 if ! is_whole "$local_worker_num" 1 "$worker_num" || ((worker_num % local_worker_num)); then
     refuse "--local-worker-num is $local_worker_num; accepted: a divisor of --worker-num $worker_num."
 fi
 [[ -z "$device" || "$device" == CPU || "$device" == GPU ]] || refuse "--device is $device; accepted: CPU or GPU."
 [[ -n "$recipe$resume" ]] || recipe="$PROJECT_ROOT/model_zoo/resnet/resnet20_digits_kfac.yaml"
-[[ -z "$resume" || -z "$output" ]] || refuse "--resume goes on in the run's own folder: it takes no --output."
+[[ -z "$resume" || -z "$output" ]] || refuse "--resume writes to the run's folder: it can't be combined with --output."
 machines=$((worker_num / local_worker_num))
 if ((machines > 1)); then
     [[ -n "$node_rank" && -n "$master_port" && "$master_addr" != 127.0.0.1 ]] ||
@@ -97,17 +97,17 @@ if ((machines > 1)); then
 fi
 node_rank="${node_rank:-0}"
 is_whole "$node_rank" 0 $((machines - 1)) ||
-    refuse "--node-rank is $node_rank; accepted: a whole number from 0 to $((machines - 1))."
+    refuse "--node-rank is $node_rank; accepted: an integer from 0 to $((machines - 1))."
 if [[ -n "$master_port" ]]; then
     is_whole "$master_port" 1024 65535 ||
-        refuse "--master-port is $master_port; accepted: a whole number from 1024 to 65535."
+        refuse "--master-port is $master_port; accepted: an integer from 1024 to 65535."
 fi
 
 use_model_zoo
-# msrun starts workers by this name.
+# msrun starts the workers as `python`.
 PATH="$(dirname "$VENV_PYTHON"):$PATH"
 export PATH
-[[ "$(type -P python)" -ef "$VENV_PYTHON" ]] || fail "there is no program named python beside $VENV_PYTHON, which msrun needs."
+[[ "$(type -P python)" -ef "$VENV_PYTHON" ]] || fail "msrun needs a program named python next to $VENV_PYTHON."
 
 train=(-m model_zoo.train --distributed)
 [[ -z "$recipe" ]] || train+=(--recipe "$recipe")
@@ -121,7 +121,7 @@ else
     train+=(--output "$output")
 fi
 train+=(${passed_on[@]+"${passed_on[@]}"})
-# Mistakes that need no MindSpore to be seen are told at once, and once.
+# Errors that can be found without MindSpore are reported at once, and by one process.
 "$VENV_PYTHON" "${train[@]}" --check
 log_dir="${log_dir:-$output/logs}"
 mkdir -p "$log_dir"
@@ -130,18 +130,18 @@ if [[ -z "$master_port" ]]; then
     master_port="$("$VENV_PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')"
 fi
 
-# nproc would answer OMP_NUM_THREADS where that is set.
+# nproc returns OMP_NUM_THREADS if it is set.
 processors="$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)"
 threads=$((processors > local_worker_num ? processors / local_worker_num : 1))
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$threads}"
 export MS_KFAC_THREADS="${MS_KFAC_THREADS:-$threads}"
 export PYTHONUNBUFFERED=1
-# At MindSpore's own level, warnings, it writes a page about its connections.
+# At MindSpore's default level (warnings), it logs a page about its connections.
 export GLOG_v="${GLOG_v:-3}"
 
 launch="$$-$(date +%s%N)"
-# Workers are sessions of their own, and outlive msrun if that is killed: they are known by this mark. msrun may be
-# starting further ones while the first are found.
+# Workers have their own sessions and outlive msrun if it is killed, so they are identified by this mark. The search
+# repeats, because msrun may start more workers in the meantime.
 end_all_but() {
     local spared="$1" environment process found=1
     while ((found)); do
@@ -167,13 +167,13 @@ MS_KFAC_LAUNCH="$launch" "$VENV_PYTHON" -m mindspore.parallel.cluster.run --work
     --local_worker_num "$local_worker_num" --master_addr "$master_addr" --master_port "$master_port" --node_rank "$node_rank" \
     --log_dir "$log_dir" --join True python "${train[@]}" >"$log_dir/msrun.log" 2>&1 &
 msrun=$!
-# It ends with msrun, and has printed everything by then.
-# Two lines that every worker of MindSpore leaves when it ends say nothing, whatever GLOG_v is.
+# tail ends with msrun, after it has printed everything. The filtered line is noise that every worker logs at its end,
+# whatever GLOG_v is.
 tail --pid="$msrun" -n +1 -F "$log_dir/worker_$first_rank.log" 2>/dev/null |
     { grep --line-buffered -v 'Event base dispatch success' || true; } &
 printer=$!
 
-# After a failure msrun ends the workers, and then waits half a minute for the scheduler to miss them.
+# After a failure, msrun terminates the workers and then waits for half a minute until the scheduler notices.
 while kill -0 "$msrun" 2>/dev/null; do
     ! grep -qs 'exit with exception' "$log_dir/msrun.log" || end_all_but "$msrun"
     sleep 0.5

@@ -3,13 +3,13 @@
 #
 #   bash scripts/run_eval.sh --checkpoint PATH ...
 #
-#   --checkpoint PATH    network.ckpt of a run, a checkpoint's folder, or a run's folder
-#   --recipe FILE        the recipe that the network was trained by, where none is stored beside it
-#   --data-dir DIR       the data set's folder; scripts/prepare_data.sh makes one
+#   --checkpoint PATH    network.ckpt of a run, the folder of a checkpoint, or the folder of a run
+#   --recipe FILE        the recipe of the network, if none is stored next to it
+#   --data-dir DIR       the data set's folder; scripts/prepare_data.sh creates it
 #   --split NAME         train or test
 #   --device NAME        CPU, GPU or Ascend
 #
-# These and all others go to `python -m model_zoo.evaluate`. Once .venv is there, this lists every one of them:
+# These and all other options go to `python -m model_zoo.evaluate`. Once .venv exists, this lists them:
 #
 #   PYTHONPATH=. .venv/bin/python -m model_zoo.evaluate --help
 set -euo pipefail

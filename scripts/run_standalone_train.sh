@@ -5,13 +5,13 @@
 #   bash scripts/run_standalone_train.sh --recipe FILE ...  any recipe
 #
 #   --recipe FILE        the YAML recipe
-#   --data-dir DIR       the data set's folder; scripts/prepare_data.sh makes one
-#   --output DIR         where results go, in place of runs/RECIPE-TIME
-#   --resume FOLDER      go on with the run in this folder, in place of --recipe and --output
-#   --set KEY=VALUE      override a value of the recipe, as optimizer.learning_rate=0.01
+#   --data-dir DIR       the data set's folder; scripts/prepare_data.sh creates it
+#   --output DIR         folder to write to (default: runs/RECIPE-TIME)
+#   --resume FOLDER      continue the run in this folder, instead of --recipe and --output
+#   --set KEY=VALUE      override a value of the recipe, such as optimizer.learning_rate=0.01
 #   --device NAME        CPU, GPU or Ascend
 #
-# These and all others go to `python -m model_zoo.train`. Once .venv is there, this lists every one of them:
+# These and all other options go to `python -m model_zoo.train`. Once .venv exists, this lists them:
 #
 #   PYTHONPATH=. .venv/bin/python -m model_zoo.train --help
 set -euo pipefail
@@ -23,7 +23,7 @@ help_if_asked "${BASH_SOURCE[0]}" "$@"
 default_recipe=(--recipe "$PROJECT_ROOT/model_zoo/resnet/resnet20_digits_kfac.yaml")
 for argument in "$@"; do
     case "$argument" in
-        # A resumed run has a recipe of its own.
+        # A resumed run uses its stored recipe.
         --recipe | --recipe=* | --resume | --resume=*) default_recipe=() ;;
     esac
 done

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Sets up .venv on the first call, then runs the tests; the arguments go to pytest. Without any the whole suite
-# runs, with one process per processor: most of its time is compilation, which uses one. --quick alone runs one
-# case of every fourth test in the same way, without those whose set-up is slow.
+# Sets up .venv on the first call, then runs the tests; the arguments go to pytest. Without arguments, the whole suite
+# runs with one process per processor, because most of its time is single-threaded compilation. --quick alone runs one
+# case of every fourth test in the same way, without tests whose set-up is slow.
 #
 #   bash scripts/run_tests.sh
 #   bash scripts/run_tests.sh --quick
 #   bash scripts/run_tests.sh tests/optim -k momentum
 #
-# Once .venv is there, `.venv/bin/python -m pytest --help` lists pytest's options.
+# Once .venv exists, `.venv/bin/python -m pytest --help` lists pytest's options.
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh

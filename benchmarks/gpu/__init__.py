@@ -1,1 +1,1 @@
-"""Everything that is measured on a GPU: ``bash benchmarks/gpu/run_all.sh``."""
+"""GPU benchmarks: ``bash benchmarks/gpu/run_all.sh`` runs all of them."""

@@ -1,4 +1,4 @@
-"""Where the kernels run and how their time is taken: a GPU, or the CPU for a dry run."""
+"""Runs and times kernels on a GPU, or on the CPU for a dry run."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 
 import torch
 
-from tests.support.aot import ROOT, AotError, AotLibrary, AotOperator, compile_attributes
+from benchmarks.support.aot import ROOT, AotError, AotLibrary, AotOperator, compile_attributes
 
 KERNELS = ROOT / "ms_kfac" / "kernels"
-# More than this a call's launches need not be waited for: a call that long waits for the device itself.
+# Calls with a longer launch need no spin: they wait for the device themselves.
 LONGEST_SPIN_MS = 20.0
 CALIBRATION_CYCLES = 10_000_000
-# Where the driver does not tell the size of the second-level cache: more than any card's until 2026.
+# Used if the driver does not report the L2 cache size: larger than that of any card until 2026.
 LARGEST_CACHE = 128 * 2**20
 
 
 class CudaClock:
-    """Events around a call, behind a flush of the second-level cache.
+    """CUDA events around a call, after a flush of the L2 cache.
 
-    A spin of the device comes first that is as long as the host takes to launch the call: so the time is that
-    of the device, whose queue is never empty, and not that of Python.
+    The device first spins for as long as the host needs to launch the call. So the device's queue is never
+    empty, and the time is that of the device, without Python.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class CudaClock:
         self.cycles_per_ms = CALIBRATION_CYCLES / start.elapsed_time(end)
 
     def prepare(self, call: Callable[[], Any]) -> None:
-        """Runs the call and learns how long the host takes to launch it."""
+        """Runs the call and measures how long the host takes to launch it."""
         call()
         torch.cuda.synchronize()
         start = time.perf_counter()
@@ -69,7 +69,7 @@ class CudaClock:
 
 
 class HostClock:
-    """The wall time of a call, for dry runs."""
+    """Wall time, for dry runs."""
 
     def prepare(self, call: Callable[[], Any]) -> None:
         """Runs the call."""
@@ -83,13 +83,13 @@ class HostClock:
 
 
 class BoundOperator(AotOperator):
-    """A kernel on tensors that stay where they are: calling it is one call through ctypes, nothing beside."""
+    """A kernel bound to fixed tensors, so that a call costs one ctypes call."""
 
     def bind(self) -> Callable[[int], None]:
-        """Prepares what every call hands over.
+        """Prepares the arguments of the call.
 
         Returns:
-            A function of the stream that launches the kernel and does not wait.
+            A function that launches the kernel on the given stream without waiting.
         """
         axes, shapes, types = self._describe(self.arrays)
         pointers = [tensor.data_ptr() for tensor in (*self.arrays, *self.workspaces)]
@@ -110,7 +110,7 @@ class Bench:
     """A device, the library of its kernels, and a clock.
 
     Args:
-        dry_run: on the CPU, with its kernels.
+        dry_run: whether to run the CPU kernels on the CPU.
     """
 
     def __init__(self, *, dry_run: bool) -> None:
@@ -139,7 +139,7 @@ class Bench:
     def operator(
         self, name: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor], **attributes: Any
     ) -> Callable[[], None]:
-        """A kernel on its arrays.
+        """Binds a kernel to its arrays.
 
         Args:
             name: the exported function.
@@ -164,7 +164,7 @@ class Bench:
 
 
 def _give_blas(library: AotLibrary) -> None:
-    # What ms_kfac.kernels.library does, without MindSpore.
+    # As in ms_kfac.kernels.library, but without MindSpore.
     package = importlib.util.find_spec("scipy_openblas32")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("a dry run needs the package scipy-openblas32")

@@ -1,4 +1,4 @@
-"""MindSpore on a GPU: started, described, and with the networks and batches that its parts train on."""
+"""Starts MindSpore on a GPU, and provides the networks and batches of the parts."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ BATCHES = 4
 
 @dataclass(frozen=True)
 class Task:
-    """A network and the form of its batches.
+    """A network and the shape of its batches.
 
     Attributes:
-        build: makes the network.
+        build: creates the network.
         images: shape of a batch.
         classes: number of classes.
     """
@@ -35,7 +35,7 @@ class Task:
     classes: int
 
     def batches(self, count: int = BATCHES) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Normal random images and labels: the time of a step does not depend on what is in them."""
+        """Random images and labels: the time of a step does not depend on their values."""
         rng = np.random.default_rng(7)
         return [
             (
@@ -57,16 +57,16 @@ SMALL_TASKS = {
 
 
 def start(record: Record) -> None:
-    """Selects the device and graph mode, and writes down what runs there.
+    """Selects the device and graph mode, and records the environment.
 
     Args:
-        record: where to.
+        record: the record to write to.
     """
     began = time.monotonic()
     device = "CPU" if record.dry_run else "GPU"
     ms.set_device(device)
     ms.set_context(mode=ms.GRAPH_MODE)
-    # With NumPy 2, MindSpore 2.10 raises at the first scalar that it parses, and at none after that.
+    # With NumPy 2, MindSpore 2.10 raises an error at the first scalar that it parses, but not afterwards.
     numpy2 = ""
     try:
         (ms.Tensor(np.ones(2, np.float32)) * 0.5).asnumpy()
@@ -88,7 +88,7 @@ def start(record: Record) -> None:
 
 
 def seconds_of_step(step: nn.Cell, turns: Iterator[tuple[Any, Any]]) -> float:
-    """Takes one step, waits for its loss, and returns its seconds."""
+    """Takes one step, waits for the loss, and returns the seconds."""
     images, labels = next(turns)
     began = time.perf_counter()
     step(images, labels).asnumpy()
@@ -96,7 +96,7 @@ def seconds_of_step(step: nn.Cell, turns: Iterator[tuple[Any, Any]]) -> float:
 
 
 def in_turn(batches: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[ms.Tensor, ms.Tensor]]:
-    """The batches as tensors, again and again."""
+    """The batches as tensors, repeated forever."""
     tensors = [(ms.Tensor(images), ms.Tensor(labels)) for images, labels in batches]
     while True:
         yield from tensors

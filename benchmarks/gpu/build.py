@@ -1,4 +1,4 @@
-"""Compiles the CUDA kernels for the card that is here, where that has not been done from these sources."""
+"""Compiles the CUDA kernels for this card, unless they are already built from these sources."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ LIBRARY = KERNELS / "_cuda.so"
 
 
 def is_present(library: Path) -> bool:
-    """Whether a library is there, and was built from the sources that are there."""
+    """Whether a library exists and was built from the current sources."""
     if not library.exists():
         return False
     handle = ctypes.CDLL(str(library))
     if not hasattr(handle, "ms_kfac_sources"):
         return False
     handle.ms_kfac_sources.restype = ctypes.c_char_p
-    # Without the package, which needs MindSpore.
+    # Not through the package, which needs MindSpore.
     fingerprint = runpy.run_path(str(KERNELS / "fingerprint.py"))["fingerprint"]
     return bool(handle.ms_kfac_sources().decode() == fingerprint(KERNELS / "interface", KERNELS / "cuda"))
 
 
 def architectures(capabilities: str) -> list[str]:
-    """What to compile for.
+    """The architectures to compile for.
 
     Args:
-        capabilities: what nvidia-smi prints as ``compute_cap``, a line a card, such as "9.0".
+        capabilities: what nvidia-smi prints as ``compute_cap``, one line per card, such as "9.0".
 
     Returns:
-        The numbers of the architectures, each once: "90".
+        The architecture numbers without duplicates, such as "90".
     """
     return sorted(
         {line.strip().replace(".", "") for line in capabilities.splitlines() if line.strip()}, key=int
@@ -44,10 +44,10 @@ def architectures(capabilities: str) -> list[str]:
 
 
 def main() -> int:
-    """Build.
+    """Builds the kernels.
 
     Returns:
-        The script's status.
+        The exit status of the build script.
     """
     arguments = part_parser(__doc__).parse_args()
     record = Record(arguments.record, dry_run=arguments.dry_run)

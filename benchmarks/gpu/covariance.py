@@ -1,8 +1,8 @@
-"""Covariances of every layer of ResNet-50: the kernel, torch's unfold and cuBLAS, and the roofline of SYRK.
+"""Covariances of ResNet-50's layers: the kernel, torch's unfold with cuBLAS, and the SYRK roofline.
 
-The kernel stages a batch, torch adds one to sums; both are float32 and kept in full. The kernel's time holds
-the capture check, which reads both sides. Every form of layer is measured once, the sides A and G by
-themselves; the record says how many layers have the form.
+The kernel computes the statistics of a batch; torch adds them to running sums. Both store the full float32
+matrix. The kernel's time includes the capture check, which reads both sides. Every layer shape is measured
+once, A and G separately; the record holds the number of layers with that shape.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ ROUNDS, WARM_UP = 15, 3
 
 
 def measure(bench: Bench, record: Record, peaks: Peaks, layer: Layer, count: int, batch: int) -> None:
-    """Both sides of one form of layer in every precision.
+    """Measures both sides of one layer shape in every precision.
 
     Args:
         bench: the device.
-        record: where to.
-        peaks: what the card can do.
+        record: the record to write to.
+        peaks: the measured peaks of the card.
         layer: the layer.
-        count: how many of its form there are.
+        count: number of layers with this shape.
         batch: samples.
     """
     x = bench.draw(*layer.input_shape(batch), seed=1).relu_()
@@ -112,7 +112,7 @@ def _measure_side(
 
 
 def _arrays(bench: Bench, layer: Layer, side: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
-    # The gate keeps the kernel from the other side's array. The capture check reads it, whatever it holds.
+    # The gate excludes the other side's array. The capture check reads it regardless of its values.
     if side == "A":
         return {
             "x": values,
@@ -125,7 +125,7 @@ def _arrays(bench: Bench, layer: Layer, side: str, values: torch.Tensor) -> dict
 
 
 def main() -> None:
-    """Measure what the time allows, the layers of the larger batch first."""
+    """Measures as many layers as the time allows, the larger batch first."""
     arguments = part_parser(__doc__).parse_args()
     end = time.monotonic() + arguments.seconds
     record = Record(arguments.record, dry_run=arguments.dry_run)

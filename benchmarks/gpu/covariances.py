@@ -1,4 +1,4 @@
-"""Covariances of a layer's inputs and output gradients by torch: unfolded and multiplied by cuBLAS."""
+"""Reference covariances by torch: unfold and cuBLAS products."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch.nn import functional
 
 from benchmarks.gpu.resnet50_layers import Layer
 
-# One product a sample is kept by the batched form alone, which is left out where they are larger.
+# Only the batched form keeps one product per sample; it is skipped if they need more than this.
 LARGEST_PRODUCTS = 16 * 2**30
-# The reference goes through a batch in pieces of so many numbers in float64.
+# The float64 reference processes a batch in chunks of this many numbers.
 LARGEST_PIECE = 2**28
 
 
 def unfolded(layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    """Patches (N, d, T), by the cheapest way that torch has for this layer."""
+    """Patches (N, d, T), by torch's cheapest way for this layer."""
     if layer.dense:
         ones = torch.ones_like(x[:, :1])
         return torch.cat((x, ones), 1).unsqueeze(-1)
@@ -28,16 +28,16 @@ def unfolded(layer: Layer, x: torch.Tensor) -> torch.Tensor:
 def forms(
     columns: Callable[[], torch.Tensor], shape: tuple[int, int, int], total: torch.Tensor
 ) -> dict[str, Callable[[], object]]:
-    """Ways to add the covariance of columns to a float32 sum.
+    """Creates functions that add the covariance of columns to a float32 sum.
 
     Args:
-        columns: makes them, (N, d, T), out of the layer's input or output gradient.
+        columns: computes the columns (N, d, T) from the layer's input or output gradient.
         shape: N, d and T.
         total: the sum, (d, d).
 
     Returns:
-        Functions by name, each of which makes the columns and adds to ``total``: one product of all columns
-        side by side, one of all as rows, one a sample and the sum of these.
+        Functions by name. Each computes the columns and adds to ``total``: by one product of all columns, one
+        product of all rows, or the sum of one product per sample.
     """
     samples, dimension, locations = shape
 
@@ -55,7 +55,7 @@ def forms(
 
     found: dict[str, Callable[[], object]] = {"side by side": side_by_side, "rows": rows}
     if locations == 1:
-        # Rows are there without a copy, and one product a sample makes no sense.
+        # Rows need no copy here, and one product per sample is pointless.
         del found["side by side"]
     elif 4 * samples * dimension**2 <= LARGEST_PRODUCTS:
         found["a product a sample"] = batched
@@ -89,5 +89,5 @@ def as_columns(dout: torch.Tensor) -> torch.Tensor:
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Frobenius norm of the difference over that of what is expected."""
+    """Relative error in the Frobenius norm."""
     return float((found.double() - expected).norm() / expected.norm())

@@ -1,7 +1,7 @@
-"""Damped inverses of all factors of ResNet-50: one call of the kernel, and torch one by one and in batches.
+"""Damped inverses of ResNet-50's factors: one kernel call against torch, one by one and batched.
 
-Each computes pi from the traces, damps, and inverts by Cholesky, A and G of 54 layers. torch's factorizations
-don't wait for their error codes, which spares it 108 reads by the host.
+Each computes pi from the traces, damps, and inverts A and G of 54 layers by Cholesky. torch's factorizations
+do not wait for their error codes, which avoids 108 reads by the host.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def factors_of(bench: Bench, layers: Sequence[Layer]) -> tuple[list[Pair], list[tuple[float, float]]]:
-    """Sums of outer products whose variances fall like 1 / k, and how many each has.
+    """Creates sums of outer products whose variances decay like 1 / k, and their counts.
 
     Args:
         bench: the device.
         layers: the layers.
 
     Returns:
-        A's and G's of every layer, and their counts.
+        The sums for A and G of every layer, and their counts.
     """
     sums, counts = [], []
     for index, layer in enumerate(layers):
@@ -49,7 +49,7 @@ def factors_of(bench: Bench, layers: Sequence[Layer]) -> tuple[list[Pair], list[
 
 
 def damped(sums: Pair, counts: tuple[float, float], dtype: torch.dtype) -> Pair:
-    """Both factors of a layer with their dampings, by torch and without a read by the host."""
+    """Both damped factors of a layer, by torch, without a host synchronization."""
     A, G = (total.to(dtype) / count for total, count in zip(sums, counts))
     pi = (A.diagonal().mean() / G.diagonal().mean()).sqrt()
     root = sqrt(DAMPING)
@@ -59,11 +59,11 @@ def damped(sums: Pair, counts: tuple[float, float], dtype: torch.dtype) -> Pair:
 
 
 class TorchRefresh:
-    """The same by torch.
+    """The inverses by torch.
 
     Args:
-        sums: A's and G's.
-        counts: what they are divided by.
+        sums: the sums for A and G.
+        counts: their divisors.
     """
 
     def __init__(self, sums: Sequence[Pair], counts: Sequence[tuple[float, float]]) -> None:
@@ -71,13 +71,13 @@ class TorchRefresh:
         self.inverses: list[Pair] = [(torch.zeros_like(A), torch.zeros_like(G)) for A, G in sums]
 
     def one_by_one(self) -> None:
-        """A factorization and an inverse for each factor."""
+        """One factorization and inverse per factor."""
         for pair, count, targets in zip(self.sums, self.counts, self.inverses):
             for matrix, target in zip(damped(pair, count, torch.float32), targets):
                 target.copy_(torch.cholesky_inverse(torch.linalg.cholesky_ex(matrix).L))
 
     def batched(self) -> None:
-        """A factorization and an inverse for all factors of a size."""
+        """One batched factorization and inverse per factor size."""
         by_size: dict[int, list[Pair]] = {}
         for pair, count, targets in zip(self.sums, self.counts, self.inverses):
             for matrix, target in zip(damped(pair, count, torch.float32), targets):
@@ -92,7 +92,7 @@ class TorchRefresh:
 def record_errors(
     record: Record, layers: Sequence[Layer], native: RefreshCall, torch_refresh: TorchRefresh
 ) -> None:
-    """Errors of both against float64, factor by factor."""
+    """Errors of both against float64, per factor."""
     for index, layer in enumerate(layers):
         pair = damped(torch_refresh.sums[index], torch_refresh.counts[index], torch.float64)
         for side, matrix in enumerate(pair):
@@ -109,7 +109,7 @@ def record_errors(
 
 
 def main() -> None:
-    """Measure all of them."""
+    """Measures all forms."""
     arguments = part_parser(__doc__).parse_args()
     record = Record(arguments.record, dry_run=arguments.dry_run)
     bench = Bench(dry_run=arguments.dry_run)
@@ -137,7 +137,7 @@ def main() -> None:
     record.add(
         "inverses",
         sizes=sizes,
-        # A factorization and the inverse of a symmetric matrix: n^3 operations together (LAPACK's count).
+        # Factorization and inverse of a symmetric matrix: n^3 operations in total (LAPACK's count).
         operations=sum(size**3 for size in sizes),
         forms=summary(times),
         time_over_kernel_quartiles=paired_ratios(times, "kernel") if "kernel" in times else {},

@@ -1,4 +1,4 @@
-"""Calls of the kernels on layers of ResNet-50, with the arrays they need."""
+"""Kernel calls on layers of ResNet-50, with their arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.resnet50_layers import Layer
 
-# What tells a kernel of statistics in which arithmetic it multiplies.
+# The attributes that select the arithmetic of a statistics kernel.
 PRECISION_ATTRIBUTES: dict[str, dict[str, Any]] = {
     "float32": {"precision": "float32"},
     "tf32": {"precision": "tf32"},
@@ -19,7 +19,7 @@ PRECISION_ATTRIBUTES: dict[str, dict[str, Any]] = {
 
 
 class StatisticsCall:
-    """Stages a batch of one layer, instead of the one before.
+    """Computes the statistics of one layer's batch, replacing those of the last batch.
 
     Args:
         bench: the device.
@@ -27,7 +27,7 @@ class StatisticsCall:
         x: its input.
         dout: its output gradient.
         gate: 0 for nothing, 1 for A, 2 for G, 3 for both.
-        precision: of ``PRECISION_ATTRIBUTES``.
+        precision: a key of ``PRECISION_ATTRIBUTES``.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class StatisticsCall:
     ) -> None:
         self.A = bench.zeros(layer.input_dimension, layer.input_dimension)
         self.G = bench.zeros(layer.output_dimension, layer.output_dimension)
-        # A period of one pass.
+        # A statistics period of one pass.
         self.record = torch.tensor([0.0, 1.0, *[0.0] * 5], device=bench.device)
         self.run = bench.operator(
             "KroneckerStatistics",
@@ -63,10 +63,10 @@ class RefreshCall:
     Args:
         bench: the device.
         layers: the layers.
-        sums: A's and G's of each.
-        weights: what they are divided by, one for each layer and side.
+        sums: the sums for A and G of each layer.
+        weights: their divisors, one per layer and side.
         damping: lambda.
-        due: 0 for a call that has nothing to do.
+        due: 0 for a call without work.
     """
 
     def __init__(
@@ -93,13 +93,13 @@ class RefreshCall:
 
 
 class PreconditionCall:
-    """Multiplies all layers' gradients by their inverses.
+    """Multiplies the gradients of all layers by their inverses.
 
     Args:
         bench: the device.
         layers: the layers.
-        gradients: of their parameters, one layer after the other.
-        inverses: of A and of G of each.
+        gradients: the parameters' gradients, layer by layer.
+        inverses: the inverses of A and G of each layer.
     """
 
     def __init__(
@@ -132,10 +132,10 @@ class MomentumCall:
 
     Args:
         bench: the device.
-        updates: one for each weight.
+        updates: one per weight.
         weights: the weights.
-        moments: as many.
-        preconditioned: for each, whether the scale multiplies its update.
+        moments: one per weight.
+        preconditioned: per weight, whether the scale multiplies its update.
         rule: momentum, scale, learning_rate and decay.
     """
 

@@ -1,4 +1,4 @@
-"""Runs ``tests/gpu`` and records every test that did not pass, with its message."""
+"""Runs ``tests/gpu`` and records every test that does not pass, with its message."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from benchmarks.gpu.record import LONGEST_MESSAGE, Record, part_parser
 
 
 class Outcomes:
-    """A plugin of pytest that counts outcomes and records what is not a pass.
+    """A pytest plugin that counts outcomes and records all but passes.
 
     Args:
-        record: where to.
+        record: the record to write to.
     """
 
     def __init__(self, record: Record) -> None:
@@ -22,7 +22,7 @@ class Outcomes:
         self.counts: Counter[str] = Counter()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Counts a test once: its call, or what kept it from being called."""
+        """Counts each test once: its call, or the set-up phase that failed or was skipped."""
         if report.when == "call" or (report.when == "setup" and not report.passed):
             self.counts[report.outcome] += 1
         if not report.passed:
@@ -35,28 +35,28 @@ class Outcomes:
             )
 
     def pytest_collectreport(self, report: Any) -> None:
-        """A file that can't be read is a failure, too."""
+        """Counts a file that can't be collected as a failure."""
         if report.failed:
             self.record.add("failure", of=report.nodeid, message=report.longreprtext[-LONGEST_MESSAGE:])
 
 
 def main() -> int:
-    """Run them.
+    """Runs the tests.
 
     Returns:
-        pytest's status; 1 where it passed nothing.
+        The exit status of pytest; 1 if no test passed.
     """
     parser = part_parser(__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT / "tests" / "gpu")
     arguments = parser.parse_args()
     record = Record(arguments.record, dry_run=arguments.dry_run)
-    # Imported here: where it is missing, the line says so and the part fails.
+    # Imported here, so that a missing pytest is reported and only this part fails.
     with record.attempt("import pytest"):
         import pytest
 
         outcomes = Outcomes(record)
         folder = arguments.folder
-        # The tests' own conftest.py needs MindSpore.
+        # The conftest.py of tests/ needs MindSpore.
         options = ["-q", "-p", "no:cacheprovider", f"--confcutdir={folder}", f"--rootdir={ROOT}"]
         status = int(pytest.main([*options, str(folder)], plugins=[outcomes]))
         record.add("tests", counts=dict(outcomes.counts), exit_status=status)

@@ -1,4 +1,4 @@
-"""What the run was made on."""
+"""Records the machine of the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "numpy", "mindspore", "pytest", "nvidia-cublas", "nvidia-cu
 
 
 def printed(*command: str) -> str:
-    """What a command prints; empty where there is no such command or it fails."""
+    """The output of a command; empty if the command is missing or fails."""
     if shutil.which(command[0]) is None:
         return ""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -24,7 +24,7 @@ def printed(*command: str) -> str:
 
 
 def version(package: str) -> str | None:
-    """An installed package's version."""
+    """The version of an installed package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -40,7 +40,7 @@ def processor() -> str:
 
 
 def main() -> None:
-    """Write it down."""
+    """Records the machine."""
     arguments = part_parser(__doc__).parse_args()
     record = Record(arguments.record, dry_run=arguments.dry_run)
     record.add(

@@ -1,4 +1,4 @@
-"""The parts of the run: each a process with a share of the time, none of which stops the others."""
+"""The parts of the run: one process each, with a time limit; a failed part does not stop the others."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from typing import Any
 from benchmarks.gpu.record import read_record
 
 ROOT = Path(__file__).resolve().parents[2]
-# A part is asked to end by itself so long before it is ended.
+# A part is told to finish this long before it is terminated.
 NOTICE_SECONDS = 4.0
 LAST_LINES = 40
 
 
 @dataclass(frozen=True)
 class Part:
-    """One process.
+    """A part, run as one process.
 
     Attributes:
-        name: of the part.
-        module: of ``benchmarks.gpu``.
-        least: seconds that parts before this one leave for it.
-        most: seconds that it gets at most.
-        arguments: of its own.
-        mindspore: whether it needs MindSpore's interpreter.
-        environment: variables that it has beside those of the run.
+        name: its name.
+        module: its module in ``benchmarks.gpu``.
+        least: seconds that earlier parts reserve for it.
+        most: its time limit in seconds.
+        arguments: additional arguments.
+        mindspore: whether it needs the interpreter with MindSpore.
+        environment: additional environment variables.
     """
 
     name: str
@@ -56,7 +56,7 @@ def _training(network: str, form: str, least: float, most: float) -> Part:
     )
 
 
-# In the order of what is worth most where the time ends early. The least of all are less than nine minutes.
+# Ordered by importance, in case the time runs out. The reserved times add up to less than nine minutes.
 PARTS = (
     Part("machine", "machine", 10, 30),
     Part("build", "build", 10, 240),
@@ -77,12 +77,12 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Interpreters:
-    """What runs the parts.
+    """The interpreters that run the parts.
 
     Attributes:
-        python: one that has torch.
-        mindspore: one that has MindSpore.
-        mindspore_environment: a shell file to source before MindSpore's; empty for none.
+        python: an interpreter with torch.
+        mindspore: an interpreter with MindSpore.
+        mindspore_environment: a shell file to source before the one with MindSpore; empty for none.
     """
 
     python: str = sys.executable
@@ -91,22 +91,22 @@ class Interpreters:
 
 
 def allotted(parts: Sequence[Part], index: int, remaining: float) -> float:
-    """Seconds for a part.
+    """The time limit of a part.
 
     Args:
-        parts: all of them.
-        index: the part that is next.
-        remaining: seconds that are left for it and those behind it.
+        parts: all parts.
+        index: the index of the next part.
+        remaining: seconds left for it and the later parts.
 
     Returns:
-        What is left when those behind it have their least, but not more than its most; 0 where that is less
-        than its least.
+        The remaining seconds minus the reserves of the later parts, at most the part's limit; 0 if that is
+        less than its reserve.
     """
     part = parts[index]
     seconds = min(part.most, remaining - sum(later.least for later in parts[index + 1 :]))
     if seconds >= part.least:
         return seconds
-    # Behind time those behind it must go without, not this one.
+    # If the run is late, the later parts lose their time, not this one.
     return part.least if remaining >= part.least else 0.0
 
 
@@ -119,7 +119,7 @@ def command_of(
     command += ["--seconds", f"{max(seconds - NOTICE_SECONDS, 1):.0f}", *part.arguments]
     command += ["--dry-run"] if dry_run else []
     if part.mindspore and interpreters.mindspore_environment:
-        # Through an array: such files may look at the arguments that they are sourced with.
+        # Through an array, because such files may read the arguments that they are sourced with.
         script = (
             'command=("$@"); environment="${command[0]}"; set --; . "$environment"; exec "${command[@]:1}"'
         )
@@ -130,18 +130,18 @@ def command_of(
 def run_part(
     part: Part, interpreters: Interpreters, folder: Path, seconds: float, dry_run: bool
 ) -> dict[str, Any]:
-    """Runs one part and waits for it, no longer than it may take.
+    """Runs a part and waits for it, up to its time limit.
 
     Args:
         part: the part.
-        interpreters: what runs it.
-        folder: for its record and its output.
-        seconds: after which it is ended.
-        dry_run: whether it only shows that it runs.
+        interpreters: the interpreters.
+        folder: the folder for its record and output.
+        seconds: the time limit.
+        dry_run: whether to only check that it runs.
 
     Returns:
-        Its status, "done", "failed", "out of time" or "not run"; seconds, exit status, the last lines of what
-        it printed unless it is done, and what it recorded.
+        The status ("done", "failed", "out of time" or "not run"), seconds, exit status, the last lines of its
+        output unless it is done, and its record.
     """
     if seconds <= 0:
         return {"status": "not run", "message": "no time was left", "records": []}
@@ -184,7 +184,7 @@ def run_part(
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    # A part may have started others, which must not run beside the next part.
+    # Child processes of the part must not run during the next part.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""What the card does at most: large matrix products of cuBLAS, and a large copy."""
+"""Measures the peaks of the card: large cuBLAS matrix products, and a large copy."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 
 @contextmanager
 def products_in(precision: str) -> Iterator[torch.dtype]:
-    """Lets torch multiply float32 matrices in float32 proper, or in TF32.
+    """Makes torch multiply float32 matrices in full float32 or in TF32.
 
     Args:
         precision: "float32", "tf32" or "bfloat16".
 
     Yields:
-        The type of the matrices.
+        The data type of the matrices.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -34,15 +34,15 @@ def products_in(precision: str) -> Iterator[torch.dtype]:
 
 
 def measure_peaks(bench: Bench, record: Record, *, rounds: int = 9) -> Peaks:
-    """Measures them and writes them down.
+    """Measures and records the peaks.
 
     Args:
         bench: the device.
-        record: where to.
-        rounds: how often each is timed.
+        record: the record to write to.
+        rounds: number of timings.
 
     Returns:
-        The peaks, from the fastest round: what the card can do.
+        The peaks, from the fastest round.
     """
     side, values = (256, 2**20) if record.dry_run else (8192, 2**29)
     operations: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What a part of the run has found so far: lines of JSON, which a part that is stopped leaves behind."""
+"""The record of a part: JSON lines, which survive if the part is killed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LONGEST_MESSAGE = 4000
 
 
 class Record:
-    """Appends to a file.
+    """Appends JSON lines to a file.
 
     Args:
         path: the file.
-        dry_run: whether this run only shows that the code runs; every line then says so.
+        dry_run: whether this is a dry run; every line then says so.
     """
 
     def __init__(self, path: Path, *, dry_run: bool = False) -> None:
@@ -28,11 +28,11 @@ class Record:
         self.failures = 0
 
     def add(self, what: str, **values: Any) -> None:
-        """Writes one line.
+        """Appends one line.
 
         Args:
-            what: the kind of thing that was found.
-            **values: of JSON's types. Numbers that JSON lacks, NaN and infinities, become strings.
+            what: the kind of the line.
+            **values: JSON values; NaN and infinities become strings.
         """
         mark = {"dry_run": True} if self.dry_run else {}
         line = json.dumps(_of_json({"what": what, **mark, **values}), allow_nan=False)
@@ -41,10 +41,10 @@ class Record:
 
     @contextmanager
     def attempt(self, of: str) -> Iterator[None]:
-        """Turns an error of what is inside into a line with its message, and goes on behind it.
+        """Records an exception in the `with` block as a line, and suppresses it.
 
         Args:
-            of: what was tried.
+            of: what is attempted.
 
         Yields:
             Nothing.
@@ -65,13 +65,13 @@ class Record:
 
 
 def read_record(path: Path) -> list[dict[str, Any]]:
-    """The lines of a record.
+    """Reads the lines of a record.
 
     Args:
-        path: the file; one that is not there has no lines.
+        path: the file; a missing file has no lines.
 
     Returns:
-        A dictionary a line, without a last line that was cut off.
+        One dictionary per line, without a truncated last line.
     """
     if not path.exists():
         return []
@@ -85,10 +85,10 @@ def read_record(path: Path) -> list[dict[str, Any]]:
 
 
 def part_parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that every part has."""
+    """The argument parser shared by all parts."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--record", type=Path, required=True, help="the file to append to")
-    parser.add_argument("--seconds", type=float, default=60.0, help="stop measuring after these")
+    parser.add_argument("--seconds", type=float, default=60.0, help="stop measuring after this time")
     parser.add_argument("--dry-run", action="store_true", help="small sizes, on the CPU: no results")
     return parser
 

@@ -1,4 +1,4 @@
-"""Registers, shared memory and spills of the GPU's kernels, by what their compiler says of them.
+"""Registers, shared memory and spills of the CUDA kernels, from the compiler's log.
 
     bash scripts/build_cuda_kernels.sh
     python -m benchmarks.gpu.registers build/cuda/ptxas.log
@@ -23,9 +23,9 @@ class Kernel:
     Attributes:
         name: its C++ name, without arguments and namespaces.
         architecture: such as "sm_90".
-        registers: of a thread.
-        shared: static shared memory of a block, bytes.
-        spilled: bytes that a thread stores for want of registers.
+        registers: registers per thread.
+        shared: static shared memory per block, in bytes.
+        spilled: spilled bytes per thread.
     """
 
     name: str
@@ -36,13 +36,13 @@ class Kernel:
 
 
 def read(log: str) -> list[Kernel]:
-    """The kernels that a log of ``-Xptxas -v`` tells of.
+    """Reads the kernels from a log of ``-Xptxas -v``.
 
     Args:
         log: the text of ``build/cuda/ptxas.log``.
 
     Returns:
-        A kernel for each name and architecture, in the log's order; their names still mangled.
+        One kernel per name and architecture, in the order of the log, with mangled names.
     """
     kernels: list[Kernel] = []
     for line in log.splitlines():
@@ -58,13 +58,13 @@ def read(log: str) -> list[Kernel]:
 
 
 def readable(names: Iterable[str]) -> dict[str, str]:
-    """Short C++ names of mangled ones.
+    """Demangles and shortens C++ names.
 
     Args:
         names: mangled names.
 
     Returns:
-        For each its name without return type, namespaces and arguments; as it is without ``c++filt``.
+        Each name without return type, namespaces and arguments; unchanged if ``c++filt`` is missing.
     """
     mangled = list(dict.fromkeys(names))
     try:
@@ -83,13 +83,13 @@ def _short(full: str) -> str:
 
 
 def table(kernels: list[Kernel]) -> str:
-    """Kernels by rows and architectures by columns.
+    """Formats a table with one row per kernel and one column per architecture.
 
     Args:
-        kernels: what :func:`read` gave.
+        kernels: the result of :func:`read`.
 
     Returns:
-        Text: registers of a thread in every column, with "+" and bytes where it spills; shared memory of a
+        The table: registers per thread in every column, with "+" and the spilled bytes; shared memory per
         block.
     """
     names = readable(kernel.name for kernel in kernels)
@@ -116,13 +116,13 @@ def table(kernels: list[Kernel]) -> str:
 
 
 def main() -> None:
-    """Print the table of a log."""
+    """Prints the table of a log."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("log", type=Path, help="ptxas.log of scripts/build_cuda_kernels.sh")
     log: Path = parser.parse_args().log
     kernels = read(log.read_text()) if log.is_file() else []
     if not kernels:
-        parser.error(f"{log} tells of no kernels: it must be a log of ptxas -v")
+        parser.error(f"{log} lists no kernels: it must be a log of ptxas -v")
     print(table(kernels))
 
 

@@ -1,4 +1,4 @@
-"""The layers of ResNet-50 that have Kronecker factors, computed from its stages."""
+"""The layers of ResNet-50 with Kronecker factors, computed from its stages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Layer:
     """A convolution without bias, or the dense layer with one.
 
     Attributes:
-        name: where it is in the network.
+        name: its name in the network.
         inputs: input channels or features.
         outputs: output channels or features.
         image: height and width of the input; 0 for the dense layer.
@@ -29,12 +29,12 @@ class Layer:
 
     @property
     def dense(self) -> bool:
-        """Whether it is the dense layer."""
+        """Whether this is the dense layer."""
         return self.kernel == 0
 
     @property
     def padding(self) -> int:
-        """Zeros on every side of the image."""
+        """Zero padding on every side of the image."""
         return self.kernel // 2
 
     @property
@@ -44,7 +44,7 @@ class Layer:
 
     @property
     def locations(self) -> int:
-        """Output locations of a sample, T."""
+        """Output locations per sample, T."""
         return 1 if self.dense else self.output_image**2
 
     @property
@@ -59,14 +59,14 @@ class Layer:
 
     @property
     def parameter_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the weight and, where there is one, of the bias."""
+        """Shapes of the weight and, if present, the bias."""
         if self.dense:
             return (self.outputs, self.inputs), (self.outputs,)
         return ((self.outputs, self.inputs, self.kernel, self.kernel),)
 
     @property
     def form(self) -> tuple[int, ...]:
-        """What two layers share that cost the same."""
+        """A key that is equal for layers of equal cost."""
         return self.inputs, self.outputs, self.image, self.kernel, self.stride
 
     def input_shape(self, batch: int) -> tuple[int, ...]:
@@ -78,7 +78,7 @@ class Layer:
         return (batch, self.outputs) if self.dense else (batch, self.outputs, *(self.output_image,) * 2)
 
     def geometry(self) -> dict[str, Any]:
-        """The attributes that tell a statistics operator of the layer."""
+        """The attributes of the layer's statistics operator."""
         if self.dense:
             return {"convolution": False, "bias": True}
         return {
@@ -96,19 +96,19 @@ class Layer:
 def resnet50_layers(
     *, image: int = 224, width: int = 64, blocks: Sequence[int] = (3, 4, 6, 3), classes: int = 1000
 ) -> list[Layer]:
-    """Convolutions and the dense layer, in the order in which the network has them.
+    """The convolutions and the dense layer, in network order.
 
     He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2015, table 1, with the stride of
-    a block in its 3x3 convolution, as :class:`model_zoo.resnet.imagenet.ImageNetResNet` has it.
+    a block in its 3x3 convolution, as in :class:`model_zoo.resnet.imagenet.ImageNetResNet`.
 
     Args:
         image: height and width of the images.
         width: channels of the first convolution.
-        blocks: in each of the stages.
+        blocks: blocks per stage.
         classes: outputs of the dense layer.
 
     Returns:
-        The layers: 54 with the defaults.
+        The layers; 54 with the defaults.
     """
     layers = [Layer("conv1", 3, width, image, 7, 2)]
     # A 3x3 pooling of stride 2 follows, padded by one.
@@ -132,12 +132,12 @@ def resnet50_layers(
 
 
 def small_layers() -> list[Layer]:
-    """The same network in small, with every kind of layer: for what shows that the code runs."""
+    """A small version with every kind of layer, for dry runs."""
     return resnet50_layers(image=32, width=8, blocks=(1, 1, 1, 1), classes=10)
 
 
 def distinct(layers: Sequence[Layer]) -> list[tuple[Layer, int]]:
-    """One layer of each form, and how many there are of it."""
+    """One layer per shape, and the number of layers with that shape."""
     first: dict[tuple[int, ...], Layer] = {}
     counts: dict[tuple[int, ...], int] = {}
     for layer in layers:

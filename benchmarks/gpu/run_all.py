@@ -1,4 +1,4 @@
-"""Runs all parts within the time and keeps one JSON file up to date: what ``run_all.sh`` calls."""
+"""Runs all parts within the time limit and keeps one JSON file up to date; called by ``run_all.sh``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DRY_RUN_NOTE = "a dry run on the CPU with small sizes: it shows that the code ru
 
 
 def commit() -> str:
-    """The commit that is checked out, with "+" where files differ from it; empty outside a checkout."""
+    """The checked-out commit, with "+" if files differ from it; empty outside a checkout."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -28,7 +28,7 @@ def commit() -> str:
 
 
 def write(path: Path, report: dict[str, Any]) -> None:
-    """Replaces the file in one go, so that a run that is cut off leaves a whole one."""
+    """Replaces the file atomically, so that a killed run leaves a complete one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
@@ -43,17 +43,17 @@ def run_all(
     parts: Sequence[Part] = PARTS,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Runs them one after the other.
+    """Runs the parts one after the other.
 
     Args:
         output: the JSON file.
-        seconds: for all of them.
-        interpreters: what runs them.
+        seconds: the time limit of all parts.
+        interpreters: the interpreters.
         parts: the parts.
-        dry_run: whether they only show that they run.
+        dry_run: whether to only check that they run.
 
     Returns:
-        What was written.
+        The content of the JSON file.
     """
     start = time.monotonic()
     report: dict[str, Any] = {
@@ -81,17 +81,19 @@ def run_all(
 
 
 def main() -> int:
-    """Run, and say how it went.
+    """Runs the parts and prints a summary.
 
     Returns:
-        0 where every part is done without a failure, else 1.
+        0 if every part is done without a failure, else 1.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="the JSON file")
     parser.add_argument("--minutes", type=float, default=10.0, help="time for all parts; default 10")
     parser.add_argument("--mindspore-python", help="an interpreter that has MindSpore; default: this one")
     parser.add_argument("--mindspore-environment", default="", help="a shell file to source before it")
-    parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="these parts alone")
+    parser.add_argument(
+        "--only", nargs="+", choices=[part.name for part in PARTS], help="run only these parts"
+    )
     parser.add_argument("--dry-run", action="store_true", help="small sizes on the CPU: no results")
     arguments = parser.parse_args()
     if not arguments.minutes > 0.1:
@@ -104,7 +106,7 @@ def main() -> int:
     chosen = [part for part in PARTS if not arguments.only or part.name in arguments.only]
     report = run_all(
         arguments.output.resolve(),
-        # The last part's end and the file's writing.
+        # Reserved for the end of the last part and for writing the file.
         seconds=60 * arguments.minutes - 5,
         interpreters=interpreters,
         parts=chosen,

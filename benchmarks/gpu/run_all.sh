@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Everything that is measured on a GPU, within ten minutes, into one JSON file.
+# Runs all GPU benchmarks within ten minutes and writes one JSON file.
 #
 #   bash benchmarks/gpu/run_all.sh [--output FILE] [--minutes 10] [--only PART ...] [--dry-run]
 #
-#   PYTHON                   an interpreter with torch for CUDA; default python3
-#   MINDSPORE_PYTHON         one that has MindSpore; default PYTHON
-#   MINDSPORE_ENVIRONMENT    a shell file to source before MindSpore starts, for a set-up that needs one
+#   PYTHON                   an interpreter with torch for CUDA (default: python3)
+#   MINDSPORE_PYTHON         an interpreter with MindSpore (default: PYTHON)
+#   MINDSPORE_ENVIRONMENT    a shell file to source before MindSpore starts, if the set-up needs one
 #
-# FILE counts from the project's folder. Exits with 0 where all went well, 1 where a part failed or ran out of time (the
-# file says which and why), 2 without a GPU. --dry-run runs the same code on the CPU with small sizes and marks the file:
-# it measures nothing, and needs torch (the build for CPUs will do) and MindSpore.
+# FILE is relative to the project folder. The exit status is 0 if all went well, 1 if a part failed or ran out of time
+# (the file says which and why), and 2 without a GPU. --dry-run runs the same code on the CPU with small sizes and marks
+# the file. It measures nothing, and needs torch (a CPU build is enough) and MindSpore.
 set -euo pipefail
 
 python="${PYTHON:-python3}"
@@ -25,7 +25,7 @@ for argument in "$@"; do
     esac
 done
 command -v "$python" >/dev/null || {
-    echo "error: PYTHON=$python is no program" >&2
+    echo "error: PYTHON=$python is not a program" >&2
     exit 3
 }
 if [[ -n "$dry_run" ]]; then

@@ -1,4 +1,4 @@
-"""Runs a small program under each tool of compute-sanitizer, where that is there."""
+"""Runs a small program under each tool of compute-sanitizer, if it is installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAST_CHARACTERS = 3000
 
 
 def find_tool() -> str | None:
-    """compute-sanitizer on the path, or of a CUDA in its usual place."""
+    """The path of compute-sanitizer, from PATH or the usual CUDA folder."""
     usual = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin"
     return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=str(usual))
 
@@ -29,12 +29,12 @@ def run(command: list[str], seconds: float) -> tuple[int | None, str]:
 
     Args:
         command: the command.
-        seconds: after which it is ended.
+        seconds: the time limit.
 
     Returns:
-        Its status, None where it was ended, and the end of what it printed.
+        The exit status (None after a timeout), and the end of the output.
     """
-    # One allocation a tensor: torch's pool would hide an access beyond the end of one.
+    # One allocation per tensor: torch's memory pool would hide out-of-bounds accesses.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     try:
         done = subprocess.run(
@@ -56,10 +56,10 @@ def run(command: list[str], seconds: float) -> tuple[int | None, str]:
 
 
 def main() -> int:
-    """Run the tools as far as the time goes.
+    """Runs the tools within the time limit.
 
     Returns:
-        1 where a tool or the program by itself found something, else 0.
+        1 if a tool or the program itself found an error, else 0.
     """
     arguments = part_parser(__doc__).parse_args()
     record = Record(arguments.record, dry_run=arguments.dry_run)

@@ -1,4 +1,4 @@
-"""Every kernel of a K-FAC step on small layers: a program to run under compute-sanitizer."""
+"""Runs every kernel of a K-FAC step on small layers; the program for compute-sanitizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH = 3
 
 
 def main() -> None:
-    """Run them."""
+    """Runs the kernels."""
     bench = Bench(dry_run="--dry-run" in sys.argv)
     layers = small_layers()
     sums, divisors, gradients = [], [], []

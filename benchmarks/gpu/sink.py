@@ -1,6 +1,6 @@
-"""``Model.train`` with ``dataset_sink_mode=True`` against without: the same losses, and the same refreshes.
+"""Checks that ``Model.train`` has the same losses and refreshes with and without data sinking.
 
-Without sink it runs twice, which shows how much two runs differ by themselves.
+It runs twice without sinking, which shows the difference between two equal runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INTERVALS = {"factor_interval": ms_kfac.FixedInterval(2), "inverse_interval": ms
 
 
 class Losses(ms.train.Callback):
-    """Keeps the loss and the time of whatever the model counts as a step."""
+    """Stores the loss and the time of every step that the model counts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,9 +40,9 @@ def train(task: Task, steps: int, *, sink: bool, sink_size: int) -> dict[str, An
 
     Args:
         task: the network and its batches.
-        steps: how many batches.
-        sink: whether the device fetches batches by itself.
-        sink_size: batches that it fetches at a time; -1 for all.
+        steps: number of batches.
+        sink: whether to use data sinking.
+        sink_size: batches per sink; -1 for all.
 
     Returns:
         Losses, refreshes, a sum of the weights, and seconds.
@@ -58,7 +58,7 @@ def train(task: Task, steps: int, *, sink: bool, sink_size: int) -> dict[str, An
     model = ms.train.Model(network, nn.CrossEntropyLoss(), optimizer)
     losses = Losses()
     began = time.perf_counter()
-    # An epoch is one fetch; the CPU, which has no sink, would take a whole pass for one.
+    # An epoch is one sink; the CPU, which has no data sinking, would run a whole pass for it.
     epochs = steps if sink_size == 1 and ms.get_context("device_target") != "CPU" else 1
     model.train(epochs, dataset, callbacks=[losses], dataset_sink_mode=sink, sink_size=sink_size)
     seconds = time.perf_counter() - began
@@ -72,7 +72,7 @@ def train(task: Task, steps: int, *, sink: bool, sink_size: int) -> dict[str, An
 
 
 def main() -> None:
-    """Run the four, and compare."""
+    """Runs all four variants and compares them."""
     arguments = part_parser(__doc__).parse_args()
     end = time.monotonic() + arguments.seconds
     record = Record(arguments.record, dry_run=arguments.dry_run)
@@ -98,7 +98,7 @@ def main() -> None:
         if base is None or name == "without sink":
             continue
         ours, theirs = np.asarray(result["losses"]), np.asarray(base["losses"])
-        # The last loss alone is there where the device took all steps at once.
+        # Only the last loss is available if the device took all steps at once.
         same_number = len(ours) == len(theirs)
         difference = np.abs(ours - theirs) if same_number else np.abs(ours[-1:] - theirs[-1:])
         record.add(

@@ -1,4 +1,4 @@
-"""What every step does: preconditioning ResNet-50's gradients, momentum, and calls with nothing to do."""
+"""Work of every step: preconditioning ResNet-50's gradients, momentum, and calls without work."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ RULE = {"momentum": 0.9, "scale": 0.5, "learning_rate": 0.01, "decay": 1e-4}
 def precondition_by_torch(
     gradients: Sequence[torch.Tensor], inverses: Sequence[tuple[torch.Tensor, torch.Tensor]]
 ) -> list[torch.Tensor]:
-    """Two products a layer, and the inner products of gradients and updates in the end.
+    """Two products per layer, followed by the inner products of gradients and updates.
 
     Args:
-        gradients: of the layers' parameters; the last layer alone has a bias.
-        inverses: of A and of G of each.
+        gradients: the parameters' gradients; only the last layer has a bias.
+        inverses: the inverses of A and G of each layer.
 
     Returns:
         The updates, and a vector of the inner products.
@@ -47,7 +47,7 @@ def precondition_by_torch(
 
 
 def measure_precondition(bench: Bench, record: Record, layers: Sequence[Layer], rounds: int) -> None:
-    """All layers' gradients in one call, against torch with cuBLAS in float32 and in TF32."""
+    """Preconditions all gradients in one call, against cuBLAS in float32 and in TF32."""
     shapes = [shape for layer in layers for shape in layer.parameter_shapes]
     gradients = [bench.draw(*shape, seed=index) for index, shape in enumerate(shapes)]
     inverses = []
@@ -87,11 +87,11 @@ def measure_precondition(bench: Bench, record: Record, layers: Sequence[Layer], 
 
 
 class Weights:
-    """ResNet-50's trainable weights with moments and updates: three times, one for each form.
+    """ResNet-50's trainable weights with moments and updates, in three copies, one per form.
 
     Args:
         bench: the device.
-        layers: the layers; every convolution has two vectors of normalization behind it.
+        layers: the layers; every convolution is followed by the two vectors of a normalization.
     """
 
     def __init__(self, bench: Bench, layers: Sequence[Layer]) -> None:
@@ -107,7 +107,7 @@ class Weights:
 
 
 def foreach_step(weights: Weights) -> Callable[[], None]:
-    """The same step by torch's operators on lists."""
+    """The same step by torch's foreach operators."""
     scales = [RULE["scale"] if flag else 1.0 for flag in weights.preconditioned]
 
     def call() -> None:
@@ -121,7 +121,7 @@ def foreach_step(weights: Weights) -> Callable[[], None]:
 
 
 def fused_sgd(weights: Weights) -> Callable[[], None]:
-    """Torch's fused SGD, which does all but the scale."""
+    """Torch's fused SGD, which does everything except the scale."""
     parameters = [torch.nn.Parameter(weight) for weight in weights.weights]
     for parameter, update in zip(parameters, weights.updates):
         parameter.grad = update
@@ -161,7 +161,7 @@ def _native_step(bench: Bench, weights: Weights) -> Callable[[], None]:
 
 
 def measure_momentum(bench: Bench, record: Record, layers: Sequence[Layer], rounds: int) -> None:
-    """One step of all weights, against torch's two ways."""
+    """Times one step of all weights, against torch's two forms."""
     own, other, third = (Weights(bench, layers) for _ in range(3))
     calls = {
         "kernel": _native_step(bench, own),
@@ -173,7 +173,7 @@ def measure_momentum(bench: Bench, record: Record, layers: Sequence[Layer], roun
     record.add(
         "momentum",
         weights=count,
-        # Update, weight and moment are read, the last two written.
+        # Update, weight and moment are read; weight and moment are written.
         bytes=5 * 4 * count,
         forms=summary(times),
         largest_relative_error=momentum_error(bench, layers),
@@ -182,7 +182,7 @@ def measure_momentum(bench: Bench, record: Record, layers: Sequence[Layer], roun
 
 
 def microseconds_a_call(bench: Bench, call: Callable[[], Any], calls: int) -> float:
-    """Wall time of a call among many, until the device has done the last."""
+    """Mean wall time of many calls, until the device has finished the last."""
     call()
     bench.synchronize()
     start = time.perf_counter()
@@ -193,7 +193,7 @@ def microseconds_a_call(bench: Bench, call: Callable[[], Any], calls: int) -> fl
 
 
 def measure_idle(bench: Bench, record: Record, layers: Sequence[Layer], calls: int) -> None:
-    """Calls behind a closed gate, and refreshes that are not due, beside torch's addition of two numbers."""
+    """Times calls with a closed gate and refreshes that are not due, against a scalar addition in torch."""
     layer = next(layer for layer in layers if layer.kernel == 3)
     x, dout = bench.draw(*layer.input_shape(4), seed=1), bench.draw(*layer.gradient_shape(4), seed=2)
     closed = StatisticsCall(bench, layer, x=x, dout=dout, gate=0, precision="float32")
@@ -219,7 +219,7 @@ def measure_idle(bench: Bench, record: Record, layers: Sequence[Layer], calls: i
 
 
 def main() -> None:
-    """Measure all three."""
+    """Measures all three."""
     arguments = part_parser(__doc__).parse_args()
     record = Record(arguments.record, dry_run=arguments.dry_run)
     bench = Bench(dry_run=arguments.dry_run)

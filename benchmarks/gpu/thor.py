@@ -1,7 +1,7 @@
 """Steps of ``mindspore.nn.thor`` over ``nn.Momentum``, interleaved.
 
-The model comes from ``ConvertModelUtils``; its network is called as ``ModelThor`` does in sink mode: with the
-flag ``thor`` set and a phase of its own where the inverses are recomputed, without it at the other steps.
+The model comes from ``ConvertModelUtils``. Its network is called as ``ModelThor`` does in sink mode: steps
+that recompute the inverses set the flag ``thor`` and use a separate phase; the other steps do not.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class ThorSteps:
         self.compiled = {True: False, False: False}
 
     def take(self, refresh: bool) -> float:
-        """One step.
+        """Takes one step.
 
         Args:
-            refresh: whether it recomputes the inverses.
+            refresh: whether to recompute the inverses.
 
         Returns:
-            Its seconds.
+            The seconds of the step.
         """
         if not self.compiled[refresh]:
             self.step.add_flags_recursive(thor=refresh)
@@ -60,7 +60,7 @@ class ThorSteps:
 
 
 def main() -> None:
-    """Measure one network."""
+    """Measures one network."""
     parser = part_parser(__doc__)
     parser.add_argument("--network", choices=tuple(TASKS), required=True)
     arguments = parser.parse_args()
@@ -74,7 +74,7 @@ def main() -> None:
         if arguments.dry_run:
             record.add("not run", message="nn.thor is there, but has no kernels for the CPU")
             return
-        # The refresh first: the other step reads its inverses.
+        # The refresh first, because the other step reads its inverses.
         first = {"refresh": thor.take(True), "ordinary": thor.take(False), "momentum": momentum()}
         record.add("first steps", seconds=first)
         for refresh, rounds in ((False, ORDINARY_ROUNDS), (True, REFRESH_ROUNDS)):

@@ -1,4 +1,4 @@
-"""Times of calls that take turns, and what is told of them."""
+"""Times interleaved calls, and summarizes the times."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Clock(Protocol):
     """Takes the time of a call."""
 
     def prepare(self, call: Callable[[], Any]) -> None:
-        """Runs a call once and learns what :meth:`milliseconds` must know of it."""
+        """Runs a call once and calibrates :meth:`milliseconds` for it."""
 
     def milliseconds(self, call: Callable[[], Any]) -> float:
-        """The time of one call with nothing of its data in the caches."""
+        """The time of one call with cold caches."""
 
 
 def quartiles(values: Sequence[float]) -> list[float]:
@@ -26,16 +26,16 @@ def quartiles(values: Sequence[float]) -> list[float]:
 def alternate(
     calls: Mapping[str, Callable[[], Any]], clock: Clock, *, rounds: int, warm_up: int
 ) -> dict[str, list[float]]:
-    """Times calls in turn, so that a change of the machine's speed meets all alike.
+    """Times interleaved calls, so that changes of the machine's speed affect all equally.
 
     Args:
-        calls: by name.
-        clock: takes the times.
-        rounds: how often each is timed.
-        warm_up: rounds before these.
+        calls: the calls by name.
+        clock: measures the times.
+        rounds: number of timings per call.
+        warm_up: untimed rounds at the start.
 
     Returns:
-        The milliseconds of each, a number a round.
+        The milliseconds of each call, one number per round.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(warm_up):
@@ -44,14 +44,14 @@ def alternate(
                 clock.prepare(call)
             clock.milliseconds(call)
     for turn in range(rounds):
-        # Every other round goes backwards: nobody always comes after the same neighbour.
+        # Every other round is reversed, so that no call always follows the same one.
         for name in list(calls)[:: 1 if turn % 2 == 0 else -1]:
             times[name].append(clock.milliseconds(calls[name]))
     return times
 
 
 def paired_ratios(times: Mapping[str, Sequence[float]], over: str) -> dict[str, list[float]]:
-    """Quartiles of the ratios, round by round, of each one's time over that of ``over``."""
+    """Quartiles of the per-round ratios of each call's time to the time of ``over``."""
     base = np.asarray(times[over])
     return {
         name: quartiles((np.asarray(values) / base).tolist())

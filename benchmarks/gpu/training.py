@@ -1,9 +1,9 @@
 """Training steps in MindSpore on a GPU: K-FAC and SMKFAC over ``nn.Momentum``, interleaved, in graph mode.
 
-``MS_KFAC_NATIVE`` chooses between native kernels and composed operators, as everywhere. Refreshes come at
-short intervals, so that a short run holds many steps of each kind: ordinary ones, ones with statistics, ones
-with inverses. Means at the usual intervals are put together from the medians of the kinds, whose cost does
-not depend on how far apart they are; the record holds every step.
+``MS_KFAC_NATIVE`` selects native kernels or fallbacks, as everywhere. Refreshes come at short intervals, so
+that a short run has many steps of each kind: ordinary, with statistics, with inverses. Means at the usual
+intervals combine the medians of the kinds, because the cost of a kind does not depend on the interval. The
+record holds every step.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ Intervals = tuple[int, int]
 
 @dataclass(frozen=True)
 class Measured:
-    """An optimizer that is measured.
+    """A measured optimizer.
 
     Attributes:
-        method: of ``ms_kfac``; empty for ``nn.Momentum``.
-        run: intervals of statistics and of inverses while it is measured.
-        told: intervals for which a mean is told.
+        method: a class of ``ms_kfac``; empty for ``nn.Momentum``.
+        run: intervals of statistics and inverses during the measurement.
+        reported: intervals for which a mean is reported.
     """
 
     method: str = ""
     run: Intervals = (0, 0)
-    told: tuple[Intervals, ...] = ()
+    reported: tuple[Intervals, ...] = ()
 
 
 OPTIMIZERS = {
@@ -51,12 +51,12 @@ OPTIMIZERS = {
 }
 MOST_ROUNDS, DRY_ROUNDS = 301, 8
 WARM_UP_STEPS = 2
-# Seconds of measuring without which an optimizer is not worth compiling.
+# An optimizer is compiled only if this many seconds remain to measure it.
 LEAST_OF_MEASURING = 8.0
 
 
 def build_optimizer(name: str, network: nn.Cell) -> nn.Cell:
-    """An optimizer of ``OPTIMIZERS``, on a network."""
+    """Creates an optimizer of ``OPTIMIZERS`` for a network."""
     measured = OPTIMIZERS[name]
     if not measured.method:
         return nn.Momentum(network.trainable_params(), 0.01, 0.9)
@@ -67,14 +67,14 @@ def build_optimizer(name: str, network: nn.Cell) -> nn.Cell:
 
 
 def build_step(name: str, task: Task) -> Callable[[], float]:
-    """A training step.
+    """Builds a training step.
 
     Args:
-        name: of ``OPTIMIZERS``.
+        name: a key of ``OPTIMIZERS``.
         task: the network and its batches.
 
     Returns:
-        A function that takes one step and returns its seconds.
+        A function that takes one step and returns the seconds.
     """
     ms.set_seed(1)
     network = task.build()
@@ -86,15 +86,15 @@ def build_step(name: str, task: Task) -> Callable[[], float]:
 
 
 def measure_all(record: Record, task: Task, end: float) -> None:
-    """Compiles and measures one optimizer after the other, each beside ``nn.Momentum``.
+    """Compiles and measures one optimizer after the other, interleaved with ``nn.Momentum``.
 
-    What is compiled is measured before the next is compiled, so that one whose compilation takes too long
-    costs no other its figures.
+    Each optimizer is measured before the next one is compiled, so that a slow compilation does not cost the
+    results of the others.
 
     Args:
-        record: where to.
+        record: the record to write to.
         task: the network and its batches.
-        end: on the monotonic clock.
+        end: the end, on the monotonic clock.
     """
     longest, ready = 0.0, {}
     for index, name in enumerate(OPTIMIZERS):
@@ -117,61 +117,63 @@ def measure_all(record: Record, task: Task, end: float) -> None:
 
 
 def share(remaining: float, others: int, longest: float) -> float:
-    """Seconds for measuring what has just been compiled.
+    """The seconds to measure the optimizer just compiled.
 
     Args:
         remaining: seconds until the end.
-        others: optimizers behind it.
+        others: number of remaining optimizers.
         longest: seconds of the longest compilation so far.
 
     Returns:
-        An equal share of what compiling the others leaves, at least what the last one would get.
+        An equal share of the time left after compiling the others, at least the share of the last one.
     """
     equal = (remaining - others * longest) / (others + 1)
     return min(max(equal, LEAST_OF_MEASURING), remaining)
 
 
 def measure(record: Record, take: Mapping[str, Callable[[], float]], end: float) -> None:
-    """Rounds of one step of each until the time ends.
+    """Takes rounds of one step each until the end.
 
     Args:
-        record: where to.
-        take: the steps; "momentum" among them.
-        end: on the monotonic clock.
+        record: the record to write to.
+        take: the steps by name, including "momentum".
+        end: the end, on the monotonic clock.
     """
     taken: dict[str, list[float]] = {name: [] for name in take}
     for turn in range(DRY_ROUNDS if record.dry_run else MOST_ROUNDS):
         if time.monotonic() > end:
             break
-        # Every other round goes backwards: nobody always comes after the same neighbour.
+        # Every other round is reversed, so that no step always follows the same one.
         for name in list(take)[:: 1 if turn % 2 == 0 else -1]:
             taken[name].append(take[name]())
     if not taken["momentum"]:
         record.add("out of time", before=f"steps of {', '.join(take)}")
         return
-    beside = ", ".join(name for name in take if name != "momentum")
+    others = ", ".join(name for name in take if name != "momentum")
     for name, seconds in taken.items():
-        told = told_of(seconds, taken["momentum"], OPTIMIZERS[name])
+        summary = summarize_steps(seconds, taken["momentum"], OPTIMIZERS[name])
         intervals = OPTIMIZERS[name].run
-        record.add("steps", optimizer=name, beside=beside, intervals=intervals, **told, raw_seconds=seconds)
+        record.add(
+            "steps", optimizer=name, beside=others, intervals=intervals, **summary, raw_seconds=seconds
+        )
 
 
-def told_of(seconds: list[float], base: list[float], measured: Measured) -> dict[str, Any]:
-    """What is told of one optimizer's steps, beside their seconds.
+def summarize_steps(seconds: list[float], base: list[float], measured: Measured) -> dict[str, Any]:
+    """Summarizes the steps of one optimizer.
 
     Args:
-        seconds: of its steps, after those that warmed it up.
-        base: those of ``nn.Momentum``, round by round.
+        seconds: the times of its steps, without warm-up.
+        base: the times of ``nn.Momentum``, round by round.
         measured: the optimizer.
 
     Returns:
-        Medians and numbers of the kinds, quartiles of the paired ratios of each kind, and for each of the
-        intervals the mean and its ratio, None where a kind of step was not seen.
+        Medians and counts of the step kinds, quartiles of the paired ratios per kind, and per pair of
+        intervals the mean and its ratio; None if a step kind is missing.
     """
     kinds = [kind_of_step(index + WARM_UP_STEPS, measured.run) for index in range(len(seconds))]
     by_kind = seconds_by_kind(seconds, kinds)
     ratios = seconds_by_kind((np.asarray(seconds) / np.asarray(base)).tolist(), kinds)
-    means = {f"{told[0]}:{told[1]}": mean_over_a_period(by_kind, told) for told in measured.told}
+    means = {f"{pair[0]}:{pair[1]}": mean_over_a_period(by_kind, pair) for pair in measured.reported}
     return {
         "median_seconds": {kind: float(np.median(chosen)) for kind, chosen in by_kind.items()},
         "steps": {kind: len(chosen) for kind, chosen in by_kind.items()},
@@ -180,17 +182,16 @@ def told_of(seconds: list[float], base: list[float], measured: Measured) -> dict
         },
         "mean_seconds": means,
         "mean_ratio": {
-            told: None if mean is None else mean / float(np.median(base)) for told, mean in means.items()
+            pair: None if mean is None else mean / float(np.median(base)) for pair, mean in means.items()
         },
     }
 
 
 def main() -> int:
-    """Measure one network.
+    """Measures one network.
 
     Returns:
-        1 where native kernels are asked for and there are none: composed operators would be measured in their
-        name.
+        1 if native kernels are requested but missing, because the fallbacks would be measured instead.
     """
     parser = part_parser(__doc__)
     parser.add_argument("--network", choices=tuple(TASKS), required=True)

@@ -9,17 +9,17 @@ from __future__ import annotations
 import mindspore.nn as nn
 from mindspore import Tensor
 
-from model_zoo.common.layers import dense, nonlinearity_of
+from model_zoo.common.layers import create_activation, dense
 
 SIZES = (784, 1000, 500, 250, 30, 250, 500, 1000, 784)
 CODE_LAYER = 3
 
 
 class AutoEncoder(nn.Cell):
-    """Flat images to logits of the same pixels.
+    """Maps flat images to the logits of their pixels.
 
     Args:
-        nonlinearity: between all layers but after the code and the output: "relu", "tanh" or "sigmoid".
+        nonlinearity: "relu", "tanh" or "sigmoid", after all layers except the code layer and the output.
     """
 
     def __init__(self, nonlinearity: str = "relu") -> None:
@@ -30,7 +30,7 @@ class AutoEncoder(nn.Cell):
             linear = index in (CODE_LAYER, len(SIZES) - 2)
             cells.append(dense(inputs, outputs, "linear" if linear else nonlinearity))
             if not linear:
-                cells.append(nonlinearity_of(nonlinearity))
+                cells.append(create_activation(nonlinearity))
         self.layers = nn.SequentialCell(cells)
 
     def construct(self, images: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""What every family of the zoo shares: recipes, data, optimizers, training, figures."""
+"""Code shared by all network families: recipes, data, optimizers, training and metrics."""

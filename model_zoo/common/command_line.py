@@ -1,4 +1,4 @@
-"""What the zoo's commands share: how they name a trained network, and how they end at a user's mistake."""
+"""TrainingComponents shared by the zoo's commands: the arguments for a trained network, and usage errors."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from model_zoo.common.errors import UsageError
 USAGE_STATUS = 2
 
 
-def add_trained_network(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say which trained network, and where to run it.
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that select a trained network and a device.
 
     Args:
-        parser: gets --checkpoint, --recipe, --set and --device.
+        parser: the parser to extend with --checkpoint, --recipe, --set and --device.
     """
     parser.add_argument(
         "--checkpoint",
         type=Path,
         required=True,
         metavar="PATH",
-        help="network.ckpt of a run, a checkpoint's folder, or a run's folder for its newest network",
+        help="network.ckpt of a run, the folder of a checkpoint, or the folder of a run (newest network)",
     )
     parser.add_argument(
         "--recipe",
         type=Path,
         metavar="FILE",
-        help="the recipe that the network was trained by (default: the one stored beside it)",
+        help="the recipe of the network (default: the one stored next to it)",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipe"
@@ -38,11 +38,11 @@ def add_trained_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def tell(error: UsageError) -> int:
-    """Prints a user's mistake.
+def print_usage_error(error: UsageError) -> int:
+    """Prints a usage error.
 
     Args:
-        error: the mistake.
+        error: the error.
 
     Returns:
         The exit status.

@@ -1,4 +1,4 @@
-"""Runs sibling recipes one after the other and sets their results side by side."""
+"""Runs sibling recipes one after the other and compares their results."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from model_zoo.common.curves import CURVES_FILE, draw_curves, read_metrics
 
 
 def run_each(recipes: Mapping[str, Path], output: Path, arguments: Sequence[str]) -> int:
-    """Trains each recipe in a process of its own, so that none inherits what another has compiled or cached.
+    """Trains each recipe in its own process, so that no run reuses another's compiled graphs or caches.
 
     Args:
         recipes: the recipe of each optimizer.
-        output: the folder whose subfolders, one an optimizer, the runs write to.
-        arguments: further arguments of the train command.
+        output: the output folder; each run writes to a subfolder named after its optimizer.
+        arguments: additional arguments of the train command.
 
     Returns:
         The exit status of the first run that failed, or 0.
@@ -39,30 +39,30 @@ def run_each(recipes: Mapping[str, Path], output: Path, arguments: Sequence[str]
     return 0
 
 
-def results_table(runs: Mapping[str, list[dict[str, Any]]], figure: str) -> str:
-    """One line a run: epochs, seconds, speed, training loss, the figure at the end and at its best.
+def results_table(runs: Mapping[str, list[dict[str, Any]]], metric: str) -> str:
+    """Formats one line per run: epochs, seconds, speed, training loss, final and best metric.
 
     Args:
-        runs: the epoch objects of each run by its label.
-        figure: the key of the epoch objects that judges a run.
+        runs: the epoch objects of each run, by label.
+        metric: the key of the metric in the epoch objects.
 
     Returns:
         A text table.
     """
-    best = min if figure.endswith("_error") else max
+    best = min if metric.endswith("_error") else max
     head = [
         "run",
         "epochs",
         "seconds",
         "images/s",
         "training loss",
-        figure.replace("_", " "),
+        metric.replace("_", " "),
         "best",
         "at epoch",
     ]
     rows = [head]
     for label, epochs in runs.items():
-        last, top = epochs[-1], best(epochs, key=lambda line: line[figure])
+        last, top = epochs[-1], best(epochs, key=lambda line: line[metric])
         rows.append(
             [
                 label,
@@ -70,8 +70,8 @@ def results_table(runs: Mapping[str, list[dict[str, Any]]], figure: str) -> str:
                 f"{last['seconds']:.1f}",
                 f"{last['images_per_second']:.0f}",
                 f"{last['running_loss']:.4f}",
-                f"{last[figure]:.4f}",
-                f"{top[figure]:.4f}",
+                f"{last[metric]:.4f}",
+                f"{top[metric]:.4f}",
                 f"{top['epoch']}",
             ]
         )
@@ -80,16 +80,16 @@ def results_table(runs: Mapping[str, list[dict[str, Any]]], figure: str) -> str:
 
 
 def compare(
-    recipes: Mapping[str, Path], output: Path, arguments: Sequence[str], figure: str, title: str
+    recipes: Mapping[str, Path], output: Path, arguments: Sequence[str], metric: str, title: str
 ) -> int:
-    """Runs the recipes, draws them together and prints their table.
+    """Runs the recipes, plots them together and prints their table.
 
     Args:
         recipes: the recipe of each optimizer.
         output: the folder to write to.
-        arguments: further arguments of the train command.
-        figure: the key of the epoch objects that judges a run.
-        title: what stands above the curves.
+        arguments: additional arguments of the train command.
+        metric: the key of the metric in the epoch objects.
+        title: the title of the plot.
 
     Returns:
         The exit status of the first run that failed, or 0.
@@ -98,10 +98,10 @@ def compare(
     if status:
         return status
     folders = {optimizer: output / optimizer for optimizer in recipes}
-    draw_curves(folders, figure, title, output / CURVES_FILE)
+    draw_curves(folders, metric, title, output / CURVES_FILE)
     epochs = {
         optimizer: [line for line in read_metrics(folder) if line["kind"] == "epoch"]
         for optimizer, folder in folders.items()
     }
-    print(f"\n{results_table(epochs, figure)}\n\ncurves: {output / CURVES_FILE}")
+    print(f"\n{results_table(epochs, metric)}\n\ncurves: {output / CURVES_FILE}")
     return 0

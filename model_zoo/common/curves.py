@@ -1,4 +1,4 @@
-"""Draws training curves from the metrics.jsonl of one or more runs."""
+"""Plots training curves from the metrics.jsonl of one or more runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg")  # Files only: there need be no screen.
+matplotlib.use("Agg")  # Writes files without a display.
 
 import matplotlib.pyplot as plt
 
-from model_zoo.common.journal import METRICS_FILE
+from model_zoo.common.metrics_log import METRICS_FILE
 
 CURVES_FILE = "curves.png"
 
@@ -23,38 +23,38 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
 
 
-def _draw_run(axes: Any, label: str, metrics: Sequence[Mapping[str, Any]], figure: str) -> None:
+def _draw_run(axes: Any, label: str, metrics: Sequence[Mapping[str, Any]], metric: str) -> None:
     epochs = [line for line in metrics if line["kind"] == "epoch"]
     steps = [line for line in metrics if line["kind"] == "step"]
     steps_per_epoch = epochs[-1]["step"] / epochs[-1]["epoch"]
     losses = [line["running_loss"] for line in steps]
-    (drawn,) = axes[0, 0].plot([line["step"] / steps_per_epoch for line in steps], losses, label=label)
-    style = {"color": drawn.get_color(), "label": label}
+    (curve,) = axes[0, 0].plot([line["step"] / steps_per_epoch for line in steps], losses, label=label)
+    style = {"color": curve.get_color(), "label": label}
     axes[0, 1].plot([line["seconds"] for line in steps], losses, **style)
-    figures = [line[figure] for line in epochs]
-    axes[1, 0].plot([line["epoch"] for line in epochs], figures, marker=".", **style)
-    axes[1, 1].plot([line["seconds"] for line in epochs], figures, marker=".", **style)
+    values = [line[metric] for line in epochs]
+    axes[1, 0].plot([line["epoch"] for line in epochs], values, marker=".", **style)
+    axes[1, 1].plot([line["seconds"] for line in epochs], values, marker=".", **style)
 
 
-def draw_curves(runs: Mapping[str, Path], figure: str, title: str, target: Path) -> None:
-    """Draws training loss (above) and a figure (below) against epochs (left) and seconds of training (right).
+def draw_curves(runs: Mapping[str, Path], metric: str, title: str, target: Path) -> None:
+    """Plots training loss (top) and a metric (bottom) against epochs (left) and training seconds (right).
 
     Args:
-        runs: the output folder of each run by the label to give it.
-        figure: the key of the epoch objects to draw below, such as "test_accuracy".
-        title: what stands above.
+        runs: the output folder of each run, by label.
+        metric: the key of the metric in the epoch objects, such as "test_accuracy".
+        title: the title of the plot.
         target: the PNG file to write.
     """
     picture, axes = plt.subplots(2, 2, figsize=(11, 7.5), sharey="row", constrained_layout=True)
     for label, folder in runs.items():
-        _draw_run(axes, label, read_metrics(folder), figure)
-    for row, name in enumerate(("training loss", figure.replace("_", " "))):
+        _draw_run(axes, label, read_metrics(folder), metric)
+    for row, name in enumerate(("training loss", metric.replace("_", " "))):
         axes[row, 0].set_ylabel(name)
         for column, unit in enumerate(("epochs", "seconds of training, compilation included")):
             axes[row, column].set_xlabel(unit)
             axes[row, column].grid(alpha=0.3)
     axes[0, 0].set_yscale("log")
-    if figure.endswith("_error"):
+    if metric.endswith("_error"):
         axes[1, 0].set_yscale("log")
     axes[0, 0].legend()
     picture.suptitle(title)

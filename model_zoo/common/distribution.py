@@ -1,4 +1,4 @@
-"""The processes of a distributed run: how they start, and how they join what each of them knows."""
+"""Starts the processes of a distributed run and combines their values."""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ _THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 
 def serve_as_scheduler() -> None:
-    """Where msrun started this process as the scheduler, serves the workers and exits; else returns at once.
+    """Runs the scheduler and exits if msrun started this process as the scheduler; otherwise returns.
 
     Raises:
         UsageError: msrun did not start this process.
     """
     role = os.environ.get(_ROLE_VARIABLE)
     if role is None:
-        raise UsageError(
-            "--distributed is for workers that msrun starts; use scripts/run_distributed_train.sh."
-        )
+        raise UsageError("--distributed needs msrun: start the run with scripts/run_distributed_train.sh.")
     if role == "MS_SCHED":
-        # Returns when all workers have left.
+        # Blocks until all workers have left.
         init()
         sys.exit(0)
 
@@ -54,13 +52,13 @@ def set_device(device: str) -> None:
 
 
 def start(device: str) -> Shard:
-    """Joins the other processes; from here on MindSpore's training cells average gradients over them.
+    """Joins the process group; MindSpore's training cells then average gradients over it.
 
     Args:
         device: "CPU" or "GPU".
 
     Returns:
-        This process among all.
+        The rank and the number of processes.
 
     Raises:
         UsageError: MindSpore can't run on the device here.
@@ -74,14 +72,14 @@ def start(device: str) -> Shard:
         )
     threads = os.environ.get(_THREADS_VARIABLE, "")
     if threads.isdigit() and int(threads) > 0:
-        # MindSpore's own pool does not read the variable.
+        # MindSpore's thread pool ignores the variable.
         ms.runtime.dispatch_threads_num(int(threads))
     return shard
 
 
 @contextmanager
-def quiet_but_first(shard: Shard) -> Iterator[None]:
-    """Lets the first process alone print, while a `with` block runs."""
+def silence_other_ranks(shard: Shard) -> Iterator[None]:
+    """Silences standard output on all ranks except rank 0 inside a `with` block."""
     if shard.rank == 0:
         yield
         return
@@ -89,15 +87,15 @@ def quiet_but_first(shard: Shard) -> Iterator[None]:
         yield
 
 
-def sums_over_ranks(values: Sequence[float], shard: Shard) -> list[float]:
-    """Sums of what each process knows; all must call it, in the same order.
+def sum_over_ranks(values: Sequence[float], shard: Shard) -> list[float]:
+    """Sums values over all processes; a collective call.
 
     Args:
-        values: this process's numbers.
-        shard: this process among all.
+        values: the values of this process.
+        shard: this process's rank and the number of processes.
 
     Returns:
-        For each number, its sum over the processes, in float32; with one process, the numbers as they are.
+        The sum of each value over the processes, in float32. With one process, the values unchanged.
     """
     if shard.size == 1:
         return list(values)
@@ -105,30 +103,30 @@ def sums_over_ranks(values: Sequence[float], shard: Shard) -> list[float]:
     return [float(value) for value in total.asnumpy()]
 
 
-def require_agreement(what: str, content: bytes, shard: Shard) -> None:
-    """Makes sure that all processes hold the same; all must call it, in the same order.
+def require_equal_on_all_ranks(what: str, content: bytes, shard: Shard) -> None:
+    """Checks that all processes hold the same bytes; a collective call.
 
     Args:
-        what: what it is, for the message.
-        content: what this process holds.
-        shard: this process among all.
+        what: the name of the content, for the message.
+        content: the bytes of this process.
+        shard: this process's rank and the number of processes.
 
     Raises:
-        UsageError: processes differ.
+        UsageError: the bytes differ between processes.
     """
     if shard.size == 1:
         return
-    # float32 holds 16-bit words exactly, and is what every backend gathers.
+    # float32 represents 16-bit words exactly, and every backend can gather it.
     words = np.frombuffer(hashlib.sha256(content).digest(), np.uint16).astype(np.float32)
     gathered = ops.AllGather()(Tensor(words[None])).asnumpy()
     others = [str(rank) for rank in range(shard.size) if not np.array_equal(gathered[rank], gathered[0])]
     if others:
         raise UsageError(
-            f"{what} of rank {', '.join(others)} differ{'' if len(others) > 1 else 's'} from rank 0's: all "
+            f"{what} of rank {', '.join(others)} differ{'' if len(others) > 1 else 's'} from rank 0: all "
             "processes need the same code, recipe, data and checkpoint."
         )
 
 
-def weights_of(network: nn.Cell) -> bytes:
-    """The trained parameters of a network in one string of bytes, for :func:`require_agreement`."""
+def weight_bytes(network: nn.Cell) -> bytes:
+    """The trainable parameters of a network as bytes, for :func:`require_equal_on_all_ranks`."""
     return b"".join(np.ascontiguousarray(value.asnumpy()).tobytes() for value in network.trainable_params())

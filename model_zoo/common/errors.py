@@ -1,18 +1,18 @@
-"""Errors that are the user's to mend: the commands print their one sentence and leave with exit status 2."""
+"""Usage errors: the commands print their message and exit with status 2."""
 
 from __future__ import annotations
 
 
 class UsageError(Exception):
-    """The command was asked for something that it can't do; its text is one sentence for the user."""
+    """A request that the command can't fulfil; the text is one sentence for the user."""
 
 
 class RecipeError(UsageError):
-    """A recipe holds an unknown key or a value that is not accepted."""
+    """A recipe has an unknown key or a value that is not accepted."""
 
 
 class DataError(UsageError):
-    """A data folder lacks a file, or a file is not what its format says."""
+    """A data folder lacks a file, or a file does not match its format."""
 
 
 class CheckpointError(UsageError):

@@ -1,4 +1,4 @@
-"""Writes a trained network, without taps and optimizer, as MindIR."""
+"""Exports a trained network as MindIR, without taps and optimizer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from model_zoo.common.training import start_mindspore
 
 
 def input_shape(options: DataOptions, batch: int) -> tuple[int, ...]:
-    """The shape of the images that the network of a recipe takes.
+    """The input shape of a recipe's network.
 
     Args:
         options: the recipe's data section.
-        batch: how many images.
+        batch: the number of images.
 
     Returns:
         (batch, 3, height, width), or (batch, pixels).
@@ -32,23 +32,23 @@ def input_shape(options: DataOptions, batch: int) -> tuple[int, ...]:
 
 
 def trained_network(recipe: Recipe, file: Path) -> ms.nn.Cell:
-    """The plain network of a checkpoint, ready to be used.
+    """Loads the plain network of a checkpoint.
 
     Args:
-        recipe: what it was trained by.
-        file: the file that holds it.
+        recipe: the recipe of the network.
+        file: the checkpoint file.
 
     Returns:
         The network, in evaluation mode.
 
     Raises:
-        CheckpointError: the file is missing, damaged or that of another network.
+        CheckpointError: the file is missing, damaged or from another network.
     """
     saved = read_parameters(file)
-    # A classifier's last weights are the biases of its classes, which the data had decided.
+    # A classifier's last parameter is the bias of its output layer: its length is the number of classes.
     last = build_network(recipe.network, classes=2).trainable_params()[-1].name
     if last not in saved:
-        raise CheckpointError(f"checkpoint {file} lacks the parameter {last} of the recipe's network.")
+        raise CheckpointError(f"checkpoint {file} lacks parameter {last} of the recipe's network.")
     network = build_network(recipe.network, classes=saved[last].shape[0])
     load_network(network, file)
     network.set_train(False)
@@ -56,20 +56,20 @@ def trained_network(recipe: Recipe, file: Path) -> ms.nn.Cell:
 
 
 def export_network(recipe: Recipe, file: Path, output: Path, batch: int, device: str) -> tuple[int, ...]:
-    """Writes a trained network as MindIR.
+    """Exports a trained network as MindIR.
 
     Args:
-        recipe: what it was trained by.
-        file: the file that holds it.
-        output: the file to write, which ends in .mindir.
-        batch: images that the exported network takes at a time.
+        recipe: the recipe of the network.
+        file: the checkpoint file.
+        output: the file to write, ending in .mindir.
+        batch: batch size of the exported network.
         device: "CPU", "GPU" or "Ascend".
 
     Returns:
         The shape of its input.
 
     Raises:
-        CheckpointError: the file is missing, damaged or that of another network.
+        CheckpointError: the file is missing, damaged or from another network.
     """
     start_mindspore(recipe, device)
     network = trained_network(recipe, file)

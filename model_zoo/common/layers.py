@@ -1,4 +1,4 @@
-"""Layers that the networks of the zoo share."""
+"""Layers shared by the zoo's networks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from mindspore.common.initializer import HeNormal, XavierUniform, Zero
 NONLINEARITIES = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
 
-def nonlinearity_of(name: str) -> nn.Cell:
-    """The activation of that name.
+def create_activation(name: str) -> nn.Cell:
+    """Creates the activation with the given name.
 
     Args:
         name: "relu", "tanh" or "sigmoid".
@@ -21,28 +21,28 @@ def nonlinearity_of(name: str) -> nn.Cell:
         ValueError: the name is unknown.
     """
     if name not in NONLINEARITIES:
-        raise ValueError(f"nonlinearity must be one of {', '.join(NONLINEARITIES)}, but is {name!r}")
+        raise ValueError(f"nonlinearity: must be one of {', '.join(NONLINEARITIES)}, got {name!r}")
     return NONLINEARITIES[name]()
 
 
 def dense(inputs: int, outputs: int, nonlinearity: str) -> nn.Dense:
-    """A dense layer with weights for the activation after it: He for ReLU, else Glorot; biases are zero."""
+    """A dense layer with zero biases and He initialization for ReLU, otherwise Glorot initialization."""
     weights = HeNormal(nonlinearity="relu") if nonlinearity == "relu" else XavierUniform()
     return nn.Dense(inputs, outputs, weight_init=weights, bias_init=Zero())
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int, *, bias: bool = False) -> nn.Conv2d:
-    """A convolution that pads by half its kernel, with He's initial weights.
+    """A convolution with padding of half the kernel size and He initialization.
 
     He, Zhang, Ren and Sun, "Delving deep into rectifiers", 2015, section 2.2: a normal distribution with
-    the variance 2 / (kernel^2 outputs), equation 14, which keeps the size of gradients.
+    the variance 2 / (kernel^2 outputs), equation 14, which preserves the magnitude of gradients.
 
     Args:
         inputs: channels of the input.
         outputs: channels of the output.
-        kernel: side of the kernel.
-        stride: of both axes.
-        bias: whether it has a bias, which starts at zero.
+        kernel: kernel size.
+        stride: stride of both axes.
+        bias: whether the layer has a bias, initialized to zero.
 
     Returns:
         The layer.

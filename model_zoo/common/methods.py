@@ -1,4 +1,4 @@
-"""The methods of ms_kfac, read without importing it: MindSpore, which it needs, takes seconds to load."""
+"""The method registry of ms_kfac, read without the slow import of ms_kfac and MindSpore."""
 
 from __future__ import annotations
 

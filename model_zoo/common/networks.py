@@ -1,4 +1,4 @@
-"""The networks of the zoo by name."""
+"""The zoo's networks by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Callable
 import mindspore.nn as nn
 
 from model_zoo.autoencoder.network import AutoEncoder
-from model_zoo.common.options.networks import FIGURE_OF_NETWORK, NetworkOptions
+from model_zoo.common.options.networks import METRIC_OF_NETWORK, NetworkOptions
 from model_zoo.convnet.network import ConvNet
 from model_zoo.mlp.network import MLP
 from model_zoo.resnet.imagenet import ImageNetResNet
@@ -23,7 +23,7 @@ NETWORKS: dict[str, Callable[..., nn.Cell]] = {
     "autoencoder": AutoEncoder,
     "mlp": MLP,
 }
-# Names that hold a depth: the family's name in NETWORKS, and the depth.
+# Names with a depth: the family in NETWORKS, and the depth.
 DEPTHS = {
     **{f"resnet{depth}": ("resnet", depth) for depth in (20, 32, 44, 56, 110)},
     **{f"resnet{depth}": ("imagenet_resnet", depth) for depth in (18, 34, 50, 101, 152)},
@@ -35,25 +35,27 @@ def create_network(name: str, **options: Any) -> nn.Cell:
     """Builds a network.
 
     Args:
-        name: a family, "resnet" (CIFAR form), "imagenet_resnet", "vgg", "convnet", "autoencoder" or "mlp"; or
-            a family and a depth in one word, as "resnet20", "resnet50" or "vgg16", where 20, 32, 44, 56 and
-            110 are of the CIFAR form and 18, 34, 50, 101 and 152 of the ImageNet form.
-        **options: the arguments of its class, as `classes`, `width` and `shortcut`.
+        name: a family ("resnet" for the CIFAR form, "imagenet_resnet", "vgg", "convnet", "autoencoder" or
+            "mlp"), or a family with a depth, such as "resnet20", "resnet50" or "vgg16". ResNets of depth 20,
+            32, 44, 56 and 110 have the CIFAR form; 18, 34, 50, 101 and 152 the ImageNet form.
+        **options: the arguments of its class, such as `classes`, `width` and `shortcut`.
 
     Returns:
-        The network with freshly drawn weights.
+        The network with newly initialized weights.
 
     Raises:
-        ValueError: the name is unknown, or it holds a depth and `depth` is given too.
+        ValueError: the name is unknown, or contains a depth while `depth` is also given.
     """
     if name in DEPTHS:
         family, depth = DEPTHS[name]
         if "depth" in options:
-            raise ValueError(f"depth can't be given with {name!r}, which has {depth}; {family!r} takes it")
+            raise ValueError(
+                f"depth: must be left out with {name!r}, whose depth is {depth}; {family!r} accepts it"
+            )
         return NETWORKS[family](depth=depth, **options)
     if name not in NETWORKS:
         known = ", ".join([*NETWORKS, *DEPTHS])
-        raise ValueError(f"there is no network {name!r}; there are {known}")
+        raise ValueError(f"name: must be one of {known}, got {name!r}")
     return NETWORKS[name](**options)
 
 
@@ -62,13 +64,13 @@ def build_network(options: NetworkOptions, classes: int) -> nn.Cell:
 
     Args:
         options: the recipe's network section.
-        classes: the number of classes in the data; an auto-encoder has none.
+        classes: the number of classes in the data; unused by an auto-encoder.
 
     Returns:
-        The network with freshly drawn weights.
+        The network with newly initialized weights.
     """
     arguments = dataclasses.asdict(options)
-    if FIGURE_OF_NETWORK[options.name] == "accuracy":
+    if METRIC_OF_NETWORK[options.name] == "accuracy":
         arguments["classes"] = classes
     return create_network(**arguments)
 

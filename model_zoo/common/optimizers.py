@@ -1,4 +1,4 @@
-"""Optimizers from a recipe."""
+"""Builds the optimizer of a recipe."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def create_optimizer(
     """Builds the optimizer of a recipe.
 
     Args:
-        recipe: whose optimizer, schedule and epochs hold.
+        recipe: the recipe.
         network: the network to train.
         batches_per_epoch: the number of batches in an epoch.
-        distributed: whether there are other processes, and the recipe's parallel section holds.
+        distributed: whether several processes train together and the parallel section applies.
 
     Returns:
         The optimizer.
     """
     options = recipe.optimizer
-    timetable = (recipe.epochs, batches_per_epoch, recipe.accumulation_steps)
-    learning_rate = step_values(recipe.schedule, options.learning_rate, *timetable)
+    step_counts = (recipe.epochs, batches_per_epoch, recipe.accumulation_steps)
+    learning_rate = step_values(recipe.schedule, options.learning_rate, *step_counts)
     if isinstance(options, SGDMOptions):
         return nn.Momentum(
             network.trainable_params(),
@@ -74,7 +74,7 @@ def create_optimizer(
             eps=options.eps,
             weight_decay=options.weight_decay,
         )
-    damping = step_values(options.damping_schedule, options.damping, *timetable)
+    damping = step_values(options.damping_schedule, options.damping, *step_counts)
     distribution = Distribution(recipe.parallel.exchange, recipe.parallel.collective) if distributed else None
     return _second_order(
         options, network, learning_rate, damping, distribution, accumulation_steps=recipe.accumulation_steps

@@ -1,4 +1,4 @@
-"""Mixed precision, loss scale and gradient accumulation of a recipe, as ms_kfac.Model takes them."""
+"""Converts a recipe's mixed precision, loss scale and gradient accumulation to ms_kfac.Model arguments."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from model_zoo.common.recipe import Recipe
 
 
 def check_step(recipe: Recipe, batches: int) -> None:
-    """Makes sure that the optimizer takes a step.
+    """Checks that the optimizer takes at least one step.
 
     Args:
         recipe: the recipe.
-        batches: batches of an epoch.
+        batches: batches in an epoch.
 
     Raises:
-        DataError: all epochs together have fewer batches than one step takes.
+        DataError: all epochs together have fewer batches than one step needs.
     """
     if recipe.epochs * batches < recipe.accumulation_steps:
         raise DataError(
-            f"all epochs together have {recipe.epochs * batches:,} batches, fewer than one step takes "
+            f"all epochs together have {recipe.epochs * batches:,} batches, fewer than one step needs "
             f"(accumulation_steps {recipe.accumulation_steps})."
         )
 
 
 def training_options(recipe: Recipe) -> dict[str, Any]:
-    """What says how a training computes.
+    """The precision and accumulation arguments of ms_kfac.Model.
 
     Args:
         recipe: the recipe.
@@ -45,7 +45,7 @@ def training_options(recipe: Recipe) -> dict[str, Any]:
         manager = ms.FixedLossScaleManager(scale)
     return {
         "amp_level": recipe.precision.amp_level,
-        # Given even where there is none: level O2 alone would choose a dynamic one.
+        # Passed even if it is None: otherwise level O2 chooses a dynamic loss scale.
         "loss_scale_manager": manager,
         "accumulation_steps": recipe.accumulation_steps,
     }

@@ -1,4 +1,4 @@
-"""Recipes: which network learns which data with which optimizer, read from YAML and checked at once."""
+"""Recipes: the network, data and optimizer of a run, read from YAML and validated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_zoo.common.methods import METHODS
 from model_zoo.common.options.data import DATA, DataOptions, EncodedImages
 from model_zoo.common.options.networks import (
     DATA_OF_NETWORK,
-    FIGURE_OF_NETWORK,
+    METRIC_OF_NETWORK,
     NETWORKS,
     SIDE_OF_NETWORK,
     NetworkOptions,
@@ -47,15 +47,15 @@ class Recipe:
         network: the network and its options.
         data: the data set, its batching and augmentation.
         optimizer: the optimizer and its hyper-parameters.
-        epochs: passes over the training images.
-        schedule: how the learning rate changes.
-        label_smoothing: the share of a label's probability that is spread over all classes while training.
-        seed: of the initial weights, the order of the images and the augmentation.
+        epochs: number of epochs.
+        schedule: the learning-rate schedule.
+        label_smoothing: the fraction of a label's probability that is spread over all classes in training.
+        seed: seed of the initial weights, the order of the images and the augmentation.
         mode: MindSpore's execution mode.
-        evaluate: the splits to evaluate after each epoch, "train" too without augmentation.
-        parallel: how the processes of a distributed run work together.
-        precision: in which type layers compute, and how the loss is scaled.
-        accumulation_steps: batches whose gradients and statistics make one step of the optimizer.
+        evaluate: the splits to evaluate after each epoch, both without augmentation.
+        parallel: options of a distributed run.
+        precision: the data type of the layers and the loss scale.
+        accumulation_steps: batches whose gradients and statistics form one step of the optimizer.
     """
 
     # RUF009: `setting` makes a dataclasses.field.
@@ -76,10 +76,10 @@ class Recipe:
 
 
 def parse_recipe(content: object) -> Recipe:
-    """Checks the content of a recipe.
+    """Validates the content of a recipe.
 
     Args:
-        content: what the YAML holds.
+        content: the parsed YAML.
 
     Returns:
         The recipe.
@@ -100,7 +100,7 @@ def parse_recipe(content: object) -> Recipe:
             f"data.image_size is {recipe.data.image_size!r}; "
             f"accepted with network.name {recipe.network.name!r}: {side}."
         )
-    if recipe.label_smoothing and FIGURE_OF_NETWORK[recipe.network.name] != "accuracy":
+    if recipe.label_smoothing and METRIC_OF_NETWORK[recipe.network.name] != "accuracy":
         raise RecipeError(
             f"label_smoothing is {recipe.label_smoothing!r}; accepted with network.name "
             f"{recipe.network.name!r}, which has no labels: 0."
@@ -112,14 +112,14 @@ def parse_recipe(content: object) -> Recipe:
 
 
 def check_distributed(recipe: Recipe, device: str) -> None:
-    """Makes sure that several processes can train a recipe together.
+    """Checks that several processes can train a recipe together.
 
     Args:
         recipe: the recipe.
         device: "CPU", "GPU" or "Ascend".
 
     Raises:
-        RecipeError: its optimizer's statistics don't add up over processes, or the device lacks a collective.
+        RecipeError: the optimizer does not support several processes, or the device lacks a collective.
     """
     optimizer = recipe.optimizer
     alone = [name for name, method in METHODS.items() if method.single_device]
@@ -135,36 +135,37 @@ def check_distributed(recipe: Recipe, device: str) -> None:
             raise RecipeError(f"optimizer.{name} is {value!r}; accepted with --distributed: {others}.")
     if recipe.parallel.collective == "reduce_scatter" and device == "CPU":
         raise RecipeError(
-            "parallel.collective is 'reduce_scatter', which MindSpore lacks on a CPU; accepted there: auto "
-            "or all_reduce."
+            "parallel.collective is 'reduce_scatter', which MindSpore does not support on CPU; accepted "
+            "there: auto or all_reduce."
         )
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:
-    """Writes one `dotted.key=value` from the command line into the content of a recipe.
+    """Applies one `dotted.key=value` override from the command line.
 
     Args:
-        content: what the YAML holds; changed in place.
+        content: the parsed YAML; changed in place.
         override: the text after --set; its value is read as YAML.
 
     Raises:
-        RecipeError: the text has no "=", its value is no YAML, or its key lies below what is no mapping.
+        RecipeError: the text has no "=", its value is not YAML, or its key is inside a value that is not a
+            mapping.
     """
     path, equals, value = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise RecipeError(f"--set {override!r} is not understood; accepted: dotted.key=value.")
+        raise RecipeError(f"--set {override!r}: must have the form dotted.key=value.")
     section = content
     for depth, key in enumerate(keys[:-1], start=1):
         section = section.setdefault(key, {})
         if not isinstance(section, dict):
             raise RecipeError(
-                f"--set {override!r}: {'.'.join(keys[:depth])} is {section!r}, which has no keys."
+                f"--set {override!r}: {'.'.join(keys[:depth])} is {section!r}, which is not a mapping."
             )
     try:
         section[keys[-1]] = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise RecipeError(f"--set {override!r}: {value!r} can't be read as YAML.") from None
+        raise RecipeError(f"--set {override!r}: {value!r} is not valid YAML.") from None
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -185,9 +186,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except OSError as error:
         raise RecipeError(f"recipe {path} can't be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} is no YAML: {' '.join(str(error).split())}.") from error
+        raise RecipeError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, Mapping):
-        raise RecipeError(f"recipe {path} is no mapping of keys to values.")
+        raise RecipeError(f"recipe {path} is not a mapping.")
     content = dict(content)
     try:
         for override in overrides:
@@ -197,27 +198,28 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"recipe {path}: {error}") from error
 
 
-def sibling(path: Path, optimizer: str) -> Path:
-    """The recipe of the same network and data with another optimizer, by the last word of the file's name.
+def sibling_recipe(path: Path, optimizer: str) -> Path:
+    """Finds the recipe of another optimizer for the same network and data, by the last word of the file name.
 
-    The last word is an optimizer, or one and a variant: resnet20w4_cifar10_tkfac-new.yaml.
+    The last word is an optimizer, optionally with a variant: resnet20w4_cifar10_tkfac-new.yaml.
 
     Args:
         path: a recipe such as resnet20_digits_kfac.yaml.
-        optimizer: a key of OPTIMIZERS, such as "sgdm", or one with a variant, such as "tkfac-new".
+        optimizer: a key of OPTIMIZERS, such as "sgdm", optionally with a variant, such as "tkfac-new".
 
     Returns:
-        The path of the sibling, such as resnet20_digits_sgdm.yaml.
+        The path of the sibling_recipe, such as resnet20_digits_sgdm.yaml.
 
     Raises:
-        RecipeError: the optimizer is unknown, the file's name does not end in one, or there is no such file.
+        RecipeError: the optimizer is unknown, the file name does not end in an optimizer, or the sibling does
+            not exist.
     """
     if optimizer.partition("-")[0] not in OPTIMIZERS:
         raise RecipeError(f"--compare names {optimizer!r}; accepted: {', '.join(OPTIMIZERS)}.")
     stem, _, last = path.stem.rpartition("_")
     if last.partition("-")[0] not in OPTIMIZERS:
         raise RecipeError(
-            f"--compare needs a recipe whose name ends in an optimizer, as _kfac, which {path.name} does not."
+            f"--compare needs a recipe whose name ends in an optimizer, such as _kfac; got {path.name}."
         )
     result = path.with_name(f"{stem}_{optimizer}{path.suffix}")
     if not result.is_file():

@@ -1,4 +1,4 @@
-"""run.json, and the lines that say what a run is made of."""
+"""Writes run.json and formats the lines that describe a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from model_zoo.common import host
-from model_zoo.common.options.networks import FIGURE_OF_NETWORK
+from model_zoo.common import environment
+from model_zoo.common.options.networks import METRIC_OF_NETWORK
 from model_zoo.common.recipe import Recipe
 
 RUN_FILE = "run.json"
@@ -22,40 +22,40 @@ DATA = "data"
 RESUMED = "resumed_after_steps"
 
 
-def headline_figure(recipe: Recipe) -> str:
-    """The key of the epoch objects that judges a run.
+def headline_metric(recipe: Recipe) -> str:
+    """The key of the metric by which a run is judged.
 
-    An auto-encoder is judged by how well it fits the training images, a classifier by images that it has not
-    seen.
+    An auto-encoder is judged by its reconstruction of the training images, a classifier by its accuracy on
+    the test images.
 
     Args:
         recipe: the recipe of the run.
 
     Returns:
-        Such as "test_accuracy".
+        A key of the epoch objects, such as "test_accuracy".
     """
-    figure = FIGURE_OF_NETWORK[recipe.network.name]
-    for split in ("train", "test") if figure == "reconstruction_error" else ("test", "train"):
+    metric = METRIC_OF_NETWORK[recipe.network.name]
+    for split in ("train", "test") if metric == "reconstruction_error" else ("test", "train"):
         if split in recipe.evaluate:
-            return f"{split}_{figure}"
-    return f"running_{figure}"
+            return f"{split}_{metric}"
+    return f"running_{metric}"
 
 
 def describe_run(name: str, recipe: Recipe, device: str) -> dict[str, Any]:
-    """What run.json holds.
+    """The content of run.json.
 
     Args:
         name: the run's name.
-        recipe: the recipe as resolved.
+        recipe: the recipe with all overrides.
         device: "CPU", "GPU" or "Ascend".
 
     Returns:
-        Recipe, versions and machine, as JSON has them.
+        The recipe, the versions and the machine, as JSON values.
     """
     return {
         "name": name,
         "recipe": dataclasses.asdict(recipe),
-        "headline": headline_figure(recipe),
+        "headline": headline_metric(recipe),
         "versions": {
             "python": platform.python_version(),
             "mindspore": ms.__version__,
@@ -65,7 +65,7 @@ def describe_run(name: str, recipe: Recipe, device: str) -> dict[str, Any]:
             "platform": platform.platform(),
             "processors": os.cpu_count(),
             "device": device,
-            host.ONEDNN_VARIABLE: os.environ.get(host.ONEDNN_VARIABLE),
+            environment.ONEDNN_VARIABLE: os.environ.get(environment.ONEDNN_VARIABLE),
         },
     }
 
@@ -76,13 +76,13 @@ def write_description(folder: Path, description: dict[str, Any]) -> None:
 
 
 def resumed_after(folder: Path) -> list[int]:
-    """The steps after which a run has been resumed so far.
+    """The steps after which a run has been resumed.
 
     Args:
         folder: the run's folder.
 
     Returns:
-        What its run.json says; nothing where there is none.
+        The list in run.json; empty if there is no run.json.
     """
     path = folder / RUN_FILE
     if not path.is_file():
@@ -92,7 +92,7 @@ def resumed_after(folder: Path) -> list[int]:
 
 
 def describe_section(section: Any) -> str:
-    """One section of a recipe in a line, as "sgdm (learning_rate 0.1, momentum 0.9)"."""
+    """Formats a section of a recipe as one line, such as "sgdm (learning_rate 0.1, momentum 0.9)"."""
     options = dataclasses.asdict(section)
     name = options.pop("name")
     shown = ", ".join(
@@ -103,14 +103,14 @@ def describe_section(section: Any) -> str:
 
 
 def describe_broken_images(data: Mapping[str, Any]) -> list[str]:
-    """What to print of images that could not be decoded and were skipped.
+    """Formats the list of images that could not be decoded and were skipped.
 
     Args:
-        data: what run.json says of the data.
+        data: the data entry of run.json.
 
     Returns:
-        One line an image, and their number first; nothing where there was none.
+        Their number, then one line per image; empty if no image was broken.
     """
     broken = data.get("broken_images", {})
     lines = [f"  {name} {reason}" for name, reason in broken.items()]
-    return [f"broken images that were skipped: {len(lines):,}", *lines] if lines else []
+    return [f"skipped broken images: {len(lines):,}", *lines] if lines else []

@@ -1,4 +1,4 @@
-"""What the command line says of a run beside its recipe."""
+"""The options of a run that are not part of its recipe."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from model_zoo.common.data.shards import Shard
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and how a recipe is trained.
+    """The options of a run.
 
     Attributes:
         name: the run's name.
-        data_dir: the folder of the recipe's data; the digits need none.
+        data_dir: the folder of the recipe's data; not needed for the digits.
         output: the folder to write to.
         device: "CPU", "GPU" or "Ascend".
-        log_every: steps between two step objects of metrics.jsonl.
-        progress: whether a bar is drawn when the screen is a terminal.
-        checkpoint_every: how often a checkpoint is written, besides at the end; None for none.
-        keep: how many checkpoints stay.
-        resume: whether the run in `output` goes on from its newest checkpoint.
-        shard: this process among those that train together.
+        log_every: steps between two step objects in metrics.jsonl.
+        progress: whether a progress bar is shown on a terminal.
+        checkpoint_every: the checkpoint interval; None writes no checkpoints.
+        keep: how many checkpoints are kept.
+        resume: whether to continue the run in `output` from its newest checkpoint.
+        shard: this process's rank and the number of processes.
     """
 
     name: str
@@ -39,10 +39,10 @@ class RunOptions:
     shard: Shard = Shard()  # noqa: RUF009
 
     def stored(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the options, so that a resumed run goes on with them.
+        """The options that a checkpoint stores for a resumed run.
 
         Returns:
-            Texts and numbers, for `resumed`.
+            JSON values, for `resumed`.
         """
         return {
             "name": self.name,
@@ -55,15 +55,15 @@ class RunOptions:
 
 
 def resumed(stored: dict[str, Any], output: Path, **given: Any) -> RunOptions:
-    """The options of a run that is resumed.
+    """The options of a resumed run.
 
     Args:
-        stored: what `RunOptions.stored` gave.
+        stored: the result of `RunOptions.stored`.
         output: the run's folder.
-        **given: options of the command line; None where it does not say.
+        **given: options of the command line; None if not given.
 
     Returns:
-        The stored options, with those given in their place.
+        The stored options, overridden by the given ones.
     """
     options = dict(stored)
     if options["data_dir"] is not None:

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate and of the damping, as one number a step."""
+"""Schedules of the learning rate and the damping: one value per step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from model_zoo.common.schema import integer, list_of, number, one_of, optional, 
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A point of a training run.
+class TrainingProgress:
+    """The progress of a training run.
 
     Attributes:
-        step: steps done; a half is the middle of a step.
-        steps_per_epoch: steps of an epoch; no whole number where a step may go over its end.
-        epochs: epochs of the run.
+        step: completed steps; may be fractional.
+        steps_per_epoch: steps per epoch; fractional if a step may span two epochs.
+        epochs: total epochs of the run.
     """
 
     step: float
@@ -26,30 +26,30 @@ class Moment:
 
     @property
     def epoch(self) -> float:
-        """Epochs done."""
+        """Completed epochs, with fraction."""
         return self.step / self.steps_per_epoch
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The same value throughout."""
+    """A constant value."""
 
     name: str = setting(one_of(["constant"]), "constant")
 
-    def factor(self, moment: Moment) -> float:
-        """The share of the base value at a moment."""
+    def factor(self, progress: TrainingProgress) -> float:
+        """The multiplier of the base value."""
         return 1.0
 
 
 @dataclass(frozen=True)
 class Step:
-    """The value is multiplied by `gamma` at the start of each of `milestones` (0 is the first epoch or step).
+    """Multiplies the value by `gamma` at the start of each of `milestones` (0 is the first epoch or step).
 
     Attributes:
         name: "step".
-        milestones: when.
-        gamma: by what.
-        unit: what `milestones` count.
+        milestones: the epochs or steps.
+        gamma: the multiplier.
+        unit: the unit of `milestones`.
     """
 
     name: str = setting(one_of(["step"]), "step")
@@ -57,63 +57,64 @@ class Step:
     gamma: float = setting(number(above=0, most=1), 0.1)
     unit: str = setting(one_of(["epochs", "steps"]), "epochs")
 
-    def factor(self, moment: Moment) -> float:
-        """The share of the base value at a moment."""
-        done = moment.epoch if self.unit == "epochs" else moment.step
+    def factor(self, progress: TrainingProgress) -> float:
+        """The multiplier of the base value."""
+        done = progress.epoch if self.unit == "epochs" else progress.step
         return self.gamma ** sum(done >= milestone for milestone in self.milestones)
 
 
 @dataclass(frozen=True)
 class Exponential:
-    """The value falls by `gamma` in every `every_epochs`, without leaps: gamma^(epoch / every_epochs).
+    """Decays the value continuously by `gamma` per `every_epochs`: gamma^(epoch / every_epochs).
 
     Attributes:
         name: "exponential".
-        gamma: by what.
-        every_epochs: in how many epochs.
+        gamma: the decay rate.
+        every_epochs: the number of epochs for one decay by `gamma`.
     """
 
     name: str = setting(one_of(["exponential"]), "exponential")
     gamma: float = setting(number(above=0, most=1), 0.1)
     every_epochs: float = setting(number(above=0), 1.0)
 
-    def factor(self, moment: Moment) -> float:
-        """The share of the base value at a moment."""
-        return self.gamma ** (moment.epoch / self.every_epochs)
+    def factor(self, progress: TrainingProgress) -> float:
+        """The multiplier of the base value."""
+        return self.gamma ** (progress.epoch / self.every_epochs)
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """Up from zero in a line for `warmup_epochs`, then half a cosine to `final` times the base value.
+    """Linear warm-up from zero over `warmup_epochs`, then half a cosine down to `final` times the base value.
 
     Attributes:
         name: "cosine".
-        warmup_epochs: epochs of the line.
-        final: the share at the end of training.
+        warmup_epochs: length of the warm-up.
+        final: the multiplier at the end of training.
     """
 
     name: str = setting(one_of(["cosine"]), "cosine")
     warmup_epochs: float = setting(number(least=0), 0.0)
     final: float = setting(number(least=0, most=1), 0.0)
 
-    def factor(self, moment: Moment) -> float:
-        """The share of the base value at a moment."""
-        if moment.epoch < self.warmup_epochs:
-            return moment.epoch / self.warmup_epochs
-        done = (moment.epoch - self.warmup_epochs) / max(moment.epochs - self.warmup_epochs, 1e-12)
+    def factor(self, progress: TrainingProgress) -> float:
+        """The multiplier of the base value."""
+        if progress.epoch < self.warmup_epochs:
+            return progress.epoch / self.warmup_epochs
+        done = (progress.epoch - self.warmup_epochs) / max(progress.epochs - self.warmup_epochs, 1e-12)
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
 @dataclass(frozen=True)
 class Polynomial:
-    """From the base value to `final` times it, as (1 - share of the way done) to the power of `power`.
+    """Decays from the base value to `final` times it: (1 - completed fraction of the decay)^`power`.
 
     Attributes:
         name: "polynomial".
-        power: of the share that is left.
-        final: the share of the base value at the end of the way.
-        from_epoch: where the way begins.
-        until_epoch: where it ends; null for the end of training. It may lie behind the end of training.
+        power: the exponent.
+        final: the multiplier at the end of the decay.
+        from_epoch: the epoch at which the decay starts.
+        until_epoch: the epoch at which it ends, possibly after the end of training; null for the end of
+            training.
     """
 
     name: str = setting(one_of(["polynomial"]), "polynomial")
@@ -122,10 +123,10 @@ class Polynomial:
     from_epoch: float = setting(number(least=0), 0.0)
     until_epoch: float | None = setting(optional(number(above=0)), None)
 
-    def factor(self, moment: Moment) -> float:
-        """The share of the base value at a moment."""
-        until = moment.epochs if self.until_epoch is None else self.until_epoch
-        done = (moment.epoch - self.from_epoch) / max(until - self.from_epoch, 1e-12)
+    def factor(self, progress: TrainingProgress) -> float:
+        """The multiplier of the base value."""
+        until = progress.epochs if self.until_epoch is None else self.until_epoch
+        done = (progress.epoch - self.from_epoch) / max(until - self.from_epoch, 1e-12)
         return self.final + (1 - self.final) * (1 - min(max(done, 0.0), 1.0)) ** self.power
 
 
@@ -140,15 +141,15 @@ SCHEDULES = {
 
 
 def check_schedule(path: str, schedule: Schedule, epochs: int) -> None:
-    """Makes sure that a schedule reaches zero, if at all, at the end of training.
+    """Checks that a schedule does not reach zero before the end of training.
 
     Args:
-        path: dotted name of the schedule's section.
+        path: dotted path of the schedule's section.
         schedule: the schedule.
         epochs: the number of epochs.
 
     Raises:
-        RecipeError: it would be zero before.
+        RecipeError: the schedule reaches zero earlier.
     """
     if not isinstance(schedule, Polynomial) or schedule.until_epoch is None:
         return
@@ -162,24 +163,24 @@ def check_schedule(path: str, schedule: Schedule, epochs: int) -> None:
 def step_values(
     schedule: Schedule, base: float, epochs: int, batches_per_epoch: int, batches_per_step: int = 1
 ) -> float | list[float]:
-    """The learning rate, or the damping, of every step.
+    """The learning rate or the damping of every step.
 
-    A step's value is the schedule's in the middle of the step, so that neither a warm-up nor a decay to zero
-    spends a step at a value of exactly zero.
+    A step uses the schedule's value at its midpoint. So neither a warm-up nor a decay to zero spends a step
+    at exactly zero.
 
     Args:
         schedule: the schedule.
         base: the value that it scales.
         epochs: the number of epochs.
         batches_per_epoch: the number of batches in each.
-        batches_per_step: how many make one step of the optimizer; the last of an epoch may go into a step of
-            the next. Default: 1.
+        batches_per_step: how many batches form one step of the optimizer; a step may span two epochs.
+            Default: 1.
 
     Returns:
-        One number for a constant schedule, otherwise a list with one for each step.
+        One number for a constant schedule, otherwise a list with one number per step.
     """
     if isinstance(schedule, Constant):
         return base
     per_epoch = batches_per_epoch / batches_per_step
     steps = range(epochs * batches_per_epoch // batches_per_step)
-    return [base * schedule.factor(Moment(step + 0.5, per_epoch, epochs)) for step in steps]
+    return [base * schedule.factor(TrainingProgress(step + 0.5, per_epoch, epochs)) for step in steps]

@@ -1,4 +1,4 @@
-"""Reads plain mappings, as YAML gives them, into frozen dataclasses; each field carries its value's rule."""
+"""Reads parsed YAML into frozen dataclasses; each field has a rule that checks its value."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ T = TypeVar("T")
 
 
 class Rule(Protocol):
-    """What a value must be."""
+    """Checks and converts one value."""
 
     def read(self, path: str, value: object) -> Any:
-        """Returns the value to keep, or raises RecipeError that names path, value and what is accepted."""
+        """Returns the converted value, or raises RecipeError."""
 
 
 def setting(rule: Rule, default: Any = dataclasses.MISSING) -> Any:
-    """A dataclass field whose value is read by `rule`; without a default, the key is required."""
+    """A dataclass field whose value is read by `rule`; the key is required if there is no default."""
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
 def dotted(path: str, key: object) -> str:
-    """The dotted name of `key` inside the section `path` (the recipe itself is "")."""
+    """The dotted path of `key` inside the section `path` (the recipe itself is "")."""
     return f"{path}.{key}" if path else str(key)
 
 
-def refuse_unknown(path: str, key: object, known: Sequence[str]) -> None:
-    """Refuses a key that is none of the known ones.
+def check_key(path: str, key: object, known: Sequence[str]) -> None:
+    """Checks that a key is known.
 
     Args:
-        path: dotted name of the section.
+        path: dotted path of the section.
         key: the key found there.
-        known: the keys that the section takes.
+        known: the keys of the section.
 
     Raises:
         RecipeError: the key is unknown.
@@ -47,22 +47,24 @@ def refuse_unknown(path: str, key: object, known: Sequence[str]) -> None:
         return
     near = difflib.get_close_matches(str(key), known, n=1)
     hint = f" (did you mean {dotted(path, near[0])}?)" if near else ""
-    raise RecipeError(f"{dotted(path, key)} is no key of a recipe{hint}; accepted there: {', '.join(known)}.")
+    raise RecipeError(
+        f"{dotted(path, key)} is not a key of a recipe{hint}; accepted there: {', '.join(known)}."
+    )
 
 
 def read_section(kind: Callable[..., T], value: object, path: str) -> T:
-    """Reads one mapping into the dataclass `kind`.
+    """Reads a mapping into the dataclass `kind`.
 
     Args:
         kind: a frozen dataclass whose fields were made by `setting`.
-        value: what the YAML holds there.
-        path: dotted name of the section.
+        value: the parsed YAML of the section.
+        path: dotted path of the section.
 
     Returns:
-        The dataclass, every value checked.
+        The dataclass, with every value checked.
 
     Raises:
-        RecipeError: the value is no mapping, or a key is unknown, missing or has a bad value.
+        RecipeError: the value is not a mapping, or a key is unknown, missing or has a wrong value.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(value, Mapping):
@@ -70,7 +72,7 @@ def read_section(kind: Callable[..., T], value: object, path: str) -> T:
             f"{path or 'the recipe'} is {value!r}; accepted: a mapping with the keys {', '.join(fields)}."
         )
     for key in value:
-        refuse_unknown(path, key, list(fields))
+        check_key(path, key, list(fields))
     read = {}
     for name, field in fields.items():
         rule: Rule = field.metadata["rule"]
@@ -94,26 +96,26 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A nested mapping whose key `name` chooses the dataclass that the others are read into."""
+    """A nested mapping whose key `name` selects the dataclass to read it into."""
 
     kinds: Mapping[str, Callable[..., Any]]
 
     def read(self, path: str, value: object) -> Any:
-        """Reads the section that `name` chooses.
+        """Reads the section into the dataclass selected by `name`.
 
         Args:
-            path: dotted name of the section.
-            value: what the YAML holds there.
+            path: dotted path of the section.
+            value: the parsed YAML of the section.
 
         Returns:
             The dataclass of that name.
 
         Raises:
-            RecipeError: the value is no mapping, has no name or an unknown one, or a key is not accepted.
+            RecipeError: the value is not a mapping, its name is missing or unknown, or a key is not accepted.
         """
         if not isinstance(value, Mapping) or "name" not in value:
             raise RecipeError(
-                f"{path} is {value!r}; accepted: a mapping whose name is {one_of(self.kinds).accepts}."
+                f"{path} is {value!r}; accepted: a mapping with the key name: {one_of(self.kinds).accepts}."
             )
         name = one_of(self.kinds).read(dotted(path, "name"), value["name"])
         return read_section(self.kinds[name], value, path)
@@ -130,8 +132,8 @@ class Value:
         """Converts the value.
 
         Args:
-            path: dotted name of the key.
-            value: what the YAML holds there.
+            path: dotted path of the key.
+            value: the parsed YAML value.
 
         Returns:
             The converted value.
@@ -146,7 +148,7 @@ class Value:
 
 
 def one_of(names: Any) -> Value:
-    """One of some words."""
+    """One of the given names."""
     choices = list(names)
 
     def convert(value: Any) -> str:
@@ -158,14 +160,14 @@ def one_of(names: Any) -> Value:
 
 
 def integer(least: int) -> Value:
-    """A whole number of at least `least`."""
+    """An integer of at least `least`."""
 
     def convert(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError
         return value
 
-    return Value(f"a whole number of at least {least}", convert)
+    return Value(f"an integer of at least {least}", convert)
 
 
 def number(
@@ -174,7 +176,7 @@ def number(
     below: float | None = None,
     most: float | None = None,
 ) -> Value:
-    """A finite number inside the given bounds; 1e-3 counts, though YAML 1.1 reads it as a text."""
+    """A finite number within the given bounds. 1e-3 is accepted, though YAML 1.1 reads it as a string."""
     bounds: list[tuple[float | None, str, Callable[[float, float], bool]]] = [
         (above, "above", operator.gt),
         (least, "of at least", operator.ge),
@@ -197,12 +199,12 @@ def number(
 
 
 def optional(rule: Value) -> Value:
-    """None (YAML's null), or what `rule` accepts."""
+    """None (YAML's null), or a value that `rule` accepts."""
     return Value(f"null or {rule.accepts}", lambda value: None if value is None else rule.convert(value))
 
 
 def list_of(rule: Value, what: str) -> Value:
-    """A list, kept as a tuple, of what `rule` accepts."""
+    """A list of values that `rule` accepts, returned as a tuple."""
 
     def convert(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)):
@@ -233,5 +235,5 @@ def _pattern(value: Any) -> str:
 
 
 boolean = Value("true or false", _boolean)
-text = Value("a text", _text)
+text = Value("a string", _text)
 pattern = Value("a regular expression", _pattern)

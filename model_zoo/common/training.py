@@ -1,4 +1,4 @@
-"""Trains one recipe through mindspore.train.Model."""
+"""Trains a recipe through mindspore.train.Model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from mindspore import nn
 from mindspore.communication import GlobalComm
 from mindspore.train import Callback
 
-from model_zoo.common import host
-from model_zoo.common.building import build
+from model_zoo.common import environment
 from model_zoo.common.checkpoint.files import NETWORK_FILE, STATE_FILE, Position, read_position
-from model_zoo.common.checkpoint.resume import where_to_begin
+from model_zoo.common.checkpoint.resume import starting_checkpoint
 from model_zoo.common.checkpoint.state import load_state
-from model_zoo.common.checkpoint.writer import CheckpointWriter, StepNumbers, evaluated_weights
+from model_zoo.common.checkpoint.writer import CheckpointWriter, StepCounters, weights_to_evaluate
 from model_zoo.common.curves import CURVES_FILE, draw_curves
 from model_zoo.common.data.pipelines import (
     AnyDataSet,
@@ -23,12 +22,13 @@ from model_zoo.common.data.pipelines import (
     load_data,
     training_batches,
 )
-from model_zoo.common.distribution import require_agreement, set_device, weights_of
-from model_zoo.common.epochs import Epochs
-from model_zoo.common.journal import METRICS_FILE, Journal, JournalState
+from model_zoo.common.distribution import require_equal_on_all_ranks, set_device, weight_bytes
+from model_zoo.common.epoch_dataset import EpochDataset
+from model_zoo.common.factory import build
+from model_zoo.common.losses import RunningLoss
+from model_zoo.common.metrics_log import METRICS_FILE, MetricsLog, MetricsLogState
 from model_zoo.common.networks import parameter_count
-from model_zoo.common.objectives import RunningObjective
-from model_zoo.common.options.networks import FIGURE_OF_NETWORK
+from model_zoo.common.options.networks import METRIC_OF_NETWORK
 from model_zoo.common.options.precision import PrecisionOptions
 from model_zoo.common.precision import check_step
 from model_zoo.common.recipe import Recipe
@@ -38,7 +38,7 @@ from model_zoo.common.run_description import (
     describe_broken_images,
     describe_run,
     describe_section,
-    headline_figure,
+    headline_metric,
     resumed_after,
     write_description,
 )
@@ -52,32 +52,34 @@ def start_mindspore(recipe: Recipe, device: str) -> str:
     """Sets the device, the mode and the seeds.
 
     Args:
-        recipe: whose mode and seed hold.
+        recipe: the recipe that gives the mode and the seed.
         device: "CPU", "GPU" or "Ascend".
 
     Returns:
-        One line that says on what the run goes.
+        One line that describes the mode and the device.
 
     Raises:
         UsageError: MindSpore can't run on the device here.
     """
-    line = host.prepare(device)
+    line = environment.limit_onednn(device)
     if not GlobalComm.INITED:
-        # Where processes have joined, their device is set, and can't be set again.
+        # A distributed run has set its device already, and it can't be set twice.
         set_device(device)
     ms.set_context(mode=ms.GRAPH_MODE if recipe.mode == "graph" else ms.PYNATIVE_MODE)
     ms.set_seed(recipe.seed)
     return f"{recipe.mode} mode, {line}"
 
 
-def epochs_of(recipe: Recipe, data: AnyDataSet, options: RunOptions, begun: Position | None) -> Epochs:
-    """The training batches from where a run begins.
+def create_training_dataset(
+    recipe: Recipe, data: AnyDataSet, options: RunOptions, resume_from: Position | None
+) -> EpochDataset:
+    """Creates the training data set, starting at the position of the run.
 
     Args:
-        recipe: whose data section and seed hold.
+        recipe: the recipe that gives the data options and the seed.
         data: the data set.
-        options: which process of how many.
-        begun: where the run stood; None at its beginning.
+        options: the run options, with this process's part of every batch.
+        resume_from: the position of a resumed run; None for a new run.
 
     Returns:
         The data set for mindspore.train.Model.
@@ -89,25 +91,25 @@ def epochs_of(recipe: Recipe, data: AnyDataSet, options: RunOptions, begun: Posi
         )
 
     first = pipeline(0, 0)
-    epoch, skip = (0, 0) if begun is None else (begun.epoch, begun.step_of_epoch)
-    # Images a second are those of all processes.
-    return Epochs(pipeline, first.get_dataset_size(), recipe.data.batch_size, epoch, skip)
+    epoch, skip = (0, 0) if resume_from is None else (resume_from.epoch, resume_from.step_of_epoch)
+    # The batch size of all processes, because images per second are reported over all of them.
+    return EpochDataset(pipeline, first.get_dataset_size(), recipe.data.batch_size, epoch, skip)
 
 
-def evaluation_of(
+def create_evaluation(
     recipe: Recipe, data: AnyDataSet, network: nn.Cell, model: Model, options: RunOptions
 ) -> Callable[[], dict[str, float]]:
-    """What evaluates a model on the splits of a recipe.
+    """Creates the function that evaluates a model on the splits of a recipe.
 
     Args:
-        recipe: names the splits.
+        recipe: the recipe that names the splits.
         data: the data set.
         network: the plain network.
         model: the model.
-        options: which process of how many.
+        options: the run options, with this process's part of every batch.
 
     Returns:
-        A function that gives the figures by name, as "test_accuracy".
+        A function that returns the metrics by name, such as "test_accuracy".
     """
     evaluated = {
         split: evaluation_batches(data, split, recipe.data, shard=options.shard) for split in recipe.evaluate
@@ -125,52 +127,52 @@ def evaluation_of(
     return evaluate
 
 
-def callbacks_of(
+def create_callbacks(
     recipe: Recipe,
     options: RunOptions,
     network: nn.Cell,
-    objective: RunningObjective,
+    loss_fn: RunningLoss,
     evaluate: Callable[[], dict[str, float]],
-    begun: Position | None,
-) -> tuple[Journal, list[Callback]]:
-    """What accompanies a training.
+    resume_from: Position | None,
+) -> tuple[MetricsLog, list[Callback]]:
+    """Creates the metrics log and the callbacks of a run.
 
     Args:
         recipe: the recipe.
-        options: where and how.
+        options: the run options.
         network: the plain network.
-        objective: the loss with its running sums.
-        evaluate: what the journal calls after each epoch.
-        begun: where the run stood; None at its beginning.
+        loss_fn: the loss with its running sums.
+        evaluate: evaluates the model; called after each epoch.
+        resume_from: the position of a resumed run; None for a new run.
 
     Returns:
-        The journal, and all callbacks in their order.
+        The metrics log, and all callbacks in order.
     """
-    journal = Journal(
+    metrics_log = MetricsLog(
         options.output / METRICS_FILE if options.shard.rank == 0 else None,
-        objective,
-        FIGURE_OF_NETWORK[recipe.network.name],
+        loss_fn,
+        METRIC_OF_NETWORK[recipe.network.name],
         evaluate,
         options.log_every,
-        None if begun is None else JournalState(**begun.journal),
+        None if resume_from is None else MetricsLogState(**resume_from.journal),
     )
-    # The figures are those of all processes, which must ask for them after the same step.
-    drawn = None if options.progress and options.shard.size == 1 else False
-    bar = ProgressBar(figures=journal.figures, bar=drawn)
-    callbacks: list[Callback] = [journal, bar]
-    if begun is not None:
-        callbacks.insert(0, StepNumbers(begun.step, recipe.epochs))
+    # A bar asks for the metrics by time, but their reduction needs all processes at the same step.
+    show_bar = None if options.progress and options.shard.size == 1 else False
+    bar = ProgressBar(figures=metrics_log.running_metrics, bar=show_bar)
+    callbacks: list[Callback] = [metrics_log, bar]
+    if resume_from is not None:
+        callbacks.insert(0, StepCounters(resume_from.step, recipe.epochs))
     if options.checkpoint_every is not None:
-        callbacks.append(CheckpointWriter(recipe, options, network, journal))
-    return journal, callbacks
+        callbacks.append(CheckpointWriter(recipe, options, network, metrics_log))
+    return metrics_log, callbacks
 
 
 def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
-    """Trains a recipe, prints what happens and writes metrics.jsonl, run.json, network.ckpt and curves.png.
+    """Trains a recipe and writes metrics.jsonl, run.json, network.ckpt and curves.png.
 
     Args:
-        recipe: what to train; that of the run where it is resumed.
-        options: where and how.
+        recipe: the recipe; for a resumed run, its stored recipe.
+        options: the run options.
 
     Returns:
         The epoch objects of metrics.jsonl.
@@ -181,61 +183,63 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     """
     data = load_data(recipe.data, options.data_dir)
     check_batch_size(data, recipe.data, options.shard)
-    checkpoint = where_to_begin(options)
-    begun = None if checkpoint is None else read_position(checkpoint)
+    checkpoint = starting_checkpoint(options)
+    resume_from = None if checkpoint is None else read_position(checkpoint)
     machine = start_mindspore(recipe, options.device)
     shard = options.shard
     description = describe_run(options.name, recipe, options.device)
     description[DATA] = data.describe()
-    description[RESUMED] = [] if begun is None else [*resumed_after(options.output), begun.step]
+    description[RESUMED] = [] if resume_from is None else [*resumed_after(options.output), resume_from.step]
     if shard.rank == 0:
         options.output.mkdir(parents=True, exist_ok=True)
-        # That of an earlier end of the run, which is not the network's any more.
+        # The network of an earlier end of the run is outdated from here on.
         (options.output / NETWORK_FILE).unlink(missing_ok=True)
         write_description(options.output, description)
 
-    batches = epochs_of(recipe, data, options, begun)
+    batches = create_training_dataset(recipe, data, options, resume_from)
     steps = batches.get_dataset_size()
     check_step(recipe, steps)
     parts = build(recipe, data.classes, steps, shard)
-    network, objective, optimizer, model = parts.network, parts.objective, parts.optimizer, parts.model
+    network, loss_fn, optimizer, model = parts.network, parts.loss_fn, parts.optimizer, parts.model
     print(f"{options.name}: {describe_section(recipe.network)}, {parameter_count(network):,} weights")
     print(f"optimizer: {describe_section(recipe.optimizer)}; schedule: {describe_section(recipe.schedule)}")
     if recipe.precision != PrecisionOptions() or recipe.accumulation_steps > 1:
         scale = f"amp level {recipe.precision.amp_level}, loss scale {recipe.precision.loss_scale}"
-        print(f"precision: {scale}; batches a step: {recipe.accumulation_steps}")
+        print(f"precision: {scale}; batches per step: {recipe.accumulation_steps}")
     print(f"{data.title}: {data.training_images:,} training and {data.test_images:,} test images")
     print(machine)
     if hasattr(optimizer, "summary"):
         print(optimizer.summary())
 
-    if checkpoint is not None and begun is not None:
+    if checkpoint is not None and resume_from is not None:
         load_state(model.train_network, checkpoint / STATE_FILE)
-        print(f"resumed after {begun.step:,} steps from {checkpoint}")
-    require_agreement("the recipe and the steps done", repr((recipe, begun and begun.step)).encode(), shard)
-    require_agreement("the weights", weights_of(network), shard)
-    evaluate = evaluation_of(recipe, data, network, model, options)
-    journal, callbacks = callbacks_of(recipe, options, network, objective, evaluate, begun)
-    journal.open()
-    done = 0 if begun is None else begun.epoch
+        print(f"resumed after {resume_from.step:,} steps from {checkpoint}")
+    require_equal_on_all_ranks(
+        "the recipe and the steps done", repr((recipe, resume_from and resume_from.step)).encode(), shard
+    )
+    require_equal_on_all_ranks("the weights", weight_bytes(network), shard)
+    evaluate = create_evaluation(recipe, data, network, model, options)
+    metrics_log, callbacks = create_callbacks(recipe, options, network, loss_fn, evaluate, resume_from)
+    metrics_log.open()
+    done = 0 if resume_from is None else resume_from.epoch
     if done < recipe.epochs:
         model.train(recipe.epochs, batches, callbacks, dataset_sink_mode=False, initial_epoch=done)
 
-    # Once more: broken images are found only when they are met, by each process those of its share.
+    # Updated at the end, because each process finds broken images only when it reads them.
     description[DATA] = data.describe()
     for line in describe_broken_images(description[DATA]):
         print(line)
     if shard.rank > 0:
-        return journal.epochs
+        return metrics_log.epochs
     if hasattr(optimizer, "refreshes"):
         description["refreshes"] = optimizer.refreshes()
     write_description(options.output, description)
-    with evaluated_weights(optimizer):
+    with weights_to_evaluate(optimizer):
         ms.save_checkpoint(network, str(options.output / NETWORK_FILE))
     draw_curves(
         {recipe.optimizer.name: options.output},
-        headline_figure(recipe),
+        headline_metric(recipe),
         options.name,
         options.output / CURVES_FILE,
     )
-    return journal.epochs
+    return metrics_log.epochs

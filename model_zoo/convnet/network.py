@@ -1,10 +1,10 @@
-"""A small convolutional network: three convolutions and one dense layer, without normalisation.
+"""A small convolutional network: three convolutions and one dense layer, without normalization.
 
 Grosse and Martens, "A Kronecker-factored approximate Fisher matrix for convolution layers", 2016, train
-networks of this form. The sizes are those of Krizhevsky's cuda-convnet, example-layers/layers-18pct.cfg: 5x5
-convolutions with 32, 32 and 64 channels, each followed by overlapping 3x3 pooling with stride 2, of maxima
-first, then of means.
-That file's response normalisation, which has no weights, is left out.
+networks of this form. The sizes are from Krizhevsky's cuda-convnet, example-layers/layers-18pct.cfg: 5x5
+convolutions with 32, 32 and 64 channels, each followed by overlapping 3x3 pooling with stride 2. The first
+pooling takes maxima, the others means. The response normalization of that file, which has no weights, is left
+out.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from model_zoo.common.layers import convolution, dense
 
 CHANNELS = (32, 32, 64)
 KERNEL = 5
-# Of a 32x32 image after three poolings with stride 2.
+# Side of a 32x32 image after three poolings with stride 2.
 SIDE = 4
 
 
 def _pool(kind: type[nn.MaxPool2d] | type[nn.AvgPool2d]) -> nn.Cell:
-    # "same" with stride 2 adds a row and a column at the end: windows begin at 0, as in cuda-convnet.
+    # "same" with stride 2 pads a row and a column at the end: windows begin at 0, as in cuda-convnet.
     return kind(kernel_size=3, stride=2, pad_mode="same")
 
 
 class ConvNet(nn.Cell):
     """A small convolutional network for 32x32 RGB images, with 89,578 weights for ten classes.
 
-    It starts with He's weights and biases of zero, not with the file's deviations of 0.0001 and 0.01, which
-    go with its learning rates.
+    Weights have He initialization, and biases are zero. The standard deviations of 0.0001 and 0.01 in the
+    file belong to its learning rates.
 
     Args:
         classes: the number of classes.

@@ -1,20 +1,20 @@
-"""A classifier of 14x14 digits, 196-20-20-20-10: small enough for its exact Fisher matrix to be computed."""
+"""A 196-20-20-20-10 classifier of 14x14 digits, small enough to compute its exact Fisher matrix."""
 
 from __future__ import annotations
 
 import mindspore.nn as nn
 from mindspore import Tensor
 
-from model_zoo.common.layers import dense, nonlinearity_of
+from model_zoo.common.layers import create_activation, dense
 
 SIZES = (196, 20, 20, 20)
 
 
 class MLP(nn.Cell):
-    """Flat images to logits.
+    """Maps flat images to logits.
 
     Args:
-        nonlinearity: between the layers: "relu", "tanh" or "sigmoid".
+        nonlinearity: the activation between layers: "relu", "tanh" or "sigmoid".
         classes: the number of classes.
     """
 
@@ -23,7 +23,7 @@ class MLP(nn.Cell):
         super().__init__()
         cells: list[nn.Cell] = []
         for inputs, outputs in zip(SIZES[:-1], SIZES[1:]):
-            cells += [dense(inputs, outputs, nonlinearity), nonlinearity_of(nonlinearity)]
+            cells += [dense(inputs, outputs, nonlinearity), create_activation(nonlinearity)]
         self.layers = nn.SequentialCell([*cells, dense(SIZES[-1], classes, "linear")])
 
     def construct(self, images: Tensor) -> Tensor:

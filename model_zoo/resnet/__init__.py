@@ -1,1 +1,1 @@
-"""Residual networks for 32x32 images."""
+"""Residual networks: the CIFAR form and the ImageNet form."""

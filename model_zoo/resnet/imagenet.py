@@ -1,9 +1,9 @@
-"""Residual networks of the ImageNet form.
+"""Residual networks in the ImageNet form.
 
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2015, section 4.1 and table 1: a 7x7
 convolution, 3x3 max pooling, four stages of basic or bottleneck blocks, global average pooling and one dense
-layer. A bottleneck's stride is in its 3x3 convolution, where later implementations have it, not in the 1x1
-before it. Shortcuts are projections where the shape changes (option B).
+layer. As in later implementations, a bottleneck has its stride in the 3x3 convolution, not in the 1x1 before
+it. Shortcuts are projections if the shape changes (option B).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import mindspore.nn as nn
 from mindspore import Tensor
 
 from model_zoo.common.layers import convolution
-from model_zoo.resnet.network import BasicBlock, shortcut_cell
+from model_zoo.resnet.network import BasicBlock, create_shortcut
 
 EXPANSION = 4
-# Blocks of the four stages, from table 1; from depth 50 on they are bottlenecks.
+# Blocks of the four stages, from table 1; depths of 50 and more have bottlenecks.
 BLOCKS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -29,10 +29,10 @@ FIRST_WITH_BOTTLENECKS = 50
 
 
 class Bottleneck(nn.Cell):
-    """A 1x1, a 3x3 and another 1x1 convolution beside a shortcut."""
+    """A 1x1, a 3x3 and a 1x1 convolution with a shortcut."""
 
     def __init__(self, inputs: int, inner: int, stride: int) -> None:
-        """Takes the channels of the input and of the 3x3 convolution, and the latter's stride."""
+        """Builds the layers from the input channels, and the channels and stride of the 3x3 convolution."""
         super().__init__()
         outputs = EXPANSION * inner
         self.conv1 = convolution(inputs, inner, 1, 1)
@@ -42,7 +42,7 @@ class Bottleneck(nn.Cell):
         self.conv3 = convolution(inner, outputs, 1, 1)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU()
-        self.shortcut = shortcut_cell("projection", inputs, outputs, stride)
+        self.shortcut = create_shortcut("projection", inputs, outputs, stride)
 
     def construct(self, x: Tensor) -> Tensor:
         """Maps (N, inputs, H, W) to (N, 4 inner, H / stride, W / stride)."""
@@ -56,12 +56,12 @@ class ImageNetResNet(nn.Cell):
 
     Args:
         depth: 18 or 34 with basic blocks; 50, 101 or 152 with bottlenecks.
-        width: channels of the first convolution.
-        blocks: of the four stages, in the place of the depth's own.
+        width: number of channels of the first convolution.
+        blocks: blocks per stage, instead of those of the depth.
         classes: the number of classes.
 
     Raises:
-        ValueError: the depth is none of these.
+        ValueError: the depth is not one of these.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ImageNetResNet(nn.Cell):
         """Builds the layers."""
         super().__init__()
         if depth not in BLOCKS:
-            raise ValueError(f"depth must be one of {', '.join(map(str, BLOCKS))}, but is {depth!r}")
+            raise ValueError(f"depth: must be one of {', '.join(map(str, BLOCKS))}, got {depth!r}")
         self.conv1 = convolution(3, width, 7, 2)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()

@@ -1,8 +1,8 @@
-"""Residual networks of the CIFAR form.
+"""Residual networks in the CIFAR form.
 
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2015, section 4.2: a 3x3 convolution,
 three stages of n blocks with 16, 32 and 64 channels at 32x32, 16x16 and 8x8, global average pooling and one
-dense layer: 6n + 2 layers with weights.
+dense layer. The network has 6n + 2 layers with weights.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from model_zoo.common.layers import convolution
 
 
 class IdentityShortcut(nn.Cell):
-    """Option A of the paper: every second pixel, and zeros for the channels that the input lacks."""
+    """Option A of the paper: every second pixel, and zeros for the added channels."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        """Takes the numbers of channels and the stride of the block."""
+        """Builds the layer from the numbers of channels and the stride of the block."""
         super().__init__()
-        # A pooling window of one pixel: in PyNative mode MindSpore 2.10 fails on the slice's gradient.
+        # Pooling with a one-pixel window: MindSpore 2.10 fails on the gradient of a slice in PyNative mode.
         self.subsample = nn.MaxPool2d(kernel_size=1, stride=stride)
         self.before = (outputs - inputs) // 2
         self.after = outputs - inputs - self.before
@@ -33,8 +33,8 @@ class IdentityShortcut(nn.Cell):
         return ops.concat((before, x, after), axis=1)
 
 
-def shortcut_cell(kind: str, inputs: int, outputs: int, stride: int) -> nn.Cell:
-    """The way around a block: nothing where the shape stays, else of the kind "identity" or "projection"."""
+def create_shortcut(kind: str, inputs: int, outputs: int, stride: int) -> nn.Cell:
+    """Creates a block's shortcut: nothing if the shape stays, else "identity" or "projection"."""
     if inputs == outputs and stride == 1:
         return nn.Identity()
     if kind == "identity":
@@ -43,17 +43,17 @@ def shortcut_cell(kind: str, inputs: int, outputs: int, stride: int) -> nn.Cell:
 
 
 class BasicBlock(nn.Cell):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions with a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, shortcut: str) -> None:
-        """Takes the numbers of channels, the stride of the first convolution and the kind of shortcut."""
+        """Takes the channels, the stride of the first convolution and the kind of shortcut."""
         super().__init__()
         self.conv1 = convolution(inputs, outputs, 3, stride)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = convolution(outputs, outputs, 3, 1)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU()
-        self.shortcut = shortcut_cell(shortcut, inputs, outputs, stride)
+        self.shortcut = create_shortcut(shortcut, inputs, outputs, stride)
 
     def construct(self, x: Tensor) -> Tensor:
         """Maps (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
@@ -67,10 +67,10 @@ class ResNet(nn.Cell):
 
     Args:
         depth: 6n + 2: 20, 32, 44, 56, 110.
-        width: multiplies the channels of every stage; depth 20 has 0.27 million weights at width 1, 4.3
+        width: multiplier of the channels of every stage; depth 20 has 0.27 million weights at width 1, 4.3
             million at width 4.
-        shortcut: "identity" for option A of the paper (no weights, what it has on CIFAR-10), "projection" for
-            option B (1x1 convolutions where the shape changes).
+        shortcut: "identity" for option A of the paper (no weights, used on CIFAR-10), or "projection" for
+            option B (1x1 convolutions if the shape changes).
         classes: the number of classes.
 
     Raises:
@@ -83,9 +83,9 @@ class ResNet(nn.Cell):
         """Builds the layers."""
         super().__init__()
         if depth < 8 or depth % 6 != 2:
-            raise ValueError(f"depth must be 6n + 2 with n of at least 1, but is {depth}")
+            raise ValueError(f"depth: must be 6n + 2 with n of at least 1, got {depth}")
         if shortcut not in ("identity", "projection"):
-            raise ValueError(f"shortcut must be 'identity' or 'projection', but is {shortcut!r}")
+            raise ValueError(f"shortcut: must be 'identity' or 'projection', got {shortcut!r}")
         blocks = (depth - 2) // 6
         channels = 16 * width
         self.conv1 = convolution(3, channels, 3, 1)

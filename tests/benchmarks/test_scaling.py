@@ -1,4 +1,4 @@
-"""The cost model of docs/distributed.md, on layers that can be counted by hand."""
+"""The cost model of docs/distributed.md, on layers small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def test_what_two_ranks_share() -> None:
 
 
 def test_few_ranks_pad_their_parts_and_many_send_all_numbers() -> None:
-    # Both parts count as that of 11 numbers, with 2 weights among the statistics; a ring of two sends half of
-    # what is scattered and one part of what is gathered.
+    # Both parts count as 11 numbers, with 2 weights among the statistics. A ring of two sends half of what is
+    # scattered and one part of what is gathered.
     assert costs(LAYERS, 2).inverses.sent_at_refresh() == 4 * (11 + 2) + 4 * 11
     assert costs(LAYERS, 2).updates.sent_at_refresh() == 4 * (11 + 2)
     found = costs(LAYERS, 4)
     assert found.inverses.sent_at_refresh() == 2 * 3 / 4 * 4 * (20 + 4) + 2 * 3 / 4 * 4 * 20
     assert found.least_refresh == 2 * 3 / 4 * 4 * 20
-    # By an all-reduce as on a CPU.
+    # With an all-reduce, as on a CPU.
     assert costs(LAYERS, 2, "all_reduce").inverses.sent_at_refresh() == 4 * (20 + 4) + 4 * 11
 
 
 def test_the_layers_are_those_of_resnet50() -> None:
     sizes = [size_of(layer) for layer in resnet50_layers()]
-    # 25,557,032 parameters, of which BatchNorm has 53,120.
+    # 25,557,032 parameters, 53,120 of them in BatchNorm.
     assert sum(size.weights() for size in sizes) == 25_557_032 - 53_120
     assert max(size.dim_A for size in sizes) == 9 * 512
 

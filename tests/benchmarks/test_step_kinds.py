@@ -21,7 +21,7 @@ def test_the_mean_of_medians_weighs_kinds_by_their_steps() -> None:
 
 def test_the_mean_over_a_period_weighs_kinds_by_the_intervals() -> None:
     by_kind = seconds_by_kind([1.0, 1.0, 1.0, 3.0, 9.0], ["ordinary"] * 3 + ["statistics", "inverses"])
-    # Of four steps two are ordinary.
+    # Two of four steps are ordinary.
     assert mean_over_a_period(by_kind, (2, 4)) == pytest.approx((1 + 1 + 3 + 9) / 4)
     assert mean_over_a_period({"ordinary": by_kind["ordinary"]}, (0, 0)) == 1.0
 

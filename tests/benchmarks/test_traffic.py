@@ -1,4 +1,4 @@
-"""Bytes of connections, and what ranks send against what the optimizer says of it."""
+"""Byte counters of connections, and the traffic of ranks against the optimizer's prediction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import pytest
 
 from benchmarks import traffic
-from benchmarks.connections import Carried, carried
+from benchmarks.tcp_counters import ByteCounts, read_byte_counts
 
 pytestmark = pytest.mark.xdist_group("distributed")
 
@@ -18,22 +18,22 @@ def test_a_connection_counts_by_who_opened_it() -> None:
         opened = socket.create_connection(server.getsockname())
         accepted, _ = server.accept()
         with opened, accepted:
-            before = carried()
+            before = read_byte_counts()
             opened.sendall(bytes(1000))
             accepted.sendall(bytes(30))
-            # What has arrived is confirmed soon after, at the latest with the next delayed confirmation.
+            # Received bytes are confirmed with the next delayed confirmation at the latest.
             deadline = time.monotonic() + 10
-            while carried().since(before) != Carried(1000, 30) and time.monotonic() < deadline:
+            while read_byte_counts().since(before) != ByteCounts(1000, 30) and time.monotonic() < deadline:
                 time.sleep(0.01)
-            assert carried().since(before) == Carried(1000, 30)
+            assert read_byte_counts().since(before) == ByteCounts(1000, 30)
 
 
 def test_looking_leaves_no_descriptor_open() -> None:
     with socket.create_server(("127.0.0.1", 0)):
-        first = carried()
-        # A process may have 1,024 descriptors by default.
+        first = read_byte_counts()
+        # By default, a process may have 1,024 descriptors.
         for _ in range(1100):
-            assert carried() == first
+            assert read_byte_counts() == first
 
 
 def test_two_ranks_send_what_the_optimizer_says() -> None:
@@ -45,8 +45,8 @@ def test_two_ranks_send_what_the_optimizer_says() -> None:
     ]
     for of_rank in measured:
         for line in of_rank:
-            # Messages have heads, 400 bytes of the 104 KB of a plain step; the smallest exchange has 52 KB.
+            # Messages have headers, 400 bytes of the 104 KB of a plain step; the smallest exchange has 52 KB.
             assert line["expected"] <= line["sent"] <= 1.02 * line["expected"], line
-            # Confirmations repeat what was received, as much as was sent; MindSpore leaves the message out of
-            # some, of a quarter of a step at most where it was seen.
+            # Confirmations repeat the received message, as many bytes as were sent. MindSpore omits the
+            # message in some of them, in at most a quarter of a step in earlier runs.
             assert 0.5 * line["sent"] <= line["answered"] <= 1.02 * line["sent"], line

@@ -1,4 +1,4 @@
-"""The table of verification: what is wrong is told with its reason, what is legitimate is silent."""
+"""The verification table: wrong cases are reported with a reason, legitimate ones are silent."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ def test_each_wrong_case_has_a_reason() -> None:
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_is_told_once_with_its_reason(mode: int, name: str) -> None:
-    told = run(WRONG[name])
-    assert told.finite
-    assert len(told.warnings) == 1, told.warnings
-    assert re.search(REASONS[name], told.warnings[0]), told.warnings
-    assert told.refused == int(name.startswith("NaN"))
+    outcome = run(WRONG[name])
+    assert outcome.finite
+    assert len(outcome.warnings) == 1, outcome.warnings
+    assert re.search(REASONS[name], outcome.warnings[0]), outcome.warnings
+    assert outcome.refused == int(name.startswith("NaN"))
 
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_legitimate_is_silent(name: str) -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
     try:
-        told = run(RIGHT[name])
+        outcome = run(RIGHT[name])
     finally:
         ms.set_context(mode=ms.PYNATIVE_MODE)
-    assert told.warnings == []
-    assert told.finite
-    assert told.refused == 0
-    assert set(told.states) == {"verified"}
+    assert outcome.warnings == []
+    assert outcome.finite
+    assert outcome.refused == 0
+    assert set(outcome.states) == {"verified"}
 
 
 @pytest.mark.parametrize(
     "name", ["SAM", "accumulation not announced, sums", "L2 in the loss", "recomputed layer"]
 )
 def test_the_same_in_pynative_mode(name: str) -> None:
-    told = run(RIGHT[name])
-    assert told.warnings == []
-    assert set(told.states) == {"verified"}
+    outcome = run(RIGHT[name])
+    assert outcome.warnings == []
+    assert set(outcome.states) == {"verified"}

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.aot import ROOT, AotLibrary, compile_attributes
+from benchmarks.support.aot import ROOT, AotLibrary, compile_attributes
 
 LIBRARY = ROOT / "ms_kfac" / "kernels" / "_cuda.so"
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.support.aot import AotLibrary
 from ms_kfac.kernels.library import library
-from tests.support.aot import AotLibrary
 
 pytestmark = pytest.mark.skipif(not library("CPU").path, reason=library("CPU").reason)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.support.aot import AotError, AotLibrary
 from ms_kfac.kernels.library import library
-from tests.support.aot import AotError, AotLibrary
 from tests.support.cuda_statistics import LAYERS, Layer
 from tests.support.staged import (
     KINDS,

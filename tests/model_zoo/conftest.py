@@ -10,12 +10,12 @@ import pytest
 
 from model_zoo.common.data import digits
 from model_zoo.common.data.splits import DataSet, Split
-from tests.model_zoo.made_data import write_cifar10, write_image_folder, write_mnist
+from tests.model_zoo.synthetic_data import write_cifar10, write_image_folder, write_mnist
 
 
 @pytest.fixture(autouse=True)
 def _mindspore_as_it_was() -> Iterator[None]:
-    """A training run sets the mode of the whole process."""
+    """Restores the execution mode, which a training run sets for the whole process."""
     mode = ms.get_context("mode")
     yield
     ms.set_context(mode=mode)

@@ -1,4 +1,4 @@
-"""Image folders: what is listed in which order, and the sentence that a bad folder gets."""
+"""Image folders: the order of their files, and the errors for wrong folders."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def test_a_class_without_test_images_keeps_the_labels_of_the_others(image_folder
 def test_missing_folders_are_named(image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs --data-dir, a folder that holds train and val or test"):
         read_folders(None)
-    with pytest.raises(DataError, match=r"was looked for in .*nowhere, which is no folder"):
+    with pytest.raises(DataError, match=r"was not found: .*nowhere is not a folder"):
         read_folders(tmp_path / "nowhere")
     (image_folder / "val").rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"looked for in .*images, which does not hold train and val or test"):
+    with pytest.raises(DataError, match=r"not found: .*images does not contain train and val or test"):
         read_folders(image_folder)
 
 
@@ -58,16 +58,16 @@ def test_what_does_not_belong_is_named(image_folder: Path) -> None:
         path.rmdir() if folder else path.unlink()
 
     train = image_folder / "train"
-    refused(train / "list.txt", r"train/list\.txt is a file where only folders of classes were looked for")
-    refused(train / "dog", r"train/dog is empty; remove it, or put its images there", folder=True)
+    refused(train / "list.txt", r"train/list\.txt is a file; only class folders are accepted here")
+    refused(train / "dog", r"train/dog is empty; remove it, or add images", folder=True)
     refused(
         train / "bee" / "more", r"bee/more is a folder; accepted .*: files that end in \.jpeg", folder=True
     )
     refused(train / "bee" / "x.jpg", r"bee/x\.jpg is a folder; accepted", folder=True)
-    refused(train / "bee" / "notes.txt", r"bee/notes\.txt is no image; accepted")
+    refused(train / "bee" / "notes.txt", r"bee/notes\.txt is not an image; accepted")
     refused(
         image_folder / "val" / "dog",
-        "val/dog is of a class that there are no training images of",
+        "val/dog is a class without training images",
         folder=True,
     )
 
@@ -75,5 +75,5 @@ def test_what_does_not_belong_is_named(image_folder: Path) -> None:
 def test_a_split_without_classes_is_named(image_folder: Path) -> None:
     (image_folder / "train").rename(image_folder / "other")
     (image_folder / "train").mkdir()
-    with pytest.raises(DataError, match=r"images/train holds no folder of a class"):
+    with pytest.raises(DataError, match=r"images/train has no class folder"):
         read_folders(image_folder)

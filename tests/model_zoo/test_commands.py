@@ -1,4 +1,4 @@
-"""The commands: exit statuses, the one sentence of an error, comparison and evaluation."""
+"""The commands: exit statuses, error messages, comparison and evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from model_zoo import evaluate, train
 from model_zoo.common.comparison import results_table
 from model_zoo.common.curves import read_metrics
-from tests.model_zoo.made_data import ROOT
+from tests.model_zoo.synthetic_data import ROOT
 
 MLP = ROOT / "model_zoo/mlp/mlp_mnist14_kfac.yaml"
 CIFAR10 = ROOT / "model_zoo/resnet/resnet20_cifar10_sgdm.yaml"
@@ -49,7 +49,7 @@ def test_a_mistake_in_the_recipe_is_told_before_mindspore_or_any_data_is_loaded(
     )
     assert done.returncode == 2, done.stderr
     (sentence,) = done.stderr.splitlines()
-    assert "optimizer.momentun is no key of a recipe (did you mean optimizer.momentum?)" in sentence
+    assert "optimizer.momentun is not a key of a recipe (did you mean optimizer.momentum?)" in sentence
     assert not output.exists()
 
 
@@ -57,8 +57,8 @@ def test_a_mistake_in_the_recipe_is_told_before_mindspore_or_any_data_is_loaded(
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["epochs=-3"], "epochs is -3; accepted: a whole number of at least 1."),
-        (["network.depht=20"], "network.depht is no key of a recipe (did you mean network.depth?)"),
+        (["epochs=-3"], "epochs is -3; accepted: an integer of at least 1."),
+        (["network.depht=20"], "network.depht is not a key of a recipe (did you mean network.depth?)"),
     ],
 )
 def test_a_bad_recipe_ends_with_status_2(
@@ -84,7 +84,7 @@ def test_a_missing_data_folder_ends_with_one_sentence_and_status_2(tmp_path: Pat
         "train", "--recipe", CIFAR10, "--data-dir", tmp_path / "nowhere", "--output", tmp_path / "out"
     )
     assert done.returncode == 2
-    assert done.stderr == f"error: CIFAR-10 was looked for in {tmp_path / 'nowhere'}, which is no folder.\n"
+    assert done.stderr == f"error: CIFAR-10 was not found: {tmp_path / 'nowhere'} is not a folder.\n"
 
 
 def test_a_truncated_data_file_ends_with_one_sentence_and_status_2(
@@ -103,7 +103,7 @@ def test_a_truncated_data_file_ends_with_one_sentence_and_status_2(
     assert train.main(arguments) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
     assert str(path) in sentence
-    assert "is it cut off?" in sentence
+    assert "is it truncated?" in sentence
 
 
 def test_the_command_line_itself_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +130,7 @@ def test_the_command_line_itself_is_checked(capsys: pytest.CaptureFixture[str]) 
         (
             "kfac",
             "parallel.collective=reduce_scatter",
-            "MindSpore lacks on a CPU; accepted there: auto or",
+            "MindSpore does not support on CPU; accepted there: auto or",
         ),
     ],
 )
@@ -149,7 +149,7 @@ def test_compare_refuses_an_override_that_a_sibling_does_not_take(
 ) -> None:
     arguments = ["--recipe", str(MLP), "--compare", "kfac,sgdm", "--set", "optimizer.damping=0.1"]
     assert train.main([*arguments, "--output", str(tmp_path / "out")]) == 2
-    assert "mlp_mnist14_sgdm.yaml: optimizer.damping is no key" in capsys.readouterr().err
+    assert "mlp_mnist14_sgdm.yaml: optimizer.damping is not a key" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -176,7 +176,9 @@ def test_compare_runs_each_optimizer_and_evaluate_agrees_with_the_last_epoch(
 
     other = run_module("evaluate", *common, "--checkpoint", output / "kfac" / "run.json", *SMALL)
     assert other.returncode == 2
-    assert "run.json can't be read: it is damaged or no MindSpore checkpoint" in other.stderr.splitlines()[-1]
+    assert (
+        "run.json can't be read: it is damaged or not a MindSpore checkpoint" in other.stderr.splitlines()[-1]
+    )
     missing = run_module("evaluate", *common, "--checkpoint", tmp_path / "none.ckpt", *SMALL)
     assert (missing.returncode, missing.stderr) == (
         2,
@@ -197,13 +199,13 @@ def test_a_failed_run_stops_the_comparison(tmp_path: Path) -> None:
     ]
     done = run_module("train", *arguments)
     assert done.returncode == 2
-    assert done.stderr.count("error: MNIST was looked for in") == 1
+    assert done.stderr.count("error: MNIST was not found: ") == 1
 
 
 def test_the_table_knows_which_way_is_better() -> None:
-    def epochs(figure: str, values: list[float]) -> list[dict[str, float]]:
+    def epochs(metric: str, values: list[float]) -> list[dict[str, float]]:
         common = {"seconds": 3.0, "images_per_second": 100.0, "running_loss": 0.5}
-        return [{"epoch": number, figure: value, **common} for number, value in enumerate(values, start=1)]
+        return [{"epoch": number, metric: value, **common} for number, value in enumerate(values, start=1)]
 
     up = results_table({"a": epochs("test_accuracy", [0.5, 0.9, 0.8])}, "test_accuracy").splitlines()[1]
     assert up.split() == ["a", "3", "3.0", "100", "0.5000", "0.8000", "0.9000", "2"]

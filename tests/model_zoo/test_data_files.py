@@ -1,4 +1,4 @@
-"""Readers of data folders: what they return, and the sentence that a bad folder gets."""
+"""Readers of data folders: their results, and the errors for wrong folders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from model_zoo.common.data import cifar10, cifar100, digits, mnist
 from model_zoo.common.errors import DataError
-from tests.model_zoo.made_data import cifar10_records, cifar100_records, idx, write_cifar100
+from tests.model_zoo.synthetic_data import cifar10_records, cifar100_records, idx, write_cifar100
 
 
 def test_cifar10_records_become_images_and_labels(tmp_path: Path) -> None:
@@ -38,9 +38,9 @@ def test_cifar10_is_found_in_the_folder_or_below_it(cifar10_folder: Path, subfol
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"holds 0 bytes.*is it cut off\?"),
-        (cifar10_records([1, 2])[:-1], r"holds 6,145 bytes, .* 3,073-byte records; is it cut off\?"),
-        (cifar10_records([1, 10, 2]), r"has the label 10 in record 1, where 0 to 9 was looked for"),
+        (b"", r"has 0 bytes.*is it truncated\?"),
+        (cifar10_records([1, 2])[:-1], r"has 6,145 bytes, .* 3,073-byte records; is it truncated\?"),
+        (cifar10_records([1, 10, 2]), r"has label 10 in record 1; expected 0 to 9"),
     ],
 )
 def test_a_bad_cifar10_file_is_named(cifar10_folder: Path, content: bytes, message: str) -> None:
@@ -51,21 +51,20 @@ def test_a_bad_cifar10_file_is_named(cifar10_folder: Path, content: bytes, messa
 
 def test_missing_folders_and_files_are_named(cifar10_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"CIFAR-10 needs --data-dir, a folder that holds data_batch_1.bin, .*test_batch.bin"
+        DataError,
+        match=r"CIFAR-10 needs --data-dir, a folder that contains data_batch_1.bin, .*test_batch.bin",
     ):
         cifar10.load(None)
-    with pytest.raises(DataError, match=r"was looked for in .*nowhere, which is no folder"):
+    with pytest.raises(DataError, match=r"was not found: .*nowhere is not a folder"):
         cifar10.load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        DataError, match=r"looked for in .*empty and .*empty/mnist: neither holds train-images-idx3-ubyte"
+        DataError, match=r"not found: neither .*empty nor .*empty/mnist contains train-images-idx3-ubyte"
     ):
         mnist.load(tmp_path / "empty", 28)
     (cifar10_folder / "data_batch_2.bin").unlink()
     (cifar10_folder / "test_batch.bin").unlink()
-    with pytest.raises(
-        DataError, match=r"looked for in .*cifar, which lacks data_batch_2.bin, test_batch.bin\.$"
-    ):
+    with pytest.raises(DataError, match=r"not found: .*cifar lacks data_batch_2.bin, test_batch.bin\.$"):
         cifar10.load(cifar10_folder)
 
 
@@ -84,12 +83,12 @@ def test_cifar100_keeps_the_fine_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (cifar100_records([(1, 2)] * 2)[:-1], r"holds 6,147 bytes, .* 3,074-byte records; is it cut off\?"),
-        (cifar10_records([1]), r"holds 3,073 bytes, no whole number of 3,074-byte records"),
-        (cifar100_records([(19, 99), (20, 5)]), "has the coarse label 20 in record 1, where 0 to 19 was"),
+        (cifar100_records([(1, 2)] * 2)[:-1], r"has 6,147 bytes, .* 3,074-byte records; is it truncated\?"),
+        (cifar10_records([1]), r"has 3,073 bytes, which is not a multiple of 3,074-byte records"),
+        (cifar100_records([(19, 99), (20, 5)]), "has coarse label 20 in record 1; expected 0 to 19"),
         (
             cifar100_records([(1, 2), (3, 4), (5, 100)]),
-            "has the fine label 100 in record 2, where 0 to 99 was",
+            "has fine label 100 in record 2; expected 0 to 99",
         ),
     ],
 )
@@ -118,19 +117,23 @@ def test_mnist14_averages_blocks_of_pixels(mnist_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("train-images-idx3-ubyte", b"", r"starts with the bytes \(none\), where the idx header 00 00 08 03"),
+        (
+            "train-images-idx3-ubyte",
+            b"",
+            r"starts with the bytes \(none\); expected the idx header 00 00 08 03",
+        ),
         (
             "train-images-idx3-ubyte",
             idx(np.zeros(40)),
-            r"starts with the bytes 00 00 08 01, where the idx header 00 00 08 03",
+            r"starts with the bytes 00 00 08 01; expected the idx header 00 00 08 03",
         ),
-        ("t10k-labels-idx1-ubyte", idx(np.zeros((20, 1))), "where the idx header 00 00 08 01 was looked for"),
+        ("t10k-labels-idx1-ubyte", idx(np.zeros((20, 1))), "expected the idx header 00 00 08 01"),
         (
             "train-images-idx3-ubyte",
             idx(np.zeros((40, 28, 28)))[:-7],
-            r"holds 31,369 bytes, .*40 x 28 x 28.*31,376; is it cut",
+            r"has 31,369 bytes, .*40 x 28 x 28.*31,376; is it truncated",
         ),
-        ("train-images-idx3-ubyte", idx(np.zeros((40, 14, 14))), "where N images of 28 x 28 were looked for"),
+        ("train-images-idx3-ubyte", idx(np.zeros((40, 14, 14))), "expected N images of 28 x 28"),
         (
             "train-labels-idx1-ubyte",
             idx(np.zeros(39)),
@@ -139,7 +142,7 @@ def test_mnist14_averages_blocks_of_pixels(mnist_folder: Path) -> None:
         (
             "train-labels-idx1-ubyte",
             idx(np.full(40, 11)),
-            "has the label 11 at 0, where 0 to 9 was looked for",
+            "has label 11 at 0; expected 0 to 9",
         ),
     ],
 )

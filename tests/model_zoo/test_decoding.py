@@ -1,4 +1,4 @@
-"""Decoding: formats, broken files, and the windows that are cut out of an image."""
+"""Decoding: formats, broken files, and crops."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import Image
 
 from model_zoo.common.data.decoding import (
     BrokenImageError,
+    center_crop_box,
     decode,
-    evaluation_view,
-    middle_square,
-    random_window,
-    training_view,
+    evaluation_crop,
+    random_crop_box,
+    training_crop,
 )
-from tests.model_zoo.made_data import made_image
+from tests.model_zoo.synthetic_data import synthetic_image
 
 
 def encoded(image: Image.Image, form: str) -> bytes:
@@ -28,7 +28,7 @@ def encoded(image: Image.Image, form: str) -> bytes:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "P"])
 def test_every_image_becomes_rgb(mode: str) -> None:
-    image = made_image(3).convert(mode)
+    image = synthetic_image(3).convert(mode)
     decoded = decode(encoded(image, "JPEG" if mode == "CMYK" else "PNG"))
     assert (decoded.mode, decoded.size) == ("RGB", (40, 30))
     # A JPEG of a smooth image is off by a few steps of 255.
@@ -37,24 +37,24 @@ def test_every_image_becomes_rgb(mode: str) -> None:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP"])
 def test_a_file_that_is_cut_off_is_broken(form: str) -> None:
-    content = encoded(made_image(3), form)
+    content = encoded(synthetic_image(3), form)
     decode(content)
-    with pytest.raises(BrokenImageError, match=r"^can't be decoded: |^is none of JPEG, PNG, BMP, WEBP"):
+    with pytest.raises(BrokenImageError, match=r"^can't be decoded: |^is not one of JPEG, PNG, BMP, WEBP"):
         decode(content[: len(content) * 2 // 3])
 
 
-@pytest.mark.parametrize("content", [b"", b"no image at all", encoded(made_image(1), "TIFF")])
+@pytest.mark.parametrize("content", [b"", b"no image at all", encoded(synthetic_image(1), "TIFF")])
 def test_what_is_of_no_known_format_is_broken(content: bytes) -> None:
-    with pytest.raises(BrokenImageError, match=r"^is none of JPEG, PNG, BMP, WEBP$"):
+    with pytest.raises(BrokenImageError, match=r"^is not one of JPEG, PNG, BMP, WEBP$"):
         decode(content)
 
 
-def test_windows_lie_inside_and_have_the_areas_and_shapes_that_are_asked_for() -> None:
+def test_random_crops_lie_inside_and_have_the_requested_areas_and_aspect_ratios() -> None:
     generator = random.Random(1)
-    boxes = np.array([random_window(100, 80, 0.2, generator) for _ in range(2000)])
+    boxes = np.array([random_crop_box(100, 80, 0.2, generator) for _ in range(2000)])
     left, top, right, bottom = boxes.T
     across, down = right - left, bottom - top
-    # Windows with room on both sides reach either edge.
+    # Crops with room on both sides reach either edge.
     wide, high = across < 90, down < 70
     assert (left[wide].min(), top[high].min()) == (0, 0)
     assert (right[wide].max(), bottom[high].max()) == (100, 80)
@@ -68,27 +68,27 @@ def test_windows_lie_inside_and_have_the_areas_and_shapes_that_are_asked_for() -
     assert 0.5 < shares.mean() < 0.6
 
 
-def test_where_no_window_fits_the_largest_in_the_middle_is_taken() -> None:
-    # No window of at least nine tenths of this strip is as wide as 3/4 of its height.
-    assert random_window(100, 10, 0.9, random.Random(1)) == (43, 0, 56, 10)
-    assert random_window(10, 100, 0.9, random.Random(1)) == (0, 43, 10, 56)
+def test_without_a_fitting_crop_the_largest_centered_one_is_used() -> None:
+    # No crop of at least nine tenths of this strip is as wide as 3/4 of its height.
+    assert random_crop_box(100, 10, 0.9, random.Random(1)) == (43, 0, 56, 10)
+    assert random_crop_box(10, 100, 0.9, random.Random(1)) == (0, 43, 10, 56)
 
 
-def test_the_middle_square_is_that_of_the_scaled_image() -> None:
-    assert middle_square(400, 300, 0.5) == (125, 75, 275, 225)
-    image = made_image(2, 400, 300)
+def test_the_center_crop_equals_that_of_the_resized_image() -> None:
+    assert center_crop_box(400, 300, 0.5) == (125, 75, 275, 225)
+    image = synthetic_image(2, 400, 300)
     scaled = image.resize((128, 96), Image.Resampling.BILINEAR).crop((24, 8, 104, 88))
-    view = evaluation_view(image, 80, 96)
+    view = evaluation_crop(image, 80, 96)
     # Both sample the same smooth image; each rounds to a byte, the longer way twice.
     np.testing.assert_allclose(np.asarray(view, int), np.asarray(scaled, int), atol=2)
 
 
-def test_a_training_view_is_one_window_mirrored_or_not() -> None:
-    image = made_image(4, 60, 50)
+def test_a_training_crop_is_one_crop_flipped_or_not() -> None:
+    image = synthetic_image(4, 60, 50)
     turned = 0
     for key in range(40):
-        view = np.asarray(training_view(image, 16, 0.25, True, random.Random(key)), int)
-        plain = np.asarray(training_view(image, 16, 0.25, False, random.Random(key)), int)
+        view = np.asarray(training_crop(image, 16, 0.25, True, random.Random(key)), int)
+        plain = np.asarray(training_crop(image, 16, 0.25, False, random.Random(key)), int)
         assert view.shape == (16, 16, 3)
         # Red grows to the right in the image.
         assert (plain[:, -1, 0] > plain[:, 0, 0]).all()

@@ -1,4 +1,4 @@
-"""Runs of several processes by scripts/run_distributed_train.sh, on made MNIST."""
+"""Runs of several processes by scripts/run_distributed_train.sh, on synthetic MNIST."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from model_zoo import train
 from model_zoo.common.curves import read_metrics
 from model_zoo.common.distribution import set_device
 from model_zoo.common.errors import UsageError
-from tests.model_zoo.made_data import ROOT, write_mnist
+from tests.model_zoo.synthetic_data import ROOT, write_mnist
 
-# Of a launch: many times what it takes on two processors.
+# Timeout of a launch, many times its duration on two processors.
 SECONDS = 400
 RECIPES = ROOT / "model_zoo/mlp"
 SMALL = ["--set", "data.batch_size=10", "--set", "data.evaluation_batch_size=7", "--log-every", "2"]
 
-# One after the other: each of them has four processes.
+# Not in parallel, because each launch has four processes.
 pytestmark = pytest.mark.xdist_group("distributed")
 
 
@@ -52,7 +52,7 @@ def launch(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def finish(launched: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Exit status and both outputs; a run that hangs is ended as by a user, who gets all workers ended."""
+    """Exit status and both outputs. A hanging run is terminated with its workers."""
     try:
         output, errors = launched.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
@@ -123,10 +123,10 @@ def test_two_processes_learn_what_one_learns(
         (line["kind"], line["step"]) for line in lines[1]
     ]
     for one, two in zip(*lines):
-        figures = [key for key in one if key.endswith(("loss", "accuracy"))]
-        assert figures
+        metrics = [key for key in one if key.endswith(("loss", "accuracy"))]
+        assert metrics
         # The same images in other parts, with weights that differ as above; accuracies are shares of a batch.
-        assert [two[key] for key in figures] == pytest.approx([one[key] for key in figures], abs=1e-4)
+        assert [two[key] for key in metrics] == pytest.approx([one[key] for key in metrics], abs=1e-4)
 
     assert printed.count("epoch 2/2") == 1
     assert "epoch" not in (output / "logs/worker_1.log").read_text()
@@ -140,7 +140,7 @@ def test_a_worker_that_fails_ends_the_others_and_gives_its_status(mnist: Path, o
         launch(command("run_distributed_train.sh", "mlp_mnist14_sgdm", mnist, output, *odd))
     )
     assert status == 2, printed + errors
-    sentence = "error: data.batch_size 9 can't be shared equally by 2 processes.\n"
+    sentence = "error: data.batch_size 9 can't be divided equally among 2 processes.\n"
     assert sentence in printed
     assert f"worker_1.log: {sentence}" in errors
     assert errors.endswith(f"error: training failed; the logs are in {output}/logs\n")
@@ -156,7 +156,7 @@ def test_a_signal_ends_all_workers(sent: int, status: int, mnist: Path, output: 
         assert launched.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     if sent == signal.SIGINT:
-        # What a terminal does: to the foreground, not to the workers, which are sessions of their own.
+        # Like a terminal, signals the foreground group, not the workers, which have their own sessions.
         os.killpg(launched.pid, sent)
     else:
         launched.send_signal(sent)
@@ -191,9 +191,9 @@ def test_distributed_is_for_what_msrun_starts(
     monkeypatch.delenv("MS_ROLE", raising=False)
     recipe = ["--recipe", str(RECIPES / "mlp_mnist14_sgdm.yaml"), "--output", str(tmp_path)]
     assert train.main([*recipe, "--distributed"]) == 2
-    assert "--distributed is for workers that msrun starts" in capsys.readouterr().err
+    assert "--distributed needs msrun" in capsys.readouterr().err
     assert train.main([*recipe, "--distributed", "--device", "Ascend"]) == 2
-    assert "--distributed runs on CPU or GPU" in capsys.readouterr().err
+    assert "--distributed needs --device CPU or GPU" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         train.main([*recipe, "--distributed", "--compare", "sgdm"])
-    assert "--compare starts runs of one process" in capsys.readouterr().err
+    assert "--compare starts single-process runs" in capsys.readouterr().err

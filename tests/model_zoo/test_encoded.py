@@ -14,7 +14,7 @@ from model_zoo.common.data import pipelines
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import DataError
 from model_zoo.common.options.data import ImageFolderOptions
-from tests.model_zoo.made_data import write_image_folder
+from tests.model_zoo.synthetic_data import write_image_folder
 from tests.model_zoo.test_pipelines import assert_same, batches, joined, training
 
 OPTIONS = ImageFolderOptions(

@@ -38,5 +38,5 @@ def test_basic_blocks_have_the_stride_in_their_first_convolution() -> None:
 
 
 def test_other_depths_are_refused() -> None:
-    with pytest.raises(ValueError, match="depth must be one of 18, 34, 50, 101, 152, but is 20"):
+    with pytest.raises(ValueError, match="depth: must be one of 18, 34, 50, 101, 152, got 20"):
         ImageNetResNet(20)

@@ -19,7 +19,7 @@ from model_zoo.common.schema import read_section
 AUTOENCODER_SIZES = (784, 1000, 500, 250, 30, 250, 500, 1000, 784)
 
 
-# What published tables count beside weights: biases, and BatchNorm's scale and shift.
+# Published tables also count biases, and BatchNorm's scale and shift.
 @pytest.mark.parametrize(
     ("name", "arguments", "count"),
     [
@@ -164,14 +164,14 @@ def test_a_network_of_a_recipe_has_the_classes_of_its_data() -> None:
 
 def test_what_is_not_there_is_named() -> None:
     with pytest.raises(
-        ValueError, match=r"no network 'lenet'; there are resnet, imagenet_resnet, vgg, .* vgg16"
+        ValueError, match=r"must be one of resnet, imagenet_resnet, vgg, .* vgg16, .*got 'lenet'"
     ):
         create_network("lenet")
     with pytest.raises(
-        ValueError, match="depth can't be given with 'resnet50', which has 50; 'imagenet_resnet'"
+        ValueError, match="depth: must be left out with 'resnet50', whose depth is 50; 'imagenet_resnet'"
     ):
         create_network("resnet50", depth=101)
-    with pytest.raises(ValueError, match="depth must be one of 11, 13, 16, 19, but is 12"):
+    with pytest.raises(ValueError, match="depth: must be one of 11, 13, 16, 19, got 12"):
         create_network("vgg", depth=12)
     with pytest.raises(ValueError, match="6n \\+ 2"):
         create_network("resnet", depth=18)

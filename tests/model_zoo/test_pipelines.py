@@ -1,4 +1,4 @@
-"""Pipelines: normalisation, crops, flips, pairing of images with labels, order, shards, what is left out."""
+"""Pipelines: normalization, crops, flips, labels, order, shards and skipped batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from model_zoo.common.data.shards import Shard
 from model_zoo.common.data.splits import DataSet, Split
 from model_zoo.common.errors import DataError
 from model_zoo.common.options.data import ColourImages, PixelVectors
-from tests.model_zoo.made_data import colour_data
+from tests.model_zoo.synthetic_data import colour_data
 
 PLAIN = ColourImages("cifar10", 8, evaluation_batch_size=4, crop_padding=0, flip=False)
 AUGMENTED = ColourImages("cifar10", 8, crop_padding=4, flip=True)
@@ -46,7 +46,7 @@ def assert_same(left: Batches, right: Batches) -> None:
 
 
 def restored(images: np.ndarray, data: DataSet) -> np.ndarray:
-    """Normalised (N, 3, H, W) back to bytes (N, H, W, 3)."""
+    """Converts normalized images (N, 3, H, W) back to bytes (N, H, W, 3)."""
     return np.rint(images.transpose(0, 2, 3, 1) * data.deviation + data.mean).astype(int)
 
 
@@ -131,7 +131,7 @@ def test_an_image_is_augmented_anew_in_every_epoch() -> None:
     for images, labels in epochs:
         for image, label in zip(images, labels):
             seen[label].add(image.tobytes())
-    # 162 ways each: that two of six agree in a given image happens once in eleven.
+    # 162 variants per image: two of six agree in a given image with probability 1/11.
     assert sum(map(len, seen.values())) > 6 * 8 - 6
 
 
@@ -194,7 +194,7 @@ def test_a_pipeline_runs_only_a_few_batches_ahead() -> None:
     while counts[-1] != len(made):
         counts.append(len(made))
         time.sleep(0.3)
-    # The four, the one that was taken, and those in the hands of MindSpore's threads; otherwise it were 18.
+    # Four prefetched batches, the consumed one, and those in MindSpore's threads; by default, 18.
     assert 4 <= counts[-1] <= 8
 
 
@@ -219,20 +219,21 @@ def test_what_makes_no_batch_is_refused() -> None:
     data = colour_data(train=20, test=3)
     with pytest.raises(DataError, match=r"made has 20 training images, fewer than one batch \(.* 21\)"):
         pipelines.training_batches(data, ColourImages("cifar10", 21), seed=1, epoch=0)
-    with pytest.raises(DataError, match=r"data\.batch_size 8 can't be shared equally by 3 processes"):
+    with pytest.raises(DataError, match=r"data\.batch_size 8 can't be divided equally among 3 processes"):
         pipelines.training_batches(data, PLAIN, seed=1, epoch=0, shard=Shard(0, 3))
     with pytest.raises(DataError, match="made has 3 images to evaluate, fewer than 4 processes"):
         pipelines.evaluation_batches(data, "test", PLAIN, shard=Shard(3, 4))
     for skip in (-1, 2):
-        with pytest.raises(ValueError, match=f"skip is {skip}; accepted: a whole number from 0 to 1"):
+        with pytest.raises(ValueError, match=f"skip: must be an integer from 0 to 1, got {skip}"):
             pipelines.training_batches(data, PLAIN, seed=1, epoch=0, skip=skip)
 
 
 @pytest.mark.parametrize(
-    ("rank", "size", "named"), [(0, 0, "size is 0"), (2, 2, "rank is 2"), (-1, 2, "rank is -1")]
+    ("rank", "size", "named"),
+    [(0, 0, "size: must .* got 0"), (2, 2, "rank: must .* got 2"), (-1, 2, "rank: must .* got -1")],
 )
 def test_what_is_no_part_is_refused(rank: int, size: int, named: str) -> None:
-    with pytest.raises(ValueError, match=f"{named}; accepted: a whole number"):
+    with pytest.raises(ValueError, match=named):
         Shard(rank, size)
 
 

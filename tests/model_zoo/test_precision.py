@@ -17,10 +17,10 @@ from model_zoo.common.recipe import Recipe, load_recipe
 from model_zoo.common.run_options import RunOptions
 from model_zoo.common.schedules import Step, step_values
 from model_zoo.common.training import train_recipe
-from tests.model_zoo.made_data import ROOT
+from tests.model_zoo.synthetic_data import ROOT
 
 MLP = ROOT / "model_zoo/mlp/mlp_mnist14_kfac.yaml"
-# Five batches an epoch, ten in all.
+# Five batches per epoch, ten in total.
 SMALL = ["epochs=2", "data.batch_size=8", "data.evaluation_batch_size=8", "evaluate=[test]"]
 MIXED = ["precision.amp_level=O3", "precision.loss_scale=1024", "accumulation_steps=3"]
 
@@ -55,7 +55,7 @@ def test_scales_become_managers() -> None:
         ("precision.loss_scale=static", "null, dynamic or a number of at least 1"),
         ("precision.loss_scale=0.5", "null, dynamic or a number of at least 1"),
         ("precision.amp_level=O4", "one of O0, O1, O2, O3, auto"),
-        ("accumulation_steps=0", "a whole number of at least 1"),
+        ("accumulation_steps=0", "an integer of at least 1"),
         ("precision.level=O2", "accepted there: amp_level, loss_scale"),
     ],
 )
@@ -72,20 +72,20 @@ def test_an_epoch_too_short_for_a_step() -> None:
 
 
 def test_rates_are_those_of_steps() -> None:
-    """Five batches an epoch, two a step: the third step ends in the second epoch and begins in the first."""
+    """Five batches per epoch, two per step: the third step spans both epochs."""
     rates = step_values(Step(milestones=(1,), gamma=0.5), 1.0, 2, 5, 2)
     assert rates == [1.0, 1.0, 0.5, 0.5, 0.5]
 
 
 def train(recipe: Recipe, data: Path, output: Path, **options: object) -> dict[str, np.ndarray]:
-    """Trains, and reads what was saved of the network."""
+    """Trains, and returns the saved network."""
     train_recipe(recipe, RunOptions("run", data, output, progress=False, **options))  # type: ignore[arg-type]
     saved = ms.load_checkpoint(str(output / "network.ckpt"))
     return {name: value.asnumpy() for name, value in saved.items()}
 
 
 def test_a_run_in_float16_with_accumulation_can_be_resumed(mnist_folder: Path, tmp_path: Path) -> None:
-    """Between micro-batches too: after the fifth batch two of the second step's have been added up."""
+    """Resumes between micro-batches: after the fifth batch, two of the second step are accumulated."""
     whole = train(small(MLP, *MIXED), mnist_folder, tmp_path / "whole")
     every = CheckpointInterval.parse("5steps")
     train(small(MLP, *MIXED, "epochs=1"), mnist_folder, tmp_path / "run", checkpoint_every=every)

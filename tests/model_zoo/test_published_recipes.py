@@ -1,4 +1,4 @@
-"""The recipes of published tables: one a row, with the numbers that the texts print."""
+"""Recipes of published tables: one per row, with the values stated in the papers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from model_zoo.common.recipe import Recipe, load_recipe, sibling
-from model_zoo.common.schedules import Moment, step_values
-from tests.model_zoo.made_data import ROOT
+from model_zoo.common.recipe import Recipe, load_recipe, sibling_recipe
+from model_zoo.common.schedules import TrainingProgress, step_values
+from tests.model_zoo.synthetic_data import ROOT
 
 ZOO = ROOT / "model_zoo"
 CIFAR_IMAGES = 50_000
 IMAGENET_IMAGES = 1_281_167
 
-# Liu, Gao and Wang 2021, section 3: what all rows of table 2 share, as printed before the table.
+# Liu, Gao and Wang 2021, section 3: the settings of all rows of table 2.
 SHERMAN_MORRISON_COMMON = {
     "network.name": "resnet",
     "network.depth": 20,
@@ -94,7 +94,7 @@ NETWORKS = {
 
 
 def value(recipe: Recipe, key: str) -> Any:
-    """What a recipe has under a dotted key."""
+    """The value of a recipe at a dotted key."""
     result: Any = recipe
     for part in key.split("."):
         result = getattr(result, part)
@@ -104,7 +104,7 @@ def value(recipe: Recipe, key: str) -> Any:
 def check(path: Path, printed: dict[str, Any]) -> Recipe:
     recipe = load_recipe(path)
     assert {key: value(recipe, key) for key in printed} == printed
-    assert "Not run to the end here." in path.read_text(encoding="utf-8")
+    assert "Not yet run to the end." in path.read_text(encoding="utf-8")
     return recipe
 
 
@@ -113,9 +113,9 @@ def check(path: Path, printed: dict[str, Any]) -> Recipe:
 def test_each_column_of_the_sherman_morrison_table_has_its_recipe(data: str, row: str) -> None:
     path = ZOO / "resnet/sherman_morrison" / f"resnet20w4_{data}_{row}.yaml"
     recipe = check(path, SHERMAN_MORRISON_COMMON | SHERMAN_MORRISON_ROWS[row] | {"data.name": data})
-    # 39,100 iterations, with the last batch of an epoch that is not full.
+    # 39,100 iterations include the incomplete last batch of each epoch.
     assert recipe.epochs * math.ceil(CIFAR_IMAGES / recipe.data.batch_size) == 39_100
-    # A tenth each 16,000 iterations.
+    # A factor of 0.1 every 16,000 iterations.
     steps = CIFAR_IMAGES // recipe.data.batch_size
     rates = step_values(recipe.schedule, recipe.optimizer.learning_rate, recipe.epochs, steps)
     assert isinstance(rates, list)
@@ -140,9 +140,11 @@ def test_the_folders_of_the_tables_hold_nothing_else() -> None:
 
 def test_rows_of_a_table_can_be_compared() -> None:
     path = ZOO / "vgg/tkfac/vgg16_cifar10_tkfac-new.yaml"
-    assert sibling(path, "tkfac-nor").name == "vgg16_cifar10_tkfac-nor.yaml"
-    assert sibling(path, "sgdm").name == "vgg16_cifar10_sgdm.yaml"
-    assert sibling(ZOO / "resnet/sherman_morrison/resnet20w4_cifar10_sgdm.yaml", "kfac-every-step").is_file()
+    assert sibling_recipe(path, "tkfac-nor").name == "vgg16_cifar10_tkfac-nor.yaml"
+    assert sibling_recipe(path, "sgdm").name == "vgg16_cifar10_sgdm.yaml"
+    assert sibling_recipe(
+        ZOO / "resnet/sherman_morrison/resnet20w4_cifar10_sgdm.yaml", "kfac-every-step"
+    ).is_file()
 
 
 def test_resnet50_with_thor_has_the_printed_schedules() -> None:
@@ -167,10 +169,10 @@ def test_resnet50_with_thor_has_the_printed_schedules() -> None:
     steps = IMAGENET_IMAGES // recipe.data.batch_size
     options = recipe.optimizer
     for epoch in (0.0, 7.25, 20.0, 39.9):
-        moment = Moment(epoch * steps, steps, recipe.epochs)
-        rate = options.learning_rate * recipe.schedule.factor(moment)
+        progress = TrainingProgress(epoch * steps, steps, recipe.epochs)
+        rate = options.learning_rate * recipe.schedule.factor(progress)
         assert rate == pytest.approx(0.05672 * (1 - epoch / 50) ** 4.9687)
-        damping = options.damping * options.damping_schedule.factor(moment)
+        damping = options.damping * options.damping_schedule.factor(progress)
         assert damping == pytest.approx(0.02345 * 0.5467 ** (epoch / 10))
 
 
@@ -192,7 +194,7 @@ def test_resnet50_with_spngd_has_the_numbers_of_its_authors_code() -> None:
     )
     for epoch, share in ((0.5, 1.0), (1.0, 1.0), (14.0, (39 / 52) ** 11), (36.0, (17 / 52) ** 11)):
         rate = recipe.optimizer.learning_rate * recipe.schedule.factor(
-            Moment(epoch * 312, 312, recipe.epochs)
+            TrainingProgress(epoch * 312, 312, recipe.epochs)
         )
         assert rate == pytest.approx(8.18e-3 * share)
 

@@ -1,7 +1,7 @@
-"""The readers on the real data sets, where a machine has them.
+"""Reads the real data sets, if the machine has them.
 
-MS_KFAC_TEST_DATA names a folder that holds `mnist`, `cifar-10-batches-bin` and `cifar10-images`; without it,
-packed copies are looked for in ../shared/data beside the repository.
+MS_KFAC_TEST_DATA names a folder with `mnist`, `cifar-10-batches-bin` and `cifar10-images`. Without it, the
+tests look for packed copies in ../shared/data, next to the repository.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 from model_zoo.common.data import cifar10, mnist, pipelines
 from model_zoo.common.data.record_writer import Conversion, convert
 from model_zoo.common.options.data import ImageFolderOptions, MindRecordOptions
-from tests.model_zoo.made_data import ROOT
+from tests.model_zoo.synthetic_data import ROOT
 from tests.model_zoo.test_encoded import break_image
 from tests.model_zoo.test_pipelines import assert_same, batches, joined, training
 
@@ -37,7 +37,7 @@ def mnist_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not any((PACKED / "mnist").glob("*.gz")):
         pytest.skip("the real MNIST is neither in MS_KFAC_TEST_DATA nor in ../shared/data")
     folder = tmp_path_factory.mktemp("data")
-    # Which checks the sums of the files.
+    # Also checks the MD5 sums of the files.
     command = ["bash", "scripts/prepare_data.sh", "mnist", "--archives", PACKED / "mnist", "--output", folder]
     subprocess.run([*map(str, command)], cwd=ROOT, check=True, timeout=120)
     return folder
@@ -94,7 +94,7 @@ def test_cifar10_has_the_statistics_that_normalise_it(cifar10_dir: Path) -> None
 
 @pytest.fixture(scope="module")
 def jpeg_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few hundred of CIFAR-10's images as JPEGs in class folders."""
+    """A few hundred CIFAR-10 images as JPEG files in class folders."""
     folder = tmp_path_factory.mktemp("jpegs")
     packed = PACKED / "cifar10" / "cifar10-jpeg.zip"
     unpacked = Path(UNPACKED) / "cifar10-images" if UNPACKED else None
@@ -129,7 +129,7 @@ def test_real_jpegs_give_the_same_batches_from_their_folder_and_from_mindrecord(
     # 500 images are enough for a swapped channel or a wrong constant to show: 5 of 255 steps.
     assert images.mean((0, 2, 3)) == pytest.approx(0, abs=5 / 60)
     assert images.std((0, 2, 3)) == pytest.approx(1, abs=5 / 60)
-    # At its own size an image is seen as it was decoded.
+    # Without resizing, the pixels are those of the decoded image.
     with Image.open(
         jpeg_dir / "train" / "ship" / sorted(os.listdir(jpeg_dir / "train" / "ship"))[7]
     ) as image:

@@ -1,4 +1,4 @@
-"""Recipes: those of the zoo are complete, and a mistake is refused by name."""
+"""Recipes: the zoo's are complete, and errors name the wrong key."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from model_zoo.common.errors import RecipeError
 from model_zoo.common.options.optimizers import OPTIMIZERS
-from model_zoo.common.recipe import apply_override, load_recipe, parse_recipe, sibling
+from model_zoo.common.recipe import apply_override, load_recipe, parse_recipe, sibling_recipe
 from model_zoo.common.schedules import Exponential
-from tests.model_zoo.made_data import RECIPES, ROOT
+from tests.model_zoo.synthetic_data import RECIPES, ROOT
 
 THREE = ("sgdm", "adam", "kfac")
 
@@ -58,7 +58,7 @@ def test_a_recipe_says_what_it_is_and_is_named_after_its_optimizer(path: Path) -
         ("imagenet", "cifar10-images") if recipe.data.name == "image_folder" else (recipe.data.name,)
     )
     assert last.partition("-")[0] == recipe.optimizer.name
-    assert sibling(path, "sgdm").is_file()
+    assert sibling_recipe(path, "sgdm").is_file()
 
 
 def test_the_tables_of_the_readme_link_every_recipe_once() -> None:
@@ -94,7 +94,7 @@ def test_values_arrive_and_defaults_fill_in(content: dict) -> None:
 )
 def test_an_unknown_key_is_refused_by_its_dotted_name(content: dict, key: str, hint: str) -> None:
     apply_override(content, f"{key}=1")
-    with pytest.raises(RecipeError, match=rf"^{key} is no key of a recipe") as caught:
+    with pytest.raises(RecipeError, match=rf"^{key} is not a key of a recipe") as caught:
         parse_recipe(content)
     assert hint in str(caught.value)
 
@@ -102,18 +102,18 @@ def test_an_unknown_key_is_refused_by_its_dotted_name(content: dict, key: str, h
 @pytest.mark.parametrize(
     ("override", "accepted"),
     [
-        ("epochs=0", "a whole number of at least 1"),
-        ("epochs=true", "a whole number of at least 1"),
-        ("epochs=2.5", "a whole number of at least 1"),
-        ("seed=-1", "a whole number of at least 0"),
+        ("epochs=0", "an integer of at least 1"),
+        ("epochs=true", "an integer of at least 1"),
+        ("epochs=2.5", "an integer of at least 1"),
+        ("seed=-1", "an integer of at least 0"),
         ("mode=eager", "graph or pynative"),
         ("evaluate=[valid]", "a list of train and test"),
         ("network.name=lenet", "one of resnet, imagenet_resnet, vgg, convnet, autoencoder, mlp"),
-        ("network.depth=21", "a whole number 6n\\+2 of at least 8, as 20 or 32"),
+        ("network.depth=21", "an integer 6n\\+2 of at least 8, such as 20 or 32"),
         ("network.shortcut=none", "identity or projection"),
         ("data.name=imagenet", "one of digits, cifar10, cifar100, mnist, mnist14, image_folder, mindrecord"),
         ("data.flip=maybe", "true or false"),
-        ("data.batch_size=abc", "a whole number of at least 1"),
+        ("data.batch_size=abc", "an integer of at least 1"),
         ("optimizer.learning_rate=0", "a number above 0"),
         ("optimizer.learning_rate=.nan", "a number above 0"),
         ("optimizer.learning_rate=.inf", "a number above 0"),
@@ -122,10 +122,10 @@ def test_an_unknown_key_is_refused_by_its_dotted_name(content: dict, key: str, h
         ("optimizer.kl_clip=-1", "null or a number above 0"),
         ("optimizer.factor_decay=1", "a number of at least 0 and below 1"),
         ("optimizer.fisher=exact", "empirical or sampled"),
-        ("optimizer.factor_interval=0", "a whole number of at least 1, or a mapping .*"),
-        ("optimizer.inverse_interval={1: 5}", "a whole number of at least 1, or a mapping .*"),
-        ("optimizer.inverse_interval={0: 5, 2.5: 10}", "a whole number of at least 1, or a mapping .*"),
-        ("optimizer.inverse_interval={0: 0}", "a whole number of at least 1, or a mapping .*"),
+        ("optimizer.factor_interval=0", "an integer of at least 1, or a mapping .*"),
+        ("optimizer.inverse_interval={1: 5}", "an integer of at least 1, or a mapping .*"),
+        ("optimizer.inverse_interval={0: 5, 2.5: 10}", "an integer of at least 1, or a mapping .*"),
+        ("optimizer.inverse_interval={0: 0}", "an integer of at least 1, or a mapping .*"),
         ("label_smoothing=1", "a number of at least 0 and below 1"),
         ("schedule.unit=hours", "epochs or steps"),
         ("optimizer.skip=fc", "a list of regular expressions on layer names"),
@@ -143,13 +143,13 @@ def test_a_bad_value_is_refused_with_what_is_accepted(content: dict, override: s
 @pytest.mark.parametrize(
     ("override", "accepted"),
     [
-        ("data.resize=200", "at least data.image_size, a whole number of at least 224"),
+        ("data.resize=200", "an integer of at least data.image_size, which is 224"),
         ("data.least_area=0", "a number above 0 and of at most 1"),
         ("data.least_area=1.5", "a number above 0 and of at most 1"),
         ("data.mean=[1,2]", "a list of three numbers, each of at least 0"),
         ("data.mean=120", "a list of three numbers, each of at least 0"),
         ("data.deviation=[60,0,60]", "a list of three numbers, each above 0"),
-        ("data.workers=0", "null or a whole number of at least 1"),
+        ("data.workers=0", "null or an integer of at least 1"),
         ("data.broken=ignore", "refuse or skip"),
     ],
 )
@@ -231,7 +231,7 @@ def test_intervals_may_change_on_the_way(content: dict, intervals: dict) -> None
 @pytest.mark.parametrize("section", ["network", "optimizer", "data", "schedule"])
 def test_a_section_that_is_no_mapping_is_refused(content: dict, section: str) -> None:
     content[section] = "sgdm"
-    with pytest.raises(RecipeError, match=rf"^{section} is 'sgdm'; accepted: a mapping whose name is"):
+    with pytest.raises(RecipeError, match=rf"^{section} is 'sgdm'; accepted: a mapping with the key name:"):
         parse_recipe(content)
 
 
@@ -255,19 +255,19 @@ def test_an_override_wins_over_the_file() -> None:
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "r.yaml"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(RecipeError, match=r"r\.yaml is no"):
+    with pytest.raises(RecipeError, match=r"r\.yaml is not"):
         load_recipe(path)
 
 
 def test_siblings_are_found_by_the_last_word_of_the_name(tmp_path: Path) -> None:
     path = ROOT / "model_zoo/mlp/mlp_mnist14_kfac.yaml"
-    assert sibling(path, "adam").name == "mlp_mnist14_adam.yaml"
+    assert sibling_recipe(path, "adam").name == "mlp_mnist14_adam.yaml"
     with pytest.raises(RecipeError, match="--compare names 'lamb'; accepted: sgdm, adam, kfac"):
-        sibling(path, "lamb")
+        sibling_recipe(path, "lamb")
     with pytest.raises(RecipeError, match=r"needs the recipe .*mine_sgdm\.yaml, which does not exist"):
-        sibling(tmp_path / "mine_kfac.yaml", "sgdm")
+        sibling_recipe(tmp_path / "mine_kfac.yaml", "sgdm")
     with pytest.raises(RecipeError, match="whose name ends in"):
-        sibling(tmp_path / "mine.yaml", "sgdm")
+        sibling_recipe(tmp_path / "mine.yaml", "sgdm")
 
 
 def test_recipes_of_methods_differ_from_kfac_in_what_the_method_is_alone() -> None:

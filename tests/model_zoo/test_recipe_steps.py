@@ -1,4 +1,4 @@
-"""Every recipe of the zoo builds and takes two steps on made images; what it says reaches the optimizer."""
+"""Every recipe of the zoo builds and takes two steps on synthetic images; its options reach the optimizer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import ms_kfac
-from model_zoo.common.building import build
+from model_zoo.common.factory import build
 from model_zoo.common.options.optimizers import SecondOrderOptions
 from model_zoo.common.recipe import Recipe, load_recipe
-from tests.model_zoo.made_data import RECIPES, ROOT
+from tests.model_zoo.synthetic_data import RECIPES, ROOT
 
 CLASSES = {"cifar100": 100, "image_folder": 1000, "mindrecord": 1000}
 # The recipes' networks, as small as they get without losing a kind of layer.
@@ -48,8 +48,8 @@ def test_a_recipe_takes_two_steps(path: Path, rng: np.random.Generator) -> None:
         weights = parameter.asnumpy()
         assert np.isfinite(weights).all(), parameter.name
         assert not np.array_equal(weights, before[parameter.name]), parameter.name
-    # A pass over drawn targets is not counted. Two float32 numbers and their sum are rounded by 6e-8 each.
-    assert parts.objective.sums()[0] == pytest.approx(sum(losses), rel=1e-6)
+    # A pass over sampled targets is not counted. Two float32 numbers and their sum are rounded by 6e-8 each.
+    assert parts.loss_fn.sums()[0] == pytest.approx(sum(losses), rel=1e-6)
     if isinstance(recipe.optimizer, SecondOrderOptions):
         refreshes = parts.optimizer.refreshes()
         assert refreshes.pop("refused") == 0
@@ -83,7 +83,7 @@ def test_schedules_and_intervals_reach_the_optimizer() -> None:
 def test_label_smoothing_reaches_the_loss() -> None:
     path = ROOT / "model_zoo/mlp/mlp_mnist14_sgdm.yaml"
     logits, labels = ms.Tensor(np.eye(10)[:3] * 9, ms.float32), ms.Tensor([0, 1, 2], ms.int32)
-    plain = float(build(load_recipe(path), 10, STEPS).objective(logits, labels))
-    smoothed = float(build(load_recipe(path, ["label_smoothing=0.5"]), 10, STEPS).objective(logits, labels))
+    plain = float(build(load_recipe(path), 10, STEPS).loss_fn(logits, labels))
+    smoothed = float(build(load_recipe(path, ["label_smoothing=0.5"]), 10, STEPS).loss_fn(logits, labels))
     # Nine of ten classes get 0.05 each, at a log-probability that is 9 lower.
     assert smoothed - plain == pytest.approx(9 * 0.05 * 9, rel=1e-5)

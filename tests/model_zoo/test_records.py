@@ -1,4 +1,4 @@
-"""MindRecord: a converted folder gives the batches of the folder; conversions that are killed go on."""
+"""MindRecord: same batches as the image folder; killed conversions can be continued."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from model_zoo.common.data import pipelines, record_writer
 from model_zoo.common.data.record_writer import Conversion, convert
 from model_zoo.common.errors import DataError
 from model_zoo.common.options.data import MindRecordOptions
-from tests.model_zoo.made_data import ROOT, write_image_folder
+from tests.model_zoo.synthetic_data import ROOT, write_image_folder
 from tests.model_zoo.test_encoded import OPTIONS as FOLDER_OPTIONS
 from tests.model_zoo.test_encoded import break_image
 from tests.model_zoo.test_pipelines import assert_same, batches, training
@@ -32,7 +32,7 @@ OPTIONS = MindRecordOptions(
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder, and its conversion, which was moved after it was written."""
+    """A folder and its conversion, which was moved after writing."""
     folder = write_image_folder(tmp_path_factory.mktemp("converted") / "images")
     first = folder.parent / "first"
     convert(Conversion(folder, first, shards=2))
@@ -65,25 +65,27 @@ def test_a_conversion_that_is_missing_unfinished_or_cut_off_is_named(
         with pytest.raises(DataError, match=message):
             pipelines.load_data(OPTIONS, folder)
 
-    refused(None, "MindRecord needs --data-dir, a folder that model_zoo.convert has written")
-    refused(tmp_path / "nowhere", "nowhere, which is no folder")
-    refused(converted[0], r"images, which holds no index\.json")
+    refused(None, "MindRecord needs --data-dir, a folder written by model_zoo.convert")
+    refused(tmp_path / "nowhere", "nowhere is not a folder")
+    refused(converted[0], r"images has no index\.json")
     folder = Path(shutil.copytree(converted[1], tmp_path / "copy"))
     index = folder / "index.json"
     whole = index.read_text()
     index.write_text("{}")
-    refused(folder, r"index\.json is no index that model_zoo\.convert has written")
+    refused(folder, r"index\.json is not an index written by model_zoo\.convert")
     content = json.loads(whole)
     del content["files"]["test-00001-of-00002.mindrecord"]
     index.write_text(json.dumps(content))
-    refused(folder, "was not finished, 1 of 2 files of a split are missing; the command that started it")
+    refused(folder, "is incomplete: 1 of 2 files of a split are missing. Run the same command again")
     index.write_text(whole)
     pipelines.load_data(OPTIONS, folder)
     database = folder / "train-00001-of-00002.mindrecord.db"
     database.write_bytes(database.read_bytes()[:-1])
-    refused(folder, r"train-00001-of-00002.mindrecord and .*\.db hold .* is one of them missing or cut off\?")
+    refused(
+        folder, r"train-00001-of-00002.mindrecord and .*\.db have .* is one of them missing or truncated\?"
+    )
     database.unlink()
-    refused(folder, r"\.db hold 0 bytes")
+    refused(folder, r"\.db have 0 bytes")
 
 
 def test_damage_inside_of_a_file_is_named(converted: tuple[Path, Path], tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_damage_inside_of_a_file_is_named(converted: tuple[Path, Path], tmp_path
     assert content.count(image) == 1
     path.write_bytes(content.replace(image, bytes(len(image))))
     data = pipelines.load_data(OPTIONS, folder)
-    with pytest.raises(DataError, match=rf"^MindRecord: image 1 of {folder} is none of JPEG, "):
+    with pytest.raises(DataError, match=rf"^MindRecord: image 1 of {folder} is not one of JPEG, "):
         evaluated(data, OPTIONS, "test")
     path.write_bytes(bytes(len(content)))
     with pytest.raises(DataError, match=rf"^MindRecord: a file of {folder} is damaged: "):
@@ -114,9 +116,7 @@ def test_broken_images_are_named_or_left_out_by_choice(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels, [0, 0, 1, 2, 2])
     for path in (folder / "val").rglob("*.JPEG"):
         path.write_bytes(b"")
-    with pytest.raises(
-        DataError, match=r"none of the 3 images that test-00000-of-00001\.mindrecord is to hold"
-    ):
+    with pytest.raises(DataError, match=r"none of the 3 images for test-00000-of-00001\.mindrecord can be"):
         convert(Conversion(folder, tmp_path / "none", shards=1, skip_broken=True))
 
 
@@ -154,7 +154,7 @@ def test_a_conversion_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
     assert 0 < len(finished) < 40
 
-    # What was being written when it was killed is in the way of nothing.
+    # The partial file of the killed conversion does not matter.
     assert (output / "partial").is_dir()
     assert command.main(arguments) == 0
     assert not (output / "partial").exists()
@@ -186,11 +186,11 @@ def test_another_conversion_is_not_mixed_in(converted: tuple[Path, Path], tmp_pa
         ({"skip_broken": True}, "skip_broken"),
     ):
         with pytest.raises(
-            DataError, match=f"records holds another conversion, which differs in {name}; choose"
+            DataError, match=f"records holds another conversion, with a different {name}; choose"
         ):
             convert(Conversion(**{"images": folder, "output": records, "shards": 2, **change}))
     other = write_image_folder(tmp_path / "images", train=5)
-    with pytest.raises(DataError, match="which differs in listing; choose"):
+    with pytest.raises(DataError, match="with a different listing; choose"):
         convert(Conversion(other, records, shards=2))
 
 
@@ -222,7 +222,7 @@ def test_the_command_tells_what_it_wrote_and_what_is_wrong(
     assert capsys.readouterr().err.startswith(f"error: {broken} can't be decoded: ")
     assert command.main([*arguments, "--broken", "skip"]) == 0
     out = capsys.readouterr().out
-    assert f"left out: {broken} can't be decoded: " in out
-    assert out.endswith(f"2 images in 2 files, 1 left out: {tmp_path / 'out'}\n")
+    assert f"skipped: {broken} can't be decoded: " in out
+    assert out.endswith(f"2 images in 2 files, 1 skipped: {tmp_path / 'out'}\n")
     assert command.main([*arguments, "--shards", "2"]) == 2
     assert "--shards is 2; accepted: at most the number of test images, 1" in capsys.readouterr().err

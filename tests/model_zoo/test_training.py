@@ -1,4 +1,4 @@
-"""Every recipe of the zoo trains, and leaves what a run leaves."""
+"""Recipes train and write all files of a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from model_zoo.common.errors import DataError
 from model_zoo.common.evaluation import evaluate_checkpoint
 from model_zoo.common.networks import create_network
 from model_zoo.common.recipe import load_recipe, parse_recipe
-from model_zoo.common.run_description import headline_figure
+from model_zoo.common.run_description import headline_metric
 from model_zoo.common.run_options import RunOptions
 from model_zoo.common.training import start_mindspore, train_recipe
-from tests.model_zoo.made_data import RECIPES, ROOT, write_cifar100
+from tests.model_zoo.synthetic_data import RECIPES, ROOT, write_cifar100
 from tests.model_zoo.test_encoded import break_image
 
 # Each method on one network; test_recipe_steps.py takes two steps of every recipe.
@@ -49,7 +49,7 @@ def test_a_recipe_trains_two_epochs_of_two_steps(
     )
     assert [line["epoch"] for line in epochs] == [1, 2]
     assert epochs[-1]["step"] >= 4
-    assert all(np.isfinite([line["running_loss"], line[headline_figure(recipe)]]).all() for line in epochs)
+    assert all(np.isfinite([line["running_loss"], line[headline_metric(recipe)]]).all() for line in epochs)
 
 
 def test_the_data_say_how_many_classes_there_are(tmp_path: Path) -> None:
@@ -159,14 +159,14 @@ def test_a_run_on_an_image_folder_tells_its_classes_and_the_broken_images_it_met
     assert list(data["broken_images"]) == [str(path) for path in broken]
     printed = capsys.readouterr().out
     assert "images of images: 12 training and 6 test images" in printed
-    assert f"broken images that were skipped: 2\n  {broken[0]} can't be decoded" in printed
+    assert f"skipped broken images: 2\n  {broken[0]} can't be decoded" in printed
 
     evaluated = evaluate_checkpoint(
         parse_recipe(content), output / "network.ckpt", image_folder, "test", "CPU"
     )
     # The same weights and images; sums in float32 may be taken in another order.
     assert evaluated["loss"] == pytest.approx(epoch["test_loss"], rel=1e-5)
-    assert f"broken images that were skipped: 1\n  {broken[1]} " in capsys.readouterr().out
+    assert f"skipped broken images: 1\n  {broken[1]} " in capsys.readouterr().out
 
     content["data"]["broken"] = "refuse"
     with pytest.raises(DataError, match=f"^{broken[0]} can't be decoded"):
@@ -184,6 +184,6 @@ def test_an_epoch_without_a_batch_is_refused(tmp_path: Path) -> None:
 
 def test_an_auto_encoder_is_judged_by_the_training_images_and_a_classifier_by_others() -> None:
     autoencoder = ROOT / "model_zoo/autoencoder/autoencoder_mnist_kfac.yaml"
-    assert headline_figure(load_recipe(autoencoder)) == "train_reconstruction_error"
-    assert headline_figure(load_recipe(autoencoder, ["evaluate=[test]"])) == "test_reconstruction_error"
-    assert headline_figure(load_recipe(DIGITS_RECIPE, ["evaluate=[]"])) == "running_accuracy"
+    assert headline_metric(load_recipe(autoencoder)) == "train_reconstruction_error"
+    assert headline_metric(load_recipe(autoencoder, ["evaluate=[test]"])) == "test_reconstruction_error"
+    assert headline_metric(load_recipe(DIGITS_RECIPE, ["evaluate=[]"])) == "running_accuracy"

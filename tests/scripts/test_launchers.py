@@ -1,4 +1,4 @@
-"""What the launchers say and refuse, on a machine where nothing has been set up."""
+"""Output and usage errors of the launchers on a machine without any set-up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECIPE = ["--recipe", "model_zoo/mlp/mlp_mnist14_sgdm.yaml"]
 
 @pytest.fixture
 def bare_copy(tmp_path: Path) -> Path:
-    """The scripts alone, without .venv or anything to make one from."""
+    """Only the scripts, without .venv or the files to create it from."""
     shutil.copytree(ROOT / "scripts", tmp_path / "project" / "scripts")
     return tmp_path / "project"
 
@@ -27,7 +27,7 @@ def launch(project: Path, script: str, *arguments: str) -> subprocess.CompletedP
     return subprocess.run(
         ["bash", f"scripts/{script}", *arguments],
         cwd=project,
-        # No Python either: what needs one ends with another message.
+        # No Python either: a script that needs one fails with another message.
         env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHON": "/nonexistent/python"},
         capture_output=True,
         text=True,
@@ -70,7 +70,7 @@ def test_a_launcher_is_executable(script: str) -> None:
         (
             DISTRIBUTED,
             ["--worker-num", "two", *RECIPE],
-            "--worker-num is two; accepted: a whole number of at least 1.",
+            "--worker-num is two; accepted: an integer of at least 1.",
         ),
         (
             DISTRIBUTED,
@@ -90,14 +90,14 @@ def test_a_launcher_is_executable(script: str) -> None:
         (
             DISTRIBUTED,
             ["--worker-num", "2", "--node-rank", "1", *RECIPE],
-            "--node-rank is 1; accepted: a whole number from 0 to 0.",
+            "--node-rank is 1; accepted: an integer from 0 to 0.",
         ),
         (
             DISTRIBUTED,
             ["--worker-num", "2", "--master-port", "80", *RECIPE],
-            "--master-port is 80; accepted: a whole number from 1024 to 65535.",
+            "--master-port is 80; accepted: an integer from 1024 to 65535.",
         ),
-        ("prepare_data.sh", [], "say which data: mnist, cifar10, cifar100 or images"),
+        ("prepare_data.sh", [], "name the data: mnist, cifar10, cifar100 or images"),
         ("prepare_data.sh", ["svhn"], "the data is svhn; accepted: mnist, cifar10, cifar100 or images."),
         ("prepare_data.sh", ["mnist", "--archive", "x"], "unknown option --archive"),
         ("prepare_data.sh", ["mnist", "--output"], "--output needs a value."),
@@ -117,7 +117,7 @@ def test_a_mistake_is_told_before_anything_is_set_up(
 
 def test_an_interpreter_that_is_named_is_used_as_it_is(bare_copy: Path, tmp_path: Path) -> None:
     interpreter = tmp_path / "python"
-    # Answers the question for its version with yes, and repeats what else it is asked to run.
+    # Accepts the version check, and echoes all other commands.
     interpreter.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$PYTHONPATH: $*"\n')
     interpreter.chmod(0o755)
     for script, module, given in (
@@ -139,7 +139,7 @@ def test_an_interpreter_that_is_named_is_used_as_it_is(bare_copy: Path, tmp_path
 
 def test_without_a_recipe_the_digits_are_learned(bare_copy: Path, tmp_path: Path) -> None:
     interpreter = tmp_path / "python"
-    # Refuses what it is asked to run, and says what that was.
+    # Fails, and echoes the command.
     interpreter.write_text('#!/bin/sh\n[ "$1" = -c ] || { echo "$*"; exit 3; }\n')
     interpreter.chmod(0o755)
     for script, arguments in (("run_standalone_train.sh", []), (DISTRIBUTED, ["--worker-num", "2"])):

@@ -1,4 +1,4 @@
-"""scripts/prepare_data.sh on made archives, with stand-ins for the programs that would fetch and sum."""
+"""scripts/prepare_data.sh on synthetic archives, with stand-ins for the download and MD5 programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CIFAR100_SIZES = {"train.bin": 153_700_000, "test.bin": 30_740_000}
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A folder whose programs come before those of the machine."""
+    """A folder of programs at the front of PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     return folder
@@ -54,7 +54,7 @@ def write_mnist_archives(folder: Path) -> None:
 
 def test_mnist_is_unpacked_once_and_held_to_its_sums(tmp_path: Path, programs: Path) -> None:
     write_mnist_archives(tmp_path / "packed")
-    # The made files hold the sums that the real ones have.
+    # The synthetic files contain the MD5 sums of the real ones.
     write_program(programs, "md5sum", "cat; echo '  -'")
     done = prepare(tmp_path, programs, "mnist", "--archives", "packed", "--output", "out")
     assert (done.returncode, done.stdout) == (0, "MNIST is in out/mnist\n"), done.stderr
@@ -75,7 +75,10 @@ def test_nothing_is_fetched_unless_asked_for(tmp_path: Path, programs: Path) -> 
     write_program(programs, "curl", f'echo "$@" >>{tmp_path}/calls; cp "{tmp_path}/server/${{7##*/}}" "$6"')
     refused = prepare(tmp_path, programs, "mnist", "--archives", "packed")
     assert refused.returncode == 1
-    assert "there is no packed/train-images-idx3-ubyte.gz; it comes from https://" in refused.stderr
+    assert (
+        "packed/train-images-idx3-ubyte.gz is missing; add --download to fetch it from https://"
+        in refused.stderr
+    )
     assert not (tmp_path / "calls").exists()
 
     done = prepare(tmp_path, programs, "mnist", "--archives", "packed", "--download")
@@ -90,8 +93,8 @@ def test_an_archive_with_another_sum_is_not_unpacked(tmp_path: Path, programs: P
     (tmp_path / "packed/cifar-10-binary.tar.gz").write_bytes(b"something else")
     done = prepare(tmp_path, programs, "cifar10", "--archives", "packed", "--output", "out")
     assert done.returncode == 1
-    # What md5sum gives for these bytes.
-    assert "its MD5 sum is 6c7ba9c5a141421e1c03cb9807c97c74, that of the archive c32a1d4a" in done.stderr
+    # The MD5 sum of these bytes.
+    assert "its MD5 sum is 6c7ba9c5a141421e1c03cb9807c97c74, expected c32a1d4a" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -105,12 +108,13 @@ def test_cifar100_is_unpacked_and_held_to_its_sizes(tmp_path: Path, programs: Pa
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     write_program(programs, "md5sum", f"cat >/dev/null; echo '{CIFAR100_SUM}  -'")
-    # The size of a made file is what is written in it.
+    # The size of a synthetic file is the number written in it.
     write_program(programs, "wc", "cat")
     done = prepare(tmp_path, programs, "cifar100", "--archives", "packed", "--output", "out")
     if cut_off:
         assert done.returncode == 1
-        assert "out/cifar-100-binary/test.bin is missing from the archive, or has not 30740000" in done.stderr
+        expected = "out/cifar-100-binary/test.bin is missing from the archive, or does not have 30740000"
+        assert expected in done.stderr
     else:
         assert (done.returncode, done.stdout) == (0, "CIFAR-100 is in out/cifar-100-binary\n"), done.stderr
         (tmp_path / "packed/cifar-100-binary.tar.gz").unlink()

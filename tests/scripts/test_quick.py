@@ -1,4 +1,4 @@
-"""What `--quick` chooses of the tests."""
+"""The tests selected by `--quick`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_one_case_of_each_test(everything: list[str], chosen: list[str]) -> None
 
 
 def test_cases_are_taken_in_turn(chosen: list[str]) -> None:
-    """Both modes are among them, where all first cases would be in graph mode."""
+    """Both modes are selected; the first case of every test alone would be graph mode only."""
     assert any("[graph" in test for test in chosen)
     assert any("[pynative" in test for test in chosen)
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tests.support.aot import AotLibrary
+from benchmarks.support.aot import AotLibrary
 
 # Unit roundoff of float32.
 ROUNDOFF = 2.0**-24

@@ -6,9 +6,10 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.support.aot import EMULATOR, ROOT
+from benchmarks.support.aot import ROOT
 
 KERNELS = ROOT / "ms_kfac" / "kernels"
+EMULATOR = ROOT / "tests" / "kernels" / "cuda" / "emulator"
 
 
 def emulated_library(folder: Path) -> Path:

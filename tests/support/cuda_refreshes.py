@@ -9,7 +9,7 @@ from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from tests.support.aot import AotLibrary
+from benchmarks.support.aot import AotLibrary
 
 ROUNDOFF = 2.0**-24
 

@@ -1,1 +1,1 @@
-"""Checkpoints that a run goes on from: their files, how they are written, how a run is restored."""
+"""Checkpoints: their files, writing them, and resuming a run from them."""

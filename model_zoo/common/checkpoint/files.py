@@ -1,12 +1,12 @@
-"""The files of checkpoints: a folder each, that appears whole or not at all.
+"""Checkpoint files: one folder per checkpoint, renamed into place when complete.
 
 In a run's folder:
 
     checkpoints/step_00000440/state.ckpt       every Parameter of the training cell
-    checkpoints/step_00000440/network.ckpt     the network alone, with averaged weights where there are any
-    checkpoints/step_00000440/position.json    where the run stood, and its recipe
+    checkpoints/step_00000440/network.ckpt     the network alone (averaged weights, if kept)
+    checkpoints/step_00000440/position.json    the position of the run, and its recipe
 
-With several ranks each writes below checkpoints/rank_0, checkpoints/rank_1 and so on.
+With several ranks, each rank writes below checkpoints/rank_0, checkpoints/rank_1 and so on.
 """
 
 from __future__ import annotations
@@ -35,16 +35,18 @@ _UNFINISHED = "unfinished_"
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stood when a checkpoint was written.
+    """The position of a run when a checkpoint was written.
+
+    The fields are the keys of position.json.
 
     Attributes:
-        epoch: epochs that were complete.
-        step_of_epoch: steps of the next epoch that were done.
-        step: steps done since the run began.
+        epoch: completed epochs.
+        step_of_epoch: completed steps of the next epoch.
+        step: completed steps since the run began.
         steps_per_epoch: steps in an epoch.
         ranks: processes that trained together.
-        journal: what the journal needs to go on.
-        options: what the command line said of the run.
+        journal: the state of the metrics log.
+        options: the stored command-line options of the run.
         recipe: the recipe, as plain mappings and values.
     """
 
@@ -59,7 +61,7 @@ class Position:
 
 
 def checkpoints_folder(run: Path, shard: Shard) -> Path:
-    """Where a process keeps its checkpoints.
+    """The checkpoint folder of a process.
 
     Args:
         run: the run's folder.
@@ -73,13 +75,13 @@ def checkpoints_folder(run: Path, shard: Shard) -> Path:
 
 
 def ranks_of(run: Path) -> int:
-    """How many processes wrote the checkpoints of a run.
+    """The number of processes that wrote the checkpoints of a run.
 
     Args:
         run: the run's folder.
 
     Returns:
-        Their number; 1 where there are none.
+        Their number; 1 if there are no checkpoints.
     """
     return max(1, len(list((run / CHECKPOINTS_FOLDER).glob(f"{_RANK}*"))))
 
@@ -88,10 +90,10 @@ def steps_in(folder: Path) -> list[int]:
     """The steps of the finished checkpoints in a folder.
 
     Args:
-        folder: what `checkpoints_folder` returned.
+        folder: the result of `checkpoints_folder`.
 
     Returns:
-        Their steps, in order; none where there is no folder.
+        The steps in ascending order; empty if the folder does not exist.
     """
     if not folder.is_dir():
         return []
@@ -100,7 +102,7 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def checkpoint_at(folder: Path, step: int) -> Path:
-    """The folder of the checkpoint that was written after `step` steps."""
+    """The folder of the checkpoint written after `step` steps."""
     return folder / f"{_PREFIX}{step:08d}"
 
 
@@ -109,33 +111,33 @@ def newest_checkpoint(run: Path, shard: Shard) -> Path:
 
     Args:
         run: the run's folder.
-        shard: the process that asks.
+        shard: the calling process.
 
     Returns:
-        The process's own folder of that checkpoint.
+        The folder of that checkpoint for this process.
 
     Raises:
-        CheckpointError: there is no run, it has no such checkpoint, or another number of processes wrote
-            them.
+        CheckpointError: the run does not exist, has no such checkpoint, or was trained by another number of
+            processes.
     """
     if not run.is_dir():
         raise CheckpointError(f"run {run} does not exist.")
     if ranks_of(run) != shard.size:
         raise CheckpointError(
-            f"the checkpoints of run {run} are those of {ranks_of(run)} processes, and can't be resumed by "
-            f"{shard.size}."
+            f"the checkpoints of run {run} were written by {ranks_of(run)} processes: {shard.size} can't "
+            "resume it."
         )
     folders = [checkpoints_folder(run, Shard(rank, shard.size)) for rank in range(shard.size)]
     common = set.intersection(*(set(steps_in(folder)) for folder in folders))
     if not common:
         raise CheckpointError(
-            f"run {run} has no checkpoint to resume from; --checkpoint-every writes them while a run trains."
+            f"run {run} has no checkpoint to resume from; train with --checkpoint-every to write them."
         )
     return checkpoint_at(folders[shard.rank], max(common))
 
 
 def read_position(checkpoint: Path) -> Position:
-    """Reads where the run stood.
+    """Reads the position of a run.
 
     Args:
         checkpoint: the folder of a checkpoint.
@@ -165,14 +167,14 @@ def _write_to_disk(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_checkpoint(folder: Path, position: Position) -> Iterator[Path]:
-    """Writes a checkpoint: what the `with` block puts into the folder, and the position.
+    """Writes a checkpoint: the files that the `with` block creates, and the position.
 
-    A run that is killed meanwhile leaves a folder under another name, which the next checkpoint removes. What
-    has its final name is on the disk.
+    A killed run leaves an incomplete folder under a temporary name, which the next checkpoint removes. A
+    folder with its final name is complete and flushed to disk.
 
     Args:
-        folder: what `checkpoints_folder` returned; made where it does not exist.
-        position: where the run stands.
+        folder: the result of `checkpoints_folder`; created if it does not exist.
+        position: the position of the run.
 
     Yields:
         The folder to write `STATE_FILE` and `NETWORK_FILE` to.
@@ -194,12 +196,12 @@ def remove_checkpoints(folder: Path, steps: Iterable[int]) -> None:
     """Removes finished checkpoints.
 
     Args:
-        folder: what `checkpoints_folder` returned.
-        steps: which.
+        folder: the result of `checkpoints_folder`.
+        steps: the steps of the checkpoints to remove.
     """
     for step in steps:
         path = checkpoint_at(folder, step)
-        # Out of sight first: a folder that has lost some of its files is no checkpoint.
+        # Renamed first: an incomplete folder must not look like a checkpoint.
         doomed = path.with_name(f"{_UNFINISHED}{path.name}")
         path.rename(doomed)
         shutil.rmtree(doomed)

@@ -1,4 +1,4 @@
-"""How often a checkpoint is written."""
+"""The interval between checkpoints."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _FORM = re.compile(r"\s*(\d+)\s*(epochs?|steps?)?\s*")
 
 @dataclass(frozen=True)
 class CheckpointInterval:
-    """Every so many epochs or steps; epochs end with one either way.
+    """A number of epochs or steps.
 
     Attributes:
-        count: how many.
+        count: the number.
         unit: "epoch" or "step".
     """
 
@@ -21,11 +21,11 @@ class CheckpointInterval:
     unit: str = "epoch"
 
     def __post_init__(self) -> None:
-        """Refuses what is no interval."""
+        """Checks the count and the unit."""
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
-            raise ValueError(f"count must be a whole number of at least 1, but is {self.count!r}")
+            raise ValueError(f"count: must be an integer of at least 1, got {self.count!r}")
         if self.unit not in ("epoch", "step"):
-            raise ValueError(f"unit must be 'epoch' or 'step', but is {self.unit!r}")
+            raise ValueError(f"unit: must be 'epoch' or 'step', got {self.unit!r}")
 
     @classmethod
     def parse(cls, text: str) -> CheckpointInterval:
@@ -38,11 +38,11 @@ class CheckpointInterval:
             The interval.
 
         Raises:
-            ValueError: the text is none.
+            ValueError: the text is not an interval.
         """
         match = _FORM.fullmatch(text)
         if match is None or int(match[1]) < 1:
-            raise ValueError(f"{text!r} is no interval; accepted: as 2, 2epochs or 500steps")
+            raise ValueError(f"must be an interval such as 2, 2epochs or 500steps, got {text!r}")
         return cls(int(match[1]), (match[2] or "epoch").rstrip("s"))
 
     def __str__(self) -> str:
@@ -50,5 +50,5 @@ class CheckpointInterval:
         return f"{self.count}{self.unit}s"
 
     def is_due(self, unit: str, done: int) -> bool:
-        """Whether a checkpoint is due when the `done`-th epoch or step has ended."""
+        """Whether a checkpoint is due after `done` epochs or steps."""
         return unit == self.unit and done % self.count == 0

@@ -1,4 +1,4 @@
-"""Where a run begins, and which recipe a resumed one goes on with."""
+"""Where a run starts, and which recipe a resumed run uses."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from model_zoo.common.run_options import RunOptions
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as the mappings, lists, texts and numbers that JSON has."""
+    """Converts a recipe to JSON values: mappings, lists, strings and numbers."""
     content: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
     return content
 
 
 def changed(stored: Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
-    """A stored recipe with the overrides of the command line.
+    """Applies command-line overrides to a stored recipe.
 
     Args:
-        stored: what `plain` gave.
+        stored: the result of `plain`.
         overrides: `dotted.key=value` texts.
 
     Returns:
@@ -58,30 +58,30 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(before: Recipe, now: Recipe) -> list[str]:
-    """What two recipes differ in, their number of epochs aside.
+    """Compares two recipes, except for their number of epochs.
 
     Args:
         before: the recipe of a run.
         now: another recipe.
 
     Returns:
-        A text a key, as "optimizer.damping was 0.03 and is 0.1".
+        One text per changed key, such as "optimizer.damping was 0.03 and is 0.1".
     """
     old, new = ({key: repr(value) for key, value in _flat(plain(recipe)).items()} for recipe in (before, now))
     return [
-        f"{key} was {old.get(key, 'not there')} and is {new.get(key, 'not there')}"
+        f"{key} was {old.get(key, 'absent')} and is {new.get(key, 'absent')}"
         for key in {**old, **new}
         if key != "epochs" and old.get(key) != new.get(key)
     ]
 
 
 def resumed_recipe(run: Path, position: Position, path: Path | None, overrides: Sequence[str]) -> Recipe:
-    """The recipe to go on with: the run's own, maybe with other epochs.
+    """The recipe of a resumed run: the stored one, possibly with another number of epochs.
 
     Args:
         run: the run's folder.
-        position: what its checkpoint says.
-        path: the recipe that the command line names; None for the run's own.
+        position: the position in its checkpoint.
+        path: the recipe named on the command line; None for the stored one.
         overrides: `dotted.key=value` texts.
 
     Returns:
@@ -89,12 +89,12 @@ def resumed_recipe(run: Path, position: Position, path: Path | None, overrides: 
 
     Raises:
         RecipeError: a recipe or an override is not accepted.
-        CheckpointError: the recipe is another than the run's, or has fewer epochs than are done.
+        CheckpointError: the recipe differs from the run's, or has fewer epochs than are complete.
     """
     try:
         before = parse_recipe(position.recipe)
     except RecipeError as error:
-        raise CheckpointError(f"run {run} has a recipe that is not accepted any more: {error}") from error
+        raise CheckpointError(f"run {run} has a recipe that this version does not accept: {error}") from error
     now = changed(position.recipe, overrides) if path is None else load_recipe(path, overrides)
     changes = differences(before, now)
     if changes:
@@ -103,33 +103,35 @@ def resumed_recipe(run: Path, position: Position, path: Path | None, overrides: 
         )
     done = position.epoch + (position.step_of_epoch > 0)
     if now.epochs < done:
-        raise CheckpointError(f"run {run} can't be resumed for {now.epochs} epochs: it is in epoch {done}.")
+        raise CheckpointError(
+            f"run {run} can't be resumed for {now.epochs} epochs: it has reached epoch {done}."
+        )
     return now
 
 
-def where_to_begin(options: RunOptions) -> Path | None:
-    """The checkpoint that a process begins from.
+def starting_checkpoint(options: RunOptions) -> Path | None:
+    """The checkpoint that a process starts from.
 
     Args:
-        options: where and how to train.
+        options: the run options.
 
     Returns:
-        Its folder; None for a run from its beginning.
+        Its folder; None for a new run.
 
     Raises:
-        CheckpointError: there is no checkpoint to resume from, another number of processes wrote them, or a
-            run from its beginning would write to the folder of one that has checkpoints.
+        CheckpointError: there is no checkpoint to resume from, another number of processes wrote the
+            checkpoints, or a new run would write to a folder that already has checkpoints.
     """
     if not options.resume:
         if (options.output / CHECKPOINTS_FOLDER).exists():
             raise CheckpointError(
-                f"{options.output} holds the checkpoints of a run: --resume {options.output} goes on with "
-                "it, another --output begins anew."
+                f"{options.output} holds the checkpoints of a run: --resume {options.output} continues it, "
+                "another --output starts a new one."
             )
         return None
     checkpoint = newest_checkpoint(options.output, options.shard)
     folder = checkpoint.parent
-    # Processes are killed one by one: some may have written a checkpoint that others lack.
+    # Ranks are killed one by one: some may have written a checkpoint that others lack.
     newer = [step for step in steps_in(folder) if step > read_position(checkpoint).step]
     remove_checkpoints(folder, newer)
     return checkpoint

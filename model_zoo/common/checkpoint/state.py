@@ -1,4 +1,4 @@
-"""The Parameters of a training cell, written to a file and read back."""
+"""Saves and loads the Parameters of a training cell."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mindspore.nn import Cell
 
 from model_zoo.common.errors import CheckpointError
 
-# The last part of the name of the schedule's rates by step. They follow from the recipe, whose epochs may
-# have changed.
+# The last part of a Parameter's name. The learning rate of every step is computed from the recipe, whose epochs
+# may have changed.
 _FOLLOWS_FROM_THE_RECIPE = "learning_rate"
 
 
 def read_parameters(path: Path) -> dict[str, Parameter]:
-    """Reads a checkpoint of MindSpore.
+    """Reads a MindSpore checkpoint.
 
     Args:
         path: the file.
@@ -34,16 +34,16 @@ def read_parameters(path: Path) -> dict[str, Parameter]:
         parameters: dict[str, Parameter] = ms.load_checkpoint(str(path))
     except (ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"checkpoint {path} can't be read: it is damaged or no MindSpore checkpoint."
+            f"checkpoint {path} can't be read: it is damaged or not a MindSpore checkpoint."
         ) from error
     return parameters
 
 
 def load_network(network: Cell, path: Path) -> None:
-    """Loads what a checkpoint holds of a network; it must hold all of it.
+    """Loads a network from a checkpoint that must hold all of its parameters.
 
     Args:
-        network: receives the weights.
+        network: the network to load into.
         path: the file.
 
     Raises:
@@ -52,11 +52,11 @@ def load_network(network: Cell, path: Path) -> None:
     saved = read_parameters(path)
     for name, parameter in network.parameters_and_names():
         if name not in saved:
-            raise CheckpointError(f"checkpoint {path} lacks the parameter {name} of the recipe's network.")
+            raise CheckpointError(f"checkpoint {path} lacks parameter {name} of the recipe's network.")
         if saved[name].shape != parameter.shape:
             raise CheckpointError(
-                f"checkpoint {path} holds {name} with the shape {saved[name].shape}, where the recipe's "
-                f"network has {parameter.shape}."
+                f"checkpoint {path} holds {name} with shape {saved[name].shape}; the recipe's network has "
+                f"shape {parameter.shape}."
             )
     ms.load_param_into_net(network, saved)
 
@@ -65,17 +65,15 @@ def _state_of(cell: Cell) -> dict[str, Parameter]:
     parameters = list(cell.get_parameters())
     twice = [name for name, count in Counter(p.name for p in parameters).items() if count > 1]
     if twice:
-        raise ValueError(
-            f"Parameters share the names {', '.join(twice)}: a checkpoint would lose one of each"
-        )
+        raise ValueError(f"Parameter names must be unique, got duplicates: {', '.join(twice)}")
     return {p.name: p for p in parameters if p.name.split(".")[-1] != _FOLLOWS_FROM_THE_RECIPE}
 
 
 def save_state(cell: Cell, path: Path) -> None:
-    """Writes every Parameter of a training cell.
+    """Saves every Parameter of a training cell.
 
     Args:
-        cell: the cell with network, objective and optimizer.
+        cell: the cell with network, loss and optimizer.
         path: the file to write.
 
     Raises:
@@ -85,10 +83,10 @@ def save_state(cell: Cell, path: Path) -> None:
 
 
 def load_state(cell: Cell, path: Path) -> None:
-    """Loads what `save_state` wrote into a cell that has taken no step.
+    """Loads the state saved by `save_state` into a new training cell.
 
     Args:
-        cell: the cell with network, objective and optimizer.
+        cell: the cell with network, loss and optimizer; it has taken no step.
         path: the file.
 
     Raises:
@@ -98,14 +96,14 @@ def load_state(cell: Cell, path: Path) -> None:
     saved, own = read_parameters(path), _state_of(cell)
     for name, parameter in own.items():
         if name not in saved:
-            raise CheckpointError(f"checkpoint {path} lacks the state {name} of this recipe.")
+            raise CheckpointError(f"checkpoint {path} lacks state {name}, which this recipe needs.")
         if (saved[name].shape, saved[name].dtype) != (parameter.shape, parameter.dtype):
             raise CheckpointError(
-                f"checkpoint {path} holds {name} as {saved[name].dtype} of shape {saved[name].shape}, where "
-                f"this recipe has {parameter.dtype} of shape {parameter.shape}."
+                f"checkpoint {path} holds {name} as {saved[name].dtype} of shape {saved[name].shape}; this "
+                f"recipe has {parameter.dtype} of shape {parameter.shape}."
             )
     unknown = sorted(set(saved) - set(own))
     if unknown:
-        raise CheckpointError(f"checkpoint {path} holds {unknown[0]}, which this recipe has no place for.")
+        raise CheckpointError(f"checkpoint {path} holds {unknown[0]}, which this recipe does not have.")
     for name, parameter in own.items():
         parameter.set_data(saved[name])

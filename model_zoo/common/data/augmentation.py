@@ -1,4 +1,4 @@
-"""Augmentation and normalisation of whole batches in NumPy, from random numbers drawn beforehand."""
+"""Augmentation and normalization of whole batches in NumPy, from given random numbers."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 
-def crop_shifted(
+def random_crop(
     images: NDArray[np.uint8], padding: int, vertical: NDArray[np.float64], horizontal: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """Pads images with zeros and cuts windows of the old size out of them.
+    """Pads images with zeros and takes a crop of the original size from each.
 
     Args:
         images: of shape (N, height, width, channels).
         padding: zeros added on every side.
-        vertical: where each window starts, in [0, 1) of the 2 * padding + 1 places.
-        horizontal: the same to the side.
+        vertical: position of each crop, uniform in [0, 1), over the 2 * padding + 1 offsets.
+        horizontal: the same for the other axis.
 
     Returns:
         Images of the same shape.
     """
     height, width = images.shape[1:3]
     padded = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    # NumPy's annotation knows one axis only.
+    # NumPy's type annotation accepts only one axis.
     windows = sliding_window_view(padded, (height, width), axis=(1, 2))  # type: ignore[call-overload]
     places = 2 * padding + 1
     tops, lefts = (vertical * places).astype(np.intp), (horizontal * places).astype(np.intp)
@@ -33,12 +33,12 @@ def crop_shifted(
 def normalise(
     images: NDArray[np.uint8], mean: tuple[float, ...], deviation: tuple[float, ...]
 ) -> NDArray[np.float32]:
-    """Subtracts the mean of each channel, divides by its deviation and puts channels first.
+    """Subtracts the channel means, divides by the standard deviations and moves channels first.
 
     Args:
         images: of shape (N, height, width, channels).
-        mean: a number a channel, in bytes.
-        deviation: a number a channel, in bytes.
+        mean: mean per channel, in 0 to 255.
+        deviation: standard deviation per channel, in 0 to 255.
 
     Returns:
         Images of shape (N, channels, height, width).
@@ -51,12 +51,12 @@ def normalise(
 
 
 def flip(images: NDArray[np.float32], draws: NDArray[np.float64]) -> None:
-    """Mirrors, in place, those images whose draw is below one half.
+    """Flips, in place and horizontally, the images whose random number is below one half.
 
     Args:
-        images: of shape (N, channels, height, width); mirroring bytes with channels last takes four times as
-            long.
-        draws: a number in [0, 1) an image.
+        images: of shape (N, channels, height, width); flipping uint8 images with channels last takes four
+            times as long.
+        draws: one number in [0, 1) per image.
     """
     chosen = np.flatnonzero(draws < 0.5)
     images[chosen] = images[chosen, ..., ::-1]

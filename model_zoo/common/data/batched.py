@@ -1,4 +1,4 @@
-"""A mindspore.dataset whose rows are whole batches made by NumPy."""
+"""A mindspore.dataset whose rows are whole NumPy batches."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from model_zoo.common.errors import UsageError
 
-# MindSpore's 16 are meant for rows of one image: of 128 images of ImageNet's size they would take 1.2 GB.
+# MindSpore's default of 16 is for rows of one image; 16 batches of 128 ImageNet images take 1.2 GB.
 _BATCHES_AHEAD = 4
 
 Batch = tuple[NDArray[np.float32], NDArray[Any]]
 
 
 class _Source:
-    """What MindSpore calls for a pass, which remembers the error of the user's that has ended one."""
+    """The callable of the GeneratorDataset; keeps the UsageError that ended a pass."""
 
     def __init__(self, batches: Callable[[], Iterator[Batch]]) -> None:
         self.failure: UsageError | None = None
@@ -33,14 +33,14 @@ class _Source:
             raise
 
 
-class _NamedErrors:
-    """An iterator of MindSpore's that raises the user's error instead of the RuntimeError it has become."""
+class _UsageErrorIterator:
+    """Wraps MindSpore's iterator to raise the original UsageError, not MindSpore's RuntimeError."""
 
     def __init__(self, iterator: Any, source: _Source) -> None:
         self._iterator = iterator
         self._source = source
 
-    def __iter__(self) -> _NamedErrors:
+    def __iter__(self) -> _UsageErrorIterator:
         return self
 
     def __next__(self) -> Any:
@@ -56,7 +56,7 @@ class _NamedErrors:
 
 
 @contextmanager
-def _few_batches_ahead() -> Iterator[None]:
+def _short_prefetch() -> Iterator[None]:
     before = ds.config.get_prefetch_size()
     ds.config.set_prefetch_size(_BATCHES_AHEAD)
     try:
@@ -68,13 +68,13 @@ def _few_batches_ahead() -> Iterator[None]:
 class BatchedDataset(ds.GeneratorDataset):
     """Batches of the columns "image" and "label".
 
-    MindSpore calls Python once a batch and not once an image, in a thread that runs ahead of the training.
-    An error that is the user's to mend reaches whoever iterates as the UsageError that it is.
+    MindSpore calls Python once per batch, not once per image, in a thread that runs ahead of the training.
+    A UsageError in that thread is re-raised as such to the caller that iterates.
 
     Args:
-        batches: makes the batches of a pass.
-        count: how many batches a pass has; it may turn out shorter.
-        batch_size: how many images a whole batch has.
+        batches: creates the batches of a pass.
+        count: the number of batches in a pass; the actual number may be smaller.
+        batch_size: the number of images in a whole batch.
     """
 
     def __init__(self, batches: Callable[[], Iterator[Batch]], count: int, batch_size: int) -> None:
@@ -83,14 +83,14 @@ class BatchedDataset(ds.GeneratorDataset):
         self._images_a_batch = batch_size
 
     def create_tuple_iterator(self, *arguments: Any, **options: Any) -> Any:
-        """As that of mindspore.dataset, but for the errors."""
-        with _few_batches_ahead():
-            return _NamedErrors(super().create_tuple_iterator(*arguments, **options), self.source)
+        """Like the method of mindspore.dataset, but raises UsageError unchanged."""
+        with _short_prefetch():
+            return _UsageErrorIterator(super().create_tuple_iterator(*arguments, **options), self.source)
 
     def create_dict_iterator(self, *arguments: Any, **options: Any) -> Any:
-        """As that of mindspore.dataset, but for the errors."""
-        with _few_batches_ahead():
-            return _NamedErrors(super().create_dict_iterator(*arguments, **options), self.source)
+        """Like the method of mindspore.dataset, but raises UsageError unchanged."""
+        with _short_prefetch():
+            return _UsageErrorIterator(super().create_dict_iterator(*arguments, **options), self.source)
 
     def get_batch_size(self) -> int:
         """The number of images in a whole batch."""

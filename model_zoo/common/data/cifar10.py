@@ -15,7 +15,7 @@ TRAIN_FILES = tuple(f"data_batch_{batch}.bin" for batch in range(1, 6))
 TEST_FILE = "test_batch.bin"
 SUBFOLDER = "cifar-10-batches-bin"
 
-# Of the 50,000 training images, in bytes.
+# Of the 50,000 training images, in 0 to 255.
 MEAN = (125.31, 122.95, 113.87)
 DEVIATION = (62.99, 62.09, 66.70)
 

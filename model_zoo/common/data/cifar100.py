@@ -1,4 +1,4 @@
-"""CIFAR-100 in its binary layout, with its 100 fine labels: see cifar_records.py."""
+"""CIFAR-100 in its binary layout, with the 100 fine labels: see cifar_records.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRAIN_FILE, TEST_FILE = "train.bin", "test.bin"
 SUBFOLDER = "cifar-100-binary"
 COARSE_CLASSES, CLASSES = 20, 100
 
-# Of the 50,000 training images, in bytes.
+# Of the 50,000 training images, in 0 to 255.
 MEAN = (129.30, 124.07, 112.43)
 DEVIATION = (68.17, 65.39, 70.42)
 

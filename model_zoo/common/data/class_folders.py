@@ -1,4 +1,4 @@
-"""Image files in a folder a class: train/<class>/ and val/<class>/, or test/<class>/ without a val."""
+"""Image files in one folder per class: train/<class>/ and val/<class>/ (or test/<class>/)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from model_zoo.common.errors import DataError
 
 TITLE = "An image folder"
 TRAIN_FOLDER = "train"
-# ImageNet's test folder has no labels: where there is a val folder, that is meant.
+# val takes precedence, because ImageNet's test folder has no labels.
 TEST_FOLDERS = ("val", "test")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 
 
 class FolderSplit:
-    """The files of one split, class by class, in the order of their names.
+    """The files of one split, sorted by class and name.
 
     Args:
-        folder: what the paths are relative to.
-        paths: of the files.
+        folder: the folder that the paths are relative to.
+        paths: the files.
         labels: the class of each file.
     """
 
@@ -36,57 +36,57 @@ class FolderSplit:
         self.labels = labels
 
     def __len__(self) -> int:
-        """How many files there are."""
+        """The number of files."""
         return len(self.paths)
 
     def images(self, numbers: Sequence[int]) -> Iterator[EncodedImage]:
-        """The images of these numbers, in this order."""
+        """The images with the given indices, in that order."""
         for number in numbers:
             path = self.folder / self.paths[number]
             yield EncodedImage(str(path), int(self.labels[number]), partial(read_bytes, TITLE, path))
 
 
 def split_folders(data_dir: Path | None) -> tuple[Path, Path]:
-    """Finds the folders of both splits.
+    """Finds the training and the test folder.
 
     Args:
-        data_dir: what --data-dir gave.
+        data_dir: the value of --data-dir.
 
     Returns:
-        The folder of the training images, and that of the test images.
+        The training folder and the test folder.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: a folder is missing.
     """
-    wanted = f"{TRAIN_FOLDER} and {' or '.join(TEST_FOLDERS)}, with a folder a class in each"
+    wanted = f"{TRAIN_FOLDER} and {' or '.join(TEST_FOLDERS)}, each with one folder per class"
     if data_dir is None:
         raise DataError(f"{TITLE} needs --data-dir, a folder that holds {wanted}.")
     if not data_dir.is_dir():
-        raise DataError(f"{TITLE} was looked for in {data_dir}, which is no folder.")
+        raise DataError(f"{TITLE} was not found: {data_dir} is not a folder.")
     tests = [data_dir / name for name in TEST_FOLDERS if (data_dir / name).is_dir()]
     if not (data_dir / TRAIN_FOLDER).is_dir() or not tests:
-        raise DataError(f"{TITLE} was looked for in {data_dir}, which does not hold {wanted}.")
+        raise DataError(f"{TITLE} was not found: {data_dir} does not contain {wanted}.")
     return data_dir / TRAIN_FOLDER, tests[0]
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """The classes of a split, in the order of their names; names that start with a dot are left out.
+    """The class names of a split, sorted; names that start with a dot are ignored.
 
     Args:
         folder: the split's folder.
 
     Returns:
-        The names of the folders in it.
+        The names of the class folders.
 
     Raises:
-        DataError: there is none, or a file lies beside them.
+        DataError: there is no class folder, or a file next to them.
     """
     entries = _entries(folder)
     for entry in entries:
         if not entry.is_dir():
-            raise DataError(f"{TITLE}: {entry.path} is a file where only folders of classes were looked for.")
+            raise DataError(f"{TITLE}: {entry.path} is a file; only class folders are accepted here.")
     if not entries:
-        raise DataError(f"{TITLE}: {folder} holds no folder of a class.")
+        raise DataError(f"{TITLE}: {folder} has no class folder.")
     return tuple(entry.name for entry in entries)
 
 
@@ -95,35 +95,35 @@ def read_split(folder: Path, classes: Sequence[str]) -> FolderSplit:
 
     Args:
         folder: the split's folder.
-        classes: the name of each class; its place is its label.
+        classes: the class names; the index of a name is its label.
 
     Returns:
         The split.
 
     Raises:
-        DataError: a folder's name is none of the classes, a folder is empty, or holds another folder or a
-            file that is no image.
+        DataError: a folder is not one of the classes or is empty, or it contains a folder or a file that is
+            not an image.
     """
     labels = {name: label for label, name in enumerate(classes)}
     paths: list[str] = []
     counts = np.zeros(len(classes), np.int64)
     for name in class_names(folder):
         if name not in labels:
-            raise DataError(f"{TITLE}: {folder / name} is of a class that there are no training images of.")
+            raise DataError(f"{TITLE}: {folder / name} is a class without training images.")
         entries = _entries(folder / name)
         if not entries:
-            raise DataError(f"{TITLE}: {folder / name} is empty; remove it, or put its images there.")
+            raise DataError(f"{TITLE}: {folder / name} is empty; remove it, or add images.")
         for entry in entries:
             folder_there = entry.is_dir()
             if folder_there or not entry.name.lower().endswith(SUFFIXES):
-                what = "a folder" if folder_there else "no image"
+                what = "a folder" if folder_there else "not an image"
                 raise DataError(
-                    f"{TITLE}: {entry.path} is {what}; accepted in the folder of a class: "
+                    f"{TITLE}: {entry.path} is {what}; accepted in a class folder: "
                     f"files that end in {', '.join(SUFFIXES)}."
                 )
             paths.append(f"{name}/{entry.name}")
         counts[labels[name]] = len(entries)
-    # Classes are listed in the order of their labels: both are sorted by name.
+    # `counts` follows the labels and `paths` the folders: both are sorted by name.
     return FolderSplit(folder, paths, np.repeat(np.arange(len(classes), dtype=np.int32), counts))
 
 
@@ -131,10 +131,10 @@ def read_folders(data_dir: Path | None) -> tuple[FolderSplit, FolderSplit, tuple
     """Lists both splits.
 
     Args:
-        data_dir: what --data-dir gave.
+        data_dir: the value of --data-dir.
 
     Returns:
-        The training split, the test split and the names of the classes.
+        The training split, the test split and the class names.
     """
     train, test = split_folders(data_dir)
     classes = class_names(train)

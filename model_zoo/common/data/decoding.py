@@ -1,4 +1,4 @@
-"""Decodes one image and cuts out of it what a network sees."""
+"""Decodes an image and crops it for training or evaluation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import random
 
 from PIL import Image, UnidentifiedImageError
 
-# By content, whatever a file is called: some of ImageNet's .JPEG files hold a PNG.
+# The format is detected from the content: some of ImageNet's .JPEG files are PNG.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 
-# The shapes of a training window, width over height, and how often one is tried: Szegedy et al., "Going
-# deeper with convolutions", 2015, section 6, as PyTorch and MindSpore do it.
+# Aspect ratios (width / height) of a training crop, and the number of attempts: Szegedy et al., "Going deeper
+# with convolutions", 2015, section 6, as in PyTorch and MindSpore.
 _SHAPES = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 
@@ -20,7 +20,7 @@ Box = tuple[float, float, float, float]
 
 
 class BrokenImageError(Exception):
-    """The bytes can't be decoded to an image; the text says what is wrong with them."""
+    """The bytes can't be decoded to an image; the text gives the reason."""
 
 
 def decode(content: bytes) -> Image.Image:
@@ -33,8 +33,8 @@ def decode(content: bytes) -> Image.Image:
         The image in RGB.
 
     Raises:
-        BrokenImageError: the bytes are cut off or damaged, or of another format.
-        MemoryError: there is no room for the image.
+        BrokenImageError: the bytes are truncated, damaged or in another format.
+        MemoryError: the image does not fit into memory.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -42,24 +42,24 @@ def decode(content: bytes) -> Image.Image:
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        raise BrokenImageError(f"is none of {', '.join(FORMATS)}") from None
-    # Damaged files make Pillow's parsers raise errors of many kinds.
+        raise BrokenImageError(f"is not one of {', '.join(FORMATS)}") from None
+    # Pillow's parsers raise many types of errors on damaged files.
     except Exception as error:
         raise BrokenImageError(f"can't be decoded: {str(error).rstrip('.')}") from error
 
 
-def random_window(width: int, height: int, least_area: float, generator: random.Random) -> Box:
-    """Draws a window of random area and shape.
+def random_crop_box(width: int, height: int, least_area: float, generator: random.Random) -> Box:
+    """Draws a crop of random area and aspect ratio.
 
     Args:
-        width: of the image.
-        height: of the image.
-        least_area: as a share of the image's.
-        generator: where the random numbers come from.
+        width: the width of the image.
+        height: the height of the image.
+        least_area: smallest area of the crop, as a fraction of the image's.
+        generator: the random number generator.
 
     Returns:
-        Left, top, right and bottom in whole pixels. Where no window that was tried fits, the largest one in
-        the middle whose shape is allowed.
+        Left, top, right and bottom in whole pixels. If no attempt fits, the largest centered crop with an
+        accepted aspect ratio.
     """
     for _ in range(_ATTEMPTS):
         area = width * height * (least_area + (1 - least_area) * generator.random())
@@ -76,55 +76,55 @@ def random_window(width: int, height: int, least_area: float, generator: random.
     return left, top, left + across, top + down
 
 
-def middle_square(width: int, height: int, share: float) -> Box:
-    """The square in the middle whose side is a share of the shorter side.
+def center_crop_box(width: int, height: int, share: float) -> Box:
+    """The center square whose side is a fraction of the shorter side.
 
     Args:
-        width: of the image.
-        height: of the image.
-        share: at most 1.
+        width: the width of the image.
+        height: the height of the image.
+        share: the fraction, at most 1.
 
     Returns:
-        Left, top, right and bottom, with fractions of pixels.
+        Left, top, right and bottom, in fractional pixels.
     """
     side = min(width, height) * share
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
 
 
-def training_view(
+def training_crop(
     image: Image.Image, size: int, least_area: float, flip: bool, generator: random.Random
 ) -> Image.Image:
-    """A random window, scaled to a square and mirrored by the toss of a coin.
+    """A random crop, resized to a square and flipped with probability one half.
 
     Args:
         image: the image.
-        size: pixels on a side of the result.
-        least_area: of the window, as a share of the image's.
-        flip: whether the coin is tossed.
-        generator: where the random numbers come from.
+        size: side of the result, in pixels.
+        least_area: smallest area of the crop, as a fraction of the image's.
+        flip: whether the crop may be flipped.
+        generator: the random number generator.
 
     Returns:
         The square.
     """
     mirrored = generator.random() < 0.5
-    box = random_window(image.width, image.height, least_area, generator)
+    box = random_crop_box(image.width, image.height, least_area, generator)
     view = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip and mirrored else view
 
 
-def evaluation_view(image: Image.Image, size: int, resize: int) -> Image.Image:
-    """The square in the middle of the image, as if that had been scaled so that its shorter side is `resize`.
+def evaluation_crop(image: Image.Image, size: int, resize: int) -> Image.Image:
+    """The center square of the image after resizing its shorter side to `resize`.
 
-    Scaling the square alone comes to the same, with less work.
+    Only the square itself is resized, which gives the same result with less work.
 
     Args:
         image: the image.
-        size: pixels on a side of the result.
-        resize: at least `size`.
+        size: side of the result, in pixels.
+        resize: the shorter side, at least `size`.
 
     Returns:
         The square.
     """
-    box = middle_square(image.width, image.height, size / resize)
+    box = center_crop_box(image.width, image.height, size / resize)
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)

@@ -1,4 +1,4 @@
-"""Scikit-learn's digits (1,797 real 8x8 scans, part of the library) in CIFAR-10's form: 32x32 RGB."""
+"""Scikit-learn's digits (1,797 scans of 8x8 pixels, included in the library), as 32x32 RGB images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from model_zoo.common.data.splits import DataSet, Split
 
-# Of the training split below, in bytes; the three channels are equal.
+# Of the training split below, in 0 to 255; the three channels are equal.
 MEAN = 77.94
 DEVIATION = 82.50
 
@@ -25,7 +25,7 @@ def _enlarge(scan: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def load() -> DataSet:
-    """The digits, split 80/20 by class with a fixed seed, so that all recipes meet the same."""
+    """The digits, split 80/20 by class with a fixed seed, so that all recipes use the same split."""
     digits = load_digits()
     images = np.stack([_enlarge(scan) for scan in digits.images])
     labels = digits.target.astype(np.int32)

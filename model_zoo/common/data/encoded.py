@@ -1,7 +1,7 @@
-"""Data sets of image files that are decoded as they are needed, by threads.
+"""Data sets of image files, decoded on the fly by threads.
 
-Pillow decodes and scales outside Python's lock, so that threads share the work. Each image's augmentation
-comes from a key of its own: which thread meets it, and when, changes nothing.
+Pillow decodes and resizes without holding the GIL, so threads run in parallel. The augmentation of an image
+depends only on its own random key, not on the thread or the time at which it is decoded.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from PIL import Image
 
 from model_zoo.common.data.augmentation import normalise
 from model_zoo.common.data.batched import Batch
-from model_zoo.common.data.decoding import BrokenImageError, decode, evaluation_view, training_view
+from model_zoo.common.data.decoding import BrokenImageError, decode, evaluation_crop, training_crop
 from model_zoo.common.errors import DataError
 from model_zoo.common.options.data import EncodedImages
 
-# Batches in work beside the one that is waited for: threads stay busy while a batch is handed over.
+# Batches in progress in addition to the awaited one, which keep the threads busy during a hand-over.
 _BATCHES_AHEAD = 2
-# Images a task: handing a task to a thread takes about as long as decoding a fifth of a 32x32 JPEG.
+# Images per task: submitting a task takes about a fifth of the time to decode a 32x32 JPEG.
 _IMAGES_A_TASK = 8
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One image of a split, not decoded yet.
+    """An image of a split, not yet decoded.
 
     Attributes:
-        name: to call it by in messages.
+        name: its name in messages.
         label: its class.
-        read: gives its bytes.
+        read: returns its bytes.
     """
 
     name: str
@@ -47,20 +47,20 @@ class EncodedImage:
 
 
 class EncodedSplit(Protocol):
-    """Images by their numbers, from 0."""
+    """A split of encoded images, indexed from 0."""
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
 
     def images(self, numbers: Sequence[int]) -> Iterator[EncodedImage]:
-        """The images of these numbers, in this order."""
+        """The images with the given indices, in that order."""
 
 
 class BrokenImages:
-    """What becomes of images that can't be decoded, and which they were.
+    """Collects the images that can't be decoded, or raises an error at the first one.
 
     Args:
-        skip: whether they are left out and counted; otherwise the first one ends the run.
+        skip: whether to skip and count them; otherwise the first one ends the run.
     """
 
     def __init__(self, skip: bool) -> None:
@@ -69,14 +69,14 @@ class BrokenImages:
         self._lock = threading.Lock()
 
     def note(self, name: str, reason: BrokenImageError) -> None:
-        """Notes a broken image.
+        """Records a broken image.
 
         Args:
-            name: what to call it.
-            reason: what is wrong with it.
+            name: its name in messages.
+            reason: the reason.
 
         Raises:
-            DataError: broken images are not to be skipped.
+            DataError: broken images are not skipped.
         """
         if not self._skip:
             raise DataError(f"{name} {reason}.")
@@ -84,21 +84,21 @@ class BrokenImages:
             self._found[name] = str(reason)
 
     def found(self) -> dict[str, str]:
-        """What is wrong with each broken image that has been met so far, by name in order."""
+        """The reason for each broken image so far, sorted by name."""
         with self._lock:
             return dict(sorted(self._found.items()))
 
 
 @dataclass(frozen=True)
 class EncodedDataSet:
-    """A data set whose images are decoded as they are needed.
+    """A data set whose images are decoded on the fly.
 
     Attributes:
-        title: what to call it in print.
+        title: its name in messages.
         train: the training split.
         test: the test split.
-        class_names: the name of each class; its place is its label.
-        broken: what becomes of images that can't be decoded.
+        class_names: the class names; the index of a name is its label.
+        broken: handles images that can't be decoded.
     """
 
     title: str
@@ -109,21 +109,21 @@ class EncodedDataSet:
 
     @property
     def classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.class_names)
 
     @property
     def training_images(self) -> int:
-        """How many images there are to train on."""
+        """The number of training images."""
         return len(self.train)
 
     @property
     def test_images(self) -> int:
-        """How many images there are to test on."""
+        """The number of test images."""
         return len(self.test)
 
     def describe(self) -> dict[str, Any]:
-        """What run.json says of the data, the broken images met so far included."""
+        """The data entry of run.json, including the broken images found so far."""
         return {
             "title": self.title,
             "training_images": self.training_images,
@@ -135,7 +135,7 @@ class EncodedDataSet:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A batch in work: threads fill `images` and `labels`, and `whole` where there is an image."""
+    """A batch in progress: threads fill `images` and `labels`, and set `whole` for each decoded image."""
 
     images: NDArray[np.float32]
     labels: NDArray[np.int32]
@@ -144,13 +144,13 @@ class _Rows:
 
 
 class BatchDecoder:
-    """Makes batches of one split.
+    """Creates the batches of one split.
 
     Args:
         split: the images.
         options: the recipe's data section.
-        broken: what becomes of images that can't be decoded.
-        keys: for training, a number an image that its augmentation is drawn from; none for evaluation.
+        broken: handles images that can't be decoded.
+        keys: for training, the random key of each image for its augmentation; None for evaluation.
     """
 
     def __init__(
@@ -166,17 +166,17 @@ class BatchDecoder:
         self._keys = keys
 
     def batches(self, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Decodes the images of a plan.
+        """Decodes the images of the given batches.
 
         Args:
-            plan: the image numbers of each batch.
+            plan: the image indices of each batch.
 
         Yields:
-            Normalised images of shape (N, 3, size, size) and their labels. An image that is skipped is
-            replaced in training, and missing in evaluation.
+            Normalized images of shape (N, 3, size, size) and their labels. A skipped image is replaced in
+            training and left out in evaluation.
 
         Raises:
-            DataError: an image is broken and not to be skipped, or none is whole.
+            DataError: an image is broken and not skipped, or all images are broken.
         """
         workers = self._options.workers or len(os.sched_getaffinity(0))
         threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -237,7 +237,7 @@ class BatchDecoder:
             self._broken.note(encoded.name, error)
         if self._keys is None:
             return None
-        # The next image that is whole: the same one in every epoch and after every resume.
+        # Takes the next intact image: the same one in every epoch and after a resume.
         count = len(self._split)
         for step in range(1, count):
             (other,) = self._split.images([(number + step) % count])
@@ -250,7 +250,7 @@ class BatchDecoder:
     def _view(self, number: int, image: Image.Image) -> Image.Image:
         options = self._options
         if self._keys is None:
-            return evaluation_view(image, options.image_size, options.resize)
-        # Python promises that a seeded random() gives the same numbers in all versions.
+            return evaluation_crop(image, options.image_size, options.resize)
+        # Python guarantees that a seeded random() returns the same numbers in all versions.
         generator = random.Random(int(self._keys[number]))
-        return training_view(image, options.image_size, options.least_area, options.flip, generator)
+        return training_crop(image, options.image_size, options.least_area, options.flip, generator)

@@ -1,4 +1,4 @@
-"""Finds and reads the files of a data folder, with one clear sentence when something is not there."""
+"""Finds and reads the files of a data folder, with a clear error if one is missing."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from model_zoo.common.errors import DataError
 
 
 def find_folder(title: str, data_dir: Path | None, subfolder: str, names: Sequence[str]) -> Path:
-    """The folder that holds the files: `data_dir` itself, or `subfolder` in it.
+    """Finds the folder that contains the files: `data_dir` itself, or its `subfolder`.
 
     Args:
         title: the data set's name, for messages.
-        data_dir: what --data-dir gave.
-        subfolder: the name under which the data set is usually unpacked.
-        names: the files that must be there.
+        data_dir: the value of --data-dir.
+        subfolder: the usual folder name of the data set.
+        names: the required files.
 
     Returns:
-        The folder that holds all of them.
+        The folder that contains all of them.
 
     Raises:
-        DataError: no folder was given, or neither candidate holds all the files.
+        DataError: no folder was given, or neither candidate contains all files.
     """
     if data_dir is None:
         raise DataError(
-            f"{title} needs --data-dir, a folder that holds {', '.join(names)}, or the parent of such a "
+            f"{title} needs --data-dir, a folder that contains {', '.join(names)}, or the parent of such a "
             f"folder named {subfolder}."
         )
     if not data_dir.is_dir():
-        raise DataError(f"{title} was looked for in {data_dir}, which is no folder.")
+        raise DataError(f"{title} was not found: {data_dir} is not a folder.")
     candidates = [data_dir, data_dir / subfolder]
     missing = {folder: [name for name in names if not (folder / name).is_file()] for folder in candidates}
     for folder in candidates:
         if not missing[folder]:
             return folder
-    # The fuller of the two is the one that was meant.
+    # Reports the candidate with more files, which is probably the intended one.
     meant = min(candidates, key=lambda folder: len(missing[folder]))
     if len(missing[meant]) == len(names):
         raise DataError(
-            f"{title} was looked for in {data_dir} and {data_dir / subfolder}: "
-            f"neither holds {', '.join(names)}."
+            f"{title} was not found: neither {data_dir} nor {data_dir / subfolder} contains "
+            f"{', '.join(names)}."
         )
-    raise DataError(f"{title} was looked for in {meant}, which lacks {', '.join(missing[meant])}.")
+    raise DataError(f"{title} was not found: {meant} lacks {', '.join(missing[meant])}.")
 
 
 def read_bytes(title: str, path: Path) -> bytes:
-    """The content of a file.
+    """Reads a file.
 
     Args:
         title: the data set's name, for messages.
@@ -56,7 +56,7 @@ def read_bytes(title: str, path: Path) -> bytes:
         Its bytes.
 
     Raises:
-        DataError: it can't be read.
+        DataError: the file can't be read.
     """
     try:
         return path.read_bytes()

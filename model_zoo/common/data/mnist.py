@@ -1,4 +1,4 @@
-"""MNIST in its idx files, at 28x28 or averaged to 14x14.
+"""MNIST from its idx files, at 28x28 or averaged to 14x14.
 
 An idx file starts with a magic number (0, 0, type 8 for bytes, number of axes), then the length of each axis
 as a big-endian 32-bit integer.
@@ -26,7 +26,7 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 
-# Of the 60,000 training images, in bytes.
+# Of the 60,000 training images, in 0 to 255.
 MEAN = 33.32
 DEVIATION = 78.57
 DEVIATION_14 = 71.43
@@ -37,28 +37,27 @@ def read_idx(path: Path, axes: int) -> NDArray[np.uint8]:
 
     Args:
         path: the file.
-        axes: how many axes it must have: 3 for images, 1 for labels.
+        axes: the required number of axes: 3 for images, 1 for labels.
 
     Returns:
         The array.
 
     Raises:
-        DataError: the magic number is another, or the size is not the one that the header states.
+        DataError: the magic number is wrong, or the size does not match the header.
     """
     content = read_bytes(TITLE, path)
     magic = bytes([0, 0, 8, axes])
     start = 4 + 4 * axes
     if len(content) < start or content[:4] != magic:
         raise DataError(
-            f"{TITLE}: {path} starts with the bytes {content[:4].hex(' ') or '(none)'}, "
-            f"where the idx header {magic.hex(' ')} was looked for."
+            f"{TITLE}: {path} starts with the bytes {content[:4].hex(' ') or '(none)'}; "
+            f"expected the idx header {magic.hex(' ')}."
         )
     shape = tuple(int(length) for length in np.frombuffer(content, ">u4", axes, offset=4))
     if len(content) != start + math.prod(shape):
         raise DataError(
-            f"{TITLE}: {path} holds {len(content):,} bytes, "
-            f"where its header ({' x '.join(map(str, shape))}) asks for "
-            f"{start + math.prod(shape):,}; is it cut off?"
+            f"{TITLE}: {path} has {len(content):,} bytes, but its header "
+            f"({' x '.join(map(str, shape))}) requires {start + math.prod(shape):,}; is it truncated?"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
@@ -74,22 +73,18 @@ def read_split(images_path: Path, labels_path: Path) -> Split:
         Images of shape (N, 28, 28) and their labels.
 
     Raises:
-        DataError: a file is damaged, the two do not belong together, or a label is above 9.
+        DataError: a file is damaged, the numbers of images and labels differ, or a label is above 9.
     """
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if images.shape[1:] != (28, 28) or not len(images):
-        raise DataError(
-            f"{TITLE}: {images_path} has the shape {images.shape}, where N images of 28 x 28 were looked for."
-        )
+        raise DataError(f"{TITLE}: {images_path} has shape {images.shape}; expected N images of 28 x 28.")
     if len(images) != len(labels):
         raise DataError(
             f"{TITLE}: {images_path} holds {len(images):,} images, but {labels_path} {len(labels):,} labels."
         )
     if labels.max() >= CLASSES:
         record = int(np.argmax(labels >= CLASSES))
-        raise DataError(
-            f"{TITLE}: {labels_path} has the label {labels[record]} at {record}, where 0 to 9 was looked for."
-        )
+        raise DataError(f"{TITLE}: {labels_path} has label {labels[record]} at {record}; expected 0 to 9.")
     return Split(images, labels.astype(np.int32))
 
 

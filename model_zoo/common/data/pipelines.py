@@ -1,8 +1,8 @@
 """The batches of a recipe's data set as mindspore.dataset pipelines.
 
-Order and augmentation of an epoch are functions of (seed, epoch): see order.py. MindSpore's own random
-operators would not do, because their streams run on from image to image: a pipeline that starts at batch b
-would have to work through all images before it, and each process and each worker would draw other numbers.
+Order and augmentation of an epoch depend on (seed, epoch) alone: see sampler.py. MindSpore's random operators
+do not allow that, because their streams continue from image to image. A pipeline that starts at batch b would
+have to process all earlier images, and each process and worker would draw different numbers.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from model_zoo.common.data import augmentation, cifar10, cifar100, class_folders, digits, mnist, records
 from model_zoo.common.data.batched import Batch, BatchedDataset
 from model_zoo.common.data.encoded import BatchDecoder, BrokenImages, EncodedDataSet
-from model_zoo.common.data.order import (
-    epoch_draws,
-    epoch_keys,
-    epoch_order,
-    evaluation_plan,
-    training_plan,
+from model_zoo.common.data.sampler import (
+    augmentation_draws,
+    augmentation_keys,
+    epoch_permutation,
+    evaluation_batch_indices,
+    training_batch_indices,
 )
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.data.splits import DataSet, Split
@@ -38,18 +38,18 @@ from model_zoo.common.options.data import (
 
 AnyDataSet = Union[DataSet, EncodedDataSet]
 
-# Given image numbers and, when they are augmented, the draws of all images, makes a batch.
+# Creates a batch from image indices and, for augmentation, the random numbers of all images.
 MakeBatch = Callable[[NDArray[np.int64], "NDArray[np.float64] | None"], Batch]
 
 DRAWS = 3
 
 
 def load_data(options: DataOptions, data_dir: Path | None) -> AnyDataSet:
-    """Reads the data set of a recipe into memory, or lists its images when those are decoded as needed.
+    """Reads the data set of a recipe into memory, or lists its images if they are decoded on the fly.
 
     Args:
         options: the recipe's data section.
-        data_dir: the folder of the data; the digits need none.
+        data_dir: the folder of the data; not needed for the digits.
 
     Returns:
         The data set.
@@ -73,7 +73,7 @@ def _colour_images(data: DataSet, split: Split, options: ColourImages) -> MakeBa
     def make(numbers: NDArray[np.int64], draws: NDArray[np.float64] | None) -> Batch:
         images = split.images[numbers]
         if draws is not None and options.crop_padding:
-            images = augmentation.crop_shifted(
+            images = augmentation.random_crop(
                 images, options.crop_padding, draws[numbers, 0], draws[numbers, 1]
             )
         normalised = augmentation.normalise(images, data.mean, data.deviation)
@@ -106,16 +106,16 @@ def _batches(
     plan: Iterable[NDArray[np.int64]],
     random: tuple[int, int] | None,
 ) -> Iterator[Batch]:
-    """The batches of a plan, augmented by (seed, epoch) where that is given."""
+    """The batches of a plan, augmented with (seed, epoch) if given."""
     if isinstance(data, EncodedDataSet):
         images = data.train if split == "train" else data.test
-        keys = None if random is None else epoch_keys(len(images), *random)
+        keys = None if random is None else augmentation_keys(len(images), *random)
         assert isinstance(options, EncodedImages)
         return BatchDecoder(images, options, data.broken, keys).batches(list(plan))
     arrays = data.train if split == "train" else data.test
     if isinstance(options, ColourImages):
         make = _colour_images(data, arrays, options)
-        draws = None if random is None else epoch_draws(len(arrays.labels), DRAWS, *random)
+        draws = None if random is None else augmentation_draws(len(arrays.labels), DRAWS, *random)
         return (make(numbers, draws) for numbers in plan)
     assert isinstance(options, PixelVectors)
     make = _pixel_vectors(data, arrays, options)
@@ -123,7 +123,7 @@ def _batches(
 
 
 def check_batch_size(data: AnyDataSet, options: DataOptions, shard: Shard) -> None:
-    """Makes sure that an epoch has a batch and that the processes can share it equally.
+    """Checks that an epoch has a batch and that it divides equally among the processes.
 
     Args:
         data: the data set.
@@ -131,7 +131,7 @@ def check_batch_size(data: AnyDataSet, options: DataOptions, shard: Shard) -> No
         shard: the process.
 
     Raises:
-        DataError: one of both doesn't hold.
+        DataError: one of these conditions is violated.
     """
     if data.training_images < options.batch_size:
         raise DataError(
@@ -140,7 +140,7 @@ def check_batch_size(data: AnyDataSet, options: DataOptions, shard: Shard) -> No
         )
     if options.batch_size % shard.size:
         raise DataError(
-            f"data.batch_size {options.batch_size} can't be shared equally by {shard.size} processes."
+            f"data.batch_size {options.batch_size} can't be divided equally among {shard.size} processes."
         )
 
 
@@ -153,33 +153,33 @@ def training_batches(
     shard: Shard = Shard(),  # noqa: B008
     skip: int = 0,
 ) -> Any:
-    """Shuffled, augmented training batches of one process; an incomplete last batch of an epoch is left out.
+    """The shuffled, augmented training batches of one process, without an incomplete last batch.
 
-    An image's place in an epoch and its augmentation follow from (seed, epoch): neither earlier epochs nor
-    `skip` nor the number of processes change them.
+    The position of an image in an epoch and its augmentation depend on (seed, epoch) alone: not on earlier
+    epochs, `skip` or the number of processes.
 
     Args:
         data: the data set.
-        options: the recipe's data section; `batch_size` counts the images of all processes.
+        options: the recipe's data section; `batch_size` is over all processes.
         seed: the run's seed.
         epoch: the epoch, from 0.
         shard: the process.
-        skip: how many batches of the epoch are left out at its start.
+        skip: how many batches to skip at the start of the epoch.
 
     Returns:
         A mindspore.dataset of the columns "image" and "label".
 
     Raises:
-        ValueError: no batch is left of the epoch.
+        ValueError: no batch of the epoch remains.
     """
     check_batch_size(data, options, shard)
     count = data.training_images
     batches = count // options.batch_size
     if not 0 <= skip < batches:
-        raise ValueError(f"skip is {skip!r}; accepted: a whole number from 0 to {batches - 1}")
+        raise ValueError(f"skip: must be an integer from 0 to {batches - 1}, got {skip!r}")
 
     def one_epoch() -> Iterator[Batch]:
-        plan = training_plan(epoch_order(count, seed, epoch), options.batch_size, shard, skip)
+        plan = training_batch_indices(epoch_permutation(count, seed, epoch), options.batch_size, shard, skip)
         return _batches(data, "train", options, plan, (seed, epoch))
 
     return BatchedDataset(one_epoch, batches - skip, options.batch_size // shard.size)
@@ -192,12 +192,12 @@ def evaluation_batches(
     *,
     shard: Shard = Shard(),  # noqa: B008
 ) -> Any:
-    """All images of a split once, in order, normalised and not augmented.
+    """All images of a split once, in order, normalized and not augmented.
 
     Args:
         data: the data set.
         split: "train" or "test".
-        options: the recipe's data section; every process takes `evaluation_batch_size` images at a time.
+        options: the recipe's data section; `evaluation_batch_size` is per process.
         shard: the process, which takes every shard.size-th image.
 
     Returns:
@@ -209,7 +209,7 @@ def evaluation_batches(
     count = data.training_images if split == "train" else data.test_images
     if count < shard.size:
         raise DataError(f"{data.title} has {count:,} images to evaluate, fewer than {shard.size} processes.")
-    plan = evaluation_plan(count, options.evaluation_batch_size, shard)
+    plan = evaluation_batch_indices(count, options.evaluation_batch_size, shard)
 
     def one_pass() -> Iterator[Batch]:
         return _batches(data, split, options, plan, None)

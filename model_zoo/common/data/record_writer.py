@@ -1,4 +1,4 @@
-"""Converts an image folder to MindRecord files; a conversion that was killed goes on where it stood."""
+"""Converts an image folder to MindRecord files; a killed conversion can be continued."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ from model_zoo.common.data.encoded import BrokenImages, EncodedImage
 from model_zoo.common.data.records import INDEX_FILE, SPLITS, database, file_bytes, file_names, read_index
 from model_zoo.common.errors import DataError
 
-# Where a file grows until it is whole. Its name must be the final one: MindRecord files know theirs.
+# Incomplete files have their final names in this folder, because a MindRecord file contains its name.
 PARTIAL_FOLDER = "partial"
 _SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}}
-# Images that are read, checked and written together.
+# Images per read, check and write.
 _IMAGES_A_PORTION = 256
 _JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What the command line asks for.
+    """The options of a conversion.
 
     Attributes:
         images: the image folder.
         output: the folder to write to.
-        shards: files a split.
-        skip_broken: whether images that can't be decoded are left out and counted; otherwise they end it.
-        size: pixels of the shorter side that larger images are scaled down to, as JPEG; None keeps the bytes.
-        workers: threads that read and decode; None for one a processor.
+        shards: files per split.
+        skip_broken: whether to skip and count images that can't be decoded; otherwise the first one is an
+            error.
+        size: larger images are resized to this shorter side, as JPEG; None keeps the original bytes.
+        workers: threads that read and decode; None for one per processor.
     """
 
     images: Path
@@ -53,7 +54,7 @@ class Conversion:
 
 
 def convert(conversion: Conversion) -> dict[str, Any]:
-    """Writes the files that are not there yet, with a progress bar on a terminal.
+    """Writes the missing files, with a progress bar on a terminal.
 
     Args:
         conversion: what to convert.
@@ -62,7 +63,7 @@ def convert(conversion: Conversion) -> dict[str, Any]:
         The index.
 
     Raises:
-        DataError: the image folder is not as it should be, an image is broken, or the output folder holds
+        DataError: the layout of the image folder is wrong, an image is broken, or the output folder holds
             another conversion.
     """
     train, test, classes = read_folders(conversion.images)
@@ -89,7 +90,7 @@ def convert(conversion: Conversion) -> dict[str, Any]:
                     continue
                 broken = BrokenImages(conversion.skip_broken)
                 rows = _write_file(partial / name, split, numbers, conversion.size, broken, threads, bar)
-                # The database first: the file itself is there only when all of it is.
+                # The database is moved first: the data file then exists only if both are complete.
                 os.replace(database(partial / name), database(path))
                 os.replace(partial / name, path)
                 index["files"][name] = {"rows": rows, "bytes": file_bytes(path), "broken": broken.found()}
@@ -117,8 +118,8 @@ def _started_index(
     different = [key for key, value in plan.items() if index["plan"].get(key) != value]
     if different:
         raise DataError(
-            f"{conversion.output} holds another conversion, which differs in {', '.join(different)}; "
-            "choose another --output, or remove it."
+            f"{conversion.output} holds another conversion, with a different {', '.join(different)}; choose "
+            "another --output, or remove it."
         )
     return index
 
@@ -154,7 +155,7 @@ def _write_file(
         count += len(rows)
         bar.update(len(portion))
     if not count:
-        raise DataError(f"none of the {len(numbers):,} images that {path.name} is to hold can be decoded.")
+        raise DataError(f"none of the {len(numbers):,} images for {path.name} can be decoded.")
     writer.commit()
     return count
 

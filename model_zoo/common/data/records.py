@@ -1,7 +1,7 @@
-"""Images in MindRecord files, as `python -m model_zoo.convert` writes them, and the index beside them.
+"""Images in MindRecord files, as written by `python -m model_zoo.convert`, and their index.
 
-The index, a JSON file, holds what was asked for (`plan`) and what each finished file holds (`files`): rows,
-bytes, and the images that were left out because they are broken.
+The index, a JSON file, holds the options of the conversion (`plan`) and the content of each finished file
+(`files`): rows, bytes, and the broken images that were skipped.
 """
 
 from __future__ import annotations
@@ -20,47 +20,47 @@ from model_zoo.common.errors import DataError
 TITLE = "MindRecord"
 INDEX_FILE = "index.json"
 SPLITS = ("train", "test")
-# The images' bytes, and their classes.
+# The encoded bytes and the class of each image.
 COLUMNS = ["image", "label"]
 
 
 def file_names(split: str, shards: int) -> list[str]:
-    """The names of a split's files, in the order of their images."""
+    """The names of a split's files, in order."""
     return [f"{split}-{shard:05d}-of-{shards:05d}.mindrecord" for shard in range(shards)]
 
 
 def database(path: Path) -> Path:
-    """The file that MindSpore keeps beside a MindRecord file, with the places of its rows."""
+    """The database that MindSpore keeps next to a MindRecord file, with the offsets of its rows."""
     return path.with_name(path.name + ".db")
 
 
 def file_bytes(path: Path) -> int:
-    """The bytes of a MindRecord file and its database, 0 when one of them is missing."""
+    """The total size of a MindRecord file and its database; 0 if one of them is missing."""
     both = (path, database(path))
     return sum(part.stat().st_size for part in both) if all(part.is_file() for part in both) else 0
 
 
 def read_index(folder: Path) -> dict[str, Any] | None:
-    """The index of a folder.
+    """Reads the index of a folder.
 
     Args:
-        folder: where the files are.
+        folder: the folder of the MindRecord files.
 
     Returns:
-        What it holds; None when there is no index.
+        The index; None if there is none.
 
     Raises:
-        DataError: it can't be read.
+        DataError: the index can't be read.
     """
     path = folder / INDEX_FILE
     if not path.is_file():
         return None
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-        # What is looked up below must be there.
+        # Checks that the keys used below exist.
         index["plan"]["shards"], index["plan"]["classes"], index["files"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{TITLE}: {path} is no index that model_zoo.convert has written.") from error
+        raise DataError(f"{TITLE}: {path} is not an index written by model_zoo.convert.") from error
     return dict(index)
 
 
@@ -68,8 +68,8 @@ class RecordSplit:
     """The images of one split.
 
     Args:
-        files: in the order of their images.
-        rows: how many images they hold together.
+        files: the MindRecord files, in order.
+        rows: the total number of images.
     """
 
     def __init__(self, files: Sequence[Path], rows: int) -> None:
@@ -77,18 +77,18 @@ class RecordSplit:
         self._rows = rows
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         return self._rows
 
     def images(self, numbers: Sequence[int]) -> Iterator[EncodedImage]:
-        """The images of these numbers, in this order."""
-        # A subset sampler reads what it is given, in that order; MindSpore's threads read ahead.
+        """The images with the given indices, in that order."""
+        # A subset sampler reads the given rows in order; MindSpore's threads prefetch them.
         folder = Path(self._files[0]).parent
         try:
             rows = ds.MindDataset(self._files, COLUMNS, sampler=ds.SubsetSampler(list(numbers)))
             iterator = rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
             for number, (content, label) in zip(numbers, iterator):
-                # Copied, because the next row may overwrite the buffer.
+                # Copied, because the next row may reuse the buffer.
                 read = partial(bytes, content.tobytes())
                 yield EncodedImage(f"{TITLE}: image {number} of {folder}", int(label), read)
         except RuntimeError as error:
@@ -98,25 +98,25 @@ class RecordSplit:
 
 
 def load(data_dir: Path | None) -> EncodedDataSet:
-    """Finds the files of a conversion and checks that they are whole.
+    """Finds the files of a conversion and checks that they are complete.
 
     Args:
-        data_dir: the folder that holds them.
+        data_dir: the folder of the MindRecord files.
 
     Returns:
         The data set.
 
     Raises:
-        DataError: there is no conversion, or it was not finished, or a file is missing or cut off.
+        DataError: there is no conversion, it is incomplete, or a file is missing or truncated.
     """
     if data_dir is None:
-        raise DataError(f"{TITLE} needs --data-dir, a folder that model_zoo.convert has written.")
+        raise DataError(f"{TITLE} needs --data-dir, a folder written by model_zoo.convert.")
     if not data_dir.is_dir():
-        raise DataError(f"{TITLE} was looked for in {data_dir}, which is no folder.")
+        raise DataError(f"{TITLE} was not found: {data_dir} is not a folder.")
     index = read_index(data_dir)
     if index is None:
         raise DataError(
-            f"{TITLE} was looked for in {data_dir}, which holds no {INDEX_FILE}; model_zoo.convert writes it."
+            f"{TITLE} was not found: {data_dir} has no {INDEX_FILE}, which model_zoo.convert writes."
         )
     plan, files = index["plan"], index["files"]
     train, test = (_split(data_dir, file_names(name, plan["shards"]), files) for name in SPLITS)
@@ -127,14 +127,14 @@ def _split(folder: Path, names: Sequence[str], files: Mapping[str, Any]) -> Reco
     missing = [name for name in names if name not in files]
     if missing:
         raise DataError(
-            f"{TITLE}: the conversion in {folder} was not finished, {len(missing)} of {len(names)} files of "
-            "a split are missing; the command that started it goes on with it."
+            f"{TITLE}: the conversion in {folder} is incomplete: {len(missing)} of {len(names)} files of a "
+            "split are missing. Run the same command again to continue it."
         )
     for name in names:
         there = file_bytes(folder / name)
         if there != files[name]["bytes"]:
             raise DataError(
-                f"{TITLE}: {folder / name} and {database(folder / name).name} hold {there:,} bytes, where "
-                f"{files[name]['bytes']:,} were written; is one of them missing or cut off?"
+                f"{TITLE}: {folder / name} and {database(folder / name).name} have {there:,} bytes, but "
+                f"{files[name]['bytes']:,} were written; is one of them missing or truncated?"
             )
     return RecordSplit([folder / name for name in names], sum(files[name]["rows"] for name in names))

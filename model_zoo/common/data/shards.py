@@ -1,4 +1,4 @@
-"""Which part of every batch a process of a distributed run takes."""
+"""The part of every batch that a process of a distributed run takes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ class Shard:
     """One of `size` equal parts.
 
     Attributes:
-        rank: the part's number, from 0.
-        size: how many parts there are.
+        rank: the index of the part, from 0.
+        size: the number of parts.
     """
 
     rank: int = 0
     size: int = 1
 
     def __post_init__(self) -> None:
-        """Refuses what is no part.
+        """Checks the rank and the size.
 
         Raises:
             ValueError: the size is below 1, or the rank is not from 0 to size - 1.
         """
         if self.size < 1:
-            raise ValueError(f"size is {self.size!r}; accepted: a whole number of at least 1")
+            raise ValueError(f"size: must be an integer of at least 1, got {self.size!r}")
         if not 0 <= self.rank < self.size:
-            raise ValueError(f"rank is {self.rank!r}; accepted: a whole number from 0 to {self.size - 1}")
+            raise ValueError(f"rank: must be an integer from 0 to {self.size - 1}, got {self.rank!r}")

@@ -1,4 +1,4 @@
-"""Images and labels in memory."""
+"""In-memory data sets: images and labels."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set and the statistics that normalise it.
+    """A data set and the statistics that normalize it.
 
     Attributes:
-        title: what to call it in print.
+        title: its name in messages.
         train: the training split.
         test: the test split.
-        mean: of the training pixels, a channel each, in bytes.
-        deviation: standard deviation of the training pixels, a channel each, in bytes.
-        classes: how many classes there are.
+        mean: mean of the training pixels per channel, in 0 to 255.
+        deviation: standard deviation of the training pixels per channel, in 0 to 255.
+        classes: the number of classes.
     """
 
     title: str
@@ -45,7 +45,7 @@ class DataSet:
     classes: int = CLASSES
 
     def describe(self) -> dict[str, Any]:
-        """What run.json says of the data."""
+        """The data entry of run.json."""
         return {
             "title": self.title,
             "training_images": self.training_images,
@@ -55,10 +55,10 @@ class DataSet:
 
     @property
     def training_images(self) -> int:
-        """How many images there are to train on."""
+        """The number of training images."""
         return len(self.train.labels)
 
     @property
     def test_images(self) -> int:
-        """How many images there are to test on."""
+        """The number of test images."""
         return len(self.test.labels)

@@ -1,1 +1,1 @@
-"""The sections of a recipe, a file each; none of them imports MindSpore."""
+"""The sections of a recipe, one file each; none of them imports MindSpore."""

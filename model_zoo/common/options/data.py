@@ -1,4 +1,4 @@
-"""The data section of a recipe: which images, how they are batched and augmented."""
+"""The data section of a recipe: which images, and how they are batched and augmented."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ColourImages:
     """32x32 RGB images in memory: "digits" (embedded), "cifar10" or "cifar100".
 
     Attributes:
-        name: which of them.
-        batch_size: images a training step takes, of all processes together.
-        evaluation_batch_size: images a process evaluates at a time.
-        crop_padding: zeros around a training image, out of which a window of the old size is cut.
-        flip: whether half of the training images are mirrored.
+        name: the data set.
+        batch_size: images per training batch, over all processes.
+        evaluation_batch_size: images per evaluation batch of a process.
+        crop_padding: zeros around a training image, before a crop of the original size.
+        flip: whether half of the training images are flipped horizontally.
     """
 
     name: str = setting(one_of(["digits", "cifar10", "cifar100"]))
@@ -42,9 +42,9 @@ class PixelVectors:
     """Grey images as flat vectors: "mnist" (784 pixels in [0, 1]) or "mnist14" (196 normalised pixels).
 
     Attributes:
-        name: which of them.
-        batch_size: images a training step takes, of all processes together.
-        evaluation_batch_size: images a process evaluates at a time.
+        name: the data set.
+        batch_size: images per training batch, over all processes.
+        evaluation_batch_size: images per evaluation batch of a process.
     """
 
     name: str = setting(one_of(["mnist", "mnist14"]))
@@ -54,22 +54,23 @@ class PixelVectors:
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Images that are decoded as they are needed, as those of ImageNet.
+    """Images that are decoded on the fly, such as ImageNet's.
 
-    A training image is a window of random area and shape, scaled to a square; a test image is scaled so that
-    its shorter side is `resize`, and the square in its middle is taken.
+    A training image is a crop of random area and aspect ratio, resized to a square. A test image is resized
+    to `resize` pixels on its shorter side, and its center square is taken.
 
     Attributes:
         name: "image_folder" or "mindrecord".
-        batch_size: images a training step takes, of all processes together.
-        evaluation_batch_size: images a process evaluates at a time.
-        image_size: pixels on a side of what the network sees.
-        resize: pixels on the shorter side of a scaled test image.
-        least_area: of a training window, as a share of its image; its width is 3/4 to 4/3 of its height.
-        flip: whether half of the training images are mirrored.
-        mean: of the pixels, a channel each, in bytes; ImageNet's unless given.
-        deviation: standard deviation of the pixels, a channel each, in bytes; ImageNet's unless given.
-        workers: threads of a process that decode; null for one a processor.
+        batch_size: images per training batch, over all processes.
+        evaluation_batch_size: images per evaluation batch of a process.
+        image_size: side of the network's input, in pixels.
+        resize: shorter side of a resized test image, in pixels.
+        least_area: smallest area of a training crop, as a fraction of its image; its aspect ratio is 3/4 to
+            4/3.
+        flip: whether half of the training images are flipped horizontally.
+        mean: mean of the pixels per channel, in 0 to 255. Default: ImageNet's.
+        deviation: standard deviation of the pixels per channel, in 0 to 255. Default: ImageNet's.
+        workers: decoding threads of a process; null for one per processor.
     """
 
     name: str = setting(one_of(["image_folder", "mindrecord"]))
@@ -84,25 +85,25 @@ class EncodedImages:
     workers: int | None = setting(optional(integer(1)), None)
 
     def __post_init__(self) -> None:
-        """Refuses a square that is larger than the scaled image it is cut out of.
+        """Checks that the test crop fits into the resized image.
 
         Raises:
             RecipeError: `resize` is below `image_size`.
         """
         if self.resize < self.image_size:
             raise RecipeError(
-                f"data.resize is {self.resize!r}; accepted: at least data.image_size, "
-                f"a whole number of at least {self.image_size}."
+                f"data.resize is {self.resize!r}; accepted: an integer of at least data.image_size, which is "
+                f"{self.image_size}."
             )
 
 
 @dataclass(frozen=True)
 class ImageFolderOptions(EncodedImages):
-    """Image files in the folders train/<class>/ and val/<class>/ (or test/<class>/).
+    """Image files in the class folders train/<class>/ and val/<class>/ (or test/<class>/).
 
     Attributes:
-        broken: "refuse" ends the run at an image that can't be decoded; "skip" counts it, takes the next
-            image of the folder in its place for training, and leaves it out of the evaluation.
+        broken: "refuse" ends the run at an image that can't be decoded. "skip" counts it, trains on the next
+            image of the folder instead, and leaves it out of the evaluation.
     """
 
     broken: str = setting(one_of(["refuse", "skip"]), "refuse")
@@ -110,7 +111,7 @@ class ImageFolderOptions(EncodedImages):
 
 @dataclass(frozen=True)
 class MindRecordOptions(EncodedImages):
-    """MindRecord files that `python -m model_zoo.convert` has written."""
+    """MindRecord files written by `python -m model_zoo.convert`."""
 
 
 DataOptions = Union[ColourImages, PixelVectors, ImageFolderOptions, MindRecordOptions]

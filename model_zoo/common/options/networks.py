@@ -1,4 +1,4 @@
-"""The network section of a recipe: which network, and its options. The data decide the number of classes."""
+"""The network section of a recipe: the network and its options. The data set gives the number of classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _depth(accepts: str, holds: Any) -> Value:
     return Value(accepts, convert)
 
 
-_CIFAR_DEPTH = _depth("a whole number 6n+2 of at least 8, as 20 or 32", lambda d: d >= 8 and d % 6 == 2)
+_CIFAR_DEPTH = _depth("an integer 6n+2 of at least 8, such as 20 or 32", lambda d: d >= 8 and d % 6 == 2)
 _IMAGENET_DEPTH = _depth("one of 18, 34, 50, 101, 152", (18, 34, 50, 101, 152).__contains__)
 _VGG_DEPTH = _depth("one of 11, 13, 16, 19", (11, 13, 16, 19).__contains__)
 _NONLINEARITY = one_of(["relu", "tanh", "sigmoid"])
@@ -31,9 +31,9 @@ class ResNetOptions:
 
     Attributes:
         name: "resnet".
-        depth: 6n + 2 layers with weights.
-        width: multiplies the channels, 16 at first.
-        shortcut: "identity" (option A) or "projection" (option B) where the shape changes.
+        depth: number of layers with weights, 6n + 2.
+        width: multiplier of the channels, of which the first stage has 16.
+        shortcut: "identity" (option A) or "projection" (option B) if the shape changes.
     """
 
     name: str = setting(one_of(["resnet"]))
@@ -49,7 +49,7 @@ class ImageNetResNetOptions:
     Attributes:
         name: "imagenet_resnet".
         depth: 18 or 34 with basic blocks, 50, 101 or 152 with bottlenecks.
-        width: channels of the first convolution.
+        width: number of channels of the first convolution.
     """
 
     name: str = setting(one_of(["imagenet_resnet"]))
@@ -63,8 +63,8 @@ class VGGOptions:
 
     Attributes:
         name: "vgg".
-        depth: layers with weights in the paper's form, of which this one has two fewer.
-        width: channels of the first group.
+        depth: layers with weights in the paper's network, two more than in this form.
+        width: number of channels of the first group.
     """
 
     name: str = setting(one_of(["vgg"]))
@@ -89,7 +89,7 @@ class AutoEncoderOptions:
 
     Attributes:
         name: "autoencoder".
-        nonlinearity: between the layers, but for the code and the output.
+        nonlinearity: the activation between layers, except after the code layer and the output.
     """
 
     name: str = setting(one_of(["autoencoder"]))
@@ -102,7 +102,7 @@ class MLPOptions:
 
     Attributes:
         name: "mlp".
-        nonlinearity: between the layers.
+        nonlinearity: the activation between layers.
     """
 
     name: str = setting(one_of(["mlp"]))
@@ -121,7 +121,7 @@ NETWORKS = {
     "mlp": MLPOptions,
 }
 
-# The first layer's inputs decide what a network can learn from.
+# The data sets that match a network's input shape.
 DATA_OF_NETWORK = {
     "resnet": COLOUR_DATA,
     "imagenet_resnet": COLOUR_DATA,
@@ -130,10 +130,10 @@ DATA_OF_NETWORK = {
     "autoencoder": ("mnist",),
     "mlp": ("mnist14",),
 }
-# Networks whose dense layer takes one size of image only.
+# Networks whose dense layer requires one image size.
 SIDE_OF_NETWORK = {"convnet": 32}
 
-# The figure that people read beside the loss.
-FIGURE_OF_NETWORK = {
+# The metric that is reported next to the loss.
+METRIC_OF_NETWORK = {
     name: "reconstruction_error" if name == "autoencoder" else "accuracy" for name in NETWORKS
 }

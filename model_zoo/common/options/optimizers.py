@@ -1,4 +1,4 @@
-"""The optimizer section of a recipe: which optimizer, and its hyper-parameters."""
+"""The optimizer section of a recipe: the optimizer and its hyperparameters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from model_zoo.common.schema import (
     setting,
 )
 
-# One interval, or the interval by the first step at which it holds.
+# One interval, or a mapping from the first step at which an interval applies to that interval.
 Interval = Union[int, dict[int, int]]
 
 _MOMENTUM = number(least=0, below=1)
@@ -34,7 +34,7 @@ def _interval(value: Any) -> Interval:
     if not isinstance(value, Mapping):
         steps: int = integer(1).convert(value)
         return steps
-    # What was written to JSON has its keys as texts.
+    # A recipe stored as JSON has string keys.
     firsts = [integer(0).convert(int(first) if isinstance(first, str) else first) for first in value]
     intervals = dict(zip(firsts, map(integer(1).convert, value.values())))
     if 0 not in intervals:
@@ -43,13 +43,13 @@ def _interval(value: Any) -> Interval:
 
 
 _INTERVAL = Value(
-    "a whole number of at least 1, or a mapping to such from first steps, 0 among them", _interval
+    "an integer of at least 1, or a mapping from first steps (0 included) to such integers", _interval
 )
 
 
 @dataclass(frozen=True)
 class SGDMOptions:
-    """mindspore.nn.Momentum, heavy ball: on CPU MindSpore 2.10 takes its use_nesterov and ignores it."""
+    """mindspore.nn.Momentum (heavy ball): on CPU, MindSpore 2.10 accepts use_nesterov and ignores it."""
 
     name: str = setting(one_of(["sgdm"]))
     learning_rate: float = setting(_POSITIVE)
@@ -71,11 +71,11 @@ class AdamOptions:
 
 @dataclass(frozen=True)
 class SecondOrderOptions:
-    """What all optimizers of ms_kfac take; the documentation of ms_kfac.KFAC says what each of these is.
+    """The options shared by all optimizers of ms_kfac, documented at ms_kfac.KFAC.
 
-    `factor_interval` and `inverse_interval` may be mappings, as of ms_kfac.IntervalSchedule. A number has a
-    warm-up, as of ms_kfac.WarmUpInterval; `{0: 100}` has none.
-    `damping_schedule` scales `damping` as the recipe's `schedule` scales the learning rate.
+    `factor_interval` and `inverse_interval` may be mappings, as in ms_kfac.IntervalSchedule. A plain number
+    has a warm-up, as in ms_kfac.WarmUpInterval; `{0: 100}` has none. `damping_schedule` scales `damping` as
+    the recipe's `schedule` scales the learning rate.
     """
 
     name: str = setting(one_of(METHODS))

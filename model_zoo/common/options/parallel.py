@@ -1,4 +1,4 @@
-"""The parallel section of a recipe: how the processes of a distributed run work together."""
+"""The parallel section of a recipe: options of a distributed run."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from model_zoo.common.schema import one_of, setting
 
 @dataclass(frozen=True)
 class ParallelOptions:
-    """Looked at by runs with --distributed alone.
+    """Options that only runs with --distributed use.
 
     Attributes:
-        exchange: what the owners of layers send to the other ranks, "inverses" or "gradients"; see
-            ms_kfac.parallel.Distribution. First-order optimizers have nothing to exchange.
-        collective: how statistics meet, "auto", "all_reduce" or "reduce_scatter"; see there.
-        batch_norm: the moving moments that are evaluated and saved: "averaged" over the ranks after each
-            epoch, or "local", each rank's own, of which rank 0's are saved. In training every rank normalises
-            its part of a batch by that part's moments.
+        exchange: what the owner of a layer sends to the other ranks, "inverses" or "gradients"; see
+            ms_kfac.parallel.Distribution. First-order optimizers ignore it.
+        collective: how statistics are reduced, "auto", "all_reduce" or "reduce_scatter"; see there.
+        batch_norm: which BatchNorm running statistics are evaluated and saved: "averaged" over the ranks
+            after each epoch, or "local" to each rank, of which rank 0's are saved. In training, every rank
+            normalizes with the moments of its part of a batch.
     """
 
     exchange: str = setting(one_of(["inverses", "gradients"]), "inverses")

@@ -1,4 +1,4 @@
-"""The precision section of a recipe: in which type layers compute, and how the loss is scaled."""
+"""The precision section of a recipe: the data type of the layers and the loss scale."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def _loss_scale(value: Any) -> float | str | None:
 
 @dataclass(frozen=True)
 class PrecisionOptions:
-    """Statistics, inverses and weights are float32 whatever is chosen here.
+    """Mixed precision. Statistics, inverses and weights are always float32.
 
     Attributes:
-        amp_level: MindSpore's level of mixed precision. O0 is float32; O2 keeps BatchNorm in float32, O3
-            nothing; O1 casts what MindSpore lists, and writes a folder rewritten_network to where it runs.
-        loss_scale: None, a fixed scale, or "dynamic" for one that MindSpore lets grow and halves when
-            gradients overflow. A step whose gradients overflow is dropped, with either scale.
+        amp_level: MindSpore's level of mixed precision. O0 is float32. O2 keeps BatchNorm in float32, O3
+            does not. O1 casts the operators on MindSpore's list, and writes a folder rewritten_network to the
+            working directory.
+        loss_scale: None, a fixed scale, or "dynamic" for MindSpore's scale, which grows over time and is
+            halved when gradients overflow. Both kinds skip a step whose gradients overflow.
     """
 
     amp_level: str = setting(one_of(["O0", "O1", "O2", "O3", "auto"]), "O0")

@@ -1,4 +1,4 @@
-"""When the kernels are compiled, and for which architectures."""
+"""Tests when the kernels are compiled, and for which architectures."""
 
 from __future__ import annotations
 

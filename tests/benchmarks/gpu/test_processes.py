@@ -1,4 +1,4 @@
-"""Parts that run other programs: what they record of them."""
+"""Tests the records of parts that run other programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_lacks_a_fixture(gpu):
 def test_every_test_that_did_not_pass_is_recorded_with_its_message(tmp_path: Path) -> None:
     path = tmp_path / "part.jsonl"
     command = [sys.executable, "-m", "benchmarks.gpu.kernel_tests", "--record", str(path)]
-    # By themselves: the file that can't be read would end the run before any test.
+    # Without the file that can't be collected, which would end the run before any test.
     for text, status in ((TESTS, 1), ("import a_module_that_is_not_there", 2)):
         folder = tmp_path / f"status_{status}"
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""What a part leaves behind, also when it is stopped."""
+"""Tests the record of a part, also after the part is killed."""
 
 from __future__ import annotations
 

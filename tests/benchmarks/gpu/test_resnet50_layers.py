@@ -1,4 +1,4 @@
-"""The table of ResNet-50's layers is that of the network in the zoo."""
+"""The table of ResNet-50's layers matches the zoo's network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model_zoo.resnet.imagenet import ImageNetResNet
 
 
 def layers_of(network: nn.Cell) -> Iterator[Layer]:
-    """Convolutions and dense layers, with the images that they see in a forward pass."""
+    """Convolutions and dense layers, with their inputs in a forward pass."""
     for name, cell in network.cells_and_names():
         if isinstance(cell, nn.Conv2d):
             yield Layer(
@@ -35,7 +35,7 @@ def test_the_layers_are_those_of_the_network() -> None:
     assert described(table) == described(layers_of(ImageNetResNet()))
     assert len(table) == 54
     assert sum(int(np.prod(shape)) for layer in table for shape in layer.parameter_shapes) == (
-        # All weights but the two of each channel that normalization has.
+        # All weights except the two of each channel that belong to normalization.
         25_557_032 - 2 * sum(layer.outputs for layer in table if not layer.dense)
     )
 
@@ -63,7 +63,7 @@ def test_layers_of_one_form_are_counted_together() -> None:
     assert sum(count for _, count in forms) == len(table)
     assert len({layer.form for layer, _ in forms}) == len(forms)
     counts = {layer.name: count for layer, count in forms}
-    # Blocks 1 and 2 of the first stage have the form of block 0 but for what comes into them.
+    # Blocks 1 and 2 of the first stage have the shapes of block 0, except for their inputs.
     assert counts["layer1.0.conv2"] == 3
     assert counts["layer1.0.conv1"] == 1
     assert counts["layer1.1.conv1"] == 2

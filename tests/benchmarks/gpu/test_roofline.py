@@ -1,4 +1,4 @@
-"""Operations and bytes of a covariance, and the time they need at least."""
+"""Operations, bytes and minimum time of a covariance."""
 
 from __future__ import annotations
 

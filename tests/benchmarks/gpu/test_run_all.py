@@ -1,4 +1,4 @@
-"""Parts share the time, none of them stops the others, and one file tells of all."""
+"""Parts divide the time, a failed part does not stop the others, and one file has all results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.gpu.parts import PARTS, ROOT, Interpreters, Part, allotted, comm
 from benchmarks.gpu.run_all import run_all
 
 SCRIPT = ROOT / "benchmarks" / "gpu" / "run_all.sh"
-# In the place of `python -m benchmarks.gpu.MODULE --record FILE ...`.
+# Stands in for `python -m benchmarks.gpu.MODULE --record FILE ...`.
 PROGRAM = """
 import json, os, subprocess, sys, time
 module, record = sys.argv[2].rsplit(".", 1)[1], sys.argv[4]
@@ -53,7 +53,7 @@ def test_a_part_gets_what_those_behind_it_leave() -> None:
     parts = [Part("a", "a", 10, 100), Part("b", "b", 20, 50), Part("c", "c", 30, 60)]
     assert allotted(parts, 0, 200) == 100
     assert allotted(parts, 0, 90) == 40
-    # Behind time the earlier ones still get their least.
+    # If the run is late, the earlier parts still get their reserve.
     assert allotted(parts, 1, 25) == 20
     assert allotted(parts, 2, 29) == 0
 
@@ -140,7 +140,7 @@ def test_an_interpreter_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
 
 def test_mindspore_has_an_interpreter_and_an_environment_of_its_own(interpreter: str, tmp_path: Path) -> None:
     environment = tmp_path / "set-up.sh"
-    # Such files may do something else when they are given arguments.
+    # A sourced file may behave differently if it sees arguments.
     environment.write_text('[ $# -eq 0 ] || exit 9\nexport MS_KFAC_NATIVE="from the file"\n')
     interpreters = Interpreters(str(tmp_path / "nothing"), interpreter, str(environment))
     part = Part("works", "works", 1, 20, mindspore=True)
@@ -158,7 +158,7 @@ def test_a_part_is_asked_to_end_before_it_is_ended(tmp_path: Path) -> None:
 
 
 def test_without_a_gpu_the_script_says_so_in_one_line_and_exits_with_2(tmp_path: Path) -> None:
-    # Neither nvidia-smi nor torch is found on this path and by this interpreter.
+    # Neither nvidia-smi on this PATH nor torch of this interpreter finds a GPU.
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "dirname").symlink_to("/usr/bin/dirname")

@@ -1,4 +1,4 @@
-"""Calls take turns, and what is told of their times."""
+"""Tests interleaved calls and the summary of their times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.gpu.timing import alternate, paired_ratios, quartiles, summary
 
 
 class ScriptedClock:
-    """Says that the k-th timed call has taken k milliseconds."""
+    """Reports k milliseconds for the k-th timed call."""
 
     def __init__(self) -> None:
         self.timed = 0
@@ -35,7 +35,7 @@ def test_calls_take_turns_back_and_forth_after_the_warm_up() -> None:
 
 
 def test_ratios_are_taken_round_by_round() -> None:
-    # Twice as long in every round, although the machine became ten times slower.
+    # The ratio is 2 in every round, although the machine became ten times slower.
     times = {"kernel": [1.0, 10.0, 1.0], "torch": [2.0, 20.0, 2.0]}
     assert paired_ratios(times, "kernel") == {"torch": [2.0, 2.0, 2.0]}
 

@@ -1,4 +1,4 @@
-"""Steps in MindSpore: their kinds, what is told of them, and what happens when time or kernels lack."""
+"""Steps in MindSpore: their kinds, their summary, and missing time or kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mindspore import nn
 from benchmarks.gpu import training
 from benchmarks.gpu.bring_up import SMALL_TASKS, in_turn
 from benchmarks.gpu.record import Record, read_record
-from benchmarks.gpu.training import OPTIMIZERS, Measured, build_optimizer, told_of
+from benchmarks.gpu.training import OPTIMIZERS, Measured, build_optimizer, summarize_steps
 from benchmarks.step_kinds import kind_of_step
 
 TASK = SMALL_TASKS["resnet20"]
@@ -35,26 +35,26 @@ def test_kinds_of_steps_are_those_that_the_optimizer_takes(name: str) -> None:
 
 
 def test_means_at_other_intervals_come_from_the_kinds() -> None:
-    measured = Measured("KFAC", run=(2, 4), told=((10, 100), (1, 1)))
-    # Two steps came before: 2 is one with statistics, 4 one with inverses.
+    measured = Measured("KFAC", run=(2, 4), reported=((10, 100), (1, 1)))
+    # After two warm-up steps, step 2 has statistics and step 4 has inverses.
     seconds = [3.0, 1.0, 9.0, 1.0, 3.0]
     base = [0.5, 0.5, 0.5, 0.25, 0.5]
-    told = told_of(seconds, base, measured)
-    assert told["steps"] == {"statistics": 2, "ordinary": 2, "inverses": 1}
-    assert told["median_seconds"] == {"statistics": 3.0, "ordinary": 1.0, "inverses": 9.0}
-    assert told["paired_ratio_quartiles"]["ordinary"] == pytest.approx([2.5, 3.0, 3.5])
+    summary = summarize_steps(seconds, base, measured)
+    assert summary["steps"] == {"statistics": 2, "ordinary": 2, "inverses": 1}
+    assert summary["median_seconds"] == {"statistics": 3.0, "ordinary": 1.0, "inverses": 9.0}
+    assert summary["paired_ratio_quartiles"]["ordinary"] == pytest.approx([2.5, 3.0, 3.5])
     mean = (90 * 1.0 + 9 * 3.0 + 9.0) / 100
-    assert told["mean_seconds"] == pytest.approx({"10:100": mean, "1:1": 9.0})
-    assert told["mean_ratio"] == pytest.approx({"10:100": mean / 0.5, "1:1": 18.0})
+    assert summary["mean_seconds"] == pytest.approx({"10:100": mean, "1:1": 9.0})
+    assert summary["mean_ratio"] == pytest.approx({"10:100": mean / 0.5, "1:1": 18.0})
 
 
 def test_a_mean_of_kinds_that_were_not_seen_is_not_told() -> None:
-    told = told_of([1.0], [0.5], Measured("KFAC", run=(3, 9), told=((10, 100),)))
-    assert told["mean_seconds"] == told["mean_ratio"] == {"10:100": None}
+    summary = summarize_steps([1.0], [0.5], Measured("KFAC", run=(3, 9), reported=((10, 100),)))
+    assert summary["mean_seconds"] == summary["mean_ratio"] == {"10:100": None}
 
 
 class Clock:
-    """A time that passes when steps are compiled or taken."""
+    """A clock that advances when steps are compiled or taken."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, compiling: dict[str, float]) -> None:
         self.now = 0.0
@@ -87,7 +87,7 @@ def test_every_optimizer_is_measured_before_the_next_is_compiled(
     kinds = [line["what"] for line in lines]
     assert kinds == [*["first steps"] * 2, *["steps"] * 2, "first steps", *["steps"] * 2]
     assert measured(lines) == [(name, m) for m in ("kfac", "smkfac") for name in ("momentum", m)]
-    # Pairs of 0.2 s in the 14.8 s that each has when all is compiled; a last pair may begin at the end.
+    # Pairs of 0.2 s in 14.8 s per optimizer after all compilations; a last pair may start at the end.
     rounds = [len(line["raw_seconds"]) for line in lines if line["what"] == "steps"]
     assert rounds == pytest.approx([74] * 4, abs=2)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.aot import AotLibrary, compile_attributes
+from benchmarks.support.aot import AotLibrary, compile_attributes
 from tests.support.cuda_emulator import emulated_library
 
 

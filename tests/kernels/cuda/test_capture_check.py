@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.support.aot import AotLibrary
 from tests.kernels.cuda.test_kronecker_statistics import Statistics
-from tests.support.aot import AotLibrary
 from tests.support.cuda_statistics import CAPTURE_ERROR, LAYERS, PRODUCT, SCALE, Layer
 
 # Cases that LAYERS lacks: more channels than slices of a block, groups of one channel and more groups than

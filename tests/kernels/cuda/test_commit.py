@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.support.aot import AotError, AotLibrary
+from benchmarks.support.aot import AotError, AotLibrary
 from tests.support.cuda_cases import Running, run
 from tests.support.cuda_commit import LAYERS, CommitCase, MeasureCase, several, stage
 from tests.support.cuda_statistics import PASSES, PRODUCT, SCALE, STAGED_WEIGHTS

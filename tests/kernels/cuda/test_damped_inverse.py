@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 import pytest
 
-from tests.support.aot import AotError, AotLibrary
+from benchmarks.support.aot import AotError, AotLibrary
 from tests.support.cuda_refreshes import Layer, Refresh, kronecker_oracle, old, swift
 
 

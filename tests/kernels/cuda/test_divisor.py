@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.aot import EMULATOR
+from tests.support.cuda_emulator import EMULATOR
 
 
 def test_quotients(tmp_path: Path) -> None:

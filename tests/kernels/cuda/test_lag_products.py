@@ -11,8 +11,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from benchmarks.support.aot import AotError, AotLibrary
 from tests.kernels.cuda.test_kronecker_statistics import Statistics
-from tests.support.aot import AotError, AotLibrary
 from tests.support.cuda_statistics import LAG_LAYERS, LAYERS, Layer
 
 FORMS = ("unfolded", "lags")

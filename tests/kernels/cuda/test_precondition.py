@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.aot import AotError, AotLibrary
+from benchmarks.support.aot import AotError, AotLibrary
 from tests.support.cuda_cases import Running, run
 from tests.support.cuda_precondition import (
     LAYERS,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.support.aot import AotError, AotLibrary
 from ms_kfac.kernels.library import library
-from tests.support.aot import AotError, AotLibrary
 from tests.support.cuda_refreshes import Layer, Refresh, block_split, kronecker, swift, trace_restricted
 
 DAMPING = 0.03

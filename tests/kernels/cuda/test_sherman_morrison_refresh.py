@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.support.aot import AotError, AotLibrary
+from benchmarks.support.aot import AotError, AotLibrary
 from tests.support.cuda_cases import ROUNDOFF, Running, run
 from tests.support.cuda_sherman_morrison import (
     ARRAYS,

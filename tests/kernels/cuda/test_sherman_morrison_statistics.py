@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.aot import AotError, AotLibrary, AotOperator
+from benchmarks.support.aot import AotError, AotLibrary, AotOperator
 from tests.support.cuda_statistics import LAYERS, PERIOD, Batch, Layer, tolerance
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from benchmarks.support.aot import AotLibrary
 from tests.kernels.cuda.test_eigenbasis_statistics import Statistics as Eigenbasis
 from tests.kernels.cuda.test_kronecker_statistics import Statistics as Kronecker
 from tests.kernels.cuda.test_sherman_morrison_statistics import Statistics as ShermanMorrison
 from tests.kernels.cuda.test_trace_restricted_statistics import Statistics as TraceRestricted
-from tests.support.aot import AotLibrary
 from tests.support.cuda_capture import Capture
 from tests.support.cuda_statistics import (
     CAPTURE_ERROR,

@@ -1,4 +1,4 @@
-"""The folders of checkpoints: whole or absent, the newest that all processes have, refused with a reason."""
+"""Checkpoint folders: complete or absent, the newest one of all processes, and clear errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from model_zoo.common.checkpoint.files import (
     steps_in,
 )
 from model_zoo.common.checkpoint.interval import CheckpointInterval
-from model_zoo.common.checkpoint.resume import where_to_begin
+from model_zoo.common.checkpoint.resume import starting_checkpoint
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import CheckpointError
 from model_zoo.common.run_options import RunOptions, resumed
@@ -70,9 +70,9 @@ def test_processes_resume_from_the_newest_that_all_have(tmp_path: Path) -> None:
     assert ranks_of(tmp_path) == 3
     for rank in range(3):
         options = RunOptions("run", None, tmp_path, resume=True, shard=Shard(rank, 3))
-        checkpoint = where_to_begin(options)
+        checkpoint = starting_checkpoint(options)
         assert checkpoint == tmp_path / "checkpoints" / f"rank_{rank}" / "step_00000020"
-    # What one process alone had written would else be taken for newer than what comes.
+    # Otherwise, a checkpoint that only some ranks have would look newer than the next one.
     assert [steps_in(checkpoints_folder(tmp_path, Shard(rank, 3))) for rank in range(3)] == [
         [10, 20],
         [10, 20],
@@ -83,9 +83,9 @@ def test_processes_resume_from_the_newest_that_all_have(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shard", "sentence"),
     [
-        (Shard(0, 3), "are those of 2 processes, and can't be resumed by 3."),
-        (Shard(), "are those of 2 processes, and can't be resumed by 1."),
-        (Shard(1, 2), "has no checkpoint to resume from; --checkpoint-every writes them"),
+        (Shard(0, 3), "were written by 2 processes: 3 can't resume it."),
+        (Shard(), "were written by 2 processes: 1 can't resume it."),
+        (Shard(1, 2), "has no checkpoint to resume from; train with --checkpoint-every"),
     ],
 )
 def test_refused(tmp_path: Path, shard: Shard, sentence: str) -> None:
@@ -114,10 +114,10 @@ def test_a_damaged_position_is_named(tmp_path: Path) -> None:
 
 
 def test_a_new_run_does_not_begin_over_the_checkpoints_of_another(tmp_path: Path) -> None:
-    assert where_to_begin(RunOptions("run", None, tmp_path)) is None
+    assert starting_checkpoint(RunOptions("run", None, tmp_path)) is None
     write(tmp_path, 10)
-    with pytest.raises(CheckpointError, match=f"--resume {re.escape(str(tmp_path))} goes on with it"):
-        where_to_begin(RunOptions("run", None, tmp_path))
+    with pytest.raises(CheckpointError, match=f"--resume {re.escape(str(tmp_path))} continues it"):
+        starting_checkpoint(RunOptions("run", None, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_intervals_are_read(text: str, interval: CheckpointInterval) -> None:
 
 @pytest.mark.parametrize("text", ["", "0steps", "-1", "steps", "3days", "1.5"])
 def test_what_is_no_interval_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no interval; accepted: as 2, 2epochs or 500steps"):
+    with pytest.raises(ValueError, match="must be an interval such as 2, 2epochs or 500steps, got"):
         CheckpointInterval.parse(text)
 
 

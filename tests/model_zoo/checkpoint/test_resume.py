@@ -1,4 +1,4 @@
-"""A run that was killed and resumed is, bit for bit on CPU, the run that was not."""
+"""A killed and resumed run equals an uninterrupted one, bit for bit on CPU."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from model_zoo.common.methods import METHODS
 from model_zoo.common.recipe import Recipe, load_recipe
 from model_zoo.common.run_options import RunOptions
 from model_zoo.common.training import train_recipe
-from tests.model_zoo.checkpoint.runs import as_if_killed, assert_same_bits, journal_without_times
-from tests.model_zoo.made_data import ROOT, write_mnist
+from tests.model_zoo.checkpoint.run_comparison import as_if_killed, assert_same_bits, metrics_without_times
+from tests.model_zoo.synthetic_data import ROOT, write_mnist
 
 MLP = ROOT / "model_zoo/mlp/mlp_mnist14_kfac.yaml"
 MLP_SGDM = MLP.with_name("mlp_mnist14_sgdm.yaml")
-# 40 images, so ten steps an epoch; checkpoints fall between the refreshes of statistics and of inverses.
+# 40 images, so ten steps per epoch; checkpoints fall between the refreshes of statistics and of inverses.
 SHORT = ["epochs=2", "data.batch_size=4", "schedule={name: cosine}"]
 SECOND_ORDER = [
     "optimizer.factor_interval={0: 2}",
@@ -68,12 +68,12 @@ def options_for(output: Path, data_dir: Path | None, every: str = "3steps") -> R
 
 
 def assert_resumes(recipe: Recipe, options: RunOptions, step: int, tmp_path: Path) -> None:
-    """Trains a run, goes on with a copy of it from a checkpoint, and compares the two."""
+    """Trains a run, resumes a copy of it from a checkpoint, and compares both."""
     epochs = train_recipe(recipe, options)
     copy = as_if_killed(options.output, tmp_path / "killed", step)
     again = train_recipe(recipe, replace(options, output=copy, resume=True))
     assert_same_bits(copy, options.output)
-    assert journal_without_times(copy) == journal_without_times(options.output)
+    assert metrics_without_times(copy) == metrics_without_times(options.output)
     assert [line["test_loss"] for line in again] == [line["test_loss"] for line in epochs]
 
 
@@ -101,7 +101,7 @@ def test_batch_norm_augmentation_and_averages_go_on(
 
 
 def test_a_finished_run_goes_on_for_more_epochs(mnist: Path, tmp_path: Path) -> None:
-    """A constant rate: the run of two epochs, and one of a single epoch that is given another."""
+    """With a constant learning rate, two epochs equal one epoch resumed for another."""
     recipe = load_recipe(MLP_SGDM, ["epochs=2", "data.batch_size=4", "schedule={name: constant}"])
     options = options_for(tmp_path / "whole", mnist, "1epoch")
     train_recipe(recipe, options)
@@ -109,18 +109,18 @@ def test_a_finished_run_goes_on_for_more_epochs(mnist: Path, tmp_path: Path) -> 
     train_recipe(replace(recipe, epochs=1), short)
     train_recipe(recipe, replace(short, resume=True))
     assert_same_bits(short.output, options.output)
-    assert journal_without_times(short.output) == journal_without_times(options.output)
+    assert metrics_without_times(short.output) == metrics_without_times(options.output)
 
 
 def test_resuming_what_is_finished_only_writes_its_results_again(mnist: Path, tmp_path: Path) -> None:
     recipe = load_recipe(MLP_SGDM, [*SHORT, "epochs=1"])
     options = options_for(tmp_path / "run", mnist, "1epoch")
     epochs = train_recipe(recipe, options)
-    journal = (options.output / "metrics.jsonl").read_bytes()
+    metrics_log = (options.output / "metrics.jsonl").read_bytes()
     network = (options.output / "network.ckpt").read_bytes()
     (options.output / "network.ckpt").unlink()
     assert train_recipe(recipe, replace(options, resume=True)) == epochs
-    assert (options.output / "metrics.jsonl").read_bytes() == journal
+    assert (options.output / "metrics.jsonl").read_bytes() == metrics_log
     assert (options.output / "network.ckpt").read_bytes() == network
 
 
@@ -145,10 +145,10 @@ def test_a_state_of_other_shapes_is_refused(mnist: Path, tmp_path: Path) -> None
     options = options_for(tmp_path / "run", mnist, "1epoch")
     train_recipe(recipe, options)
     plain_sgd = load_recipe(MLP_SGDM, [*SHORT, "epochs=1"])
-    with pytest.raises(CheckpointError, match=r"holds kfac\.committed, which this recipe has no place for"):
+    with pytest.raises(CheckpointError, match=r"holds kfac\.committed, which this recipe does not have"):
         train_recipe(plain_sgd, replace(options, resume=True))
     another = load_recipe(MLP, [*SHORT, "epochs=1", "optimizer.averaging=0.5"])
-    with pytest.raises(CheckpointError, match=r"state.ckpt lacks the state polyak\."):
+    with pytest.raises(CheckpointError, match=r"state.ckpt lacks state polyak\."):
         train_recipe(another, replace(options, resume=True))
 
 
@@ -172,14 +172,14 @@ def test_epochs_share_one_compiled_step(mnist: Path, tmp_path: Path, monkeypatch
 
 
 def test_a_process_that_was_killed_is_resumed_by_another(tmp_path: Path) -> None:
-    """The command itself, killed without warning in the middle of an epoch."""
+    """Kills the command with SIGKILL in the middle of an epoch."""
     data = write_mnist(tmp_path / "idx", train=800)
     command = [sys.executable, "-m", "model_zoo.train", "--no-progress"]
     recipe = ["--recipe", str(MLP), "--data-dir", str(data), "--log-every", "7"]
     for override in ["epochs=3", "data.batch_size=4", *SECOND_ORDER]:
         recipe += ["--set", override]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    # The only checkpoint of this one is at its end.
+    # This run writes only one checkpoint, at its end.
     arguments = ["--output", str(whole), "--checkpoint-every", "3epochs"]
     subprocess.run([*command, *recipe, *arguments], cwd=ROOT, check=True, capture_output=True)
 
@@ -193,14 +193,14 @@ def test_a_process_that_was_killed_is_resumed_by_another(tmp_path: Path) -> None
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     position = read_position(newest_checkpoint(killed, Shard()))
     assert position.step_of_epoch > 0 and position.epoch < 3
-    with (killed / "metrics.jsonl").open("a", encoding="utf-8") as journal:
-        journal.write('{"kind": "step", "epo')
+    with (killed / "metrics.jsonl").open("a", encoding="utf-8") as metrics_log:
+        metrics_log.write('{"kind": "step", "epo')
 
     done = subprocess.run(
         [*command, "--resume", str(killed)], cwd=ROOT, check=True, capture_output=True, text=True
     )
     assert re.search(rf"^resumed after {position.step} steps from ", done.stdout, re.MULTILINE)
     assert_same_bits(killed, whole)
-    assert journal_without_times(killed) == journal_without_times(whole)
+    assert metrics_without_times(killed) == metrics_without_times(whole)
     seconds = [line["seconds"] for line in read_metrics(killed)]
     assert seconds == sorted(seconds)

@@ -1,4 +1,4 @@
-"""Builds what a recipe's training is made of."""
+"""Builds the network, loss, optimizer and model of a recipe."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 import mindspore.nn as nn
 
 from model_zoo.common.data.shards import Shard
-from model_zoo.common.drawn_targets import drawn_targets
+from model_zoo.common.losses import RunningLoss, create_loss, create_metrics
 from model_zoo.common.networks import build_network
-from model_zoo.common.objectives import RunningObjective, create_metrics, create_objective
 from model_zoo.common.optimizers import create_optimizer
 from model_zoo.common.precision import training_options
 from model_zoo.common.recipe import Recipe
+from model_zoo.common.sampled_targets import create_target_sampler
 from ms_kfac import Model
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a training is made of.
+class TrainingComponents:
+    """The components of a training run.
 
     Attributes:
-        network: the network, tapped where the optimizer is of second order.
-        objective: the loss with its running sums.
+        network: the network, with taps if the optimizer is second-order.
+        loss_fn: the loss with its running sums.
         optimizer: the optimizer.
-        model: what trains and evaluates.
+        model: trains and evaluates the network.
     """
 
     network: nn.Cell
-    objective: RunningObjective
+    loss_fn: RunningLoss
     optimizer: nn.Optimizer
     model: Model
 
@@ -38,28 +38,28 @@ def build(
     classes: int,
     batches_per_epoch: int,
     shard: Shard = Shard(),  # noqa: B008
-) -> Parts:
-    """Builds network, objective, optimizer and model.
+) -> TrainingComponents:
+    """Builds the network, the loss, the optimizer and the model.
 
     Args:
         recipe: the recipe.
         classes: the number of classes in the data.
         batches_per_epoch: the number of batches in an epoch.
-        shard: this process among those that share every batch.
+        shard: this process's part of every batch.
 
     Returns:
-        The parts.
+        The components.
     """
     name = recipe.network.name
     network = build_network(recipe.network, classes)
     optimizer = create_optimizer(recipe, network, batches_per_epoch, distributed=shard.size > 1)
-    objective = create_objective(name, shard, label_smoothing=recipe.label_smoothing)
+    loss_fn = create_loss(name, shard, label_smoothing=recipe.label_smoothing)
     model = Model(
         network,
-        objective,
+        loss_fn,
         optimizer,
         metrics=create_metrics(name, shard),
-        sample_targets=drawn_targets(name, shard.rank),
+        sample_targets=create_target_sampler(name, shard.rank),
         **training_options(recipe),
     )
-    return Parts(network, objective, optimizer, model)
+    return TrainingComponents(network, loss_fn, optimizer, model)

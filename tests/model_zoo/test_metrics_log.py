@@ -1,4 +1,4 @@
-"""The journal: what its objects hold, and that its clock counts training alone."""
+"""The metrics log: the content of its objects, and a clock that counts only training."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from types import SimpleNamespace
 import pytest
 
 from model_zoo.common.curves import read_metrics
-from model_zoo.common.journal import Journal, TrainingClock
+from model_zoo.common.metrics_log import MetricsLog, TrainingClock
 
 
 class Sums:
-    """Stands in for the running objective: every step adds a loss of its own and a figure of 0.5."""
+    """Stands in for RunningLoss: every step adds the given loss and a metric of 0.5."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        self.loss = self.figure = 0.0
+        self.loss = self.metric = 0.0
 
     def add(self, loss: float) -> None:
         self.loss += loss
-        self.figure += 0.5
+        self.metric += 0.5
 
     def sums(self) -> tuple[float, float]:
-        return self.loss, self.figure
+        return self.loss, self.metric
 
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, for the test to move."""
     time = [100.0]
-    monkeypatch.setattr("model_zoo.common.journal.time.perf_counter", lambda: time[0])
+    monkeypatch.setattr("model_zoo.common.metrics_log.time.perf_counter", lambda: time[0])
     return time
 
 
@@ -43,30 +43,30 @@ def test_objects_hold_means_and_seconds_of_training(tmp_path: Path, now: list[fl
         now[0] += 1000.0
         return {"test_accuracy": 0.25, "test_loss": 2.0}
 
-    journal = Journal(tmp_path / "metrics.jsonl", sums, "accuracy", evaluate, log_every=2)
+    metrics_log = MetricsLog(tmp_path / "metrics.jsonl", sums, "accuracy", evaluate, log_every=2)
     parameters = SimpleNamespace(
         cur_step_num=0, cur_epoch_num=0, batch_num=3, train_dataset=SimpleNamespace(get_batch_size=lambda: 10)
     )
     context = SimpleNamespace(original_args=lambda: parameters)
-    journal.open()
-    journal.on_train_begin(context)
+    metrics_log.open()
+    metrics_log.on_train_begin(context)
     for epoch in (1, 2):
         parameters.cur_epoch_num = epoch
-        journal.on_train_epoch_begin(context)
+        metrics_log.on_train_epoch_begin(context)
         for _ in range(3):
             parameters.cur_step_num += 1
             now[0] += 5.0 if parameters.cur_step_num == 1 else 1.0
             sums.add(float(parameters.cur_step_num))
-            journal.on_train_step_end(context)
-        shown = journal.figures()
-        journal.on_train_epoch_end(context)
+            metrics_log.on_train_step_end(context)
+        shown = metrics_log.running_metrics()
+        metrics_log.on_train_epoch_end(context)
 
     assert shown == {"running accuracy": 0.5, "test accuracy": 0.25}
     steps = [line for line in read_metrics(tmp_path) if line["kind"] == "step"]
     # Losses are 1 to 6; a mean never reaches over the end of an epoch.
     assert [(line["step"], line["running_loss"]) for line in steps] == [(2, 1.5), (4, 4.0), (6, 5.5)]
     assert [line["seconds"] for line in steps] == [6.0, 8.0, 10.0]
-    first, second = journal.epochs
+    first, second = metrics_log.epochs
     assert (first["running_loss"], second["running_loss"]) == (2.0, 5.0)
     assert (first["running_accuracy"], second["running_accuracy"]) == (0.5, 0.5)
     assert (first["epoch_seconds"], second["epoch_seconds"]) == (7.0, 3.0)

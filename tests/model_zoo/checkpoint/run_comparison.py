@@ -1,4 +1,4 @@
-"""What tests of resumed runs compare: every Parameter of the last checkpoint, and the journals."""
+"""Comparisons of two runs: all Parameters of the last checkpoint, and the metrics logs."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def final_state(run: Path) -> dict[str, np.ndarray]:
 
 
 def assert_same_bits(found: Path, expected: Path) -> None:
-    """Compares the states of two runs as bytes, so that a zero's sign and NaN count too."""
+    """Compares the states of two runs as bytes, which also compares signs of zero and NaN."""
     state, wanted = final_state(found), final_state(expected)
     assert state.keys() == wanted.keys()
     differing = [name for name, value in wanted.items() if state[name].tobytes() != value.tobytes()]
     assert differing == []
 
 
-def journal_without_times(run: Path) -> list[dict[str, Any]]:
-    """The objects of metrics.jsonl but for what depends on the clock."""
+def metrics_without_times(run: Path) -> list[dict[str, Any]]:
+    """The objects of metrics.jsonl without their times."""
     timed = ("seconds", "epoch_seconds", "images_per_second", "first_step_seconds")
     return [{key: value for key, value in line.items() if key not in timed} for line in read_metrics(run)]
 
 
 def as_if_killed(run: Path, copy: Path, step: int) -> Path:
-    """A copy of a run as it would be, had it been killed after that step's checkpoint."""
+    """Copies a run and removes everything after the checkpoint of a step, as if it had been killed there."""
     shutil.copytree(run, copy)
     folder = checkpoints_folder(copy, Shard())
     assert step in steps_in(folder)

@@ -17,7 +17,7 @@ RECIPES = sorted((ROOT / "model_zoo").rglob("*.yaml"))
 
 
 def cifar10_records(labels: list[int], seed: int = 0) -> bytes:
-    """One record a label."""
+    """One record per label."""
     pixels = np.random.default_rng(seed).integers(0, 256, (len(labels), 3072), np.uint8)
     return b"".join(bytes([label]) + row.tobytes() for label, row in zip(labels, pixels))
 
@@ -31,7 +31,7 @@ def write_cifar10(folder: Path, per_file: int = 6) -> Path:
 
 
 def cifar100_records(labels: list[tuple[int, int]], seed: int = 0) -> bytes:
-    """One record a pair of a coarse and a fine label."""
+    """One record per pair of a coarse and a fine label."""
     pixels = np.random.default_rng(seed).integers(0, 256, (len(labels), 3072), np.uint8)
     return b"".join(bytes(pair) + row.tobytes() for pair, row in zip(labels, pixels))
 
@@ -45,7 +45,7 @@ def write_cifar100(folder: Path, train: int = 30, test: int = 20) -> Path:
     return folder
 
 
-def made_image(number: int, width: int = 40, height: int = 30) -> Image.Image:
+def synthetic_image(number: int, width: int = 40, height: int = 30) -> Image.Image:
     """A smooth image whose colours tell its number."""
     across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     planes = [40 + 5 * number + 60 * across, 200 - 5 * number + 0 * across, 30 + 100 * down]
@@ -55,13 +55,13 @@ def made_image(number: int, width: int = 40, height: int = 30) -> Image.Image:
 def write_image_folder(
     folder: Path, train: int = 4, test: int = 2, classes: tuple[str, ...] = ("ant", "bee", "cat")
 ) -> Path:
-    """So many images a class; image n of a split is `made_image(n)`, its size varies."""
+    """Writes `train` and `test` images per class; image n of a split is `synthetic_image(n)`."""
     for split, count in (("train", train), ("val", test)):
         for label, name in enumerate(classes):
             (folder / split / name).mkdir(parents=True)
             for i in range(count):
                 number = label * count + i
-                image = made_image(number, 40 + number, 36 if i % 2 else 60)
+                image = synthetic_image(number, 40 + number, 36 if i % 2 else 60)
                 suffix = "png" if i == 1 else "JPEG"
                 image.save(folder / split / name / f"{i:03d}.{suffix}", quality=95)
     return folder

@@ -1,4 +1,4 @@
-"""The record of a run: metrics.jsonl, and the figures that the progress bar shows."""
+"""Writes metrics.jsonl and provides the metrics of the progress bar."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Any, Callable
 
 from mindspore.train import Callback
 
-from model_zoo.common.objectives import RunningObjective
+from model_zoo.common.losses import RunningLoss
 
 METRICS_FILE = "metrics.jsonl"
 
 
 class TrainingClock:
-    """Seconds of training: a stopwatch that stands still during evaluation.
+    """A stopwatch of training seconds, paused during evaluation.
 
     Args:
-        before: what it shows at first.
+        before: the initial value.
     """
 
     def __init__(self, before: float = 0.0) -> None:
-        """Stands."""
+        """Starts paused."""
         self._before = before
         self._started: float | None = None
 
     def start(self) -> None:
-        """Lets the clock run."""
+        """Starts the clock."""
         if self._started is None:
             self._started = time.perf_counter()
 
     def stop(self) -> None:
-        """Lets the clock stand."""
+        """Pauses the clock."""
         self._before, self._started = self.seconds, None
 
     @contextmanager
     def standing(self) -> Iterator[None]:
-        """Lets the clock stand while a `with` block runs."""
+        """Pauses the clock inside a `with` block."""
         ran = self._started is not None
         self.stop()
         try:
@@ -51,22 +51,22 @@ class TrainingClock:
 
     @property
     def seconds(self) -> float:
-        """What the clock shows."""
+        """The elapsed seconds."""
         return self._before + (time.perf_counter() - self._started if self._started is not None else 0.0)
 
 
 @dataclass
-class JournalState:
-    """What a journal needs to go on where another process stopped.
+class MetricsLogState:
+    """The state that a resumed run needs to continue the metrics log.
 
     Attributes:
         bytes_written: length of metrics.jsonl.
-        seconds: what the clock shows.
-        epoch_start: what it showed when the epoch began.
+        seconds: the clock's value.
+        epoch_start: the clock's value at the start of the epoch.
         first_step_seconds: seconds of the run's first step.
-        untimed_steps: first steps of a process in this epoch, which compile.
-        untimed_seconds: the seconds they took.
-        logged_steps: steps of this epoch that step objects cover.
+        untimed_steps: first steps of a process in this epoch, which include compilation.
+        untimed_seconds: the seconds of these steps.
+        logged_steps: steps of this epoch covered by step objects.
         logged_loss: the sum of their losses.
         evaluated: the last evaluation.
     """
@@ -82,49 +82,50 @@ class JournalState:
     evaluated: dict[str, float] = field(default_factory=dict)
 
 
-class Journal(Callback):
-    """Writes metrics.jsonl: one JSON object every `log_every` steps and one an epoch.
+class MetricsLog(Callback):
+    """Writes metrics.jsonl: one JSON object every `log_every` steps and one per epoch.
 
-    Every object holds `kind` ("step" or "epoch"), `epoch`, `step` and `seconds` (of training, with
-    compilation, without evaluation and the writing of checkpoints). A step object adds `running_loss`, the
-    mean over the steps since the last step object of the epoch. An epoch object adds the means over its
-    steps, in training mode and with augmentation (`running_loss`, `running_<figure>`), what `evaluate`
-    returns, `epoch_seconds`, `images_per_second` (without first steps of a process, which compile) and
-    `first_step_seconds`.
+    Every object holds `kind` ("step" or "epoch"), `epoch`, `step` and `seconds`. The seconds of training
+    include compilation, but neither evaluation nor checkpoint writing. A step object adds `running_loss`, the
+    mean since the last step object of the epoch. An epoch object adds the means over its steps
+    (`running_loss`, `running_<metric>`; training mode, augmented images) and the results of `evaluate`. It
+    also adds `epoch_seconds`, `first_step_seconds` and `images_per_second`, which excludes the first step of
+    a process because that step compiles.
 
     Args:
-        path: the file to write; an older one is replaced, or cut to what `resumed` says. None writes nothing.
-        objective: the loss function of the training.
-        figure: "accuracy" or "reconstruction_error".
-        evaluate: called after each epoch; its result goes into the epoch's object.
+        path: the file to write. An existing file is replaced, or truncated to the length in `resumed`. None
+            writes nothing.
+        loss_fn: the loss function of the training.
+        metric: "accuracy" or "reconstruction_error".
+        evaluate: called after each epoch; its results are added to the epoch object.
         log_every: steps between two step objects.
-        resumed: where the run stood that this one continues. Default: None, a run from its beginning.
+        resumed: the state of the resumed run. Default: None, a new run.
     """
 
     def __init__(
         self,
         path: Path | None,
-        objective: RunningObjective,
-        figure: str,
+        loss_fn: RunningLoss,
+        metric: str,
         evaluate: Callable[[], dict[str, float]],
         log_every: int,
-        resumed: JournalState | None = None,
+        resumed: MetricsLogState | None = None,
     ) -> None:
-        """Writes nothing yet."""
+        """Stores the arguments; `open` creates the file."""
         super().__init__()
         self._path = path
-        self._objective = objective
-        self._figure = figure
+        self._loss_fn = loss_fn
+        self._metric = metric
         self._evaluate = evaluate
         self._log_every = log_every
-        self._state = resumed or JournalState()
+        self._state = resumed or MetricsLogState()
         self.clock = TrainingClock(self._state.seconds)
         self._steps_of_epoch = 0
         self._compiled = False
         self.epochs: list[dict[str, Any]] = []
 
-    def state(self) -> JournalState:
-        """Where the journal stands."""
+    def state(self) -> MetricsLogState:
+        """The current state, for a checkpoint."""
         return replace(
             self._state,
             bytes_written=0 if self._path is None else self._path.stat().st_size,
@@ -132,12 +133,12 @@ class Journal(Callback):
             evaluated=dict(self._state.evaluated),
         )
 
-    def figures(self) -> dict[str, float]:
-        """For the progress bar: the running figure of this epoch and the last evaluation."""
+    def running_metrics(self) -> dict[str, float]:
+        """Metrics for the progress bar: the running metric of this epoch and the last evaluation."""
         steps = max(self._steps_of_epoch, 1)
-        _, figure_sum = self._objective.sums()
+        _, metric_sum = self._loss_fn.sums()
         running = (
-            {f"running {self._figure}".replace("_", " "): figure_sum / steps} if self._steps_of_epoch else {}
+            {f"running {self._metric}".replace("_", " "): metric_sum / steps} if self._steps_of_epoch else {}
         )
         shown = {
             name.replace("_", " "): value
@@ -147,7 +148,7 @@ class Journal(Callback):
         return {**running, **shown}
 
     def open(self) -> None:
-        """Starts the file, or cuts off what a killed run wrote after its checkpoint."""
+        """Creates the file, or truncates what a killed run wrote after its last checkpoint."""
         if self._path is None:
             return
         with self._path.open("ab") as file:
@@ -160,14 +161,14 @@ class Journal(Callback):
         self.clock.start()
 
     def on_train_epoch_begin(self, run_context: Any) -> None:
-        """Starts the sums of an epoch, or goes on with those of a resumed one."""
+        """Resets the sums at the start of an epoch; keeps them if the run resumes within it."""
         parameters = run_context.original_args()
-        # Counted from the epoch's first step, though a resumed process may begin in the middle.
+        # Counted from the epoch's first step, even if the process resumes in the middle of it.
         self._steps_of_epoch = parameters.cur_step_num % parameters.batch_num
         self._steps_before = parameters.cur_step_num - self._steps_of_epoch
         self.clock.start()
         if self._steps_of_epoch == 0:
-            self._objective.reset()
+            self._loss_fn.reset()
             self._state = replace(
                 self._state,
                 logged_steps=0,
@@ -181,11 +182,11 @@ class Journal(Callback):
         """Writes a step object when one is due."""
         parameters = run_context.original_args()
         state = self._state
-        # One step, or with dataset_sink_mode=True as many as have been sunk.
+        # One step, or with dataset_sink_mode=True the number of sunk steps.
         before, self._steps_of_epoch = self._steps_of_epoch, parameters.cur_step_num - self._steps_before
         if not self._compiled:
             self._compiled = True
-            self._objective.sums()  # Waits for the step to end.
+            self._loss_fn.sums()  # Waits for the device to finish the step.
             seconds = self.clock.seconds - state.seconds
             state.untimed_steps += self._steps_of_epoch - before
             state.untimed_seconds += seconds
@@ -193,16 +194,16 @@ class Journal(Callback):
         last_multiple = parameters.cur_step_num // self._log_every * self._log_every
         if last_multiple <= self._steps_before + before:
             return
-        loss_sum, _ = self._objective.sums()
+        loss_sum, _ = self._loss_fn.sums()
         loss = (loss_sum - state.logged_loss) / (self._steps_of_epoch - state.logged_steps)
         state.logged_steps, state.logged_loss = self._steps_of_epoch, loss_sum
         self._write("step", parameters, {"running_loss": loss})
 
     def on_train_epoch_end(self, run_context: Any) -> None:
-        """Evaluates, with the clock standing, and writes the epoch's object."""
+        """Evaluates with the clock paused and writes the epoch object."""
         parameters = run_context.original_args()
         state = self._state
-        loss_sum, figure_sum = self._objective.sums()
+        loss_sum, metric_sum = self._loss_fn.sums()
         self.clock.stop()
         epoch_seconds = self.clock.seconds - state.epoch_start
         timed_steps, timed_seconds = self._steps_of_epoch, epoch_seconds
@@ -218,7 +219,7 @@ class Journal(Callback):
                 parameters,
                 {
                     "running_loss": loss_sum / self._steps_of_epoch,
-                    f"running_{self._figure}": figure_sum / self._steps_of_epoch,
+                    f"running_{self._metric}": metric_sum / self._steps_of_epoch,
                     **state.evaluated,
                     "epoch_seconds": epoch_seconds,
                     "images_per_second": timed_steps

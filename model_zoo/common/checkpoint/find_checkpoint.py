@@ -1,4 +1,4 @@
-"""Finds a trained network, and the recipe it was trained by, from what the command line names."""
+"""Finds a trained network and its recipe from the path given on the command line."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def network_file(path: Path) -> Path:
     """The file that holds a trained network.
 
     Args:
-        path: such a file; a checkpoint's folder; or a run's folder, which stands for the network that the run
-            ended with, and before its end for that of the newest checkpoint of its first process.
+        path: the file, the folder of a checkpoint, or the folder of a run. For a run, the final network is
+            used if the run has ended, otherwise the newest checkpoint of rank 0.
 
     Returns:
         The file.
 
     Raises:
-        CheckpointError: there is nothing under that name, or a folder holds no checkpoint.
+        CheckpointError: the path does not exist, or the folder holds no checkpoint.
     """
     if path.is_file():
         return path
@@ -42,43 +42,46 @@ def network_file(path: Path) -> Path:
     return newest_checkpoint(path, Shard(0, ranks_of(path))) / NETWORK_FILE
 
 
-def recipe_of(file: Path, overrides: Sequence[str]) -> Recipe:
-    """The recipe that is stored beside a trained network.
+def stored_recipe(file: Path, overrides: Sequence[str]) -> Recipe:
+    """The recipe stored next to a trained network.
 
     Args:
-        file: what `network_file` returned.
+        file: the result of `network_file`.
         overrides: `dotted.key=value` texts.
 
     Returns:
         The recipe.
 
     Raises:
-        RecipeError: none is stored, or the recipe or an override is not accepted.
+        RecipeError: no recipe is stored, or the recipe or an override is not accepted.
     """
     for name in (POSITION_FILE, _RUN_FILE):
         stored = file.parent / name
         if stored.is_file():
             content: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8"))
             return changed(content[_RECIPE], overrides)
-    raise RecipeError(f"--recipe is needed: neither {POSITION_FILE} nor {_RUN_FILE} is beside {file}.")
+    raise RecipeError(f"--recipe is needed: there is no {POSITION_FILE} or {_RUN_FILE} next to {file}.")
 
 
-def find_trained(checkpoint: Path, path: Path | None, overrides: Sequence[str]) -> tuple[Recipe, Path]:
-    """A trained network's recipe and file; mistakes in a recipe that is named are told first.
+def find_checkpoint(checkpoint: Path, path: Path | None, overrides: Sequence[str]) -> tuple[Recipe, Path]:
+    """Finds a trained network's recipe and file.
+
+    A recipe named on the command line is checked before the checkpoint.
 
     Args:
-        checkpoint: as of `network_file`.
-        path: the recipe that the command line names; None for the one that is stored beside the network.
-        overrides: as of `recipe_of`.
+        checkpoint: as in `network_file`.
+        path: the recipe named on the command line; None for the stored one.
+        overrides: as in `stored_recipe`.
+        overrides: as in `stored_recipe`.
 
     Returns:
         The recipe and the file.
 
     Raises:
-        RecipeError: as of `recipe_of`.
-        CheckpointError: as of `network_file`.
+        RecipeError: as in `stored_recipe`.
+        CheckpointError: as in `network_file`.
     """
     if path is not None:
         return load_recipe(path, overrides), network_file(checkpoint)
     file = network_file(checkpoint)
-    return recipe_of(file, overrides), file
+    return stored_recipe(file, overrides), file

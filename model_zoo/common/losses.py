@@ -1,4 +1,4 @@
-"""What a network is trained for: its loss and the figure that people read beside it."""
+"""Losses, metrics and their running sums during training."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from mindspore import Parameter, Tensor, ops
 from mindspore.train import Metric
 
 from model_zoo.common.data.shards import Shard
-from model_zoo.common.distribution import sums_over_ranks
-from model_zoo.common.options.networks import FIGURE_OF_NETWORK
+from model_zoo.common.distribution import sum_over_ranks
+from model_zoo.common.options.networks import METRIC_OF_NETWORK
 
 
 class ClassificationLoss(nn.Cell):
     """Softmax cross-entropy, averaged over the batch.
 
     Args:
-        label_smoothing: the share of a label's probability that is spread over all classes, its own too
-            (Szegedy et al. 2016, "Rethinking the Inception architecture", section 7).
+        label_smoothing: the fraction of a label's probability that is spread over all classes, the label's
+            class included (Szegedy et al. 2016, "Rethinking the Inception architecture", section 7).
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
-        """Makes the two values of a one-hot row."""
+        """Creates the two values of a one-hot row."""
         super().__init__()
         self.label_smoothing = label_smoothing
         self.on = Tensor(1.0 - label_smoothing, ms.float32)
         self.off = Tensor(0.0, ms.float32)
 
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Maps logits (N, classes) and int32 labels (N,), or unsmoothed one-hot ones, to a scalar."""
+        """Maps logits (N, classes) and int32 labels (N,), or one-hot labels (not smoothed), to a scalar."""
         targets = labels
         if len(labels.shape) == 1:
-            # Not ops.cross_entropy: on CPU the order of its sum over few images changes from call to call,
-            # and a run could not be repeated bit for bit.
+            # Not ops.cross_entropy: on CPU its summation order for few images changes from call to call, so
+            # a run would not be reproducible bit for bit.
             spread = self.label_smoothing / logits.shape[1]
             targets = ops.one_hot(labels, logits.shape[1], self.on, self.off) + spread
         return -(ops.log_softmax(logits, 1) * targets).sum(1).mean()
 
 
 class ReconstructionLoss(nn.Cell):
-    """Sigmoid cross-entropy of the pixels, summed over an image and averaged over the batch."""
+    """Sigmoid cross-entropy of the pixels, summed over each image and averaged over the batch."""
 
     def construct(self, logits: Tensor, pixels: Tensor) -> Tensor:
         """Maps logits (N, P) and intensities (N, P) in [0, 1] to a scalar."""
@@ -52,7 +52,7 @@ class ReconstructionLoss(nn.Cell):
 
 
 class Accuracy(nn.Cell):
-    """The share of a batch that is classified correctly."""
+    """The fraction of a batch that is classified correctly."""
 
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Maps logits (N, classes) and labels (N,) to a scalar."""
@@ -60,101 +60,101 @@ class Accuracy(nn.Cell):
 
 
 class ReconstructionError(nn.Cell):
-    """The squared difference of pixel intensities, summed over an image and averaged over the batch."""
+    """The squared difference of pixel intensities, summed over each image and averaged over the batch."""
 
     def construct(self, logits: Tensor, pixels: Tensor) -> Tensor:
         """Maps logits (N, P) and intensities (N, P) in [0, 1] to a scalar."""
         return ops.square(ops.sigmoid(logits) - pixels).sum() / logits.shape[0]
 
 
-class RunningObjective(nn.Cell):
-    """A loss that adds itself and the figure to running sums while it trains.
+class RunningLoss(nn.Cell):
+    """A loss that accumulates itself and a metric while the network trains.
 
-    The sums live in Parameters: they cost neither a second forward pass nor a wait of the host in a step.
-    Targets that were drawn for the statistics (`drawn_targets.py`) are bools; what comes of them is not
-    counted, and no label is smoothed, because the model's distribution is what they were drawn from.
+    The sums are Parameters, so a step needs no second forward pass and no host synchronization. Sampled
+    targets (`sampled_targets.py`) are bool. Their loss is not accumulated, and their labels are not smoothed,
+    because they are drawn from the model's distribution.
 
     Args:
-        loss: of logits and targets, a scalar.
-        figure: of logits and targets, a scalar.
-        shard: this process among those that share every batch.
+        loss: a cell that maps logits and targets to a scalar.
+        metric: a cell that maps logits and targets to a scalar, the metric.
+        shard: this process's part of every batch.
     """
 
-    def __init__(self, loss: nn.Cell, figure: nn.Cell, shard: Shard = Shard()) -> None:  # noqa: B008
-        """Starts the sums at zero."""
+    def __init__(self, loss: nn.Cell, metric: nn.Cell, shard: Shard = Shard()) -> None:  # noqa: B008
+        """Initializes the sums to zero."""
         super().__init__()
         self._shard = shard
         self.loss = loss
-        self.figure = figure
+        self.metric = metric
         self.loss_sum = Parameter(Tensor(0.0, ms.float32), name="loss_sum", requires_grad=False)
-        self.figure_sum = Parameter(Tensor(0.0, ms.float32), name="figure_sum", requires_grad=False)
+        self.metric_sum = Parameter(Tensor(0.0, ms.float32), name="figure_sum", requires_grad=False)
 
     def construct(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss."""
+        """Returns the loss."""
         if targets.dtype == ms.bool_:
             return self.loss(logits, ops.cast(targets, ms.float32))
         loss = self.loss(logits, targets)
         if self.training:
-            figure = self.figure(ops.stop_gradient(logits), targets)
+            metric = self.metric(ops.stop_gradient(logits), targets)
             ops.assign_add(self.loss_sum, ops.stop_gradient(loss))
-            ops.assign_add(self.figure_sum, figure)
+            ops.assign_add(self.metric_sum, metric)
         return loss
 
     def sums(self) -> tuple[float, float]:
-        """Sums of loss and figure over all steps so far; all processes must call it after the same step.
+        """Returns the sums of loss and metric since the last reset; a collective call.
 
         Returns:
-            The two, each the mean over the processes.
+            Both sums, averaged over the processes.
         """
-        own = [float(self.loss_sum.asnumpy()), float(self.figure_sum.asnumpy())]
-        loss, figure = sums_over_ranks(own, self._shard)
-        return loss / self._shard.size, figure / self._shard.size
+        own = [float(self.loss_sum.asnumpy()), float(self.metric_sum.asnumpy())]
+        loss, metric = sum_over_ranks(own, self._shard)
+        return loss / self._shard.size, metric / self._shard.size
 
     def reset(self) -> None:
-        """Sets the sums to zero."""
-        # A compiled graph goes on writing to the buffer that `set_data` would replace.
+        """Resets the sums to zero."""
+        # A compiled graph keeps writing to the buffer that `set_data` would replace.
         ops.assign(self.loss_sum, Tensor(0.0, ms.float32))
-        ops.assign(self.figure_sum, Tensor(0.0, ms.float32))
+        ops.assign(self.metric_sum, Tensor(0.0, ms.float32))
 
 
-def create_objective(
+def create_loss(
     network_name: str,
     shard: Shard = Shard(),  # noqa: B008
     *,
     label_smoothing: float = 0.0,
-) -> RunningObjective:
-    """The objective of a network of the zoo.
+) -> RunningLoss:
+    """Creates the loss of a zoo network.
 
     Args:
         network_name: its name in a recipe.
-        shard: this process among those that share every batch.
-        label_smoothing: of a classifier's loss.
+        shard: this process's part of every batch.
+        label_smoothing: the label smoothing of a classifier.
 
     Returns:
         The loss function for mindspore.train.Model.
     """
-    if FIGURE_OF_NETWORK[network_name] == "accuracy":
-        return RunningObjective(ClassificationLoss(label_smoothing), Accuracy(), shard)
-    return RunningObjective(ReconstructionLoss(), ReconstructionError(), shard)
+    if METRIC_OF_NETWORK[network_name] == "accuracy":
+        return RunningLoss(ClassificationLoss(label_smoothing), Accuracy(), shard)
+    return RunningLoss(ReconstructionLoss(), ReconstructionError(), shard)
 
 
 class WeightedMean(Metric):
-    """The mean over images of what a cell gives as the mean over a batch; batches may differ in size.
+    """The mean of a per-batch mean over all images; batches may differ in size.
 
     Args:
-        quantity: of logits and targets, a scalar.
-        shard: this process among those that share the images.
+        quantity: a cell that maps logits and targets to a scalar.
+        shard: this process's part of the images.
     """
 
     def __init__(self, quantity: nn.Cell, shard: Shard = Shard()) -> None:  # noqa: B008
-        """Starts empty."""
+        """Initializes the sums."""
         super().__init__()
         self._shard = shard
         self.quantity = quantity
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all batches."""
+        """Resets the sums."""
         self._sum = 0.0
         self._images = 0
 
@@ -166,23 +166,23 @@ class WeightedMean(Metric):
         self._images += images
 
     def eval(self) -> float:
-        """The mean over all images of all processes so far; not a number when there were none."""
-        total, images = sums_over_ranks([self._sum, self._images], self._shard)
+        """The mean over all images of all processes so far; NaN if there were none."""
+        total, images = sum_over_ranks([self._sum, self._images], self._shard)
         return total / images if images else float(np.nan)
 
 
 def create_metrics(network_name: str, shard: Shard = Shard()) -> dict[str, Metric]:  # noqa: B008
-    """The metrics of mindspore.train.Model.eval for a network of the zoo.
+    """Creates the metrics of mindspore.train.Model.eval for a zoo network.
 
     Args:
         network_name: its name in a recipe.
-        shard: this process among those that share the images.
+        shard: this process's part of the images.
 
     Returns:
         The metrics "loss", without label smoothing, and "accuracy" or "reconstruction_error".
     """
-    objective = create_objective(network_name)
+    loss_fn = create_loss(network_name)
     return {
-        "loss": WeightedMean(objective.loss, shard),
-        FIGURE_OF_NETWORK[network_name]: WeightedMean(objective.figure, shard),
+        "loss": WeightedMean(loss_fn.loss, shard),
+        METRIC_OF_NETWORK[network_name]: WeightedMean(loss_fn.metric, shard),
     }

@@ -1,4 +1,4 @@
-"""The recipe that a resumed run goes on with: its own, or one that differs in epochs alone."""
+"""The recipe of a resumed run: the stored one, or one that differs only in epochs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import CheckpointError, RecipeError
 from model_zoo.common.recipe import load_recipe, parse_recipe
 from model_zoo.common.run_options import RunOptions
-from tests.model_zoo.made_data import RECIPES, ROOT
+from tests.model_zoo.synthetic_data import RECIPES, ROOT
 
 MLP = ROOT / "model_zoo/mlp/mlp_mnist14_kfac.yaml"
 RUN = Path("runs/mine")
@@ -57,13 +57,13 @@ def test_keys_that_one_recipe_lacks_are_differences_too() -> None:
     found = differences(before, now)
     assert "optimizer.name was 'kfac' and is 'sgdm'" in found
     (damping,) = [text for text in found if text.startswith("optimizer.damping was ")]
-    assert damping.endswith(" and is not there")
+    assert damping.endswith(" and is absent")
 
 
 def test_a_run_is_not_cut_short() -> None:
     position = position_of(MLP, epoch=3, step_of_epoch=2)
     assert resumed_recipe(RUN, position, None, ["epochs=4"]).epochs == 4
-    with pytest.raises(CheckpointError, match="can't be resumed for 3 epochs: it is in epoch 4"):
+    with pytest.raises(CheckpointError, match="can't be resumed for 3 epochs: it has reached epoch 4"):
         resumed_recipe(RUN, position, None, ["epochs=3"])
     at_the_end = position_of(MLP, epoch=3, step_of_epoch=0)
     assert resumed_recipe(RUN, at_the_end, None, ["epochs=3"]).epochs == 3
@@ -73,7 +73,7 @@ def test_a_stored_recipe_that_is_no_more_accepted_is_told() -> None:
     position = position_of(MLP)
     position.recipe["optimizer"]["gone"] = 1
     with pytest.raises(
-        CheckpointError, match=r"recipe that is not accepted any more: optimizer\.gone is no key"
+        CheckpointError, match=r"recipe that this version does not accept: optimizer\.gone is not a key"
     ):
         resumed_recipe(RUN, position, None, [])
     with pytest.raises(RecipeError, match="epochs is -1"):
@@ -102,8 +102,11 @@ def test_mistakes_are_told_before_mindspore_is_imported(tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         ([], "one of --recipe and --resume is required"),
-        (["--resume", "runs/a", "--output", "runs/b"], "it takes neither --output nor --compare"),
-        (["--recipe", str(MLP), "--checkpoint-every", "often"], "accepted: as 2, 2epochs or 500steps"),
+        (["--resume", "runs/a", "--output", "runs/b"], "it can't be combined with --output or --compare"),
+        (
+            ["--recipe", str(MLP), "--checkpoint-every", "often"],
+            "must be an interval such as 2, 2epochs or 500steps",
+        ),
         (["--recipe", str(MLP), "--keep", "0"], "argument --keep: must be at least 1"),
     ],
 )

@@ -1,7 +1,7 @@
 // Implements MindSpore's AotExtra without MindSpore: holds attributes and collects workspaces. Python calls these
 // functions through ctypes.
 
-#include "../../../../ms_kfac/kernels/interface/aot_extra.h"
+#include "../../ms_kfac/kernels/interface/aot_extra.h"
 
 #include <map>
 #include <stdexcept>

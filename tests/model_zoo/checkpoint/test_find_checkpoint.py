@@ -1,4 +1,4 @@
-"""Evaluation and export of whatever a run has left: its end, a checkpoint, a state."""
+"""Evaluation and export of a finished run, a checkpoint and a state file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pytest
 from mindspore import nn
 
 from model_zoo import evaluate, export
+from model_zoo.common.checkpoint.find_checkpoint import find_checkpoint, network_file, stored_recipe
 from model_zoo.common.checkpoint.interval import CheckpointInterval
-from model_zoo.common.checkpoint.trained import find_trained, network_file, recipe_of
 from model_zoo.common.errors import CheckpointError, RecipeError
 from model_zoo.common.export import input_shape, trained_network
 from model_zoo.common.networks import build_network
-from model_zoo.common.options.networks import FIGURE_OF_NETWORK
+from model_zoo.common.options.networks import METRIC_OF_NETWORK
 from model_zoo.common.recipe import load_recipe
 from model_zoo.common.run_options import RunOptions
 from model_zoo.common.training import train_recipe
-from tests.model_zoo.made_data import RECIPES, ROOT, write_mnist
+from tests.model_zoo.synthetic_data import RECIPES, ROOT, write_mnist
 
 MLP = ROOT / "model_zoo/mlp/mlp_mnist14_kfac.yaml"
 OVERRIDES = ["epochs=2", "data.batch_size=10", "optimizer.averaging=0.5"]
@@ -58,7 +58,7 @@ def test_evaluation_takes_a_run_a_checkpoint_and_a_file(
     last = run / "checkpoints" / "step_00000008"
     assert evaluated(run / "network.ckpt", run, capsys) == at_the_end
     assert evaluated(last, run, capsys, "--recipe", str(MLP)) == at_the_end
-    # The state holds the weights that training goes on with, the network beside it their averages.
+    # The state has the current weights, network.ckpt their averages.
     assert evaluated(last / "state.ckpt", run, capsys) != at_the_end
     assert evaluated(run / "checkpoints" / "step_00000006", run, capsys) != at_the_end
 
@@ -68,7 +68,7 @@ def test_a_run_that_has_not_ended_stands_for_its_newest_checkpoint(run: Path, tm
     shutil.copytree(run, killed)
     (killed / "network.ckpt").unlink()
     assert network_file(killed) == killed / "checkpoints" / "step_00000008" / "network.ckpt"
-    assert recipe_of(network_file(killed), []) == load_recipe(MLP, OVERRIDES)
+    assert stored_recipe(network_file(killed), []) == load_recipe(MLP, OVERRIDES)
 
 
 @pytest.mark.parametrize("where", ["", "checkpoints/step_00000006", "checkpoints/step_00000006/state.ckpt"])
@@ -80,7 +80,7 @@ def test_an_exported_network_gives_the_same_outputs(where: str, run: Path, tmp_p
     images = ms.Tensor(np.random.default_rng(0).standard_normal((4, 196)).astype(np.float32))
     loaded = nn.GraphCell(ms.load(str(output)))
     assert {p.name for p in loaded.get_parameters()} == {p.name for p in network.get_parameters()}
-    # Sums of up to 196 products, maybe in another order: float32 ε times a few.
+    # Sums of up to 196 products, possibly in another order: a few float32 ε.
     np.testing.assert_allclose(loaded(images).asnumpy(), network(images).asnumpy(), rtol=1e-5, atol=1e-5)
 
 
@@ -96,7 +96,7 @@ def test_export_finds_the_classes_in_the_weights(tmp_path: Path) -> None:
 def test_the_last_weights_of_a_classifier_are_those_of_its_classes(family: str) -> None:
     options = next(recipe.network for recipe in map(load_recipe, RECIPES) if recipe.network.name == family)
     last = build_network(options, 23).trainable_params()[-1]
-    assert last.shape == ((23,) if FIGURE_OF_NETWORK[family] == "accuracy" else (784,))
+    assert last.shape == ((23,) if METRIC_OF_NETWORK[family] == "accuracy" else (784,))
 
 
 def test_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,14 +109,14 @@ def test_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         network_file(tmp_path)
     shutil.copy(run / "network.ckpt", tmp_path / "alone.ckpt")
     (tmp_path / "position.json").unlink()
-    with pytest.raises(RecipeError, match=r"--recipe is needed: neither position\.json nor run"):
-        find_trained(tmp_path / "alone.ckpt", None, [])
+    with pytest.raises(RecipeError, match=r"--recipe is needed: there is no position\.json or run"):
+        find_checkpoint(tmp_path / "alone.ckpt", None, [])
     other = str(ROOT / "model_zoo/resnet/resnet20_digits_kfac.yaml")
     arguments = ["--checkpoint", str(run), "--output", str(tmp_path / "net.mindir"), "--recipe", other]
     capsys.readouterr()
     assert export.main(arguments) == 2
     assert re.fullmatch(
-        r"error: checkpoint .*network.ckpt lacks the parameter \S+ of the recipe's network\.\n",
+        r"error: checkpoint .*network.ckpt lacks parameter \S+ of the recipe's network\.\n",
         capsys.readouterr().err,
     )
     assert not (tmp_path / "net.mindir").exists()

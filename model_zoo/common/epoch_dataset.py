@@ -1,4 +1,4 @@
-"""A data set for mindspore.train.Model whose every epoch is a pipeline of its own."""
+"""A data set for mindspore.train.Model that builds one pipeline per epoch."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 
-class Epochs:
-    """Stands for a mindspore.dataset: each pass over it is the next epoch's pipeline.
+class EpochDataset:
+    """Mimics a mindspore.dataset; each pass iterates the pipeline of the next epoch.
 
-    So the order and the augmentation of an epoch follow from its number alone, whichever epochs a process
-    went through before it, and a resumed run meets the batches that are left of the epoch it stopped in.
+    The order and the augmentation of an epoch therefore depend on its number alone, not on the epochs that
+    the process has run before. A resumed run gets the remaining batches of the interrupted epoch.
 
     Args:
-        pipeline: gives the batches of an epoch, counted from 0, without some at its start.
-        steps: batches of a whole epoch.
+        pipeline: returns the batches of an epoch, counted from 0, without the first `skip` batches.
+        steps: batches in a whole epoch.
         batch_size: images in a batch.
         epoch: the first epoch, counted from 0.
-        skip: batches of the first epoch that are done.
+        skip: batches of the first epoch that are already done.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Epochs:
         epoch: int = 0,
         skip: int = 0,
     ) -> None:
-        """Builds no pipeline yet."""
+        """Stores the arguments; pipelines are built on demand."""
         self._pipeline = pipeline
         self._steps = steps
         self._batch_size = batch_size
@@ -36,21 +36,21 @@ class Epochs:
         self._skip = skip
 
     def get_dataset_size(self) -> int:
-        """Batches of a whole epoch."""
+        """The number of batches in a whole epoch."""
         return self._steps
 
     def get_batch_size(self) -> int:
-        """Images in a batch."""
+        """The number of images in a batch."""
         return self._batch_size
 
     def reset(self) -> None:
-        """Nothing: the end of an epoch's pipeline leads to the next one's."""
+        """Does nothing: iteration moves on to the next epoch by itself."""
 
     def create_tuple_iterator(self, **options: Any) -> Iterator[Any]:
-        """Goes through the epochs; StopIteration ends one of them, and the next call begins the next.
+        """Iterates over the epochs. StopIteration ends an epoch; the next call starts the next epoch.
 
         Args:
-            **options: of mindspore.dataset's method; `num_epochs` says nothing here.
+            **options: options of mindspore.dataset's method; `num_epochs` is ignored.
 
         Returns:
             The iterator.

@@ -1,8 +1,8 @@
-"""Operators of a Custom AOT library called without MindSpore, through ctypes.
+"""Calls operators of a Custom AOT library through ctypes, without MindSpore.
 
-The arrays of a call are its inputs, then its outputs, in NumPy; a GPU gets copies as tensors of PyTorch,
-and back. Workspaces are made as the operator declares them when it is created: filled with NaN, and between
-guards, which must be as they were after a call.
+The arrays of a call are its inputs, followed by its outputs, in NumPy. For a GPU they are copied to PyTorch
+tensors and back. Workspaces have the sizes that the operator declares when it is created. They are filled
+with NaN and surrounded by guard bytes, which a call must not change.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-EMULATOR = ROOT / "tests" / "kernels" / "cuda" / "emulator"
-# A multiple of what CUDA aligns allocations to.
+# Guard bytes on each side of a workspace; a multiple of CUDA's allocation alignment.
 GUARD = 256
 GUARD_VALUE = 0xA5
 
@@ -27,20 +26,20 @@ class AotError(RuntimeError):
 
 
 def compile_attributes(folder: Path) -> Path:
-    """Compiles what hands operators their attributes."""
+    """Compiles the library that passes attributes to operators."""
     built = folder / "aot_extra.so"
     command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-D_GLIBCXX_USE_CXX11_ABI=0"]
-    subprocess.run([*command, str(EMULATOR / "aot_extra.cc"), "-o", str(built)], check=True)
+    subprocess.run([*command, str(Path(__file__).with_name("aot_extra.cc")), "-o", str(built)], check=True)
     return built
 
 
 class AotLibrary:
-    """A library of operators.
+    """A library of Custom AOT operators.
 
     Args:
-        path: the library.
-        attributes: what :func:`compile_attributes` made.
-        device: where its operators find their arrays: "cpu" or "cuda".
+        path: the path of the library.
+        attributes: the result of :func:`compile_attributes`.
+        device: the device of the arrays, "cpu" or "cuda".
     """
 
     def __init__(self, path: Path, attributes: Path, device: str = "cpu") -> None:
@@ -51,7 +50,7 @@ class AotLibrary:
         self.extra.extra_workspace.restype = ctypes.c_int64
 
     def last_error(self) -> str:
-        """The text of the last error of an operator."""
+        """The message of the last error of an operator."""
         buffer = ctypes.create_string_buffer(self.library.ms_kfac_last_error(None, 0) + 1)
         self.library.ms_kfac_last_error(buffer, len(buffer))
         return buffer.value.decode()
@@ -59,12 +58,12 @@ class AotLibrary:
     def operator(
         self, name: str, inputs: Sequence[Any], outputs: Sequence[Any], **attributes: Any
     ) -> AotOperator:
-        """Creates an operator for these arrays; raises AotError if it refuses them."""
+        """Creates an operator for the given arrays; raises AotError if it does not accept them."""
         return AotOperator(self, name, [*inputs, *outputs], attributes)
 
 
 class AotOperator:
-    """An operator created for the shapes and types of its arrays; run() may be called many times."""
+    """An operator, created for the shapes and types of its arrays; run() may be called repeatedly."""
 
     def __init__(
         self, library: AotLibrary, name: str, arrays: Sequence[Any], attributes: dict[str, Any]
@@ -90,18 +89,18 @@ class AotOperator:
         if self.library.device == "cuda":
             import torch
 
-            # Once: an operator may rely on nothing in them, but they stay where they are in MindSpore, too.
+            # Created once: as in MindSpore, addresses stay, but the content is undefined.
             workspaces = [torch.from_numpy(workspace).cuda() for workspace in workspaces]
         return workspaces
 
     def run(self) -> None:
-        """Calls it and waits for it; raises AotError with its message if it fails."""
+        """Runs the operator and waits for it; raises AotError with its message if it fails."""
         if self.library.device == "cpu":
             self._call(self.arrays, 0)
         else:
             import torch
 
-            # Not the default stream: work that an operator puts there instead would go wrong, now and then.
+            # Not the default stream, so that work wrongly submitted there causes errors.
             stream = torch.cuda.Stream()
             with torch.cuda.stream(stream):
                 tensors = [torch.from_numpy(np.ascontiguousarray(array)).cuda() for array in self.arrays]
@@ -147,6 +146,7 @@ class AotOperator:
             self.library.extra.extra_integers(self.extra, name, numbers, len(values))
 
     def __del__(self) -> None:
+        """Frees the attributes of the operator."""
         if getattr(self, "extra", None):
             self.library.extra.extra_delete(self.extra)
             self.extra = None
@@ -155,5 +155,5 @@ class AotOperator:
 def _pointer(array: Any) -> int:
     if hasattr(array, "data_ptr"):
         return int(array.data_ptr())
-    assert array.flags["C_CONTIGUOUS"], "operators take arrays without gaps"
+    assert array.flags["C_CONTIGUOUS"], "operators need contiguous arrays"
     return int(array.ctypes.data)

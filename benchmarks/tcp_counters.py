@@ -1,4 +1,4 @@
-"""Bytes that this process's TCP connections have carried, as Linux counts them."""
+"""Byte counters of this process's TCP connections, read from the Linux kernel."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ _TCP_INFO_BYTES = 256
 
 
 @dataclass(frozen=True)
-class Carried:
-    """Bytes over connections that are open.
+class ByteCounts:
+    """Byte counts of the open connections.
 
     Attributes:
-        sent: over those that this process opened, to the other end, as far as the other end has confirmed.
-        answered: over those that others opened to this process, to the other end.
+        sent: acknowledged bytes sent on the connections that this process opened.
+        answered: acknowledged bytes sent on the connections that other processes opened.
     """
 
     sent: int
     answered: int
 
-    def since(self, earlier: Carried) -> Carried:
-        """What has been carried between two looks at the same connections."""
-        return Carried(self.sent - earlier.sent, self.answered - earlier.answered)
+    def since(self, earlier: ByteCounts) -> ByteCounts:
+        """The difference to an earlier reading of the same connections."""
+        return ByteCounts(self.sent - earlier.sent, self.answered - earlier.answered)
 
 
-def carried() -> Carried:
-    """Looks at all TCP connections of this process.
+def read_byte_counts() -> ByteCounts:
+    """Reads the counters of all TCP connections of this process.
 
     Returns:
-        The sums over them.
+        The sums over all connections.
     """
     listening: set[int] = set()
     connections: list[tuple[int, int]] = []
     for number in os.listdir("/proc/self/fd"):
         link = Path("/proc/self/fd", number)
-        # The listing's own descriptor is closed by now.
+        # The descriptor of the directory listing is already closed.
         if not link.is_symlink() or not os.readlink(link).startswith("socket:"):
             continue
         with socket.socket(fileno=os.dup(int(number))) as found:
@@ -54,7 +54,7 @@ def carried() -> Carried:
             info = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
             confirmed, _ = _COUNTS.unpack_from(info, _COUNTS_OFFSET)
             connections.append((port, confirmed))
-    return Carried(
+    return ByteCounts(
         sent=sum(count for port, count in connections if port not in listening),
         answered=sum(count for port, count in connections if port in listening),
     )

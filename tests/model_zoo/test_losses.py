@@ -1,4 +1,4 @@
-"""Losses, figures and their running sums against NumPy."""
+"""Losses, metrics and their running sums against NumPy."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 from mindspore import Tensor, nn
 from mindspore.train import Model
 
-from model_zoo.common.drawn_targets import drawn_targets
-from model_zoo.common.objectives import (
+from model_zoo.common.losses import (
     Accuracy,
     ClassificationLoss,
     ReconstructionError,
     ReconstructionLoss,
     WeightedMean,
+    create_loss,
     create_metrics,
-    create_objective,
 )
+from model_zoo.common.sampled_targets import create_target_sampler
 
 
 class Zeros(nn.Cell):
@@ -65,40 +65,40 @@ def test_smoothed_labels_are_spread_over_all_classes(mode: int, rng: np.random.G
 
 def test_metrics_do_not_smooth_and_the_objective_does(rng: np.random.Generator) -> None:
     logits, labels = Tensor(rng.standard_normal((6, 10)), ms.float32), Tensor([1] * 6, ms.int32)
-    smoothed = create_objective("vgg", label_smoothing=0.1).set_train(False)(logits, labels)
+    smoothed = create_loss("vgg", label_smoothing=0.1).set_train(False)(logits, labels)
     assert float(smoothed) == pytest.approx(float(ClassificationLoss(0.1)(logits, labels)))
     metric = create_metrics("vgg")["loss"]
     metric.update(logits, labels)
     assert metric.eval() == pytest.approx(float(ClassificationLoss()(logits, labels)))
 
 
-def test_drawn_targets_are_neither_counted_nor_smoothed(mode: int, rng: np.random.Generator) -> None:
+def test_sampled_targets_are_neither_counted_nor_smoothed(mode: int, rng: np.random.Generator) -> None:
     logits, labels = Tensor(rng.standard_normal((3, 4)), ms.float32), np.array([1, 0, 3])
-    objective = create_objective("convnet", label_smoothing=0.3).set_train()
-    drawn = Tensor(np.eye(4)[labels] > 0)
-    loss, gradient = ms.value_and_grad(objective, 0)(logits, drawn)
+    loss_fn = create_loss("convnet", label_smoothing=0.3).set_train()
+    sampled = Tensor(np.eye(4)[labels] > 0)
+    loss, gradient = ms.value_and_grad(loss_fn, 0)(logits, sampled)
     plain, expected = ms.value_and_grad(ClassificationLoss(), 0)(logits, Tensor(labels, ms.int32))
     assert float(loss) == pytest.approx(float(plain), rel=1e-5)
     np.testing.assert_allclose(gradient.asnumpy(), expected.asnumpy(), rtol=1e-4, atol=1e-6)
     pixels = rng.random((3, 4)) < 0.5
-    autoencoder = create_objective("autoencoder").set_train()
+    autoencoder = create_loss("autoencoder").set_train()
     assert float(autoencoder(logits, Tensor(pixels))) == pytest.approx(
         float(ReconstructionLoss()(logits, Tensor(pixels, ms.float32))), rel=1e-5
     )
-    assert objective.sums() == autoencoder.sums() == (0.0, 0.0)
+    assert loss_fn.sums() == autoencoder.sums() == (0.0, 0.0)
 
 
-def test_targets_are_drawn_from_the_predictions(mode: int) -> None:
+def test_targets_are_sampled_from_the_predictions(mode: int) -> None:
     ms.set_seed(3)
     probabilities = np.array([0.1, 0.2, 0.7])
     logits = Tensor(np.tile(np.log(probabilities), (20_000, 1)), ms.float32)
-    classes = drawn_targets("resnet")(logits).asnumpy()
+    classes = create_target_sampler("resnet")(logits).asnumpy()
     assert classes.dtype == bool
     assert np.all(classes.sum(1) == 1)
     # Five standard deviations of a mean of n draws, each of variance p (1 - p) <= 1/4.
     bound = 5 * np.sqrt(0.25 / 20_000)
     np.testing.assert_allclose(classes.mean(0), probabilities, atol=bound)
-    pixels = drawn_targets("autoencoder")(logits).asnumpy()
+    pixels = create_target_sampler("autoencoder")(logits).asnumpy()
     assert pixels.dtype == bool
     np.testing.assert_allclose(pixels.mean(0), probabilities / (1 + probabilities), atol=bound)
     # Independent from pixel to pixel: the covariance of two of them has the same bound.
@@ -106,26 +106,26 @@ def test_targets_are_drawn_from_the_predictions(mode: int) -> None:
 
 
 def test_running_sums_grow_in_training_only(mode: int, rng: np.random.Generator) -> None:
-    objective = create_objective("mlp").set_train()
+    loss_fn = create_loss("mlp").set_train()
     logits, labels = Tensor(rng.standard_normal((5, 10)), ms.float32), Tensor([0, 1, 2, 3, 4], ms.int32)
-    step = ms.value_and_grad(objective, 0)
+    step = ms.value_and_grad(loss_fn, 0)
     loss = float(step(logits, labels)[0])
     step(logits, labels)
     accuracy = float(Accuracy()(logits, labels))
-    assert objective.sums() == pytest.approx((2 * loss, 2 * accuracy), rel=1e-5)
-    objective.set_train(False)
-    objective(logits, labels)
-    assert objective.sums() == pytest.approx((2 * loss, 2 * accuracy), rel=1e-5)
-    objective.reset()
-    assert objective.sums() == (0.0, 0.0)
-    objective.set_train()
+    assert loss_fn.sums() == pytest.approx((2 * loss, 2 * accuracy), rel=1e-5)
+    loss_fn.set_train(False)
+    loss_fn(logits, labels)
+    assert loss_fn.sums() == pytest.approx((2 * loss, 2 * accuracy), rel=1e-5)
+    loss_fn.reset()
+    assert loss_fn.sums() == (0.0, 0.0)
+    loss_fn.set_train()
     step(logits, labels)
-    assert objective.sums()[0] == pytest.approx(loss, rel=1e-5)
+    assert loss_fn.sums()[0] == pytest.approx(loss, rel=1e-5)
 
 
 def test_the_gradient_is_that_of_the_loss_alone(rng: np.random.Generator) -> None:
     logits, labels = Tensor(rng.standard_normal((5, 10)), ms.float32), Tensor([0, 1, 2, 3, 4], ms.int32)
-    counted = ms.grad(create_objective("mlp").set_train(), 0)(logits, labels)
+    counted = ms.grad(create_loss("mlp").set_train(), 0)(logits, labels)
     plain = ms.grad(ClassificationLoss(), 0)(logits, labels)
     np.testing.assert_allclose(counted.asnumpy(), plain.asnumpy(), rtol=1e-6)
 
@@ -145,7 +145,7 @@ def test_evaluation_measures_the_logits(rng: np.random.Generator) -> None:
         4
     )
     metrics = create_metrics("autoencoder")
-    results = Model(Zeros(), create_objective("autoencoder"), metrics=metrics).eval(dataset)
+    results = Model(Zeros(), create_loss("autoencoder"), metrics=metrics).eval(dataset)
     # A logit of zero is the intensity 1/2, at a cross-entropy of log 2 whatever the pixel is.
     assert results["loss"] == pytest.approx(784 * np.log(2), rel=1e-5)
     assert results["reconstruction_error"] == pytest.approx(((pixels - 0.5) ** 2).sum(1).mean(), rel=1e-5)

@@ -1,0 +1,1 @@
+"""Code that several benchmarks and the tests share."""
