@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from benchmarks.support.aot import AotLibrary, compile_attributes
 from ms_kfac.kernels.library import library
-from tests.support.aot import AotLibrary, compile_attributes
 
 # The same examples in every run, so that a red run names a change and not a draw. The other profile looks for
 # new ones: HYPOTHESIS_PROFILE=explore.

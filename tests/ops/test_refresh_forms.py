@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from benchmarks.support.aot import AotError, AotLibrary
 from ms_kfac.kernels.catalogue import CATALOGUE
 from ms_kfac.kernels.library import library
 from ms_kfac.ops.block_split_refresh import BlockSplitRefresh
@@ -21,7 +22,6 @@ from ms_kfac.ops.layer_refresh import LayerRefresh, joint_refresh
 from ms_kfac.ops.sherman_morrison_refresh import ShermanMorrisonOptions, ShermanMorrisonRefresh
 from ms_kfac.ops.swift_refresh import SwiftRefresh
 from ms_kfac.ops.trace_restricted_refresh import TraceRestrictedDamping, TraceRestrictedRefresh
-from tests.support.aot import AotError, AotLibrary
 from tests.support.native import needs_native
 from tests.support.refreshes import Joint, assert_same, gram_sum, parameter, refreshed
 

@@ -11,8 +11,8 @@ from mindspore.nn import Cell
 
 from model_zoo.common.errors import CheckpointError
 
-# The last part of a Parameter's name. The learning rate of every step is computed from the recipe, whose epochs
-# may have changed.
+# The last part of a Parameter's name. The learning rate of every step is computed from the recipe, whose
+# epochs may have changed.
 _FOLLOWS_FROM_THE_RECIPE = "learning_rate"
 
 
