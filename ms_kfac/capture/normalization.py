@@ -59,7 +59,7 @@ class LayerNormOperators(LayerOperators):
     """Operators of a layer normalisation. They give rows.
 
     Attributes:
-        epsilon: what is added to the variance.
+        epsilon: the constant added to the variance.
         shape: sizes of the normalised axes.
     """
 

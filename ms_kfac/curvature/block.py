@@ -67,10 +67,12 @@ class CurvatureBlock(nn.Cell):
     step.
 
     An optimizer calls ``SomeBlock(layer, prefix=..., options=..., period=...)``. It calls a function given as
-    a value of the option ``blocks`` in the same way. The arguments are the layer
-    (:class:`ms_kfac.capture.Layer`), the prefix of the Parameters' names, how a batch enters the statistics
-    (:class:`ms_kfac.ops.statistics.StatisticsOptions`), and the announced number of backward passes per
-    batch.
+    a value of the option ``blocks`` in the same way. The arguments are
+
+    * the layer (:class:`ms_kfac.capture.Layer`);
+    * the prefix of the Parameters' names;
+    * how a batch enters the statistics (:class:`ms_kfac.ops.statistics.StatisticsOptions`);
+    * the number of backward passes per batch, which is the optimizer's ``accumulation_steps``.
 
     Args:
         layer: the layer whose Fisher block this is.
@@ -199,7 +201,7 @@ class CurvatureBlock(nn.Cell):
 
         Args:
             count: number of weights.
-            period: announced number of backward passes per batch. Default: 1.
+            period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
         """
         record = np.zeros(STAGED_WEIGHTS + count)
         record[PERIOD] = period

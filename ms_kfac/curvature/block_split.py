@@ -34,7 +34,7 @@ class BlockSplitBlock(KroneckerBlock):
         prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
         split: maximum number of rows of a diagonal block. Default: 128.
-        period: announced number of backward passes per batch. Default: 1.
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
         damping_split: "pi" splits the damping between the factors by their traces; "none" gives each factor
             :math:`\sqrt\lambda`. Default: "pi".
     """

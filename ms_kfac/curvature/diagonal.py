@@ -35,7 +35,7 @@ class DiagonalBlock(CurvatureBlock):
         layer: the layer.
         prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
-        period: announced number of backward passes per batch. Default: 1.
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
 
     Raises:
         TypeError: if the layer is an embedding or a normalisation layer.

@@ -41,7 +41,7 @@ class EigenbasisBlock(FactoredBlock):
         layer: the layer.
         prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
-        period: announced number of backward passes per batch. Default: 1.
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
 
     Note:
         Until a backward pass has reached the layer, its gradient passes through unchanged. The basis is not

@@ -70,6 +70,7 @@ class ShermanMorrisonBlock(FactoredBlock):
         rescale: whether to scale the implied factors to the tracked traces. Default: False.
         interval: number of rank-one updates between two full refreshes; None for no further full refresh.
             The sums for a full refresh are reset after the last of those updates. Default: None.
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
         damping_split: "pi" splits the damping between the factors by their traces; "none" gives each factor
             :math:`\sqrt\lambda`. Default: "pi".
 

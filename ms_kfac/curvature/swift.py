@@ -42,7 +42,7 @@ class SwiftBlock(CurvatureBlock):
         prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
         swift: how locations of a convolution become rows. Default: as in SKFAC.
-        period: number of backward passes per step. Default: 1.
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
         damping_split: "pi" splits the damping between the factors by their traces; "none" gives each factor
             :math:`\sqrt\lambda`. Default: "none".
 

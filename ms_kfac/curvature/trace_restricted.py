@@ -66,7 +66,7 @@ class TraceRestrictedBlock(CurvatureBlock):
         automatic: options of the automatic damping; None for normal damping. Default: None.
         expansion: :math:`\beta`, scalar float32, shared by all layers that are not convolutions. Read only
             with automatic damping. Default: None.
-        period: announced number of backward passes per batch. Default: 1.
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
 
     Note:
         Until a backward pass has reached the layer, its inverses are identities and its gradient passes

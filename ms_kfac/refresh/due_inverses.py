@@ -60,7 +60,9 @@ class _EachAlone(nn.Cell):
 
 
 class DueInverses(nn.Cell):
-    """Refreshes the blocks that are due. Without a branch, if all blocks have native kernels.
+    """Refreshes the blocks that are due.
+
+    The compiled step has no branch for this if all blocks have native kernels.
 
     Args:
         blocks: the curvature blocks.

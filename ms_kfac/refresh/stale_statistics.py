@@ -28,9 +28,9 @@ class StaleStatistics(RefreshPolicy):
             \Delta + \Delta_{-1} & \text{otherwise}
         \end{cases}
 
-    :math:`\Delta_{-1}` is the previous interval, so that intervals grow like Fibonacci numbers (Osawa et al.
-    2020, "Scalable and Practical Natural Gradient for Large-Scale Deep Learning", its adaptive frequency of
-    stale statistics).
+    :math:`\Delta_{-1}` is the previous interval, so that intervals grow like Fibonacci numbers. This is the
+    adaptive frequency of stale statistics of Osawa et al. 2020, "Scalable and Practical Natural Gradient for
+    Large-Scale Deep Learning".
 
     X is the statistic that the preconditioner uses. With a moving average (``factor_decay`` above 0), a
     refresh replaces at most a fraction :math:`1 - \epsilon` of X. So X is classified as similar sooner than

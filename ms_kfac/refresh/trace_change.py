@@ -24,8 +24,8 @@ class TraceChange(RefreshPolicy):
                  {\mathrm{tr}(F_{last} + \lambda I)}
 
     :math:`F_{last}` is the block at the last refresh. Both traces use the current :math:`\lambda`, so a
-    change of only the damping does not count as a change of the trace (Chen et al. 2021, "THOR, Trace-based
-    Hardware-driven Layer-Oriented Natural Gradient Descent Computation"):
+    change of only the damping does not count as a change of the trace. The rule is (Chen et al. 2021, "THOR,
+    Trace-based Hardware-driven Layer-Oriented Natural Gradient Descent Computation"):
 
     * :math:`r > \omega_1`: refresh the inverse;
     * :math:`\omega_2 \le r \le \omega_1`: keep the inverse;
