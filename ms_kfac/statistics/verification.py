@@ -182,7 +182,7 @@ class Verification:
         if new:
             self._warn(
                 f"no backward pass reached the statistics of {_listed(new)}, although a gradient was "
-                "delivered: the layer is bypassed, or recomputed without its tap. It gets first-order "
+                "delivered: a layer is bypassed, or recomputed without its tap. Such layers get first-order "
                 "updates. skip= makes that explicit, verify='off' silences this warning"
             )
 
