@@ -1,4 +1,4 @@
-"""Taps: which layers are watched, how, and what a person sees of it."""
+"""Capture: discovery of layers, and the taps that record their inputs and output gradients."""
 
 from ms_kfac.capture.convolution import ConvolutionOperators
 from ms_kfac.capture.dense import DenseOperators

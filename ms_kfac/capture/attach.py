@@ -1,4 +1,4 @@
-"""Put a tap into a layer and take it out again; the layer stays the same object with the same Parameters."""
+"""Attach a tap to a layer and detach it. The layer stays the same object with the same Parameters."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ _TAP = "curvature_tap"
 
 
 class PlainCopies:
-    """Mixed into the class of a tapped layer: its copies and pickles are untapped layers.
+    """Mixin of tapped layers: copies and pickles of the layer are untapped.
 
     A tap belongs to one layer and one optimizer; a copy must not reach that optimizer's state.
     """
 
     def __copy__(self) -> Any:
-        """An untapped layer with the same Parameters."""
+        """Copy the layer, untapped, with the same Parameters."""
         with _untapped(self):
             copied = copy.copy(self)
-            # A Cell and its shallow copy share one dictionary, where the tap is restored.
+            # A Cell and its shallow copy share one __dict__, and leaving the context restores the tap in it.
             copied.__dict__ = dict(copied.__dict__)
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """An untapped layer with Parameters of its own."""
+        """Copy the layer, untapped, with new Parameters."""
         with _untapped(self):
             return copy.deepcopy(self, memo)
 
     def __getstate__(self) -> Any:
-        """The untapped layer's state."""
+        """State of the untapped layer."""
         with _untapped(self):
             state = self.__getstate__()
             return _with_own_dictionary(state, self.__dict__)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """How to make the untapped layer."""
+        """Reduce the layer to an untapped one."""
         with _untapped(self):
             reduced = self.__reduce_ex__(protocol)
             if isinstance(reduced, str):
                 return reduced
             create, arguments, *state = _with_own_dictionary(reduced, self.__dict__)
             if getattr(create, "__name__", "") == "__newobj__":
-                # pickle accepts __newobj__ for the object's present class only.
+                # pickle accepts __newobj__ only for the current class of the object.
                 create = arguments[0].__new__
             return (create, arguments, *state)
 
 
 def _with_own_dictionary(value: Any, dictionary: dict[str, Any]) -> Any:
-    # A Cell's state holds its dictionary itself, where the tap is restored before anything is copied.
+    # A Cell's state holds its __dict__ itself, and the tap is back in it before pickle copies anything.
     if value is dictionary:
         return dict(dictionary)
     if type(value) is tuple:
@@ -66,7 +66,7 @@ def _with_own_dictionary(value: Any, dictionary: dict[str, Any]) -> Any:
 
 
 class TappedConstruct(PlainCopies):
-    """The layer's own ``construct``, then the tap."""
+    """Calls the original ``construct``, then the tap."""
 
     untapped_construct: Any
     curvature_tap: Tap
@@ -77,9 +77,9 @@ class TappedConstruct(PlainCopies):
 
 
 class TappedConstructWithBatchMoments(PlainCopies):
-    """For a batch normalisation that uses its batch's moments in training alone.
+    """For a batch normalisation that uses the moments of the batch only in training.
 
-    In evaluation it normalises by its moving moments, which its statistics know nothing of.
+    In evaluation it normalises with moving moments, for which the statistics would be wrong.
     """
 
     untapped_construct: Any
@@ -111,11 +111,11 @@ class TappedConstructBeforeActivation(PlainCopies):
 
 
 class TappedPrimitive(nn.Cell):
-    """Stands for the primitive of a layer that is tapped there.
+    """Replaces a primitive of a layer: calls the primitive, then the tap.
 
     Args:
-        primitive: the layer's own.
-        tap: what watches it.
+        primitive: the original primitive.
+        tap: the tap.
     """
 
     def __init__(self, primitive: Any, tap: Tap) -> None:
@@ -129,25 +129,25 @@ class TappedPrimitive(nn.Cell):
 
 @cache
 def _tapped_class(cls: Any, mixin: Any) -> Any:
-    # A construct set on the instance would do until MindSpore compiles the layer on its own: parsing it again
-    # inside a network then fails. A class of its own, under the old name, has no such trouble.
+    # A construct set on the instance works until MindSpore compiles the layer alone: parsing the layer again
+    # inside a network then fails. A subclass with the same name has no such problem.
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     return type(cls.__name__, (mixin, cls), names)
 
 
 def attach(layer: Layer, tap: Tap) -> bool:
-    """Let a layer's output pass through a tap.
+    """Route a layer's output through a tap.
 
-    The layer's class becomes a subclass of what it was, under the same name; the tap goes into the instance's
-    ``__dict__``, past the Cell's registries, so that names, checkpoints, ``cells()`` and casts
-    of the network see the layer as it was. Copies and pickles of the layer have no tap.
+    The layer's class becomes a subclass of its previous class, with the same name. The tap goes into the
+    instance's ``__dict__`` and not into the Cell's registries. So names, checkpoints, ``cells()`` and casts
+    of the network do not change. Copies and pickles of the layer have no tap.
 
     Args:
         layer: the layer to tap.
         tap: the tap.
 
     Returns:
-        Whether an earlier tap was replaced: its optimizer gets no more statistics of this layer.
+        Whether an earlier tap was replaced. Its optimizer gets no further statistics of this layer.
     """
     cell = layer.cell
     replaced = detach(cell)
@@ -155,8 +155,8 @@ def attach(layer: Layer, tap: Tap) -> bool:
     if layer.tapped_primitive:
         tapped = TappedPrimitive(getattr(cell, layer.tapped_primitive), tap)
         changes: dict[str, Any] = {layer.tapped_primitive: tapped, _TAP: tap}
-        # The class stays: MindSpore 2.10 compiles `super()` as the parent of the instance's class, which has
-        # to be the class that the user wrote. copy and pickle look these two up on the instance.
+        # The class stays: MindSpore 2.10 compiles `super()` as the parent of the instance's class, so that
+        # class must be the user's. copy and pickle look up these two methods on the instance.
         for name in ("__deepcopy__", "__getstate__"):
             changes[name] = MethodType(getattr(PlainCopies, name), cell)
     else:
@@ -176,25 +176,25 @@ def attach(layer: Layer, tap: Tap) -> bool:
 
 
 def attached_tap(cell: nn.Cell) -> Any:
-    """The tap that watches a layer.
+    """Return the tap of a layer.
 
     Args:
         cell: a layer.
 
     Returns:
-        The tap, or None.
+        The tap, or None if the layer is untapped.
     """
     return cell.__dict__.get(_TAP)
 
 
 def detach(cell: nn.Cell) -> bool:
-    """Take a tap out, if there is one.
+    """Remove the tap of a layer, if it has one.
 
     Args:
         cell: a layer.
 
     Returns:
-        Whether there was one.
+        Whether the layer had a tap.
     """
     if _ATTACHED not in cell.__dict__:
         return False

@@ -1,4 +1,4 @@
-"""Two-dimensional convolutions: ``nn.Conv2d`` and ``mint.nn.Conv2d``, and their subclasses."""
+"""Two-dimensional convolutions: ``nn.Conv2d``, ``mint.nn.Conv2d`` and their subclasses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ms_kfac.ops.second_moment import ColumnSecondMoment
 
 @dataclass(frozen=True)
 class ConvolutionOperators(LayerOperators):
-    """Columns of a convolution of one geometry.
+    """Operators of a convolution, for one geometry. They give columns.
 
     Attributes:
         geometry: kernel, stride, padding, dilation and groups.
@@ -65,14 +65,14 @@ class ConvolutionOperators(LayerOperators):
 
 @register_layer(nn.Conv2d, mint.nn.Conv2d)
 def describe_convolution(name: str, cell: Any) -> Layer | str:
-    """The layer, or why it can't be preconditioned.
+    """Describe an ``nn.Conv2d`` or ``mint.nn.Conv2d``.
 
     Args:
         name: the cell's name in the network.
         cell: an ``nn.Conv2d`` or ``mint.nn.Conv2d``.
 
     Returns:
-        The layer, or a reason: the NHWC layout, or padding with anything but zeros.
+        The layer, or the reason why it can't be preconditioned: the NHWC layout, or non-zero padding.
     """
     base: Any = nn.Conv2d if isinstance(cell, nn.Conv2d) else mint.nn.Conv2d
     if base is nn.Conv2d:

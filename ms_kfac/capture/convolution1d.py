@@ -1,6 +1,6 @@
-"""One-dimensional convolutions: ``nn.Conv1d`` and ``mint.nn.Conv1d``, and their subclasses.
+"""One-dimensional convolutions: ``nn.Conv1d``, ``mint.nn.Conv1d`` and their subclasses.
 
-A convolution of rows (N, C, L) is one of images of height 1 with a kernel (1, k).
+A convolution of rows (N, C, L) is a convolution of images of height 1 with a kernel (1, k).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _AsImages(nn.Cell):
 
 @dataclass(frozen=True)
 class RowConvolutionOperators(ConvolutionOperators):
-    """Columns of a convolution whose input and output have three axes."""
+    """Operators of a convolution whose input and output have three axes. They give columns."""
 
     def activations(self, reduce: bool) -> nn.Cell:
         return _AsImages(super().activations(reduce))
@@ -37,7 +37,7 @@ class RowConvolutionOperators(ConvolutionOperators):
         return _AsImages(super().gradients(reduce))
 
     def native_geometry(self) -> dict[str, Any] | None:
-        # Native kernels take four axes.
+        # Native kernels require four axes.
         return None
 
 
@@ -45,7 +45,7 @@ class RowConvolutionOperators(ConvolutionOperators):
 def describe_conv1d(name: str, cell: Any) -> Layer | str:
     """Describe an ``nn.Conv1d``.
 
-    It is tapped at its ``ops.Conv2D``, which sees images of height 1, as the native kernels do.
+    The tap is at its ``ops.Conv2D``, whose inputs are images of height 1, as the native kernels require.
 
     Args:
         name: the cell's name in the network.
@@ -75,7 +75,7 @@ def describe_mint_conv1d(name: str, cell: Any) -> Layer | str:
         cell: a ``mint.nn.Conv1d``.
 
     Returns:
-        The layer, or a reason: padding with anything but zeros.
+        The layer, or the reason why it can't be preconditioned: non-zero padding.
     """
     if cell.padding_mode != "zeros":
         return f"padding_mode {cell.padding_mode!r} (only zeros are supported)"

@@ -1,4 +1,4 @@
-"""Dense layers: ``nn.Dense`` and ``mint.nn.Linear``, and their subclasses."""
+"""Dense layers: ``nn.Dense``, ``mint.nn.Linear`` and their subclasses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PRIMITIVES: dict[Any, str] = {nn.Dense: "matmul", mint.nn.Linear: "dense"}
 
 @dataclass(frozen=True)
 class DenseOperators(LayerOperators):
-    """Rows of a layer that multiplies the last axis of its input."""
+    """Operators of a layer that multiplies the last axis of its input. They give rows."""
 
     def activations(self, reduce: bool) -> nn.Cell:
         return DenseActivations(bias=self.bias, reduce=reduce)
@@ -40,7 +40,7 @@ class DenseOperators(LayerOperators):
 
 @register_layer(*_PRIMITIVES)
 def describe_dense(name: str, cell: Any) -> Layer | str:
-    """The layer, or why it can't be preconditioned.
+    """Describe an ``nn.Dense`` or ``mint.nn.Linear``.
 
     Args:
         name: the cell's name in the network.

@@ -1,4 +1,4 @@
-"""Which layers of a network can be preconditioned, and why the others can't."""
+"""Discovery of the layers that can be preconditioned, with the reasons why others can't."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.layer_kinds import describe_layer
 from ms_kfac.capture.lone_parameter import lone_parameter
 
-# A kind of layer registers itself as its module is imported.
+# A module of this package registers its layer kinds when it is imported.
 for _module in pkgutil.iter_modules(capture.__path__, f"{capture.__name__}."):
     importlib.import_module(_module.name)
 
-# The reason, and whether an option requested it.
+# The reason, and whether an option of the user requested it.
 Objection = tuple[str, bool]
 
 
 @dataclass(frozen=True)
 class FirstOrderCell:
-    """A cell whose parameters are trained first-order.
+    """A cell whose parameters get first-order updates.
 
     Attributes:
         name: the cell's name in the network.
-        kind: its class.
-        parameters: its own parameters that the optimizer trains.
-        reason: why it is not preconditioned.
-        requested: whether ``skip`` or ``blocks`` asked for it, so that its Parameters get no other block.
+        kind: name of the cell's class.
+        parameters: the cell's own parameters that the optimizer trains.
+        reason: why the cell is not preconditioned.
+        requested: whether ``skip`` or ``blocks`` requested this, so that its Parameters get no other block.
     """
 
     name: str
@@ -51,19 +51,18 @@ def discover(
     *,
     objection: Callable[[Layer], Objection | None] | None = None,
 ) -> tuple[list[Layer], list[FirstOrderCell]]:
-    """Sort the cells of a network that own trained parameters.
+    """Divide the cells that own trained parameters into layers to precondition and first-order cells.
 
     Args:
         network: the network, tapped or not.
         trained: the parameters that the optimizer updates.
-        skip: regular expressions; a layer stays first-order when one of them is found in its name
-            (``re.search``).
-        objection: tells why a layer that could be preconditioned stays first-order; None where it doesn't.
-            Default: None, for no layer.
+        skip: regular expressions; a layer stays first-order if one of them matches its name (``re.search``).
+        objection: function that returns why a layer stays first-order, or None to precondition it. Default:
+            None, for no objections.
 
     Returns:
-        The layers to precondition, in the network's order, and the cells that stay first-order with the
-        reason.
+        The layers to precondition, in the network's order, and the cells that stay first-order, with the
+        reasons.
     """
     trained_ids = {id(parameter) for parameter in trained}
     owners: dict[int, list[str]] = {}
@@ -109,13 +108,14 @@ def lone_parameters(
 
     Args:
         first_order: the cells that :func:`discover` left first-order.
-        leave: regular expressions; a Parameter stays first-order when one of them is found in its name.
+        leave: regular expressions; a Parameter stays first-order if one of them matches its name
+            (``re.search``).
 
     Returns:
-        A layer of the kind "other" for each float32 parameter of the cells that no option leaves
-        first-order, and the cells that stay first-order.
+        A layer of the kind "other" for each float32 parameter that no option leaves first-order, and the
+        cells that stay first-order.
     """
-    # A tied Parameter is in several cells.
+    # A tied Parameter belongs to several cells.
     requested = {id(parameter) for cell in first_order if cell.requested for parameter in cell.parameters}
     layers: dict[int, Layer] = {}
     staying: list[FirstOrderCell] = []
@@ -139,39 +139,39 @@ def _own_parameters(cell: nn.Cell) -> list[Parameter]:
 
 
 def kinds_of(network: nn.Cell) -> set[str]:
-    """The kinds of the layers of a network.
+    """Collect the kinds of a network's layers.
 
     Args:
         network: the network, tapped or not.
 
     Returns:
-        What describers of layers call them.
+        The kinds, as the registered functions name them.
     """
     described = [describe_layer(name, cell) for name, cell in network.cells_and_names()]
     return {layer.kind for layer in described if isinstance(layer, Layer)}
 
 
 def names_of_cells(network: nn.Cell) -> list[str]:
-    """The names of a network's cells, as layers are named.
+    """List the names of a network's cells.
 
     Args:
         network: the network.
 
     Returns:
-        The names; that of the network itself is its class's.
+        The names. The network itself has the name of its class.
     """
     return [name or type(cell).__name__ for name, cell in network.cells_and_names()]
 
 
 def unmatched_patterns(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """The patterns that are found in no name.
+    """Find the patterns that match no name.
 
     Args:
         names: the names.
         patterns: regular expressions.
 
     Returns:
-        Those that change nothing.
+        The patterns without a match (``re.search``).
     """
     known = list(names)
     return [pattern for pattern in patterns if not any(re.search(pattern, name) for name in known)]

@@ -17,10 +17,10 @@ from ms_kfac.ops.second_moment import RowSecondMoment
 
 @dataclass(frozen=True)
 class EmbeddingOperators(LayerOperators):
-    """Counts of ids and rows of output gradients.
+    """Operators of an embedding: counts of ids, and rows of output gradients.
 
     Attributes:
-        vocabulary: rows of the table.
+        vocabulary: number of rows of the table.
     """
 
     vocabulary: int
@@ -40,19 +40,20 @@ class EmbeddingOperators(LayerOperators):
 
 @register_layer(nn.Embedding)
 def describe_embedding(name: str, cell: Any) -> Layer | str:
-    """The layer, or why it can't be preconditioned.
+    """Describe an ``nn.Embedding``.
 
-    ``padding_idx`` needs no care: ``nn.Embedding`` starts that row at zero and then trains it as any other.
+    ``padding_idx`` needs no special case: ``nn.Embedding`` initialises that row with zeros and then trains it
+    like the others.
 
     Args:
         name: the cell's name in the network.
         cell: an ``nn.Embedding``.
 
     Returns:
-        The layer, or a reason: a ``construct`` of its own.
+        The layer, or the reason why it can't be preconditioned: an overridden ``construct``.
     """
     if overrides_construct(cell, nn.Embedding):
-        return "a construct of its own in the place of Embedding's"
+        return "it overrides the construct of Embedding"
     table = cell.embedding_table
     return Layer(
         name=name,

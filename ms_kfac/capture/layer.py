@@ -1,4 +1,4 @@
-"""What the curvature needs to know of a layer, whatever class it is."""
+"""Description of a layer for the curvature blocks, independent of the layer's class."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from typing import Any
 from mindspore import Parameter, nn
 
 UNTAPPED_CLASS = "untapped_class"
-# The kind of a Parameter outside all layers.
+# Kind of a Parameter outside all layers.
 OTHER = "other"
 
 
 def overrides_construct(cell: nn.Cell, base: Any) -> bool:
-    """Whether a subclass or the instance itself replaces a supported class's ``construct``.
+    """Whether a subclass or the instance overrides the ``construct`` of a supported class.
 
     Args:
         cell: a layer, tapped or not.
         base: the supported class.
 
     Returns:
-        Whether the layer computes anything but what the class does.
+        Whether the ``construct`` of the layer is not that of ``base``.
     """
     return "construct" in cell.__dict__ or untapped_class(cell).construct is not base.construct
 
 
 def untapped_class(cell: nn.Cell) -> Any:
-    """The class of a cell, looking through a tap.
+    """Return the class of a cell without its tap.
 
     Args:
         cell: a layer, tapped or not.
 
     Returns:
-        The class that the user gave it.
+        The class with which the user created the cell.
     """
     return cell.__dict__.get(UNTAPPED_CLASS, type(cell))
 
 
 @dataclass(frozen=True)
 class LayerOperators(ABC):
-    """How a layer's input and output gradient become rows or columns.
+    """Operators that turn a layer's input and output gradient into rows or columns.
 
     All layers of one geometry have equal operators.
 
     Attributes:
-        bias: whether activations carry a homogeneous coordinate.
+        bias: whether activations have a homogeneous coordinate.
     """
 
     bias: bool
@@ -67,14 +67,14 @@ class LayerOperators(ABC):
 
     @abstractmethod
     def second_moment(self) -> nn.Cell:
-        """Operator that sums the outer products of those rows or columns."""
+        """Operator that sums the outer products of these rows or columns."""
 
     @abstractmethod
     def projections(self) -> nn.Cell:
-        """Operator from the input and the output gradient to u and v of the capture check."""
+        """Operator from the input and the output gradient to the vectors u and v of the capture check."""
 
     def native_geometry(self) -> dict[str, Any] | None:
-        """Attributes of a native kernel that does what these operators do; None where there is none."""
+        """Attributes of the native kernel that replaces these operators; None if there is none."""
         return None
 
 
@@ -84,17 +84,18 @@ class Layer:
 
     Attributes:
         name: the cell's name in the network ("layer1.0.conv2").
-        kind: what chooses the curvature block: "dense", "convolution", "embedding", "normalization", or any
-            other word. "other" is the kind of Parameters outside all layers.
+        kind: selects the curvature block: "dense", "convolution", "embedding", "normalization", or any other
+            word. "other" is reserved for Parameters outside all layers.
         cell: the layer itself.
-        weight: its weight Parameter, output channels first; the table of an embedding (a row an id), gamma of
-            a normalisation.
-        bias: its bias Parameter, or None; beta of a normalisation.
-        operators: how its inputs and output gradients become rows or columns.
-        groups: number of channel groups, each with factors of its own.
-        tapped_primitive: the cell's attribute that computes the linear map, where the map is tapped at its
-            call: whatever the cell does before and after stays outside, as in a subclass that overrides
-            ``construct``. Empty where the layer's own input and output are taken.
+        weight: the weight Parameter, output channels first. For an embedding, the table, with one row per
+            id. For a normalisation, gamma.
+        bias: the bias Parameter, or None. For a normalisation, beta.
+        operators: how inputs and output gradients become rows or columns.
+        groups: number of channel groups; each has its own factors. Default: 1.
+        tapped_primitive: name of the cell's attribute that computes the linear map, if the tap is at the call
+            of that attribute. The tap then ignores what the cell computes before and after the call, as in a
+            subclass that overrides ``construct``. Empty if the tap uses the layer's input and output.
+            Default: "".
     """
 
     name: str
@@ -108,7 +109,7 @@ class Layer:
 
     @property
     def input_dimension(self) -> int:
-        """Dimension of A for one group, with the homogeneous coordinate of a bias."""
+        """Dimension of A for one group, including the homogeneous coordinate of a bias."""
         dimension = 1
         for size in self.weight.shape[1:]:
             dimension *= int(size)
@@ -120,5 +121,5 @@ class Layer:
         return int(self.weight.shape[0]) // self.groups if self.weight.ndim > 0 else 1
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """Weight, and bias where there is one."""
+        """Weight, and bias if the layer has one."""
         return (self.weight,) if self.bias is None else (self.weight, self.bias)

@@ -1,4 +1,4 @@
-"""The registry of layer kinds: which classes of layers can be described, and by which function."""
+"""Registry of layer kinds: maps classes of layers to the functions that describe them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ _DESCRIBE: dict[type, Describe] = {}
 
 
 def register_layer(*classes: type[nn.Cell]) -> Callable[[Describe], Describe]:
-    """Let optimizers precondition the instances of some classes and of their subclasses.
+    """Register layer classes, so that optimizers precondition their instances and subclasses.
 
-    It decorates a function that describes such a layer. For a layer, the function of the closest base class
-    is asked; registering a class again replaces its function. Optimizers built later see the change.
+    The result decorates a function that describes a layer. A layer is described by the function of its
+    closest base class. Registering a class again replaces its function. Optimizers created later use the
+    change.
 
     Args:
         *classes: classes of layers, subclasses of ``nn.Cell``.
 
     Returns:
-        The decorator; it returns the function unchanged. The function gets the name of a cell in the network
-        and the cell, and returns a :class:`ms_kfac.capture.Layer`, or the reason for which this one can't be
-        preconditioned.
+        The decorator; it returns the function unchanged. The function receives the name of a cell in the
+        network and the cell. It returns a :class:`ms_kfac.capture.Layer`, or the reason why this cell can't
+        be preconditioned.
 
     Raises:
-        TypeError: if there is no class, or one is no subclass of ``nn.Cell``.
+        TypeError: if no class is given, or if one is not a subclass of ``nn.Cell``.
 
     Examples:
         >>> from mindspore import Parameter, Tensor, nn, ops
@@ -48,7 +49,7 @@ def register_layer(*classes: type[nn.Cell]) -> Callable[[Describe], Describe]:
         ...     )
     """
     if not classes or not all(isinstance(cls, type) and issubclass(cls, nn.Cell) for cls in classes):
-        raise TypeError(f"register_layer takes subclasses of mindspore.nn.Cell, got {classes!r}")
+        raise TypeError(f"register_layer: classes must be subclasses of mindspore.nn.Cell, got {classes!r}")
 
     def register(describe: Describe) -> Describe:
         _DESCRIBE.update(dict.fromkeys(classes, describe))
@@ -58,25 +59,25 @@ def register_layer(*classes: type[nn.Cell]) -> Callable[[Describe], Describe]:
 
 
 def describe_layer(name: str, cell: nn.Cell) -> Layer | str:
-    """Describe a cell by the function registered for its class.
+    """Describe a cell with the function registered for its class.
 
     Args:
         name: the cell's name in the network.
         cell: the cell, tapped or not.
 
     Returns:
-        The layer, or why it can't be preconditioned.
+        The layer, or the reason why it can't be preconditioned.
 
     Raises:
-        ValueError: if the function calls the layer's kind "other".
+        ValueError: if the function returns a layer of the kind "other".
     """
     for cls in type(cell).__mro__:
         if cls in _DESCRIBE:
             described = _DESCRIBE[cls](name, cell)
             if isinstance(described, Layer) and described.kind == OTHER:
                 raise ValueError(
-                    f"register_layer: the kind of {name} must not be 'other', which is that of Parameters "
-                    "outside all layers"
+                    f"register_layer: the kind of {name} must not be 'other', which is reserved for "
+                    "Parameters outside all layers"
                 )
             return described
     return f"no curvature block for {type(cell).__name__}"

@@ -1,4 +1,4 @@
-"""A Parameter outside the layers that can be tapped: a position embedding, a scale, GroupNorm's gamma."""
+"""A Parameter outside all tapped layers, such as a position embedding, a scale or GroupNorm's gamma."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ms_kfac.capture.layer import OTHER, Layer, LayerOperators
 
 @dataclass(frozen=True)
 class NoOperators(LayerOperators):
-    """Takes the place of a layer's operators and refuses every call: the Parameter's input is unknown.
+    """Operators that raise at every call, because the input of a lone Parameter is unknown.
 
     Attributes:
         name: the Parameter's name.
@@ -22,7 +22,7 @@ class NoOperators(LayerOperators):
 
     def _refuse(self) -> Any:
         raise TypeError(
-            f"blocks[{OTHER!r}] must be a block that needs the gradient alone, such as DiagonalBlock: the "
+            f"blocks[{OTHER!r}] must be a block that needs only the gradient, such as DiagonalBlock: the "
             f"input of {self.name} is unknown"
         )
 
@@ -47,7 +47,7 @@ def lone_parameter(parameter: Parameter) -> Layer:
         parameter: the Parameter, of any shape.
 
     Returns:
-        The layer, which has the Parameter's name; its cell is empty and its operators refuse.
+        The layer. It has the Parameter's name, an empty cell, and operators that raise.
     """
     operators = NoOperators(bias=False, name=parameter.name)
     return Layer(

@@ -1,21 +1,21 @@
-"""The moments that normalisation layers keep for evaluation."""
+"""Moving moments of normalisation layers (batch-norm buffers)."""
 
 from __future__ import annotations
 
 from mindspore import Parameter, nn
 
-# What normalisation layers, nn's and mint's, call the moments that a forward pass in training mode moves.
+# Names of the buffers in the normalisation layers of mindspore.nn and mindspore.mint.nn.
 _MOVING = ("moving_mean", "moving_variance", "running_mean", "running_var", "num_batches_tracked")
 
 
 def moving_statistics(network: nn.Cell) -> list[Parameter]:
-    """Parameters that a forward pass in training mode changes by itself.
+    """Collect the Parameters that a forward pass in training mode updates.
 
     Args:
         network: any network.
 
     Returns:
-        The moving moments of its normalisation layers, each once.
+        The buffers of its normalisation layers, without duplicates.
     """
     found = {}
     for _, cell in network.cells_and_names():

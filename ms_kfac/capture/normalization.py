@@ -1,6 +1,6 @@
 """Batch and layer normalisation: ``nn.BatchNorm1d``, ``nn.BatchNorm2d`` and ``nn.LayerNorm``.
 
-``nn.BatchNorm3d`` holds an ``nn.BatchNorm2d`` that does its work, and is met as that.
+``nn.BatchNorm3d`` is supported through the ``nn.BatchNorm2d`` that it contains.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ KIND = "normalization"
 
 @dataclass(frozen=True)
 class BatchNormOperators(LayerOperators):
-    """Columns of a batch normalisation.
+    """Operators of a batch normalisation. They give columns.
 
     Attributes:
-        epsilon: what is added to the variance.
+        epsilon: the constant added to the variance.
         channels: number of channels.
     """
 
@@ -56,10 +56,10 @@ class BatchNormOperators(LayerOperators):
 
 @dataclass(frozen=True)
 class LayerNormOperators(LayerOperators):
-    """Rows of a layer normalisation.
+    """Operators of a layer normalisation. They give rows.
 
     Attributes:
-        epsilon: what is added to the variance.
+        epsilon: the constant added to the variance.
         shape: sizes of the normalised axes.
     """
 
@@ -83,41 +83,41 @@ class LayerNormOperators(LayerOperators):
 
 @register_layer(nn.BatchNorm1d, nn.BatchNorm2d)
 def describe_batch_norm(name: str, cell: Any) -> Layer | str:
-    """The layer, or why it can't be preconditioned.
+    """Describe an ``nn.BatchNorm1d`` or ``nn.BatchNorm2d``.
 
     Args:
         name: the cell's name in the network.
         cell: an ``nn.BatchNorm1d`` or ``nn.BatchNorm2d``.
 
     Returns:
-        The layer, or a reason: a ``construct`` of its own, the NHWC layout, or moving statistics in the place
-        of the batch's.
+        The layer, or the reason why it can't be preconditioned: an overridden ``construct``, the NHWC layout,
+        or moving moments instead of the batch's.
     """
     base: Any = nn.BatchNorm1d if isinstance(cell, nn.BatchNorm1d) else nn.BatchNorm2d
     if overrides_construct(cell, base):
-        return f"a construct of its own in the place of {base.__name__}'s"
+        return f"it overrides the construct of {base.__name__}"
     if cell.format != "NCHW":
         return f"data format {cell.format} (only NCHW is supported)"
     if cell.use_batch_statistics is False:
-        return "use_batch_statistics=False: unit-wise statistics are of inputs normalised by their batch"
+        return "use_batch_statistics=False (unit-wise statistics need inputs normalised by their batch)"
     channels = int(cell.gamma.size)
     return _layer(name, cell, BatchNormOperators(bias=True, epsilon=float(cell.eps), channels=channels))
 
 
 @register_layer(nn.LayerNorm)
 def describe_layer_norm(name: str, cell: Any) -> Layer | str:
-    """The layer, or why it can't be preconditioned.
+    """Describe an ``nn.LayerNorm``.
 
     Args:
         name: the cell's name in the network.
         cell: an ``nn.LayerNorm``.
 
     Returns:
-        The layer, or a reason: a ``construct`` of its own, gamma and beta on other axes than the normalised
-        ones, or normalisation across samples.
+        The layer, or the reason why it can't be preconditioned: an overridden ``construct``, gamma and beta
+        not on the normalised axes, or normalisation across samples.
     """
     if overrides_construct(cell, nn.LayerNorm):
-        return "a construct of its own in the place of LayerNorm's"
+        return "it overrides the construct of LayerNorm"
     if cell.begin_norm_axis != cell.begin_params_axis:
         return (
             f"begin_norm_axis {cell.begin_norm_axis} and begin_params_axis {cell.begin_params_axis} differ "

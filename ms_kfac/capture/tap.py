@@ -1,4 +1,4 @@
-"""The tap: identity in the forward pass, statistics in the backward pass."""
+"""The tap: an identity in the forward pass that takes statistics in the backward pass."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from ms_kfac.refresh.gate import Gate
 class SampleCounter(nn.Cell):
     """Counts the samples of a step's backward passes, for losses that are sums and for lone Parameters.
 
-    As with staged statistics, a pass replaces the count of the pass before, unless both are micro-batches of
-    one step: so passes of a dropped step, or of another objective, do not count. How many passes make up a
-    step says the record of the layer at which they are counted.
+    As with staged statistics, a pass replaces the count of the previous pass, unless both are micro-batches
+    of one step. So passes of a dropped step, or of another objective, do not count. The record of the
+    counting layer holds the number of passes per step.
 
     Args:
-        name: name of the Parameter: samples of the staged batch, those of all passes since the optimizer's
-            last step, the number of these passes, and the period by which the first was counted.
+        name: name of the Parameter. It holds the samples of the staged batch, the samples of all passes since
+            the optimizer's last step, the number of these passes, and the period with which they were
+            counted.
     """
 
     def __init__(self, name: str) -> None:
@@ -42,9 +43,9 @@ class SampleCounter(nn.Cell):
         return True
 
     def take(self, after: Tensor, record: Parameter) -> Tensor:
-        """The samples of this step, 0 where no pass was counted; the next step counts anew."""
+        """Return the samples of this step, 0 if no pass was counted, and reset the counter."""
         period = ops.maximum(element(record, PERIOD), 1.0)
-        # The first commit has found out that several passes make up a step, after they were counted.
+        # The first commit detects that several passes make up a step only after they were counted.
         known = self.cast(ops.equal(period, element(self.samples, 3)), ms.float32)
         counted = element(self.samples, 0) * known + element(self.samples, 1) * (1.0 - known)
         nothing = ops.depend(self.samples * 0.0, (after, counted))
@@ -52,7 +53,7 @@ class SampleCounter(nn.Cell):
 
 
 class IdentityBase(nn.Cell):
-    """What the identities of taps are made of.
+    """Base of the identities of taps.
 
     Args:
         statistics: the block's statistics operator.
@@ -69,19 +70,19 @@ class IdentityBase(nn.Cell):
 
 
 class _IdentityOfTwo(IdentityBase):
-    """Passes y on; its ``bprop`` meets x and dout together.
+    """Identity of y, with two Parameters. Its ``bprop`` calls the statistics operator with x and dout.
 
-    The Parameters come in as inputs: used as attributes inside ``bprop`` they do not compile, and neither do
-    a starred argument or a tuple of them. Hence a class for each number of them that a block may have.
+    The Parameters are inputs: ``bprop`` does not compile with Parameters as attributes, with a starred
+    argument or with a tuple of Parameters. Hence there is one class per number of Parameters.
 
-    Statistics are of float32, whatever the layer computes in; dout goes on in the type that it came in. An
-    input is cast here and not in the forward pass, which would keep a copy of it until now.
+    Statistics are float32 for every compute type of the layer, and dout keeps its type. The input is cast
+    here, because a cast in the forward pass would keep a copy of it until the backward pass.
 
-    The gate is read when dout is there: a compiled step may write it between two passes, and would otherwise
-    be free to read it at any time.
+    The gate is read after dout is available. A compiled step may write the gate between two passes, and
+    without this dependency it could read the gate at any time.
 
-    To the compiler the Parameters are values here, and a kernel's write to them is not seen. Only the commit
-    reads them, behind the gradients.
+    The compiler treats the Parameters as values here and does not see that a kernel writes to them. Only the
+    commit reads them, after the gradients.
     """
 
     def construct(self, x: Tensor, y: Tensor, gate: Parameter, s1: Parameter, s2: Parameter) -> Tensor:
@@ -99,12 +100,12 @@ class _IdentityOfTwo(IdentityBase):
     ) -> tuple[Tensor, ...]:
         inputs, gradients = self.cast(x, self.input_type), self.cast(dout, self.gradient_type)
         self.statistics(inputs, gradients, self.depend(gate, dout), s1, s2)
-        # Nothing uses gradients of the Parameters; zeros of their shapes would have to be compiled.
+        # The gradients of the Parameters are unused; returning zeros would compile extra operators.
         return self.zeros_like(x), dout, gate, s1, s2
 
 
 class _IdentityOfThree(IdentityBase):
-    """The same for three Parameters."""
+    """Like :class:`_IdentityOfTwo`, with three Parameters."""
 
     def construct(
         self,
@@ -130,12 +131,12 @@ class _IdentityOfThree(IdentityBase):
     ) -> tuple[Tensor, ...]:
         inputs, gradients = self.cast(x, self.input_type), self.cast(dout, self.gradient_type)
         self.statistics(inputs, gradients, self.depend(gate, dout), s1, s2, s3)
-        # Nothing uses gradients of the Parameters; zeros of their shapes would have to be compiled.
+        # The gradients of the Parameters are unused; returning zeros would compile extra operators.
         return self.zeros_like(x), dout, gate, s1, s2, s3
 
 
 class _IdentityOfFour(IdentityBase):
-    """The same for four Parameters."""
+    """Like :class:`_IdentityOfTwo`, with four Parameters."""
 
     def construct(
         self,
@@ -163,12 +164,12 @@ class _IdentityOfFour(IdentityBase):
     ) -> tuple[Tensor, ...]:
         inputs, gradients = self.cast(x, self.input_type), self.cast(dout, self.gradient_type)
         self.statistics(inputs, gradients, self.depend(gate, dout), s1, s2, s3, s4)
-        # Nothing uses gradients of the Parameters; zeros of their shapes would have to be compiled.
+        # The gradients of the Parameters are unused; returning zeros would compile extra operators.
         return self.zeros_like(x), dout, gate, s1, s2, s3, s4
 
 
 class _IdentityOfSix(IdentityBase):
-    """The same for six Parameters."""
+    """Like :class:`_IdentityOfTwo`, with six Parameters."""
 
     def construct(
         self,
@@ -200,7 +201,7 @@ class _IdentityOfSix(IdentityBase):
     ) -> tuple[Tensor, ...]:
         inputs, gradients = self.cast(x, self.input_type), self.cast(dout, self.gradient_type)
         self.statistics(inputs, gradients, self.depend(gate, dout), s1, s2, s3, s4, s5, s6)
-        # Nothing uses gradients of the Parameters; zeros of their shapes would have to be compiled.
+        # The gradients of the Parameters are unused; returning zeros would compile extra operators.
         return self.zeros_like(x), dout, gate, s1, s2, s3, s4, s5, s6
 
 
@@ -208,7 +209,7 @@ _IDENTITIES: dict[int, Any] = {2: _IdentityOfTwo, 3: _IdentityOfThree, 4: _Ident
 
 
 class _CountingIdentity(nn.Cell):
-    """Passes y on; its ``bprop`` counts the samples of x."""
+    """Identity of y. Its ``bprop`` counts the samples of x."""
 
     def __init__(self, counter: SampleCounter) -> None:
         super().__init__(auto_prefix=False)
@@ -225,22 +226,22 @@ class _CountingIdentity(nn.Cell):
 
 
 class Tap(nn.Cell):
-    """Watches one linear map y = f(x): hands x and the gradient of y to the layer's statistics operator.
+    """Tap of one linear map y = f(x): passes x and the gradient of y to the layer's statistics operator.
 
-    There are two ways in. A graph that is being compiled parses :meth:`construct`, where a custom ``bprop``
-    holds the operator and the gate Parameter decides inside it. PyNative mode calls the object: with the gate
-    closed it returns y itself, at no cost; with the gate open it hooks y's gradient and runs the same
-    operator, compiled.
+    Graph mode parses :meth:`construct`, where a custom ``bprop`` calls the operator, and the operator reads
+    the gate. PyNative mode calls the object. With a closed gate it returns y itself, at no cost. With an open
+    gate it registers a hook on the gradient of y, which runs the same operator, compiled.
 
     Args:
         statistics: the block's statistics operator.
-        staged: the two, three, four or six Parameters that it reads and writes.
-        gate: whether the coming step takes statistics.
-        counter: counts samples on every step, gate open or not; None where the count is unused.
-        record: the one among ``staged``, which the counter reads; None without a counter.
+        staged: the two, three, four or six Parameters that the operator reads and writes.
+        gate: whether the next step takes statistics.
+        counter: counts samples on every step, whether or not the gate is open; None if the count is unused.
+            Default: None.
+        record: the record among ``staged``, which the counter reads; None without a counter. Default: None.
 
     Raises:
-        TypeError: if there is another number of them.
+        TypeError: if ``staged`` has another number of Parameters.
     """
 
     def __init__(
@@ -258,12 +259,12 @@ class Tap(nn.Cell):
         self.statistics = statistics
         self.stop_gradient = ops.StopGradient()
         self.carried = len(staged)
-        # Operators that do not ask for shapes early need no call of it compiled.
+        # Compile the call of expect() only for operators that override it.
         self.expects = type(statistics).expect is not StatisticsOperator.expect
         self.counts = counter is not None
         self.counting_identity: Any = None if counter is None else _CountingIdentity(counter)
-        # Kept out of the Cell's registries: the optimizer owns these Parameters, and the network must not
-        # list them.
+        # Not in the Cell's registries: the optimizer owns these Parameters, and the network must not list
+        # them.
         self.__dict__["gate"] = gate
         self.__dict__["gate_parameter"] = gate.parameter
         self.__dict__["staged"] = tuple(staged)
@@ -284,7 +285,8 @@ class Tap(nn.Cell):
 
         def take(dout: Tensor) -> Tensor:
             if is_open:
-                # Copies: a compiled function in MindSpore 2.10 reads a view from the start of its storage.
+                # Copies, because a compiled function in MindSpore 2.10 reads a view from the start of its
+                # storage.
                 self.compiled_statistics(input_of_call.copy(), dout.copy(), self.gate_parameter, *self.staged)
             if self.counter is not None:
                 self.counter(input_of_call, self.samples, self.record)
@@ -293,7 +295,7 @@ class Tap(nn.Cell):
         try:
             y.register_hook(take)
         except RuntimeError as error:
-            # Outside a gradient there may be nothing to hook, and statistics are unused then.
+            # Without a gradient computation there is no gradient to hook, and statistics are not needed.
             if "requires grad" not in str(error):
                 raise
         return y

@@ -1,4 +1,4 @@
-"""Approximations of a layer's Fisher block, one file each."""
+"""Approximations of a layer's Fisher block, one per file."""
 
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.curvature.block_split import BlockSplitBlock

@@ -1,4 +1,4 @@
-r"""Damping that follows the layers' traces, in the place of a :math:`\lambda`."""
+r"""Damping derived from the layers' traces, instead of from :math:`\lambda`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mindspore import Parameter, Tensor, nn, ops
 
 @dataclass(frozen=True)
 class AutomaticDamping:
-    r"""The options of TKFAC's automatic damping (Gao et al. 2021, equations 15 and 16).
+    r"""Options of TKFAC's automatic damping (Gao et al. 2021, equations 15 and 16).
 
     Attributes:
         nu: :math:`\nu`, the lower bound of every trace :math:`\delta`.
-        homogeneous: whether the diagonal is :math:`\sqrt{\tilde\delta} / \dim` in the place of the printed
-            :math:`\tilde\delta / \dim`.
-        max_expansion: upper bound of :math:`\beta`.
+        homogeneous: whether the damping added to the diagonal is :math:`\sqrt{\tilde\delta} / \dim`, instead
+            of the printed :math:`\tilde\delta / \dim`.
+        max_expansion: :math:`\beta_{max}`, the upper bound of :math:`\beta`.
     """
 
     nu: float
@@ -26,28 +26,29 @@ class AutomaticDamping:
 
 
 class ExpandingDamping(nn.Cell):
-    r"""Writes :math:`\beta` just before inverses are recomputed, then answers with the damping.
+    r"""Update :math:`\beta` just before inverses are recomputed, then return the damping.
 
     .. math::
         \beta = \mathrm{clip}\left(\max_l \tilde\delta_l / \delta_l,\; 1,\; \beta_{max}\right)
         = \mathrm{clip}\left(\nu / \min_l \delta_l,\; 1,\; \beta_{max}\right)
 
-    over the convolutions l (over their groups, where they have some), which :math:`\tilde\delta_l =
-    \max(\nu, \delta_l)` expands (Gao et al. 2021, equation 16). The ratio diverges as a layer's gradients
-    vanish, hence the bound; a convolution whose trace is exactly zero, or that no backward pass has reached,
-    has no ratio and is passed over. Without convolutions :math:`\beta = 1`.
+    The index l runs over the convolutions, and over each group of a grouped convolution. Here
+    :math:`\tilde\delta_l = \max(\nu, \delta_l)` is the expanded trace (Gao et al. 2021, equation 16). The
+    ratio diverges as a layer's gradients vanish, hence the upper bound. A convolution has no ratio, and is
+    skipped, if its trace is exactly zero or no backward pass has reached it. Without convolutions,
+    :math:`\beta = 1`.
 
     Args:
-        damping: called with the step.
+        damping: Cell that maps the step to the damping.
         blocks: the convolutions' blocks.
-        expansion: where :math:`\beta` goes: scalar float32.
+        expansion: Parameter that receives :math:`\beta`, scalar float32.
         options: :math:`\nu` and :math:`\beta_{max}`.
 
     Inputs:
         - **step** (Tensor) - number of steps taken so far.
 
     Outputs:
-        Tensor, what ``damping`` answers.
+        Tensor, the output of ``damping``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every approximation of a layer's Fisher block offers to the optimizer."""
+"""Interface between the optimizer and the approximations of a layer's Fisher block."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ from ms_kfac.statistics.statistic import Statistic
 
 @cache
 def layer_statistics(kind: Any, operators: LayerOperators, options: StatisticsOptions) -> LayerStatistics:
-    """The statistics operator that all layers of one geometry share.
+    """Create the statistics operator of a layer geometry, or return the cached one.
+
+    All layers of one geometry share one operator.
 
     Args:
         kind: a subclass of LayerStatistics.
         operators: how a layer's inputs and output gradients become rows or columns.
-        options: how a batch enters.
+        options: how a batch enters the statistics.
 
     Returns:
         The operator.
@@ -51,42 +53,51 @@ def layer_statistics(kind: Any, operators: LayerOperators, options: StatisticsOp
 class CurvatureBlock(nn.Cell):
     """Base of the curvature blocks: statistics -> factors -> inverse -> precondition.
 
-    A subclass declares its statistics with :meth:`add_statistic` and :meth:`create_weights`, names the
-    operator with which a tap stages them, creates its inverses as Parameters, sets ``layer_refresh`` or
-    defines :meth:`refresh`, and defines the abstract methods. What follows from the statistics (moving
-    averages, :meth:`factors`, what ranks exchange, what policies compare, bytes) is derived here. All but
+    A subclass
+
+    * declares its statistics with :meth:`add_statistic` and :meth:`create_weights`;
+    * sets ``operator``, with which a tap stages the statistics;
+    * creates its inverses as Parameters;
+    * sets ``layer_refresh`` or defines :meth:`refresh`;
+    * defines the abstract methods.
+
+    This class derives the rest from the statistics: the moving averages, :meth:`factors`, the tensors that
+    ranks exchange, the tensors that policies compare, and the memory. All methods but
     :meth:`native_refresh`, :meth:`factors`, :meth:`dimensions` and :meth:`bytes` run inside the compiled
     step.
 
-    An optimizer calls ``SomeBlock(layer, prefix=..., options=..., period=...)``, and likewise any function
-    given as a value of the option ``blocks``. The arguments are the layer (:class:`ms_kfac.capture.Layer`),
-    the prefix of the Parameters' names, how a batch enters the statistics
-    (:class:`ms_kfac.ops.statistics.StatisticsOptions`), and the number of announced passes per batch.
+    An optimizer calls ``SomeBlock(layer, prefix=..., options=..., period=...)``. It calls a function given as
+    a value of the option ``blocks`` in the same way. The arguments are
+
+    * the layer (:class:`ms_kfac.capture.Layer`);
+    * the prefix of the Parameters' names;
+    * how a batch enters the statistics (:class:`ms_kfac.ops.statistics.StatisticsOptions`);
+    * the number of backward passes per batch, which is the optimizer's ``accumulation_steps``.
 
     Args:
         layer: the layer whose Fisher block this is.
-        prefix: what the names of the block's Parameters start with.
+        prefix: prefix of the names of the block's Parameters.
 
     Attributes:
-        operator: what a tap calls with x, dout, the gate and ``staged``.
-        statistics: what is averaged over batches.
+        operator: operator that a tap calls with x, dout, the gate and ``staged``.
+        statistics: the quantities that are averaged over batches.
         record: describes the staged batch, float32: see ``kernels/interface/staged_batch.h``.
         weights: the weights of the averages, float32.
-        staged: the 2, 3, 4 or 6 Parameters that ``operator`` reads and writes in place, in its order. A
-            Parameter outside all layers has two, a batch and the record. Its operator is called with the
-            number of samples instead of x, and with the gradient of the mean loss instead of dout.
-        roots: that the averages are of roots of the batches' traces; None where they are of the sums.
-        layer_refresh: the operator that recomputes what :meth:`precondition` multiplies with.
-        size: dimension of the block: the layer's number of weights.
-        not_additive: why the statistics of several devices don't add up to those of their batches' union;
-            empty where they do.
-        read_by_all: why a device that does not refresh this layer needs its statistics; empty where it
-            doesn't.
-        follows: whether :meth:`follow` does anything.
+        staged: the 2, 3, 4 or 6 Parameters that ``operator`` reads and writes in place, in its argument
+            order. A Parameter outside all layers has two of them, a batch and the record. Its operator gets
+            the number of samples instead of x, and the gradient of the mean loss instead of dout.
+        roots: options of averages over roots of the batches' traces; None if the averages are of sums.
+        layer_refresh: operator that recomputes the inverses that :meth:`precondition` applies.
+        size: dimension of the block, which is the layer's number of weights.
+        not_additive: reason why statistics of several ranks do not add up to those of the combined batch;
+            empty if they do.
+        read_by_all: reason why ranks that do not refresh this layer need its statistics; empty if they do
+            not.
+        follows: whether :meth:`follow` has side effects.
         used_before_refresh: whether a step uses the block before it refreshes it, as in EKFAC.
 
     Raises:
-        TypeError: if a subclass lacks an abstract method, or does not serve the layer.
+        TypeError: if a subclass lacks an abstract method, or does not support the layer.
     """
 
     kind = "abstract"
@@ -104,25 +115,25 @@ class CurvatureBlock(nn.Cell):
 
     @classmethod
     def serves(cls, layer: Layer) -> bool:
-        """Whether a layer can have such a block.
+        """Whether the block supports a layer.
 
         Args:
-            layer: the layer; of the kind "other" where it stands for a Parameter outside all layers.
+            layer: the layer; its kind is "other" if it stands for a Parameter outside all layers.
 
         Returns:
-            Whether the constructor takes it.
+            Whether the constructor accepts the layer.
         """
         return layer.kind not in ("embedding", "normalization", OTHER)
 
     def __init__(self, layer: Layer, *, prefix: str) -> None:
-        # A Cell's metaclass is not ABCMeta, which would refuse the class itself.
+        # The metaclass of a Cell is not ABCMeta, so Python does not reject an incomplete subclass itself.
         missing = [name for name in _ABSTRACT if getattr(getattr(type(self), name), _IS_ABSTRACT, False)]
         if missing:
             raise TypeError(f"{type(self).__name__} must define {', '.join(missing)}")
         if not self.serves(layer):
-            groups = f" with {layer.groups} groups" if layer.groups > 1 else ""
+            groups = f", {layer.groups} groups" if layer.groups > 1 else ""
             raise TypeError(
-                f"{type(self).__name__} can't serve {layer.name}, which is of the kind {layer.kind!r}{groups}"
+                f"{type(self).__name__} does not support {layer.name} (kind {layer.kind!r}{groups})"
             )
         super().__init__(auto_prefix=False)
         self.layer_name = layer.name
@@ -140,7 +151,7 @@ class CurvatureBlock(nn.Cell):
         self.smallest_count = self.SMALLEST_COUNT
 
     def parameter(self, name: str, value: Any) -> Parameter:
-        """A float32 Parameter of this block, named after the layer, untouched by training."""
+        """Create a float32 Parameter of this block, named after the layer and not trainable."""
         array = np.ascontiguousarray(value, np.float32)
         return Parameter(
             Tensor(array.reshape(np.shape(value))), name=f"{self.name_prefix}.{name}", requires_grad=False
@@ -157,16 +168,16 @@ class CurvatureBlock(nn.Cell):
         symmetric: bool = False,
         averaged: bool = True,
     ) -> Statistic:
-        """Declare a statistic; its Parameters become attributes: ``<name>_batch`` and ``<name>_sum``.
+        """Declare a statistic and create its Parameters, ``<name>_batch`` and ``<name>_sum``, as attributes.
 
         Args:
-            name: its name in the literature.
-            shape: its shape.
-            weight: which of the weights divides it.
-            gate: the gate's code that takes it.
-            power: of how many factors of the output gradient it is a product.
-            symmetric: whether its last two axes are those of symmetric matrices.
-            averaged: False where the last batch is all that is used.
+            name: the statistic's name in the literature.
+            shape: the statistic's shape.
+            weight: index of the weight that divides it.
+            gate: gate code with which it is taken.
+            power: degree in the output gradient.
+            symmetric: whether its last two axes hold symmetric matrices.
+            averaged: False if only the last batch is used.
 
         Returns:
             The statistic.
@@ -182,21 +193,21 @@ class CurvatureBlock(nn.Cell):
         return statistic
 
     def averaged_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of a statistic's average, that of its batch unless a subclass says otherwise."""
+        """Shape of a statistic's average: by default, the shape of its batch."""
         return shape
 
     def create_weights(self, count: int, period: int = 1) -> None:
-        """Create the record of staged batches, and the weights of the averages.
+        """Create the record of the staged batch and the weights of the averages.
 
         Args:
             count: number of weights.
-            period: passes whose batches add up to one, where that is announced.
+            period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
         """
         record = np.zeros(STAGED_WEIGHTS + count)
         record[PERIOD] = period
         self.record = self.parameter("record", record)
         self.weights = self.parameter("weights", np.zeros(count))
-        # What observed() reads, in the forms that a compiled step takes.
+        # A compiled step can read a ParameterTuple and tuples of ints, but no Statistic.
         self.estimated_sums = ParameterTuple([statistic.estimated() for statistic in self.statistics])
         self.weight_indices = tuple(statistic.weight for statistic in self.statistics)
         places = {id(statistic): index for index, statistic in enumerate(self.statistics)}
@@ -205,10 +216,10 @@ class CurvatureBlock(nn.Cell):
         )
 
     def check_complete(self) -> None:
-        """Check that a subclass's constructor has made all that the optimizer uses.
+        """Check that a subclass's constructor has created everything that the optimizer uses.
 
         Raises:
-            TypeError: if something is missing.
+            TypeError: if an attribute is missing.
         """
         missing = [name for name in ("operator", "staged", "record", "weights") if not hasattr(self, name)]
         if not self.statistics:
@@ -219,17 +230,21 @@ class CurvatureBlock(nn.Cell):
             raise TypeError(f"{type(self).__name__}.__init__ must create {', '.join(missing)}")
 
     def check_checkpoint(self, checkpoint: Mapping[str, Parameter]) -> None:
-        """Check that a state can be loaded after steps have been taken.
+        """Check that a checkpoint can be loaded after steps have been taken.
 
         Args:
             checkpoint: Parameters by name.
 
         Raises:
-            ValueError: if the compiled steps can't go on from it.
+            ValueError: if the compiled steps can't continue from the checkpoint.
         """
 
     def groups_of_statistics(self) -> tuple[tuple[Statistic, ...], ...]:
-        """Statistics that are refreshed together: of inputs and of gradients, or all where one is joint."""
+        """Groups of statistics that are refreshed together.
+
+        Returns:
+            One group for inputs and one for output gradients; a single group if a statistic is joint.
+        """
         if any(statistic.gate == EVERYTHING for statistic in self.statistics):
             return (self.statistics,)
         sides = (
@@ -239,42 +254,41 @@ class CurvatureBlock(nn.Cell):
         return tuple(side for side in sides if side)
 
     def estimate(self, total: Tensor, weight: int) -> Tensor:
-        """A sum over its weight; zeros before the first statistics."""
+        """A weighted sum divided by its weight; zeros before the first statistics."""
         return total / self.maximum(element(self.weights, weight), self.smallest_count)
 
     def refresh(self, damping: Tensor) -> bool:
-        """Recompute what :meth:`precondition` multiplies with from the present statistics."""
+        """Recompute the inverses that :meth:`precondition` applies from the current statistics."""
         return self.layer_refresh(damping)
 
     def native_refresh(self) -> NativeRefresh | None:
-        """This layer's part in a native call that refreshes many layers; not for use inside a graph.
+        """This layer's specification for a native call that refreshes many layers. Not for use in a graph.
 
         Returns:
-            The part; None where the refresh is composed, or where a subclass defines :meth:`refresh`
-            itself.
+            The specification; None if the fallback is used, or if a subclass defines :meth:`refresh`.
         """
         own = type(self).refresh is not CurvatureBlock.refresh
         return None if own else self.layer_refresh.part
 
     def statistic_shares(self) -> tuple[Share, ...]:
-        """All sums and weights of the statistics: what devices add up or average."""
+        """All sums and weights of the statistics: the tensors to all-reduce across ranks."""
         return (*(statistic.share() for statistic in self.statistics), Share(self.weights))
 
     def current_shares(self) -> tuple[Share, ...]:
-        """Those of :meth:`statistic_shares` that :meth:`precondition` reads, and not the refresh alone."""
+        """The subset of :meth:`statistic_shares` that :meth:`precondition` reads itself."""
         return ()
 
     def shares_of(self, group: int) -> tuple[Share, ...]:
-        """Those of :meth:`statistic_shares` that one statistic needs; the weights are in each."""
+        """The subset of :meth:`statistic_shares` for one group of statistics, and the weights."""
         own = self.groups_of_statistics()[group]
         return (*(statistic.share() for statistic in own), Share(self.weights))
 
     @abstractmethod
     def inverse_shares(self) -> tuple[Share, ...]:
-        """What a refresh writes and :meth:`precondition` reads: what the device that refreshes sends."""
+        """Refresh outputs that :meth:`precondition` reads: the owner rank broadcasts them."""
 
     def state_shares(self) -> tuple[Share, ...]:
-        """What else a refresh writes that devices need which neither refresh nor precondition this layer."""
+        """Other refresh outputs that non-owner ranks need, even if they do not precondition this layer."""
         return ()
 
     def follow(self) -> bool:
@@ -286,11 +300,15 @@ class CurvatureBlock(nn.Cell):
         """Multiply a gradient matrix by the inverse of the damped block."""
 
     def native_precondition(self) -> NativeForm | None:
-        """The same for a kernel that preconditions many layers in one call; None where there is none."""
+        """Describe :meth:`precondition` for the native kernel that preconditions many layers in one call.
+
+        Returns:
+            The description; None if no native kernel supports the block.
+        """
         return None
 
     def precondition_layer(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
-        """Preconditioned gradients of the layer's parameters; ``bias`` is ignored where it has none."""
+        """Precondition the gradients of weight and bias; ``bias`` is ignored if the layer has none."""
         join = self.weight_matrix
         matrix = self.precondition(join(weight, bias))
         if join.bias:
@@ -299,11 +317,11 @@ class CurvatureBlock(nn.Cell):
 
     @abstractmethod
     def product(self, matrix: Tensor) -> Tensor:
-        """Multiply a matrix by the block itself: present statistics, no damping."""
+        """Multiply a matrix by the block, from the current statistics and without damping."""
 
     @abstractmethod
     def trace(self) -> Tensor:
-        """Trace of the block, undamped, from the present statistics: scalar float32."""
+        """Trace of the block, from the current statistics and without damping: scalar float32."""
 
     def observed(self, group: int) -> tuple[Tensor, ...]:
         """The averaged statistics of one group, for policies that compare them over time."""
@@ -313,11 +331,11 @@ class CurvatureBlock(nn.Cell):
         return found
 
     def observed_shapes(self, group: int) -> tuple[tuple[int, ...], ...]:
-        """Shapes of what :meth:`observed` gives."""
+        """Shapes of the tensors that :meth:`observed` returns."""
         return tuple(tuple(tensor.shape) for tensor in self.observed(group))
 
     def factors(self) -> dict[str, NDArray[np.float32]]:
-        """Undamped moving-averaged statistics under their names in the literature, float32."""
+        """Moving averages of the statistics, undamped, float32, keyed by their names in the literature."""
         weights = self.weights.asnumpy()
         found: dict[str, NDArray[np.float32]] = {}
         for statistic in self.statistics:
@@ -327,10 +345,10 @@ class CurvatureBlock(nn.Cell):
 
     @abstractmethod
     def dimensions(self) -> str:
-        """The factors' sizes, for the summary."""
+        """Sizes of the factors, for the summary."""
 
     def bytes(self) -> int:
-        """Memory that statistics, staged batches and inverses take."""
+        """Bytes of memory for the statistics, staged batches and inverses."""
         parameters = self.parameters_dict().values()
         return sum(int(np.prod(parameter.shape)) * 4 for parameter in parameters)
 

@@ -1,13 +1,13 @@
-r"""THOR's block: K-FAC's factors, of which only the diagonal blocks are inverted.
+r"""THOR's block: K-FAC's factors, with only their diagonal blocks inverted.
 
 .. math::
     U = \mathrm{diag}_i\left(G_{ii} + \tfrac{\sqrt\lambda}{\pi} I\right)^{-1} dW\,
         \mathrm{diag}_j\left(A_{jj} + \pi \sqrt\lambda I\right)^{-1}
 
-with :math:`A_{jj}`, :math:`G_{ii}` the blocks of at most ``split`` rows on the diagonals (Chen et al. 2021,
-"THOR, Trace-based Hardware-driven Layer-Oriented Natural Gradient Descent Computation"). With b rows a block,
-inverting a factor costs :math:`O(d b^2)` in place of :math:`O(d^3)`, applying it to a row :math:`O(d b)` in
-place of :math:`O(d^2)`.
+where :math:`A_{jj}` and :math:`G_{ii}` are the diagonal blocks, of at most ``split`` rows each (Chen et al.
+2021, "THOR, Trace-based Hardware-driven Layer-Oriented Natural Gradient Descent Computation"). With b rows
+per block, inverting a factor costs :math:`O(d b^2)` instead of :math:`O(d^3)`. Applying the inverse to a row
+costs :math:`O(d b)` instead of :math:`O(d^2)`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from ms_kfac.ops.statistics import StatisticsOptions
 
 
 class BlockSplitBlock(KroneckerBlock):
-    r"""Kronecker-factored block of a layer with ungrouped weights whose factors are inverted in pieces.
+    r"""Kronecker-factored Fisher block whose factors are inverted in diagonal blocks.
 
-    ``factors()``, ``trace()`` and ``product()`` are K-FAC's: the statistics are whole.
+    The statistics are K-FAC's full factors, and so are ``factors()``, ``trace()`` and ``product()``.
 
     Args:
-        layer: the layer; of one group.
-        prefix: what the names of the Parameters start with.
+        layer: the layer; it must have one group.
+        prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
-        split: largest size of a block. Default: 128.
-        period: passes whose batches add up to one, where that is announced.
-        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each
+        split: maximum number of rows of a diagonal block. Default: 128.
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
+        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each factor
             :math:`\sqrt\lambda`. Default: "pi".
     """
 
@@ -70,7 +70,7 @@ class BlockSplitBlock(KroneckerBlock):
         self.layer_refresh = BlockSplitRefresh(self.layer_name, arrays, split=self.split, splits=self.splits)
 
     def _identities(self, name: str, pieces: DiagonalBlocks) -> tuple[Parameter, Parameter]:
-        # A Parameter can't be empty: where there is no such piece a single unused number stands for it.
+        # A Parameter can't be empty: a single unused number replaces a missing block.
         whole = np.broadcast_to(np.eye(pieces.split), (pieces.count, pieces.split, pieces.split))
         inverses = self.parameter(f"{name}_inverses", whole if pieces.count else np.zeros((1, 1, 1)))
         last = self.parameter(f"{name}_last_inverse", np.eye(max(pieces.rest, 1)))

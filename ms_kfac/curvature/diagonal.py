@@ -3,7 +3,7 @@ r"""The diagonal block: one curvature per weight.
 .. math::
     s = E_n[\nabla w_n^2], \qquad U = \frac{dW}{s + \lambda}
 
-with the gradients :math:`\nabla w_n` of single samples, the diagonal of the Fisher (Becker & LeCun 1988,
+where :math:`\nabla w_n` is the gradient of sample n. s is the diagonal of the Fisher (Becker & LeCun 1988,
 "Improving the Convergence of Back-Propagation Learning with Second Order Methods", for the damped diagonal).
 """
 
@@ -24,24 +24,24 @@ from ms_kfac.ops.statistics import EVERYTHING, StatisticsOptions
 class DiagonalBlock(CurvatureBlock):
     r"""Diagonal Fisher block of a dense layer, a convolution, or a Parameter outside all layers.
 
-    For a Parameter outside all layers (``blocks={"other": DiagonalBlock}``) only the gradient of the batch is
-    known. Its square replaces the samples' squares, :math:`s = E[(\sum_n \nabla w_n)^2 / N]`
-    (:class:`ms_kfac.ops.diagonal_statistics.GradientSquare` says what that estimates).
+    For a Parameter outside all layers (``blocks={"other": DiagonalBlock}``), only the gradient of the batch
+    is known. Its square replaces the squares of the per-sample gradients:
+    :math:`s = E[(\sum_n \nabla w_n)^2 / N]`. :class:`ms_kfac.ops.diagonal_statistics.GradientSquare` explains
+    what this estimates.
 
-    A layer with several locations a sample needs the samples' gradients one by one:
-    :math:`N d_{out} d_{in}` numbers.
+    A layer with several locations per sample needs per-sample gradients: :math:`N d_{out} d_{in}` numbers.
 
     Args:
         layer: the layer.
-        prefix: what the names of the Parameters start with.
+        prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
-        period: passes whose batches add up to one, where that is announced.
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
 
     Raises:
         TypeError: if the layer is an embedding or a normalisation layer.
 
     Note:
-        Until a backward pass has reached the layer its gradient passes unchanged.
+        Until a backward pass has reached the layer, its gradient passes through unchanged.
     """
 
     kind = "diagonal"

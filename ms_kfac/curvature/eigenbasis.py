@@ -1,4 +1,4 @@
-r"""EKFAC's block: K-FAC's eigenvectors with the true second moments of the gradient along them.
+r"""EKFAC's block: K-FAC's eigenvectors with the exact second moments of the gradient along them.
 
 With :math:`A = Q_A S_A Q_A^{\top}` and :math:`G = Q_G S_G Q_G^{\top}`,
 
@@ -7,9 +7,9 @@ With :math:`A = Q_A S_A Q_A^{\top}` and :math:`G = Q_G S_G Q_G^{\top}`,
     s = E_n\left[(Q_G^{\top} dW_n Q_A)^2\right], \qquad
     U = Q_G \left[\frac{Q_G^{\top} dW Q_A}{s + \lambda}\right] Q_A^{\top}
 
-(George et al. 2018, "Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis"). Of all
-diagonals in that basis s is the nearest to F in the Frobenius norm; K-FAC's own is :math:`S_G S_A^{\top}`, so
-that EKFAC is never farther from F than K-FAC with the same basis.
+(George et al. 2018, "Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis"). Among
+all diagonals in this basis, s is the closest to F in the Frobenius norm. K-FAC's diagonal is
+:math:`S_G S_A^{\top}`. So EKFAC is never farther from F than K-FAC with the same basis.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from ms_kfac.ops.statistics import GRADIENTS, StatisticsOptions
 class EigenbasisBlock(FactoredBlock):
     r"""Fisher block that is diagonal in the eigenbasis of K-FAC's factors.
 
-    A refresh recomputes the basis. Second moments belong to the basis in which they were measured, so they
-    start anew; until the first batch is measured the block has K-FAC's eigenvalues :math:`S_G S_A^{\top}`, of
-    which nothing remains afterwards.
+    A refresh recomputes the basis. Second moments are valid only in the basis in which they were measured, so
+    a refresh also resets them. Until the first batch is measured in the new basis, the block uses K-FAC's
+    eigenvalues :math:`S_G S_A^{\top}`. They do not enter the later averages.
 
     Args:
         layer: the layer.
-        prefix: what the names of the Parameters start with.
+        prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
-        period: passes whose batches add up to one, where that is announced.
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
 
     Note:
-        Until a backward pass has reached the layer its gradient passes unchanged. Within the eigenspace of a
-        repeated eigenvalue, such as the null space of a factor of few samples, the basis is not determined,
-        and later second moments depend on which one rounding gives.
+        Until a backward pass has reached the layer, its gradient passes through unchanged. The basis is not
+        unique within the eigenspace of a repeated eigenvalue, such as the null space of a factor of few
+        samples. There the basis depends on rounding, and so do later second moments.
     """
 
     kind = "eigenbasis"
-    read_by_all = "EKFAC's second moments are taken and used on every device"
+    read_by_all = "EKFAC takes and uses second moments on all ranks"
     follows = True
     used_before_refresh = True
 
@@ -63,12 +63,12 @@ class EigenbasisBlock(FactoredBlock):
         self.create_weights(3, period)
         self.Q_A = self.matrix_parameter("Q_A", np.eye(self.dim_A))
         self.Q_G = self.matrix_parameter("Q_G", np.eye(self.dim_G))
-        # Whether the basis has been recomputed since the optimizer last looked.
+        # Whether the basis has been recomputed since the optimizer last checked.
         self.fresh = self.parameter("fresh", 0.0)
         self.staged = (self.A_batch, self.G_batch, self.record, self.Q_A, self.Q_G, self.s_batch)
         self.S_A = self.matrix_parameter("S_A", np.zeros((1, self.dim_A)))
         self.S_G = self.matrix_parameter("S_G", np.zeros((self.dim_G, 1)))
-        # λ as of the last refresh; 1, with second moments of 0, for a layer without statistics.
+        # λ of the last refresh. A layer without statistics has 1, and second moments of 0: the identity.
         self.damping = self.parameter("damping", 1.0)
         basis = (self.Q_A, self.Q_G, self.s_sum, self.fresh, self.S_A, self.S_G, self.damping)
         self.layer_refresh = EigenbasisRefresh(
@@ -79,7 +79,7 @@ class EigenbasisBlock(FactoredBlock):
         self.matmul_by_transposed = product(transpose_b=True)
 
     def second_moments(self) -> Tensor:
-        """s, or K-FAC's eigenvalues until it is measured: :math:`([g,] d_{out}, d_{in})`."""
+        """s, or K-FAC's eigenvalues until s is measured: :math:`([g,] d_{out}, d_{in})`."""
         unmeasured = self.cast(self.equal(element(self.weights, 2), 0.0), ms.float32)
         return self.estimate(self.s_sum, 2) + unmeasured * self.S_G * self.S_A
 
@@ -90,13 +90,13 @@ class EigenbasisBlock(FactoredBlock):
         return (Share(self.damping),)
 
     def state_shares(self) -> tuple[Share, ...]:
-        # Second moments are measured in the basis wherever there are samples; the eigenvalues stand in for
-        # them in traces and products, which every device computes.
+        # All ranks measure second moments in the basis. All ranks compute traces and products, which use the
+        # eigenvalues until second moments are measured.
         basis = Share(self.Q_A), Share(self.Q_G), Share(self.S_A), Share(self.S_G)
         return (*basis, Share(self.fresh), Share(self.weights))
 
     def follow(self) -> bool:
-        # A new basis has cleared the count of the second moments, which was sent.
+        # A new basis resets the weight of the second moments, and the weight was broadcast.
         kept = self.cast(element(self.weights, 2) > 0, ms.float32)
         self.assign(self.s_sum, self.s_sum * kept)
         return True
@@ -122,7 +122,7 @@ class EigenbasisBlock(FactoredBlock):
         return self.sum_all(self.second_moments())
 
     def factors(self) -> dict[str, NDArray[np.float32]]:
-        """A and G, the basis, and s (K-FAC's eigenvalues until it is measured)."""
+        """A and G, the basis, and s (K-FAC's eigenvalues until s is measured)."""
         factors = super().factors()
         if self.weights.asnumpy()[2] == 0:
             factors["s"] = self.S_G.asnumpy() * self.S_A.asnumpy()

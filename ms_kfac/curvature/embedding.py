@@ -1,17 +1,17 @@
-r"""The block of an embedding table: :math:`F \approx A \otimes G` with a diagonal A.
+r"""Fisher block of an embedding table: :math:`F \approx A \otimes G` with a diagonal A.
 
-An embedding of V ids is a dense layer without bias on one-hot inputs whose weight is stored transposed, a row
-an input. The second moment A of one-hot vectors is diagonal, so its diagonal is all there is of a :math:`V
-\times V` matrix, and inverting it costs nothing:
+An embedding of V ids is a dense layer without bias on one-hot inputs. Its weight is stored transposed, with
+one row per input. The second moment A of one-hot vectors is a diagonal :math:`V \times V` matrix, so only the
+diagonal is stored, and its inverse is elementwise:
 
 .. math::
     U = \left(\mathrm{diag}(a) + \pi \sqrt\lambda I\right)^{-1} dW
         \left(G + \tfrac{\sqrt\lambda}{\pi} I\right)^{-1}, \qquad
     \pi = \sqrt{\frac{\sum_v a_v / V}{\mathrm{tr} G / d}}
 
-with :math:`dW \in \mathbb{R}^{V \times d}` (Martens & Grosse 2015, "Optimizing Neural Networks with
-Kronecker-factored Approximate Curvature", section 6.3, for the formula; that A becomes diagonal follows from
-the inputs).
+with :math:`dW \in \mathbb{R}^{V \times d}`. The formula is that of Martens & Grosse 2015, "Optimizing Neural
+Networks with Kronecker-factored Approximate Curvature", section 6.3. A is diagonal because the inputs are
+one-hot.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ from ms_kfac.ops.statistics import GRADIENTS, INPUTS, StatisticsOptions
 
 
 class EmbeddingBlock(CurvatureBlock):
-    r"""Fisher block of an embedding table, with a diagonal factor of its ids.
+    r"""Fisher block of an embedding table, with a diagonal input factor.
 
-    With T ids a sample, in the expand setting :math:`a_v = E_n[\sum_t 1\{id_{n,t} = v\}]` and :math:`G =
-    E_{n,t}[g g^{\top}]`. In the reduce setting :math:`a_v = E_n[(\frac1T \sum_t 1\{id_{n,t} = v\})^2]`, the
-    diagonal of an A that is not diagonal any more, and G comes from the sum of g over t.
+    Let each sample have T ids. In the expand setting, :math:`a_v = E_n[\sum_t 1\{id_{n,t} = v\}]` and
+    :math:`G = E_{n,t}[g g^{\top}]`. In the reduce setting,
+    :math:`a_v = E_n[(\frac1T \sum_t 1\{id_{n,t} = v\})^2]`, and G comes from the sum of g over t. There A is
+    not diagonal, and the block keeps its diagonal.
 
     Args:
         layer: the layer; its weight is :math:`(V, d)`.
-        prefix: what the names of the Parameters start with.
+        prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
-        period: passes whose batches add up to one, where that is announced.
-        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
+        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each factor
             :math:`\sqrt\lambda`. Default: "pi".
 
     Note:
-        Until a backward pass has reached the layer its gradient passes unchanged. The rows of ids that did
-        not occur have no gradient; momentum still moves them, as it does without preconditioning.
+        Until a backward pass has reached the layer, its gradient passes through unchanged. Rows of ids that
+        did not occur have zero gradient. Momentum still moves them, as it does without preconditioning.
     """
 
     kind = "diagonal-Kronecker"
@@ -84,7 +85,7 @@ class EmbeddingBlock(CurvatureBlock):
         self.eye = ops.Eye()
 
     def averages(self) -> tuple[Tensor, Tensor]:
-        """The diagonal of A, and G; zeros before the first statistics."""
+        """The diagonal of A, and G. Both are zero before the first statistics."""
         return self.estimate(self.A_sum, 0), self.estimate(self.G_sum, 1)
 
     def factor_traces(self, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,7 +102,7 @@ class EmbeddingBlock(CurvatureBlock):
         damping_A, damping_G = pi_split(
             trace_A, self.dim_A, trace_G, self.dim_G, damping, by_traces=self.splits
         )
-        # A table that no backward pass has reached yet has zero factors: "damped" to the identity.
+        # Without statistics the factors are zero; a damping of 1 makes the inverses identities.
         self.assign(self.A_inverse, 1.0 / (A + (damping_A + unseen * (1.0 - damping_A))))
         self.assign(self.G_inverse, self.damped_inverse(G, damping_G + unseen * (1.0 - damping_G)))
         return True

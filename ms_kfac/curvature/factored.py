@@ -1,4 +1,4 @@
-r"""What the blocks share that rest on two factors: A of a layer's inputs and G of its output gradients."""
+r"""Base of the blocks with two factors: A of a layer's inputs and G of its output gradients."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ms_kfac.ops.statistics import GRADIENTS, INPUTS
 class FactoredBlock(CurvatureBlock):
     r"""Base of the blocks with factors A :math:`(d_{in}, d_{in})` and G :math:`(d_{out}, d_{out})`.
 
-    Grouped convolutions have one pair of factors per group, as a leading axis of every Parameter.
+    A grouped convolution has one pair of factors per group, along a leading axis of every Parameter.
 
     Args:
         layer: the layer whose Fisher block this is.
-        prefix: what the names of the block's Parameters start with.
+        prefix: prefix of the names of the block's Parameters.
     """
 
     def __init__(self, layer: Layer, *, prefix: str) -> None:
@@ -37,17 +37,17 @@ class FactoredBlock(CurvatureBlock):
         self.eye = ops.Eye()
 
     def add_factors(self) -> None:
-        """Declare A and G, with the weights 0 and 1."""
+        """Declare A with weight 0 and G with weight 1."""
         for weight, (name, dim, gate) in enumerate((("A", self.dim_A, INPUTS), ("G", self.dim_G, GRADIENTS))):
             shape = (*self.leading, dim, dim)
             self.add_statistic(name, shape, weight=weight, gate=gate, power=2 * weight, symmetric=True)
 
     def matrix_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
-        """A Parameter with one such array per group."""
+        """Create a Parameter with one copy of ``value`` per group."""
         return self.parameter(name, np.broadcast_to(value, (*self.leading, *value.shape)))
 
     def averages(self) -> tuple[Tensor, Tensor]:
-        """A and G; zeros before the first statistics."""
+        """A and G. Both are zero before the first statistics."""
         return self.estimate(self.A_sum, 0), self.estimate(self.G_sum, 1)
 
     def factor_traces(self, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:

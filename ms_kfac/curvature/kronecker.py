@@ -1,8 +1,8 @@
-r"""K-FAC's block: :math:`F \approx A \otimes G`, A of the layer's inputs and G of its output gradients.
+r"""K-FAC's block: :math:`F \approx A \otimes G`, with A of the inputs and G of the output gradients.
 
 For row-major :math:`dW \in \mathbb{R}^{d_{out} \times d_{in}}` with independent a and g,
 :math:`E[\mathrm{vec}(g a^{\top}) \mathrm{vec}(g a^{\top})^{\top}] = E[g g^{\top} \otimes a a^{\top}] \approx
-G \otimes A`, and the damped inverse acts as
+G \otimes A`. The damped inverse acts as
 
 .. math::
     U = \left(G + \tfrac{\sqrt\lambda}{\pi} I\right)^{-1} dW \left(A + \pi \sqrt\lambda I\right)^{-1}
@@ -31,19 +31,19 @@ from ms_kfac.ops.statistics import StatisticsOptions
 class KroneckerBlock(FactoredBlock):
     r"""Kronecker-factored Fisher block of a dense layer or a convolution.
 
-    Grouped convolutions have one pair of factors a group, as a leading axis of every Parameter here.
+    A grouped convolution has one pair of factors per group, along a leading axis of every Parameter.
 
     Args:
         layer: the layer.
-        prefix: what the names of the Parameters start with.
+        prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
-        period: passes whose batches add up to one, where that is announced.
-        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
+        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each factor
             :math:`\sqrt\lambda`. Default: "pi".
 
     Note:
-        Until a backward pass has reached the layer its inverses are identities: its gradient passes
-        unchanged.
+        Until a backward pass has reached the layer, its inverses are identities and its gradient passes
+        through unchanged.
     """
 
     kind = "Kronecker"
@@ -66,7 +66,7 @@ class KroneckerBlock(FactoredBlock):
         self.create_inverses()
 
     def create_inverses(self) -> None:
-        """Create what :meth:`precondition` reads, as identities, and the operator that refreshes it."""
+        """Create the inverses, as identities, and the operator that refreshes them."""
         self.A_inverse = self.matrix_parameter("A_inverse", np.eye(self.dim_A))
         self.G_inverse = self.matrix_parameter("G_inverse", np.eye(self.dim_G))
         arrays = (self.A_sum, self.G_sum, self.weights, self.A_inverse, self.G_inverse)

@@ -1,13 +1,13 @@
-r"""SKFAC's block: :math:`F \approx A \otimes G` of one batch, inverted through the batch's rank.
+r"""SKFAC's block: :math:`F \approx A \otimes G` of one batch, with low-rank (Woodbury) inverses.
 
-With :math:`D = \sqrt\lambda` on both sides, or split between them by their traces as K-FAC does,
+With the damping :math:`D = \sqrt\lambda` for both factors, or split between them by their traces as in K-FAC,
 
 .. math::
     U = (G + D_G I)^{-1} dW (A + D_A I)^{-1}
 
-where a factor of R < d rows is inverted by Woodbury's identity (:mod:`ms_kfac.ops.low_rank_inverse`), so that
-neither it nor its inverse is ever formed, and the others through their Cholesky decomposition (Tang et al.
-2021, "SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate Curvature").
+Woodbury's identity inverts a factor of R < d rows (:mod:`ms_kfac.ops.low_rank_inverse`), so that neither the
+factor nor its inverse is ever formed. A Cholesky decomposition inverts the other factors (Tang et al. 2021,
+"SKFAC: Training Neural Networks with Faster Kronecker-Factored Approximate Curvature").
 """
 
 from __future__ import annotations
@@ -33,28 +33,29 @@ from ms_kfac.ops.swift_statistics import SwiftOptions, SwiftStatistics
 
 
 class SwiftBlock(CurvatureBlock):
-    r"""Kronecker-factored Fisher block of one batch, each factor as rows or as a sum of outer products.
+    r"""Kronecker-factored Fisher block of one batch, with each factor stored as rows or as a dense matrix.
 
-    Grouped convolutions have one pair of factors a group, as a leading axis of every matrix here.
+    A grouped convolution has one pair of factors per group, along a leading axis of every matrix.
 
     Args:
         layer: the layer.
-        prefix: what the names of the Parameters start with.
+        prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
-        swift: how locations of a convolution become rows. Default: SKFAC's.
-        period: backward passes that feed one step.
-        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each
+        swift: how locations of a convolution become rows. Default: as in SKFAC.
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
+        damping_split: "pi" splits the damping between the factors by their traces; "none" gives each factor
             :math:`\sqrt\lambda`. Default: "none".
 
     Attributes:
-        ranks: which form each factor takes; decided when the first training step is compiled.
+        ranks: the rank of each factor, which selects its form; decided when the first training step is
+            compiled.
 
     Note:
-        Until a backward pass has reached the layer its gradient passes unchanged.
+        Until a backward pass has reached the layer, its gradient passes through unchanged.
     """
 
     kind = "swift Kronecker"
-    not_additive = "SKFAC keeps a batch's rows, which don't add up over devices like others' sums"
+    not_additive = "SKFAC keeps the rows of a batch, and rows of several ranks can't be summed"
 
     def __init__(
         self,
@@ -72,15 +73,15 @@ class SwiftBlock(CurvatureBlock):
         self.leading: tuple[int, ...] = (self.groups,) if self.groups > 1 else ()
         for weight, (name, dim, gate) in enumerate((("A", self.dim_A, INPUTS), ("G", self.dim_G, GRADIENTS))):
             shape = (*self.leading, dim, dim)
-            # Rows or a sum of their products, as the batch has it: so all numbers are checked for NaN.
+            # Not declared symmetric: the buffer may hold rows, so that all its numbers are checked for NaN.
             self.add_statistic(name, shape, weight=weight, gate=gate, power=2 * weight, averaged=False)
-        # Rows of A and G, then the factors' ranks: see SwiftStatistics.
+        # Numbers of rows of A and G, then the factors' ranks: see SwiftStatistics.
         self.create_weights(4, period)
         self.staged = (self.A_batch, self.G_batch, self.record)
-        # Z of LowRankInverse above zeros, or a dense inverse.
+        # Z of LowRankInverse followed by rows of zeros, or a dense inverse.
         self.A_solver = self.matrix_parameter("A_solver", np.eye(self.dim_A))
         self.G_solver = self.matrix_parameter("G_solver", np.eye(self.dim_G))
-        # H becomes (H - H Zᵀ Z) / D, or H itself before the first refresh, where there is no Z yet.
+        # H becomes (H - H Zᵀ Z) / D. Before the first refresh there is no Z, and H stays unchanged.
         self.A_damping = self.matrix_parameter("A_damping", np.ones((1, 1)))
         self.G_damping = self.matrix_parameter("G_damping", np.ones((1, 1)))
         self.refreshed = self.parameter("refreshed", 0.0)
@@ -101,11 +102,11 @@ class SwiftBlock(CurvatureBlock):
         self.sum_all = ops.ReduceSum()
 
     def matrix_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
-        """A Parameter with one such matrix per group."""
+        """Create a Parameter with one copy of ``value`` per group."""
         return self.parameter(name, np.broadcast_to(value, (*self.leading, *value.shape)))
 
     def stored_ranks(self) -> Ranks:
-        """The ranks that the statistics present were written with, 0 where there are none."""
+        """Ranks with which the current statistics were written; 0 without statistics."""
         ranks = self.weights.asnumpy()[2:]
         return int(ranks[0]), int(ranks[1])
 
@@ -115,19 +116,19 @@ class SwiftBlock(CurvatureBlock):
         for letter, loaded, rank in zip("AG", written, self.ranks.chosen or ()):
             if int(loaded) not in (0, rank):
                 raise ValueError(
-                    f"checkpoint: {name} was written for rank {int(loaded)} of {letter}, the steps compiled "
-                    f"here are for rank {rank}; load it into a new optimizer before its first step"
+                    f"checkpoint: {name} was written for rank {int(loaded)} of {letter}, but the compiled "
+                    f"steps use rank {rank}; load it into a new optimizer before its first step"
                 )
 
     def statistics_now(self) -> tuple[Tensor, Tensor]:
-        """Rows X with the factor XᵀX where the rank is below the dimension, else the factor; A's and G's."""
+        """A and G: rows X with the factor XᵀX if the rank is below the dimension, else the dense factor."""
         rank_A, rank_G = self.factor_ranks()
         A = self.layer_refresh.rows_or_factor(self.A_batch, self.weights, 0, self.dim_A, rank_A)
         G = self.layer_refresh.rows_or_factor(self.G_batch, self.weights, 1, self.dim_G, rank_G)
         return A, G
 
     def first_rows(self, matrices: Parameter, rank: int) -> Tensor:
-        """``matrices[..., :rank, :]`` by a primitive; a compiled view may be taken before a kernel writes."""
+        """``matrices[..., :rank, :]`` by a primitive: a compiled view may be read before a kernel writes."""
         shape = matrices.shape
         leading = shape[:-2]
         return self.slice(matrices, (0,) * len(shape), (*leading, rank, shape[-1]))
@@ -169,7 +170,7 @@ class SwiftBlock(CurvatureBlock):
         return (self.outer(G, G) if rank_G < self.dim_G else G,)
 
     def observed_shapes(self, group: int) -> tuple[tuple[int, ...], ...]:
-        # Without asking for the ranks, which are settled when the first step is compiled.
+        # The ranks are unknown until the first step is compiled, so this does not use them.
         return (tuple(self.statistics[group].batch.shape),)
 
     def inverse_shares(self) -> tuple[Share, ...]:
@@ -184,7 +185,7 @@ class SwiftBlock(CurvatureBlock):
         }
 
     def factor(self, buffer: NDArray[Any], rows: float, rank: float) -> NDArray[np.float32]:
-        """A factor from its buffer, the rows in it, and its rank."""
+        """Compute a factor from its buffer, number of rows and rank."""
         if rows == 0.0:
             return np.zeros_like(buffer)
         if rank < buffer.shape[-1]:

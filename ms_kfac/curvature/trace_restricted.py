@@ -1,4 +1,4 @@
-r"""TKFAC's block: :math:`F \approx \delta\, \Phi \otimes \Psi`, factors of trace one and a scale.
+r"""TKFAC's block: :math:`F \approx \delta\, \Phi \otimes \Psi`, with factors of trace one and a scale.
 
 For per-sample :math:`\Lambda = a a^{\top}` and :math:`\Gamma = g g^{\top}`,
 
@@ -8,8 +8,8 @@ For per-sample :math:`\Lambda = a a^{\top}` and :math:`\Gamma = g g^{\top}`,
     \Psi = \frac{E[\mathrm{tr}(\Lambda)\, \Gamma]}{\delta}
 
 (Gao et al. 2021, "A Trace-restricted Kronecker-Factored Approximation to Natural Gradient", equation 8; for
-convolutions theorem 3, put right: see :mod:`ms_kfac.ops.trace_restricted_statistics`). :math:`\Phi` and
-:math:`\Psi` have trace one, so the block's trace is :math:`\delta`, which is that of the exact block. Its
+convolutions theorem 3, corrected: see :mod:`ms_kfac.ops.trace_restricted_statistics`). :math:`\Phi` and
+:math:`\Psi` have trace one. So the trace of the block is :math:`\delta`, the trace of the exact block. The
 damped inverse acts as
 
 .. math::
@@ -39,41 +39,42 @@ from ms_kfac.ops.trace_restricted_statistics import TraceRestrictedStatistics
 class TraceRestrictedBlock(CurvatureBlock):
     r"""Trace-restricted Kronecker-factored Fisher block of a dense layer or a convolution.
 
-    The moving average is taken of the partial traces :math:`E[\mathrm{tr}(\Gamma) \Lambda]`,
-    :math:`E[\mathrm{tr}(\Lambda) \Gamma]` and :math:`\delta`; they are normalised at inversion. So the traces
-    stay equal under the average too.
+    The moving averages are of the partial traces :math:`E[\mathrm{tr}(\Gamma) \Lambda]`,
+    :math:`E[\mathrm{tr}(\Lambda) \Gamma]` and of :math:`\delta`, and are normalised at inversion. So the
+    average preserves the trace too.
 
-    Normal damping: :math:`\tilde\delta = \delta`, :math:`c_\Phi = c_\Psi = \sqrt\lambda` (equation 14; no
-    :math:`\pi`: the two factors have the same trace).
+    Normal damping: :math:`\tilde\delta = \delta`, :math:`c_\Phi = c_\Psi = \sqrt\lambda` (equation 14). There
+    is no :math:`\pi` because the two factors have the same trace.
 
     Automatic damping: :math:`c_\Phi = \tilde\delta / \dim\Phi`, :math:`c_\Psi = \tilde\delta / \dim\Psi`
-    (equation 15), or :math:`\sqrt{\tilde\delta}` over the dimension in the homogeneous form, whose damping is
-    the mean of the factor's diagonal whatever :math:`\tilde\delta` is; in the printed form it is
-    :math:`\sqrt{\tilde\delta}` times that mean. Convolutions have :math:`\tilde\delta = \max(\nu, \delta)`,
-    other layers :math:`\tilde\delta = \max(\nu, \beta\delta)`. The paper has :math:`\beta\delta` there and
-    remarks that these layers' traces exceed :math:`\nu`; then both are the same. Where a trace does not, the
-    printed diagonal would vanish with it, and :math:`\nu` bounds it as it does for convolutions.
-    :math:`\lambda` is not used.
+    (equation 15). The homogeneous form has :math:`\sqrt{\tilde\delta}` over the dimension instead. Its
+    damping equals the mean of the factor's diagonal for every :math:`\tilde\delta`. In the printed form, the
+    damping is :math:`\sqrt{\tilde\delta}` times that mean. :math:`\lambda` is not used.
 
-    Grouped convolutions have one :math:`(\Phi, \Psi, \delta)` a group, as a leading axis of every Parameter
-    here but the count.
+    Convolutions have :math:`\tilde\delta = \max(\nu, \delta)`, other layers
+    :math:`\tilde\delta = \max(\nu, \beta\delta)`. For other layers the paper has :math:`\beta\delta`, and
+    remarks that their traces exceed :math:`\nu`. Both forms are equal in that case. Otherwise the printed
+    damping would vanish together with the trace, so :math:`\nu` bounds it as for convolutions.
+
+    A grouped convolution has one :math:`(\Phi, \Psi, \delta)` per group, along a leading axis of every
+    Parameter except the weights.
 
     Args:
         layer: the layer.
-        prefix: what the names of the Parameters start with.
+        prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
-        automatic: options of the automatic damping; None for the normal one.
-        expansion: :math:`\beta`, scalar float32, shared by the layers that are no convolutions; read with
-            automatic damping only.
-        period: passes whose batches add up to one, where that is announced.
+        automatic: options of the automatic damping; None for normal damping. Default: None.
+        expansion: :math:`\beta`, scalar float32, shared by all layers that are not convolutions. Read only
+            with automatic damping. Default: None.
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
 
     Note:
-        Until a backward pass has reached the layer its inverses are identities: its gradient passes
-        unchanged.
+        Until a backward pass has reached the layer, its inverses are identities and its gradient passes
+        through unchanged.
     """
 
     kind = "trace-restricted"
-    # Whether the averages are of roots of the block, and that of the traces has a second part.
+    # Whether averages are of roots of the block. If so, delta_sum also holds the averaged damping.
     sums_roots = False
 
     def __init__(
@@ -91,7 +92,7 @@ class TraceRestrictedBlock(CurvatureBlock):
         self.dim_Psi = layer.output_dimension
         self.follows_trace = automatic is not None
         if self.follows_trace:
-            self.read_by_all = "the automatic damping of every layer follows the traces of all convolutions"
+            self.read_by_all = "automatic damping of every layer depends on the traces of all convolutions"
         self.nu = 0.0 if automatic is None else automatic.nu
         self.homogeneous = automatic is not None and automatic.homogeneous
         self.expands = automatic is not None and layer.kind != "convolution"
@@ -116,10 +117,10 @@ class TraceRestrictedBlock(CurvatureBlock):
         self.min_all = ops.ReduceMin()
 
     def refresh_operator(self) -> TraceRestrictedRefresh:
-        """What recomputes the inverses from the averages."""
+        """Create the operator that recomputes the inverses from the averages."""
         sums = (self.Phi_sum, self.Psi_sum, self.delta_sum, self.weights)
         inverses = (self.Phi_inverse, self.Psi_inverse)
-        # Where nothing expands, any number stands for it.
+        # The operator needs an array for β even if the layer has no expansion; its value is unused.
         beta = self.expansion if self.expands else self.weights
         options = TraceRestrictedDamping(
             automatic=self.follows_trace,
@@ -131,7 +132,7 @@ class TraceRestrictedBlock(CurvatureBlock):
         return TraceRestrictedRefresh(self.layer_name, (*sums, *inverses, beta), options)
 
     def grouped_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
-        """A Parameter with one such array per group."""
+        """Create a Parameter with one copy of ``value`` per group."""
         return self.parameter(name, np.broadcast_to(value, (*self.leading, *value.shape)))
 
     def delta(self) -> Tensor:
@@ -139,12 +140,12 @@ class TraceRestrictedBlock(CurvatureBlock):
         return self.estimate(self.delta_sum, 0)
 
     def smallest_delta(self, otherwise: float) -> Tensor:
-        """The smallest trace of a group, scalar; ``otherwise`` stands for a group without signal."""
+        """Smallest trace over the groups, scalar; a trace of zero counts as ``otherwise``."""
         delta = self.delta()
         return self.min_all(delta + self.cast(self.equal(delta, 0.0), ms.float32) * otherwise)
 
     def root_factors(self) -> tuple[Tensor, Tensor]:
-        r""":math:`\sqrt\delta\, \Phi` and :math:`\sqrt\delta\, \Psi`; zeros where :math:`\delta` is."""
+        r""":math:`\sqrt\delta\, \Phi` and :math:`\sqrt\delta\, \Psi`; zeros if :math:`\delta` is zero."""
         root = self.sqrt(self.maximum(self.delta(), self.smallest_count))
         return self.estimate(self.Phi_sum, 0) / root, self.estimate(self.Psi_sum, 0) / root
 

@@ -1,9 +1,9 @@
-r"""TKFAC's block under the moving average of its paper, which is taken of roots of the block.
+r"""TKFAC's block with the moving average of its paper, over roots of the block.
 
-Gao et al. 2021 average the damped factors of each batch (equations 17 and 18). A constant :math:`\lambda`
-passes through that average unchanged, so averaging :math:`\sqrt{\delta_b}\, \Phi_b` and
-:math:`\sqrt{\delta_b}\, \Psi_b` and adding the diagonal at inversion is the same, and it lets
-:math:`\lambda` follow a schedule without delay.
+Gao et al. 2021 average the damped factors of each batch (equations 17 and 18). The average does not change a
+constant :math:`\lambda`. So it is equivalent to average :math:`\sqrt{\delta_b}\, \Phi_b` and
+:math:`\sqrt{\delta_b}\, \Psi_b`, and to add the damping at inversion. This also lets :math:`\lambda` follow a
+schedule without delay.
 """
 
 from __future__ import annotations
@@ -21,34 +21,36 @@ from ms_kfac.statistics.commit import RootAverage
 
 
 class TraceRestrictedRootsBlock(TraceRestrictedBlock):
-    r"""Trace-restricted block whose moving average is that of equations (17) and (18).
+    r"""Trace-restricted block with the moving average of equations (17) and (18).
 
-    What this loses against :class:`ms_kfac.curvature.trace_restricted.TraceRestrictedBlock`: the block's
-    trace is :math:`\overline{\sqrt{\delta_b}}^2`, at most the :math:`\overline{\delta_b}` of the exact
-    block, because a batch enters through the root of its own trace.
+    A batch enters with the root of its trace, so the trace of the block is
+    :math:`\overline{\sqrt{\delta_b}}^2`. It is at most :math:`\overline{\delta_b}`, the trace of the exact
+    block. :class:`ms_kfac.curvature.trace_restricted.TraceRestrictedBlock` preserves the exact trace.
 
-    With automatic damping a convolution averages :math:`\sqrt{\tilde\delta_b}\, \Phi_b`,
-    :math:`\sqrt{\tilde\delta_b}\, \Psi_b` and its diagonal with :math:`\tilde\delta_b = \max(\nu, \delta_b)`
-    of each batch; so :math:`\tilde\delta` stands in the place of :math:`\delta` in what :meth:`factors`,
-    :meth:`product` and :meth:`trace` give. Other layers average with :math:`\delta_b`; :math:`\beta`, which
-    is known only when all layers' statistics are in, multiplies the averages at inversion, and is taken from
-    the convolutions' averaged :math:`\delta_b`.
+    With automatic damping, a convolution averages :math:`\sqrt{\tilde\delta_b}\, \Phi_b`,
+    :math:`\sqrt{\tilde\delta_b}\, \Psi_b` and the damping, with :math:`\tilde\delta_b = \max(\nu, \delta_b)`
+    of each batch. So :meth:`factors`, :meth:`product` and :meth:`trace` contain :math:`\tilde\delta` instead
+    of :math:`\delta`.
+
+    Other layers average with :math:`\delta_b`, and :math:`\beta` multiplies the averages at inversion.
+    :math:`\beta` is known only after the statistics of all layers, and uses the convolutions' averaged
+    :math:`\delta_b`.
 
     Args:
         layer: the layer.
-        **options: as of the base.
+        **options: arguments of the base class.
     """
 
     kind = "trace-restricted roots"
     sums_roots = True
     not_additive = (
-        "with ema='paper' a batch enters by the root of its own trace, and those of a batch's parts don't "
-        "add up to it; ema='partial_trace' runs on many devices"
+        "with ema='paper' a batch enters with the root of its trace, and roots of several ranks can't be "
+        "summed; ema='partial_trace' supports several ranks"
     )
 
     def __init__(self, layer: Layer, **options: Any) -> None:
         super().__init__(layer, **options)
-        # β multiplies the averages of the layers that it expands, at inversion.
+        # A layer with expansion has no floor here: β and ν enter at inversion.
         self.roots = RootAverage(0.0 if self.expands else self.nu, self.homogeneous)
         self.sum_diagonal = ops.ReduceSum(keep_dims=self.groups > 1)
         self.eye = ops.Eye()
@@ -57,7 +59,7 @@ class TraceRestrictedRootsBlock(TraceRestrictedBlock):
         return (2, *shape) if name == "delta" else shape
 
     def delta(self) -> Tensor:
-        # By primitives: delta_sum[0] is a view, which a compiled step may take before a kernel has written.
+        # A primitive: delta_sum[0] is a view, which a compiled step may read before a kernel writes.
         shape = self.delta_sum.shape
         first = self.slice(self.delta_sum, (0,) * len(shape), (1, *shape[1:]))
         return self.estimate(self.reshape(first, shape[1:]), 0)

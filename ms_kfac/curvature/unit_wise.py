@@ -1,4 +1,4 @@
-r"""The unit-wise block of a normalisation layer: one :math:`2 \times 2` Fisher a channel, solved exactly.
+r"""Unit-wise block of a normalisation layer: one exact :math:`2 \times 2` Fisher matrix per channel.
 
 .. math::
     F_c = E_n\begin{bmatrix} \nabla\gamma_{n,c}^2 & \nabla\gamma_{n,c} \nabla\beta_{n,c} \\
@@ -6,8 +6,8 @@ r"""The unit-wise block of a normalisation layer: one :math:`2 \times 2` Fisher 
     \qquad (U_{\gamma,c}, U_{\beta,c})^{\top} = (F_c + \lambda I)^{-1} (d\gamma_c, d\beta_c)^{\top}
 
 (Osawa et al. 2020, "Scalable and Practical Natural Gradient for Large-Scale Deep Learning", for batch
-normalisation; here also for layer normalisation, whose :math:`\gamma` and :math:`\beta` play the same part.)
-Correlations within a channel are kept, those between channels are dropped.
+normalisation). The block also supports layer normalisation, where :math:`\gamma` and :math:`\beta` have the
+same role. It keeps correlations within a channel and drops correlations between channels.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from ms_kfac.ops.weight_matrix import UnitMatrix
 class UnitWiseBlock(CurvatureBlock):
     r"""Unit-wise Fisher block of a batch or layer normalisation.
 
-    The gradient matrix is :math:`(C, 2)`: :math:`d\gamma` beside :math:`d\beta`, channels flattened where a
-    layer normalisation has several axes of them.
+    The gradient matrix is :math:`(C, 2)`, with the columns :math:`d\gamma` and :math:`d\beta`. If a layer
+    normalisation has several axes of channels, they are flattened.
 
-    :math:`\nabla\gamma_n` is the share of sample n in the gradient, times N for a loss that averages. In a
-    network with batch normalisation the loss of a sample depends on all samples; the share is what passes
-    through sample n's own outputs of this layer, as in the factor G of the other layers.
+    :math:`\nabla\gamma_n` is the contribution of sample n to the gradient, times N for a loss that averages.
+    In a network with batch normalisation, the loss of a sample depends on all samples. The contribution of
+    sample n is the part that flows through the outputs of this layer for sample n. The factor G of the other
+    layers uses the same convention.
 
     Args:
         layer: the layer.
-        prefix: what the names of the Parameters start with.
+        prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
-        period: passes whose batches add up to one, where that is announced.
+        period: number of backward passes per batch: the optimizer's ``accumulation_steps``. Default: 1.
 
     Note:
-        Until a backward pass in training has reached the layer its gradient passes unchanged.
+        Until a backward pass in training mode has reached the layer, its gradient passes through unchanged.
     """
 
     kind = "unit-wise"
@@ -71,7 +72,7 @@ class UnitWiseBlock(CurvatureBlock):
         self.equal = ops.Equal()
 
     def averages(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The three distinct entries of every :math:`F_c`; zeros before the first statistics."""
+        """The three distinct entries of every :math:`F_c`. They are zero before the first statistics."""
         squares, cross = self.estimate(self.squares_sum, 0), self.estimate(self.cross_sum, 0)
         size = (1, self.channels)
         gamma, beta = self.slice(squares, (0, 0), size), self.slice(squares, (1, 0), size)
@@ -84,15 +85,15 @@ class UnitWiseBlock(CurvatureBlock):
         unseen = self.cast(self.equal(element(self.weights, 0), 0.0), ms.float32)
         damping = damping + unseen * (1.0 - damping)
         a, b, d = self.averages()
-        # F_c is a second moment, so a d - b² can only be negative by rounding. Kept apart from the damping's
-        # share, which it would otherwise cancel where the two gradients go together.
+        # F_c is a second moment, so a d - b² is negative only by rounding. It is clipped on its own: if the
+        # two gradients are proportional, a rounding error there could cancel the terms with damping.
         determinant = damping * (a + d + damping) + self.maximum(a * d - b * b, 0.0)
         adjugate = self.matrices(d + damping, -b, a + damping)
         self.assign(self.inverse, adjugate / self.reshape(determinant, (-1, 1, 1)))
         return True
 
     def matrices(self, a: Tensor, b: Tensor, d: Tensor) -> Tensor:
-        """Symmetric matrices [[a, b], [b, d]], one a channel."""
+        """Symmetric matrices [[a, b], [b, d]], one per channel."""
         return self.reshape(self.stack((a, b, b, d)), (-1, 2, 2))
 
     def multiply(self, matrices: Tensor, matrix: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Damping: its split over two Kronecker factors, its schedules, its adaptation."""
+"""Damping: the split between two Kronecker factors, schedules and adaptation."""
 
 from ms_kfac.damping.levenberg_marquardt import LevenbergMarquardt
 from ms_kfac.damping.schedule import Damping, DampingSchedule

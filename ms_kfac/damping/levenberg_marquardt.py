@@ -1,4 +1,4 @@
-r"""Damping that adapts to how well the quadratic model predicts the loss."""
+r"""Damping that adapts to the accuracy of the quadratic model of the loss."""
 
 from __future__ import annotations
 
@@ -19,54 +19,58 @@ def _check_positive(name: str, value: Any) -> float:
 
 
 class LevenbergMarquardt(nn.Cell):
-    r"""Levenberg-Marquardt rule for :math:`\lambda`: trust the quadratic model as far as it predicts.
+    r"""Levenberg-Marquardt adaptation of :math:`\lambda` to the accuracy of the quadratic model.
 
-    Every ``interval`` steps, with :math:`\delta` the step taken, h the loss and M its quadratic model,
+    Let :math:`\delta` be the step taken, h the loss and M its quadratic model. Every ``interval`` steps the
+    rule computes
 
     .. math::
         \rho = \frac{h(\theta + \delta) - h(\theta)}{M(\delta) - M(0)}, \qquad
         M(\delta) - M(0) = \nabla h^{\top} \delta + \tfrac12 \delta^{\top} F \delta
         + \tfrac12 \lambda \|\delta\|^2
 
-    and :math:`\lambda \leftarrow \omega \lambda` where :math:`\rho > 3/4`, :math:`\lambda \leftarrow \lambda
-    / \omega` where :math:`\rho < 1/4` (Martens & Grosse 2015, section 6.5, whose :math:`\omega_1` is
-    :math:`(19/20)^{T_1}` for an interval :math:`T_1`). A ratio that is not a number changes nothing.
+    and sets :math:`\lambda \leftarrow \omega \lambda` if :math:`\rho > 3/4`, and
+    :math:`\lambda \leftarrow \lambda / \omega` if :math:`\rho < 1/4` (Martens & Grosse 2015, section 6.5).
+    Their :math:`\omega_1` is :math:`(19/20)^{T_1}` for an interval :math:`T_1`. If :math:`\rho` is NaN,
+    :math:`\lambda` does not change.
 
-    It is given as ``damping=`` to an optimizer of this package and works with
-    :class:`ms_kfac.TrainOneStepCell` or :class:`ms_kfac.Model` only, which evaluate h once more on the same
-    batch. Both evaluations are in training mode: layers that draw at random, like dropout, draw anew in the
-    second, and :math:`\rho` then carries that noise. h is the loss alone; weight decay enters through
-    :math:`\delta`, which is the difference of the weights whatever rule made it. The blocks are those of the
-    present statistics; parameters that stay first-order have no curvature in M.
+    Pass the object as ``damping=`` to an optimizer of this package. It requires
+    :class:`ms_kfac.TrainOneStepCell` or :class:`ms_kfac.Model`, which evaluate h a second time on the same
+    batch. Both evaluations are in training mode. Random layers, like dropout, draw new numbers in the second
+    evaluation, which adds noise to :math:`\rho`.
 
-    A new :math:`\lambda` takes effect when inverses are next recomputed, so that ``interval`` is best no
-    longer than the optimizer's ``inverse_interval``.
+    h is the loss without weight decay. Weight decay enters through :math:`\delta`, the difference of the
+    weights under any update rule. M uses the blocks of the current statistics. First-order parameters have no
+    curvature in M.
+
+    A new :math:`\lambda` takes effect when inverses are next recomputed. So ``interval`` should not exceed
+    the optimizer's ``inverse_interval``.
 
     Args:
-        initial: :math:`\lambda` of the first steps, within [minimum, maximum]. Martens & Grosse start large,
-            because the rule lowers it soon.
-        interval: steps from one comparison to the next. Default: 5.
+        initial: :math:`\lambda` of the first steps, within [minimum, maximum]. Martens & Grosse start with a
+            large value, because the rule soon lowers it.
+        interval: number of steps between two comparisons. Default: 5.
         decrease: :math:`\omega` in (0, 1). Default: None, :math:`(19/20)^{interval}`.
-        minimum: :math:`\lambda` never falls below. Default: 1e-8.
-        maximum: :math:`\lambda` never rises above. Default: 1e4.
+        minimum: lower bound of :math:`\lambda`. Default: 1e-8.
+        maximum: upper bound of :math:`\lambda`. Default: 1e4.
 
     Raises:
         TypeError: if an argument is not a number.
         ValueError: if an argument is outside its range.
 
     Inputs:
-        - **step** (Tensor) - number of steps taken so far; any, as the rule looks at losses only.
+        - **step** (Tensor) - number of steps taken so far. It is ignored: the rule depends only on losses.
 
     Outputs:
         Tensor, scalar float32, :math:`\lambda`.
 
     Attributes:
-        value: Parameter, scalar float32, the present :math:`\lambda`.
+        value: Parameter, scalar float32, the current :math:`\lambda`.
         predicted: Parameter, scalar float32, :math:`M(\delta) - M(0)` of the last comparison, in the units of
             the reduced loss.
         ratio: Parameter, scalar float32, :math:`\rho` of the last comparison.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators; not run on a GPU yet).
+    Platforms: CPU, GPU, Ascend (composed of built-in operators).
 
     Examples:
         >>> import ms_kfac
@@ -77,7 +81,7 @@ class LevenbergMarquardt(nn.Cell):
         >>> model = ms_kfac.Model(net, nn.MSELoss(), optimizer)
     """
 
-    # The ends between which the model is neither trusted more nor less.
+    # λ does not change for ratios between these two.
     _GOOD = 0.75
     _BAD = 0.25
 
@@ -121,16 +125,16 @@ class LevenbergMarquardt(nn.Cell):
         return self.value
 
     def is_due(self, steps: Tensor) -> Tensor:
-        """Whether the step after which ``steps`` have been taken compares the model with the loss."""
+        """Whether the step that completes ``steps`` steps compares the model with the loss."""
         return steps % self.interval == 0
 
     def expect(self, predicted: Tensor) -> bool:
-        """Keep the change of the loss that the model predicts for the step just taken."""
+        """Store the change of the loss that the model predicts for the step just taken."""
         self.assign(self.predicted, predicted)
         return True
 
     def adapt(self, change: Tensor) -> bool:
-        """Compare the change of the loss with the prediction, and set the damping.
+        """Compare the change of the loss with the prediction, and update the damping.
 
         Args:
             change: h(θ + δ) − h(θ), scalar float32, in the units of the prediction.
@@ -139,7 +143,7 @@ class LevenbergMarquardt(nn.Cell):
             True.
         """
         ratio = change / self.predicted
-        # Comparisons with a ratio that is not a number are false: both masks are then 0.
+        # Comparisons with NaN are false, so both masks are then 0.
         raised = self.cast(ratio < self.bad, ms.float32) * (1.0 / self.decrease - 1.0)
         lowered = self.cast(ratio > self.good, ms.float32) * (self.decrease - 1.0)
         value = ops.clamp(self.value * (1.0 + raised + lowered), self.minimum, self.maximum)

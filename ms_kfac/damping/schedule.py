@@ -1,4 +1,4 @@
-r"""The schedule of the damping :math:`\lambda`."""
+r"""Schedule of the damping :math:`\lambda`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ class DampingSchedule(nn.Cell):
     r""":math:`\lambda` as a function of the step.
 
     Args:
-        damping: a positive number; an iterable or 1-D Tensor of them, one a step, the last one kept from then
-            on; or a Cell called with the step as ``mindspore.nn.LearningRateSchedule`` is.
+        damping: a positive number, an iterable or 1-D Tensor of positive numbers, or a Cell. An iterable or
+            Tensor has one number per step, and the last number is used for all later steps. A Cell is called
+            with the step, like a ``mindspore.nn.LearningRateSchedule``.
 
     Raises:
-        TypeError: if it is none of these.
+        TypeError: if ``damping`` has another type.
         ValueError: if a number is not positive and finite, or the iterable is empty.
 
     Inputs:
@@ -32,7 +33,7 @@ class DampingSchedule(nn.Cell):
 
     def __init__(self, damping: Damping) -> None:
         super().__init__(auto_prefix=False)
-        accepted = "a positive number, an iterable of them (one a step) or a LearningRateSchedule-like Cell"
+        accepted = "a positive number, an iterable of them (one per step) or a LearningRateSchedule-like Cell"
         self.schedule: nn.Cell | None = None
         self.length = 1
         if isinstance(damping, nn.Cell):

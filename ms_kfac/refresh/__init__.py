@@ -1,4 +1,4 @@
-"""When to refresh: policies, the schedules that carry them out, the gate of the taps."""
+"""When to refresh: policies, the schedules that implement them, and the gate of the taps."""
 
 from ms_kfac.refresh.fixed_interval import FixedInterval
 from ms_kfac.refresh.gate import Gate

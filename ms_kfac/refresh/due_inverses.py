@@ -1,4 +1,4 @@
-"""Refreshes the inverses that are due: many layers in one native call, the others one by one."""
+"""Refresh of the inverses that are due: many layers in one native call, the other layers one by one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class _JointCall(nn.Cell):
     """One native call for several layers.
 
     Args:
-        parts: what the layers' blocks gave, all of one operator.
-        layers: their indices among all layers.
-        of: how many layers there are.
+        parts: specifications from ``native_refresh`` of the layers' blocks, all for one operator.
+        layers: indices of these layers among all layers.
+        of: total number of layers.
     """
 
     def __init__(self, parts: Sequence[Any], layers: Sequence[int], of: int) -> None:
@@ -40,8 +40,8 @@ class _EachAlone(nn.Cell):
     """Refreshes a few layers one by one.
 
     Args:
-        blocks: their curvature blocks.
-        layers: their indices among all layers.
+        blocks: curvature blocks of the layers.
+        layers: indices of these layers among all layers.
     """
 
     def __init__(self, blocks: Sequence[Any], layers: Sequence[int]) -> None:
@@ -60,15 +60,17 @@ class _EachAlone(nn.Cell):
 
 
 class DueInverses(nn.Cell):
-    """Refreshes what is due of some blocks, with no branch where all of them have native kernels.
+    """Refreshes the blocks that are due.
+
+    The compiled step has no branch for this if all blocks have native kernels.
 
     Args:
         blocks: the curvature blocks.
-        owned: the indices of those that are refreshed here; None for all.
+        owned: indices of the blocks that this rank refreshes; None for all. Default: None.
 
     Inputs:
-        - **due** (Tensor) - int32, 0 for what stays as it is: shape () for all blocks together, or (blocks,)
-          for each.
+        - **due** (Tensor) - int32, 0 for no refresh: shape () for all blocks together, or (blocks,) with one
+          element per block.
         - **damping** (Tensor) - scalar float32.
 
     Outputs:

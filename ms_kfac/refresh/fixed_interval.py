@@ -1,4 +1,4 @@
-"""Refresh every so many steps."""
+"""Refresh at a fixed interval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class FixedInterval(RefreshPolicy):
     """Due at steps 0, interval, 2 interval, ...
 
     Args:
-        interval: number of steps from one refresh to the next, at least 1.
+        interval: number of steps between two refreshes, at least 1.
 
     Raises:
         ValueError: if ``interval`` is not a positive int.

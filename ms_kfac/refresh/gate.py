@@ -1,4 +1,4 @@
-"""The gate: whether the coming pass takes statistics, and which."""
+"""The gate: which statistics the next backward pass takes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from ms_kfac.ops.statistics import EVERYTHING
 
 
 class Gate:
-    """A scalar Parameter that compiled graphs read, with a Python view of it for PyNative mode.
+    """A scalar Parameter that compiled graphs read, with a Python method to read it in PyNative mode.
 
-    The optimizer writes ``pending`` at the end of every step. With ``deferred=False`` that is the Parameter
-    which taps read, so the coming backward pass takes statistics. With ``deferred=True`` taps read another
-    one, which stays closed until somebody copies ``pending`` into it: the pass over sampled targets.
+    The optimizer writes ``pending`` at the end of every step. With ``deferred=False``, taps read that
+    Parameter, so the next backward pass takes statistics. With ``deferred=True``, taps read another
+    Parameter. It stays closed until the pass over sampled targets, before which the training cell opens the
+    gate by copying ``pending`` into it.
 
-    In graph mode the Parameter is an input of each tap's operator. In PyNative mode a tap asks
-    :meth:`is_open`, which reads the Parameter back once a forward pass: the first tap that asks a second time
-    has started a new pass.
+    In graph mode the Parameter is an input of each tap's operator. In PyNative mode a tap calls
+    :meth:`is_open`, which reads the Parameter to the host once per forward pass. A second call by the same
+    tap marks a new pass.
 
     Args:
-        name: name of the Parameter. It starts open, so that the first step takes statistics.
-        deferred: whether taps wait for somebody to open the gate.
+        name: name of the Parameter. It is initially open, so that the first step takes statistics.
+        deferred: whether the gate stays closed until the training cell opens it. Default: False.
 
     Attributes:
-        parameter: what taps read, scalar int32: 0 or a sum of the codes of ``ms_kfac.ops.statistics``.
-        pending: what the optimizer writes.
+        parameter: the Parameter that taps read, scalar int32: 0, or a sum of the codes of
+            ``ms_kfac.ops.statistics``.
+        pending: the Parameter that the optimizer writes.
     """
 
     def __init__(self, name: str, *, deferred: bool = False) -> None:
@@ -37,13 +39,13 @@ class Gate:
         self._asked: set[int] = set()
 
     def is_open(self, asker: object) -> bool:
-        """Whether the gate is open for this forward pass, as one host read a pass.
+        """Whether the gate is open for this forward pass, with one host read per pass.
 
         Args:
-            asker: the tap that asks.
+            asker: the tap that calls.
 
         Returns:
-            True when this pass's statistics are wanted.
+            True if this pass takes statistics.
         """
         if not self._asked or id(asker) in self._asked:
             self._open = bool(self.parameter.asnumpy() > 0)
@@ -52,5 +54,5 @@ class Gate:
         return self._open
 
     def expire(self) -> None:
-        """Forget the value read, because the Parameter has changed."""
+        """Discard the cached value, because the Parameter has changed."""
         self._asked.clear()

@@ -1,4 +1,4 @@
-"""Refresh at intervals that change on the way."""
+"""Refresh at intervals that change during training."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from ms_kfac.refresh.policy import RefreshPolicy
 
 
 class IntervalSchedule(RefreshPolicy):
-    """An interval for each stretch of training, counted from the stretch's first step.
+    """One interval per phase of training, counted from the first step of the phase.
 
-    ``IntervalSchedule({0: 1, 50: 10, 500: 100})`` is due at every step up to 49, at 50, 60, ... 490 and at
-    500, 600, ... from then on.
+    ``IntervalSchedule({0: 1, 50: 10, 500: 100})`` is due at every step up to 49, then at steps 50, 60, ...
+    490, then at steps 500, 600, ...
 
     Args:
-        intervals: the interval, at least 1, by the first step at which it holds; one of the steps must be 0.
+        intervals: mapping from the first step of each phase to its interval of at least 1. One of the steps
+            must be 0.
 
     Raises:
-        TypeError: if it is no mapping.
-        ValueError: if it is empty, a step or an interval is no such int, or step 0 is missing.
+        TypeError: if ``intervals`` is not a mapping.
+        ValueError: if ``intervals`` is empty, step 0 is missing, a step is not an int of at least 0, or an
+            interval is not an int of at least 1.
     """
 
     def __init__(self, intervals: Mapping[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Carries out a policy for inverses: asks the blocks that are due to refresh theirs."""
+"""Schedules of inverses: implement a policy by refreshing the blocks that are due."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ms_kfac.refresh.due_inverses import DueInverses
 
 
 class InverseSchedule(nn.Cell):
-    """Base of the schedules of inverses. Calling it with the step's number refreshes what is due.
+    """Base of the schedules of inverses. A call with the step number refreshes the inverses that are due.
 
-    With ``allowed`` 0 nothing is due. It may be a Tensor: a branch around the call would have to be decided
-    on the host, and kernels that are not due return at once.
+    With ``allowed`` 0 nothing is due. ``allowed`` may be a Tensor, so that the caller needs no branch. A
+    branch would have to be decided on the host, whereas kernels that are not due return immediately.
 
     Args:
         blocks: the curvature blocks.
-        damping: called with the step when inverses are due.
-        prefix: what the names of Parameters start with.
+        damping: Cell that maps the step to the damping; called when inverses are due.
+        prefix: prefix of the Parameters' names.
 
     Attributes:
-        distributed: whether ranks share the refreshes.
-        by_layer: whether layers are refreshed at steps of their own.
-        refreshes: inverses recomputed so far, int32: of one layer each, or of all together where they are due
-            together.
+        distributed: whether the refreshes are distributed across ranks.
+        by_layer: whether layers are refreshed at different steps.
+        refreshes: number of refreshes so far, int32. It counts single layers, or all layers as one if they
+            are due together.
     """
 
     def __init__(self, blocks: Sequence[Any], damping: nn.Cell, prefix: str) -> None:
@@ -45,17 +45,18 @@ class InverseSchedule(nn.Cell):
         self.curvature: Any = None
 
     def distribute(self, curvature: Any) -> None:
-        """Refresh here what this rank owns, and exchange the rest.
+        """Distribute the refreshes: this rank refreshes the blocks that it owns and receives the others.
 
         Args:
-            curvature: the exchanges (:class:`ms_kfac.parallel.shared_curvature.SharedCurvature`).
+            curvature: the collective communication
+                (:class:`ms_kfac.parallel.shared_curvature.SharedCurvature`).
         """
         self.distributed = True
         self.curvature = curvature
         self.due_inverses = DueInverses(list(self.blocks), curvature.owned)
 
     def refresh_together(self, due: Tensor, step: Tensor) -> bool:
-        """Refresh all blocks where a scalar says so."""
+        """Refresh all blocks if the scalar ``due`` is not 0."""
         if self.distributed:
             if due > 0:
                 self.curvature.average_due()
@@ -66,7 +67,7 @@ class InverseSchedule(nn.Cell):
         return True
 
     def refresh_each(self, due: Tensor, number: Tensor, damping: Tensor) -> bool:
-        """Refresh the blocks that a vector names, ``number`` of them, from statistics that have met."""
+        """Refresh the ``number`` blocks that the vector ``due`` selects, from all-reduced statistics."""
         if self.distributed:
             if number > 0:
                 self.due_inverses(due, damping)
@@ -76,7 +77,7 @@ class InverseSchedule(nn.Cell):
         return True
 
     def construct(self, step: Tensor, allowed: Any = 1) -> bool:
-        """Refresh what is due."""
+        """Refresh the inverses that are due at a step."""
         raise TypeError(f"{type(self).__name__} does not define construct(step, allowed)")
 
 
@@ -84,10 +85,10 @@ class SharedInverses(InverseSchedule):
     """Inverses of all layers at the same steps.
 
     Args:
-        policy: says whether a step is due.
+        policy: decides whether a refresh is due at a step.
         blocks: the curvature blocks.
-        damping: called with the step when inverses are due.
-        prefix: what the names of Parameters start with.
+        damping: Cell that maps the step to the damping; called when inverses are due.
+        prefix: prefix of the Parameters' names.
     """
 
     def __init__(self, policy: nn.Cell, blocks: Sequence[Any], damping: nn.Cell, prefix: str) -> None:

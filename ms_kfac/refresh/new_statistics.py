@@ -1,4 +1,4 @@
-"""Refresh an inverse whenever its statistics are new."""
+"""Refresh of an inverse whenever its layer has new statistics."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSched
 
 
 class OnNewStatistics(RefreshPolicy):
-    """An inverse is due at the steps that take statistics of its layer.
+    """An inverse is due at every step that takes statistics of its layer.
 
     Raises:
-        ValueError: when an optimizer is built, if the policy is its ``factor_interval``.
+        ValueError: if the policy is given as ``factor_interval``, when the optimizer is created.
     """
 
     def for_statistics(self, blocks: Sequence[Any], options: ScheduleOptions) -> StatisticsSchedule:
-        raise ValueError("OnNewStatistics follows the statistics: give it as inverse_interval")
+        raise ValueError(
+            "factor_interval: must be another policy, got OnNewStatistics; pass it as inverse_interval"
+        )
 
     def for_inverses(
         self,
@@ -44,9 +46,9 @@ class InversesOfNewStatistics(InverseSchedule):
 
     Args:
         blocks: the curvature blocks.
-        damping: called with the step when inverses are due.
+        damping: Cell that maps the step to the damping; called when inverses are due.
         gates: the gate of each block.
-        prefix: what the names of Parameters start with.
+        prefix: prefix of the Parameters' names.
     """
 
     def __init__(self, blocks: Sequence[Any], damping: nn.Cell, gates: Sequence[Gate], prefix: str) -> None:
@@ -55,7 +57,7 @@ class InversesOfNewStatistics(InverseSchedule):
         self.pending = ParameterTuple([gate.pending for gate in distinct])
         self.shared = len(distinct) < len(blocks)
         self.by_layer = not self.shared
-        # Second moments taken beside the factors are no reason for another basis.
+        # EKFAC takes corrected eigenvalues in addition to the factors; they do not require a new basis.
         self.beside_factors = BESIDE_FACTORS
         self.stack = ops.Stack()
         self.reduce_sum = ops.ReduceSum()

@@ -1,4 +1,4 @@
-"""What decides when statistics are taken or inverses recomputed."""
+"""Policies that decide when statistics are taken or inverses recomputed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ms_kfac.refresh.statistics_schedule import ScheduleOptions, SharedStatistic
 
 
 class RefreshPolicy(nn.Cell):
-    """Base of refresh policies: a Cell, so that the decision is made inside the compiled step.
+    """Base of refresh policies: a Cell, so that the compiled step makes the decision.
 
-    A policy that decides by the step alone, for all layers at once, defines :meth:`construct`. One that looks
-    at each layer overrides :meth:`for_statistics` or :meth:`for_inverses`. A policy is the description; the
-    schedule that these return holds the state of one optimizer.
+    A policy that depends only on the step, for all layers at once, defines :meth:`construct`. A policy that
+    decides per layer overrides :meth:`for_statistics` or :meth:`for_inverses`. A policy has no state: the
+    schedule that these methods return holds the state of one optimizer.
 
     Inputs:
         - **step** (Tensor) - number of steps taken so far, int32, shape (1,).
@@ -26,9 +26,9 @@ class RefreshPolicy(nn.Cell):
         Tensor of bool, shape (1,): whether a refresh is due at this step. Step 0 must be due.
 
     Attributes:
-        separate: whether statistics of inputs and of output gradients are refreshed at steps of their own.
-        by_layer: whether inverses are refreshed at steps of each layer's own.
-        reads_statistics: whether it looks at statistics, which on many devices must have met before.
+        separate: whether statistics of inputs and of output gradients are refreshed at different steps.
+        by_layer: whether inverses of different layers are refreshed at different steps.
+        reads_statistics: whether the policy reads statistics, which must be all-reduced before.
     """
 
     separate = False
@@ -39,17 +39,17 @@ class RefreshPolicy(nn.Cell):
         super().__init__(auto_prefix=False)
 
     def construct(self, step: Tensor) -> Tensor:
-        """Whether a refresh is due."""
+        """Return whether a refresh is due at a step."""
         raise TypeError(
-            f"{type(self).__name__} does not say when a refresh is due: define construct(self, step)"
+            f"{type(self).__name__} must define construct(self, step), which returns whether a refresh is due"
         )
 
     def for_statistics(self, blocks: Sequence[Any], options: ScheduleOptions) -> StatisticsSchedule:
-        """The schedule of an optimizer's statistics by this policy.
+        """Create the schedule of an optimizer's statistics for this policy.
 
         Args:
             blocks: the curvature blocks.
-            options: names, and which layers have stopped.
+            options: options of the schedule.
 
         Returns:
             The schedule.
@@ -64,14 +64,14 @@ class RefreshPolicy(nn.Cell):
         stopped: Parameter | None,
         prefix: str,
     ) -> InverseSchedule:
-        """The schedule of an optimizer's inverses by this policy.
+        """Create the schedule of an optimizer's inverses for this policy.
 
         Args:
             blocks: the curvature blocks.
-            damping: called with the step when inverses are due.
+            damping: Cell that maps the step to the damping; called when inverses are due.
             gates: the gate of each block.
-            stopped: what :meth:`stopped_layers` returned.
-            prefix: what the names of Parameters start with.
+            stopped: the result of :meth:`stopped_layers`.
+            prefix: prefix of the Parameters' names.
 
         Returns:
             The schedule.
@@ -79,13 +79,13 @@ class RefreshPolicy(nn.Cell):
         return SharedInverses(self, blocks, damping, prefix)
 
     def stopped_layers(self, count: int, prefix: str) -> Parameter | None:
-        """A flag a layer that says whether it is refreshed no more.
+        """Create one flag per layer for layers that are no longer refreshed.
 
         Args:
             count: number of layers.
-            prefix: what the Parameter's name starts with.
+            prefix: prefix of the Parameter's name.
 
         Returns:
-            float32 of shape (count,), 1 for a layer that has stopped; None where layers never stop.
+            float32 of shape (count,), 1 for a layer that has stopped; None if layers never stop.
         """
         return None

@@ -1,4 +1,4 @@
-r"""Refresh each statistic of each layer as seldom as its changes allow (SP-NGD)."""
+r"""Adaptive refresh interval per statistic, based on its changes (SP-NGD)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSched
 
 
 class StaleStatistics(RefreshPolicy):
-    r"""An interval :math:`\Delta` of its own for every statistic; it grows while the statistic stays similar.
+    r"""An interval :math:`\Delta` per statistic, which grows while the statistic stays similar.
 
-    When a statistic X has been refreshed it is compared with the one before, :math:`X_{-1}`, and with the one
-    before that, :math:`X_{-2}`; "similar to Y" means :math:`\|X - Y\|_F < \alpha \|Y\|_F`:
+    Every refresh of a statistic X compares it with its two earlier values, :math:`X_{-1}` and then
+    :math:`X_{-2}`. "Similar to Y" means :math:`\|X - Y\|_F < \alpha \|Y\|_F`:
 
     .. math::
         \Delta \leftarrow \begin{cases}
@@ -28,23 +28,24 @@ class StaleStatistics(RefreshPolicy):
             \Delta + \Delta_{-1} & \text{otherwise}
         \end{cases}
 
-    :math:`\Delta_{-1}` is the interval before, so that intervals grow like Fibonacci's numbers (Osawa et al.
-    2020, "Scalable and Practical Natural Gradient for Large-Scale Deep Learning", its adaptive frequency of
-    stale statistics).
+    :math:`\Delta_{-1}` is the previous interval, so that intervals grow like Fibonacci numbers. This is the
+    adaptive frequency of stale statistics of Osawa et al. 2020, "Scalable and Practical Natural Gradient for
+    Large-Scale Deep Learning".
 
-    X is the statistic that the preconditioner uses. With a moving average (``factor_decay`` above 0) that
-    changes by at most a share of :math:`1 - \epsilon` a refresh, so it looks similar sooner than a batch's.
+    X is the statistic that the preconditioner uses. With a moving average (``factor_decay`` above 0), a
+    refresh replaces at most a fraction :math:`1 - \epsilon` of X. So X is classified as similar sooner than
+    the statistic of a single batch.
 
-    Statistics of inputs and of output gradients have an interval each where the block keeps them apart
-    (Kronecker factors); a block with one joint statistic has one. The two earlier values cost twice the
-    memory of the statistics.
+    Statistics of inputs and of output gradients have separate intervals if the block separates them
+    (Kronecker factors). A block with one joint statistic has one interval. The two earlier values need twice
+    the memory of the statistics.
 
     Args:
         similarity: :math:`\alpha`, positive. Default: 0.1.
 
     Raises:
-        ValueError: if ``similarity`` is not a positive number; when an optimizer is built, if the policy is
-            its ``inverse_interval``.
+        ValueError: if ``similarity`` is not a positive number, or if the policy is given as
+            ``inverse_interval``, when the optimizer is created.
     """
 
     separate = True
@@ -62,8 +63,8 @@ class StaleStatistics(RefreshPolicy):
 
     def for_inverses(self, *arguments: Any, **named: Any) -> Any:
         raise ValueError(
-            "StaleStatistics decides when statistics are refreshed: give it as factor_interval; for "
-            "inverse_interval there is OnNewStatistics"
+            "inverse_interval: must be a policy for inverses, such as OnNewStatistics, got StaleStatistics; "
+            "pass it as factor_interval"
         )
 
     def __repr__(self) -> str:
@@ -74,7 +75,7 @@ _compare = ops.MultitypeFuncGraph("compare")
 
 
 def _excess(similarity_squared: float, X: Tensor, Y: Tensor) -> Tensor:
-    """Squared distance of X from Y beyond what counts as similar: negative for similar ones."""
+    """Squared distance of X from Y minus the squared threshold: negative if they are similar."""
     return ops.square(X - Y).sum() - similarity_squared * ops.square(Y).sum()
 
 
@@ -91,13 +92,13 @@ def _compare_and_keep(
 class StaleSchedule(StatisticsSchedule):
     """The intervals, earlier values and gates of one optimizer's statistics.
 
-    All intervals stand in vectors with an element a statistic, so that the compiled step holds two branches
-    however many layers there are: one for steps that took a statistic, one for steps before such a step.
+    Vectors with one element per statistic hold all intervals. So the compiled step has a single branch for
+    any number of layers: the comparison, on steps that took a statistic.
 
     Args:
-        similarity: of two statistics that count as similar.
+        similarity: relative distance below which two statistics are similar.
         blocks: the curvature blocks.
-        options: names, and which layers have stopped.
+        options: options of the schedule.
     """
 
     def __init__(self, similarity: float, blocks: Sequence[Any], options: ScheduleOptions) -> None:
@@ -169,12 +170,13 @@ class StaleSchedule(StatisticsSchedule):
         return self.due + 0.0
 
     def observe(self, step: Tensor) -> bool:
-        """Compare what this step refreshed with its earlier values, and set the intervals anew."""
+        """Compare refreshed statistics with their earlier values, and update the intervals."""
         observed: tuple[Tensor, ...] = ()
         for index, group in self.owners:
             observed = observed + self.blocks[index].observed(group)
         taken_parts = self.unstack(self.gather(self.due, self.owner_of_part, 0))
-        # A map: MindSpore nests the graphs of a loop's rounds, and gave up at the statistics of ResNet-50.
+        # A map instead of a loop: MindSpore nests the graphs of a loop's iterations, and the statistics of
+        # ResNet-50 exceed its nesting limit.
         excess = self.hyper_map(
             ops.partial(_compare, self.similarity_squared), taken_parts, observed, self.last, self.second_last
         )

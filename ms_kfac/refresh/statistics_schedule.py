@@ -1,4 +1,4 @@
-"""Carries out a policy for statistics: sets the gates for the coming step."""
+"""Schedules of statistics: implement a policy by setting the gates for the next step."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ms_kfac.refresh.gate import Gate
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """What a schedule of statistics needs in addition to its policy.
+    """Options of a schedule of statistics, in addition to its policy.
 
     Attributes:
-        prefix: what the names of Parameters start with.
-        deferred: whether the gates wait for a pass over sampled targets.
-        stopped: float32 (layers,), 1 for a layer that is refreshed no more; None where layers never stop.
-        by_layer: whether every layer needs a gate of its own, stopping or not.
+        prefix: prefix of the Parameters' names.
+        deferred: whether the gates open only for a pass over sampled targets.
+        stopped: float32 (layers,), 1 for a layer that is no longer refreshed; None if layers never stop.
+        by_layer: whether every layer needs a separate gate, even if layers never stop.
     """
 
     prefix: str
@@ -32,7 +32,7 @@ class ScheduleOptions:
 
 
 class _OpenedGates(nn.Cell):
-    """Writes what taps read of deferred gates; called from Python, lets PyNative taps read it anew.
+    """Opens or closes deferred gates. A call from Python also discards the values that PyNative taps cached.
 
     Args:
         gates: deferred gates.
@@ -60,14 +60,14 @@ class _OpenedGates(nn.Cell):
 
 
 class StatisticsSchedule(nn.Cell):
-    """Base of the schedules of statistics. Calling it with the coming step's number prepares that step.
+    """Base of the schedules of statistics. A call with the number of the next step sets the gates for it.
 
     Args:
-        gates: the gate of each block; several blocks may share one.
-        prefix: what the names of Parameters start with.
+        gates: the gate of each block; several blocks may share one gate.
+        prefix: prefix of the Parameters' names.
 
     Attributes:
-        refreshes: statistics taken so far, int32: batches of all layers together where they share a gate.
+        refreshes: number of batches of statistics taken so far, int32. Layers that share a gate count as one.
     """
 
     def __init__(self, gates: Sequence[Gate], prefix: str) -> None:
@@ -86,31 +86,31 @@ class StatisticsSchedule(nn.Cell):
         self.cast = ops.Cast()
 
     def count(self, gradients: Any) -> bool:
-        """Count the statistics that this step's backward pass took; waits for the gradients.
+        """Count the statistics that this step's backward pass took, after the gradients.
 
-        The write also orders a compiled step: the taps write statistics while gradients are computed, and
-        without a write that waits for the gradients a graph is free to read the statistics before.
+        The write also orders a compiled step. The taps write statistics while gradients are computed. Without
+        a write that depends on the gradients, a graph could read the statistics earlier.
 
         Args:
-            gradients: what the write waits for.
+            gradients: dependency of the write.
 
         Returns:
             True.
         """
-        # Deferred statistics are counted by the pass that takes them.
+        # close() counts deferred statistics, after the pass that takes them.
         taken = self.pending[0] * 0 if self.deferred else self.number_pending()
         self.assign_add(self.refreshes, ops.depend(taken, gradients))
         return True
 
     def number_pending(self) -> Tensor:
-        """Gates that open in this step: scalar int32."""
+        """Number of gates that are open in this step: scalar int32."""
         number = self.cast(self.pending[0] > 0, ms.int32)
         for index in range(1, len(self.pending)):
             number = number + self.cast(self.pending[index] > 0, ms.int32)
         return number
 
     def taken(self) -> Tensor:
-        """Which statistics this step has taken: an element each where each has steps of its own."""
+        """Which statistics this step has taken; one element per statistic if their steps differ."""
         return self.number_pending()
 
     def is_pending(self) -> Tensor:
@@ -121,28 +121,28 @@ class StatisticsSchedule(nn.Cell):
         """Open the deferred gates that are pending, for a pass over sampled targets.
 
         Args:
-            after: what the write waits for.
+            after: dependency of the write.
 
         Returns:
-            What the pass has to wait for, by ``ops.depend``: a compiled graph keeps no other order between a
-            write and the backward pass that a gradient was made of.
+            Tensor on which the pass must depend, by ``ops.depend``. A compiled graph keeps no other order
+            between a write and a backward pass.
         """
         return self.opened_gates(1, after)
 
     def close(self, after: Any) -> Tensor:
-        """Close the deferred gates again; what is pending stays so until the optimizer's step.
+        """Close the deferred gates again. Pending gates stay pending until the optimizer's step.
 
         Args:
-            after: what the write waits for: the gradients of the pass.
+            after: dependency of the write: the gradients of the pass.
 
         Returns:
-            What further passes have to wait for, by ``ops.depend``.
+            Tensor on which later passes must depend, by ``ops.depend``.
         """
         self.assign_add(self.refreshes, ops.depend(self.number_pending(), after))
         return self.opened_gates(0, after)
 
     def expire(self) -> None:
-        """Let PyNative taps read their gates anew."""
+        """Discard the gate values that PyNative taps cached."""
         for gate in self.gates:
             gate.expire()
 
@@ -151,9 +151,9 @@ class SharedStatistics(StatisticsSchedule):
     """Statistics of all layers at the same steps.
 
     Args:
-        policy: says whether a step is due.
+        policy: decides whether a refresh is due at a step.
         blocks: the curvature blocks.
-        options: names, and which layers have stopped.
+        options: options of the schedule.
     """
 
     def __init__(self, policy: nn.Cell, blocks: Sequence[Any], options: ScheduleOptions) -> None:

@@ -1,4 +1,4 @@
-r"""Refresh a layer's inverse when the trace of its Fisher block has changed enough (THOR)."""
+r"""Refresh of a layer's inverse when the trace of its Fisher block has changed enough (THOR)."""
 
 from __future__ import annotations
 
@@ -17,31 +17,34 @@ from ms_kfac.refresh.warm_up_interval import WarmUpInterval
 
 
 class TraceChange(RefreshPolicy):
-    r"""Looks at every layer at an interval and refreshes, keeps or stops it by how its trace has moved.
+    r"""Compares each layer's trace at an interval, and refreshes, keeps or stops the layer by the change.
 
     .. math::
         r = \frac{|\mathrm{tr}(F + \lambda I) - \mathrm{tr}(F_{last} + \lambda I)|}
                  {\mathrm{tr}(F_{last} + \lambda I)}
 
-    with :math:`F_{last}` the block of the last refresh and the present :math:`\lambda` on both sides: a
-    change of the damping alone is no change of the trace. :math:`r > \omega_1`: refresh the inverse;
-    :math:`\omega_2 \le r \le \omega_1`: keep it; :math:`0 < r < \omega_2`: neither inverse nor statistics of
-    this layer are refreshed any more (Chen et al. 2021, "THOR, Trace-based Hardware-driven Layer-Oriented
-    Natural Gradient Descent Computation"). A trace that has not moved at all belongs to statistics that have
-    not been taken since, and stops nothing.
+    :math:`F_{last}` is the block at the last refresh. Both traces use the current :math:`\lambda`, so a
+    change of only the damping does not count as a change of the trace. The rule is (Chen et al. 2021, "THOR,
+    Trace-based Hardware-driven Layer-Oriented Natural Gradient Descent Computation"):
 
-    :math:`(\omega_1, \omega_2)` = (0.01, 0) is the paper's THOR, (0.01, 0.001) its THOR_stop; (0, 0)
-    refreshes whatever has moved at all.
+    * :math:`r > \omega_1`: refresh the inverse;
+    * :math:`\omega_2 \le r \le \omega_1`: keep the inverse;
+    * :math:`0 < r < \omega_2`: stop the layer, whose inverse and statistics are no longer refreshed.
+
+    An unchanged trace, r = 0, means that no new statistics were taken, so it does not stop the layer.
+
+    :math:`(\omega_1, \omega_2)` = (0.01, 0) is the paper's THOR, and (0.01, 0.001) its THOR_stop. (0, 0)
+    refreshes every layer whose trace has changed.
 
     Args:
         omega1: :math:`\omega_1`, not negative. Default: 0.01.
         omega2: :math:`\omega_2` in [0, :math:`\omega_1`]. Default: 0.0.
-        interval: steps from one look to the next after a warm-up (:class:`ms_kfac.WarmUpInterval`), or a
-            policy that decides by the step. Default: 1.
+        interval: number of steps between two comparisons after a warm-up (:class:`ms_kfac.WarmUpInterval`),
+            or a policy that depends only on the step. Default: 1.
 
     Raises:
-        ValueError: if a number is outside its range; when an optimizer is built, if the policy is its
-            ``factor_interval``.
+        ValueError: if a number is outside its range, or if the policy is given as ``factor_interval``, when
+            the optimizer is created.
         TypeError: if ``interval`` is neither an int nor a policy.
     """
 
@@ -61,7 +64,7 @@ class TraceChange(RefreshPolicy):
         if isinstance(interval, RefreshPolicy):
             if type(interval).construct is RefreshPolicy.construct:
                 raise ValueError(
-                    "TraceChange: interval must be an int or a policy that decides by the step, got "
+                    "TraceChange: interval must be an int or a policy that depends only on the step, got "
                     f"{type(interval).__name__}"
                 )
             self.look = interval
@@ -74,7 +77,9 @@ class TraceChange(RefreshPolicy):
         return self.look(step)
 
     def for_statistics(self, blocks: Sequence[Any], options: ScheduleOptions) -> StatisticsSchedule:
-        raise ValueError("TraceChange decides when inverses are refreshed: give it as inverse_interval")
+        raise ValueError(
+            "factor_interval: must be a policy for statistics, got TraceChange; pass it as inverse_interval"
+        )
 
     def for_inverses(
         self,
@@ -92,21 +97,21 @@ class TraceChange(RefreshPolicy):
         return Parameter(Tensor(np.zeros(count, np.float32)), name=f"{prefix}.stopped", requires_grad=False)
 
     def __repr__(self) -> str:
-        limits = f"where the trace moved by more than {self.omega1:g}"
+        limits = f"where the trace changed by more than {self.omega1:g}"
         if self.omega2 > 0:
             limits += f", stopped below {self.omega2:g}"
         return f"{self.look!r} {limits}"
 
 
 class InversesOfChangedTraces(InverseSchedule):
-    """Keeps the trace of each layer's last refresh and compares.
+    """Stores the trace of each layer at its last refresh, and compares the current trace with it.
 
     Args:
-        policy: the limits, and when to look.
+        policy: the thresholds, and the steps of the comparisons.
         blocks: the curvature blocks.
-        damping: called with the step at every look.
-        stopped: flags of the layers that are refreshed no more; None where layers never stop.
-        prefix: what the names of Parameters start with.
+        damping: Cell that maps the step to the damping; called at every comparison.
+        stopped: flags of the layers that are no longer refreshed; None if layers never stop.
+        prefix: prefix of the Parameters' names.
     """
 
     def __init__(
@@ -125,7 +130,7 @@ class InversesOfChangedTraces(InverseSchedule):
         self.stopped: Any = stopped
         sizes = np.array([block.size for block in blocks] or [1], np.float32)
         self.sizes = Tensor(sizes)
-        # Undamped; negative before the first refresh, which nothing measured ever is.
+        # Undamped. Negative before the first refresh, because no trace is negative.
         self.last_trace = Parameter(
             Tensor(-np.ones_like(sizes)), name=f"{prefix}.last_trace", requires_grad=False
         )

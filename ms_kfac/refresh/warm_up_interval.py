@@ -1,4 +1,4 @@
-"""Refresh often at first, then every so many steps."""
+"""Refresh at an interval, more often during a warm-up."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from mindspore import Tensor, ops
 
 from ms_kfac.refresh.policy import RefreshPolicy
 
-# Up to these steps a refresh is due at every step, and at every fifth.
+# Last steps of the two phases of the warm-up: every step is due, then every fifth step.
 EVERY_STEP, EVERY_FIFTH = 10, 50
 
 
 class WarmUpInterval(RefreshPolicy):
     """Due at steps 0, interval, 2 interval, ..., and more often in the first 50 steps.
 
-    Up to step 10 every step is due, up to step 50 every fifth as well. Inverses of the very first batch would
-    otherwise serve for a whole interval while the gradients change by orders of magnitude. An int given as
-    ``factor_interval`` or ``inverse_interval`` means this policy; :class:`ms_kfac.FixedInterval` has no
-    warm-up, and :class:`ms_kfac.IntervalSchedule` makes other ones.
+    Every step is due up to step 10, and every fifth step up to step 50. Without the warm-up, the inverses of
+    the first batch would be used for a whole interval, while the gradients change by orders of magnitude.
+
+    An int given as ``factor_interval`` or ``inverse_interval`` means this policy.
+    :class:`ms_kfac.FixedInterval` has no warm-up, and :class:`ms_kfac.IntervalSchedule` allows other
+    warm-ups.
 
     Args:
-        interval: number of steps from one refresh to the next after the warm-up, at least 1.
+        interval: number of steps between two refreshes after the warm-up, at least 1.
 
     Raises:
         ValueError: if ``interval`` is not a positive int.

@@ -1,4 +1,4 @@
-"""Statistics: what backward passes stage, what the step commits, and whether it belongs to the gradient."""
+"""Statistics: staged by backward passes, verified against the gradient, committed by the optimizer step."""
 
 from ms_kfac.statistics.statistic import Statistic
 

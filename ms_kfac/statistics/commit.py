@@ -1,18 +1,19 @@
-r"""The step of the optimizer that turns staged batches into averages.
+r"""Commit: the part of the optimizer step that adds staged batches to the averages.
 
 A moving average (Martens & Grosse 2015, section 5)
 
 .. math::
     F_k = \epsilon_k F_{k-1} + (1 - \epsilon_k) \hat F_k, \qquad \epsilon_k = \min(1 - 1/k, \epsilon)
 
-is kept as a sum S with a weight n, F = S / n. With W the weight of the past in units of one commit,
+is stored as a sum S with a weight n, so that F = S / n. With W the weight of the past in units of one commit,
 
 .. math::
     d = \min\left(1, \frac{\epsilon}{1 - \epsilon} / W\right), \qquad
     S \leftarrow d S + \hat S, \qquad n \leftarrow d n + \hat n, \qquad W \leftarrow d W + 1
 
-is that rule for batches of equal size; batches of unequal size count by their samples. The first batch is
-used whole and early ones are averaged evenly, so that there is no bias towards a start value.
+gives the same average for batches of equal size. Batches of unequal size are weighted by their number of
+samples. The first batch has full weight and early batches have equal weights, so that there is no bias
+towards an initial value.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ from ms_kfac.ops.statistics import PERIOD, PRODUCT, SCALE, STAGED_WEIGHTS
 from ms_kfac.statistics.judge import fallback_judge, register_judge
 from ms_kfac.statistics.statistic import Statistic
 
-# Below any trace that float32 statistics resolve; keeps 0 / 0 at 0 where a batch brings no signal.
+# Smaller than any trace that float32 statistics resolve. Makes 0 / 0 zero for a batch without signal.
 SMALLEST_TRACE = 1e-30
 
 
 @dataclass(frozen=True)
 class RootAverage:
-    r"""That a block averages roots of its batches' traces: TKFAC with the moving average of its paper.
+    r"""Options of averages over roots of the batches' traces: TKFAC with the moving average of its paper.
 
     A batch enters as :math:`\sqrt{\tilde\delta_b} \Phi_b`, :math:`\sqrt{\tilde\delta_b} \Psi_b` and
     :math:`(\delta_b, s(\tilde\delta_b))` with :math:`\tilde\delta_b = \max(\nu, \delta_b)` (Gao et al. 2021,
     equations 17 and 18).
 
     Attributes:
-        floor: :math:`\nu`; 0 leaves :math:`\delta_b` as it is.
-        homogeneous: whether s is the square root; otherwise the identity.
+        floor: :math:`\nu`; 0 leaves :math:`\delta_b` unchanged.
+        homogeneous: whether s is the square root; otherwise s is the identity.
     """
 
     floor: float
@@ -53,12 +54,12 @@ class RootAverage:
 
 
 class LayerCommit(nn.Cell):
-    r"""The fallback's commit of one layer.
+    r"""Fallback commit of one layer.
 
     Args:
         block: the layer's curvature block.
         limit: :math:`\epsilon / (1 - \epsilon)`.
-        first: where the block's weights of the past begin in their vector.
+        first: index of the block's first weight of the past in the vector of all layers.
     """
 
     def __init__(self, block: Any, limit: float, first: int) -> None:
@@ -98,13 +99,13 @@ class LayerCommit(nn.Cell):
         self.period_only = Tensor(period)
 
     def report(self, expected: Tensor, measured: Tensor) -> Tensor:
-        """What the judge is told of the layer, shape (9,)."""
+        """Numbers of the layer for the judge, shape (9,)."""
         taken = self.staged_weights()
-        # Of passes that were replaced the products may be anything.
+        # Products of passes that were replaced may be NaN or Inf, so they are not checked.
         numbers = self.stack((element(self.record, PRODUCT), element(self.record, SCALE)))
         finite = self.reduce_all(self.isfinite(numbers))
         for index in range(len(self.weight_of)):
-            # What a pass has not taken may hold anything.
+            # A statistic that the pass has not taken may be NaN or Inf.
             array = ops.where(taken[self.weight_of[index]] > 0, self.batches[index], 0.0)
             finite = self.logical_and(finite, self.reduce_all(self.isfinite(array)))
         passes = self.slice(self.record, (0,), (PERIOD + 1,))
@@ -113,7 +114,7 @@ class LayerCommit(nn.Cell):
         return self.concat((passes, products, self.reshape(measured, (-1,)), flag))
 
     def apply(self, told: Tensor, answer: Tensor, unscale: Tensor, past: Parameter) -> Tensor:
-        """Commit, refuse or empty by the judge's answer; whether the layer has statistics then, float32."""
+        """Commit or refuse the batch, or empty the averages; return 1 if the layer has statistics, else 0."""
         taken = self.staged_weights()
         ran = self.slice(self.record, (0,), (1,)) > 0.5
         commits = self.logical_and(ran, self.logical_and(answer[0:1] > 0.5, told[-1:] > 0.5))
@@ -122,7 +123,7 @@ class LayerCommit(nn.Cell):
         before = self.slice(past, (self.first,), (self.count,))
         decay = ops.minimum(self.limit / self.maximum(before, SMALLEST_TRACE), 1.0)
         decay = ops.where(before > 0, decay, 0.0)
-        # W counts on where there are no statistics: it is the same for all devices, whichever holds the sums.
+        # W advances even without statistics: it must be equal on all ranks, and not all ranks hold the sums.
         keep = ops.where(weights > 0, decay, 0.0)
         for index in range(len(self.weight_of)):
             weight = self.weight_of[index]
@@ -132,7 +133,7 @@ class LayerCommit(nn.Cell):
                 self.assign(
                     self.averages[index], ops.where(takes[weight], kept + value, self.averages[index])
                 )
-        # Statistics without averages are lost where a batch was refused.
+        # Statistics without averages are lost if the batch is refused.
         alone = taken / unscale**self.weight_powers
         refused = ops.where(self.logical_and(ran, self.carried), 0.0, weights)
         committed = ops.where(self.carried, alone, weights * keep + taken)
@@ -147,7 +148,7 @@ class LayerCommit(nn.Cell):
         return self.cast(weights.sum() > 0, ms.float32)
 
     def assign_past(self, past: Parameter, new: Tensor) -> bool:
-        """Write this layer's part of the vector."""
+        """Write this layer's part of the vector of all layers."""
         size = past.shape[0]
         parts: tuple[Tensor, ...] = (new,)
         if self.first > 0:
@@ -163,7 +164,7 @@ class LayerCommit(nn.Cell):
         return self.slice(self.record, (STAGED_WEIGHTS,), (self.count,))
 
     def staged_value(self, index: int, weight: Tensor, unscale: Tensor) -> Tensor:
-        """What a batch adds to an average."""
+        """The amount that a batch adds to an average."""
         if self.roots is None:
             power = self.powers[index]
             return self.batches[index] * unscale**power if power > 0 else self.batches[index] + 0.0
@@ -180,24 +181,24 @@ class LayerCommit(nn.Cell):
 class CommitStatistics(nn.Cell):
     r"""Commit the staged batches of all layers, on steps that took statistics.
 
-    A batch that holds NaN or Inf is never committed; one that the judge refuses isn't either.
+    A batch is not committed if it contains NaN or Inf, or if the judge refuses it.
 
     Args:
         blocks: the curvature blocks.
         decay: :math:`\epsilon` in [0, 1) of the moving averages.
-        judge: decides of every batch; called with float32 (layers, 9) as ``kernels/interface/judge.h``
-            describes it, it returns (layers, 2).
-        name: prefix of the Parameters.
+        judge: function that decides about every batch. It maps float32 (layers, 9) to (layers, 2), as
+            ``kernels/interface/judge.h`` describes.
+        name: prefix of the Parameters' names.
 
     Attributes:
-        past: the weight of the past of every weight of every layer, in commits.
-        outcome: batches refused, then whether each layer has statistics: float32 (1 + layers,).
+        past: weight of the past for every weight of every layer, in units of one commit.
+        outcome: number of refused batches, then whether each layer has statistics: float32 (1 + layers,).
 
     Inputs:
         - **due** (Tensor) - scalar int32; with 0 nothing happens.
-        - **scales** (Tensor) - float32, shape (2,): one over the loss scale of the staged gradients, and the
-          factor by which a delivered gradient differs from the sum of the passes' gradients.
-        - **measured** (Tensor) - float32, (layers, 3), of
+        - **scales** (Tensor) - float32, shape (2,): the inverse of the loss scale of the staged gradients,
+          and the factor between the delivered gradient and the sum of the gradients of all passes.
+        - **measured** (Tensor) - float32, shape (layers, 3): the output of
           :class:`ms_kfac.statistics.measure.MeasureGradients`.
 
     Outputs:
@@ -265,7 +266,7 @@ class CommitStatistics(nn.Cell):
         return True
 
     def commit(self, scales: Tensor, measured: Tensor) -> bool:
-        """The fallback, where it is due."""
+        """Commit with the fallback."""
         reports: tuple[Tensor, ...] = ()
         for index in range(len(self.layers)):
             reports = (*reports, self.layers[index].report(scales[1], measured[index]))

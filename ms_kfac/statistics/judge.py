@@ -1,4 +1,4 @@
-"""How a commit, inside a compiled step, asks Python whether a batch belongs to the delivered gradients."""
+"""Callback from the compiled commit to Python: does a batch belong to the delivered gradients?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ms_kfac.kernels.operator import present_library
 
 Judge = Callable[[NDArray[np.float32]], NDArray[Any]]
 
-# Numbers of a layer that the judge is told, and those that it answers (kernels/interface/judge.h).
+# Numbers per layer that the judge gets, and that it returns (kernels/interface/judge.h).
 TOLD, ANSWERS = 9, 2
 
 _PROTOTYPE = ctypes.CFUNCTYPE(
@@ -26,13 +26,13 @@ _handles: weakref.WeakValueDictionary[int, JudgeHandle] = weakref.WeakValueDicti
 
 
 class JudgeHandle:
-    """A judge that kernels know by a number, for as long as this object lives.
+    """Registers a judge under a number that kernels use, for as long as this object exists.
 
     Args:
-        judge: what answers.
+        judge: the function to register.
 
     Attributes:
-        number: positive.
+        number: the positive number of the judge.
     """
 
     def __init__(self, judge: Judge) -> None:
@@ -46,24 +46,24 @@ def _answer(number: int, layers: int, told: Any, answers: Any) -> None:
     written = np.ctypeslib.as_array(answers, (layers, ANSWERS))
     handle = _handles.get(number)
     if handle is None:
-        # The optimizer is gone; its last step may still run.
+        # The optimizer no longer exists, but its last step may still run.
         written[:, 0], written[:, 1] = numbers[:, -1] > 0, numbers[:, 1]
     else:
         written[...] = handle.judge(numbers.copy())
 
 
-# Kept forever: libraries hold its address.
+# Never freed: the native libraries hold its address.
 _callback = _PROTOTYPE(_answer)
 
 
 def register_judge(judge: Judge) -> JudgeHandle:
-    """Make a judge known to the kernels of the present device.
+    """Register a judge with the kernels of the current device.
 
     Args:
-        judge: called with float32 (layers, 9), returns (layers, 2); from any thread.
+        judge: function from float32 (layers, 9) to (layers, 2). Any thread may call it.
 
     Returns:
-        Its handle, to be kept as long as the kernel is.
+        The handle. It must exist as long as the kernel exists.
     """
     library = present_library().handle
     if library is not None:
@@ -72,10 +72,10 @@ def register_judge(judge: Judge) -> JudgeHandle:
 
 
 def fallback_judge(judge: Judge) -> Any:
-    """The judge as an operator of a compiled step.
+    """Wrap a judge as an operator of a compiled step.
 
     Args:
-        judge: as of :func:`register_judge`.
+        judge: as for :func:`register_judge`.
 
     Returns:
         An operator from float32 (layers, 9) to float32 (layers, 2).

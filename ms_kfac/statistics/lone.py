@@ -1,4 +1,4 @@
-"""Statistics of Parameters outside all layers, which the optimizer's step stages from gradients."""
+"""Statistics of Parameters outside all layers, staged by the optimizer step from gradients."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _FewLone(nn.Cell):
 
 
 class StageLone(nn.Cell):
-    """Stage a batch of each lone Parameter's statistics.
+    """Stage a batch of statistics for each Parameter outside all layers.
 
     Args:
         blocks: the curvature blocks.
@@ -37,9 +37,9 @@ class StageLone(nn.Cell):
         positions: the index of each block's Parameter among the gradients.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - of the mean loss, without a loss scale, one per parameter.
-        - **samples** (Tensor) - N of the step, of all ranks together, scalar float32. With 0 the batches are
-          staged without a weight.
+        - **gradients** (tuple[Tensor]) - gradients of the mean loss, without a loss scale, one per parameter.
+        - **samples** (Tensor) - number of samples N of the step, summed over all ranks, scalar float32. With
+          0 the batches are staged with weight zero.
 
     Outputs:
         bool, True.

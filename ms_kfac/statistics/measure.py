@@ -1,4 +1,4 @@
-r"""What the capture check finds in the delivered gradients and in the weights."""
+r"""Measurements of the delivered gradients and the weights for the capture check."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ms_kfac.ops.signs import ROWS, column_signs, signs
 
 
 class MeasureGradients(nn.Cell):
-    r"""Projections of layers' gradients and weights on the signs of the capture check.
+    r"""Project the gradients and weights of layers on the sign vectors of the capture check.
 
     .. math::
         q_l = r^{\top} dW_l\, s, \qquad w_l = r^{\top} W_l\, s, \qquad \|dW_l\|_F
 
-    with the bias's share in each (:mod:`ms_kfac.ops.signs`).
+    each including the bias (:mod:`ms_kfac.ops.signs`).
 
     Args:
-        layers: of every layer its weight and, where it has one, its bias.
-        positions: of every layer, which of the gradients are dW and db.
+        layers: for each layer, its weight and, if it has one, its bias.
+        positions: for each layer, the indices of dW and db among the gradients.
         gradients: number of gradients.
 
     Inputs:
         - **due** (Tensor) - scalar int32; with 0 nothing is measured.
-        - **gradients** (tuple[Tensor]) - one per parameter, as delivered.
+        - **gradients** (tuple[Tensor]) - the delivered gradients, one per parameter.
 
     Outputs:
-        Tensor, float32, shape (layers, 3); zeros where it is not due.
+        Tensor, float32, shape (layers, 3); zeros if ``due`` is 0.
 
-    Platforms: CPU, GPU (native or fallback), Ascend (composed of MatMul, ReduceSum and Stack in a branch).
+    Platforms: CPU, GPU (native or fallback), Ascend (fallback of MatMul, ReduceSum and Stack, in a branch).
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class MeasureGradients(nn.Cell):
         return measured
 
     def measured(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        """The fallback, where it is due."""
+        """Measure with the fallback."""
         rows: tuple[Tensor, ...] = ()
         for index in range(self.layers):
             positions, begin = self.positions[index], self.begins[index]
@@ -98,17 +98,17 @@ class MeasureGradients(nn.Cell):
         return self.stack(rows)
 
     def projected(self, weight: Tensor, index: int) -> Tensor:
-        r""":math:`r^{\top} W s` without the bias's share, scalar."""
+        r""":math:`r^{\top} W s` without the bias, scalar."""
         row_signs = self.row_signs[index]
         rows = self.matmul(row_signs, self.reshape(weight, (row_signs.shape[1], -1)))
         return self.reshape(self.matmul(rows, self.column_signs[index]), ())
 
 
 def zero_measurements(layers: int) -> Tensor:
-    """What stands for measurements before there are any.
+    """Zeros to use before the first measurement.
 
     Args:
-        layers: their number.
+        layers: number of layers.
 
     Returns:
         float32, shape (layers, 3), zeros.

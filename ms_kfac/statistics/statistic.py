@@ -1,4 +1,4 @@
-"""A statistic: the batch that backward passes stage, and the average that the optimizer's step commits."""
+"""A statistic: the staged batch of backward passes, and the committed average."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ms_kfac.ops.flat_buffer import Share
 class Statistic:
     """One quantity that a block averages over batches.
 
-    A backward pass writes ``batch``, a sum over samples. The optimizer's step commits it: ``average`` becomes
-    :math:`d` times itself plus the batch, and so does the weight, so that the estimate is
+    A backward pass writes ``batch``, a sum over samples. The optimizer step commits it: ``average`` becomes
+    :math:`d` times itself plus the batch. The weight is updated in the same way, so that the estimate is
     ``average / weight``.
 
     Attributes:
-        name: its name in the literature ("A").
-        batch: what the passes since the last commit brought, float32.
-        average: the committed weighted sum, float32; None where the last batch is all there is (SKFAC).
-        weight: which of its layer's weights divides it.
-        gate: the gate's code that takes it: INPUTS, GRADIENTS or EVERYTHING of ``ms_kfac.ops.statistics``.
-        power: of how many factors of the output gradient it is a product: the loss scale enters as often.
-        symmetric: whether its last two axes are those of symmetric, positive semi-definite matrices.
+        name: the name in the literature ("A").
+        batch: the sum over the passes since the last commit, float32.
+        average: the committed weighted sum, float32; None if only the last batch is used (SKFAC).
+        weight: index of the layer's weight that divides it.
+        gate: gate code with which it is taken: INPUTS, GRADIENTS or EVERYTHING of ``ms_kfac.ops.statistics``.
+        power: degree in the output gradient, which is also the exponent of the loss scale in it.
+        symmetric: whether its last two axes hold symmetric, positive semi-definite matrices.
     """
 
     name: str
@@ -36,9 +36,9 @@ class Statistic:
     symmetric: bool = False
 
     def share(self) -> Share:
-        """What ranks exchange of it."""
+        """The tensor that ranks exchange for it."""
         return Share(self.estimated(), symmetric=self.symmetric)
 
     def estimated(self) -> Parameter:
-        """The sum that its estimate is made of: the average, or the batch where there is none."""
+        """The sum from which the estimate is computed: the average, or the batch if there is no average."""
         return self.batch if self.average is None else self.average

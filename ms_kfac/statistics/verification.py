@@ -1,17 +1,16 @@
-r"""Verification: whether what was captured of a layer is what its delivered gradient is made of.
+r"""Verification that the captured inputs and output gradients of a layer give its delivered gradient.
 
-At every commit each layer comes with p of the staged passes, P of all passes since the last commit, and q of
-the gradient that the optimizer was given (:mod:`ms_kfac.ops.capture_check`). A layer that was captured
-rightly has :math:`q = p` up to rounding. What is legitimate passes:
+At every commit, each layer has three projections (:mod:`ms_kfac.ops.capture_check`): p of the staged passes,
+P of all passes since the last commit, and q of the gradient that the optimizer received. If the capture of a
+layer is correct, :math:`q = p` up to rounding. Verification accepts the following legitimate differences:
 
 * one factor c for all layers (gradients clipped by their global norm, averaged micro-batches):
   :math:`q = c p`;
-* micro-batches that were not announced: :math:`q = c P`, and later batches are staged as sums of as many
-  passes;
+* unannounced micro-batches: :math:`q = c P`. Later batches are then staged as sums of as many passes;
 * an L2 term in the loss: :math:`q = c p + \beta\, r^{\top} W s` with one :math:`\beta` for all layers.
 
-It also sees a collapse of the training: layers that had gradients and whose gradients are now exactly 0, as
-when all ReLUs behind them are dead.
+Verification also detects collapsed training: layers whose gradients were non-zero and are now exactly 0, for
+example because all later ReLUs are dead.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ Vector = NDArray[np.float64]
 
 MODES = ("warn", "first_order", "off")
 
-# What rounding may leave, in shares of |dW| and of |u| |v|. Gradients of float16 layers are rounded to 5e-4
-# of their entries; sums of float32 products in any order err by less than 1e-4 of |u| |v|.
+# Tolerances for rounding, relative to |dW| and to |u| |v|. Entries of float16 gradients have a relative
+# rounding error of 5e-4. Sums of float32 products, in any order, have an error below 1e-4 of |u| |v|.
 _OF_GRADIENT, _OF_TERMS = 1e-2, 1e-4
-# Layers that must agree on a common factor or an L2 term before it explains anything.
+# Minimum number of layers that must agree before an L2 term is accepted as an explanation.
 _FEWEST = 3
-# Commits in a row without any gradient after which a layer counts as dead, not as idle in one batch.
+# Number of consecutive commits with a zero gradient after which a layer counts as dead.
 _DEAD = 3
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What the last commit found of one layer.
+    """Result of the last commit for one layer.
 
     Attributes:
         state: "verified", "mismatch", "no pass", "not finite" or "unchecked".
-        ratio: q over what the passes let expect, where that is not 0.
+        ratio: q over the expected value, or NaN if the expected value is 0.
     """
 
     state: str = "unchecked"
@@ -51,19 +50,19 @@ class Checked:
 
 
 class Verification:
-    """The judge of one optimizer's commits, and what it has found.
+    """Judge of one optimizer's commits, with its results.
 
     Args:
-        layers: their names.
-        mode: "warn" tells of a mismatch once per layer and commits; "first_order" also empties the layer's
-            statistics, so that it is first-order from its next refresh on; "off" checks for NaN and Inf
-            alone.
+        layers: names of the layers.
+        mode: "warn" warns of a mismatch once per layer and commits the batch. "first_order" also empties the
+            statistics of the layer, so that it is first-order from its next refresh. "off" checks only for
+            NaN and Inf.
         owner: the optimizer's name, for warnings.
-        shares_gate: whether all layers take statistics at the same steps. Where each has its own steps, a
-            layer without a pass is told at the first commit alone.
+        shares_gate: whether all layers take statistics at the same steps. If each layer has its own steps, a
+            layer without a pass causes a warning only at the first commit. Default: True.
 
     Attributes:
-        checked: what the last commit found, one per layer.
+        checked: results of the last commit, one per layer.
         factor: c of the last commit.
     """
 
@@ -81,14 +80,15 @@ class Verification:
         self._without_gradient = np.zeros(len(self.layers), int)
 
     def __call__(self, told: NDArray[np.float32]) -> NDArray[Any]:
-        """Decide of one commit.
+        """Decide about one commit.
 
         Args:
-            told: float32 (layers, 9): passes, period, p, P, |u| |v|, q, r'Ws, |dW|, whether it is finite.
+            told: float32 (layers, 9): passes, period, p, P, |u| |v|, q, r'Ws, |dW|, whether the staged batch
+                is finite.
 
         Returns:
-            (layers, 2): 1 commits a layer's batch, 0 refuses it, -1 also empties its statistics; then how
-            many passes make up its coming batches.
+            (layers, 2). First the decision: 1 commits the layer's batch, 0 refuses it, -1 also empties the
+            layer's statistics. Then the number of passes per batch from now on.
         """
         numbers = told.astype(np.float64)
         passes, period, finite = numbers[:, 0], numbers[:, 1], numbers[:, 8] > 0.5
@@ -101,7 +101,7 @@ class Verification:
     def _verify(self, numbers: NDArray[np.float64], answers: NDArray[Any]) -> None:
         finite = numbers[:, 8] > 0.5
         measurable = finite & np.isfinite(numbers[:, 5:8]).all(axis=1)
-        # NumPy would warn of what is computed of NaN and Inf, though nothing below looks at it.
+        # NumPy warns about arithmetic with NaN and Inf, although the results are not used below.
         passes, _, p, P, scale, q, w, norm, _ = np.where(np.isfinite(numbers), numbers, 0.0).T
         looked = measurable & (passes > 0) & (norm > 0)
         tolerance = _OF_GRADIENT * norm + _OF_TERMS * scale
@@ -147,7 +147,8 @@ class Verification:
         if new:
             self._warn(
                 f"a batch's statistics of {_listed(new)} hold NaN or Inf; the batch was refused and the "
-                "statistics stay as they were (refreshes() counts refused batches)"
+                "averages are unchanged. Later refused batches cause no warning for the same layers; "
+                "refreshes() counts them"
             )
 
     def _tell_mismatch(self, flags: NDArray[Any], looked: NDArray[Any]) -> None:
@@ -161,28 +162,28 @@ class Verification:
         )
         if flags.sum() == looked.sum():
             reason = (
-                "the last backward pass before the step was not the step's own (another loss through the "
-                "same layers), or gradients were changed layer by layer"
+                "the last backward pass before the step had another loss through the same layers, or the "
+                "gradients were changed per layer"
             )
         else:
             reason = (
-                "the weight is also used outside its layer or changed before use, or the layer was called "
-                "where its backward pass does not reach the statistics"
+                "the weight is also used outside its layer or transformed before use, or a call of the layer "
+                "has a backward pass that does not reach the statistics"
             )
-        consequence = "stay first-order" if self.mode == "first_order" else "are preconditioned all the same"
+        consequence = "stay first-order" if self.mode == "first_order" else "are still preconditioned"
         self._warn(
-            f"the statistics of {_listed(new)} do not belong to the delivered gradient (gradient over "
-            f"expected: {ratios}). Likely {reason}. These layers {consequence}; skip= leaves layers "
-            "first-order, verify='off' silences this"
+            f"the statistics of {_listed(new)} do not belong to the delivered gradient (ratio of the "
+            f"gradient to the expected one: {ratios}). Likely cause: {reason}. These layers {consequence}. "
+            "skip= leaves layers first-order, verify='off' silences this warning"
         )
 
     def _tell_missing(self, flags: NDArray[Any]) -> None:
         new = self._new("no pass", flags)
         if new:
             self._warn(
-                f"no backward pass reached the statistics of {_listed(new)}, though a gradient was "
-                "delivered: the layer is bypassed, or recomputed without its tap. It is first-order; skip= "
-                "says so in summary(), verify='off' silences this"
+                f"no backward pass reached the statistics of {_listed(new)}, although a gradient was "
+                "delivered: a layer is bypassed, or recomputed without its tap. Such layers get first-order "
+                "updates. skip= makes that explicit, verify='off' silences this warning"
             )
 
     def _tell_dead(self, reached: NDArray[Any], norm: Vector) -> None:
@@ -193,9 +194,10 @@ class Verification:
         if new:
             self._warn(
                 f"the gradient of {_listed(new)} has been exactly 0 in {_DEAD} batches of statistics in a "
-                "row, after it was not: all activations behind are dead (ReLU), or the layer was cut off. "
-                "Training has collapsed if that was not intended: go back to weights from before, with a "
-                "smaller learning rate or kl_clip, or a larger damping"
+                "row, but was not 0 before: all later activations are dead (ReLU), or the layer is "
+                "disconnected. If this is not intended, training has collapsed: restart from earlier weights "
+                "with a smaller learning rate, a smaller kl_clip or a larger damping. The optimizer "
+                "continues as before; verify='off' silences this warning"
             )
 
     def _tell_factor(self, factor: float, layers: int, accumulated: bool, passes: Vector) -> None:
@@ -208,15 +210,16 @@ class Verification:
             self._told.add(("factor", ""))
             self._warn(
                 f"delivered gradients are {factor:.6g} times those of the backward pass. If the loss was "
-                "scaled and the gradients were unscaled before the step, the statistics are still of the "
-                "scaled loss: pass the scaler as loss_scale="
+                "scaled and the gradients were unscaled before the step, the statistics still contain the "
+                "scale: pass the scaler as loss_scale=. The batch is committed; verify='off' silences this "
+                "warning"
             )
 
 
 def _explain(
     p: Vector, P: Vector, q: Vector, w: Vector, tolerance: Vector, passes: Vector, looked: NDArray[Any]
 ) -> tuple[float, NDArray[Any], NDArray[Any]]:
-    """The likeliest account of the gradients: a factor, which layers it fits, which joined several passes."""
+    """The best explanation: the factor, the layers that it fits, the layers that joined several passes."""
     none_fits = np.zeros(len(p), bool)
     if not looked.any():
         return 1.0, none_fits, none_fits
@@ -236,8 +239,8 @@ def _explain(
             with_l2 = looked & (np.abs(residual - _l2_term(residual, w, looked)) <= allowed)
             if with_l2[looked].all() and looked.sum() >= _FEWEST:
                 fits = with_l2
-        # A factor that was fitted explains nothing unless it does so for several layers. A clipped gradient
-        # of a single layer is smaller, never larger.
+        # A fitted factor must fit several layers to be an explanation. With a single layer it can only be
+        # gradient clipping, which makes the gradient smaller and never larger.
         single = looked.sum() == 1 and 0.0 < factor <= 1.0 + _OF_GRADIENT
         if fitted and not single and fits.sum() < max(2, looked.sum() / 2):
             continue
@@ -250,7 +253,7 @@ def _explain(
 
 
 def _common_factor(p: Vector, q: Vector, w: Vector, tolerance: Vector, looked: NDArray[Any]) -> float:
-    """The median of q / p, each layer counting by how well it tells; 1 where none does."""
+    """Median of q / p, weighted by |p| relative to the tolerance; 1 if no layer has a significant p."""
     telling = looked & (np.abs(p) > 3.0 * tolerance) & (np.abs(p) > 0)
     if not telling.any():
         return 1.0
@@ -261,7 +264,7 @@ def _common_factor(p: Vector, q: Vector, w: Vector, tolerance: Vector, looked: N
 
 
 def _factor_next_to_l2(p: Vector, q: Vector, w: Vector, tolerance: Vector, looked: NDArray[Any]) -> float:
-    """C of q = c p + beta w by least squares, in units of the tolerances; 1 where layers are too few."""
+    """Least-squares c of q = c p + beta w, weighted by the tolerances; 1 if there are too few layers."""
     if looked.sum() <= _FEWEST:
         return 1.0
     weights = 1.0 / tolerance[looked]
@@ -271,7 +274,7 @@ def _factor_next_to_l2(p: Vector, q: Vector, w: Vector, tolerance: Vector, looke
 
 
 def _l2_term(residual: Vector, w: Vector, looked: NDArray[Any]) -> Vector:
-    """The residual's part that is one multiple of r'Ws in all layers, by least squares."""
+    """Least-squares fit of the residual by one multiple of r'Ws in all layers."""
     total = float(np.sum(w[looked] ** 2))
     return w * (float(np.sum(residual[looked] * w[looked])) / total if total > 0 else 0.0)
 

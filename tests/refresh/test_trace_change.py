@@ -83,5 +83,5 @@ def test_a_change_of_damping_alone_stops_nothing(mode: int) -> None:
 
 @pytest.mark.parametrize("policy", [ms_kfac.OnNewStatistics(), ms_kfac.StaleStatistics()])
 def test_policies_that_do_not_decide_by_the_step_are_refused(policy: ms_kfac.RefreshPolicy) -> None:
-    with pytest.raises(ValueError, match="decides by the step"):
+    with pytest.raises(ValueError, match="depends only on the step"):
         ms_kfac.THOR(SmallNet(), 0.1, inverse_interval=policy)

@@ -164,7 +164,7 @@ def test_a_layer_whose_weight_is_used_elsewhere_is_named() -> None:
     assert "KFAC: the statistics of layer mid do not belong to the delivered gradient" in message
     assert "1.7" in message
     assert "used outside its layer" in message
-    assert "preconditioned all the same" in message
+    assert "are still preconditioned" in message
     assert "verify='off'" in message
     assert states(judge) == ["verified"] * 2 + ["mismatch"] + ["verified"] * 2
     assert judge.checked[2].ratio == pytest.approx(1.7, rel=1e-5)
