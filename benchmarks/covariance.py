@@ -31,9 +31,9 @@ from benchmarks.machine import describe_run  # noqa: E402
 from ms_kfac.capture.convolution import ConvolutionOperators  # noqa: E402
 from ms_kfac.capture.dense import DenseOperators  # noqa: E402
 from ms_kfac.kernels import status  # noqa: E402
-from ms_kfac.ops.kronecker_statistics import KroneckerStatistics  # noqa: E402
-from ms_kfac.ops.patches import ConvolutionGeometry  # noqa: E402
-from ms_kfac.ops.statistics import EVERYTHING, PERIOD, STAGED_WEIGHTS, StatisticsOptions  # noqa: E402
+from ms_kfac.ops.statistics.kronecker_statistics import KroneckerStatistics  # noqa: E402
+from ms_kfac.ops.statistics.layer_statistics import EVERYTHING, PERIOD, STAGED_WEIGHTS, StatisticsOptions  # noqa: E402
+from ms_kfac.ops.statistics.patches import ConvolutionGeometry  # noqa: E402
 
 WARM_UP_ROUNDS = 3
 
@@ -151,7 +151,7 @@ def measure(layer: LayerShape, rounds: int) -> dict[str, Any]:
     """Times both forms on one batch of normal random numbers."""
     rng = np.random.default_rng(0)
     x, dout = (Tensor(rng.standard_normal(shape, dtype=np.float32)) for shape in layer.shapes())
-    forms = {"native": OneLayer(layer, True), "composed": OneLayer(layer, False)}
+    forms = {"native": OneLayer(layer, True), "fallback": OneLayer(layer, False)}
     times: dict[str, list[float]] = {name: [] for name in forms}
     for turn in range(WARM_UP_ROUNDS + rounds):
         for name, form in forms.items():
@@ -159,7 +159,7 @@ def measure(layer: LayerShape, rounds: int) -> dict[str, Any]:
             if turn >= WARM_UP_ROUNDS:
                 times[name].append(spent)
     a, b = (form.A.asnumpy() for form in forms.values())
-    ratios = [composed / native for composed, native in zip(times["composed"], times["native"])]
+    ratios = [fallback / native for fallback, native in zip(times["fallback"], times["native"])]
     return {
         "layer": layer.name,
         "count": layer.count,
@@ -168,7 +168,7 @@ def measure(layer: LayerShape, rounds: int) -> dict[str, Any]:
         "kernel": layer.kernel,
         "stride": layer.stride,
         "native_ms": quartiles(times["native"]),
-        "composed_ms": quartiles(times["composed"]),
+        "composed_ms": quartiles(times["fallback"]),
         "ratio": quartiles(ratios),
         "difference": float(np.abs(a - b).max() / np.abs(b).max()),
     }
@@ -191,15 +191,15 @@ def main() -> None:
             continue
         result = measure(layer, arguments.rounds)
         results.append(result)
-        native, composed = (
+        native, fallback = (
             "{1:9.2f} ({0:.2f} to {2:.2f})".format(*result[key]) for key in ("native_ms", "composed_ms")
         )
-        print(f"{layer.name:<32} {native:>24} {composed:>26} {result['ratio'][1]:8.1f}", flush=True)
+        print(f"{layer.name:<32} {native:>24} {fallback:>26} {result['ratio'][1]:8.1f}", flush=True)
     totals = {
         form: round(sum(result["count"] * result[f"{form}_ms"][1] for result in results), 2)
-        for form in ("native", "composed")
+        for form in ("native", "fallback")
     }
-    print(f"all of ResNet-20: native {totals['native']:.1f} ms, fallback {totals['composed']:.1f} ms")
+    print(f"all of ResNet-20: native {totals['native']:.1f} ms, fallback {totals['fallback']:.1f} ms")
     if arguments.output:
         record = {
             **describe_run(),

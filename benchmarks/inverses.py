@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from benchmarks.machine import describe_run
 from ms_kfac.kernels.cpu_library import find_openblas
 from ms_kfac.kernels.library import library
-from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
+from ms_kfac.ops.refresh.kronecker_refresh import KroneckerRefresh
 
 DAMPING = 0.01
 

@@ -68,9 +68,9 @@ PARTS = (
     Part("sink", "sink", 30, 80, mindspore=True),
     _training("resnet50", "native", 70, 150),
     Part("sanitizer", "sanitizer", 30, 90),
-    _training("resnet20", "composed", 30, 70),
+    _training("resnet20", "fallback", 30, 70),
     Part("thor, resnet20", "thor", 25, 60, ("--network", "resnet20"), mindspore=True),
-    _training("resnet50", "composed", 50, 120),
+    _training("resnet50", "fallback", 50, 120),
     Part("thor, resnet50", "thor", 40, 120, ("--network", "resnet50"), mindspore=True),
 )
 

@@ -22,9 +22,9 @@ import ms_kfac
 from benchmarks.gpu.bring_up import SMALL_TASKS, TASKS, Task, in_turn, seconds_of_step, start
 from benchmarks.gpu.record import Record, part_parser
 from benchmarks.step_kinds import kind_of_step, mean_over_a_period, seconds_by_kind
-from ms_kfac.kernels.catalogue import CATALOGUE
 from ms_kfac.kernels.native_library import SWITCH
 from ms_kfac.kernels.operator import is_native
+from ms_kfac.kernels.registry import REGISTRY
 
 Intervals = tuple[int, int]
 
@@ -199,7 +199,7 @@ def main() -> int:
     end = time.monotonic() + arguments.seconds
     record = Record(arguments.record, dry_run=arguments.dry_run)
     start(record)
-    if os.environ.get(SWITCH, "1") != "0" and not any(map(is_native, CATALOGUE)):
+    if os.environ.get(SWITCH, "1") != "0" and not any(map(is_native, REGISTRY)):
         record.add("failure", of="native kernels", message=ms_kfac.kernels.status())
         return 1
     task = (SMALL_TASKS if arguments.dry_run else TASKS)[arguments.network]

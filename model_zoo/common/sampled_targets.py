@@ -11,7 +11,7 @@ import mindspore.nn as nn
 from mindspore import Tensor, ops
 
 from model_zoo.common.options.networks import METRIC_OF_NETWORK
-from ms_kfac.train import CountedDraws
+from ms_kfac.train import CounterBasedRNG
 
 
 class ClassSampler(nn.Cell):
@@ -21,7 +21,7 @@ class ClassSampler(nn.Cell):
         draws: the random number generator.
     """
 
-    def __init__(self, draws: CountedDraws) -> None:
+    def __init__(self, draws: CounterBasedRNG) -> None:
         """Stores the generator."""
         super().__init__()
         self.draws = draws
@@ -39,7 +39,7 @@ class PixelSampler(nn.Cell):
         draws: the random number generator.
     """
 
-    def __init__(self, draws: CountedDraws) -> None:
+    def __init__(self, draws: CounterBasedRNG) -> None:
         """Stores the generator."""
         super().__init__()
         self.draws = draws
@@ -60,5 +60,5 @@ def create_target_sampler(network_name: str, rank: int = 0) -> nn.Cell:
     Returns:
         A cell from logits to bools.
     """
-    draws = CountedDraws(stream=rank)
+    draws = CounterBasedRNG(stream=rank)
     return ClassSampler(draws) if METRIC_OF_NETWORK[network_name] == "accuracy" else PixelSampler(draws)

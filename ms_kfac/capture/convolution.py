@@ -9,9 +9,9 @@ from mindspore import mint, nn
 
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
-from ms_kfac.ops.patches import ConvolutionGeometry, ConvolutionGradients, ConvolutionPatches
-from ms_kfac.ops.projections import FactorProjections
-from ms_kfac.ops.second_moment import ColumnSecondMoment
+from ms_kfac.ops.statistics.patches import ConvolutionGeometry, ConvolutionGradients, ConvolutionPatches
+from ms_kfac.ops.statistics.projections import FactorProjections
+from ms_kfac.ops.statistics.second_moment import ColumnSecondMoment
 
 
 @dataclass(frozen=True)

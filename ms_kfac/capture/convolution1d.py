@@ -13,7 +13,7 @@ from mindspore import Tensor, mint, nn, ops
 from ms_kfac.capture.convolution import ConvolutionOperators
 from ms_kfac.capture.layer import Layer, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
-from ms_kfac.ops.patches import ConvolutionGeometry
+from ms_kfac.ops.statistics.patches import ConvolutionGeometry
 
 
 class _AsImages(nn.Cell):

@@ -9,9 +9,9 @@ from mindspore import mint, nn
 
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
-from ms_kfac.ops.dense_locations import DenseActivations, DenseGradients
-from ms_kfac.ops.projections import FactorProjections
-from ms_kfac.ops.second_moment import RowSecondMoment
+from ms_kfac.ops.statistics.dense_locations import DenseActivations, DenseGradients
+from ms_kfac.ops.statistics.projections import FactorProjections
+from ms_kfac.ops.statistics.second_moment import RowSecondMoment
 
 _PRIMITIVES: dict[Any, str] = {nn.Dense: "matmul", mint.nn.Linear: "dense"}
 

@@ -9,10 +9,10 @@ from mindspore import nn
 
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
-from ms_kfac.ops.dense_locations import DenseGradients
-from ms_kfac.ops.embedding_statistics import IdCounts
-from ms_kfac.ops.projections import EmbeddingProjections
-from ms_kfac.ops.second_moment import RowSecondMoment
+from ms_kfac.ops.statistics.dense_locations import DenseGradients
+from ms_kfac.ops.statistics.embedding_statistics import IdCounts
+from ms_kfac.ops.statistics.projections import EmbeddingProjections
+from ms_kfac.ops.statistics.second_moment import RowSecondMoment
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from mindspore import nn
 
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
-from ms_kfac.ops.normalized_inputs import (
+from ms_kfac.ops.statistics.normalized_inputs import (
     BatchNormalizedInputs,
     ChannelColumns,
     ChannelRows,
     LayerNormalizedInputs,
 )
-from ms_kfac.ops.projections import NormalizationProjections
-from ms_kfac.ops.unit_wise_statistics import UnitWiseSecondMoment
+from ms_kfac.ops.statistics.projections import NormalizationProjections
+from ms_kfac.ops.statistics.unit_wise_statistics import UnitWiseSecondMoment
 
 KIND = "normalization"
 

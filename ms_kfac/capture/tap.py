@@ -7,8 +7,8 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.ops.element import element
-from ms_kfac.ops.statistics import PERIOD, StatisticsOperator
+from ms_kfac.ops.graph.element import element
+from ms_kfac.ops.statistics.layer_statistics import PERIOD, StatisticsOperator
 from ms_kfac.refresh.gate import Gate
 
 

@@ -7,12 +7,12 @@ from ms_kfac.curvature.eigenbasis import EigenbasisBlock
 from ms_kfac.curvature.embedding import EmbeddingBlock
 from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.curvature.sherman_morrison import ShermanMorrisonBlock
-from ms_kfac.curvature.swift import SwiftBlock
+from ms_kfac.curvature.skfac import SKFACBlock
 from ms_kfac.curvature.trace_restricted import TraceRestrictedBlock
 from ms_kfac.curvature.trace_restricted_roots import TraceRestrictedRootsBlock
 from ms_kfac.curvature.unit_wise import UnitWiseBlock
-from ms_kfac.ops.statistics import StatisticsOptions
-from ms_kfac.ops.swift_statistics import SwiftOptions
+from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
+from ms_kfac.ops.statistics.skfac_statistics import SKFACOptions
 from ms_kfac.statistics.statistic import Statistic
 
 __all__ = [
@@ -22,11 +22,11 @@ __all__ = [
     "EigenbasisBlock",
     "EmbeddingBlock",
     "KroneckerBlock",
+    "SKFACBlock",
+    "SKFACOptions",
     "ShermanMorrisonBlock",
     "Statistic",
     "StatisticsOptions",
-    "SwiftBlock",
-    "SwiftOptions",
     "TraceRestrictedBlock",
     "TraceRestrictedRootsBlock",
     "UnitWiseBlock",

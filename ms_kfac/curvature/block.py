@@ -12,12 +12,11 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import OTHER, Layer, LayerOperators
-from ms_kfac.ops.element import element
-from ms_kfac.ops.factored_tikhonov import SMALLEST_COUNT
-from ms_kfac.ops.flat_buffer import Share
-from ms_kfac.ops.layer_precondition import NativeForm
-from ms_kfac.ops.layer_refresh import LayerRefresh, NativeRefresh
-from ms_kfac.ops.statistics import (
+from ms_kfac.ops.graph.element import element
+from ms_kfac.ops.graph.flat_buffer import SyncedTensor
+from ms_kfac.ops.refresh.factored_tikhonov import SMALLEST_COUNT
+from ms_kfac.ops.refresh.layer_refresh import LayerRefresh, RefreshSpec
+from ms_kfac.ops.statistics.layer_statistics import (
     EVERYTHING,
     GRADIENTS,
     INPUTS,
@@ -27,7 +26,8 @@ from ms_kfac.ops.statistics import (
     StatisticsOperator,
     StatisticsOptions,
 )
-from ms_kfac.ops.weight_matrix import WeightMatrix
+from ms_kfac.ops.step.layer_precondition import NativeForm
+from ms_kfac.ops.step.weight_matrix import WeightMatrix
 from ms_kfac.statistics.commit import RootAverage
 from ms_kfac.statistics.statistic import Statistic
 
@@ -71,7 +71,7 @@ class CurvatureBlock(nn.Cell):
 
     * the layer (:class:`ms_kfac.capture.Layer`);
     * the prefix of the Parameters' names;
-    * how a batch enters the statistics (:class:`ms_kfac.ops.statistics.StatisticsOptions`);
+    * how a batch enters the statistics (:class:`ms_kfac.ops.statistics.layer_statistics.StatisticsOptions`);
     * the number of backward passes per batch, which is the optimizer's ``accumulation_steps``.
 
     Args:
@@ -89,11 +89,11 @@ class CurvatureBlock(nn.Cell):
         roots: options of averages over roots of the batches' traces; None if the averages are of sums.
         layer_refresh: operator that recomputes the inverses that :meth:`precondition` applies.
         size: dimension of the block, which is the layer's number of weights.
-        not_additive: reason why statistics of several ranks do not add up to those of the combined batch;
+        not_additive_reason: why statistics of several ranks do not add up to those of the combined batch;
             empty if they do.
-        read_by_all: reason why ranks that do not refresh this layer need its statistics; empty if they do
+        read_by_all_reason: why ranks that do not refresh this layer need its statistics; empty if they do
             not.
-        follows: whether :meth:`follow` has side effects.
+        applies_remote_refresh: whether :meth:`apply_remote_refresh` has side effects.
         used_before_refresh: whether a step uses the block before it refreshes it, as in EKFAC.
 
     Raises:
@@ -101,9 +101,9 @@ class CurvatureBlock(nn.Cell):
     """
 
     kind = "abstract"
-    not_additive = ""
-    read_by_all = ""
-    follows = False
+    not_additive_reason = ""
+    read_by_all_reason = ""
+    applies_remote_refresh = False
     used_before_refresh = False
     operator: StatisticsOperator
     statistics: tuple[Statistic, ...]
@@ -211,7 +211,7 @@ class CurvatureBlock(nn.Cell):
         self.estimated_sums = ParameterTuple([statistic.estimated() for statistic in self.statistics])
         self.weight_indices = tuple(statistic.weight for statistic in self.statistics)
         places = {id(statistic): index for index, statistic in enumerate(self.statistics)}
-        self.observed_indices = tuple(
+        self.estimate_indices = tuple(
             tuple(places[id(statistic)] for statistic in group) for group in self.groups_of_statistics()
         )
 
@@ -261,37 +261,37 @@ class CurvatureBlock(nn.Cell):
         """Recompute the inverses that :meth:`precondition` applies from the current statistics."""
         return self.layer_refresh(damping)
 
-    def native_refresh(self) -> NativeRefresh | None:
+    def native_refresh(self) -> RefreshSpec | None:
         """This layer's specification for a native call that refreshes many layers. Not for use in a graph.
 
         Returns:
             The specification; None if the fallback is used, or if a subclass defines :meth:`refresh`.
         """
         own = type(self).refresh is not CurvatureBlock.refresh
-        return None if own else self.layer_refresh.part
+        return None if own else self.layer_refresh.spec
 
-    def statistic_shares(self) -> tuple[Share, ...]:
+    def tensors_to_reduce(self) -> tuple[SyncedTensor, ...]:
         """All sums and weights of the statistics: the tensors to all-reduce across ranks."""
-        return (*(statistic.share() for statistic in self.statistics), Share(self.weights))
+        return (*(statistic.share() for statistic in self.statistics), SyncedTensor(self.weights))
 
-    def current_shares(self) -> tuple[Share, ...]:
-        """The subset of :meth:`statistic_shares` that :meth:`precondition` reads itself."""
+    def current_shares(self) -> tuple[SyncedTensor, ...]:
+        """The subset of :meth:`tensors_to_reduce` that :meth:`precondition` reads itself."""
         return ()
 
-    def shares_of(self, group: int) -> tuple[Share, ...]:
-        """The subset of :meth:`statistic_shares` for one group of statistics, and the weights."""
+    def shares_of(self, group: int) -> tuple[SyncedTensor, ...]:
+        """The subset of :meth:`tensors_to_reduce` for one group of statistics, and the weights."""
         own = self.groups_of_statistics()[group]
-        return (*(statistic.share() for statistic in own), Share(self.weights))
+        return (*(statistic.share() for statistic in own), SyncedTensor(self.weights))
 
     @abstractmethod
-    def inverse_shares(self) -> tuple[Share, ...]:
+    def tensors_to_broadcast(self) -> tuple[SyncedTensor, ...]:
         """Refresh outputs that :meth:`precondition` reads: the owner rank broadcasts them."""
 
-    def state_shares(self) -> tuple[Share, ...]:
+    def refresh_state(self) -> tuple[SyncedTensor, ...]:
         """Other refresh outputs that non-owner ranks need, even if they do not precondition this layer."""
         return ()
 
-    def follow(self) -> bool:
+    def apply_remote_refresh(self) -> bool:
         """Apply the local side effects of a refresh on another device. Idempotent."""
         return True
 
@@ -316,23 +316,23 @@ class CurvatureBlock(nn.Cell):
         return (join.weight_part(matrix),)
 
     @abstractmethod
-    def product(self, matrix: Tensor) -> Tensor:
+    def multiply(self, matrix: Tensor) -> Tensor:
         """Multiply a matrix by the block, from the current statistics and without damping."""
 
     @abstractmethod
     def trace(self) -> Tensor:
         """Trace of the block, from the current statistics and without damping: scalar float32."""
 
-    def observed(self, group: int) -> tuple[Tensor, ...]:
+    def current_estimate(self, group: int) -> tuple[Tensor, ...]:
         """The averaged statistics of one group, for policies that compare them over time."""
         found: tuple[Tensor, ...] = ()
-        for index in self.observed_indices[group]:
+        for index in self.estimate_indices[group]:
             found = (*found, self.estimate(self.estimated_sums[index], self.weight_indices[index]))
         return found
 
-    def observed_shapes(self, group: int) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the tensors that :meth:`observed` returns."""
-        return tuple(tuple(tensor.shape) for tensor in self.observed(group))
+    def estimate_shapes(self, group: int) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the tensors that :meth:`current_estimate` returns."""
+        return tuple(tuple(tensor.shape) for tensor in self.current_estimate(group))
 
     def factors(self) -> dict[str, NDArray[np.float32]]:
         """Moving averages of the statistics, undamped, float32, keyed by their names in the literature."""

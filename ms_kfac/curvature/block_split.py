@@ -17,17 +17,17 @@ from mindspore import Parameter, Tensor
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.kronecker import KroneckerBlock
-from ms_kfac.ops.block_split_refresh import BlockSplitRefresh
-from ms_kfac.ops.diagonal_blocks import DiagonalBlocks
-from ms_kfac.ops.flat_buffer import Share
-from ms_kfac.ops.kronecker_precondition import TwoSided
-from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.graph.flat_buffer import SyncedTensor
+from ms_kfac.ops.linalg.diagonal_blocks import DiagonalBlocks
+from ms_kfac.ops.refresh.block_split_refresh import BlockSplitRefresh
+from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
+from ms_kfac.ops.step.kronecker_precondition import KroneckerForm
 
 
 class BlockSplitBlock(KroneckerBlock):
     r"""Kronecker-factored Fisher block whose factors are inverted in diagonal blocks.
 
-    The statistics are K-FAC's full factors, and so are ``factors()``, ``trace()`` and ``product()``.
+    The statistics are K-FAC's full factors, and so are ``factors()``, ``trace()`` and ``multiply()``.
 
     Args:
         layer: the layer; it must have one group.
@@ -76,17 +76,17 @@ class BlockSplitBlock(KroneckerBlock):
         last = self.parameter(f"{name}_last_inverse", np.eye(max(pieces.rest, 1)))
         return inverses, last
 
-    def inverse_shares(self) -> tuple[Share, ...]:
+    def tensors_to_broadcast(self) -> tuple[SyncedTensor, ...]:
         pieces = (self.A_inverses, self.A_last_inverse, self.G_inverses, self.G_last_inverse)
-        return tuple(Share(piece, symmetric=True) for piece in pieces)
+        return tuple(SyncedTensor(piece, symmetric=True) for piece in pieces)
 
     def precondition(self, matrix: Tensor) -> Tensor:
         left = self.G_blocks.from_left(self.G_inverses, self.G_last_inverse, matrix)
         return self.A_blocks.from_right(left, self.A_inverses, self.A_last_inverse)
 
-    def native_precondition(self) -> TwoSided:
+    def native_precondition(self) -> KroneckerForm:
         left = self._pieces_of(self.G_blocks, self.G_inverses, self.G_last_inverse)
-        return TwoSided(left, self._pieces_of(self.A_blocks, self.A_inverses, self.A_last_inverse))
+        return KroneckerForm(left, self._pieces_of(self.A_blocks, self.A_inverses, self.A_last_inverse))
 
     @staticmethod
     def _pieces_of(pieces: DiagonalBlocks, whole: Parameter, last: Parameter) -> tuple[Parameter, ...]:

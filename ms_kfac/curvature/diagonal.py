@@ -15,10 +15,10 @@ from mindspore import Tensor, ops
 
 from ms_kfac.capture.layer import OTHER, Layer
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
-from ms_kfac.ops.diagonal_statistics import DiagonalStatistics, gradient_square
-from ms_kfac.ops.element import element
-from ms_kfac.ops.flat_buffer import Share
-from ms_kfac.ops.statistics import EVERYTHING, StatisticsOptions
+from ms_kfac.ops.graph.element import element
+from ms_kfac.ops.graph.flat_buffer import SyncedTensor
+from ms_kfac.ops.statistics.diagonal_statistics import DiagonalStatistics, gradient_square
+from ms_kfac.ops.statistics.layer_statistics import EVERYTHING, StatisticsOptions
 
 
 class DiagonalBlock(CurvatureBlock):
@@ -26,8 +26,8 @@ class DiagonalBlock(CurvatureBlock):
 
     For a Parameter outside all layers (``blocks={"other": DiagonalBlock}``), only the gradient of the batch
     is known. Its square replaces the squares of the per-sample gradients:
-    :math:`s = E[(\sum_n \nabla w_n)^2 / N]`. :class:`ms_kfac.ops.diagonal_statistics.GradientSquare` explains
-    what this estimates.
+    :math:`s = E[(\sum_n \nabla w_n)^2 / N]`.
+    :class:`ms_kfac.ops.statistics.diagonal_statistics.GradientSquare` explains what this estimates.
 
     A layer with several locations per sample needs per-sample gradients: :math:`N d_{out} d_{in}` numbers.
 
@@ -66,8 +66,8 @@ class DiagonalBlock(CurvatureBlock):
         self.cast = ops.Cast()
         self.equal = ops.Equal()
 
-    def inverse_shares(self) -> tuple[Share, ...]:
-        return (Share(self.inverse),)
+    def tensors_to_broadcast(self) -> tuple[SyncedTensor, ...]:
+        return (SyncedTensor(self.inverse),)
 
     def refresh(self, damping: Tensor) -> bool:
         unseen = self.cast(self.equal(element(self.weights, 0), 0.0), ms.float32)
@@ -78,7 +78,7 @@ class DiagonalBlock(CurvatureBlock):
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.inverse * matrix
 
-    def product(self, matrix: Tensor) -> Tensor:
+    def multiply(self, matrix: Tensor) -> Tensor:
         return self.estimate(self.s_sum, 0) * matrix
 
     def trace(self) -> Tensor:

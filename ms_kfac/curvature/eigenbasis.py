@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
-from ms_kfac.ops.eigenbasis_precondition import InEigenbasis
-from ms_kfac.ops.eigenbasis_refresh import EigenbasisRefresh
-from ms_kfac.ops.eigenbasis_statistics import EigenbasisStatistics
-from ms_kfac.ops.element import element
-from ms_kfac.ops.flat_buffer import Share
-from ms_kfac.ops.statistics import GRADIENTS, StatisticsOptions
+from ms_kfac.ops.graph.element import element
+from ms_kfac.ops.graph.flat_buffer import SyncedTensor
+from ms_kfac.ops.refresh.eigenbasis_refresh import EigenbasisRefresh
+from ms_kfac.ops.statistics.eigenbasis_statistics import EigenbasisStatistics
+from ms_kfac.ops.statistics.layer_statistics import GRADIENTS, StatisticsOptions
+from ms_kfac.ops.step.eigenbasis_precondition import EigenbasisForm
 
 
 class EigenbasisBlock(FactoredBlock):
@@ -50,8 +50,8 @@ class EigenbasisBlock(FactoredBlock):
     """
 
     kind = "eigenbasis"
-    read_by_all = "EKFAC takes and uses second moments on all ranks"
-    follows = True
+    read_by_all_reason = "EKFAC takes and uses second moments on all ranks"
+    applies_remote_refresh = True
     used_before_refresh = True
 
     def __init__(self, layer: Layer, *, prefix: str, options: StatisticsOptions, period: int = 1) -> None:
@@ -83,19 +83,19 @@ class EigenbasisBlock(FactoredBlock):
         unmeasured = self.cast(self.equal(element(self.weights, 2), 0.0), ms.float32)
         return self.estimate(self.s_sum, 2) + unmeasured * self.S_G * self.S_A
 
-    def current_shares(self) -> tuple[Share, ...]:
-        return Share(self.s_sum), Share(self.weights)
+    def current_shares(self) -> tuple[SyncedTensor, ...]:
+        return SyncedTensor(self.s_sum), SyncedTensor(self.weights)
 
-    def inverse_shares(self) -> tuple[Share, ...]:
-        return (Share(self.damping),)
+    def tensors_to_broadcast(self) -> tuple[SyncedTensor, ...]:
+        return (SyncedTensor(self.damping),)
 
-    def state_shares(self) -> tuple[Share, ...]:
+    def refresh_state(self) -> tuple[SyncedTensor, ...]:
         # All ranks measure second moments in the basis. All ranks compute traces and products, which use the
         # eigenvalues until second moments are measured.
-        basis = Share(self.Q_A), Share(self.Q_G), Share(self.S_A), Share(self.S_G)
-        return (*basis, Share(self.fresh), Share(self.weights))
+        basis = SyncedTensor(self.Q_A), SyncedTensor(self.Q_G), SyncedTensor(self.S_A), SyncedTensor(self.S_G)
+        return (*basis, SyncedTensor(self.fresh), SyncedTensor(self.weights))
 
-    def follow(self) -> bool:
+    def apply_remote_refresh(self) -> bool:
         # A new basis resets the weight of the second moments, and the weight was broadcast.
         kept = self.cast(element(self.weights, 2) > 0, ms.float32)
         self.assign(self.s_sum, self.s_sum * kept)
@@ -112,10 +112,10 @@ class EigenbasisBlock(FactoredBlock):
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.from_basis(self.to_basis(matrix) / (self.second_moments() + self.damping))
 
-    def native_precondition(self) -> InEigenbasis:
-        return InEigenbasis(self.Q_A, self.Q_G, self.s_sum, self.weights, self.S_A, self.S_G, self.damping)
+    def native_precondition(self) -> EigenbasisForm:
+        return EigenbasisForm(self.Q_A, self.Q_G, self.s_sum, self.weights, self.S_A, self.S_G, self.damping)
 
-    def product(self, matrix: Tensor) -> Tensor:
+    def multiply(self, matrix: Tensor) -> Tensor:
         return self.from_basis(self.to_basis(matrix) * self.second_moments())
 
     def trace(self) -> Tensor:

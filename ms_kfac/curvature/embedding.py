@@ -22,12 +22,12 @@ from mindspore import Tensor, ops
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
-from ms_kfac.ops.damped_inverse import DampedInverse
-from ms_kfac.ops.element import element
-from ms_kfac.ops.embedding_statistics import EmbeddingStatistics
-from ms_kfac.ops.factored_tikhonov import pi_split, splits_by_traces
-from ms_kfac.ops.flat_buffer import Share
-from ms_kfac.ops.statistics import GRADIENTS, INPUTS, StatisticsOptions
+from ms_kfac.ops.graph.element import element
+from ms_kfac.ops.graph.flat_buffer import SyncedTensor
+from ms_kfac.ops.linalg.damped_inverse import DampedInverse
+from ms_kfac.ops.refresh.factored_tikhonov import pi_split, splits_by_traces
+from ms_kfac.ops.statistics.embedding_statistics import EmbeddingStatistics
+from ms_kfac.ops.statistics.layer_statistics import GRADIENTS, INPUTS, StatisticsOptions
 
 
 class EmbeddingBlock(CurvatureBlock):
@@ -92,8 +92,8 @@ class EmbeddingBlock(CurvatureBlock):
         """Traces of A and G."""
         return self.reduce_sum(A), self.reduce_sum(G * self.eye(self.dim_G, self.dim_G, ms.float32))
 
-    def inverse_shares(self) -> tuple[Share, ...]:
-        return Share(self.A_inverse), Share(self.G_inverse, symmetric=True)
+    def tensors_to_broadcast(self) -> tuple[SyncedTensor, ...]:
+        return SyncedTensor(self.A_inverse), SyncedTensor(self.G_inverse, symmetric=True)
 
     def refresh(self, damping: Tensor) -> bool:
         unseen = self.cast(self.equal(element(self.weights, 0), 0.0), ms.float32)
@@ -110,7 +110,7 @@ class EmbeddingBlock(CurvatureBlock):
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.expand_dims(self.A_inverse, 1) * self.matmul(matrix, self.G_inverse)
 
-    def product(self, matrix: Tensor) -> Tensor:
+    def multiply(self, matrix: Tensor) -> Tensor:
         A, G = self.averages()
         return self.expand_dims(A, 1) * self.matmul(matrix, G)
 

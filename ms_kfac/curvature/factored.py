@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock
-from ms_kfac.ops.statistics import GRADIENTS, INPUTS
+from ms_kfac.ops.statistics.layer_statistics import GRADIENTS, INPUTS
 
 
 class FactoredBlock(CurvatureBlock):
@@ -56,7 +56,7 @@ class FactoredBlock(CurvatureBlock):
         eye_G = self.eye(self.dim_G, self.dim_G, ms.float32)
         return self.reduce_sum(A * eye_A, (-2, -1)), self.reduce_sum(G * eye_G, (-2, -1))
 
-    def product(self, matrix: Tensor) -> Tensor:
+    def multiply(self, matrix: Tensor) -> Tensor:
         A, G = self.averages()
         return self.matmul(self.matmul(G, matrix), A)
 
@@ -65,7 +65,7 @@ class FactoredBlock(CurvatureBlock):
         trace_A, trace_G = self.factor_traces(A, G)
         return self.sum_all(trace_A * trace_G)
 
-    def observed(self, group: int) -> tuple[Tensor, ...]:
+    def current_estimate(self, group: int) -> tuple[Tensor, ...]:
         A, G = self.averages()
         return (A,) if group == 0 else (G,)
 

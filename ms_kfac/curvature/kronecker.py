@@ -20,12 +20,12 @@ from mindspore import Tensor
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
-from ms_kfac.ops.factored_tikhonov import splits_by_traces
-from ms_kfac.ops.flat_buffer import Share
-from ms_kfac.ops.kronecker_precondition import TwoSided
-from ms_kfac.ops.kronecker_refresh import KroneckerRefresh
-from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
-from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.graph.flat_buffer import SyncedTensor
+from ms_kfac.ops.refresh.factored_tikhonov import splits_by_traces
+from ms_kfac.ops.refresh.kronecker_refresh import KroneckerRefresh
+from ms_kfac.ops.statistics.kronecker_statistics import KroneckerStatistics
+from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
+from ms_kfac.ops.step.kronecker_precondition import KroneckerForm
 
 
 class KroneckerBlock(FactoredBlock):
@@ -72,11 +72,11 @@ class KroneckerBlock(FactoredBlock):
         arrays = (self.A_sum, self.G_sum, self.weights, self.A_inverse, self.G_inverse)
         self.layer_refresh = KroneckerRefresh(self.layer_name, arrays, splits=self.splits)
 
-    def inverse_shares(self) -> tuple[Share, ...]:
-        return Share(self.A_inverse, symmetric=True), Share(self.G_inverse, symmetric=True)
+    def tensors_to_broadcast(self) -> tuple[SyncedTensor, ...]:
+        return SyncedTensor(self.A_inverse, symmetric=True), SyncedTensor(self.G_inverse, symmetric=True)
 
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.matmul(self.matmul(self.G_inverse, matrix), self.A_inverse)
 
-    def native_precondition(self) -> TwoSided:
-        return TwoSided((self.G_inverse,), (self.A_inverse,))
+    def native_precondition(self) -> KroneckerForm:
+        return KroneckerForm((self.G_inverse,), (self.A_inverse,))

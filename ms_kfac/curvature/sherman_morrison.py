@@ -29,13 +29,13 @@ from mindspore import Tensor, ops
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.factored import FactoredBlock
-from ms_kfac.ops.element import element
-from ms_kfac.ops.factored_tikhonov import splits_by_traces
-from ms_kfac.ops.flat_buffer import Share
-from ms_kfac.ops.kronecker_precondition import TwoSided
-from ms_kfac.ops.sherman_morrison_refresh import ShermanMorrisonOptions, ShermanMorrisonRefresh
-from ms_kfac.ops.sherman_morrison_statistics import ShermanMorrisonStatistics
-from ms_kfac.ops.statistics import GRADIENTS, INPUTS, StatisticsOptions
+from ms_kfac.ops.graph.element import element
+from ms_kfac.ops.graph.flat_buffer import SyncedTensor
+from ms_kfac.ops.refresh.factored_tikhonov import splits_by_traces
+from ms_kfac.ops.refresh.sherman_morrison_refresh import ShermanMorrisonOptions, ShermanMorrisonRefresh
+from ms_kfac.ops.statistics.layer_statistics import GRADIENTS, INPUTS, StatisticsOptions
+from ms_kfac.ops.statistics.sherman_morrison_statistics import ShermanMorrisonStatistics
+from ms_kfac.ops.step.kronecker_precondition import KroneckerForm
 
 
 class ShermanMorrisonBlock(FactoredBlock):
@@ -80,8 +80,8 @@ class ShermanMorrisonBlock(FactoredBlock):
     """
 
     kind = "Sherman-Morrison"
-    read_by_all = "a refresh of SMKFAC on one rank resets the full sums on all ranks"
-    follows = True
+    read_by_all_reason = "a refresh of SMKFAC on one rank resets the full sums on all ranks"
+    applies_remote_refresh = True
 
     def __init__(
         self,
@@ -132,16 +132,16 @@ class ShermanMorrisonBlock(FactoredBlock):
         """Tracked diagonals of A and G, :math:`([g,] d)`. Both are zero before the first statistics."""
         return self.estimate(self.A_diagonal_sum, 2), self.estimate(self.G_diagonal_sum, 3)
 
-    def inverse_shares(self) -> tuple[Share, ...]:
-        inverses = Share(self.A_inverse, symmetric=True), Share(self.G_inverse, symmetric=True)
+    def tensors_to_broadcast(self) -> tuple[SyncedTensor, ...]:
+        inverses = SyncedTensor(self.A_inverse, symmetric=True), SyncedTensor(self.G_inverse, symmetric=True)
         if not self.rescales:
             return inverses
-        return (*inverses, Share(self.A_trace), Share(self.G_trace), Share(self.scale))
+        return (*inverses, SyncedTensor(self.A_trace), SyncedTensor(self.G_trace), SyncedTensor(self.scale))
 
-    def state_shares(self) -> tuple[Share, ...]:
-        return Share(self.full), Share(self.refreshes), Share(self.weights)
+    def refresh_state(self) -> tuple[SyncedTensor, ...]:
+        return SyncedTensor(self.full), SyncedTensor(self.refreshes), SyncedTensor(self.weights)
 
-    def follow(self) -> bool:
+    def apply_remote_refresh(self) -> bool:
         # A refresh that clears the full sums clears their weights, and the weights were broadcast.
         kept = self.cast(self.slice(self.weights, (0,), (2,)) > 0, ms.float32)
         self.assign(self.A_sum, self.A_sum * element(kept, 0))
@@ -152,10 +152,10 @@ class ShermanMorrisonBlock(FactoredBlock):
         update = self.matmul(self.matmul(self.G_inverse, matrix), self.A_inverse)
         return update * self.scale if self.rescales else update
 
-    def native_precondition(self) -> TwoSided:
-        return TwoSided((self.G_inverse,), (self.A_inverse,), self.scale if self.rescales else None)
+    def native_precondition(self) -> KroneckerForm:
+        return KroneckerForm((self.G_inverse,), (self.A_inverse,), self.scale if self.rescales else None)
 
-    def product(self, matrix: Tensor) -> Tensor:
+    def multiply(self, matrix: Tensor) -> Tensor:
         # s A s with s_i = √(a_i / A_ii) has the tracked diagonal a, which trace() uses too. While statistics
         # are full, it is A itself. Afterwards it has the correlations of the last full statistics and the
         # current diagonal. If the sums have been cleared, only the diagonals remain.
@@ -177,7 +177,7 @@ class ShermanMorrisonBlock(FactoredBlock):
         a, g = self.diagonals()
         return self.sum_all(self.sum_all(a, -1) * self.sum_all(g, -1))
 
-    def observed(self, group: int) -> tuple[Tensor, ...]:
+    def current_estimate(self, group: int) -> tuple[Tensor, ...]:
         """The tracked diagonal, which every refresh of the statistics updates."""
         a, g = self.diagonals()
         return (a,) if group == 0 else (g,)

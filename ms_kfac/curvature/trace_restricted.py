@@ -8,9 +8,9 @@ For per-sample :math:`\Lambda = a a^{\top}` and :math:`\Gamma = g g^{\top}`,
     \Psi = \frac{E[\mathrm{tr}(\Lambda)\, \Gamma]}{\delta}
 
 (Gao et al. 2021, "A Trace-restricted Kronecker-Factored Approximation to Natural Gradient", equation 8; for
-convolutions theorem 3, corrected: see :mod:`ms_kfac.ops.trace_restricted_statistics`). :math:`\Phi` and
-:math:`\Psi` have trace one. So the trace of the block is :math:`\delta`, the trace of the exact block. The
-damped inverse acts as
+convolutions theorem 3, corrected: see :mod:`ms_kfac.ops.statistics.trace_restricted_statistics`).
+:math:`\Phi` and :math:`\Psi` have trace one. So the trace of the block is :math:`\delta`, the trace of the
+exact block. The damped inverse acts as
 
 .. math::
     U = \left(\sqrt{\tilde\delta}\, \Psi + c_\Psi I\right)^{-1} dW
@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.automatic_damping import AutomaticDamping
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
-from ms_kfac.ops.flat_buffer import Share
-from ms_kfac.ops.kronecker_precondition import TwoSided
-from ms_kfac.ops.statistics import EVERYTHING, StatisticsOptions
-from ms_kfac.ops.trace_restricted_refresh import TraceRestrictedDamping, TraceRestrictedRefresh
-from ms_kfac.ops.trace_restricted_statistics import TraceRestrictedStatistics
+from ms_kfac.ops.graph.flat_buffer import SyncedTensor
+from ms_kfac.ops.refresh.trace_restricted_refresh import TraceRestrictedDamping, TraceRestrictedRefresh
+from ms_kfac.ops.statistics.layer_statistics import EVERYTHING, StatisticsOptions
+from ms_kfac.ops.statistics.trace_restricted_statistics import TraceRestrictedStatistics
+from ms_kfac.ops.step.kronecker_precondition import KroneckerForm
 
 
 class TraceRestrictedBlock(CurvatureBlock):
@@ -92,7 +92,9 @@ class TraceRestrictedBlock(CurvatureBlock):
         self.dim_Psi = layer.output_dimension
         self.follows_trace = automatic is not None
         if self.follows_trace:
-            self.read_by_all = "automatic damping of every layer depends on the traces of all convolutions"
+            self.read_by_all_reason = (
+                "automatic damping of every layer depends on the traces of all convolutions"
+            )
         self.nu = 0.0 if automatic is None else automatic.nu
         self.homogeneous = automatic is not None and automatic.homogeneous
         self.expands = automatic is not None and layer.kind != "convolution"
@@ -149,23 +151,23 @@ class TraceRestrictedBlock(CurvatureBlock):
         root = self.sqrt(self.maximum(self.delta(), self.smallest_count))
         return self.estimate(self.Phi_sum, 0) / root, self.estimate(self.Psi_sum, 0) / root
 
-    def inverse_shares(self) -> tuple[Share, ...]:
-        return Share(self.Phi_inverse, symmetric=True), Share(self.Psi_inverse, symmetric=True)
+    def tensors_to_broadcast(self) -> tuple[SyncedTensor, ...]:
+        return SyncedTensor(self.Phi_inverse, symmetric=True), SyncedTensor(self.Psi_inverse, symmetric=True)
 
     def precondition(self, matrix: Tensor) -> Tensor:
         return self.matmul(self.matmul(self.Psi_inverse, matrix), self.Phi_inverse)
 
-    def native_precondition(self) -> TwoSided:
-        return TwoSided((self.Psi_inverse,), (self.Phi_inverse,))
+    def native_precondition(self) -> KroneckerForm:
+        return KroneckerForm((self.Psi_inverse,), (self.Phi_inverse,))
 
-    def product(self, matrix: Tensor) -> Tensor:
+    def multiply(self, matrix: Tensor) -> Tensor:
         Phi, Psi = self.root_factors()
         return self.matmul(self.matmul(Psi, matrix), Phi)
 
     def trace(self) -> Tensor:
         return self.sum_all(self.delta())
 
-    def observed(self, group: int) -> tuple[Tensor, ...]:
+    def current_estimate(self, group: int) -> tuple[Tensor, ...]:
         return self.root_factors()
 
     def factors(self) -> dict[str, NDArray[np.float32]]:

@@ -29,7 +29,7 @@ class TraceRestrictedRootsBlock(TraceRestrictedBlock):
 
     With automatic damping, a convolution averages :math:`\sqrt{\tilde\delta_b}\, \Phi_b`,
     :math:`\sqrt{\tilde\delta_b}\, \Psi_b` and the damping, with :math:`\tilde\delta_b = \max(\nu, \delta_b)`
-    of each batch. So :meth:`factors`, :meth:`product` and :meth:`trace` contain :math:`\tilde\delta` instead
+    of each batch. So :meth:`factors`, :meth:`multiply` and :meth:`trace` contain :math:`\tilde\delta` instead
     of :math:`\delta`.
 
     Other layers average with :math:`\delta_b`, and :math:`\beta` multiplies the averages at inversion.
@@ -43,7 +43,7 @@ class TraceRestrictedRootsBlock(TraceRestrictedBlock):
 
     kind = "trace-restricted roots"
     sums_roots = True
-    not_additive = (
+    not_additive_reason = (
         "with ema='paper' a batch enters with the root of its trace, and roots of several ranks can't be "
         "summed; ema='partial_trace' supports several ranks"
     )

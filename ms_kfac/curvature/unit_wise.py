@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock, layer_statistics
-from ms_kfac.ops.element import element
-from ms_kfac.ops.flat_buffer import Share
-from ms_kfac.ops.statistics import EVERYTHING, StatisticsOptions
-from ms_kfac.ops.unit_wise_statistics import UnitWiseStatistics
-from ms_kfac.ops.weight_matrix import UnitMatrix
+from ms_kfac.ops.graph.element import element
+from ms_kfac.ops.graph.flat_buffer import SyncedTensor
+from ms_kfac.ops.statistics.layer_statistics import EVERYTHING, StatisticsOptions
+from ms_kfac.ops.statistics.unit_wise_statistics import UnitWiseStatistics
+from ms_kfac.ops.step.weight_matrix import UnitMatrix
 
 
 class UnitWiseBlock(CurvatureBlock):
@@ -78,8 +78,8 @@ class UnitWiseBlock(CurvatureBlock):
         gamma, beta = self.slice(squares, (0, 0), size), self.slice(squares, (1, 0), size)
         return self.reshape(gamma, (self.channels,)), cross, self.reshape(beta, (self.channels,))
 
-    def inverse_shares(self) -> tuple[Share, ...]:
-        return (Share(self.inverse, symmetric=True),)
+    def tensors_to_broadcast(self) -> tuple[SyncedTensor, ...]:
+        return (SyncedTensor(self.inverse, symmetric=True),)
 
     def refresh(self, damping: Tensor) -> bool:
         unseen = self.cast(self.equal(element(self.weights, 0), 0.0), ms.float32)
@@ -96,22 +96,22 @@ class UnitWiseBlock(CurvatureBlock):
         """Symmetric matrices [[a, b], [b, d]], one per channel."""
         return self.reshape(self.stack((a, b, b, d)), (-1, 2, 2))
 
-    def multiply(self, matrices: Tensor, matrix: Tensor) -> Tensor:
+    def multiply_channels(self, matrices: Tensor, matrix: Tensor) -> Tensor:
         """Multiply every row of a gradient matrix by the matrix of its channel."""
         return self.reduce_sum(matrices * self.reshape(matrix, (-1, 1, 2)), 2)
 
     def precondition(self, matrix: Tensor) -> Tensor:
-        return self.multiply(self.inverse, matrix)
+        return self.multiply_channels(self.inverse, matrix)
 
-    def product(self, matrix: Tensor) -> Tensor:
+    def multiply(self, matrix: Tensor) -> Tensor:
         a, b, d = self.averages()
-        return self.multiply(self.matrices(a, b, d), matrix)
+        return self.multiply_channels(self.matrices(a, b, d), matrix)
 
     def trace(self) -> Tensor:
         a, _, d = self.averages()
         return self.reduce_sum(a + d)
 
-    def observed(self, group: int) -> tuple[Tensor, ...]:
+    def current_estimate(self, group: int) -> tuple[Tensor, ...]:
         a, b, d = self.averages()
         return (self.matrices(a, b, d),)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import mindspore as ms
 
-from ms_kfac.kernels.catalogue import CATALOGUE
 from ms_kfac.kernels.cpu_library import MOST_THREADS
 from ms_kfac.kernels.library import DEVICES, library
-from ms_kfac.kernels.operator import composed_because
+from ms_kfac.kernels.operator import fallback_reason
 from ms_kfac.kernels.precision import set_precision
+from ms_kfac.kernels.registry import REGISTRY
 
 __all__ = ["set_precision", "set_threads", "status"]
 
@@ -18,16 +18,16 @@ def status() -> str:
 
     Returns:
         A text table: the library of each device, that of the present one first; one row an operator ("native"
-        or "composed" of built-in MindSpore operators); what kernels have warned of, and each library's last
+        or "fallback" of built-in MindSpore operators); what kernels have warned of, and each library's last
         error.
     """
     present = ms.get_context("device_target")
     devices = sorted({*DEVICES, present}, key=lambda device: (device != present, device))
     rows = [f"{device}{' (in use)' if device == present else ''}: {_library(device)}" for device in devices]
-    width = max(map(len, CATALOGUE))
-    for name in CATALOGUE:
-        reason = composed_because(name, present)
-        rows.append(f"{name.ljust(width)}  " + (f"composed  {reason}" if reason else "native"))
+    width = max(map(len, REGISTRY))
+    for name in REGISTRY:
+        reason = fallback_reason(name, present)
+        rows.append(f"{name.ljust(width)}  " + (f"fallback  {reason}" if reason else "native"))
     for device in DEVICES:
         rows += [f"warning: {text}" for text in library(device).warnings()]
     for device in DEVICES:

@@ -7,9 +7,9 @@ from typing import Any, Callable
 import mindspore as ms
 from mindspore import ops
 
-from ms_kfac.kernels.catalogue import CATALOGUE
 from ms_kfac.kernels.library import DEVICES, library
 from ms_kfac.kernels.native_library import NativeLibrary
+from ms_kfac.kernels.registry import REGISTRY
 
 
 def is_native(operator: str) -> bool:
@@ -21,11 +21,11 @@ def is_native(operator: str) -> bool:
     Returns:
         True where the library of the present device target is loaded and has a kernel of it.
     """
-    return composed_because(operator, ms.get_context("device_target")) == ""
+    return fallback_reason(operator, ms.get_context("device_target")) == ""
 
 
-def composed_because(operator: str, device: str) -> str:
-    """Why an operator runs its composed form on a device.
+def fallback_reason(operator: str, device: str) -> str:
+    """Why an operator runs its fallback on a device.
 
     Args:
         operator: its name in :func:`ms_kfac.kernels.status`.
@@ -34,7 +34,7 @@ def composed_because(operator: str, device: str) -> str:
     Returns:
         The reason; empty where the native form runs.
     """
-    function = CATALOGUE[operator]
+    function = REGISTRY[operator]
     if function is None:
         return "no native kernel is written for it"
     if device not in DEVICES:
@@ -78,7 +78,7 @@ def native_operator(
     infer_shapes = _done_shape if shapes is None else shapes
     types = ms.float32 if dtypes is None else dtypes
     operator = ops.Custom(
-        f"{present_library().path}:{CATALOGUE[name]}",
+        f"{present_library().path}:{REGISTRY[name]}",
         out_shape=infer_shapes,
         out_dtype=lambda *inputs: types,
         func_type="aot",

@@ -28,7 +28,7 @@ def set_precision(value: str) -> None:
 
     It holds for operators that are constructed afterwards: set it before the optimizer is made. Sums are
     float32 whatever it is, and so is everything but the products of covariances. The CPU's kernels and the
-    composed forms compute in float32 and leave it aside.
+    fallback compute in float32 and leave it aside.
 
     Default: "tf32", or the environment variable ``MS_KFAC_PRECISION``.
 

@@ -13,13 +13,14 @@ from ms_kfac.capture.layer import OTHER, Layer
 from ms_kfac.capture.tap import SampleCounter
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
-from ms_kfac.ops.counted_draws import draw_state
-from ms_kfac.ops.kept_values import KeptValues
-from ms_kfac.ops.on_device import OnDevice
-from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.graph.counter_based_rng import rng_state
+from ms_kfac.ops.graph.device_residency import DeviceResidency
+from ms_kfac.ops.graph.snapshot import Snapshot
+from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.block_choice import BlockChoice, Blocks
-from ms_kfac.optim.inspection import Inspection
+from ms_kfac.optim.distribute import distribute_curvature, distribute_preconditioning
+from ms_kfac.optim.introspection import Introspection
 from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.methods import DAMPING_SPLITS
 from ms_kfac.optim.options import (
@@ -37,11 +38,10 @@ from ms_kfac.optim.options import (
 from ms_kfac.optim.parameter_names import name_prefix, prefix_names
 from ms_kfac.optim.preconditioner import Preconditioner
 from ms_kfac.optim.quadratic_model import QuadraticModel
-from ms_kfac.optim.sharing_out import share_curvature, share_preconditioning
 from ms_kfac.optim.step import SecondOrderStep
-from ms_kfac.optim.tapping import Tapping
+from ms_kfac.optim.tap_manager import TapManager
 from ms_kfac.optim.trust_region import KLClip
-from ms_kfac.parallel.agreement import warn_of_different_weights
+from ms_kfac.parallel.check_weights import warn_of_different_weights
 from ms_kfac.parallel.distribution import Distribution, World, find_world
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
 from ms_kfac.statistics.commit import CommitStatistics
@@ -51,7 +51,7 @@ from ms_kfac.statistics.verification import MODES, Verification
 from ms_kfac.user_warning import warn_user
 
 
-class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
+class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
     """Base of the second-order optimizers: checks the options and assembles the parts of the step.
 
     All state is in Parameters, so a checkpoint of the optimizer carries it.
@@ -62,7 +62,7 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
 
     method = "abstract"
     # Whether a block asks for statistics beside its factors once it has been refreshed.
-    measures_beside_factors = False
+    corrects_eigenvalues = False
 
     def __init__(
         self,
@@ -204,9 +204,9 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
         self.__dict__["counting_record"] = None
         self._attach_taps()
         # The optimizer's, so that its checkpoint carries them on.
-        self.draws: Any = draw_state(f"{self.prefix}.draws") if self.sampled else None
+        self.draws: Any = rng_state(f"{self.prefix}.draws") if self.sampled else None
         # The same seed on all ranks, as equal weights need it, must not draw the same targets.
-        self.draw_stream = 0 if world is None else world.rank
+        self.rng_stream = 0 if world is None else world.rank
         self._create_commits(factor_decay, verify)
         self._create_update()
 
@@ -232,7 +232,7 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
             block = self._choice.create(
                 layer, prefix=prefix, options=self.statistics_options, period=self.accumulation_steps
             )
-            if block.used_before_refresh and not self.measures_beside_factors:
+            if block.used_before_refresh and not self.corrects_eigenvalues:
                 raise TypeError(
                     f"blocks: {type(block).__name__} must be used before it is refreshed, as the step of "
                     f"EKFAC does it; that of {type(self).__name__} doesn't"
@@ -255,7 +255,7 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
         """Let the policies decide when statistics are taken and inverses recomputed."""
         blocks = list(self.blocks)
         stopped = self.inverse_policy.stopped_layers(len(blocks), self.prefix)
-        by_layer = self.measures_beside_factors and self.inverse_policy.by_layer
+        by_layer = self.corrects_eigenvalues and self.inverse_policy.by_layer
         options = ScheduleOptions(self.prefix, self.sampled, stopped, by_layer)
         self.statistics_schedule = self.factor_policy.for_statistics(blocks, options)
         self.inverse_schedule = self.inverse_policy.for_inverses(
@@ -263,11 +263,11 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
         )
 
     def _share(self, world: World | None, distribution: Distribution | None, damping: Any) -> None:
-        """Share the curvature work out over ranks, where there are several."""
+        """SyncedTensor the curvature work out over ranks, where there are several."""
         self.__dict__["_synchronization"] = None
         self.distributed = world is not None and len(self.blocks) > 0
         if world is not None and self.distributed:
-            self.curvature = share_curvature(
+            self.curvature = distribute_curvature(
                 list(self.blocks),
                 world,
                 distribution,
@@ -313,7 +313,7 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
         self.preconditioned = tuple(position in preconditioned for position in range(len(self.parameters)))
         self.preconditioner: Any = Preconditioner(blocks, self.positions, len(self.parameters))
         if self.distributed and self.curvature.exchange == "gradients":
-            self.preconditioner = share_preconditioning(
+            self.preconditioner = distribute_preconditioning(
                 blocks, self.curvature, self.positions, self.parameters, self.inverse_schedule.refreshes
             )
         self.sources = self.preconditioner.sources
@@ -324,6 +324,6 @@ class SecondOrderOptimizer(Tapping, Inspection, SecondOrderStep):
         self.outcome_of_product = Tensor([owners[p] for p in self.preconditioner.order] or [0], ms.int32)
         self.create_momentum_step([flag and self.clips for flag in self.preconditioned], self.sources)
         self.quadratic_model = QuadraticModel(blocks, self.positions)
-        self.weights_before = KeptValues(self.parameters if self.adapts_damping else ())
+        self.weights_before = Snapshot(self.parameters if self.adapts_damping else ())
         unused = self.curvature.unused() if self.distributed else ()
-        self.on_device = OnDevice([p for p in self.get_parameters() if id(p) not in unused])
+        self.on_device = DeviceResidency([p for p in self.get_parameters() if id(p) not in unused])

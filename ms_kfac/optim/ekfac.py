@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from ms_kfac.curvature.eigenbasis import EigenbasisBlock
-from ms_kfac.ops.statistics import BESIDE_FACTORS
+from ms_kfac.ops.statistics.layer_statistics import CORRECTED_EIGENVALUES
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.optim.block_choice import Blocks, with_default
 from ms_kfac.optim.options import refuse_option
@@ -65,7 +65,7 @@ class EKFAC(SecondOrderOptimizer):
     """
 
     method = "ekfac"
-    measures_beside_factors = True
+    corrects_eigenvalues = True
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class EKFAC(SecondOrderOptimizer):
             if len(bases) > 0:
                 pending = self.statistics_schedule.pending[gate]
                 fresh = self.cast(self.blocks[bases[0]].fresh, ms.int32)
-                self.assign(pending, pending + fresh * BESIDE_FACTORS)
+                self.assign(pending, pending + fresh * CORRECTED_EIGENVALUES)
             for index in bases:
                 self.assign(self.blocks[index].fresh, self.blocks[index].fresh * 0.0)
         return True

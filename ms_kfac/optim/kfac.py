@@ -108,7 +108,7 @@ class KFAC(SecondOrderOptimizer):
         RuntimeError: before ``mindspore.communication.init()`` in data-parallel mode or with
             ``distribution``.
 
-    Platforms: CPU. GPU with composed operators: not run on a GPU yet.
+    Platforms: CPU. GPU with fallback operators: not run on a GPU yet.
 
     Examples:
         >>> import mindspore as ms

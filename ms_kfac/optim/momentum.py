@@ -8,7 +8,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
-from ms_kfac.ops.momentum_step import MomentumStep
+from ms_kfac.ops.step.momentum_step import MomentumStep
 from ms_kfac.optim.parameter_names import prefix_names
 
 

@@ -8,14 +8,14 @@ from typing import Any
 from mindspore import Tensor, nn, ops
 
 from ms_kfac.kernels.operator import is_native
-from ms_kfac.ops.eigenbasis_precondition import EigenbasisPrecondition, InEigenbasis
-from ms_kfac.ops.kronecker_precondition import KroneckerPrecondition, TwoSided
-from ms_kfac.ops.layer_precondition import LayerPrecondition, NativeForm
-from ms_kfac.ops.rounds import in_rounds
+from ms_kfac.ops.graph.rounds import in_rounds
+from ms_kfac.ops.step.eigenbasis_precondition import EigenbasisForm, EigenbasisPrecondition
+from ms_kfac.ops.step.kronecker_precondition import KroneckerForm, KroneckerPrecondition
+from ms_kfac.ops.step.layer_precondition import LayerPrecondition, NativeForm
 
 _OPERATORS: dict[type, type[LayerPrecondition]] = {
-    TwoSided: KroneckerPrecondition,
-    InEigenbasis: EigenbasisPrecondition,
+    KroneckerForm: KroneckerPrecondition,
+    EigenbasisForm: EigenbasisPrecondition,
     type(None): LayerPrecondition,
 }
 
@@ -42,7 +42,7 @@ class Preconditioner(nn.Cell):
         - tuple[Tensor], U of every preconditioned parameter, in ``order``.
         - Tensor, float32, :math:`\langle dW_i, U_i \rangle` in ``order``, shape :math:`(k,)`.
 
-    Platforms: CPU (native or composed), GPU, Ascend (composed of built-in operators).
+    Platforms: CPU (native or fallback), GPU, Ascend (composed of built-in operators).
     """
 
     def __init__(self, blocks: Sequence[Any], positions: Sequence[tuple[int, ...]], parameters: int) -> None:

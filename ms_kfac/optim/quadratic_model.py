@@ -52,5 +52,5 @@ class QuadraticModel(nn.Cell):
             block = self.blocks[index]
             positions = self.positions[index]
             delta = block.weight_matrix(step[positions[0]], step[positions[-1]])
-            terms = (*terms, self.reduce_sum(delta * block.product(delta)) * 0.5)
+            terms = (*terms, self.reduce_sum(delta * block.multiply(delta)) * 0.5)
         return self.addn(terms)

@@ -7,8 +7,8 @@ from typing import Any
 
 from mindspore import nn
 
-from ms_kfac.curvature.swift import SwiftBlock
-from ms_kfac.ops.swift_statistics import SwiftOptions
+from ms_kfac.curvature.skfac import SKFACBlock
+from ms_kfac.ops.statistics.skfac_statistics import SKFACOptions
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.optim.block_choice import Blocks, with_default
 from ms_kfac.optim.options import check_options
@@ -75,7 +75,7 @@ class SKFAC(SecondOrderOptimizer):
         TypeError: if ``network`` is not a Cell, or an option has the wrong type.
         ValueError: if an option is outside its range.
 
-    Platforms: CPU. GPU with composed operators: not run on a GPU yet.
+    Platforms: CPU. GPU with fallback operators: not run on a GPU yet.
 
     Examples:
         >>> import mindspore as ms
@@ -102,13 +102,13 @@ class SKFAC(SecondOrderOptimizer):
         spatial, samples, damping_split = check_options(
             "skfac", spatial=spatial, samples=samples, damping_split=damping_split
         )
-        swift = SwiftOptions(spatial, samples)
-        block = partial(SwiftBlock, swift=swift, damping_split=damping_split)
+        skfac = SKFACOptions(spatial, samples)
+        block = partial(SKFACBlock, skfac=skfac, damping_split=damping_split)
         super().__init__(network, learning_rate, *positional, blocks=with_default(block, blocks), **options)
-        self.swift_options, self._splits = swift, damping_split == "pi"
+        self.skfac_options, self._splits = skfac, damping_split == "pi"
 
     def __repr__(self) -> str:
-        swift = self.swift_options
-        spatial = f"{swift.spatial!r}" + (f" of {swift.samples}" if swift.spatial == "subsample" else "")
+        skfac = self.skfac_options
+        spatial = f"{skfac.spatial!r}" + (f" of {skfac.samples}" if skfac.spatial == "subsample" else "")
         split = ", damping split by pi" if self._splits else ""
         return f"{super().__repr__()[:-1]}, spatial {spatial}{split}, no moving average)"

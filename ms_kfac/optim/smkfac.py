@@ -57,7 +57,7 @@ class SMKFAC(SecondOrderOptimizer):
         TypeError: if ``network`` is not a Cell, or an option has the wrong type.
         ValueError: if an option is outside its range.
 
-    Platforms: CPU. GPU with composed operators: not run on a GPU yet.
+    Platforms: CPU. GPU with fallback operators: not run on a GPU yet.
 
     Examples:
         >>> import mindspore as ms

@@ -41,7 +41,7 @@ class SPNGD(SecondOrderOptimizer):
         TypeError: if an option is unknown or has the wrong type.
         ValueError: if an option is outside its range.
 
-    Platforms: CPU. GPU with composed operators: not run on a GPU yet.
+    Platforms: CPU. GPU with fallback operators: not run on a GPU yet.
 
     Examples:
         >>> from mindspore import nn

@@ -50,12 +50,12 @@ def operator_forms(**native: bool) -> str:
         **native: whether each of them, by what it does, is native.
 
     Returns:
-        "native", "composed", or "native" with what is composed.
+        "native", "fallback", or "native" with what is fallback.
     """
-    composed = [name for name, flag in native.items() if not flag]
-    if not composed:
+    fallback = [name for name, flag in native.items() if not flag]
+    if not fallback:
         return "native"
-    return "composed" if len(composed) == len(native) else f"native, composed {' and '.join(composed)}"
+    return "fallback" if len(fallback) == len(native) else f"native, fallback {' and '.join(fallback)}"
 
 
 def summary_text(

@@ -84,7 +84,7 @@ class TKFAC(SecondOrderOptimizer):
         :meth:`factors` gives "Phi" and "Psi" of trace one, and "delta" (one a group for grouped
         convolutions).
 
-    Platforms: CPU. GPU with composed operators: not run on a GPU yet.
+    Platforms: CPU. GPU with fallback operators: not run on a GPU yet.
 
     Examples:
         >>> import mindspore as ms

@@ -1,8 +1,8 @@
 """Curvature work shared out over the ranks of a data-parallel run."""
 
+from ms_kfac.parallel.assignment import place
+from ms_kfac.parallel.batch_norm_buffers import average_moving_statistics
 from ms_kfac.parallel.distribution import Distribution
-from ms_kfac.parallel.moving_statistics import average_moving_statistics
-from ms_kfac.parallel.placement import place
 from ms_kfac.parallel.plan import LayerSize, plan
 from ms_kfac.parallel.traffic import Collective, Traffic
 

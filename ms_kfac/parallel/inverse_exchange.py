@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mindspore import nn
 
-from ms_kfac.ops.flat_buffer import FlatBuffer, Share
+from ms_kfac.ops.graph.flat_buffer import FlatBuffer, SyncedTensor
 from ms_kfac.parallel.gathering import Gathering
 
 
@@ -27,7 +27,7 @@ class InverseExchange(nn.Cell):
         bool, True.
     """
 
-    def __init__(self, shares: Sequence[Sequence[Share]], rank: int) -> None:
+    def __init__(self, shares: Sequence[Sequence[SyncedTensor]], rank: int) -> None:
         super().__init__(auto_prefix=False)
         sizes = [sum(share.size() for share in own) for own in shares]
         self.gathering = Gathering(sizes, rank)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mindspore import Tensor, nn
 
-from ms_kfac.ops.flat_buffer import FlatBuffer, Share
+from ms_kfac.ops.graph.flat_buffer import FlatBuffer, SyncedTensor
 from ms_kfac.parallel import collectives
 
 
@@ -18,7 +18,7 @@ class _LayerBroadcast(nn.Cell):
         owner: the rank that sends.
     """
 
-    def __init__(self, shares: Sequence[Share], owner: int) -> None:
+    def __init__(self, shares: Sequence[SyncedTensor], owner: int) -> None:
         super().__init__(auto_prefix=False)
         self.flat = FlatBuffer(shares)
         self.broadcast = collectives.broadcast(owner)
@@ -49,7 +49,7 @@ class LayerBroadcasts(nn.Cell):
         bool, True.
     """
 
-    def __init__(self, shares: Sequence[Sequence[Share]], owners: Sequence[int]) -> None:
+    def __init__(self, shares: Sequence[Sequence[SyncedTensor]], owners: Sequence[int]) -> None:
         super().__init__(auto_prefix=False)
         self.layers = tuple(index for index, own in enumerate(shares) if own)
         self.length = sum(share.size() for own in shares for share in own)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ms_kfac.ops.packed_triangle import packed_size
+from ms_kfac.ops.linalg.packed_triangle import packed_size
+from ms_kfac.parallel.assignment import place
 from ms_kfac.parallel.distribution import Distribution
 from ms_kfac.parallel.gathering import pads
-from ms_kfac.parallel.placement import place
 from ms_kfac.parallel.traffic import Collective, Traffic
 
 _BYTES = 4

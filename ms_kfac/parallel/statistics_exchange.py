@@ -14,11 +14,11 @@ from typing import Any
 
 from mindspore import ParameterTuple, Tensor, nn, ops
 
-from ms_kfac.ops.flat_buffer import FlatBuffer, Share
+from ms_kfac.ops.graph.flat_buffer import FlatBuffer, SyncedTensor
 from ms_kfac.parallel import collectives
 
 
-class AveragedStatistics(nn.Cell):
+class AllReduceStatistics(nn.Cell):
     r"""Every rank gets :math:`S \leftarrow \frac1R \sum_r S_r`, :math:`n \leftarrow \frac1R \sum_r n_r`.
 
     Args:
@@ -32,7 +32,7 @@ class AveragedStatistics(nn.Cell):
         bool, True.
     """
 
-    def __init__(self, shares: Sequence[Share], ranks: int) -> None:
+    def __init__(self, shares: Sequence[SyncedTensor], ranks: int) -> None:
         super().__init__(auto_prefix=False)
         self.buffer = FlatBuffer(shares)
         self.length = self.buffer.length
@@ -44,8 +44,8 @@ class AveragedStatistics(nn.Cell):
         return True
 
 
-class StatisticsInTurn(nn.Cell):
-    """Averages, as :class:`AveragedStatistics` does, the statistics that a step has taken, one by one.
+class PerStatisticAllReduce(nn.Cell):
+    """Averages, as :class:`AllReduceStatistics` does, the statistics that a step has taken, one by one.
 
     Args:
         shares: sums and weights of every statistic.
@@ -61,9 +61,9 @@ class StatisticsInTurn(nn.Cell):
         bool, True.
     """
 
-    def __init__(self, shares: Sequence[Sequence[Share]], ranks: int) -> None:
+    def __init__(self, shares: Sequence[Sequence[SyncedTensor]], ranks: int) -> None:
         super().__init__(auto_prefix=False)
-        self.statistics = nn.CellList([AveragedStatistics(own, ranks) for own in shares], auto_prefix=False)
+        self.statistics = nn.CellList([AllReduceStatistics(own, ranks) for own in shares], auto_prefix=False)
         self.length = sum(statistic.length for statistic in self.statistics)
 
     def construct(self, taken: Tensor) -> bool:
@@ -73,7 +73,7 @@ class StatisticsInTurn(nn.Cell):
         return True
 
 
-class OwnedStatistics(nn.Cell):
+class ReduceScatterStatistics(nn.Cell):
     r"""The owner gets :math:`S \leftarrow \sum_r S_r`, :math:`n \leftarrow \sum_r n_r`, others start at 0.
 
     Args:
@@ -87,7 +87,7 @@ class OwnedStatistics(nn.Cell):
         bool, True.
     """
 
-    def __init__(self, shares: Sequence[Sequence[Share]], rank: int) -> None:
+    def __init__(self, shares: Sequence[Sequence[SyncedTensor]], rank: int) -> None:
         super().__init__(auto_prefix=False)
         part = max(sum(share.size() for share in own) for own in shares)
         self.flat_parts = nn.CellList([FlatBuffer(own, part) for own in shares], auto_prefix=False)

@@ -7,10 +7,10 @@ from typing import Any
 
 from mindspore import nn
 
-from ms_kfac.ops.flat_buffer import Share
+from ms_kfac.ops.graph.flat_buffer import SyncedTensor
+from ms_kfac.parallel.distributed_curvature import DistributedCurvature
 from ms_kfac.parallel.inverse_exchange import InverseExchange
-from ms_kfac.parallel.shared_curvature import SharedCurvature
-from ms_kfac.parallel.statistics_exchange import AveragedStatistics
+from ms_kfac.parallel.statistics_exchange import AllReduceStatistics
 
 
 class Synchronization(nn.Cell):
@@ -24,16 +24,16 @@ class Synchronization(nn.Cell):
         bool, True.
     """
 
-    def __init__(self, blocks: Sequence[Any], curvature: SharedCurvature) -> None:
+    def __init__(self, blocks: Sequence[Any], curvature: DistributedCurvature) -> None:
         super().__init__(auto_prefix=False)
-        statistics = [share for block in blocks for share in block.statistic_shares()]
+        statistics = [share for block in blocks for share in block.tensors_to_reduce()]
         known = {id(share.parameter) for share in statistics}
-        self.statistics = AveragedStatistics(statistics, curvature.size)
-        inverses: list[list[Share]] = [
+        self.statistics = AllReduceStatistics(statistics, curvature.size)
+        inverses: list[list[SyncedTensor]] = [
             [
                 share
                 for index in owned
-                for share in blocks[index].inverse_shares() + blocks[index].state_shares()
+                for share in blocks[index].tensors_to_broadcast() + blocks[index].refresh_state()
                 if id(share.parameter) not in known
             ]
             for owned in curvature.of_rank

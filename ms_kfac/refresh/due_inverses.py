@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
-from ms_kfac.ops.layer_refresh import joint_refresh
-from ms_kfac.ops.rounds import in_rounds
+from ms_kfac.ops.graph.rounds import in_rounds
+from ms_kfac.ops.refresh.layer_refresh import fused_refresh
 
 
 class _JointCall(nn.Cell):
@@ -23,7 +23,7 @@ class _JointCall(nn.Cell):
 
     def __init__(self, parts: Sequence[Any], layers: Sequence[int], of: int) -> None:
         super().__init__(auto_prefix=False)
-        self.kernel = joint_refresh(parts)
+        self.kernel = fused_refresh(parts)
         self.arrays = ParameterTuple([array for part in parts for array in part.arrays])
         self.takes_all = len(layers) == of
         self.layers = Tensor(np.array(layers, np.int32))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Parameter, Tensor
 
-from ms_kfac.ops.statistics import EVERYTHING
+from ms_kfac.ops.statistics.layer_statistics import EVERYTHING
 
 
 class Gate:
@@ -26,7 +26,7 @@ class Gate:
 
     Attributes:
         parameter: the Parameter that taps read, scalar int32: 0, or a sum of the codes of
-            ``ms_kfac.ops.statistics``.
+            ``ms_kfac.ops.statistics.layer_statistics``.
         pending: the Parameter that the optimizer writes.
     """
 

@@ -49,7 +49,7 @@ class InverseSchedule(nn.Cell):
 
         Args:
             curvature: the collective communication
-                (:class:`ms_kfac.parallel.shared_curvature.SharedCurvature`).
+                (:class:`ms_kfac.parallel.distributed_curvature.DistributedCurvature`).
         """
         self.distributed = True
         self.curvature = curvature
@@ -81,7 +81,7 @@ class InverseSchedule(nn.Cell):
         raise TypeError(f"{type(self).__name__} does not define construct(step, allowed)")
 
 
-class SharedInverses(InverseSchedule):
+class UniformInverseSchedule(InverseSchedule):
     """Inverses of all layers at the same steps.
 
     Args:

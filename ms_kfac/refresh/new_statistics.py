@@ -8,7 +8,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ms_kfac.ops.statistics import BESIDE_FACTORS
+from ms_kfac.ops.statistics.layer_statistics import CORRECTED_EIGENVALUES
 from ms_kfac.refresh.gate import Gate
 from ms_kfac.refresh.inverse_schedule import InverseSchedule
 from ms_kfac.refresh.policy import RefreshPolicy
@@ -58,7 +58,7 @@ class InversesOfNewStatistics(InverseSchedule):
         self.shared = len(distinct) < len(blocks)
         self.by_layer = not self.shared
         # EKFAC takes corrected eigenvalues in addition to the factors; they do not require a new basis.
-        self.beside_factors = BESIDE_FACTORS
+        self.beside_factors = CORRECTED_EIGENVALUES
         self.stack = ops.Stack()
         self.reduce_sum = ops.ReduceSum()
 

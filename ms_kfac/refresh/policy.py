@@ -8,8 +8,8 @@ from typing import Any
 from mindspore import Parameter, Tensor, nn
 
 from ms_kfac.refresh.gate import Gate
-from ms_kfac.refresh.inverse_schedule import InverseSchedule, SharedInverses
-from ms_kfac.refresh.statistics_schedule import ScheduleOptions, SharedStatistics, StatisticsSchedule
+from ms_kfac.refresh.inverse_schedule import InverseSchedule, UniformInverseSchedule
+from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSchedule, UniformStatisticsSchedule
 
 
 class RefreshPolicy(nn.Cell):
@@ -54,7 +54,7 @@ class RefreshPolicy(nn.Cell):
         Returns:
             The schedule.
         """
-        return SharedStatistics(self, blocks, options)
+        return UniformStatisticsSchedule(self, blocks, options)
 
     def for_inverses(
         self,
@@ -76,7 +76,7 @@ class RefreshPolicy(nn.Cell):
         Returns:
             The schedule.
         """
-        return SharedInverses(self, blocks, damping, prefix)
+        return UniformInverseSchedule(self, blocks, damping, prefix)
 
     def stopped_layers(self, count: int, prefix: str) -> Parameter | None:
         """Create one flag per layer for layers that are no longer refreshed.

@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, ops
 
-from ms_kfac.ops.statistics import EVERYTHING, GRADIENTS, INPUTS
+from ms_kfac.ops.statistics.layer_statistics import EVERYTHING, GRADIENTS, INPUTS
 from ms_kfac.refresh.gate import Gate
 from ms_kfac.refresh.policy import RefreshPolicy
 from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSchedule
@@ -128,7 +128,7 @@ class StaleSchedule(StatisticsSchedule):
         parts = [
             position
             for position, (index, group) in enumerate(self.owners)
-            for _ in self.blocks[index].observed_shapes(group)
+            for _ in self.blocks[index].estimate_shapes(group)
         ]
         self.owner_of_part = Tensor(np.array(parts or [0], np.int32))
         self.last = self._earlier_values("last")
@@ -149,7 +149,7 @@ class StaleSchedule(StatisticsSchedule):
         values = []
         for index, group in self.owners:
             block = self.blocks[index]
-            for part, shape in enumerate(block.observed_shapes(group)):
+            for part, shape in enumerate(block.estimate_shapes(group)):
                 zeros = np.zeros(shape, np.float32)
                 values.append(self._vector(f"{block.name_prefix}.{name}_{group}_{part}", zeros))
         return ParameterTuple(values)
@@ -173,7 +173,7 @@ class StaleSchedule(StatisticsSchedule):
         """Compare refreshed statistics with their earlier values, and update the intervals."""
         observed: tuple[Tensor, ...] = ()
         for index, group in self.owners:
-            observed = observed + self.blocks[index].observed(group)
+            observed = observed + self.blocks[index].current_estimate(group)
         taken_parts = self.unstack(self.gather(self.due, self.owner_of_part, 0))
         # A map instead of a loop: MindSpore nests the graphs of a loop's iterations, and the statistics of
         # ResNet-50 exceed its nesting limit.

@@ -9,8 +9,8 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.ops.element import element
-from ms_kfac.ops.statistics import EVERYTHING
+from ms_kfac.ops.graph.element import element
+from ms_kfac.ops.statistics.layer_statistics import EVERYTHING
 from ms_kfac.refresh.gate import Gate
 
 
@@ -147,7 +147,7 @@ class StatisticsSchedule(nn.Cell):
             gate.expire()
 
 
-class SharedStatistics(StatisticsSchedule):
+class UniformStatisticsSchedule(StatisticsSchedule):
     """Statistics of all layers at the same steps.
 
     Args:

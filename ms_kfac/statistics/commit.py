@@ -27,8 +27,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.kernels.operator import is_native, native_operator
-from ms_kfac.ops.element import element
-from ms_kfac.ops.statistics import PERIOD, PRODUCT, SCALE, STAGED_WEIGHTS
+from ms_kfac.ops.graph.element import element
+from ms_kfac.ops.statistics.layer_statistics import PERIOD, PRODUCT, SCALE, STAGED_WEIGHTS
 from ms_kfac.statistics.judge import fallback_judge, register_judge
 from ms_kfac.statistics.statistic import Statistic
 

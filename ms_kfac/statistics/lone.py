@@ -8,7 +8,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ms_kfac.ops.rounds import in_rounds
+from ms_kfac.ops.graph.rounds import in_rounds
 
 
 class _FewLone(nn.Cell):

@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.kernels.operator import is_native, native_operator
-from ms_kfac.ops.signs import ROWS, column_signs, signs
+from ms_kfac.ops.statistics.signs import ROWS, column_signs, signs
 
 
 class MeasureGradients(nn.Cell):
@@ -18,7 +18,7 @@ class MeasureGradients(nn.Cell):
     .. math::
         q_l = r^{\top} dW_l\, s, \qquad w_l = r^{\top} W_l\, s, \qquad \|dW_l\|_F
 
-    each including the bias (:mod:`ms_kfac.ops.signs`).
+    each including the bias (:mod:`ms_kfac.ops.statistics.signs`).
 
     Args:
         layers: for each layer, its weight and, if it has one, its bias.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mindspore import Parameter
 
-from ms_kfac.ops.flat_buffer import Share
+from ms_kfac.ops.graph.flat_buffer import SyncedTensor
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Statistic:
         batch: the sum over the passes since the last commit, float32.
         average: the committed weighted sum, float32; None if only the last batch is used (SKFAC).
         weight: index of the layer's weight that divides it.
-        gate: gate code with which it is taken: INPUTS, GRADIENTS or EVERYTHING of ``ms_kfac.ops.statistics``.
+        gate: gate code with which it is taken: INPUTS, GRADIENTS or EVERYTHING of
+            ``ms_kfac.ops.statistics.layer_statistics``.
         power: degree in the output gradient, which is also the exponent of the loss scale in it.
         symmetric: whether its last two axes hold symmetric, positive semi-definite matrices.
     """
@@ -35,9 +36,9 @@ class Statistic:
     power: int
     symmetric: bool = False
 
-    def share(self) -> Share:
+    def share(self) -> SyncedTensor:
         """The tensor that ranks exchange for it."""
-        return Share(self.estimated(), symmetric=self.symmetric)
+        return SyncedTensor(self.estimated(), symmetric=self.symmetric)
 
     def estimated(self) -> Parameter:
         """The sum from which the estimate is computed: the average, or the batch if there is no average."""

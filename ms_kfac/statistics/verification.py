@@ -1,8 +1,9 @@
 r"""Verification that the captured inputs and output gradients of a layer give its delivered gradient.
 
-At every commit, each layer has three projections (:mod:`ms_kfac.ops.capture_check`): p of the staged passes,
-P of all passes since the last commit, and q of the gradient that the optimizer received. If the capture of a
-layer is correct, :math:`q = p` up to rounding. Verification accepts the following legitimate differences:
+At every commit, each layer has three projections (:mod:`ms_kfac.ops.statistics.capture_check`): p of the
+staged passes, P of all passes since the last commit, and q of the gradient that the optimizer received. If
+the capture of a layer is correct, :math:`q = p` up to rounding. Verification accepts the following
+legitimate differences:
 
 * one factor c for all layers (gradients clipped by their global norm, averaged micro-batches):
   :math:`q = c p`;

@@ -1,9 +1,9 @@
 """The training step with further passes, mindspore.train.Model with it, and callbacks."""
 
-from ms_kfac.ops.counted_draws import CountedDraws
+from ms_kfac.ops.graph.counter_based_rng import CounterBasedRNG
 from ms_kfac.train.curvature_monitor import CurvatureMonitor
 from ms_kfac.train.model import Model
 from ms_kfac.train.one_step import TrainOneStepCell
 from ms_kfac.train.progress import ProgressBar
 
-__all__ = ["CountedDraws", "CurvatureMonitor", "Model", "ProgressBar", "TrainOneStepCell"]
+__all__ = ["CounterBasedRNG", "CurvatureMonitor", "Model", "ProgressBar", "TrainOneStepCell"]

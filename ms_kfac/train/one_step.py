@@ -7,16 +7,16 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from ms_kfac.capture.moving_statistics import moving_statistics
-from ms_kfac.ops.counted_draws import CountedDraws
-from ms_kfac.ops.kept_values import KeptValues
-from ms_kfac.ops.on_device import OnDevice
+from ms_kfac.capture.batch_norm_buffers import batch_norm_buffers
+from ms_kfac.ops.graph.counter_based_rng import CounterBasedRNG
+from ms_kfac.ops.graph.device_residency import DeviceResidency
+from ms_kfac.ops.graph.snapshot import Snapshot
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.options import check_count
 from ms_kfac.train.accumulation import GradientAccumulation
-from ms_kfac.train.before_step import StateBeforeStep
 from ms_kfac.train.loss_scaling import LossScaling
+from ms_kfac.train.rollback import Rollback
 from ms_kfac.train.sampled_targets import SampledLoss, SampleTargets, targets_cell
 from ms_kfac.user_warning import warn_user
 
@@ -121,13 +121,13 @@ class TrainOneStepCell(nn.TrainOneStepCell):
                     "network must be an nn.WithLossCell, or have a backbone_network and a _loss_fn, so that "
                     f"targets can be drawn from its outputs; got {type(network).__name__}"
                 )
-            draws = CountedDraws(optimizer.draws, optimizer.draw_stream)
+            draws = CounterBasedRNG(optimizer.draws, optimizer.rng_stream)
             targets = targets_cell(sample_targets, loss, draws)
             self.sampled_loss = SampledLoss(backbone, loss, targets)
             self.sampled_loss.set_grad()
-            self.sampled_state = KeptValues(moving_statistics(network) + optimizer.counters())
+            self.sampled_state = Snapshot(batch_norm_buffers(network) + optimizer.counters())
         if self.adapts_damping:
-            self.forward_state = KeptValues(moving_statistics(network))
+            self.forward_state = Snapshot(batch_norm_buffers(network))
             self.change_scale = self.sens / optimizer.loss_scale
             self.reduce_sum = ops.ReduceSum()
         self.scales = scale_sense is not None
@@ -155,9 +155,9 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             self.accumulation = GradientAccumulation(self.weights, accumulation_steps)
         if self.scales:
             self.scaling = LossScaling(scale_sense)
-            self.before_step = StateBeforeStep(self.network, self.optimizer)
+            self.before_step = Rollback(self.network, self.optimizer)
             state += self.before_step.copies
-        self.on_device = OnDevice(state)
+        self.on_device = DeviceResidency(state)
 
     def construct(self, *inputs: Tensor) -> Any:
         if self.takes_step_if:

@@ -13,7 +13,7 @@ from typing import Any, Union
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from ms_kfac.ops.counted_draws import CountedDraws
+from ms_kfac.ops.graph.counter_based_rng import CounterBasedRNG
 
 SampleTargets = Union[None, str, nn.Cell]
 
@@ -45,10 +45,10 @@ class CategoricalTargets(nn.Cell):
     ``mindspore.set_seed``, and their state is a Parameter.
     """
 
-    def __init__(self, *, one_hot: bool = False, draws: CountedDraws | None = None) -> None:
+    def __init__(self, *, one_hot: bool = False, draws: CounterBasedRNG | None = None) -> None:
         super().__init__(auto_prefix=False)
         self.one_hot = one_hot
-        self.draws = CountedDraws() if draws is None else draws
+        self.draws = CounterBasedRNG() if draws is None else draws
         self.zero = Tensor(0.0, ms.float32)
         self.one = Tensor(1.0, ms.float32)
         self.log = ops.Log()
@@ -84,9 +84,9 @@ class GaussianTargets(nn.Cell):
     ``mindspore.set_seed``, and their state is a Parameter.
     """
 
-    def __init__(self, variance: float | None = 1.0, *, draws: CountedDraws | None = None) -> None:
+    def __init__(self, variance: float | None = 1.0, *, draws: CounterBasedRNG | None = None) -> None:
         super().__init__(auto_prefix=False)
-        self.draws = CountedDraws() if draws is None else draws
+        self.draws = CounterBasedRNG() if draws is None else draws
         self.log = ops.Log()
         self.cos = ops.Cos()
         self.by_size = variance is None
@@ -105,7 +105,7 @@ class GaussianTargets(nn.Cell):
         return ops.cast(outputs, ms.float32) + noise * deviation
 
 
-def targets_cell(sample_targets: SampleTargets, loss: Any, draws: CountedDraws | None = None) -> nn.Cell:
+def targets_cell(sample_targets: SampleTargets, loss: Any, draws: CounterBasedRNG | None = None) -> nn.Cell:
     """The Cell that draws targets for a loss.
 
     Args:

@@ -187,7 +187,7 @@ def test_it_trains_like_the_convolution_of_images(mode: int, method: Any, rng: n
     for name in ("rows", "mint"):
         for parameter, weight in trained["images"].items():
             found = trained[name][parameter].reshape(weight.shape)
-            # Three steps of float32 products and solves, in another order where operators are composed.
+            # Three steps of float32 products and solves, in another order where operators are fallback.
             np.testing.assert_allclose(found, weight, rtol=0, atol=1e-4, err_msg=f"{name} {parameter}")
 
 

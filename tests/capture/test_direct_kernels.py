@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ms_kfac.capture.dense import DenseOperators
-from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
-from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.statistics.kronecker_statistics import KroneckerStatistics
+from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
 from tests.support.native import needs_native
 
 pytestmark = needs_native("kronecker_statistics")

@@ -13,7 +13,7 @@ from ms_kfac.capture.embedding import describe_embedding
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.lone_parameter import lone_parameter
 from ms_kfac.curvature import DiagonalBlock
-from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
 from tests.support.bank import tensor
 from tests.support.staging import set_averages
 
@@ -36,7 +36,7 @@ class Everything(nn.Cell):
 
     def construct(self, matrix: ms.Tensor, damping: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
         self.block.refresh(damping)
-        return self.block.precondition(matrix), self.block.product(matrix), self.block.trace()
+        return self.block.precondition(matrix), self.block.multiply(matrix), self.block.trace()
 
 
 def block_of(name: str) -> DiagonalBlock:

@@ -9,7 +9,7 @@ from mindspore import nn
 
 import ms_kfac
 from ms_kfac.curvature.eigenbasis import EigenbasisBlock
-from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
 from tests.oracle.eigenbasis import dense_gradients, eigenbasis_block, exact_block, second_moments
 from tests.oracle.network import Dense, differentiate
 from tests.oracle.sherman_morrison import FadingSum
@@ -233,7 +233,7 @@ def test_product_trace_and_observed(case: Case, measured: bool, rng: np.random.G
         committed.add(batch, gate=4)
     factors = {key: f.reshape(case.groups, *f.shape[-2:]) for key, f in block.factors().items()}
     M = rng.standard_normal(factors["s"].shape)
-    found = block.product(tensor(M if case.groups > 1 else M[0])).asnumpy().reshape(M.shape)
+    found = block.multiply(tensor(M if case.groups > 1 else M[0])).asnumpy().reshape(M.shape)
     trace = 0.0
     for group, (A, G) in enumerate(case.factors(*batch)):
         dense = np.kron(A, G)
@@ -245,7 +245,7 @@ def test_product_trace_and_observed(case: Case, measured: bool, rng: np.random.G
         np.testing.assert_allclose(found[group], expected, rtol=0, atol=2e-5 * np.abs(expected).max())
         trace += np.trace(dense)
         for index, factor in enumerate((A, G)):
-            observed = block.observed(index)[0].asnumpy().reshape(case.groups, *factor.shape)[group]
+            observed = block.current_estimate(index)[0].asnumpy().reshape(case.groups, *factor.shape)[group]
             np.testing.assert_allclose(observed, factor, rtol=0, atol=2e-5 * np.abs(factor).max())
     assert float(block.trace().asnumpy()) == pytest.approx(trace, rel=1e-5)
 

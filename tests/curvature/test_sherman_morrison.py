@@ -10,9 +10,9 @@ from mindspore import nn, ops
 import ms_kfac
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.sherman_morrison import ShermanMorrisonBlock
-from ms_kfac.ops import layer_refresh, statistics
-from ms_kfac.ops.damped_inverse import DampedInverse
-from ms_kfac.ops.statistics import StatisticsOptions
+from ms_kfac.ops.linalg.damped_inverse import DampedInverse
+from ms_kfac.ops.refresh import layer_refresh, statistics
+from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
 from tests.oracle.sherman_morrison import ReferenceLayer
 from tests.support.bank import tensor
 from tests.support.layer_bank import CASES, Case, build, gradient_function, layers_of, matrices
@@ -206,7 +206,7 @@ def test_product_and_trace(case: Case, rng: np.random.Generator) -> None:
     matrix = tensor(M if len(pairs) > 1 else M[0])
 
     def assert_block(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
-        found = block.product(matrix).asnumpy().reshape(M.shape)
+        found = block.multiply(matrix).asnumpy().reshape(M.shape)
         expected = np.stack([G @ m @ A for (A, G), m in zip(pairs, M)])
         # Sums of at most a few hundred float32 products.
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
@@ -231,7 +231,7 @@ def test_product_and_trace(case: Case, rng: np.random.Generator) -> None:
         mixed.append(tuple(s[:, None] * F * s for s, F in zip(scales, pair)))
     assert_block(mixed)
     for group in range(2):
-        observed = block.observed(group)[0].asnumpy().reshape(len(pairs), -1)
+        observed = block.current_estimate(group)[0].asnumpy().reshape(len(pairs), -1)
         expected = np.stack([np.diag(pair[group]) for pair in tracked])
         np.testing.assert_allclose(observed, expected, rtol=2e-5)
     # The sums are cleared after the rank-one update: the diagonals are all there is.

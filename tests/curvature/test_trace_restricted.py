@@ -89,7 +89,7 @@ def test_definition_product_and_trace(mode: int, sharing: str, ema: str, rng: np
         np.testing.assert_allclose(float(block.trace().asnumpy()), exact, rtol=1e-5, err_msg=name)
         M = rng.standard_normal((len(expected), len(expected[0].Psi), len(expected[0].Phi)))
         product = [b.delta * b.Psi @ part @ b.Phi for b, part in zip(expected, M)]
-        found = block.product(tensor(M if len(expected) > 1 else M[0])).asnumpy()
+        found = block.multiply(tensor(M if len(expected) > 1 else M[0])).asnumpy()
         scale = np.abs(product).max()
         np.testing.assert_allclose(found.reshape(M.shape), product, rtol=0, atol=1e-5 * scale, err_msg=name)
 

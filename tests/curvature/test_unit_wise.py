@@ -13,8 +13,8 @@ from ms_kfac.capture.normalization import describe_batch_norm, describe_layer_no
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.curvature.embedding import EmbeddingBlock
 from ms_kfac.curvature.unit_wise import UnitWiseBlock
-from ms_kfac.ops.statistics import (
-    BESIDE_FACTORS,
+from ms_kfac.ops.statistics.layer_statistics import (
+    CORRECTED_EIGENVALUES,
     EVERYTHING,
     GRADIENTS,
     INPUTS,
@@ -61,9 +61,9 @@ class Everything(nn.Cell):
         self.block.refresh(damping)
         return (
             self.block.precondition(matrix),
-            self.block.product(matrix),
+            self.block.multiply(matrix),
             self.block.trace(),
-            self.block.observed(0)[0],
+            self.block.current_estimate(0)[0],
         )
 
 
@@ -117,7 +117,7 @@ def test_embedding_block(mode: int, rng: np.random.Generator) -> None:
     np.testing.assert_allclose(product.asnumpy(), a[:, None] * (matrix @ G), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(trace.asnumpy(), a.sum() * np.trace(G), rtol=1e-5)
     np.testing.assert_allclose(observed.asnumpy(), a, rtol=1e-6)
-    np.testing.assert_allclose(block.observed(1)[0].asnumpy(), G, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(block.current_estimate(1)[0].asnumpy(), G, rtol=1e-5, atol=1e-6)
 
 
 def blocks_without_statistics() -> list[CurvatureBlock]:
@@ -150,10 +150,10 @@ def test_before_statistics_gradients_pass_unchanged(rng: np.random.Generator) ->
     [
         (0, OPTIONS, ""),
         (EVERYTHING, OPTIONS, "AG"),
-        (BESIDE_FACTORS, OPTIONS, ""),
+        (CORRECTED_EIGENVALUES, OPTIONS, ""),
         (INPUTS, SEPARATE, "A"),
         (GRADIENTS, SEPARATE, "G"),
-        (BESIDE_FACTORS, SEPARATE, ""),
+        (CORRECTED_EIGENVALUES, SEPARATE, ""),
     ],
 )
 def test_gates(code: int, options: StatisticsOptions, opened: str) -> None:

@@ -77,13 +77,13 @@ def test_block_split_refresh(aot: AotLibrary, rng: np.random.Generator, splits: 
     assert_inverse(blocks[3], G)
 
 
-def test_swift_refresh_of_more_weight_than_rows(aot: AotLibrary, rng: np.random.Generator) -> None:
+def test_skfac_refresh_of_more_weight_than_rows(aot: AotLibrary, rng: np.random.Generator) -> None:
     size, rank = 6, 2
     A_rows, G_sums = rng.standard_normal((size, size)).astype(np.float32), definite(rng, 4)
     weights = np.array([*WEIGHTS, rank, len(G_sums)], np.float32)
     solvers = [np.zeros_like(A_rows), np.zeros_like(G_sums)]
     dampings, refreshed = [np.zeros(1, np.float32) for _ in range(2)], np.zeros(1, np.float32)
-    refresh(aot, "SwiftRefresh", [A_rows, G_sums, weights, *solvers, *dampings, refreshed], splits=[1])
+    refresh(aot, "SKFACRefresh", [A_rows, G_sums, weights, *solvers, *dampings, refreshed], splits=[1])
     rows = A_rows[:rank].astype(np.float64)
     A, G = damped([(rows.T @ rows).astype(np.float32), G_sums])
     Z = solvers[0].astype(np.float64)

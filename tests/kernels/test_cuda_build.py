@@ -12,10 +12,10 @@ import pytest
 
 from benchmarks.gpu.registers import read
 from ms_kfac.kernels import cuda_library
-from ms_kfac.kernels.catalogue import CATALOGUE
 from ms_kfac.kernels.cuda_library import CudaLibrary
 from ms_kfac.kernels.library import library
 from ms_kfac.kernels.operator import is_native
+from ms_kfac.kernels.registry import REGISTRY
 from tests.support.device import use
 from tests.support.fatbin import MACHINE_CODE, PTX, entries
 
@@ -104,7 +104,7 @@ def test_operators_alone_are_exported(build: Build) -> None:
     )
     exported = set(listing.stdout.split())
     assert exported >= SHARED
-    functions = {function for function in CATALOGUE.values() if function and function in exported}
+    functions = {function for function in REGISTRY.values() if function and function in exported}
     assert exported - SHARED == functions | {f"{function}Init" for function in functions}
 
 
@@ -120,9 +120,9 @@ def test_it_loads_without_a_gpu_and_has_the_operators_it_exports(
         assert isinstance(loaded, CudaLibrary)
         assert loaded.reason == ""
         assert loaded.architectures() == build.architectures
-        exported = {name for name, function in CATALOGUE.items() if function and loaded.exports(function)}
+        exported = {name for name, function in REGISTRY.items() if function and loaded.exports(function)}
         assert exported
-        assert exported == {name for name in CATALOGUE if is_native(name)}
+        assert exported == {name for name in REGISTRY if is_native(name)}
     finally:
         library.cache_clear()
 

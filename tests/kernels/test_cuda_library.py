@@ -11,11 +11,11 @@ import pytest
 
 from ms_kfac import kernels
 from ms_kfac.kernels import cuda_library, native_library
-from ms_kfac.kernels.catalogue import CATALOGUE
 from ms_kfac.kernels.cuda_library import CudaLibrary
 from ms_kfac.kernels.fingerprint import fingerprint
 from ms_kfac.kernels.library import library
 from ms_kfac.kernels.operator import is_native, native_operator
+from ms_kfac.kernels.registry import REGISTRY
 from tests.support.device import use
 
 INTERFACE = Path(native_library.__file__).parent / "interface"
@@ -113,23 +113,23 @@ def test_what_is_no_library_is_refused(folder: Path) -> None:
 @needs_compiler
 def test_on_a_gpu_what_the_library_exports_is_native(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use("GPU", monkeypatch)
-    assert {name for name in CATALOGUE if is_native(name)} == {"momentum_step"}
+    assert {name for name in REGISTRY if is_native(name)} == {"momentum_step"}
     assert native_operator("momentum_step", owners=[0]).func == f"{built}:MomentumStep"
     rows = kernels.status().splitlines()
     assert rows[0].startswith(f"GPU (in use): library {built}, sm_80 sm_90, covariance products in ")
-    forms = dict(row.split(maxsplit=1) for row in rows[2 : 2 + len(CATALOGUE)])
-    for name, function in CATALOGUE.items():
+    forms = dict(row.split(maxsplit=1) for row in rows[2 : 2 + len(REGISTRY)])
+    for name, function in REGISTRY.items():
         if name == "momentum_step":
             assert forms[name] == "native"
         else:
             lacking = "no native kernel is written for it" if function is None else "not in the GPU's library"
-            assert forms[name] == f"composed  {lacking}"
+            assert forms[name] == f"fallback  {lacking}"
 
 
 @needs_compiler
 def test_the_cpu_goes_by_its_own_library(built: Path) -> None:
-    expected = [name for name, function in CATALOGUE.items() if function and library("CPU").path]
-    assert [name for name in CATALOGUE if is_native(name)] == expected
+    expected = [name for name, function in REGISTRY.items() if function and library("CPU").path]
+    assert [name for name in REGISTRY if is_native(name)] == expected
 
 
 @needs_compiler

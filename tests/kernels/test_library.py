@@ -52,7 +52,7 @@ def test_switched_off_everything_is_composed_and_trains() -> None:
         "GPU: no native library: MS_KFAC_NATIVE=0",
     ]
     assert len(lines) > 2
-    assert all(line.split()[1] == "composed" for line in lines[2:])
+    assert all(line.split()[1] == "fallback" for line in lines[2:])
 
 
 @needs_library

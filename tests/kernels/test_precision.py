@@ -11,9 +11,9 @@ import pytest
 from ms_kfac import kernels
 from ms_kfac.capture.dense import DenseOperators
 from ms_kfac.curvature.block import layer_statistics
-from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
-from ms_kfac.ops.statistics import StatisticsOptions
-from ms_kfac.ops.trace_restricted_statistics import TraceRestrictedStatistics
+from ms_kfac.ops.statistics.kronecker_statistics import KroneckerStatistics
+from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
+from ms_kfac.ops.statistics.trace_restricted_statistics import TraceRestrictedStatistics
 from tests.support.native import needs_native
 
 module = importlib.import_module("ms_kfac.kernels.precision")

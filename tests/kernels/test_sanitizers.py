@@ -33,7 +33,7 @@ THREAD = ("-fsanitize=thread",)
 
 def compile_kernels(folder: Path, *flags: str) -> list[str]:
     """The objects of all kernels, in a folder."""
-    sources = [MESSAGES, *sorted(KERNELS.glob("*.cc"))]
+    sources = [MESSAGES, *sorted(path for path in KERNELS.rglob("*.cc") if path.parent.name != "operators")]
     subprocess.run([str(COMPILER), *FLAGS, *flags, "-c", *map(str, sources)], check=True, cwd=folder)
     return list(map(str, sorted(folder.glob("*.o"))))
 

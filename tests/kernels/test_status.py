@@ -7,8 +7,8 @@ import importlib
 import pytest
 
 import ms_kfac
-from ms_kfac.kernels.catalogue import CATALOGUE
 from ms_kfac.kernels.library import library
+from ms_kfac.kernels.registry import REGISTRY
 from tests.support.device import use
 
 # Operators that are no modules of ms_kfac.ops.
@@ -25,18 +25,24 @@ def rows_of(status: str) -> tuple[list[str], list[str]]:
     return devices, lines[len(devices) : len(lines) - len(said)]
 
 
+def folder_of(operator: str) -> str:
+    """The folder of an operator in ``ms_kfac/ops``."""
+    last = operator.rpartition("_")[2]
+    return last if last in ("statistics", "refresh") else "step"
+
+
 def test_status_names_every_operator_and_its_form() -> None:
     devices, rows = rows_of(ms_kfac.kernels.status())
     assert [device.split(": ")[0] for device in devices] == ["CPU (in use)", "GPU"]
     for line, name in zip(devices, ("CPU", "GPU")):
         of_device = library(name)
         assert f": library {of_device.path}" in line if of_device.path else of_device.reason in line
-    assert [row.split()[0] for row in rows] == list(CATALOGUE)
+    assert [row.split()[0] for row in rows] == list(REGISTRY)
     for row in rows:
         name, form, *reason = row.split()
-        importlib.import_module(f"ms_kfac.{ELSEWHERE.get(name, f'ops.{name}')}")
-        native = CATALOGUE[name] is not None and library("CPU").path != ""
-        assert form == ("native" if native else "composed")
+        importlib.import_module(f"ms_kfac.{ELSEWHERE.get(name, f'ops.{folder_of(name)}.{name}')}")
+        native = REGISTRY[name] is not None and library("CPU").path != ""
+        assert form == ("native" if native else "fallback")
         assert reason or native
 
 
@@ -47,9 +53,9 @@ def test_without_a_library_for_gpus_all_is_composed_there(monkeypatch: pytest.Mo
     devices, rows = rows_of(ms_kfac.kernels.status())
     assert devices[0] == "GPU (in use): no native library: not built (how to)"
     assert devices[1].startswith("CPU: ")
-    for row, function in zip(rows, CATALOGUE.values()):
+    for row, function in zip(rows, REGISTRY.values()):
         reason = "no native kernel is written for it" if function is None else "not built (how to)"
-        assert row.endswith(f"  composed  {reason}")
+        assert row.endswith(f"  fallback  {reason}")
 
 
 def test_other_devices_have_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +63,6 @@ def test_other_devices_have_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     devices, rows = rows_of(ms_kfac.kernels.status())
     assert devices[0] == "Ascend (in use): no native library: none is written for it"
     assert [device.split(":")[0] for device in devices[1:]] == ["CPU", "GPU"]
-    for row, function in zip(rows, CATALOGUE.values()):
+    for row, function in zip(rows, REGISTRY.values()):
         reason = "no native kernel is written for it" if function is None else "kernels are for CPU and GPU"
-        assert row.endswith(f"  composed  {reason}")
+        assert row.endswith(f"  fallback  {reason}")

@@ -23,7 +23,7 @@ from ms_kfac.curvature import (
     EmbeddingBlock,
     KroneckerBlock,
     ShermanMorrisonBlock,
-    SwiftBlock,
+    SKFACBlock,
     TraceRestrictedBlock,
     UnitWiseBlock,
 )
@@ -53,9 +53,9 @@ def blocks_of(optimizer: Any) -> dict[str, type[CurvatureBlock]]:
 
 
 def test_patterns_come_before_kinds_and_kinds_before_the_default() -> None:
-    blocks = {"conv2": TraceRestrictedBlock, "convolution": DiagonalBlock, "default": SwiftBlock}
+    blocks = {"conv2": TraceRestrictedBlock, "convolution": DiagonalBlock, "default": SKFACBlock}
     optimizer = ms_kfac.KFAC(SmallNet(), 0.1, blocks=blocks)
-    assert blocks_of(optimizer) == {"conv1": DiagonalBlock, "conv2": TraceRestrictedBlock, "head": SwiftBlock}
+    assert blocks_of(optimizer) == {"conv1": DiagonalBlock, "conv2": TraceRestrictedBlock, "head": SKFACBlock}
 
 
 def test_a_method_keeps_its_block_where_nothing_is_said() -> None:

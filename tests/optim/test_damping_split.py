@@ -10,7 +10,7 @@ import pytest
 from mindspore import nn
 
 import ms_kfac
-from ms_kfac.ops import layer_refresh
+from ms_kfac.ops.refresh import layer_refresh
 from tests.support.bank import tensor
 
 LAMBDA = 0.3

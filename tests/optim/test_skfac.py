@@ -43,7 +43,7 @@ def test_training_equals_the_reference(mode: int, way: str) -> None:
 
     train_by(way, net, optimizer, data)
 
-    assert "conv1  convolution  swift Kronecker  A 19 (Woodbury, rank 8), G 4 (Cholesky)" in (
+    assert "conv1  convolution  SKFAC Kronecker  A 19 (Woodbury, rank 8), G 4 (Cholesky)" in (
         optimizer.summary()
     )
     for name, found in weights_of(net).items():

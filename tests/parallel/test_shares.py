@@ -74,7 +74,7 @@ def test_statistics_of_parts_add_up(name: str) -> None:
     first, second = after_statistics(name, slice(4)), after_statistics(name, slice(4, 6))
     assert {block.kind for block in whole.blocks} >= {"unit-wise", "diagonal-Kronecker"}
     for blocks in zip(whole.blocks, first.blocks, second.blocks):
-        for shares in zip(*(block.statistic_shares() for block in blocks)):
+        for shares in zip(*(block.tensors_to_reduce() for block in blocks)):
             expected, *parts = (share.parameter.asnumpy() for share in shares)
             scale = np.abs(expected).max()
             assert scale > 0, shares[0].parameter.name
@@ -94,9 +94,9 @@ def test_shares_are_what_a_batch_writes(name: str) -> None:
     for old, new in zip(before.blocks, after.blocks):
         earlier = values(old)
         written = {key for key, value in values(new).items() if not np.array_equal(value, earlier[key])}
-        assert written == {share.parameter.name for share in new.statistic_shares()}
+        assert written == {share.parameter.name for share in new.tensors_to_reduce()}
         assert {id(s.parameter) for s in new.current_shares()} <= {
-            id(s.parameter) for s in new.statistic_shares()
+            id(s.parameter) for s in new.tensors_to_reduce()
         }
 
 
@@ -105,7 +105,7 @@ def test_symmetric_shares_are_symmetric(name: str) -> None:
     optimizer = after_statistics(name, slice(6))
     for block in optimizer.blocks:
         block.refresh(ms.Tensor(DAMPING, ms.float32))
-        shares = block.statistic_shares() + block.inverse_shares() + block.state_shares()
+        shares = block.tensors_to_reduce() + block.tensors_to_broadcast() + block.refresh_state()
         assert any(share.symmetric for share in shares)
         for share in shares:
             if share.symmetric:
@@ -129,12 +129,13 @@ def test_who_gets_the_shares_and_follows_has_all_that_a_refresh_wrote(name: str)
             before = values(there)
             here.refresh(ms.Tensor(DAMPING * (refresh + 1), ms.float32))
             pairs = zip(
-                here.inverse_shares() + here.state_shares(), there.inverse_shares() + there.state_shares()
+                here.tensors_to_broadcast() + here.refresh_state(),
+                there.tensors_to_broadcast() + there.refresh_state(),
             )
             for own, copy in pairs:
                 ops.assign(copy.parameter, ms.Tensor(own.parameter.asnumpy().copy()))
-            there.follow()
-            there.follow()
+            there.apply_remote_refresh()
+            there.apply_remote_refresh()
             expected = values(here)
             assert refresh > 0 or any(not np.array_equal(expected[key], before[key]) for key in before)
             for key, value in values(there).items():
@@ -147,14 +148,14 @@ def test_who_gets_the_state_alone_has_the_traces_and_products_of_the_owner(name:
     owner, other = after_statistics(name, slice(6)), after_statistics(name, slice(6))
     for layer, here, there in zip(owner._layers, owner.blocks, other.blocks):
         here.refresh(ms.Tensor(DAMPING, ms.float32))
-        for own, copy in zip(here.state_shares(), there.state_shares()):
+        for own, copy in zip(here.refresh_state(), there.refresh_state()):
             ops.assign(copy.parameter, ms.Tensor(own.parameter.asnumpy().copy()))
-        there.follow()
+        there.apply_remote_refresh()
         weights = layer.parameters()
         matrix = here.weight_matrix(weights[0], weights[-1])
         for found, value in (
             (there.trace(), here.trace()),
-            (there.product(matrix), here.product(matrix)),
+            (there.multiply(matrix), here.multiply(matrix)),
         ):
             expected = value.asnumpy()
             assert np.abs(expected).max() > 0, layer.name
@@ -162,8 +163,8 @@ def test_who_gets_the_state_alone_has_the_traces_and_products_of_the_owner(name:
 
 
 def test_what_does_not_add_up_says_so() -> None:
-    assert ms_kfac.SKFAC(EveryLayer(), 0.1).blocks[-1].not_additive
-    assert ms_kfac.TKFAC(EveryLayer(), 0.1, ema="paper").blocks[-1].not_additive
+    assert ms_kfac.SKFAC(EveryLayer(), 0.1).blocks[-1].not_additive_reason
+    assert ms_kfac.TKFAC(EveryLayer(), 0.1, ema="paper").blocks[-1].not_additive_reason
     for name in ADDITIVE:
         method, options = METHODS[name]
-        assert not any(block.not_additive for block in method(EveryLayer(), 0.1, **options).blocks)
+        assert not any(block.not_additive_reason for block in method(EveryLayer(), 0.1, **options).blocks)

@@ -15,9 +15,9 @@ from ms_kfac.capture.discover import discover
 from ms_kfac.capture.embedding import EmbeddingOperators
 from ms_kfac.capture.layer import LayerOperators
 from ms_kfac.capture.normalization import BatchNormOperators, LayerNormOperators
-from ms_kfac.ops.capture_check import CaptureCheck
-from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
-from ms_kfac.ops.statistics import EVERYTHING, PRODUCT, SCALE, StatisticsOptions
+from ms_kfac.ops.statistics.capture_check import CaptureCheck
+from ms_kfac.ops.statistics.kronecker_statistics import KroneckerStatistics
+from ms_kfac.ops.statistics.layer_statistics import EVERYTHING, PRODUCT, SCALE, StatisticsOptions
 from tests.oracle.capture_check import product_of, projected, size_of
 from tests.oracle.eigenbasis import conv_gradients, dense_gradients
 from tests.oracle.patches import Geometry

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from ms_kfac.ops.statistics import PERIOD, PRODUCT, PRODUCTS, SCALE, STAGED_WEIGHTS
+from ms_kfac.ops.statistics.layer_statistics import PERIOD, PRODUCT, PRODUCTS, SCALE, STAGED_WEIGHTS
 from ms_kfac.statistics.commit import RootAverage
 from tests.oracle.commit import Average, root_batch
 from tests.oracle.kfac import MovingAverage

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.ops.signs import ROWS, column_signs, signs
+from ms_kfac.ops.statistics.signs import ROWS, column_signs, signs
 from ms_kfac.statistics import measure as module
 from ms_kfac.statistics.measure import MeasureGradients
 from tests.oracle.capture_check import projected

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ms_kfac.ops.signs import COLUMNS, ROWS, TAPS, column_signs, signs
+from ms_kfac.ops.statistics.signs import COLUMNS, ROWS, TAPS, column_signs, signs
 from tests.oracle.capture_check import sign
 
 INTERFACE = Path(__file__).resolve().parents[2] / "ms_kfac" / "kernels" / "interface"

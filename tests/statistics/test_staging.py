@@ -14,12 +14,11 @@ import pytest
 from ms_kfac.capture.dense import DenseOperators
 from ms_kfac.capture.embedding import EmbeddingOperators
 from ms_kfac.capture.normalization import LayerNormOperators
-from ms_kfac.ops.eigenbasis_statistics import EigenbasisStatistics
-from ms_kfac.ops.embedding_statistics import EmbeddingStatistics
-from ms_kfac.ops.factor_ranks import FactorRanks
-from ms_kfac.ops.kronecker_statistics import KroneckerStatistics
-from ms_kfac.ops.sherman_morrison_statistics import ShermanMorrisonStatistics
-from ms_kfac.ops.statistics import (
+from ms_kfac.ops.statistics.eigenbasis_statistics import EigenbasisStatistics
+from ms_kfac.ops.statistics.embedding_statistics import EmbeddingStatistics
+from ms_kfac.ops.statistics.factor_ranks import FactorRanks
+from ms_kfac.ops.statistics.kronecker_statistics import KroneckerStatistics
+from ms_kfac.ops.statistics.layer_statistics import (
     EVERYTHING,
     INPUTS,
     PASSES,
@@ -30,9 +29,10 @@ from ms_kfac.ops.statistics import (
     STAGED_WEIGHTS,
     StatisticsOptions,
 )
-from ms_kfac.ops.swift_statistics import SwiftOptions, SwiftStatistics
-from ms_kfac.ops.trace_restricted_statistics import TraceRestrictedStatistics
-from ms_kfac.ops.unit_wise_statistics import UnitWiseStatistics
+from ms_kfac.ops.statistics.sherman_morrison_statistics import ShermanMorrisonStatistics
+from ms_kfac.ops.statistics.skfac_statistics import SKFACOptions, SKFACStatistics
+from ms_kfac.ops.statistics.trace_restricted_statistics import TraceRestrictedStatistics
+from ms_kfac.ops.statistics.unit_wise_statistics import UnitWiseStatistics
 from tests.oracle.capture_check import product_of
 from tests.oracle.eigenbasis import dense_gradients
 from tests.oracle.patches import Geometry
@@ -298,7 +298,7 @@ def test_rows_of_several_passes(mode: int, period: int, rng: np.random.Generator
     """SKFAC keeps rows, newest first, where they are fewer than a side is wide, else their products."""
     options = replace(MEAN, mean_reduction=False, gradient_scale=1.0)
     ranks = FactorRanks("layer", (9, 4), period, lambda: (0, 0))
-    operator = SwiftStatistics(DenseOperators(bias=True), 1, options, SwiftOptions("sum", 1), ranks)
+    operator = SKFACStatistics(DenseOperators(bias=True), 1, options, SKFACOptions("sum", 1), ranks)
     state = parameters([np.full((9, 9), np.nan), np.full((4, 4), np.nan), record(4, period)])
     batches = [
         (rng.standard_normal((3, 8), np.float32), rng.standard_normal((3, 4), np.float32)) for _ in range(4)

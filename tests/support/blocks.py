@@ -33,10 +33,10 @@ class ScriptedBlock(nn.Cell):
     def groups_of_statistics(self) -> tuple[tuple[Parameter, ...], ...]:
         return tuple((parameter,) for parameter in self.measured)
 
-    def observed(self, group: int) -> tuple[Tensor, ...]:
+    def current_estimate(self, group: int) -> tuple[Tensor, ...]:
         return (self.measured[group] + 0.0,)
 
-    def observed_shapes(self, group: int) -> tuple[tuple[int, ...], ...]:
+    def estimate_shapes(self, group: int) -> tuple[tuple[int, ...], ...]:
         return (tuple(self.measured[group].shape),)
 
     def trace(self) -> Tensor:

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.ops.statistics import EVERYTHING, PASSES, PERIOD, PRODUCT, PRODUCTS, SCALE, STAGED_WEIGHTS
+from ms_kfac.ops.statistics.layer_statistics import (
+    EVERYTHING,
+    PASSES,
+    PERIOD,
+    PRODUCT,
+    PRODUCTS,
+    SCALE,
+    STAGED_WEIGHTS,
+)
 from ms_kfac.statistics import commit as module
 from ms_kfac.statistics.commit import CommitStatistics, RootAverage
 from ms_kfac.statistics.statistic import Statistic

@@ -255,7 +255,7 @@ def growth_and_shift(
     return growth, max(averages[1] * expansion**power, options["nu"] ** power) / dimension
 
 
-def swift(
+def skfac(
     dim_A: int,
     dim_G: int,
     rows: int,

@@ -10,7 +10,7 @@ import pytest
 
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.kernels import operator
-from ms_kfac.ops.swift_statistics import _shared_graph
+from ms_kfac.ops.statistics.skfac_statistics import _shared_graph
 from ms_kfac.statistics import judge
 from tests.support.native import has_native, needs_native
 
@@ -36,7 +36,7 @@ def forget_operators() -> None:
 def operators_of(library: Any, because: Callable[[str, str], str]) -> Iterator[None]:
     """Operators made meanwhile come from that library, or are fallbacks where ``because`` says why."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operator, "composed_because", because)
+        patch.setattr(operator, "fallback_reason", because)
         for module in (operator, judge):
             patch.setattr(module, "present_library", lambda: library)
         forget_operators()
@@ -47,7 +47,7 @@ def operators_of(library: Any, because: Callable[[str, str], str]) -> Iterator[N
 
 
 @contextmanager
-def composed() -> Iterator[None]:
+def fallback() -> Iterator[None]:
     """Operators that are made meanwhile are fallbacks."""
     with operators_of(None, lambda name, device: "as the test says"):
         yield

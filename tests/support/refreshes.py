@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 
-from ms_kfac.ops import layer_refresh
-from ms_kfac.ops.layer_refresh import LayerRefresh, joint_refresh
+from ms_kfac.ops.refresh import layer_refresh
+from ms_kfac.ops.refresh.layer_refresh import LayerRefresh, fused_refresh
 
 
 def parameter(name: str, value: Any) -> Parameter:
@@ -31,8 +31,8 @@ class Joint(nn.Cell):
 
     def __init__(self, layers: Sequence[LayerRefresh]) -> None:
         super().__init__(auto_prefix=False)
-        parts = [refresh.part for refresh in layers if refresh.part is not None]
-        self.kernel = joint_refresh(parts)
+        parts = [refresh.spec for refresh in layers if refresh.spec is not None]
+        self.kernel = fused_refresh(parts)
         self.arrays = ParameterTuple([array for part in parts for array in part.arrays])
 
     def construct(self, due: Tensor, damping: Tensor) -> bool:
@@ -48,7 +48,7 @@ def refreshed(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layer_refresh, "is_native", lambda operator: native)
         refresh = create(arrays)
-    assert (refresh.part is not None) == native
+    assert (refresh.spec is not None) == native
     refresh(Tensor(damping, ms.float32))
     return [array.asnumpy() for array in arrays]
 

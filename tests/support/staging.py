@@ -8,7 +8,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from ms_kfac.ops.statistics import EVERYTHING
+from ms_kfac.ops.statistics.layer_statistics import EVERYTHING
 from ms_kfac.statistics.commit import CommitStatistics
 from tests.support.bank import tensor
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.capture.convolution import ConvolutionOperators
-from ms_kfac.ops.patches import ConvolutionGeometry
-from ms_kfac.ops.statistics import (
+from ms_kfac.ops.statistics.layer_statistics import (
     EVERYTHING,
     PERIOD,
     PRODUCT,
@@ -22,6 +21,7 @@ from ms_kfac.ops.statistics import (
     LayerStatistics,
     StatisticsOptions,
 )
+from ms_kfac.ops.statistics.patches import ConvolutionGeometry
 from tests.oracle.patches import Geometry
 
 # Sums of at most some thousand products in float32, each rounded to 6e-8; measured errors are below 1e-6.

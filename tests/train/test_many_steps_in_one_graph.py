@@ -11,7 +11,7 @@ from mindspore import nn
 
 import ms_kfac
 from tests.support.bank import tensor
-from tests.support.forms import composed
+from tests.support.forms import fallback
 from tests.support.loops import cross_entropy, run
 from tests.support.methods import fixed_intervals
 from tests.support.native import skip_without_native
@@ -46,7 +46,7 @@ def build(method: str) -> tuple[SmallNet, ms_kfac.KFAC, nn.Cell]:
     return net, optimizer, cell
 
 
-@pytest.mark.parametrize("form", ["native", "composed"])
+@pytest.mark.parametrize("form", ["native", "fallback"])
 @pytest.mark.parametrize("method", METHODS)
 def test_one_graph_of_many_steps(method: str, form: str) -> None:
     if form == "native":
@@ -54,7 +54,7 @@ def test_one_graph_of_many_steps(method: str, form: str) -> None:
     data = batches(STEPS)
     start = weights_of(SmallNet())
     ms.set_context(mode=ms.GRAPH_MODE)
-    with composed() if form == "composed" else contextlib.nullcontext():
+    with fallback() if form == "fallback" else contextlib.nullcontext():
         one_by_one, expected, step = build(method)
         run(step, data)
         together, found, step = build(method)

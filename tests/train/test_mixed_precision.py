@@ -16,7 +16,7 @@ from mindspore import nn, ops
 
 import ms_kfac
 from ms_kfac.capture.tap import Tap
-from ms_kfac.ops.statistics import StatisticsOperator
+from ms_kfac.ops.statistics.layer_statistics import StatisticsOperator
 from ms_kfac.refresh.gate import Gate
 from tests.support.bank import randomise, tensor
 from tests.support.loops import Batch, as_dataset, cross_entropy

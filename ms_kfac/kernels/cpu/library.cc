@@ -1,7 +1,7 @@
 // Functions that Python calls through ctypes to set up the library.
 
-#include "blas.h"
-#include "threads.h"
+#include "linalg/blas.h"
+#include "threads/threads.h"
 
 extern "C" {
 

@@ -8,8 +8,8 @@
 
 namespace ms_kfac {
 
-// The codes of the gate. They match ms_kfac/ops/statistics.py.
-constexpr int kInputs = 1, kGradients = 2, kBesideFactors = 4;
+// The codes of the gate. They match ms_kfac/ops/statistics/layer_statistics.py.
+constexpr int kInputs = 1, kGradients = 2, kCorrectedEigenvalues = 4;
 
 // All properties of a layer that do not depend on the batch.
 struct LayerGeometry {

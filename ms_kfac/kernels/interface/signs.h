@@ -1,4 +1,4 @@
-// The random signs of the check that a layer's statistics belong to its gradient (ms_kfac/ops/signs.py).
+// The random signs of the check that a layer's statistics belong to its gradient (ms_kfac/ops/statistics/signs.py).
 //
 // For a weight gradient dW with rows (axis 0), columns (axis 1) and taps (all further axes, flattened):
 //

@@ -7,8 +7,8 @@
 #include <random>
 #include <vector>
 
-#include "blas.h"
-#include "threads.h"
+#include "linalg/blas.h"
+#include "threads/threads.h"
 
 namespace check {
 

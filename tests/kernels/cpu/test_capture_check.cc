@@ -1,8 +1,8 @@
 // Compares the capture check of dense layers and convolutions of any shape with plain loops in float64.
 
 #include "../../../ms_kfac/kernels/interface/signs.h"
-#include "capture_check.h"
 #include "check.h"
+#include "statistics/capture_check.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 // judge's input and answers.
 
 #include "check.h"
-#include "commit_statistics.h"
+#include "statistics/commit_statistics.h"
 
 namespace {
 

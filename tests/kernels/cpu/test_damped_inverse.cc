@@ -4,10 +4,10 @@
 #include <stdexcept>
 
 #include "check.h"
-#include "damped_inverse.h"
-#include "eigendecomposition.h"
-#include "low_rank_inverse.h"
-#include "rank_one_inverse.h"
+#include "linalg/damped_inverse.h"
+#include "linalg/eigendecomposition.h"
+#include "linalg/low_rank_inverse.h"
+#include "linalg/rank_one_inverse.h"
 
 using Matrix = std::vector<float>;
 

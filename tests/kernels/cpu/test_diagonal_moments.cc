@@ -1,7 +1,7 @@
 // Compares diagonals of second moments of rows and of patches with plain loops in float64.
 
 #include "check.h"
-#include "diagonal_moments.h"
+#include "statistics/diagonal_moments.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 // of any shape.
 
 #include "check.h"
-#include "eigenbasis_moments.h"
+#include "statistics/eigenbasis_moments.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 // biases, measured moments, eigenvalues instead of moments, and layers of very different sizes.
 
 #include "check.h"
-#include "eigenbasis_precondition.h"
+#include "step/eigenbasis_precondition.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 // and layers of very different sizes. All threads together process some of these.
 
 #include "check.h"
-#include "kronecker_precondition.h"
+#include "step/kronecker_precondition.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 
 #include "../../../ms_kfac/kernels/interface/signs.h"
 #include "check.h"
-#include "measure_gradients.h"
+#include "statistics/measure_gradients.h"
 
 namespace {
 

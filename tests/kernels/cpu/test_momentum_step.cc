@@ -1,7 +1,7 @@
 // Compares all variants of the momentum step with their formula in float64, on arrays of one and of several chunks.
 
 #include "check.h"
-#include "momentum_step.h"
+#include "step/momentum_step.h"
 
 namespace {
 

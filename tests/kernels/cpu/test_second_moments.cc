@@ -3,10 +3,10 @@
 #include <string>
 
 #include "check.h"
-#include "lag_plans.h"
-#include "lagged_products.h"
-#include "layer_batch.h"
-#include "second_moments.h"
+#include "statistics/lag_plans.h"
+#include "statistics/lagged_products.h"
+#include "statistics/layer_batch.h"
+#include "statistics/second_moments.h"
 
 namespace {
 

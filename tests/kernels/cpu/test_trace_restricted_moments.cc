@@ -1,7 +1,7 @@
 // Compares trace-restricted moments of dense layers and convolutions of any shape with plain loops in float64.
 
 #include "check.h"
-#include "trace_restricted_moments.h"
+#include "statistics/trace_restricted_moments.h"
 
 namespace {
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.support.aot import AotError, AotLibrary
-from tests.support.cuda_refreshes import Layer, Refresh, kronecker_oracle, old, swift
+from tests.support.cuda_refreshes import Layer, Refresh, kronecker_oracle, old, skfac
 
 
 def factor(size: int, condition: float, rng: np.random.Generator) -> np.ndarray:
@@ -46,8 +46,8 @@ def test_threads_in_any_order(operators: AotLibrary, rng: np.random.Generator, o
 
 
 def test_low_rank_of_many_panels(operators: AotLibrary, rng: np.random.Generator) -> None:
-    layers = [swift(300, 2, 290, rng), swift(200, 130, 135, rng)]
-    refresh = Refresh(operators, "SwiftRefresh", layers, 0.1)
+    layers = [skfac(300, 2, 290, rng), skfac(200, 130, 135, rng)]
+    refresh = Refresh(operators, "SKFACRefresh", layers, 0.1)
     refresh.run()
     for index in (0, 1):
         refresh.check(index)
@@ -121,10 +121,10 @@ def test_damping_beyond_the_trace_is_refused(operators: AotLibrary, rng: np.rand
 
 def test_rows_that_are_lost_in_rounding(operators: AotLibrary, rng: np.random.Generator) -> None:
     """The small matrix of the Woodbury identity fails the same way. Solver and damping stay consistent."""
-    case = swift(6, 5, 2, rng, splits=False)
+    case = skfac(6, 5, 2, rng, splits=False)
     # Two equal rows.
     case.arrays[0][1] = case.arrays[0][0]
-    refresh = Refresh(operators, "SwiftRefresh", [case], 1e-18)
+    refresh = Refresh(operators, "SKFACRefresh", [case], 1e-18)
     refresh.run()
     A_rows, _, _, A_solver, _, A_damping, G_damping, refreshed = refresh.arrays[0]
     np.testing.assert_array_equal(A_solver, 7.0)

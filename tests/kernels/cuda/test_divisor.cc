@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <initializer_list>
 
-#include "../../../ms_kfac/kernels/cuda/divisor.h"
+#include "../../../ms_kfac/kernels/cuda/tile/divisor.h"
 
 namespace {
 

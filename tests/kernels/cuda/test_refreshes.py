@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.support.aot import AotError, AotLibrary
 from ms_kfac.kernels.library import library
-from tests.support.cuda_refreshes import Layer, Refresh, block_split, kronecker, swift, trace_restricted
+from tests.support.cuda_refreshes import Layer, Refresh, block_split, kronecker, skfac, trace_restricted
 
 DAMPING = 0.03
 
@@ -55,16 +55,16 @@ def trace_restricted_layers(rng: np.random.Generator) -> list[Layer]:
     ]
 
 
-def swift_layers(rng: np.random.Generator) -> list[Layer]:
+def skfac_layers(rng: np.random.Generator) -> list[Layer]:
     """Ranks of one and of several panels, full rank, row counts other than the rank, groups, no split."""
     return [
-        swift(20, 30, 12, rng),
-        swift(150, 70, 68, rng),
-        swift(9, 30, 10, rng, groups=2, splits=False),
-        swift(30, 6, 7, rng, present=4.0),
-        swift(30, 20, 7, rng, present=13.7),
-        swift(5, 6, 3, rng, seen=(False, True)),
-        swift(5, 6, 3, rng, groups=2, seen=(True, False)),
+        skfac(20, 30, 12, rng),
+        skfac(150, 70, 68, rng),
+        skfac(9, 30, 10, rng, groups=2, splits=False),
+        skfac(30, 6, 7, rng, present=4.0),
+        skfac(30, 20, 7, rng, present=13.7),
+        skfac(5, 6, 3, rng, seen=(False, True)),
+        skfac(5, 6, 3, rng, groups=2, seen=(True, False)),
     ]
 
 
@@ -72,7 +72,7 @@ LAYERS = {
     "KroneckerRefresh": kronecker_layers,
     "BlockSplitRefresh": block_split_layers,
     "TraceRestrictedRefresh": trace_restricted_layers,
-    "SwiftRefresh": swift_layers,
+    "SKFACRefresh": skfac_layers,
 }
 
 
@@ -130,7 +130,7 @@ def test_nan_leaves_all_layers_as_they_were(
 ) -> None:
     layers = LAYERS[name](rng)[:2]
     layers[1].arrays[SECOND_FACTOR][..., -1, -1] = value
-    if name == "SwiftRefresh":
+    if name == "SKFACRefresh":
         layers[1].arrays[SECOND_FACTOR][..., 3, 5] = value
     refuses_and_leaves(
         Refresh(operators, name, layers, DAMPING), f"{name}: layer 1: .*factor .* holds NaN or infinity"
@@ -187,9 +187,9 @@ def test_due_of_another_size_is_refused(operators: AotLibrary, rng: np.random.Ge
 def test_a_rank_beyond_the_rows_is_refused(
     operators: AotLibrary, rank: float, rng: np.random.Generator
 ) -> None:
-    layers = swift_layers(rng)[:2]
+    layers = skfac_layers(rng)[:2]
     layers[1].arrays[2][3] = rank
-    refresh = Refresh(operators, "SwiftRefresh", layers, DAMPING)
+    refresh = Refresh(operators, "SKFACRefresh", layers, DAMPING)
     with pytest.raises(AotError, match="layer 1: factor G has 70 rows and a rank of"):
         refresh.run()
     for index in (0, 1):

@@ -13,7 +13,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from ms_kfac.kernels.catalogue import CATALOGUE
+from ms_kfac.kernels.registry import REGISTRY
 from tests.support.forms import operators_of
 from tests.support.loops import train_by
 from tests.support.methods import METHODS
@@ -27,7 +27,7 @@ USED = {
     },
     "TKFAC automatic": {"trace_restricted_statistics", "trace_restricted_refresh"},
     "SMKFAC": {"sherman_morrison_statistics", "sherman_morrison_refresh"},
-    "SKFAC": {"swift_refresh"},
+    "SKFAC": {"skfac_refresh"},
     "EKFAC": {"eigenbasis_statistics", "eigenbasis_precondition"},
     "THOR": {"block_split_refresh", "kronecker_precondition"},
 }
@@ -40,11 +40,11 @@ class Emulated:
         self.handle = handle = ctypes.CDLL(str(path))
         self.path = str(path)
         self.exported = {
-            name for name, function in CATALOGUE.items() if function and hasattr(handle, function)
+            name for name, function in REGISTRY.items() if function and hasattr(handle, function)
         }
         self.created: set[str] = set()
 
-    def composed_because(self, name: str, device: str) -> str:
+    def fallback_reason(self, name: str, device: str) -> str:
         if name not in self.exported:
             return "not in the emulated library"
         self.created.add(name)
@@ -85,7 +85,7 @@ def test_a_run_is_the_run_of_the_cpu(name: str, library: Emulated) -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
     try:
         _, weights = trained(name, "cell")
-        with operators_of(library, library.composed_because):
+        with operators_of(library, library.fallback_reason):
             start, found = trained(name, "cell")
     finally:
         ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -95,7 +95,7 @@ def test_a_run_is_the_run_of_the_cpu(name: str, library: Emulated) -> None:
 
 def test_a_run_in_pynative_mode(library: Emulated) -> None:
     _, weights = trained("SMKFAC", "functional")
-    with operators_of(library, library.composed_because):
+    with operators_of(library, library.fallback_reason):
         start, found = trained("SMKFAC", "functional")
     assert USED["SMKFAC"] <= library.created
     compare("SMKFAC", start, found, weights)

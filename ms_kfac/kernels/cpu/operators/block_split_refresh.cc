@@ -1,11 +1,11 @@
-// Damped inverses of the diagonal blocks of both Kronecker factors, for every layer that is due. A layer without
+// THOR: damped inverses of the diagonal blocks of both Kronecker factors, for every layer that is due. A layer without
 // statistics gets identities.
 
 #include <algorithm>
 
 #include "../../interface/factored_tikhonov.h"
-#include "../damped_inverse.h"
-#include "../diagonal_sum.h"
+#include "../linalg/damped_inverse.h"
+#include "../linalg/diagonal_sum.h"
 #include "refresh.h"
 
 namespace {

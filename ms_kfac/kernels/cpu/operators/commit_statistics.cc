@@ -1,7 +1,7 @@
 // Commits the staged batches of all layers to their averages if a commit is due. Attributes, inputs and output: see
 // interface/commit_arguments.h.
 
-#include "../commit_statistics.h"
+#include "../statistics/commit_statistics.h"
 
 #include "../operator.h"
 

@@ -1,9 +1,10 @@
-// Preconditions the gradients of many layers: divides them by their second moments in the eigenbases of their factors.
+// EKFAC: preconditions the gradients of many layers: divides them by their second moments in the eigenbases of their
+// factors.
 //
 // Inputs after the gradients, float32, per layer: Q_A, Q_G, the sums of s, the counts (3,), S_A, S_G and the damping.
 // The last count divides the sums of s. Everything else: gradient_arguments.h.
 
-#include "../eigenbasis_precondition.h"
+#include "../step/eigenbasis_precondition.h"
 
 #include "../../interface/gradient_arguments.h"
 #include "../operator.h"

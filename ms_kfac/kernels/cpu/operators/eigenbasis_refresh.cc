@@ -1,10 +1,10 @@
-// New eigenbases of both Kronecker factors for every layer that is due. The second moments restart at zero. A layer
-// without statistics gets identities and S_G = 0.
+// EKFAC: new eigenbases of both Kronecker factors for every layer that is due. The second moments restart at zero. A
+// layer without statistics gets identities and S_G = 0.
 
 #include <algorithm>
 
 #include "../../interface/factored_tikhonov.h"
-#include "../eigendecomposition.h"
+#include "../linalg/eigendecomposition.h"
 #include "refresh.h"
 
 using Layout = ms_kfac::EigenbasisRefreshLayout;

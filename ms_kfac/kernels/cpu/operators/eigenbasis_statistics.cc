@@ -3,9 +3,9 @@
 //
 // Inputs: x, dout (floats), gate (int32 scalar), A, G, record with the weights of A, G and s (float32, written in
 // place), Q_A, Q_G (float32, read), s (float32, written in place). Output: a float32 scalar without meaning. Formulas:
-// ms_kfac/ops/eigenbasis_statistics.py.
+// ms_kfac/ops/statistics/eigenbasis_statistics.py.
 
-#include "../eigenbasis_moments.h"
+#include "../statistics/eigenbasis_moments.h"
 #include "staged_factors.h"
 
 namespace {
@@ -18,8 +18,8 @@ struct EigenbasisStatisticsAttributes {
   bool separate;
 };
 
-// The codes of the gate match ms_kfac/ops/statistics.py. Without separate statistics, a request for one factor means
-// both. The moments come with G and with any code beyond the factors.
+// The codes of the gate match ms_kfac/ops/statistics/layer_statistics.py. Without separate statistics, a request for
+// one factor means both. The moments come with G and with any code beyond the factors.
 constexpr int kEverything = ms_kfac::kInputs + ms_kfac::kGradients;
 constexpr int kMoments = 2;
 
@@ -28,7 +28,7 @@ constexpr int kMoments = 2;
 MS_KFAC_OPERATOR(EigenbasisStatistics) {
   const int gate = arguments[2].integers()[0];
   if (gate <= 0) return;
-  int factors = gate % ms_kfac::kBesideFactors;
+  int factors = gate % ms_kfac::kCorrectedEigenvalues;
   if (!attributes.separate && factors > 0) factors = kEverything;
   const ms_kfac::FloatArray x = ms_kfac::float_array(arguments[0]), dout = ms_kfac::float_array(arguments[1]);
   const ms_kfac::LayerBatch batch(attributes.geometry, x, dout);

@@ -10,7 +10,7 @@
 // Inputs after the gradients, float32, per layer: the arrays of G^-1, those of A^-1, and the scale. With groups an
 // array holds one matrix per group. Without groups it holds one matrix or a stack of diagonal blocks.
 
-#include "../kronecker_precondition.h"
+#include "../step/kronecker_precondition.h"
 
 #include "../../interface/gradient_arguments.h"
 #include "../operator.h"

@@ -1,8 +1,8 @@
 // Damped inverses of both Kronecker factors for every layer that is due. A layer without statistics gets identities.
 
 #include "../../interface/factored_tikhonov.h"
-#include "../damped_inverse.h"
-#include "../diagonal_sum.h"
+#include "../linalg/damped_inverse.h"
+#include "../linalg/diagonal_sum.h"
 #include "refresh.h"
 
 using Layout = ms_kfac::KroneckerRefreshLayout;

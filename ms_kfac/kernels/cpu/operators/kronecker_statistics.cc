@@ -1,7 +1,7 @@
 // Stages one batch of the Kronecker factors of a dense layer or a convolution if the gate is open.
 //
 // Inputs: x, dout (floats), gate (int32 scalar), A, G, record with the weights of both (float32, written in place).
-// Output: a float32 scalar without meaning. Formulas: ms_kfac/ops/kronecker_statistics.py.
+// Output: a float32 scalar without meaning. Formulas: ms_kfac/ops/statistics/kronecker_statistics.py.
 
 #include "staged_factors.h"
 
@@ -18,7 +18,7 @@ struct KroneckerStatisticsAttributes {
 }  // namespace
 
 MS_KFAC_OPERATOR(KroneckerStatistics) {
-  int asked = arguments[2].integers()[0] % ms_kfac::kBesideFactors;
+  int asked = arguments[2].integers()[0] % ms_kfac::kCorrectedEigenvalues;
   if (asked <= 0) return;
   if (!attributes.separate) asked = ms_kfac::kInputs + ms_kfac::kGradients;
   const ms_kfac::FloatArray x = ms_kfac::float_array(arguments[0]), dout = ms_kfac::float_array(arguments[1]);

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "../layer_batch.h"
 #include "../operator.h"
+#include "../statistics/layer_batch.h"
 
 namespace ms_kfac {
 

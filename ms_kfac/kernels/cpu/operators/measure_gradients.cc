@@ -1,7 +1,7 @@
 // Measures the delivered gradients. A commit compares the layers' statistics with these numbers. Writes zeros if no
 // commit is due.
 
-#include "../measure_gradients.h"
+#include "../statistics/measure_gradients.h"
 
 #include <algorithm>
 

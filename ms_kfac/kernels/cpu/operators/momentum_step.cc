@@ -12,7 +12,7 @@
 // weights and the moments. Output: a float32 scalar without meaning. Other operators depend on it to run after this
 // one.
 
-#include "../momentum_step.h"
+#include "../step/momentum_step.h"
 
 #include "../operator.h"
 

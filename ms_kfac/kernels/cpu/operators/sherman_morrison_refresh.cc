@@ -1,14 +1,14 @@
-// Full or rank-one refreshes of both inverses for every layer that is due.
+// SMKFAC: full or rank-one refreshes of both inverses for every layer that is due.
 
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "../../interface/factored_tikhonov.h"
-#include "../damped_inverse.h"
-#include "../diagonal_sum.h"
-#include "../finite.h"
-#include "../rank_one_inverse.h"
+#include "../linalg/damped_inverse.h"
+#include "../linalg/diagonal_sum.h"
+#include "../linalg/finite.h"
+#include "../linalg/rank_one_inverse.h"
 #include "refresh.h"
 
 namespace {

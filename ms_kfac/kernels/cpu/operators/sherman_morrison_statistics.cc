@@ -1,11 +1,11 @@
-// Stages one batch of the diagonals of a layer's factors if the gate is open. While `full` is positive, it stages the
-// factors, too.
+// SMKFAC: stages one batch of the diagonals of a layer's factors if the gate is open. While `full` is positive, it
+// stages the factors, too.
 //
 // Inputs: x, dout (floats), gate (int32 scalar), A, G, A_diagonal, G_diagonal, record with the weights of these four
 // (float32, written in place), full (float32 scalar, read). Output: a float32 scalar without meaning. Formulas:
-// ms_kfac/ops/sherman_morrison_statistics.py.
+// ms_kfac/ops/statistics/sherman_morrison_statistics.py.
 
-#include "../diagonal_moments.h"
+#include "../statistics/diagonal_moments.h"
 #include "staged_factors.h"
 
 namespace {

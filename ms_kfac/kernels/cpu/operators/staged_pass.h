@@ -5,9 +5,9 @@
 #include <array>
 
 #include "../../interface/staged_batch.h"
-#include "../capture_check.h"
 #include "../operator.h"
-#include "../threads.h"
+#include "../statistics/capture_check.h"
+#include "../threads/threads.h"
 
 namespace ms_kfac {
 

@@ -6,15 +6,15 @@
 #include <utility>
 
 #include "../../interface/factored_tikhonov.h"
-#include "../damped_inverse.h"
-#include "../diagonal_sum.h"
-#include "../low_rank_inverse.h"
+#include "../linalg/damped_inverse.h"
+#include "../linalg/diagonal_sum.h"
+#include "../linalg/low_rank_inverse.h"
 #include "refresh.h"
 
 namespace {
 
-using Layout = ms_kfac::SwiftRefreshLayout;
-using SwiftRefreshAttributes = ms_kfac::SplitDampingAttributes;
+using Layout = ms_kfac::SKFACRefreshLayout;
+using SKFACRefreshAttributes = ms_kfac::SplitDampingAttributes;
 
 struct Batch {
   std::vector<ms_kfac::LowRankFactor> low_rank;
@@ -80,7 +80,7 @@ class Factor {
 
 }  // namespace
 
-MS_KFAC_OPERATOR(SwiftRefresh) {
+MS_KFAC_OPERATOR(SKFACRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   Batch batch;
   ms_kfac::for_due_layers(arguments, attributes, Layout::kArrays, [&](int layer, const ms_kfac::LayerArrays& arrays) {

@@ -1,11 +1,11 @@
-// Damped inverses of both trace-restricted factors for every layer that is due. beta is read only with `expands`. A
-// layer without statistics gets identities.
+// TKFAC: damped inverses of both trace-restricted factors for every layer that is due. beta is read only with
+// `expands`. A layer without statistics gets identities.
 
 #include <algorithm>
 #include <cmath>
 
 #include "../../interface/factored_tikhonov.h"
-#include "../damped_inverse.h"
+#include "../linalg/damped_inverse.h"
 #include "refresh.h"
 
 namespace {

@@ -1,10 +1,10 @@
-// Stages one batch of the trace-restricted statistics of a dense layer or a convolution if the gate is open.
+// TKFAC: stages one batch of the trace-restricted statistics of a dense layer or a convolution if the gate is open.
 //
 // Inputs: x, dout (floats), gate (int32 scalar), Phi, Psi, delta (one per group), record with their single weight
 // (float32, written in place). Output: a float32 scalar without meaning. Formulas:
-// ms_kfac/ops/trace_restricted_statistics.py.
+// ms_kfac/ops/statistics/trace_restricted_statistics.py.
 
-#include "../trace_restricted_moments.h"
+#include "../statistics/trace_restricted_moments.h"
 #include "layer_arguments.h"
 #include "staged_pass.h"
 

@@ -1,10 +1,10 @@
-// Damped inverses of the diagonal blocks of both Kronecker factors, for every layer that is due. A layer without
-// statistics gets identities. Formulas: ms_kfac/ops/block_split_refresh.py.
+// THOR: damped inverses of the diagonal blocks of both Kronecker factors, for every layer that is due. A layer without
+// statistics gets identities. Formulas: ms_kfac/ops/refresh/block_split_refresh.py.
 
 #include <algorithm>
 
-#include "../factored_tikhonov.h"
-#include "../refresh.h"
+#include "../inverse/factored_tikhonov.h"
+#include "../inverse/refresh.h"
 
 namespace ms_kfac {
 namespace {

@@ -5,9 +5,9 @@
 
 #include <atomic>
 
-#include "../commit_stages.h"
-#include "../counter_memory.h"
 #include "../operator.h"
+#include "../scheduling/counter_memory.h"
+#include "../statistics/commit_stages.h"
 
 namespace ms_kfac {
 namespace {

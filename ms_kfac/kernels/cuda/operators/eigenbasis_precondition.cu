@@ -1,4 +1,4 @@
-// Divides the gradients of many layers by their second moments in the eigenbases of their factors.
+// EKFAC: divides the gradients of many layers by their second moments in the eigenbases of their factors.
 //
 // Inputs after the gradients, float32, per layer: Q_A, Q_G, the sums of s, the counts (3,) whose last divides the sums,
 // S_A, S_G and the damping. Everything else: gradient_arguments.h.
@@ -6,9 +6,9 @@
 // There are four products, each launched for all layers together. The epilogue of the second one divides its results.
 // The inner products follow.
 
-#include "../factored_tikhonov.h"
-#include "../gradient_products.h"
-#include "../matrix_products.h"
+#include "../inverse/factored_tikhonov.h"
+#include "../step/gradient_products.h"
+#include "../tile/matrix_products.h"
 
 namespace ms_kfac {
 namespace {

@@ -4,13 +4,13 @@
 //
 // Inputs: x, dout (floats), gate (int32 scalar), A, G, record (5 + 3) (float32, written in place), Q_A, Q_G (float32,
 // read only), s (float32, written in place). Output: an unused float32 scalar. The attribute `precision` applies to the
-// factors' products; second moments are float32. Formulas: ms_kfac/ops/eigenbasis_statistics.py.
+// factors' products; second moments are float32. Formulas: ms_kfac/ops/statistics/eigenbasis_statistics.py.
 
-#include "../batch_sides.h"
-#include "../capture_check.h"
-#include "../counter_memory.h"
-#include "../eigenbasis_stages.h"
 #include "../operator.h"
+#include "../scheduling/counter_memory.h"
+#include "../statistics/batch_sides.h"
+#include "../statistics/capture_check.h"
+#include "../statistics/eigenbasis_stages.h"
 
 namespace ms_kfac {
 namespace {
@@ -86,7 +86,7 @@ class EigenbasisStatisticsKernel {
     const StagedPass pass(arguments[2], arguments[5],
                           {{samples, codes_of(kInputs, separate_), nullptr},
                            {samples * locations, codes_of(kGradients, separate_), nullptr},
-                           {samples, separate_ ? kGradients | kBesideFactors : kAnyCode, nullptr}});
+                           {samples, separate_ ? kGradients | kCorrectedEigenvalues : kAnyCode, nullptr}});
     const Launch launch{sides,
                         moments,
                         {{sides.vector_blocks, moments.rounds.total(), sides.sum_blocks()}, true, counters_->device()},

@@ -8,8 +8,8 @@
 // The products from the right of all layers come first, then those from the left, then the inner products. Each of the
 // three takes one launch, or a few for many layers.
 
-#include "../gradient_products.h"
-#include "../matrix_products.h"
+#include "../step/gradient_products.h"
+#include "../tile/matrix_products.h"
 
 namespace ms_kfac {
 namespace {

@@ -1,8 +1,8 @@
 // Damped inverses of both Kronecker factors, for every layer that is due. A layer without statistics gets identities.
-// Formulas: ms_kfac/ops/kronecker_refresh.py.
+// Formulas: ms_kfac/ops/refresh/kronecker_refresh.py.
 
-#include "../factored_tikhonov.h"
-#include "../refresh.h"
+#include "../inverse/factored_tikhonov.h"
+#include "../inverse/refresh.h"
 
 namespace ms_kfac {
 namespace {

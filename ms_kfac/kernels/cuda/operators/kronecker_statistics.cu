@@ -2,12 +2,12 @@
 // A second launch records the pass.
 //
 // Inputs: x, dout (floats), gate (int32 scalar), A, G, record (5 + 2) (float32, written in place). Output: an unused
-// float32 scalar. Formulas: ms_kfac/ops/kronecker_statistics.py.
+// float32 scalar. Formulas: ms_kfac/ops/statistics/kronecker_statistics.py.
 
-#include "../batch_sides.h"
-#include "../capture_check.h"
-#include "../counter_memory.h"
 #include "../operator.h"
+#include "../scheduling/counter_memory.h"
+#include "../statistics/batch_sides.h"
+#include "../statistics/capture_check.h"
 
 namespace ms_kfac {
 namespace {

@@ -6,13 +6,13 @@
 
 #include "../../interface/measured_arguments.h"
 #include "../../interface/signs.h"
-#include "../array_chunks.h"
-#include "../block_sum.h"
-#include "../counter_memory.h"
-#include "../counters.h"
-#include "../divisor.h"
-#include "../item_batch.h"
 #include "../operator.h"
+#include "../scheduling/array_chunks.h"
+#include "../scheduling/counter_memory.h"
+#include "../scheduling/counters.h"
+#include "../scheduling/item_batch.h"
+#include "../tile/block_sum.h"
+#include "../tile/divisor.h"
 
 namespace ms_kfac {
 namespace {

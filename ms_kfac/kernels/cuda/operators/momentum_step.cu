@@ -9,9 +9,9 @@
 // Inputs, float32: momentum, the scale of preconditioned updates, learning rates, weight decays; then the updates, the
 // weights and the moments. Output: a float32 scalar that only orders later operators after this one.
 
-#include "../item_batch.h"
-#include "../momentum_step.h"
 #include "../operator.h"
+#include "../scheduling/item_batch.h"
+#include "../step/momentum_step.h"
 
 namespace ms_kfac {
 namespace {

@@ -1,5 +1,5 @@
-// Full or rank-one refreshes of both inverses, for every layer that is due. Formulas:
-// ms_kfac/ops/sherman_morrison_refresh.py.
+// SMKFAC: full or rank-one refreshes of both inverses, for every layer that is due. Formulas:
+// ms_kfac/ops/refresh/sherman_morrison_refresh.py.
 //
 // The host reads what is due and which kind of refresh each layer needs: full, counts, refreshes. An update is skipped
 // if its diagonal holds NaN, infinity or a negative number, and the next call throws. A full refresh that fails (see
@@ -7,11 +7,11 @@
 
 #include <algorithm>
 
-#include "../cleared_arrays.h"
-#include "../counter_memory.h"
-#include "../gathered_numbers.h"
-#include "../refresh.h"
-#include "../sherman_morrison_numbers.h"
+#include "../inverse/refresh.h"
+#include "../inverse/sherman_morrison_numbers.h"
+#include "../scheduling/cleared_arrays.h"
+#include "../scheduling/counter_memory.h"
+#include "../scheduling/gathered_numbers.h"
 
 namespace ms_kfac {
 namespace {

@@ -1,15 +1,15 @@
-// Stages the diagonals of one batch's factors, and the factors themselves while `full` is set, if the gate is open. One
-// launch does this, and a second one records the pass.
+// SMKFAC: stages the diagonals of one batch's factors, and the factors themselves while `full` is set, if the gate is
+// open. One launch does this, and a second one records the pass.
 //
 // Inputs: x, dout (floats), gate (int32 scalar), A, G, A_diagonal, G_diagonal, record (5 + 4) (float32, written in
 // place), full (float32 scalar). Output: an unused float32 scalar. Formulas:
-// ms_kfac/ops/sherman_morrison_statistics.py.
+// ms_kfac/ops/statistics/sherman_morrison_statistics.py.
 
-#include "../batch_sides.h"
-#include "../capture_check.h"
-#include "../counter_memory.h"
-#include "../diagonals.h"
 #include "../operator.h"
+#include "../scheduling/counter_memory.h"
+#include "../statistics/batch_sides.h"
+#include "../statistics/capture_check.h"
+#include "../statistics/diagonals.h"
 
 namespace ms_kfac {
 namespace {

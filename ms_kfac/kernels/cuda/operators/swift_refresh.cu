@@ -1,21 +1,21 @@
 // Z of the Woodbury identity, or a dense inverse, of both factors, for every layer that is due. Row counts need not be
-// integers. A layer is unchanged unless both factors have statistics. Formulas: ms_kfac/ops/swift_refresh.py.
+// integers. A layer is unchanged unless both factors have statistics. Formulas: ms_kfac/ops/refresh/skfac_refresh.py.
 //
 // Ranks and `due` are gathered and read on the host together, because they decide which launches are needed.
 
 #include <algorithm>
 #include <cmath>
 
-#include "../block_sum.h"
-#include "../damped_inverse.h"
-#include "../factored_tikhonov.h"
-#include "../gathered_numbers.h"
-#include "../refresh.h"
+#include "../inverse/damped_inverse.h"
+#include "../inverse/factored_tikhonov.h"
+#include "../inverse/refresh.h"
+#include "../scheduling/gathered_numbers.h"
+#include "../tile/block_sum.h"
 
 namespace ms_kfac {
 namespace {
 
-using Layout = SwiftRefreshLayout;
+using Layout = SKFACRefreshLayout;
 constexpr int kThreads = 256;
 
 // The inputs of the damping of one factor of a layer's group.
@@ -126,9 +126,9 @@ struct Layer {
   }
 };
 
-class SwiftRefreshKernel {
+class SKFACRefreshKernel {
  public:
-  SwiftRefreshKernel(AotExtra& extra, const Arguments& shapes) : attributes_(extra) {
+  SKFACRefreshKernel(AotExtra& extra, const Arguments& shapes) : attributes_(extra) {
     std::vector<int> sizes;
     std::vector<std::string> names;
     for (size_t index = 0; index < attributes_.layers.size(); ++index) {
@@ -228,4 +228,4 @@ class SwiftRefreshKernel {
 }  // namespace
 }  // namespace ms_kfac
 
-MS_KFAC_OPERATOR(SwiftRefresh, ms_kfac::SwiftRefreshKernel)
+MS_KFAC_OPERATOR(SKFACRefresh, ms_kfac::SKFACRefreshKernel)

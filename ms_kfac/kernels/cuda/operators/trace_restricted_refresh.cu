@@ -1,9 +1,9 @@
-// Damped inverses of both trace-restricted factors, for every layer that is due. beta is read only with `expands`. A
-// layer without statistics gets identities. Formulas: ms_kfac/ops/trace_restricted_refresh.py.
+// TKFAC: damped inverses of both trace-restricted factors, for every layer that is due. beta is read only with
+// `expands`. A layer without statistics gets identities. Formulas: ms_kfac/ops/refresh/trace_restricted_refresh.py.
 
-#include "../factored_tikhonov.h"
-#include "../item_batch.h"
-#include "../refresh.h"
+#include "../inverse/factored_tikhonov.h"
+#include "../inverse/refresh.h"
+#include "../scheduling/item_batch.h"
 
 namespace ms_kfac {
 namespace {

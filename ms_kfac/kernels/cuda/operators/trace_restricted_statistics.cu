@@ -1,13 +1,13 @@
-// Stages the trace-restricted statistics of one batch for a dense layer or a convolution, if the gate is open, in one
-// launch. A second launch records the pass.
+// TKFAC: stages the trace-restricted statistics of one batch for a dense layer or a convolution, if the gate is open,
+// in one launch. A second launch records the pass.
 //
 // Inputs: x, dout (floats), gate (int32 scalar), Phi, Psi, delta, record (5 + 1) (float32, written in place). Output:
-// an unused float32 scalar. Formulas: ms_kfac/ops/trace_restricted_statistics.py.
+// an unused float32 scalar. Formulas: ms_kfac/ops/statistics/trace_restricted_statistics.py.
 
-#include "../batch_trace.h"
-#include "../capture_check.h"
-#include "../counter_memory.h"
 #include "../operator.h"
+#include "../scheduling/counter_memory.h"
+#include "../statistics/batch_trace.h"
+#include "../statistics/capture_check.h"
 
 namespace ms_kfac {
 namespace {

@@ -1,0 +1,1 @@
+"""Linear algebra in graph mode, without knowledge of layers."""

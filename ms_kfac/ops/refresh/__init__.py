@@ -1,0 +1,1 @@
+"""Operators that recompute what a block preconditions with."""

@@ -1,0 +1,1 @@
+"""Operators that stage the statistics of one batch."""

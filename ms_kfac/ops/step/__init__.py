@@ -1,0 +1,1 @@
+"""Operators of every step: preconditioning and the momentum rule."""

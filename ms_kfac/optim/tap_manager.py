@@ -1,0 +1,144 @@
+"""Which layers an optimizer taps, and putting its taps into them and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from mindspore import nn
+
+from ms_kfac.capture.attach import attach, attached_tap, detach
+from ms_kfac.capture.discover import FirstOrderCell, discover, names_of_cells, unmatched_patterns
+from ms_kfac.capture.layer import Layer
+from ms_kfac.capture.tap import SampleCounter, Tap
+from ms_kfac.optim.block_choice import BlockChoice
+from ms_kfac.user_warning import warn_user
+
+
+class TapManager:
+    """Mixin of :class:`ms_kfac.optim.base.SecondOrderOptimizer`.
+
+    Nothing here runs inside a compiled training step.
+    """
+
+    parameters: Any
+    blocks: Any
+    statistics_schedule: Any
+    mean_reduction: bool
+    _patterns: tuple[str, ...]
+    _choice: BlockChoice
+    _counter: SampleCounter | None
+    # Those with taps, and all that have blocks.
+    _tapped: Sequence[Layer]
+    _layers: Sequence[Layer]
+    _first_order: Sequence[FirstOrderCell]
+    _taps: list[Tap]
+
+    def _discover(self, network: nn.Cell) -> tuple[list[Layer], list[FirstOrderCell]]:
+        return discover(network, self.parameters, self._patterns, objection=self._choice.objection)
+
+    def _warn_of_idle_patterns(self, network: nn.Cell) -> None:
+        own = [parameter.name for cell in self._first_order for parameter in cell.parameters]
+        lone = [layer.name for layer in self._layers[len(self._tapped) :]]
+        parameters = [*own, *lone] if self._choice.serves_lone_parameters else []
+        for pattern in unmatched_patterns([*names_of_cells(network), *parameters], self._patterns):
+            warn_user(f"skip: no layer's name has {pattern!r}, so that it skips nothing")
+        requested = [cell.name for cell in self._first_order if cell.requested]
+        layers = [layer.name for layer in self._tapped]
+        for pattern in unmatched_patterns([*layers, *requested, *parameters], self._choice.patterns):
+            warn_user(
+                f"blocks: no layer that can have a block has {pattern!r} in its name, so that it changes "
+                "nothing"
+            )
+
+    def move_taps(self, network: nn.Cell) -> None:
+        """Tap other layers that hold the same Parameters, as amp level O1 makes a network of such.
+
+        Args:
+            network: the network that trains from now on.
+
+        Raises:
+            ValueError: if it lacks one of the layers.
+        """
+        found = {id(layer.weight): layer for layer in self._discover(network)[0]}
+        missing = [layer.name for layer in self._tapped if id(layer.weight) not in found]
+        if missing:
+            raise ValueError(
+                f"network must hold all layers of the optimizer, got one without {', '.join(missing)}. "
+                "MindSpore 2.10 makes classes unknown to it where amp level O1 is used twice in one process"
+            )
+        self.detach()
+        lone = self._layers[len(self._tapped) :]
+        self._tapped = [replace(found[id(layer.weight)], name=layer.name) for layer in self._tapped]
+        self._layers = [*self._tapped, *lone]
+        self._attach_taps()
+
+    def _counting_layer(self) -> Layer | None:
+        # A batch normalisation in evaluation passes its tap by, and the first axis of an embedding's ids may
+        # be that of positions: they count only where there is no other.
+        last_resorts = ("normalization", "embedding")
+        others = [layer for layer in self._tapped if layer.kind not in last_resorts]
+        return next(iter([*others, *self._tapped]), None)
+
+    def _attach_taps(self) -> None:
+        replaced = []
+        self._taps = []
+        counting = self._counting_layer()
+        for layer, block, gate in zip(self._tapped, self.blocks, self.statistics_schedule.gates):
+            counter = self._counter if layer is counting else None
+            tap = Tap(block.operator, block.staged, gate, counter, block.record)
+            if counter is not None:
+                self.__dict__["counting_record"] = block.record
+            self._taps.append(tap)
+            if attach(layer, tap):
+                replaced.append(layer.name)
+        if replaced:
+            warn_user(
+                f"{type(self).__name__} took over layers {', '.join(replaced)}: an earlier optimizer on this "
+                "network gets no more statistics of them"
+            )
+        if self._counter is not None and not self._tapped:
+            option = "blocks['other']" if self.mean_reduction else "reduction='sum'"
+            raise ValueError(
+                f"{option} counts the batch's samples at a preconditioned layer, and there is none"
+            )
+
+    def detach(self) -> None:
+        """Take this optimizer's taps out of the network, which then trains as if it had never been tapped.
+
+        A layer that a later optimizer has taken over is left to it.
+        """
+        for layer, tap in zip(self._tapped, self._taps):
+            if attached_tap(layer.cell) is tap:
+                detach(layer.cell)
+
+    @contextmanager
+    def detached(self) -> Iterator[None]:
+        """Hold the network without this optimizer's taps while a ``with`` block runs; then they come back.
+
+        It is for ``mindspore.export``, which refuses Parameters that are not the network's own. Training goes
+        on afterwards as if nothing had been; a training step inside takes no statistics.
+
+        Yields:
+            Nothing. The taps come back when an exception leaves the block, too.
+
+        Examples:
+            >>> import mindspore as ms
+            >>> from mindspore import nn
+            >>> import ms_kfac
+            >>> net = nn.Dense(8, 4)
+            >>> optimizer = ms_kfac.KFAC(net, 0.03)
+            >>> with optimizer.detached():
+            ...     ms.export(net, ms.ops.ones((1, 8)), file_name="net", file_format="MINDIR")
+        """
+        own = [
+            (layer, tap) for layer, tap in zip(self._tapped, self._taps) if attached_tap(layer.cell) is tap
+        ]
+        self.detach()
+        try:
+            yield
+        finally:
+            for layer, tap in own:
+                attach(layer, tap)
