@@ -83,15 +83,18 @@ def summary_text(
     weights = preconditioned + _weights_of(first_order)
     share = 100.0 * preconditioned / weights if weights else 0.0
     memory = sum(row.bytes for row in layers) / 2**20
-    lines = [title, "  " + ", ".join(f"{name}={value}" for name, value in options.items())]
+    # The intervals are long: each has a line of its own.
+    lines = [title.replace(", factors ", ",\n  factors ").replace(", inverses ", ",\n  inverses ")]
+    lines.append("  " + ", ".join(f"{name}={value}" for name, value in options.items()))
     lines.append(
-        f"{len(layers)} layers preconditioned: {share:.1f} % of {weights:,} weights; {memory:.1f} MiB of "
-        "statistics and inverses"
+        f"{_counted(len(layers), 'layer')} preconditioned: {share:.1f} % of {weights:,} weights; "
+        f"{memory:.1f} MiB of statistics and inverses"
     )
     if layers:
         lines += _table(layers, folds=not every_layer and len(layers) >= _FOLDED_FROM)
     if first_order:
-        lines.append(f"{len(first_order)} cells first-order: {weights - preconditioned:,} weights")
+        left = weights - preconditioned
+        lines.append(f"{_counted(len(first_order), 'cell')} first-order: {left:,} weights")
         lines += [_reason_line(cells, every_layer) for cells in _by_reason(first_order)]
     return "\n".join(lines)
 
@@ -126,6 +129,10 @@ def _reason_line(cells: Sequence[FirstOrderCell], every_name: bool) -> str:
     kinds = Counter(cell.kind for cell in cells)
     counted = ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in kinds.items())
     return f"  {', '.join(shown)}{more} ({counted}; {_weights_of(cells):,} weights): {cells[0].reason}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _weights_of(cells: Iterable[FirstOrderCell]) -> int:

@@ -82,7 +82,7 @@ def test_summary_says_what_and_why(normalization: str | None) -> None:
     optimizer = ms_kfac.KFAC(Zoo(), 0.1, skip=("skipped",), **options)
     rows = optimizer.summary(every_layer=True).splitlines()
     split = next(i for i, row in enumerate(rows) if "cells first-order:" in row)
-    preconditioned = {row.split()[0]: row for row in rows[5:split]}
+    preconditioned = {row.split()[0]: row for row in rows[7:split]}
     assert "diagonal-Kronecker" in preconditioned.pop("embed")
     expected = dict(REASONS)
     if normalization == "unit_wise":

@@ -86,7 +86,7 @@ class StatisticsOperator(nn.Cell):
         self.__dict__["as_graph"] = ms.jit(self.compiled)
 
     def compiled(self, x: Tensor, dout: Tensor, gate: Parameter, *state: Parameter) -> bool:
-        """Run the operator. It depends on its state outside its branch (``ops/graph/device_residency.py``)."""
+        """Run the operator. It depends on its state outside its branch: ``ops/graph/device_residency.py``."""
         inputs, gradients = ops.cast(x, self.input_type), ops.cast(dout, ms.float32)
         return self.construct(inputs, gradients, ops.depend(gate, state), *state)
 
