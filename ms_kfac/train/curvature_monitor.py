@@ -36,8 +36,8 @@ class CurvatureMonitor(Callback):
         ValueError: if ``interval`` is below 1.
 
     Examples:
-        >>> monitor = ms_kfac.CurvatureMonitor(interval=50)
-        >>> model.train(10, dataset, callbacks=[monitor], dataset_sink_mode=False)
+        >>> import ms_kfac
+        >>> callbacks = [ms_kfac.CurvatureMonitor(interval=50)]  # for model.train(..., callbacks=callbacks)
     """
 
     def __init__(

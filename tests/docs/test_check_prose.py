@@ -22,7 +22,7 @@ def check(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
         "They wait for ever.",
         "A sum in the place\nof a mean.",
         "It prints a line an epoch.",
-        "The fallback runs.",
+        "The composed form runs.",
         "A weight beside it.",
         "Nobody asks for it.",
         "word " * 41 + "end.",
