@@ -160,7 +160,7 @@ class SecondOrderStep(MomentumOptimizer):
         return [] if self._counter is None else [self._counter.samples]
 
     def counted_samples(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        """Number of samples in this step, scalar float32: 1 if counts are unused, 0 without a backward pass."""
+        """Samples in this step, scalar float32: 1 if counts are unused, 0 without a backward pass."""
         if self._counter is None:
             return self.one
         return self.over_ranks(self._counter.take(gradients[0], self.counting_record))
@@ -186,7 +186,7 @@ class SecondOrderStep(MomentumOptimizer):
         return self.inverse_schedule(self.global_step)
 
     def preconditioned_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """U of each preconditioned parameter and the unchanged gradient of each other one, in parameter order."""
+        """In parameter order, U of preconditioned parameters and the unchanged gradients of the others."""
         preconditioned, _ = self.preconditioner(gradients)
         candidates = (*preconditioned, *gradients)
         updates: tuple[Tensor, ...] = ()
