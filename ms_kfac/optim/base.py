@@ -316,8 +316,9 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
                 blocks, self.curvature, self.positions, self.parameters, self.inverse_schedule.refreshes
             )
         self.sources = self.preconditioner.sources
-        # Index of each product's block in `outcomes`. Each commit's part starts with its count of refused
-        batches.count = len(self._tapped)
+        # Index of each product's block in `outcomes`, where each commit starts with its count of refused
+        # batches.
+        count = len(self._tapped)
         places = [1 + index + (index >= count) for index in range(len(blocks))]
         owners = {position: places[index] for index, own in enumerate(self.positions) for position in own}
         self.outcome_of_product = Tensor([owners[p] for p in self.preconditioner.order] or [0], ms.int32)

@@ -43,8 +43,8 @@ class MomentumOptimizer(nn.Optimizer):
         decoupled_weight_decay: bool,
         prefix: str,
     ) -> None:
-        # loss_scale=1.0: the base class multiplies weight decay by the loss scale and later divides by it,
-        but  # gradients are already unscaled here.
+        # The base class multiplies weight decay by the loss scale and later divides by it, but gradients are
+        # already unscaled here.
         super().__init__(learning_rate, parameters, weight_decay, loss_scale=1.0)
         self.decoupled_weight_decay = decoupled_weight_decay
         self.momentum = Parameter(Tensor(momentum, ms.float32), name="momentum", requires_grad=False)

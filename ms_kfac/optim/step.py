@@ -48,7 +48,7 @@ class SecondOrderStep(MomentumOptimizer):
     def construct(self, gradients: tuple[Tensor, ...]) -> bool:
         if not self.has_train_cell:
             raise RuntimeError(
-                "fisher='sampled' and damping=LevenbergMarquardt(...) take passes of their own: train with "
+                "fisher='sampled' and damping=LevenbergMarquardt(...) need additional passes: train with "
                 "ms_kfac.TrainOneStepCell or ms_kfac.Model"
             )
         gradients = self.on_device(gradients)
