@@ -1,4 +1,4 @@
-r"""Polyak's averaging of the weights."""
+r"""Polyak averaging of the weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class PolyakAverage(nn.Cell):
         \bar w_k = \xi_k \bar w_{k-1} + (1 - \xi_k) w_k, \qquad \xi_k = \min(1 - 1/k, \xi)
 
     (Martens & Grosse 2015, section 8, with :math:`\xi = \exp(-1/\tau)` for an average over about :math:`\tau`
-    steps; the ramp of :math:`\xi_k` is ours: early averages are plain means, with no bias to the start.)
+    steps. The ramp of :math:`\xi_k` is not in the paper: early averages are plain means, without bias to the
+    start.)
 
     Args:
         parameters: the weights.
@@ -51,7 +52,7 @@ class PolyakAverage(nn.Cell):
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Hold the averages in the network's weights, and put the weights back afterwards."""
+        """Put the averages into the network's weights, and restore the weights at exit."""
         kept = [ms.Tensor(weight.asnumpy().copy(), weight.dtype) for weight in self.weights]
         try:
             for weight, mean in zip(self.weights, self.means):

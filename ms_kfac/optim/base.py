@@ -1,4 +1,4 @@
-"""The base class of the optimizers: options and the parts of a step; a method adds its curvature block."""
+"""Base class of the optimizers: checks options and assembles the step; a method adds its curvature block."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ from ms_kfac.user_warning import warn_user
 
 
 class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
-    """Base of the second-order optimizers: checks the options and assembles the parts of the step.
+    """Base class of the second-order optimizers: checks the options and assembles the step.
 
-    All state is in Parameters, so a checkpoint of the optimizer carries it.
+    All state is in Parameters, so a checkpoint of the optimizer contains it.
 
-    A subclass names itself in ``method`` and gives the constructor its block
+    A subclass sets ``method`` to its name and passes its block to the constructor
     (:func:`ms_kfac.optim.block_choice.with_default`).
     """
 
     method = "abstract"
-    # Whether a block asks for statistics beside its factors once it has been refreshed.
+    # Whether a refreshed block requests statistics in addition to its factors.
     corrects_eigenvalues = False
 
     def __init__(
@@ -129,18 +129,18 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         if accumulation_steps > 1 and (fisher == "sampled" or adapts):
             raise ValueError(
                 "accumulation_steps must be 1 with fisher='sampled' or damping=LevenbergMarquardt(...), as "
-                f"the training cell takes one backward pass a step, got {accumulation_steps!r}"
+                f"the training cell takes one backward pass per step, got {accumulation_steps!r}"
             )
         if choice.serves_lone_parameters and fisher == "sampled":
             raise ValueError(
                 f"blocks[{OTHER!r}] must be 'first_order' with fisher='sampled': the gradients of Parameters "
-                "outside layers are those of the labels"
+                "outside layers come from the labels"
             )
         world = find_world(distribution)
         if world is not None and mean_reduction and not world.averages_gradients:
             raise ValueError(
                 "gradients_mean must be True in mindspore.set_auto_parallel_context with reduction='mean', "
-                "so that ranks' gradients are averaged like samples' losses, got False"
+                "so that gradients are averaged over ranks as losses are averaged over samples, got False"
             )
         given = None if params is None else check_parameters(params)
         trained = network.trainable_params() if given is None else given
@@ -165,9 +165,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.inverse_policy = inverse_policy
         self.damping = damping_schedule
         self.clips = kl_clip is not None
-        # Never called when switched off; a Cell all the same, because a compiled step parses it either way.
+        # A Cell even when unused, because the compiler parses the call in either case.
         self.trust_region = KLClip(1.0 if kl_clip is None else kl_clip)
-        # For people, who can't see otherwise whether the clip is active.
         self.last_clip = Parameter(Tensor(1.0, ms.float32), name=f"{self.prefix}.clip", requires_grad=False)
         self.averages = averaging is not None
         self.average = PolyakAverage(self.parameters, 0.0 if averaging is None else averaging)
@@ -177,7 +176,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         if isinstance(damping, LevenbergMarquardt):
             prefix_names([p for p in damping.get_parameters() if p.name.startswith("damping.")], self.prefix)
         self.needs_train_cell = self.sampled or adapts
-        # The training cell sets it, which takes the additional passes.
+        # The training cell, which runs the additional passes, sets this to True.
         self.has_train_cell = not self.needs_train_cell
         self.one = Tensor(1.0, ms.float32)
         self.ones = Tensor([1.0, 1.0], ms.float32)
@@ -203,15 +202,15 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         )
         self.__dict__["counting_record"] = None
         self._attach_taps()
-        # The optimizer's, so that its checkpoint carries them on.
+        # A Parameter of the optimizer, so that its checkpoint contains the RNG state.
         self.draws: Any = rng_state(f"{self.prefix}.draws") if self.sampled else None
-        # The same seed on all ranks, as equal weights need it, must not draw the same targets.
+        # Equal weights need the same seed on all ranks, but ranks must draw different targets.
         self.rng_stream = 0 if world is None else world.rank
         self._create_commits(factor_decay, verify)
         self._create_update()
 
     def _create_blocks(self, network: nn.Cell) -> None:
-        """Find the layers, choose their blocks, and make them: those of layers, then of lone Parameters."""
+        """Create the blocks: first of the layers found, then of Parameters outside layers."""
         self.statistics_options = StatisticsOptions(
             sharing=self.sharing,
             mean_reduction=self.mean_reduction,
@@ -234,8 +233,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             )
             if block.used_before_refresh and not self.corrects_eigenvalues:
                 raise TypeError(
-                    f"blocks: {type(block).__name__} must be used before it is refreshed, as the step of "
-                    f"EKFAC does it; that of {type(self).__name__} doesn't"
+                    f"blocks: {type(block).__name__} must be used before it is refreshed. The step of EKFAC "
+                    f"does this, the step of {type(self).__name__} doesn't"
                 )
             if layer.kind == OTHER and len(block.staged) != 2:
                 raise TypeError(
@@ -245,14 +244,14 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             made.append(block)
         if not made:
             warn_user(
-                f"{type(self).__name__}: no layer of the network is preconditioned, so that it trains as "
-                "nn.Momentum does; summary() says why"
+                f"{type(self).__name__}: no layer of the network is preconditioned; the optimizer acts as "
+                "nn.Momentum. summary() gives the reasons"
             )
         self.blocks = nn.CellList(made, auto_prefix=False)
         self.has_lone_blocks = len(lone) > 0
 
     def _create_schedules(self) -> None:
-        """Let the policies decide when statistics are taken and inverses recomputed."""
+        """Create the schedules of statistics and inverses from the refresh policies."""
         blocks = list(self.blocks)
         stopped = self.inverse_policy.stopped_layers(len(blocks), self.prefix)
         by_layer = self.corrects_eigenvalues and self.inverse_policy.by_layer
@@ -263,7 +262,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         )
 
     def _share(self, world: World | None, distribution: Distribution | None, damping: Any) -> None:
-        """SyncedTensor the curvature work out over ranks, where there are several."""
+        """Distribute the curvature work over ranks, if there are several."""
         self.__dict__["_synchronization"] = None
         self.distributed = world is not None and len(self.blocks) > 0
         if world is not None and self.distributed:
@@ -281,7 +280,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.averages_new = self.distributed and self.curvature.averages_new
 
     def _create_commits(self, factor_decay: float, verify: str) -> None:
-        """Verify and commit what passes stage, and what gradients tell of Parameters outside layers."""
+        """Create verification and commit: of staged statistics, and of Parameters outside layers."""
         owner, gates = type(self).__name__, self.statistics_schedule.gates
         count = len(self._tapped)
         tapped, lone = list(self.blocks)[:count], list(self.blocks)[count:]
@@ -292,13 +291,13 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.positions = tuple(tuple(positions[id(p)] for p in layer.parameters()) for layer in self._layers)
         parameters = [layer.parameters() for layer in self._tapped]
         self.measure = MeasureGradients(parameters, self.positions[:count], len(self.parameters))
-        # Of the pass over sampled targets, from which the statistics come then.
+        # Measurements of the pass over sampled targets, which supplies the statistics.
         self.sampled_measured = Parameter(
             zero_measurements(count), name=f"{self.prefix}.sampled_measured", requires_grad=False
         )
         self.records = ParameterTuple([block.record for block in tapped])
         if lone:
-            # There is no pass to verify against; what is left is that NaN and Inf are refused.
+            # There is no tapped pass to verify against, so only NaN and Inf are refused.
             judge = Verification([block.layer_name for block in lone], "off", owner)
             self.commit_lone = CommitStatistics(lone, factor_decay, judge, name=f"{self.prefix}.{OTHER}")
         self.no_measurements = zero_measurements(len(lone))
@@ -307,7 +306,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.stage_lone = StageLone(lone, lone_gates, lone_positions)
 
     def _create_update(self) -> None:
-        """Turn gradients into steps: preconditioner, momentum, and the model of the loss."""
+        """Create the update: preconditioner, momentum step and quadratic model of the loss."""
         blocks = list(self.blocks)
         preconditioned = {position for layer_positions in self.positions for position in layer_positions}
         self.preconditioned = tuple(position in preconditioned for position in range(len(self.parameters)))
@@ -317,7 +316,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
                 blocks, self.curvature, self.positions, self.parameters, self.inverse_schedule.refreshes
             )
         self.sources = self.preconditioner.sources
-        # Where `outcomes` tells of a product's block: behind the count of refused batches of its commit.
+        # Index of each product's block in `outcomes`, where each commit starts with its count of refused
+        # batches.
         count = len(self._tapped)
         places = [1 + index + (index >= count) for index in range(len(blocks))]
         owners = {position: places[index] for index, own in enumerate(self.positions) for position in own}

@@ -1,4 +1,4 @@
-"""Chooses each layer's curvature block, by a pattern on its name or by its kind."""
+"""Selection of each layer's curvature block by a pattern on its name or by its kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ms_kfac.curvature.unit_wise import UnitWiseBlock
 from ms_kfac.optim.options import check_patterns
 
 FIRST_ORDER = "first_order"
-# Stands for dense layers, convolutions and registered kinds that are not named.
+# Covers dense layers, convolutions and registered kinds without a key.
 DEFAULT = "default"
 _KINDS = (DEFAULT, "dense", "convolution", "embedding", NORMALIZATION, OTHER)
 
@@ -29,38 +29,38 @@ Blocks = Mapping[str, Union[BlockFactory, str]]
 
 
 def with_default(block: BlockFactory, blocks: Blocks | None) -> Blocks:
-    """The option ``blocks`` with a method's own block as the default.
+    """Add a method's block to the option ``blocks`` as the default.
 
     Args:
-        block: makes the block of a layer that the option does not name.
+        block: creates the block of a layer without a key in the option.
         blocks: the option.
 
     Returns:
-        A mapping in which what the option says comes first.
+        A mapping in which the option takes precedence.
 
     Raises:
-        TypeError: if the option is no mapping.
+        TypeError: if the option is not a mapping.
     """
     return {DEFAULT: block, **_checked_mapping(blocks)}
 
 
 class BlockChoice:
-    """The option ``blocks``, completed by K-FAC's defaults.
+    """The option ``blocks``, completed with the defaults of K-FAC.
 
     Args:
-        blocks: from kinds of layers, or regular expressions on names, to what makes a block, or to
+        blocks: mapping from kinds of layers, or regular expressions on names, to a block factory or
             "first_order".
-        normalization: "unit_wise" or "first_order", for normalization layers that ``blocks`` does not name.
-        damping_split: "pi" or "none", for the blocks of K-FAC's defaults.
-        kinds: the kinds of the network's layers; a key that is one of them is no pattern.
+        normalization: "unit_wise" or "first_order", for normalization layers without a key in ``blocks``.
+        damping_split: "pi" or "none", for the default blocks.
+        kinds: the kinds of the network's layers. A key among them is a kind, not a pattern.
 
     Attributes:
         patterns: the regular expressions among the keys.
         serves_lone_parameters: whether Parameters outside all layers have blocks.
 
     Raises:
-        TypeError: if the option is no mapping from strings, or a value makes no block.
-        ValueError: if a pattern is no regular expression.
+        TypeError: if the option is not a mapping from strings, or a value can't create a block.
+        ValueError: if a pattern is not a valid regular expression.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class BlockChoice:
         for key, value in own.items():
             if not _makes_a_block(value):
                 raise TypeError(
-                    f"blocks[{key!r}] must be a subclass of CurvatureBlock, a function that makes one, or "
+                    f"blocks[{key!r}] must be a subclass of CurvatureBlock, a function that returns one, or "
                     f"{FIRST_ORDER!r}, got {value!r}"
                 )
         self.blocks: dict[str, BlockFactory | str] = {
@@ -84,18 +84,18 @@ class BlockChoice:
         self.serves_lone_parameters = self.blocks[OTHER] != FIRST_ORDER
 
     def first_order_patterns(self) -> list[str]:
-        """The patterns that leave layers, and lone Parameters, first-order."""
+        """The patterns that keep layers, and Parameters outside layers, first-order."""
         return [pattern for pattern in self.patterns if self.blocks[pattern] == FIRST_ORDER]
 
     def key(self, layer: Layer) -> str:
-        """The key that decides for a layer.
+        """The key that applies to a layer.
 
         Args:
             layer: the layer.
 
         Returns:
-            The first pattern that is found in its name, else its kind, else "default". For a lone Parameter
-            "other".
+            The first pattern that matches its name, else its kind, else "default". For a Parameter outside
+            layers: "other".
         """
         if layer.kind != OTHER:
             for pattern in self.patterns:
@@ -110,7 +110,7 @@ class BlockChoice:
             layer: a layer that could be preconditioned.
 
         Returns:
-            The reason, and whether this option asked for it; None where the layer has a block.
+            The reason, and whether ``blocks`` requests it explicitly; None if the layer has a block.
         """
         key = self.key(layer)
         if key not in self.blocks:
@@ -118,17 +118,17 @@ class BlockChoice:
         return (f"blocks[{key!r}] is {FIRST_ORDER!r}", True) if self.blocks[key] == FIRST_ORDER else None
 
     def create(self, layer: Layer, **arguments: Any) -> CurvatureBlock:
-        """Make a layer's block.
+        """Create a layer's block.
 
         Args:
-            layer: a layer to which there is no objection.
-            **arguments: what every block is made with.
+            layer: a layer without an objection.
+            **arguments: the constructor arguments that all blocks share.
 
         Returns:
             The block.
 
         Raises:
-            TypeError: if what was made is no block, or an incomplete one.
+            TypeError: if the factory does not return a complete block.
         """
         key = self.key(layer)
         factory: Any = self.blocks[key]
@@ -153,7 +153,7 @@ def _checked_mapping(blocks: Any) -> Blocks:
         return {}
     if not isinstance(blocks, Mapping) or not all(isinstance(key, str) for key in blocks):
         raise TypeError(
-            "blocks must be a dict from kinds of layers, or regular expressions on their names, to what "
-            f"makes a block, got {blocks!r}"
+            "blocks must be a dict from kinds of layers, or regular expressions on their names, to block "
+            f"factories, got {blocks!r}"
         )
     return blocks

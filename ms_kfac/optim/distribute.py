@@ -1,4 +1,4 @@
-"""What of an optimizer is shared out over ranks, from its options."""
+"""Distribution of an optimizer's curvature work over ranks, according to its options."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def distribute_curvature(
     *,
     by_layer: bool,
 ) -> DistributedCurvature:
-    """The exchanges of an optimizer's curvature.
+    """Create the distributed curvature of an optimizer.
 
     Args:
         blocks: its curvature blocks.
         world: the ranks.
-        distribution: the option; None for the default one.
-        policies: those of statistics and of inverses.
-        damping: the option.
-        by_layer: whether inverses are refreshed at steps of each layer's own.
+        distribution: the option ``distribution``; None for the defaults.
+        policies: the refresh policies of statistics and inverses.
+        damping: the option ``damping``.
+        by_layer: whether each layer has its own refresh steps of the inverse.
 
     Returns:
-        The exchanges.
+        The distributed curvature.
 
     Raises:
-        ValueError: if a block's statistics can't be added up over ranks, or reduce-scatter is asked for where
-            it does not serve.
+        ValueError: if a block's statistics can't be summed over ranks, or reduce-scatter is requested but
+            not supported.
     """
     reason = ""
     for policy in policies:
@@ -65,14 +65,14 @@ def distribute_preconditioning(
     parameters: Sequence[Any],
     refreshes: Parameter,
 ) -> DistributedPreconditioner:
-    """Preconditioning by owners.
+    """Create the operator in which each rank preconditions the layers that it owns.
 
     Args:
         blocks: the curvature blocks.
-        curvature: says who owns them.
-        positions: for every block, where weight and bias stand among the parameters.
-        parameters: all that are trained.
-        refreshes: a Parameter that every step writes behind its refresh.
+        curvature: assigns blocks to their owners.
+        positions: indices of weight and bias among the parameters, per block.
+        parameters: all trained parameters.
+        refreshes: a Parameter that every step writes after its refresh.
 
     Returns:
         The operator.

@@ -1,4 +1,4 @@
-r"""EKFAC: K-FAC's eigenbasis with the gradient's own second moments."""
+r"""EKFAC: second moments of the gradient in the eigenbasis of K-FAC."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ class EKFAC(SecondOrderOptimizer):
         U_l = Q_G \left[\frac{Q_G^{\top} dW_l Q_A}{s + \lambda}\right] Q_A^{\top}, \qquad
         s = E_n\left[(Q_G^{\top} dW_n Q_A)^2\right]
 
-    with the eigenvectors of K-FAC's factors A and G and the gradients :math:`dW_n` of the single samples
-    (George et al. 2018, "Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis"). The
-    damping :math:`\lambda` is added to s itself; there is no split.
+    where :math:`Q_A` and :math:`Q_G` hold the eigenvectors of K-FAC's factors and :math:`dW_n` is the
+    gradient of sample n (George et al. 2018, "Fast Approximate Natural Gradient Descent in a
+    Kronecker-factored Eigenbasis"). The damping :math:`\lambda` is added to s directly, without a split.
 
-    ``factor_interval`` is the interval of the batches that enter A, G and s; ``inverse_interval`` is that of
-    the basis. Second moments hold in the basis in which they were measured, so the order of a step is: use
-    what is there, then recompute the basis when due. The step after takes second moments in the new basis
-    even where no statistics are due. Only at the very first step the basis comes first, with K-FAC's
-    eigenvalues. So from the second step on every update uses true second moments: of the step itself in a
-    basis one step old when both intervals are 1.
+    ``factor_interval`` sets when batches enter A, G and s. ``inverse_interval`` sets when the basis is
+    recomputed. Second moments are valid only in the basis in which they were measured. Each step therefore
+    first uses the present basis and recomputes it afterwards, when due. The next step measures second moments
+    in the new basis even if no statistics are due. The first step is the exception: it computes the basis
+    first and uses K-FAC's eigenvalues. From the second step on, every update uses true second moments. With
+    both intervals at 1 they come from the same step, in a basis that is one step old.
 
-    A layer with several locations a sample (a convolution, a dense layer on :math:`(N, T, d)`) needs the
-    gradients of the samples one by one when s is measured: :math:`N d_{out} d_{in}` numbers, twice.
+    A layer with several locations per sample (a convolution, a dense layer on :math:`(N, T, d)`) needs
+    per-sample gradients to measure s: :math:`N d_{out} d_{in}` numbers, twice.
 
     Args:
         network: the network to train; as in :class:`ms_kfac.KFAC`.
         learning_rate: as in :class:`ms_kfac.KFAC`.
         blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
             convolutions.
-        **options: all other options of :class:`ms_kfac.KFAC` but ``damping_split``. ``sharing`` sets how
-            locations enter A and G, and so the basis; s is of whole gradients in both settings.
+        **options: the other options of :class:`ms_kfac.KFAC`, except ``damping_split``. ``sharing`` sets how
+            locations enter A and G, and thereby the basis. s uses whole gradients in both settings.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - gradients of ``parameters``, of the loss as scaled.
+        - **gradients** (tuple[Tensor]) - gradients of the scaled loss with respect to ``parameters``.
 
     Outputs:
         bool, True.
@@ -80,7 +80,7 @@ class EKFAC(SecondOrderOptimizer):
         super().__init__(network, learning_rate, *positional, blocks=blocks, **options)
         gates = self.statistics_schedule.gates
         distinct = list(dict.fromkeys(gates))
-        # Of every gate the blocks with a basis; where several share one they are refreshed together.
+        # Blocks with a basis, grouped by gate. Blocks that share a gate are refreshed together.
         self.bases = tuple(
             tuple(
                 index
@@ -92,15 +92,15 @@ class EKFAC(SecondOrderOptimizer):
         self.cast = ops.Cast()
 
     def refresh_inverses(self) -> bool:
-        """Compute the first basis, without which there is no first update."""
+        """Compute the first basis, which the first update needs."""
         return self.inverse_schedule(self.global_step, self.cast(self.global_step == 0, ms.int32))
 
     def finish_step(self) -> bool:
-        """Recompute the basis where the policy says so, now that its second moments have been used."""
+        """Recompute the basis when due, after the step has used its second moments."""
         return self.inverse_schedule(self.global_step, self.cast(self.global_step > 0, ms.int32))
 
     def prepare_statistics(self) -> bool:
-        """Set the gates for the next step; a new basis needs second moments in any case."""
+        """Set the gates for the next step; a new basis always requests second moments."""
         self.statistics_schedule(self.global_step)
         for gate in range(len(self.bases)):
             bases = self.bases[gate]

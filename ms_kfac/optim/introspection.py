@@ -1,4 +1,4 @@
-"""What a person can ask an optimizer for between steps: factors, updates, counts, averages, traffic."""
+"""User-facing queries between steps: factors, updates, counts, averages, traffic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ms_kfac.statistics.verification import Verification
 class Introspection:
     """Mixin of :class:`ms_kfac.optim.base.SecondOrderOptimizer`.
 
-    Nothing here runs inside a compiled training step.
+    None of its methods runs inside a compiled training step.
     """
 
     parameters: Any
@@ -55,16 +55,16 @@ class Introspection:
     last_clip: Parameter
 
     def averaged_weights(self) -> AbstractContextManager[None]:
-        """Hold Polyak's averages in the network while a ``with`` block runs; then the weights come back.
+        """Put the Polyak-averaged weights into the network for the duration of a ``with`` block.
 
-        Before the first step the weights are their own average. What is not trained, like the moving moments
-        of BatchNorm, stays that of the present weights. A training step inside is lost.
+        Before the first step the average equals the weights. Untrained state, such as the moving moments of
+        BatchNorm, is not averaged. A training step inside the block is lost.
 
         Returns:
-            The context manager. The weights come back when an exception leaves the block, too.
+            A context manager. It restores the weights at exit, also after an exception.
 
         Raises:
-            ValueError: if the optimizer was made with ``averaging=None``.
+            ValueError: if the optimizer has ``averaging=None``.
         """
         if not self.averages:
             raise ValueError(
@@ -72,22 +72,23 @@ class Introspection:
                 "got None"
             )
         if int(self.global_step.asnumpy().item()) == 0:
-            # Nothing has been averaged yet; weights may have been loaded since the optimizer was made.
+            # The average may differ from weights that were loaded after construction.
             return nullcontext()
         return self.average.in_place()
 
     def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
-        """Load a state into this optimizer and its network after steps have been taken.
+        """Load a checkpoint into this optimizer and its network after training has started.
 
-        ``mindspore.load_param_into_net`` serves before the first step. Afterwards it would leave compiled
-        steps, which hold control flow on these Parameters, on the old buffers; this writes into them.
+        Before the first step, ``mindspore.load_param_into_net`` is sufficient. Afterwards, compiled steps
+        with control flow on these Parameters would keep the old buffers; this method writes into those
+        buffers.
 
         Args:
-            checkpoint: what ``mindspore.load_checkpoint`` returned; names that the optimizer does not have
-                are passed over, and Parameters that it does not name stay as they are.
+            checkpoint: the result of ``mindspore.load_checkpoint``. Unknown names are ignored, and Parameters
+                that it lacks stay unchanged.
 
         Raises:
-            ValueError: if compiled steps can't go on from it: SKFAC's factors have other ranks in it.
+            ValueError: if compiled steps can't continue from it: SKFAC's factors have different ranks in it.
         """
         for block in self.blocks:
             block.check_checkpoint(checkpoint)
@@ -97,43 +98,43 @@ class Introspection:
         self.statistics_schedule.expire()
 
     def precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Preconditioned gradients with the present inverses, before trust region, weight decay and momentum.
+        """Precondition gradients with the present inverses, without trust region, weight decay or momentum.
 
         Args:
-            gradients: one a parameter, in the order of ``parameters``, unscaled.
+            gradients: one per parameter, in the order of ``parameters``, unscaled.
 
         Returns:
-            U in the parameters' shapes; the gradients of first-order parameters come back as they are.
-            With ``exchange="gradients"`` on many devices all ranks have to call it.
+            U in the parameters' shapes; the gradients of first-order parameters are returned unchanged. With
+            ``exchange="gradients"`` on several devices, all ranks must call this method.
 
         Raises:
             ValueError: if the number of gradients is not the number of parameters.
         """
         if len(gradients) != len(self.parameters):
             raise ValueError(
-                f"gradients must hold one Tensor a parameter ({len(self.parameters)}), got {len(gradients)}"
+                f"gradients must hold one Tensor per parameter ({len(self.parameters)}), got {len(gradients)}"
             )
         if not self._layers:
             return tuple(gradients)
-        # Not under `ms.jit`: once MindSpore 2.10 has compiled a method of the optimizer by itself, training
-        # steps that are compiled later leave the optimizer's step out.
+        # Not under `ms.jit`: after MindSpore 2.10 compiles one method of the optimizer separately, training
+        # steps compiled later omit the optimizer's step.
         return tuple(self.preconditioned_gradients(tuple(gradients)))
 
     def factors(self, layer_name: str) -> dict[str, NDArray[np.float32]]:
-        """The present statistics of a layer.
+        """Current statistics of a layer.
 
         Args:
-            layer_name: the cell's name in the network before tapping ("conv1", "layer1.0.conv2"); the
-                Parameter's own where ``blocks`` gives one outside all layers a block.
+            layer_name: the cell's name in the network before tapping ("conv1", "layer1.0.conv2"). For a
+                Parameter outside layers with a block from ``blocks``: the name of the Parameter.
 
         Returns:
             NumPy float32 arrays by name ("A", "G" for K-FAC), undamped and moving-averaged, in the scale of
-            the papers: per sample, whatever reduction and loss scale; the bias as last row and column; a
-            leading axis of groups for grouped convolutions. Whatever the method, an embedding table has the
-            diagonal of A as "A" (V,) next to "G", and a normalisation layer "F" (C, 2, 2), gamma before beta;
-            a diagonal block has "s".
-            All zeros before a backward pass has reached the layer. On many devices they are what this rank
-            has: since statistics last met, its own batches alone; see :meth:`synchronize`.
+            the papers: per sample, independent of reduction and loss scale. The bias is the last row and
+            column. Grouped convolutions have a leading axis of groups. With every method, an embedding table
+            has the diagonal of A as "A" (V,) in addition to "G", a normalization layer has "F" (C, 2, 2) with
+            gamma before beta, and a diagonal block has "s". All values are zero until a backward pass reaches
+            the layer. On several devices these are local values: since the last all-reduce of the statistics
+            they contain only this rank's batches; see :meth:`synchronize`.
 
         Raises:
             KeyError: if no preconditioned layer has that name.
@@ -151,13 +152,13 @@ class Introspection:
         return tuple(layer.name for layer in self._layers)
 
     def refreshes(self) -> dict[str, int]:
-        """How often curvature has been refreshed so far.
+        """Number of curvature refreshes so far.
 
         Returns:
-            "statistics": batches of statistics taken; "inverses": inverses recomputed. Each counts all layers
-            together while they share a policy's answer, and every layer on its own where the policy decides
-            by layer. "refused": batches of which some layer held NaN or Inf, so that its statistics stayed as
-            they were.
+            "statistics": batches of statistics taken; "inverses": inverses recomputed. If the policy decides
+            for all layers together, one refresh of all layers counts once. If the policy decides per layer,
+            every layer counts separately. "refused": batches in which some layer had NaN or Inf and kept its
+            previous statistics.
         """
         commits = [self.commit, self.commit_lone] if self.has_lone_blocks else [self.commit]
         return {
@@ -167,22 +168,22 @@ class Introspection:
         }
 
     def synchronize(self) -> None:
-        """Make the state of all ranks equal, so that one rank's checkpoint serves all.
+        """Make the state of all ranks equal, so that the checkpoint of one rank is valid for all.
 
-        Between refreshes statistics of the last batches are on the ranks that took them, and with
-        ``exchange="gradients"`` inverses are with their owners only. All ranks have to call this, or those
-        that do wait for the others. Training goes on as it would have without. One rank alone has nothing to
-        do.
+        Between refreshes, statistics of the last batches are local to each rank. With
+        ``exchange="gradients"``, only the owner of a layer holds its inverses. All ranks must call this
+        method, otherwise the callers wait forever. It does not change the course of training. With one rank
+        it does nothing.
         """
         if not self.distributed:
             return
         if self._synchronization is None:
-            # Past the Cell's own attributes: no part of the optimizer's step or of its Parameters.
+            # Bypasses Cell.__setattr__, so that it is no part of the step or of the optimizer's Parameters.
             self.__dict__["_synchronization"] = Synchronization(list(self.blocks), self.curvature)
         self._synchronization()
 
     def traffic(self) -> Traffic | None:
-        """What this optimizer's collectives move, those of the gradients' own average apart.
+        """Communication volume of this optimizer's collectives, without the gradient all-reduce.
 
         Returns:
             The bytes; None where the curvature is not distributed.
@@ -193,21 +194,20 @@ class Introspection:
         return traffic
 
     def summary(self, *, every_layer: bool = False) -> str:
-        """What is preconditioned, what stays first-order and why, and the options in force.
+        """Table of preconditioned layers, first-order parameters with the reason, and the options in force.
 
         Args:
-            every_layer: one row per layer in networks of more than 16 layers, too, and the names of all
-                first-order parameters. Default: False, neighbours that differ in their names alone share a
-                row.
+            every_layer: print one row per layer even for more than 16 layers, and the names of all
+                first-order parameters. Default: False: adjacent layers that differ only in name share a row.
 
         Returns:
-            A text: the options; the share of the weights that is preconditioned; one row per layer with name,
-            kind, block, dimensions, KiB, form of the operators, and what the last commit found of it
-            ("verified", "mismatch", "no pass", "not finite", "unchecked"); then the first-order parameters by
-            reason.
+            A text: the options; the fraction of weights that is preconditioned; one row per layer; then the
+            first-order parameters by reason. A row has name, kind, block, dimensions, KiB, form of the
+            operators, and the result of the last commit ("verified", "mismatch", "no pass", "not finite",
+            "unchecked").
         """
         verified = [checked.state for checked in self.verification.checked]
-        # Parameters outside layers have no pass to be checked against.
+        # Parameters outside layers have no tapped pass to verify against.
         verified += ["unchecked"] * (len(self.blocks) - len(verified))
         rows = []
         for layer, block, preconditioning, state in zip(
@@ -231,14 +231,14 @@ class Introspection:
 
     @property
     def current_damping(self) -> float:
-        r"""The damping :math:`\lambda` of the coming step. Reads a number from the device."""
+        r"""The damping :math:`\lambda` of the next step. Reads a number from the device."""
         return float(self.damping(self.global_step).asnumpy())
 
     @property
     def clip_factor(self) -> float:
-        r"""The factor :math:`\nu` by which the KL clip shortened the last step.
+        r"""The factor :math:`\nu` by which the KL clip scaled the last step.
 
-        1.0 where the step was within the trust region, before the first step, and with ``kl_clip=None``.
+        1.0 if the step was inside the trust region, before the first step, and with ``kl_clip=None``.
         Reads a number from the device.
         """
         return float(self.last_clip.asnumpy()) if self.clips else 1.0

@@ -1,4 +1,4 @@
-"""The loss scale that an optimizer is told of: a number, a Parameter, or one of MindSpore's loss scalers."""
+"""The option ``loss_scale``: a number, a Parameter, or a loss scaler of MindSpore."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ms_kfac.optim.options import check_number
 
 @dataclass(frozen=True)
 class LossScale:
-    """By which number the loss is multiplied before its backward pass.
+    """The factor by which the loss is multiplied before the backward pass.
 
     Attributes:
-        number: that number; 1 where a Parameter holds it.
-        source: the Parameter that holds it, read at every commit; None where it is a number.
-        gradients_unscaled: whether gradients arrive without it.
+        number: the factor; 1 if a Parameter holds it.
+        source: the Parameter that holds the factor, read at every commit; None for a number.
+        gradients_unscaled: whether gradients arrive unscaled.
     """
 
     number: float = 1.0
@@ -27,19 +27,20 @@ class LossScale:
 
     @classmethod
     def of(cls, value: Any) -> LossScale:
-        """The loss scale of the option ``loss_scale``.
+        """Create the loss scale from the option ``loss_scale``.
 
         Args:
-            value: a positive number or a scalar Parameter: gradients arrive multiplied by it, as
-                ``mindspore.nn.Momentum`` means it; or a ``mindspore.amp`` loss scaler: gradients arrive as
-                its ``unscale`` returns them.
+            value: a positive number, a scalar Parameter or a ``mindspore.amp`` loss scaler. With a number or
+                a Parameter, gradients arrive multiplied by it, as in ``mindspore.nn.Momentum``. With a loss
+                scaler, gradients arrive as its ``unscale`` returns them.
 
         Returns:
             The loss scale.
 
         Raises:
-            TypeError: if it is something else.
-            ValueError: if it is a number that is not positive, or a Parameter with more than one.
+            TypeError: if it has another type.
+            ValueError: if a number is not positive, or a Parameter has more than one element or no float
+                type.
         """
         if isinstance(value, amp.LossScaler):
             source = getattr(value, "scale_value", None)

@@ -1,7 +1,7 @@
-"""The registry of methods: what each is called, and which options it has that others lack.
+"""The registry of methods: their names and method-specific options.
 
-The package, recipes, benchmarks and tests take the methods from here. Nothing is imported but the standard
-library, so that a recipe can be checked before MindSpore is loaded.
+The package, recipes, benchmarks and tests read the methods from here. This module imports the standard
+library only, so that a recipe can be checked before MindSpore is loaded.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class Option:
     """An option of one method.
 
     Attributes:
-        default: its default.
-        choices: the words accepted; none for a number.
-        single_device: those of the words with which several devices can't share the work.
+        default: the default value.
+        choices: the accepted strings; empty for a number.
+        single_device: the choices that do not support several devices.
         low: the lower end of a number.
-        above: whether the lower end itself is refused.
+        above: whether the lower end itself is rejected.
         whole: whether the number is an int.
         optional: whether None is accepted.
     """
@@ -40,10 +40,10 @@ class Method:
 
     Attributes:
         class_name: the optimizer's class, exported by ``ms_kfac``.
-        description: a few words.
-        options: the options that not all methods have, in the order of the constructor.
-        defaults: the options shared with K-FAC whose default differs.
-        single_device: whether several devices can't share the work.
+        description: a short description.
+        options: the method-specific options, in the order of the constructor.
+        defaults: the options shared with K-FAC that have another default.
+        single_device: whether the method does not support several devices.
     """
 
     class_name: str
@@ -57,7 +57,7 @@ class Method:
 DAMPING_SPLITS = ("pi", "none")
 _SPLIT = {"damping_split": Option("pi", DAMPING_SPLITS)}
 
-# By the name in recipes, which is the class's ``method`` and prefixes the names of its Parameters.
+# Keyed by the name in recipes, which equals the class's ``method`` and prefixes its Parameter names.
 METHODS: dict[str, Method] = {
     "kfac": Method("KFAC", "Kronecker-factored curvature", _SPLIT),
     "tkfac": Method(

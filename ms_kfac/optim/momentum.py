@@ -1,4 +1,4 @@
-"""The rule that turns updates into weights: ``nn.Momentum``'s weight decay, momentum and learning rate."""
+"""The update rule of ``nn.Momentum``: weight decay, momentum and learning rate."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ class MomentumOptimizer(nn.Optimizer):
         learning_rate: as ``mindspore.nn.Optimizer`` takes it.
         parameters: Parameters or parameter groups.
         momentum: :math:`\mu`.
-        nesterov: Nesterov's rule in the place of the heavy ball.
+        nesterov: use Nesterov's momentum instead of the heavy ball.
         weight_decay: :math:`w_d`.
         decoupled_weight_decay: shrink weights outside the momentum.
-        prefix: what the names of its own Parameters start with, but for moments, which are named by weights.
+        prefix: prefix of the names of the optimizer's Parameters. Moments are named after the weights
+            instead.
     """
 
     def __init__(
@@ -42,8 +43,8 @@ class MomentumOptimizer(nn.Optimizer):
         decoupled_weight_decay: bool,
         prefix: str,
     ) -> None:
-        # The base class would multiply weight decay by a loss scale, to divide both by it later; here
-        # gradients are unscaled first.
+        # The base class multiplies weight decay by the loss scale and later divides by it, but gradients are
+        # already unscaled here.
         super().__init__(learning_rate, parameters, weight_decay, loss_scale=1.0)
         self.decoupled_weight_decay = decoupled_weight_decay
         self.momentum = Parameter(Tensor(momentum, ms.float32), name="momentum", requires_grad=False)
@@ -56,8 +57,8 @@ class MomentumOptimizer(nn.Optimizer):
         """Create the operator of :meth:`update_parameters`.
 
         Args:
-            scaled: for every parameter, whether the scale multiplies its update.
-            sources: for every parameter, which of the updates is its own.
+            scaled: whether the scale multiplies the update, one per parameter.
+            sources: index of each parameter's update in the tuple of updates.
         """
         self.momentum_step = MomentumStep(
             self.parameters,
@@ -73,5 +74,5 @@ class MomentumOptimizer(nn.Optimizer):
         )
 
     def update_parameters(self, learning_rate: Any, updates: tuple[Tensor, ...], scale: Tensor) -> bool:
-        """Scale, weight decay, momentum and learning rate: nn.Momentum's rule on the updates."""
+        """Apply scale, weight decay, momentum and learning rate to the parameters, as nn.Momentum does."""
         return self.momentum_step(learning_rate, self.get_weight_decay(), scale, updates)

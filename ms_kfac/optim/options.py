@@ -1,4 +1,4 @@
-"""Checks of the optimizers' options, made at construction."""
+"""Validation of the optimizers' options at construction."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def check_number(
     low_open: bool = False,
     high_open: bool = False,
 ) -> float:
-    """A finite number in an interval.
+    """Check a finite number in an interval.
 
     Args:
         name: the option's name.
-        value: what was given.
+        value: the value given.
         low: lower end.
         high: upper end.
-        low_open: whether the lower end itself is refused.
-        high_open: whether the upper end itself is refused.
+        low_open: whether the lower end itself is rejected.
+        high_open: whether the upper end itself is rejected.
 
     Returns:
         The value as a float.
@@ -54,11 +54,11 @@ def check_number(
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """A bool.
+    """Check a bool.
 
     Args:
         name: the option's name.
-        value: what was given.
+        value: the value given.
 
     Returns:
         The value.
@@ -72,12 +72,12 @@ def check_flag(name: str, value: Any) -> bool:
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """One of a few words.
+    """Check a string out of a set of choices.
 
     Args:
         name: the option's name.
-        value: what was given.
-        choices: the words accepted.
+        value: the value given.
+        choices: the accepted strings.
 
     Returns:
         The value.
@@ -91,11 +91,11 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
 
 
 def check_count(name: str, value: Any) -> int:
-    """A positive int.
+    """Check a positive int.
 
     Args:
         name: the option's name.
-        value: what was given.
+        value: the value given.
 
     Returns:
         The value.
@@ -112,14 +112,14 @@ def check_count(name: str, value: Any) -> int:
 
 
 def check_options(method: str, **values: Any) -> tuple[Any, ...]:
-    """A method's own options, by the rules of :mod:`ms_kfac.optim.methods`.
+    """Check the method-specific options against :mod:`ms_kfac.optim.methods`.
 
     Args:
         method: the method's name.
-        **values: what was given.
+        **values: the values given.
 
     Returns:
-        The values, in the order given.
+        The values in the given order.
 
     Raises:
         TypeError: if one has the wrong type.
@@ -140,14 +140,14 @@ def check_options(method: str, **values: Any) -> tuple[Any, ...]:
 
 
 def refuse_positional(owner: str, values: Sequence[Any]) -> None:
-    """Refuses options that were given by position, as ``mindspore.nn.Momentum`` takes them.
+    """Reject positional options, which ``mindspore.nn.Momentum`` accepts.
 
     Args:
         owner: the optimizer's name.
-        values: what was given after the learning rate.
+        values: the positional arguments after the learning rate.
 
     Raises:
-        TypeError: if there is any.
+        TypeError: if there are any.
     """
     if values:
         raise TypeError(
@@ -157,7 +157,7 @@ def refuse_positional(owner: str, values: Sequence[Any]) -> None:
 
 
 def refuse_option(options: Mapping[str, Any], name: str, reason: str) -> None:
-    """Refuses an option that a method shares with K-FAC's signature but has no use for.
+    """Reject an option of K-FAC that does not apply to the method.
 
     Args:
         options: the options given by keyword.
@@ -172,11 +172,11 @@ def refuse_option(options: Mapping[str, Any], name: str, reason: str) -> None:
 
 
 def check_interval(name: str, value: int | RefreshPolicy) -> RefreshPolicy:
-    """A refresh policy from an int or a policy.
+    """Convert an int or a policy to a refresh policy.
 
     Args:
         name: the option's name.
-        value: a number of steps, which counts after a warm-up, or a policy.
+        value: a number of steps, valid after a warm-up, or a policy.
 
     Returns:
         The policy.
@@ -193,19 +193,19 @@ def check_interval(name: str, value: int | RefreshPolicy) -> RefreshPolicy:
 
 
 def check_learning_rate(value: Any) -> Any:
-    """A learning rate in any of the forms that ``mindspore.nn.Momentum`` takes.
+    """Check a learning rate in any form that ``mindspore.nn.Momentum`` accepts.
 
     Args:
-        value: what was given.
+        value: the value given.
 
     Returns:
         The value; an iterator as a list.
 
     Raises:
-        TypeError: if it has none of the forms.
-        ValueError: if a number is negative or not finite, or there is none.
+        TypeError: if it has none of these forms.
+        ValueError: if a number is negative or not finite, or the iterable is empty.
     """
-    accepted = "a non-negative number, an iterable or Tensor of them (one a step) or a LearningRateSchedule"
+    accepted = "a non-negative number, an iterable or Tensor of them (one per step) or a LearningRateSchedule"
     if isinstance(value, LearningRateSchedule):
         return value
     if isinstance(value, (bool, str, dict)) or not isinstance(value, (int, float, Tensor, Iterable)):
@@ -219,13 +219,13 @@ def check_learning_rate(value: Any) -> Any:
 
 
 def number_array(value: Any) -> NDArray[Any] | None:
-    """A number, or an iterable or Tensor of numbers, as an array.
+    """Convert a number, or an iterable or Tensor of numbers, to an array.
 
     Args:
-        value: what was given.
+        value: the value given.
 
     Returns:
-        A finite, non-empty array of at most one axis; None where the value is no such thing.
+        A finite, non-empty array of at most one axis; None if the value is not convertible.
     """
     if isinstance(value, Tensor):
         numbers = value.asnumpy()
@@ -241,16 +241,16 @@ def number_array(value: Any) -> NDArray[Any] | None:
 
 
 def check_parameters(value: Any) -> list[Any]:
-    """Parameters or parameter groups.
+    """Check Parameters or parameter groups.
 
     Args:
-        value: what was given.
+        value: the value given.
 
     Returns:
-        They as a list; what a group holds is checked by ``mindspore.nn.Optimizer``.
+        The list of them. ``mindspore.nn.Optimizer`` checks the contents of groups.
 
     Raises:
-        TypeError: if it is no iterable of Parameters alone or of dicts alone.
+        TypeError: if it is not an iterable of only Parameters or only dicts.
         ValueError: if it is empty.
     """
     accepted = "an iterable of Parameters, or of parameter groups as mindspore.nn.Momentum takes them"
@@ -265,17 +265,17 @@ def check_parameters(value: Any) -> list[Any]:
 
 
 def check_patterns(name: str, value: Any) -> tuple[str, ...]:
-    """Regular expressions.
+    """Check regular expressions.
 
     Args:
         name: the option's name.
-        value: what was given: a sequence of strings.
+        value: a list or tuple of strings.
 
     Returns:
         The patterns.
 
     Raises:
-        TypeError: if it is a lone string or holds anything but strings.
+        TypeError: if it is a single string or contains anything but strings.
         ValueError: if one does not compile.
     """
     if (
@@ -290,25 +290,25 @@ def check_patterns(name: str, value: Any) -> tuple[str, ...]:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"{name} holds {pattern!r}, which is no regular expression: {error}") from error
+            raise ValueError(f"{name} must hold regular expressions, got {pattern!r}: {error}") from error
     return tuple(value)
 
 
 def check_name(name: str, value: Any) -> str:
-    """What names of Parameters may start with.
+    """Check a prefix of Parameter names.
 
     Args:
         name: the option's name.
-        value: what was given.
+        value: the value given.
 
     Returns:
         The value.
 
     Raises:
-        TypeError: if it is no string.
-        ValueError: if it is not of letters, digits, underscores and single dots between them.
+        TypeError: if it is not a string.
+        ValueError: if it contains anything but letters, digits, underscores and single dots between them.
     """
-    accepted = "None or letters, digits and underscores, maybe with single dots between them"
+    accepted = "None or letters, digits and underscores, possibly with single dots between them"
     if not isinstance(value, str):
         raise TypeError(f"{name} must be {accepted}, got {value!r}")
     if re.fullmatch(r"\w+(\.\w+)*", value, re.ASCII) is None:

@@ -1,4 +1,4 @@
-"""The preconditioned gradients of all layers: in few kernels where blocks allow it, else block by block."""
+"""Preconditioned gradients of all layers: in a few fused kernels if blocks allow it, else per block."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ class Preconditioner(nn.Cell):
 
     Args:
         blocks: the curvature blocks.
-        positions: for every block, where weight and bias stand among the parameters.
+        positions: indices of weight and bias among the parameters, per block.
         parameters: number of parameters.
 
     Attributes:
-        parts: the operators: one for all blocks of a native form, or several for a few blocks each.
-        native: of every block, whether a kernel preconditions its gradients.
-        order: of every U the position of its parameter.
-        sources: of every parameter the place of its update among those in ``order`` with all gradients behind
-            them.
+        parts: the operators: one for all blocks of a native form, or several with a few blocks each.
+        native: whether a native kernel preconditions the block's gradients, per block.
+        order: position of the parameter of each U.
+        sources: index of each parameter's update in ``(*preconditioned, *gradients)``, where
+            ``preconditioned`` is in ``order``.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - one a parameter.
+        - **gradients** (tuple[Tensor]) - one per parameter.
 
     Outputs:
         - tuple[Tensor], U of every preconditioned parameter, in ``order``.
         - Tensor, float32, :math:`\langle dW_i, U_i \rangle` in ``order``, shape :math:`(k,)`.
 
-    Platforms: CPU (native or fallback), GPU, Ascend (composed of built-in operators).
+    Platforms: CPU (native or fallback), GPU, Ascend (fallback, composed of MindSpore operators).
     """
 
     def __init__(self, blocks: Sequence[Any], positions: Sequence[tuple[int, ...]], parameters: int) -> None:
@@ -81,13 +81,14 @@ class Preconditioner(nn.Cell):
 
 
 def native_form(block: Any) -> NativeForm | None:
-    """What a block gives in ``native_precondition``, unless a subclass has overridden ``precondition`` since.
+    """Native form of a block's preconditioning, unless a subclass overrides ``precondition``.
 
     Args:
         block: the curvature block.
 
     Returns:
-        Its native form; None where there is none.
+        The result of ``native_precondition``. None without a native form, or if ``precondition`` is
+        overridden in a more derived class.
     """
     lineage = type(block).__mro__
 

@@ -1,4 +1,4 @@
-r"""The quadratic model of the loss that a second-order step minimises."""
+r"""The quadratic model of the loss that a second-order step minimizes."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from mindspore import Tensor, nn, ops
 
 
 class QuadraticModel(nn.Cell):
-    r"""Change of the loss that the curvature predicts for a step.
+    r"""Predict the change of the loss for a step from the quadratic model.
 
     .. math::
         M(\delta) - M(0) = \nabla h^{\top} \delta + \tfrac12 \sum_l \delta_l^{\top} F_l \delta_l
         + \tfrac12 \lambda \|\delta\|^2
 
-    (Martens & Grosse 2015, section 6.5), with :math:`F_l` the undamped block of a layer from the present
+    (Martens & Grosse 2015, section 6.5), where :math:`F_l` is the undamped block of a layer from the current
     statistics. Parameters outside the blocks have no curvature here.
 
     Args:
         blocks: the curvature blocks.
-        positions: for every block, where weight and bias stand among the parameters.
+        positions: indices of weight and bias among the parameters, per block.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - gradients of the mean loss before the step.
-        - **step** (tuple[Tensor]) - :math:`\delta`, one a parameter.
+        - **step** (tuple[Tensor]) - :math:`\delta`, one per parameter.
         - **damping** (Tensor) - :math:`\lambda`, scalar float32.
 
     Outputs:
         Tensor, scalar float32.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    Platforms: CPU, GPU, Ascend (composed of MindSpore operators).
     """
 
     def __init__(self, blocks: Sequence[Any], positions: tuple[tuple[int, ...], ...]) -> None:

@@ -1,4 +1,4 @@
-r"""SKFAC: K-FAC of one batch, inverted through the batch's rank."""
+r"""SKFAC: K-FAC on single-batch statistics, with low-rank (Woodbury) inverses."""
 
 from __future__ import annotations
 
@@ -22,51 +22,51 @@ class SKFAC(SecondOrderOptimizer):
     .. math::
         U_l = (G_l + D I)^{-1} dW_l (A_l + D I)^{-1}
 
-    then trust region, weight decay and momentum as in :class:`ms_kfac.KFAC`. A and G are those of one
-    batch. Where a batch brings R < d rows to a factor of dimension d,
+    The trust region, weight decay and momentum follow as in :class:`ms_kfac.KFAC`. A and G are statistics of
+    one batch. If a batch contributes R < d rows to a factor of dimension d,
 
     .. math::
         (D I + X^{\top} X)^{-1} = \frac1D \left[ I - X^{\top} (D I_R + X X^{\top})^{-1} X \right]
 
-    and only the R x R matrix is decomposed; otherwise the factor goes through its own Cholesky
-    decomposition. :meth:`summary` says which, from the first step on. (Tang et al. 2021, "SKFAC: Training
-    Neural Networks with Faster Kronecker-Factored Approximate Curvature".)
+    and only the R x R matrix is decomposed. Otherwise the d x d factor has a Cholesky decomposition. From the
+    first step on, :meth:`summary` shows which form each factor has. Reference: Tang et al. 2021, "SKFAC:
+    Training Neural Networks with Faster Kronecker-Factored Approximate Curvature".
 
-    For convolutions the locations are first reduced to one row a sample, or to ``samples`` rows:
+    For convolutions the locations are first reduced to one row, or to ``samples`` rows, per sample:
 
     * "sum": :math:`\bar p = \sum_t p_t`, :math:`\hat g = \sum_t g_t`, averages over samples.
     * "mean": means over the T locations on both sides. Each factor is then :math:`T^2` times smaller than
-      with "sum" and the same :math:`\lambda` easily outweighs it: :math:`\lambda / T^4` damps as much as
-      :math:`\lambda` does with "sum". U comes out :math:`T^4` times larger, which the trust region undoes.
-    * "subsample": s random locations a sample, the same for both factors, drawn at each refresh of the
+      with "sum" and the same :math:`\lambda` easily outweighs it. :math:`\lambda / T^4` damps as much as
+      :math:`\lambda` with "sum". U is :math:`T^4` times larger, which the trust region compensates.
+    * "subsample": s random locations per sample, the same for both factors, drawn at each refresh of the
       statistics: :math:`A = \frac{T}{N s} \sum p p^{\top}`, :math:`G = \frac1{N s} \sum g g^{\top}`, unbiased
       estimates of :class:`ms_kfac.KFAC`'s factors, equal to them from :math:`s = T` on.
 
-    Dense layers on (N, T, d) follow ``sharing``; with "expand" they bring N T rows, with "reduce" N.
+    Dense layers on (N, T, d) follow ``sharing``: "expand" gives N T rows, "reduce" gives N.
 
-    The rank of each factor is settled when the first training step is compiled, by that step's batch times
-    ``accumulation_steps``. Smaller batches later are exact. Of larger ones as many rows as have room stand
-    for the batch, with a warning. Micro-batches that ``accumulation_steps`` does not announce leave the
-    newest rows that have room.
+    Compilation of the first training step fixes the rank of each factor: the rows of that batch times
+    ``accumulation_steps``. Smaller batches later are exact. A larger batch is truncated to the rows that fit,
+    with a warning. If there are more micro-batches than ``accumulation_steps``, the newest rows that fit are
+    kept.
 
     Args:
         network: the network to train.
         learning_rate: float, iterable, Tensor or LearningRateSchedule, as in ``mindspore.nn.Momentum``.
         spatial: "sum", "mean" or "subsample", for convolutions. Default: "sum".
-        samples: locations a sample for "subsample", at least 1. Default: 4.
+        samples: locations per sample for "subsample", at least 1. Default: 4.
         damping_split: "none" for :math:`D = \sqrt\lambda` on both sides; "pi" for :math:`\pi \sqrt\lambda` on
             A and :math:`\sqrt\lambda / \pi` on G as in :class:`ms_kfac.KFAC`. With spatial="sum" A is up to
-            :math:`T^2` times a location's: where :math:`\sqrt\lambda` is below float32's rounding of it,
-            only "pi" keeps the decomposition defined. Embedding tables have K-FAC's block with "pi"
-            whatever is said here. Default: "none".
+            :math:`T^2` times the A of a single location. If :math:`\sqrt\lambda` is below the float32
+            rounding error of A, only "pi" keeps the decomposition defined. Embedding tables always have the
+            K-FAC block with "pi". Default: "none".
         blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
             convolutions.
-        options: those of :class:`ms_kfac.KFAC`, by keyword. ``factor_decay`` is accepted and means nothing:
-            there is no moving average, each batch of statistics replaces the one before. ``sharing`` concerns
-            dense layers only.
+        **options: the other options of :class:`ms_kfac.KFAC`. ``factor_decay`` is accepted without effect:
+            there is no moving average, and each batch of statistics replaces the previous one. ``sharing``
+            applies to dense layers only.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - gradients of ``parameters``, of the loss as scaled.
+        - **gradients** (tuple[Tensor]) - gradients of the scaled loss with respect to ``parameters``.
 
     Outputs:
         bool, True.
@@ -75,7 +75,7 @@ class SKFAC(SecondOrderOptimizer):
         TypeError: if ``network`` is not a Cell, or an option has the wrong type.
         ValueError: if an option is outside its range.
 
-    Platforms: CPU. GPU with fallback operators: not run on a GPU yet.
+    Platforms: CPU, GPU (native kernels or the fallback).
 
     Examples:
         >>> import mindspore as ms

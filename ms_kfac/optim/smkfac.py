@@ -14,20 +14,21 @@ from ms_kfac.optim.options import check_options
 
 
 class SMKFAC(SecondOrderOptimizer):
-    r"""K-FAC by the Sherman-Morrison formula, as an ``nn.Optimizer``.
+    r"""K-FAC with Sherman-Morrison updates of the inverses, as an ``nn.Optimizer``.
 
-    The first k refreshes of the inverses are :class:`ms_kfac.KFAC`'s. Each later one is
+    The first k refreshes of the inverses are full refreshes, as in :class:`ms_kfac.KFAC`. Each later refresh
+    is
 
     .. math::
         A^{-1} \leftarrow A^{-1} - \frac{(A^{-1} u)(A^{-1} u)^{\top}}{1 / \alpha + u^{\top} A^{-1} u}, \qquad
         u_i = \sqrt{A_{ii}}
 
-    with the moving average of A's diagonal, which is all that the statistics still take, and likewise for G
-    with :math:`\beta` (Liu, Gao & Wang 2021, "K-FAC Algorithm Based on Sherman-Morrison Formula", equations 6
-    to 8). Nothing is factorized then and no covariance is formed.
+    where :math:`A_{ii}` is the moving average of the diagonal of A; the update of G is the same with
+    :math:`\beta` (Liu, Gao & Wang 2021, "K-FAC Algorithm Based on Sherman-Morrison Formula", equations 6 to
+    8). In this phase statistics hold the diagonals only: no covariance is formed and nothing is factorized.
 
-    Every update adds to the factor that an inverse stands for, and ``damping`` has entered by the full
-    refreshes alone. ``full_refresh_interval`` makes a refresh full now and then.
+    Every rank-one update adds to the factor that the inverse represents. ``damping`` enters in full refreshes
+    only. ``full_refresh_interval`` repeats the full refresh periodically.
 
     Args:
         network: the network to train; as in :class:`ms_kfac.KFAC`.
@@ -35,20 +36,20 @@ class SMKFAC(SecondOrderOptimizer):
         full_refreshes: k, at least 1. Default: 10.
         alpha: :math:`\alpha` in (0, inf), the weight of A's updates. Default: 0.1.
         beta: :math:`\beta` in (0, inf), the weight of G's updates. Default: 0.1.
-        rescale: "none" for the printed form; "trace" scales the factors that the inverses stand for to the
-            traces of the present damped factors
-            (:class:`ms_kfac.curvature.sherman_morrison.ShermanMorrisonBlock` derives it). Directions outside
-            the updates are then magnified by up to :math:`(1 + \alpha m)(1 + \beta m)` after m updates: take
+        rescale: "none" for the form printed in the paper. "trace" scales the factors that the inverses
+            represent to the traces of the current damped factors;
+            :class:`ms_kfac.curvature.sherman_morrison.ShermanMorrisonBlock` derives it. It magnifies
+            directions outside the updates by up to :math:`(1 + \alpha m)(1 + \beta m)` after m updates. Use
             it with ``full_refresh_interval`` and the KL clip. Default: "none".
-        full_refresh_interval: number of rank-one updates after which one refresh is full again, at least 1.
-            Statistics are full, and begin anew, from the last of those updates on. Default: None, never.
+        full_refresh_interval: number of rank-one updates between full refreshes, at least 1. From the last of
+            these updates on, full statistics are accumulated from scratch. Default: None, never.
         damping_split: as in :class:`ms_kfac.KFAC`, for full refreshes. Default: "pi".
         blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
             convolutions.
-        **options: all other options of :class:`ms_kfac.KFAC`.
+        **options: the other options of :class:`ms_kfac.KFAC`.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - gradients of ``parameters``, of the loss as scaled.
+        - **gradients** (tuple[Tensor]) - gradients of the scaled loss with respect to ``parameters``.
 
     Outputs:
         bool, True.
@@ -57,7 +58,7 @@ class SMKFAC(SecondOrderOptimizer):
         TypeError: if ``network`` is not a Cell, or an option has the wrong type.
         ValueError: if an option is outside its range.
 
-    Platforms: CPU. GPU with fallback operators: not run on a GPU yet.
+    Platforms: CPU, GPU (native kernels or the fallback).
 
     Examples:
         >>> import mindspore as ms

@@ -1,4 +1,4 @@
-r"""SP-NGD: statistics that are refreshed as seldom as their changes allow, unit-wise normalization layers."""
+r"""SP-NGD: K-FAC with adaptive refresh intervals per statistic and unit-wise normalization layers."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from ms_kfac.refresh import OnNewStatistics, RefreshPolicy, StaleStatistics
 
 
 class SPNGD(SecondOrderOptimizer):
-    r"""K-FAC's blocks with an interval of its own for every statistic of every layer.
+    r"""K-FAC with a separate, adaptive refresh interval for every statistic of every layer.
 
     A and G of each layer are refreshed at intervals that grow while they stay similar
-    (:class:`ms_kfac.StaleStatistics`), an inverse whenever a statistic of its layer was
-    (:class:`ms_kfac.OnNewStatistics`), and normalization layers have unit-wise blocks (Osawa et al. 2020,
-    "Scalable and Practical Natural Gradient for Large-Scale Deep Learning").
+    (:class:`ms_kfac.StaleStatistics`). An inverse is recomputed whenever a statistic of its layer is
+    refreshed (:class:`ms_kfac.OnNewStatistics`). Normalization layers have unit-wise blocks (Osawa et al.
+    2020, "Scalable and Practical Natural Gradient for Large-Scale Deep Learning").
 
-    The defaults differ from :class:`ms_kfac.KFAC` where the method does: ``factor_decay=0.0``, because the
-    paper compares and uses statistics of one batch each, and ``normalization="unit_wise"``. With small
-    batches ``factor_decay=0.95`` is less noisy, and similarity is then judged on the averages.
+    Two more defaults differ from :class:`ms_kfac.KFAC`: ``factor_decay=0.0``, because the paper compares and
+    uses statistics of single batches, and ``normalization="unit_wise"``. With small batches
+    ``factor_decay=0.95`` is less noisy; similarity then compares the averages.
 
     Args:
         network: the network to train.
         learning_rate: as in :class:`ms_kfac.KFAC`.
-        similarity: :math:`\alpha`: two statistics are similar when their distance in Frobenius norm is below
-            this share of the earlier one's norm. Default: 0.1.
+        similarity: :math:`\alpha`: two statistics are similar if the Frobenius norm of their difference is
+            below :math:`\alpha` times the norm of the earlier one. Default: 0.1.
         factor_interval: None for :class:`ms_kfac.StaleStatistics` with ``similarity``; an int or a policy
             replaces it. Default: None.
         inverse_interval: None for :class:`ms_kfac.OnNewStatistics`; an int or a policy replaces it. Default:
             None.
         factor_decay: :math:`\epsilon` of the moving averages in [0, 1). Default: 0.0.
-        normalization: "unit_wise" or "first_order", how normalization layers are trained where ``blocks``
-            does not say it. Default: "unit_wise".
+        normalization: "unit_wise" or "first_order", for normalization layers without an entry in
+            ``blocks``. Default: "unit_wise".
         **options: the other options of :class:`ms_kfac.KFAC`.
 
     Raises:
         TypeError: if an option is unknown or has the wrong type.
         ValueError: if an option is outside its range.
 
-    Platforms: CPU. GPU with fallback operators: not run on a GPU yet.
+    Platforms: CPU, GPU (native kernels or the fallback).
 
     Examples:
         >>> from mindspore import nn

@@ -1,4 +1,4 @@
-"""The step that every second-order optimizer here takes, as one compiled graph."""
+"""The training step shared by all second-order optimizers, as one compiled graph."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ def _multiply_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
 
 
 class SecondOrderStep(MomentumOptimizer):
-    """The step, of parts that :class:`ms_kfac.optim.base.SecondOrderOptimizer` assembles.
+    """The training step; :class:`ms_kfac.optim.base.SecondOrderOptimizer` assembles its parts.
 
-    Commit what the backward passes staged, unscale the gradients, refresh the inverses when due,
-    precondition, trust region, weight decay, momentum, learning rate; then set the gates for the next step.
+    The order of a step: commit the staged statistics, unscale the gradients, refresh the inverses when due,
+    precondition, apply trust region, weight decay, momentum and learning rate, set the gates for the next
+    step.
     """
 
     mean_reduction: bool
@@ -47,7 +48,7 @@ class SecondOrderStep(MomentumOptimizer):
     def construct(self, gradients: tuple[Tensor, ...]) -> bool:
         if not self.has_train_cell:
             raise RuntimeError(
-                "fisher='sampled' and damping=LevenbergMarquardt(...) take passes of their own: train with "
+                "fisher='sampled' and damping=LevenbergMarquardt(...) need additional passes: train with "
                 "ms_kfac.TrainOneStepCell or ms_kfac.Model"
             )
         gradients = self.on_device(gradients)
@@ -66,10 +67,10 @@ class SecondOrderStep(MomentumOptimizer):
         updates, scale = gradients, self.one
         if len(self.blocks) > 0:
             preconditioned, products = self.preconditioner(gradients)
-            # Each parameter finds its own among them by its source.
+            # `sources` holds the index of each parameter's update in this tuple.
             updates = (*preconditioned, *gradients)
             if self.clips:
-                # A layer without statistics is first-order: its gradient passes unchanged and unclipped.
+                # A layer without statistics is first-order: its gradient is neither changed nor clipped.
                 present = self.gather(self.outcomes(), self.outcome_of_product, 0)
                 scale = self.trust_region(products * present, self.product_rates(learning_rate))
                 scale = self.assign(self.last_clip, scale)
@@ -90,7 +91,7 @@ class SecondOrderStep(MomentumOptimizer):
         return True
 
     def commit_statistics(self, gradients: tuple[Tensor, ...]) -> bool:
-        """Verify the staged batches against the delivered gradients, and commit them, where there are any."""
+        """Verify the staged batches against the received gradients and commit them, if there are any."""
         due = self.statistics_schedule.number_pending()
         unscale, expected = self.inverse_scale(), self.one
         if self.sampled:
@@ -118,7 +119,7 @@ class SecondOrderStep(MomentumOptimizer):
         return True
 
     def outcomes(self) -> Tensor:
-        """Outcomes of the commit of layers, then of the commit of Parameters outside layers."""
+        """Commit outcomes: first of layers, then of Parameters outside layers."""
         if self.has_lone_blocks:
             return ops.concat((self.commit.outcome, self.commit_lone.outcome))
         return self.commit.outcome
@@ -129,10 +130,10 @@ class SecondOrderStep(MomentumOptimizer):
         return self.assign(self.sampled_measured, self.measure(due, gradients))
 
     def use_loss_scale(self, scale: LossScale | None) -> None:
-        """Let the training cell say by which number it scales the loss.
+        """Set the loss scale; the training cell calls this.
 
         Args:
-            scale: the scale; None for the optimizer's own option.
+            scale: the loss scale. None selects the optimizer's ``loss_scale`` option.
         """
         scale = self.__dict__["_own_scale"] if scale is None else scale
         self.__dict__["scale_source"] = scale.source
@@ -143,49 +144,49 @@ class SecondOrderStep(MomentumOptimizer):
         self.reciprocal_scale = Tensor(1.0 / scale.number, ms.float32)
 
     def inverse_scale(self) -> Tensor:
-        """One over the loss scale of this step's passes, scalar float32."""
+        """Reciprocal of the loss scale of this step, scalar float32."""
         if self.follows_scale:
             return ops.reciprocal(ops.cast(self.scale_source, ms.float32).reshape(()))
         return self.reciprocal_scale
 
     def unscaled(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Gradients of the loss without its scale."""
+        """Gradients of the unscaled loss."""
         if self.follows_scale and not self.gradients_unscaled:
             return self.map_(ops.partial(_multiply, self.inverse_scale()), gradients)
         return self.scale_grad(gradients)
 
     def counters(self) -> list[Parameter]:
-        """What backward passes count: the samples, where they are used."""
+        """Parameters that count samples during backward passes; empty if counts are unused."""
         return [] if self._counter is None else [self._counter.samples]
 
     def counted_samples(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        """Samples of this step's passes, scalar float32: 1 where they are not used, 0 without a pass."""
+        """Samples in this step, scalar float32: 1 if counts are unused, 0 without a backward pass."""
         if self._counter is None:
             return self.one
         return self.over_ranks(self._counter.take(gradients[0], self.counting_record))
 
     def over_ranks(self, value: Tensor) -> Tensor:
-        """A scalar of this rank's batch, averaged or summed over ranks as gradients are."""
+        """Average or sum a scalar of this rank's batch over ranks, as for gradients."""
         return self.curvature.as_gradients(value) if self.distributed else value
 
     def mean_gradients(self, gradients: tuple[Tensor, ...], samples: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of the mean loss, whatever the reduction."""
+        """Gradients of the mean loss for either reduction."""
         if self.mean_reduction:
             return gradients
         return self.map_(ops.partial(_multiply, self.mean_factor(samples)), gradients)
 
     def mean_factor(self, samples: Tensor) -> Any:
-        """What turns the reduced loss, as delivered, into the mean loss."""
+        """Factor that converts the reduced loss into the mean loss."""
         if self.mean_reduction:
             return 1.0
         return self.accumulation_steps / ops.where(samples > 0, samples, self.one)
 
     def refresh_inverses(self) -> bool:
-        """Recompute the blocks' inverses where the policy says so."""
+        """Recompute the inverses of the blocks when the policy requires it."""
         return self.inverse_schedule(self.global_step)
 
     def preconditioned_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """U of every preconditioned parameter in its place, the others' gradients as they are."""
+        """In parameter order, U of preconditioned parameters and the unchanged gradients of the others."""
         preconditioned, _ = self.preconditioner(gradients)
         candidates = (*preconditioned, *gradients)
         updates: tuple[Tensor, ...] = ()
@@ -194,7 +195,7 @@ class SecondOrderStep(MomentumOptimizer):
         return updates
 
     def product_rates(self, learning_rate: Any) -> Any:
-        """Learning rates in the order of the preconditioner's inner products, or the one of all."""
+        """Learning rates in the order of the preconditioner's inner products, or the common one."""
         if not self.is_group_lr:
             return learning_rate
         rates: tuple[Tensor, ...] = ()
@@ -210,7 +211,7 @@ class SecondOrderStep(MomentumOptimizer):
         scale: Tensor,
         samples: Tensor,
     ) -> bool:
-        """Update the parameters; where the damping is due, also predict what that does to the loss."""
+        """Update the parameters; when a damping update is due, also predict the change of the loss."""
         rule: Any = self.damping.schedule
         if rule.is_due(self.global_step + 1):
             before = self.weights_before.read()
@@ -225,7 +226,7 @@ class SecondOrderStep(MomentumOptimizer):
         return True
 
     def finish_step(self) -> bool:
-        """What a method does after the weights have moved, with the step's number not yet counted up."""
+        """Hook of a method after the weight update, before ``global_step`` increases."""
         return True
 
     def prepare_statistics(self) -> bool:

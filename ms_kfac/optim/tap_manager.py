@@ -1,4 +1,4 @@
-"""Which layers an optimizer taps, and putting its taps into them and out."""
+"""Discovery of the layers that an optimizer taps; attaching and detaching its taps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ms_kfac.user_warning import warn_user
 class TapManager:
     """Mixin of :class:`ms_kfac.optim.base.SecondOrderOptimizer`.
 
-    Nothing here runs inside a compiled training step.
+    None of its methods runs inside a compiled training step.
     """
 
     parameters: Any
@@ -30,7 +30,7 @@ class TapManager:
     _patterns: tuple[str, ...]
     _choice: BlockChoice
     _counter: SampleCounter | None
-    # Those with taps, and all that have blocks.
+    # `_tapped`: layers with taps. `_layers`: all layers with blocks, also Parameters outside layers.
     _tapped: Sequence[Layer]
     _layers: Sequence[Layer]
     _first_order: Sequence[FirstOrderCell]
@@ -54,10 +54,10 @@ class TapManager:
             )
 
     def move_taps(self, network: nn.Cell) -> None:
-        """Tap other layers that hold the same Parameters, as amp level O1 makes a network of such.
+        """Move the taps to another network that holds the same Parameters, such as amp level O1 creates.
 
         Args:
-            network: the network that trains from now on.
+            network: the network to train from now on.
 
         Raises:
             ValueError: if it lacks one of the layers.
@@ -66,8 +66,8 @@ class TapManager:
         missing = [layer.name for layer in self._tapped if id(layer.weight) not in found]
         if missing:
             raise ValueError(
-                f"network must hold all layers of the optimizer, got one without {', '.join(missing)}. "
-                "MindSpore 2.10 makes classes unknown to it where amp level O1 is used twice in one process"
+                f"network must contain all layers of the optimizer, got one without {', '.join(missing)}. "
+                "MindSpore 2.10 creates such networks if amp level O1 is used twice in one process"
             )
         self.detach()
         lone = self._layers[len(self._tapped) :]
@@ -76,8 +76,8 @@ class TapManager:
         self._attach_taps()
 
     def _counting_layer(self) -> Layer | None:
-        # A batch normalisation in evaluation passes its tap by, and the first axis of an embedding's ids may
-        # be that of positions: they count only where there is no other.
+        # Batch normalization in evaluation mode bypasses its tap, and the first axis of an embedding's ids
+        # may be positions. Both count samples only if there is no other layer.
         last_resorts = ("normalization", "embedding")
         others = [layer for layer in self._tapped if layer.kind not in last_resorts]
         return next(iter([*others, *self._tapped]), None)
@@ -97,7 +97,7 @@ class TapManager:
         if replaced:
             warn_user(
                 f"{type(self).__name__} took over layers {', '.join(replaced)}: an earlier optimizer on this "
-                "network gets no more statistics of them"
+                "network no longer receives statistics of them"
             )
         if self._counter is not None and not self._tapped:
             option = "blocks['other']" if self.mean_reduction else "reduction='sum'"
@@ -106,9 +106,10 @@ class TapManager:
             )
 
     def detach(self) -> None:
-        """Take this optimizer's taps out of the network, which then trains as if it had never been tapped.
+        """Remove this optimizer's taps from the network.
 
-        A layer that a later optimizer has taken over is left to it.
+        The network then trains as if it had never been tapped. Layers that a later optimizer has taken over
+        keep the taps of that optimizer.
         """
         for layer, tap in zip(self._tapped, self._taps):
             if attached_tap(layer.cell) is tap:
@@ -116,13 +117,13 @@ class TapManager:
 
     @contextmanager
     def detached(self) -> Iterator[None]:
-        """Hold the network without this optimizer's taps while a ``with`` block runs; then they come back.
+        """Remove this optimizer's taps for the duration of a ``with`` block.
 
-        It is for ``mindspore.export``, which refuses Parameters that are not the network's own. Training goes
-        on afterwards as if nothing had been; a training step inside takes no statistics.
+        Use it for ``mindspore.export``, which rejects Parameters that do not belong to the network. Training
+        continues unchanged afterwards. A training step inside the block takes no statistics.
 
         Yields:
-            Nothing. The taps come back when an exception leaves the block, too.
+            None. The taps are restored at exit, also after an exception.
 
         Examples:
             >>> import mindspore as ms

@@ -1,4 +1,4 @@
-r"""THOR: inverses that are refreshed where the trace has moved, of diagonal blocks alone."""
+r"""THOR: K-FAC with block-diagonal factors and trace-based refreshes of the inverses."""
 
 from __future__ import annotations
 
@@ -18,26 +18,32 @@ from ms_kfac.refresh import RefreshPolicy, TraceChange
 
 
 class THOR(SecondOrderOptimizer):
-    r"""K-FAC with inverses refreshed layer by layer as their traces move, of diagonal blocks alone.
+    r"""K-FAC with block-diagonal factors whose inverses are refreshed per layer, based on the trace.
 
-    At every look (``inverse_interval``) a layer's relative change of trace r since its last refresh decides:
-    above :math:`\omega_1` its inverse is refreshed, below :math:`\omega_2` the layer is refreshed no more, in
-    between it keeps its inverse (:class:`ms_kfac.TraceChange`). Factors are cut into diagonal blocks of
-    ``split`` rows, the last one of its true size, and only those are inverted (Chen et al. 2021, "THOR,
-    Trace-based Hardware-driven Layer-Oriented Natural Gradient Descent Computation").
+    Every ``inverse_interval`` steps, the optimizer compares the trace of each layer with the trace at its
+    last refresh. Let r be the relative change (:class:`ms_kfac.TraceChange`):
 
-    The damping is split between the factors as in :class:`ms_kfac.KFAC`, statistics have its moving average,
-    and biases their homogeneous coordinate; ``mindspore.nn.thor`` has none of the three. Factors of grouped
-    convolutions, one small pair a group, are not split.
+    * above :math:`\omega_1`, the inverse is refreshed;
+    * below :math:`\omega_2`, the layer is never refreshed again;
+    * in between, the layer keeps its inverse.
+
+    Factors are split into diagonal blocks of ``split`` rows, and only these blocks are inverted. The last
+    block holds the remaining rows without padding (Chen et al. 2021, "THOR, Trace-based Hardware-driven
+    Layer-Oriented Natural Gradient Descent Computation").
+
+    As in :class:`ms_kfac.KFAC`, the damping is split between the factors, statistics are moving averages, and
+    biases enter as a homogeneous coordinate. ``mindspore.nn.thor`` has none of the three. A grouped
+    convolution has one small pair of factors per group, which is not split.
 
     Args:
         network: the network to train.
         learning_rate: as in :class:`ms_kfac.KFAC`.
         omega1: :math:`\omega_1`, not negative. Default: 0.01.
-        omega2: :math:`\omega_2` in [0, :math:`\omega_1`]; 0 never stops a layer. Default: 0.0.
-        split: largest size of a diagonal block. Default: 128.
-        inverse_interval: steps from one look at the traces to the next after a warm-up
-            (:class:`ms_kfac.WarmUpInterval`), or a policy that decides by the step; a
+        omega2: :math:`\omega_2` in [0, :math:`\omega_1`]. With 0, refreshes of a layer never stop. Default:
+            0.0.
+        split: maximum size of a diagonal block. Default: 128.
+        inverse_interval: number of steps between trace comparisons after a warm-up
+            (:class:`ms_kfac.WarmUpInterval`), or a policy that depends on the step only. A
             :class:`ms_kfac.TraceChange` replaces ``omega1`` and ``omega2``. Default: 100.
         damping_split: as in :class:`ms_kfac.KFAC`. Default: "pi".
         blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
@@ -48,7 +54,7 @@ class THOR(SecondOrderOptimizer):
         TypeError: if an option is unknown or has the wrong type.
         ValueError: if an option is outside its range.
 
-    Platforms: CPU. GPU with fallback operators: not run on a GPU yet.
+    Platforms: CPU, GPU (native kernels or the fallback).
 
     Examples:
         >>> from mindspore import nn
@@ -92,12 +98,12 @@ class THOR(SecondOrderOptimizer):
 
 
 def split_block(layer: Layer, *, split: int = 128, **arguments: Any) -> CurvatureBlock:
-    """THOR's block of a layer: split, or K-FAC's for a grouped convolution.
+    """Create the THOR block of a layer; grouped convolutions get the K-FAC block.
 
     Args:
         layer: the layer.
-        split: largest size of a diagonal block.
-        **arguments: what every block is made with.
+        split: maximum size of a diagonal block.
+        **arguments: the constructor arguments that all blocks share.
 
     Returns:
         The block.

@@ -1,4 +1,4 @@
-r"""TKFAC: natural gradient with Kronecker factors that keep the trace of the Fisher."""
+r"""TKFAC: natural gradient with Kronecker factors that preserve the trace of the Fisher."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ms_kfac.optim.parameter_names import prefix_names
 class TKFAC(SecondOrderOptimizer):
     r"""Trace-restricted K-FAC for dense layers and convolutions, as an ``nn.Optimizer``.
 
-    The step of :class:`ms_kfac.KFAC` with another block:
+    The step equals the step of :class:`ms_kfac.KFAC` except for the preconditioner:
 
     .. math::
         U_l = \left(\sqrt{\tilde\delta_l}\, \Psi_l + c_{\Psi,l} I\right)^{-1} dW_l
@@ -30,17 +30,17 @@ class TKFAC(SecondOrderOptimizer):
     with :math:`\Phi_l = E[\lVert g \rVert^2 a a^{\top}] / \delta_l`, :math:`\Psi_l = E[\lVert a \rVert^2 g
     g^{\top}] / \delta_l` and :math:`\delta_l = E[\lVert a \rVert^2 \lVert g \rVert^2]`, which is the trace
     of the layer's exact Fisher block (Gao et al. 2021, "A Trace-restricted Kronecker-Factored Approximation
-    to Natural Gradient", equation 8; convolutions: sums over locations, as theorem 2 derives them. Their
-    equation (12) is not followed where it contradicts that theorem).
+    to Natural Gradient", equation 8). Convolutions use sums over locations, as theorem 2 derives them. Where
+    equation (12) of the paper contradicts that theorem, this class follows the theorem.
 
     ``damping_mode="normal"`` (the paper's TKFAC_nor): :math:`\tilde\delta_l = \delta_l` and
     :math:`c_\Phi = c_\Psi = \sqrt\lambda` (equation 14).
 
-    ``damping_mode="automatic"`` (TKFAC_new): :math:`\lambda`, that is ``damping``, is not used. Convolutions
+    ``damping_mode="automatic"`` (TKFAC_new): :math:`\lambda` (``damping``) is not used. Convolutions
     have :math:`\tilde\delta_l = \max(\nu, \delta_l)`, other layers :math:`\tilde\delta_l = \max(\nu, \beta
     \delta_l)` with :math:`\beta = \max_l \tilde\delta_l / \delta_l` over the convolutions (equations 15 and
-    16; the outer maximum only matters for a layer whose own trace is below :math:`\nu`, for which the paper
-    gives no rule). The diagonals are :math:`c_\Phi = \tilde\delta / \dim\Phi` and :math:`c_\Psi =
+    16). The outer maximum only matters for a layer whose trace is below :math:`\nu`, for which the paper
+    gives no rule. The diagonals are :math:`c_\Phi = \tilde\delta / \dim\Phi` and :math:`c_\Psi =
     \tilde\delta / \dim\Psi`. A network without convolutions has :math:`\beta = 1`.
 
     Args:
@@ -48,30 +48,29 @@ class TKFAC(SecondOrderOptimizer):
         learning_rate: as in :class:`ms_kfac.KFAC`.
         damping_mode: "normal" or "automatic". Default: "normal".
         nu: :math:`\nu` of the automatic damping, positive. The paper searched 1e-4 to 10 and asks for a
-            "reasonably large" one. At the default of 1 the diagonal of a layer whose trace is at or below
-            :math:`\nu` is the mean of its factor's diagonal: as much damping as curvature, in the printed
-            and in the homogeneous form alike. Default: 1.0.
-        ema: what the moving average is taken of. "partial_trace": of :math:`E[\lVert g \rVert^2 a a^{\top}]`,
-            :math:`E[\lVert a \rVert^2 g g^{\top}]` and :math:`\delta`, normalised at inversion, which keeps
-            the equality of traces and lets micro-batches add up. "paper": of :math:`\sqrt{\tilde\delta}\,
-            \Phi` and :math:`\sqrt{\tilde\delta}\, \Psi` of each batch and of the diagonals (equations 17 and
-            18), which does neither exactly. Default: "partial_trace".
+            "reasonably large" value. Take the default of 1 and a layer whose trace is at or below
+            :math:`\nu`: its diagonal equals the mean of its factor's diagonal. Damping then equals curvature,
+            in both the printed and the homogeneous form. Default: 1.0.
+        ema: the averaged quantities. "partial_trace" averages :math:`E[\lVert g \rVert^2 a a^{\top}]`,
+            :math:`E[\lVert a \rVert^2 g g^{\top}]` and :math:`\delta`, and normalizes at inversion. This
+            preserves the equality of traces, and micro-batches add up. "paper" averages
+            :math:`\sqrt{\tilde\delta}\, \Phi` and :math:`\sqrt{\tilde\delta}\, \Psi` of each batch, and the
+            diagonals (equations 17 and 18). This does neither exactly. Default: "partial_trace".
         automatic_form: "printed" for the diagonals above, whose ratio to the mean of the factor's diagonal is
             :math:`\sqrt{\tilde\delta}`, or "homogeneous" for :math:`\sqrt{\tilde\delta} / \dim`, whose ratio
-            is one.
-            Default: "printed".
+            is one. Default: "printed".
         max_expansion: upper bound of :math:`\beta`, at least 1. :math:`\beta` diverges as a convolution's
-            gradients vanish, and in the printed form directions without curvature get
-            :math:`\beta^{-2}` of their step in dense layers. Default: 100.0.
+            gradients vanish. In the printed form, this scales the step of dense layers in directions without
+            curvature by :math:`\beta^{-2}`. Default: 100.0.
         blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
             convolutions.
-        **options: the other options of :class:`ms_kfac.KFAC` but ``damping_split``.
+        **options: the other options of :class:`ms_kfac.KFAC`, except ``damping_split``.
 
     Attributes:
         expansion: :math:`\beta` of the last refresh of inverses, scalar float32; None with normal damping.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - gradients of ``parameters``, of the loss as scaled.
+        - **gradients** (tuple[Tensor]) - gradients of the scaled loss with respect to ``parameters``.
 
     Outputs:
         bool, True.
@@ -81,10 +80,10 @@ class TKFAC(SecondOrderOptimizer):
         ValueError: if an option is outside its range.
 
     Note:
-        :meth:`factors` gives "Phi" and "Psi" of trace one, and "delta" (one a group for grouped
+        :meth:`factors` returns "Phi" and "Psi", each of trace one, and "delta" (one per group for grouped
         convolutions).
 
-    Platforms: CPU. GPU with fallback operators: not run on a GPU yet.
+    Platforms: CPU, GPU (native kernels or the fallback).
 
     Examples:
         >>> import mindspore as ms

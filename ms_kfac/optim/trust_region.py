@@ -19,9 +19,9 @@ class KLClip(nn.Cell):
         kl_clip: :math:`\kappa`, positive.
 
     Inputs:
-        - **products** (Tensor) - :math:`\langle dW_l, U_l \rangle` of every preconditioned parameter,
+        - **products** (Tensor) - :math:`\langle dW_l, U_l \rangle` of each preconditioned parameter,
           float32, shape :math:`(k,)`.
-        - **rates** (Tensor) - :math:`\eta_l` in the same shape, or the scalar that they all are.
+        - **rates** (Tensor) - :math:`\eta_l` in the same shape, or their common value as a scalar.
 
     Outputs:
         Tensor, scalar float32, in (0, 1].

@@ -288,7 +288,7 @@ class Three(DiagonalBlock):
             ValueError,
             "full_refreshes must be",
         ),
-        ({"con(v": DiagonalBlock}, {}, ValueError, "no regular expression"),
+        ({"con(v": DiagonalBlock}, {}, ValueError, "must hold regular expressions, got"),
         ({"dense": EigenbasisBlock}, {}, TypeError, "EigenbasisBlock must be used before it is refreshed"),
         ({"dense": no_block}, {}, TypeError, r"blocks\['dense'\] must make a CurvatureBlock, made ReLU"),
         ({"dense": half_made}, {}, TypeError, "must create operator, staged, record, weights, a statistic"),
