@@ -19,7 +19,10 @@ from ms_kfac.parallel import collectives
 
 
 class AllReduceStatistics(nn.Cell):
-    r"""Averages statistics on all ranks: :math:`S \leftarrow \frac1R \sum_r S_r`, :math:`n \leftarrow \frac1R \sum_r n_r`.
+    r"""Averages statistics over ranks, with the result on all ranks.
+
+    .. math::
+        S \leftarrow \frac1R \sum_r S_r, \qquad n \leftarrow \frac1R \sum_r n_r
 
     Args:
         shares: sums and weights, at least one.
