@@ -1,4 +1,4 @@
-"""Warnings that point at the user's own line, however deep in the package they arise."""
+"""Warnings that point at the user's line of code, not at a line inside the package."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import warnings
 
 
 def warn_user(text: str) -> None:
-    """Warn, at the innermost line outside of this package.
+    """Issue a warning at the innermost stack frame outside this package.
 
     Args:
-        text: what is told.
+        text: the warning message.
     """
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ms_kfac":

@@ -1,4 +1,4 @@
-"""Native forms of the operators in ``ms_kfac.ops``, and which of them run."""
+"""Native kernels for the operators in ``ms_kfac.ops``, and their status."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ __all__ = ["set_precision", "set_threads", "status"]
 
 
 def status() -> str:
-    """Say of every operator which form runs on the present device target, and why.
+    """Report which implementation of each operator runs on the current device target, and why.
 
     Returns:
-        A text table: the library of each device, that of the present one first; one row an operator ("native"
-        or "fallback" of built-in MindSpore operators); what kernels have warned of, and each library's last
-        error.
+        A text table with these rows:
+
+        - one per device: its library; the current device comes first.
+        - one per operator: "native", or "fallback" (composed of MindSpore operators) with the reason.
+        - the warnings of kernels, and the last error of each library.
     """
     present = ms.get_context("device_target")
     devices = sorted({*DEVICES, present}, key=lambda device: (device != present, device))
@@ -44,16 +46,16 @@ def _library(device: str) -> str:
 
 
 def set_threads(count: int) -> None:
-    """Set how many threads a native kernel of the CPU uses.
+    """Set the number of threads of the native CPU kernels.
 
-    Default: the processors that this process may run on, or the environment variable ``MS_KFAC_THREADS``.
-    OpenBLAS inside a kernel never uses more.
+    Default: the environment variable ``MS_KFAC_THREADS``, else the number of processors that this process may
+    run on. OpenBLAS inside a kernel never uses more threads.
 
     Args:
         count: number of threads, from 1 to 1024.
 
     Raises:
-        ValueError: if ``count`` is no such int.
+        ValueError: if ``count`` is not an int in this range.
     """
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_THREADS:
         raise ValueError(f"set_threads: count must be an int from 1 to {MOST_THREADS}, got {count!r}")

@@ -1,4 +1,4 @@
-"""The library of the CPU's kernels: OpenBLAS, and threads."""
+"""The library of native CPU kernels, with OpenBLAS and threads."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MOST_THREADS = 1024
 
 
 class CpuLibrary(NativeLibrary):
-    """The library of ``cpu/``, which the installation of the package builds, with OpenBLAS behind it."""
+    """The library built from ``cpu/`` when the package is installed. It calls OpenBLAS."""
 
     def __init__(self) -> None:
         self.openblas: Path | None = None
         super().__init__(
             FOLDER / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}",
             FOLDER / "cpu",
-            not_built="not built: no C++ compiler was there, or it failed (pip install -v shows why)",
+            not_built="not built: the C++ compiler was missing or failed (pip install -v shows why)",
             rebuild="install the package again",
         )
         wanted = os.environ.get(THREADS)
@@ -32,12 +32,12 @@ class CpuLibrary(NativeLibrary):
             self.set_threads(len(os.sched_getaffinity(0)) if wanted is None else _thread_count(wanted))
 
     def missing(self) -> str:
-        """OpenBLAS may be."""
+        """Report that OpenBLAS is missing, if it is."""
         self.openblas = find_openblas()
         return "the package scipy-openblas32 is not installed" if self.openblas is None else ""
 
     def prepare(self, handle: ctypes.CDLL) -> str:
-        """Find the functions of OpenBLAS."""
+        """Load the OpenBLAS functions."""
         path = str(self.openblas)
         with _core_type():
             if not handle.ms_kfac_load_blas(os.fsencode(path)):
@@ -49,26 +49,26 @@ class CpuLibrary(NativeLibrary):
         return f"{self.threads()} threads"
 
     def threads(self) -> int:
-        """Threads that a kernel uses; 0 without a library."""
+        """The number of threads per kernel; 0 without a library."""
         return 0 if self.handle is None else int(self.handle.ms_kfac_threads())
 
     def set_threads(self, count: int) -> None:
-        """Set them; nothing to do without a library."""
+        """Set the number of threads per kernel. Does nothing without a library."""
         if self.handle is not None:
             self.handle.ms_kfac_set_threads(count)
 
 
 def _thread_count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
-        raise ValueError(f"{THREADS} must be a number of threads from 1 to {MOST_THREADS}, got {text!r}")
+        raise ValueError(f"{THREADS} must be an int from 1 to {MOST_THREADS}, got {text!r}")
     return int(text)
 
 
 def find_openblas() -> Path | None:
-    """OpenBLAS of the package ``scipy-openblas32``.
+    """Find the OpenBLAS library of the package ``scipy-openblas32``.
 
     Returns:
-        The shared library; None where the package is not installed.
+        The path of the shared library; None if the package is not installed or contains no library.
     """
     package = importlib.util.find_spec("scipy_openblas32")
     if package is None or package.origin is None:
@@ -78,7 +78,7 @@ def find_openblas() -> Path | None:
 
 @contextmanager
 def _core_type() -> Iterator[None]:
-    # On processors newer than itself OpenBLAS takes AVX2 kernels, at half the speed of its AVX-512 ones.
+    # On processors newer than its release, OpenBLAS selects AVX2 kernels, at half the speed of AVX-512.
     name = "OPENBLAS_CORETYPE"
     if name in os.environ or "avx512bw" not in _processor_flags():
         yield

@@ -1,4 +1,4 @@
-"""The library of the GPU's kernels, which ``scripts/build_cuda_kernels.sh`` builds."""
+"""The library of native GPU kernels, built by ``scripts/build_cuda_kernels.sh``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BUILD = "bash scripts/build_cuda_kernels.sh"
 
 
 class CudaLibrary(NativeLibrary):
-    """The library of ``cuda/``. It holds CUDA's runtime, so it loads on machines without a GPU, too."""
+    """The library built from ``cuda/``. It contains the CUDA runtime, so it also loads without a GPU."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -20,10 +20,10 @@ class CudaLibrary(NativeLibrary):
         )
 
     def settings(self) -> str:
-        """The architectures and the precision."""
+        """The GPU architectures and the precision of covariance products."""
         architectures = " ".join(f"sm_{number}" for number in self.architectures())
         return f"{architectures}, covariance products in {precision()}"
 
     def architectures(self) -> list[int]:
-        """The architectures that it has machine code for, such as 80 for sm_80."""
+        """The GPU architectures with machine code in the library, such as 80 for sm_80."""
         return [int(number) for number in self.text("ms_kfac_cuda_architectures").split()]

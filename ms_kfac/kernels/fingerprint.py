@@ -1,4 +1,4 @@
-"""Which sources a library of kernels was built from; setup.py runs it, too, without the package."""
+"""Fingerprint of the kernel sources. setup.py also runs this file, without importing the package."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ SUFFIXES = (".cc", ".cu", ".cuh", ".h")
 
 
 def fingerprint(*folders: Path) -> str:
-    """A digest of the kernels' sources: a library built from others may take its arguments in another order.
+    """Compute a digest of the kernel sources.
+
+    It detects a library built from different sources, whose kernels may take arguments in another order.
 
     Args:
-        *folders: the folders of the sources, side by side.
+        *folders: the source folders, in one parent folder.
 
     Returns:
         16 hexadecimal digits.

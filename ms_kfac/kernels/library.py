@@ -1,4 +1,4 @@
-"""The libraries of native kernels of this process, one a device."""
+"""The libraries of native kernels in this process, one per device."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def library(device: Literal["GPU"]) -> CudaLibrary: ...
 def library(device: str) -> NativeLibrary: ...
 @cache
 def library(device: str) -> NativeLibrary:
-    """The library of a device's kernels, loaded at the first call for it.
+    """Get the kernel library of a device. The first call per device loads it.
 
     Args:
-        device: "CPU" or "GPU", as ``ms.get_context("device_target")`` has it.
+        device: "CPU" or "GPU", as in ``ms.get_context("device_target")``.
 
     Returns:
-        The library, or one that says why there is none.
+        The library. If it is not usable, its ``reason`` says why.
 
     Raises:
-        ValueError: if ``device`` is another one.
+        ValueError: if ``device`` has another value.
     """
     if device not in DEVICES:
         raise ValueError(f"library: device must be one of {', '.join(DEVICES)}, got {device!r}")

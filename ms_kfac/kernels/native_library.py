@@ -1,4 +1,4 @@
-"""A shared library of native kernels, for whatever device: when it serves, and what it has to say."""
+"""A shared library of native kernels for one device: loading, checks and messages."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ FOLDER = Path(__file__).parent
 
 
 class NativeLibrary:
-    """A loaded library, or why there is none.
+    """A loaded library, or the reason why there is none.
 
     Args:
-        built: where the shared object is once it is built.
-        sources: the folder of its sources, beside those of ``interface``.
-        not_built: why it may not be there.
-        rebuild: what builds it from other sources.
+        built: path of the built shared object.
+        sources: the folder of its sources, in addition to ``interface``.
+        not_built: the reason to report if the shared object does not exist.
+        rebuild: the instruction to report if it was built from different sources.
 
     Attributes:
-        path: the shared object that operators name; empty where there is none.
-        reason: why there is none; empty where there is one.
+        path: path of the shared object that operators use; empty if the library is not usable.
+        reason: why the library is not usable; empty if it is.
     """
 
     def __init__(self, built: Path, sources: Path, *, not_built: str, rebuild: str) -> None:
@@ -49,43 +49,43 @@ class NativeLibrary:
             self.path = str(built)
 
     def missing(self) -> str:
-        """What else the library needs and is not there; empty where nothing is missing."""
+        """The missing dependency of the library; empty if nothing is missing."""
         return ""
 
     def prepare(self, handle: ctypes.CDLL) -> str:
-        """Make the loaded library ready.
+        """Initialize the loaded library.
 
         Args:
-            handle: the library, built from the present sources.
+            handle: the library, built from the current sources.
 
         Returns:
-            Why that failed; empty where it did not.
+            Why initialization failed; empty if it succeeded.
         """
         return ""
 
     def settings(self) -> str:
-        """How its kernels run, for people."""
+        """The settings of its kernels, as readable text."""
         return ""
 
     def exports(self, function: str) -> bool:
-        """Whether the loaded library has a function of that name."""
+        """Whether the loaded library exports a function of this name."""
         return self.handle is not None and hasattr(self.handle, function)
 
     def last_error(self) -> str:
-        """The text of the last operator's error."""
+        """The message of the last operator error."""
         return self.text("ms_kfac_last_error")
 
     def warnings(self) -> list[str]:
-        """What kernels have warned of so far, each once."""
+        """The warnings of kernels so far, each once."""
         return self.text("ms_kfac_warnings").splitlines()
 
     def refresh_layout(self, function: str) -> list[str]:
-        """Names of a layer's arrays, in the order in which a kernel that refreshes inverses takes them."""
+        """Names of the arrays per layer, in the argument order of a refresh kernel."""
         layouts = dict(line.split(": ", 1) for line in self.text("ms_kfac_refresh_layouts").splitlines())
         return layouts[function].split(", ")
 
     def text(self, function: str) -> str:
-        """What a function of the library writes into a buffer; empty without a library."""
+        """The text that a library function writes into a buffer; empty without a library."""
         if self.handle is None:
             return ""
         read = getattr(self.handle, function)
@@ -99,7 +99,7 @@ def _refusal() -> str:
         return f"{SWITCH}=0"
     version = _version("mindspore")
     if not version.startswith(CHECKED_WITH):
-        return f"kernels were checked with MindSpore {CHECKED_WITH} alone, this is {version}"
+        return f"kernels are tested with MindSpore {CHECKED_WITH} only, got {version}"
     return ""
 
 
@@ -107,7 +107,7 @@ def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "of no known version"
+        return "unknown version"
 
 
 def _sources_of(handle: ctypes.CDLL) -> str:

@@ -1,4 +1,4 @@
-"""A native kernel as an operator that graph mode and PyNative mode call."""
+"""Native kernels as MindSpore operators, for graph mode and PyNative mode."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ms_kfac.kernels.registry import REGISTRY
 
 
 def is_native(operator: str) -> bool:
-    """Whether an operator of ``ms_kfac.ops`` runs its native form.
+    """Whether an operator of ``ms_kfac.ops`` runs its native kernel.
 
     Args:
         operator: its name in :func:`ms_kfac.kernels.status`.
 
     Returns:
-        True where the library of the present device target is loaded and has a kernel of it.
+        True if the library of the current device target is loaded and has a kernel for the operator.
     """
     return fallback_reason(operator, ms.get_context("device_target")) == ""
 
 
 def fallback_reason(operator: str, device: str) -> str:
-    """Why an operator runs its fallback on a device.
+    """Get the reason why an operator runs its fallback on a device.
 
     Args:
         operator: its name in :func:`ms_kfac.kernels.status`.
-        device: a device target of MindSpore.
+        device: a MindSpore device target.
 
     Returns:
-        The reason; empty where the native form runs.
+        The reason; empty if the native kernel runs.
     """
     function = REGISTRY[operator]
     if function is None:
@@ -42,17 +42,17 @@ def fallback_reason(operator: str, device: str) -> str:
     own = library(device)
     if own.reason:
         return own.reason
-    # The CPU's library is built whole or not at all: a function that it lacks must not pass in silence.
+    # Not checked on CPU: that library is built completely or not at all, so a missing function must fail.
     if device == "GPU" and not own.exports(function):
         return "not in the GPU's library"
     return ""
 
 
 def present_library() -> NativeLibrary:
-    """The library of the present device target.
+    """Get the library of the current device target.
 
     Returns:
-        The library, or one that says why there is none.
+        The library. If it is not usable, its ``reason`` says why.
     """
     return library(ms.get_context("device_target"))
 
@@ -60,20 +60,20 @@ def present_library() -> NativeLibrary:
 def native_operator(
     name: str, *, shapes: Callable[..., Any] | None = None, dtypes: Any = None, **attributes: Any
 ) -> Any:
-    """A kernel of the library as an operator.
+    """Create the operator for a kernel of the current library.
 
     Args:
         name: the operator's name in :func:`ms_kfac.kernels.status`.
-        shapes: from the inputs' shapes to the outputs' shapes, one or a tuple of them. None: the kernel works
-            in place and has one output (1,) of float32, which stands for its having run.
-        dtypes: the outputs' types, in the structure of ``shapes``. None: float32 for one output.
-        **attributes: what the kernel reads when it is created: bools, ints, floats, strings, lists of ints or
-            of floats.
+        shapes: function from input shapes to the output shape, or to a tuple of output shapes. None: the
+            kernel works in place and has one float32 output of shape (1,), a token that it has run.
+        dtypes: output dtypes, in the same structure as the output shapes. None: float32 for one output.
+        **attributes: attributes that the kernel reads at creation: bools, ints, floats, strings, lists of
+            ints or lists of floats.
 
     Returns:
-        The operator. It keeps its place among other operators that write memory, because it may write its
-        inputs. What it writes must be a Parameter that is an input of its own: in a tuple a Parameter is a
-        mere value to MindSpore's compiler, which does not see the write.
+        The operator. It has a memory side effect, because it may write its inputs, so MindSpore keeps its
+        order among other operators that write memory. Pass each Parameter that it writes as a separate input:
+        inside a tuple, MindSpore's compiler treats a Parameter as a value and does not see the write.
     """
     infer_shapes = _done_shape if shapes is None else shapes
     types = ms.float32 if dtypes is None else dtypes

@@ -1,4 +1,4 @@
-"""In which precision the GPU's kernels multiply for covariances."""
+"""Precision of the covariance products in the native GPU kernels."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ _chosen: str | None = None
 
 
 def precision() -> str:
-    """The precision that operators are constructed with from now on.
+    """Get the precision for operators that are constructed from now on.
 
     Returns:
-        "tf32", "float32" or "bfloat16": what :func:`set_precision` chose, else what the environment variable
-        ``MS_KFAC_PRECISION`` says, else "tf32".
+        "tf32", "float32" or "bfloat16": the value of :func:`set_precision`, else of the environment variable
+        ``MS_KFAC_PRECISION``, else "tf32".
 
     Raises:
-        ValueError: if the variable says something else.
+        ValueError: if the environment variable has another value.
     """
     return _checked(VARIABLE, os.environ.get(VARIABLE, PRECISIONS[0])) if _chosen is None else _chosen
 
 
 def set_precision(value: str) -> None:
-    """Set in which precision the GPU's kernels multiply for covariances.
+    """Set the precision of the covariance products in the native GPU kernels.
 
-    It holds for operators that are constructed afterwards: set it before the optimizer is made. Sums are
-    float32 whatever it is, and so is everything but the products of covariances. The CPU's kernels and the
-    fallback compute in float32 and leave it aside.
+    The setting applies to operators constructed afterwards: call it before the optimizer is created. It
+    affects only the covariance products. Accumulation and all other computations are in float32. The CPU
+    kernels and the fallback ignore it and compute in float32.
 
-    Default: "tf32", or the environment variable ``MS_KFAC_PRECISION``.
+    Default: the environment variable ``MS_KFAC_PRECISION``, else "tf32".
 
     Args:
-        value: "tf32": numbers are rounded to 10 bits of mantissa, and multiplied on tensor cores. "bfloat16":
-            the same with 7 bits. "float32": neither rounded nor on tensor cores. GPUs below sm_80 have
-            tensor cores for neither type, and multiply in float32 whatever is set.
+        value: "tf32" rounds inputs to 10 mantissa bits and multiplies on tensor cores. "bfloat16" does the
+            same with 7 mantissa bits. "float32" neither rounds nor uses tensor cores. GPUs below sm_80 have
+            no tensor cores for tf32 and bfloat16, and always multiply in float32.
 
     Raises:
-        ValueError: if ``value`` is no such string.
+        ValueError: if ``value`` is not one of these strings.
     """
     global _chosen
     _chosen = _checked("set_precision: value", value)

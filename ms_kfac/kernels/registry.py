@@ -1,10 +1,10 @@
-"""The operators of ``ms_kfac.ops`` that do the work of a refresh or a step, and which have native kernels."""
+"""Registry of the operators of ``ms_kfac.ops`` and their native kernels."""
 
 from __future__ import annotations
 
-# One line an operator: its name, and the exported function of its kernel, the same on every device; None
-# while there is none. The CPU's library has all of them, that of the GPU those that it exports. Every
-# operator has its fallback.
+# One line per operator: its name and its exported kernel function, the same on every device; None if there is
+# no kernel. The CPU library has all kernels; the GPU library has those that it exports. Every operator has a
+# fallback.
 REGISTRY: dict[str, str | None] = {
     "kronecker_statistics": "KroneckerStatistics",
     "trace_restricted_statistics": "TraceRestrictedStatistics",

@@ -1,4 +1,4 @@
-"""Refuses to run without native kernels where the environment asks for them."""
+"""Check that native kernels are available if the environment requires them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def native_is_required() -> bool:
     """Whether the environment variable ``MS_KFAC_REQUIRE_NATIVE`` is 1.
 
     Returns:
-        True for "1"; False for "0", or where it is not set.
+        True for "1"; False for "0" or if it is not set.
 
     Raises:
         ValueError: if it has another value.
@@ -25,13 +25,13 @@ def native_is_required() -> bool:
 
 
 def check_requirement() -> None:
-    """Load the library of the CPU's kernels where the environment requires it.
+    """Load the library of CPU kernels if the environment requires it.
 
     Raises:
-        RuntimeError: if it is required and can't be used.
+        RuntimeError: if the library is required but not usable.
     """
     if native_is_required() and (reason := library("CPU").reason):
         raise RuntimeError(
-            f"{REQUIRE}=1, but the CPU's native kernels are not in use ({reason}): install the package again "
-            f"where g++ and scipy-openblas32 are there, or set {REQUIRE}=0 to run without them"
+            f"{REQUIRE}=1, but the CPU's native kernels are not in use ({reason}): reinstall the package "
+            f"with g++ and scipy-openblas32 available, or set {REQUIRE}=0 to run without them"
         )

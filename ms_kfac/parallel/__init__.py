@@ -1,4 +1,4 @@
-"""Curvature work shared out over the ranks of a data-parallel run."""
+"""Curvature work distributed over the ranks of a data-parallel run."""
 
 from ms_kfac.parallel.assignment import place
 from ms_kfac.parallel.batch_norm_buffers import average_moving_statistics

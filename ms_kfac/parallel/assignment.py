@@ -1,4 +1,4 @@
-"""Which rank refreshes which layer."""
+"""Assignment of layers to the ranks that refresh them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Sequence
 
 
 def place(work: Sequence[float], ranks: int) -> tuple[int, ...]:
-    """Owners of layers, the longest first, each to the rank with the least so far.
+    """Assign layers to ranks by longest processing time first (LPT).
 
-    The busiest rank has at most 4/3 - 1/(3 ranks) of what the best placement gives it (Graham 1969, "Bounds
-    on Multiprocessing Timing Anomalies"). Equal inputs give equal owners on every machine: ties go to the
-    earlier layer and to the lower rank.
+    Layers are assigned in descending order of cost, each to the rank with the smallest load so far. The load
+    of the busiest rank is at most 4/3 - 1/(3 ranks) times that of the optimal assignment (Graham 1969,
+    "Bounds on Multiprocessing Timing Anomalies"). Equal inputs give equal owners on every machine: ties go to
+    the earlier layer and to the lower rank.
 
     Args:
-        work: what each layer costs, not negative.
-        ranks: their number, at least 1.
+        work: cost per layer, not negative.
+        ranks: number of ranks, at least 1.
 
     Returns:
         The owner of each layer.
 
     Raises:
-        ValueError: if there is no rank.
+        ValueError: if ``ranks`` is below 1.
     """
     if ranks < 1:
         raise ValueError(f"place: ranks must be at least 1, got {ranks!r}")

@@ -1,4 +1,4 @@
-"""Batch normalisation's moving moments, which every rank moves by its own batches."""
+"""Average of the BatchNorm moving statistics, which each rank updates from its own batches."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from ms_kfac.parallel import collectives
 
 
 def average_moving_statistics(network: nn.Cell) -> None:
-    r"""Give all ranks the average of their moving means and variances.
+    r"""Average the moving means and variances of BatchNorm over all ranks.
 
-    Batch normalisation normalises each rank's batch by that batch's moments. MindSpore's moving variance is
-    of unbiased variances, so that their average over ranks estimates the variance of the data without a term
-    for the spread of the means. To be called by all ranks before an evaluation or a checkpoint; training is
-    the same without. Where there is one rank alone it does nothing.
+    BatchNorm normalizes each rank's batch by the moments of that batch. MindSpore's moving variance averages
+    unbiased variances. Its average over ranks therefore estimates the variance of the data without a term for
+    the spread of the means.
+
+    All ranks must call this function before an evaluation or a checkpoint. Training does not depend on it.
+    With a single rank it does nothing.
 
     Args:
-        network: the network, whose floating-point moments are written in place.
+        network: the network. Its float32 moving statistics are written in place.
     """
     moments = [moment for moment in batch_norm_buffers(network) if moment.dtype == ms.float32]
     if not GlobalComm.INITED or get_group_size() == 1 or not moments:

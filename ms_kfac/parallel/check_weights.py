@@ -1,4 +1,4 @@
-"""Whether ranks begin with the same weights."""
+"""Check that all ranks start from the same weights."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from ms_kfac.user_warning import warn_user
 
 
 def differing_ranks(parameters: Sequence[Parameter], size: int) -> list[int]:
-    """The ranks whose parameters are not rank 0's, to the bit; all ranks have to call it.
+    """Find the ranks whose parameters differ from those of rank 0 in any bit. All ranks must call it.
 
     Args:
-        parameters: what each rank holds, any shapes and types.
-        size: the number of ranks.
+        parameters: the parameters of this rank, of any shapes and dtypes.
+        size: number of ranks.
 
     Returns:
-        Their numbers, the same on all ranks.
+        The differing ranks, the same list on all ranks.
     """
     digest = hashlib.sha256()
     for parameter in parameters:
-        # NumPy has no bfloat16; a cast to float32 keeps what differs.
+        # NumPy has no bfloat16. The cast to float32 preserves differences.
         digest.update(np.ascontiguousarray(parameter.astype(ms.float32).asnumpy()).tobytes())
-    # float32 holds 16-bit words exactly, and is what every backend gathers.
+    # float32 represents 16-bit words exactly, and every backend can gather it.
     words = np.frombuffer(digest.digest(), np.uint16).astype(np.float32)
     gathered = collectives.all_gather()(Tensor(words)).asnumpy().reshape(size, -1)
     return [rank for rank in range(size) if not np.array_equal(gathered[rank], gathered[0])]
 
 
 def warn_of_different_weights(parameters: Sequence[Parameter], size: int) -> None:
-    """Warn where ranks begin with different weights; all ranks have to call it.
+    """Warn if ranks start from different weights. All ranks must call it.
 
-    Nothing in data-parallel training makes weights equal that were not: gradients alone are averaged. It is
-    no error yet, because all ranks may still load one checkpoint.
+    Data-parallel training averages gradients only, so weights that differ at the start stay different. This
+    is not an error, because all ranks may still load the same checkpoint.
 
     Args:
-        parameters: what is trained.
-        size: the number of ranks.
+        parameters: the trained parameters.
+        size: number of ranks.
     """
     others = differing_ranks(parameters, size)
     if others:
         warn_user(
-            f"rank {', '.join(map(str, others))} begins with other weights than rank 0, and will end with "
-            "others: call mindspore.set_seed with one number on all ranks before the network is made, or "
-            "load one checkpoint on all of them before the first step"
+            f"rank {', '.join(map(str, others))} begins with other weights than rank 0, and training keeps "
+            "them different: call mindspore.set_seed with the same seed on all ranks before the network is "
+            "created, or load the same checkpoint on all ranks before the first step"
         )

@@ -1,4 +1,4 @@
-"""The collective operators that curvature goes through."""
+"""The collective operators of the curvature exchanges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mindspore import ops
 
 
 def all_reduce() -> Any:
-    """Sums vectors over ranks; every rank gets the sum.
+    """Create the operator that sums vectors over ranks and returns the sum on all ranks.
 
     Returns:
         The operator.
@@ -18,7 +18,7 @@ def all_reduce() -> Any:
 
 
 def all_gather() -> Any:
-    """Joins the vectors of all ranks, which are of one length, in the order of ranks.
+    """Create the operator that concatenates equally long vectors of all ranks, in rank order.
 
     Returns:
         The operator.
@@ -27,28 +27,30 @@ def all_gather() -> Any:
 
 
 def broadcast(root: int) -> Any:
-    """Gives all ranks the vectors of one.
+    """Create the operator that sends the vectors of one rank to all ranks.
 
     Args:
-        root: that rank.
+        root: the rank that sends.
 
     Returns:
-        The operator, of a tuple of vectors.
+        The operator. It takes a tuple of vectors.
     """
     return ops.Broadcast(root)
 
 
 def has_reduce_scatter() -> bool:
-    """Whether MindSpore has a ReduceScatter on the present device.
+    """Whether MindSpore has ReduceScatter on the current device target.
 
     Returns:
-        False on CPU.
+        False on CPU, else True.
     """
     return ms.get_context("device_target") != "CPU"
 
 
 def reduce_scatter() -> Any:
-    """Sums vectors over ranks; rank r gets the r-th of as many equal parts as there are ranks.
+    """Create the operator that sums vectors over ranks and scatters the sum.
+
+    The sum is split into one equal part per rank; rank r gets the r-th part.
 
     Returns:
         The operator.

@@ -1,4 +1,4 @@
-"""The curvature of one optimizer, shared out over ranks: who owns what, and what is exchanged when."""
+"""Distributed curvature of one optimizer: layer ownership, and the exchanges between ranks."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _BYTES = 4
 
 
 def refresh_work(shares: Sequence[SyncedTensor]) -> float:
-    """Work of recomputing inverses, in multiplications up to a factor: cubes of their dimensions.
+    """Estimate the work of recomputing inverses: the sum of the cubes of their dimensions.
 
     Args:
-        shares: what a refresh writes.
+        shares: the tensors that a refresh writes.
 
     Returns:
-        The work.
+        The number of multiplications, up to a constant factor.
     """
     work = 0.0
     for share in shares:
@@ -47,18 +47,19 @@ def refresh_work(shares: Sequence[SyncedTensor]) -> float:
 
 
 class DistributedCurvature(nn.Cell):
-    """The exchanges of an optimizer's blocks over ranks.
+    """Exchanges the statistics and inverses of an optimizer's curvature blocks between ranks.
 
-    Collectives are in branches that all ranks take alike.
+    Collectives are only in branches that all ranks take together.
 
     Args:
         blocks: the curvature blocks, at least one.
         world: the ranks.
         distribution: what is exchanged, and how.
-        read_when_new: whether a policy looks at statistics whenever there are new ones.
-        separate: whether each statistic of each layer is taken at steps of its own.
-        by_layer: whether each layer's inverses are refreshed at steps of its own.
-        read_by_all_reason: what, beside the blocks, makes every rank look at all statistics; "" for nothing.
+        read_when_new: whether a refresh policy reads statistics whenever there are new ones.
+        separate: whether each statistic of each layer has its own schedule.
+        by_layer: whether the inverses of each layer have their own refresh schedule.
+        read_by_all_reason: why all ranks read all statistics, in addition to the reasons of the blocks; ""
+            if there is no such reason.
 
     Attributes:
         owners: the rank that owns each block.
@@ -67,8 +68,8 @@ class DistributedCurvature(nn.Cell):
         exchange: "inverses" or "gradients".
 
     Raises:
-        ValueError: if a block's statistics can't be added up over ranks, or reduce-scatter is asked for where
-            it does not serve.
+        ValueError: if a block's statistics are not additive over ranks, or ``collective="reduce_scatter"``
+            is not possible.
     """
 
     def __init__(
@@ -149,11 +150,11 @@ class DistributedCurvature(nn.Cell):
         return [[share for index in own for share in shares[index]] for own in self.of_rank]
 
     def unused(self) -> set[int]:
-        """Identities of the Parameters that no step of this rank uses, those of others' inverses."""
+        """Ids of the Parameters that no step of this rank uses: the inverses of other owners."""
         return self._unused
 
     def average_new(self, taken: Tensor) -> bool:
-        """Average what is read of new statistics; to be called in steps that have taken some."""
+        """Average new statistics that are read at once. Call it in steps that have taken statistics."""
         if self.has_new:
             self.new()
         if self.in_turn:
@@ -161,34 +162,34 @@ class DistributedCurvature(nn.Cell):
         return True
 
     def average_due(self) -> bool:
-        """Let the statistics of all ranks meet, before they are read."""
+        """Reduce the statistics over ranks, before they are read."""
         if self.averages_due:
             self.due()
         return True
 
     def send_inverses(self) -> bool:
-        """Send what owners have recomputed of all layers."""
+        """Send the recomputed inverses of all layers from owners to all ranks."""
         if self.sends:
             self.inverses()
         return self.apply_remote_refresh()
 
     def send_each(self, due: Tensor) -> bool:
-        """Send what owners have recomputed of the layers that were due."""
+        """Send the recomputed inverses of the layers that were due from owners to all ranks."""
         if self.sends:
             self.inverses(due)
         return self.apply_remote_refresh()
 
     def apply_remote_refresh(self) -> bool:
-        """Do what refreshes did beside what was sent."""
+        """Apply the local side effects of remote refreshes."""
         for block in self.following:
             block.apply_remote_refresh()
         return True
 
     def meet_products(self, records: tuple[Parameter, ...]) -> bool:
-        """Give all ranks the products of the capture check of the global batch.
+        """Reduce the inner products of the capture check over ranks, to those of the global batch.
 
         Args:
-            records: the layers' records of staged batches.
+            records: per layer, the record of the staged batch.
 
         Returns:
             True.
@@ -210,15 +211,15 @@ class DistributedCurvature(nn.Cell):
         return True
 
     def as_gradients(self, value: Tensor) -> Tensor:
-        """A scalar summed over ranks, or averaged where gradients are."""
+        """Reduce a scalar as gradients are reduced: averaged over ranks if they are, else summed."""
         total = self.all_reduce(ops.reshape(ops.cast(value, ms.float32), (1,)))
         return ops.reshape(total, ()) * self.scale
 
     def traffic(self, gradients: Gathering | None) -> Traffic:
-        """What the exchanges move.
+        """Describe the traffic of the exchanges.
 
         Args:
-            gradients: the collective of preconditioned gradients, where they are sent.
+            gradients: the collective of preconditioned gradients; None if they are not sent.
 
         Returns:
             Owners and bytes.

@@ -1,4 +1,4 @@
-"""Preconditioned gradients where every rank preconditions those of its own layers."""
+"""Distributed preconditioning: each rank preconditions the gradients of the layers it owns."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from ms_kfac.parallel.gathering import Gathering
 
 
 class DistributedPreconditioner(nn.Cell):
-    r"""Owners precondition their layers' gradients, then one collective gives all of them to all ranks.
+    r"""Preconditions gradients on their owners and gathers the results on all ranks, in one collective.
 
     Args:
-        preconditioners: of every rank, the operator of its layers (as
-            :class:`ms_kfac.optim.preconditioner.Preconditioner`); None where it owns no layer.
-        owned: of every rank, the indices of those layers.
-        rank: this one.
-        shapes: of all parameters.
-        refreshes: a Parameter that every step writes behind its refresh.
+        preconditioners: per rank, the operator for the layers it owns (such as
+            :class:`ms_kfac.optim.preconditioner.Preconditioner`); None if it owns no layer.
+        owned: per rank, the indices of the layers it owns.
+        rank: this rank.
+        shapes: shapes of all parameters.
+        refreshes: a Parameter that every step writes after its refresh.
 
     Attributes:
         gathering: the collective.
-        native: of every layer, whether a kernel preconditions its gradients.
-        order: of every U the position of its parameter.
-        sources: of every parameter the place of its update among those in ``order`` with all gradients
-            behind them.
+        native: per layer, whether a native kernel preconditions its gradients.
+        order: per U, the index of its parameter.
+        sources: index of each parameter's update in ``(*preconditioned, *gradients)``, with the
+            preconditioned gradients in ``order``.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - one a parameter.
+        - **gradients** (tuple[Tensor]) - one gradient per parameter.
 
     Outputs:
-        - tuple[Tensor], U of every preconditioned parameter, in ``order``.
+        - tuple[Tensor], U of each preconditioned parameter, in ``order``.
         - Tensor, float32, :math:`\langle dW_i, U_i \rangle` in ``order``.
     """
 
@@ -89,7 +89,7 @@ class DistributedPreconditioner(nn.Cell):
             for update in own_updates:
                 parts = (*parts, self.reshape(self.cast(update, ms.float32), (-1,)))
             parts = (*parts, own_products)
-        # Waits as inverses would: a rank without layers enters this collective behind the others of the step.
+        # Without this token, a rank that owns no layer could enter this collective before earlier ones.
         gathered = self.gathering(parts, (gradients, self.refreshes))
         updates: tuple[Tensor, ...] = ()
         for index in range(len(self.order)):

@@ -1,4 +1,4 @@
-"""How the curvature work of an optimizer is shared out over devices: the option, and who takes part."""
+"""The ``distribution`` option of an optimizer, and the ranks that take part."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ COLLECTIVES = ("auto", "all_reduce", "reduce_scatter")
 
 @dataclass(frozen=True)
 class Distribution:
-    """How ranks of a data-parallel run share the curvature work.
+    """Distribution of the curvature work over the ranks of a data-parallel run.
 
-    Every layer has an owner, the rank that recomputes its inverses from the statistics of all ranks.
+    Every layer has an owner: the rank that recomputes its inverses from the statistics of all ranks.
 
     Attributes:
-        exchange: what owners send. "inverses": their inverses to all, after a refresh; then every rank
-            preconditions all gradients. "gradients": the preconditioned gradients of their layers, in every
-            step. The former sends more at once and seldom; with the latter a rank's steps use the inverses of
-            its own layers alone, and it preconditions those alone.
-        collective: how statistics meet when inverses are due. "all_reduce": all ranks get the averages of all
-            layers. "reduce_scatter": owners get the sums of theirs, in equal parts that the largest fills:
-            half of the traffic on few ranks, more on many. "auto": the latter on GPU and Ascend where nobody
-            but the owner needs a layer's statistics and it sends less, else the former.
+        exchange: what owners send. "inverses": after a refresh, owners send their inverses to all ranks, and
+            every rank preconditions all gradients. "gradients": in every step, owners send the preconditioned
+            gradients of their layers. "inverses" sends more data at once, but rarely. With "gradients" each
+            rank uses the inverses of its own layers only, and preconditions these layers only.
+        collective: how statistics are reduced when inverses are due. "all_reduce": all ranks get the averages
+            of all layers. "reduce_scatter": owners get the sums of their layers, in equal parts padded to the
+            largest; it halves the traffic on few ranks and costs more on many. "auto": "reduce_scatter" on
+            GPU and Ascend if only the owner needs a layer's statistics and it sends less, else "all_reduce".
 
     Raises:
-        ValueError: if one is not among these words.
+        ValueError: if a value is not one of these strings.
     """
 
     exchange: str = "inverses"
@@ -48,9 +48,9 @@ class World:
     """The ranks that train together.
 
     Attributes:
-        rank: this process's.
-        size: how many there are, more than one.
-        averages_gradients: whether gradients arrive averaged over ranks, else summed.
+        rank: the rank of this process.
+        size: number of ranks, more than one.
+        averages_gradients: True if gradients are averaged over ranks, False if they are summed.
     """
 
     rank: int
@@ -59,19 +59,19 @@ class World:
 
 
 def find_world(distribution: Distribution | None) -> World | None:
-    """The ranks over which an optimizer distributes its curvature, as MindSpore is set up now.
+    """Find the ranks over which an optimizer distributes its curvature, from MindSpore's current settings.
 
     Args:
-        distribution: the optimizer's option. With None there is something to distribute in MindSpore's
-            data-parallel mode only; else also where a training loop averages the gradients itself.
+        distribution: the optimizer's option. None distributes in MindSpore's data-parallel mode only. A
+            Distribution also distributes if a training loop averages the gradients itself.
 
     Returns:
-        The ranks; None where there is one alone.
+        The ranks; None if nothing is distributed: a single rank, or None outside data-parallel mode.
 
     Raises:
         TypeError: if the option is neither None nor a Distribution.
-        ValueError: if MindSpore is in a parallel mode that cuts layers or tensors.
-        RuntimeError: if the communication has not been initialised.
+        ValueError: if MindSpore is in a parallel mode that splits layers or tensors.
+        RuntimeError: if communication is not initialized.
     """
     if distribution is not None and not isinstance(distribution, Distribution):
         raise TypeError(f"distribution must be None or a ms_kfac.parallel.Distribution, got {distribution!r}")
@@ -79,15 +79,15 @@ def find_world(distribution: Distribution | None) -> World | None:
     data_parallel = mode == ms.ParallelMode.DATA_PARALLEL
     if not data_parallel and mode != ms.ParallelMode.STAND_ALONE:
         raise ValueError(
-            "parallel_mode must be 'stand_alone' or 'data_parallel', because statistics are taken of whole "
-            f"layers, got {mode!r}"
+            "parallel_mode must be 'stand_alone' or 'data_parallel', because statistics need whole layers, "
+            f"got {mode!r}"
         )
     if not data_parallel and distribution is None:
         return None
     if not GlobalComm.INITED:
         raise RuntimeError(
-            "the optimizer distributes its curvature over the ranks of a group: call "
-            "mindspore.communication.init() before it is made"
+            "communication must be initialized to distribute curvature over ranks: call "
+            "mindspore.communication.init() before the optimizer is created"
         )
     size = get_group_size()
     if size == 1:

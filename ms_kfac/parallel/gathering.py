@@ -1,4 +1,4 @@
-"""Vectors of unequal lengths, one a rank, joined on all ranks by one collective."""
+"""Concatenation of vectors of unequal lengths, one per rank, by a single collective."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from ms_kfac.parallel.traffic import Collective
 
 
 def pads(sizes: Sequence[int]) -> bool:
-    """Whether equal parts, filled up with zeros, are the lesser way.
+    """Whether a zero-padded all-gather moves at most as many bytes as an all-reduce.
 
-    The more ranks there are, the less alike are their layers, up to ranks without any. Equal parts then come
-    to many times the numbers themselves, while an all-reduce never sends more than twice of them.
+    The more ranks there are, the more their sizes differ, up to ranks without layers. The padded parts then
+    hold many times the actual elements. An all-reduce never sends more than twice the actual elements.
 
     Args:
-        sizes: numbers of every rank.
+        sizes: number of elements per rank.
 
     Returns:
-        Whether the parts take at most twice the numbers.
+        True if the padded parts hold at most twice the actual elements.
     """
     return max(sizes) * len(sizes) <= 2 * sum(sizes)
 
 
 class Gathering(nn.Cell):
-    """Gives all ranks the vectors of all.
+    """Gathers the vectors of all ranks on all ranks.
 
-    An all-gather of equal parts, or an all-reduce of vectors with zeros in the place of the others' numbers:
-    sums with zeros round nothing.
+    It uses an all-gather of equal, zero-padded parts, or an all-reduce of vectors that are zero outside this
+    rank's elements. The all-reduce is exact, because adding zeros does not round.
 
     Args:
-        sizes: numbers of every rank, not all 0.
-        rank: this one.
+        sizes: number of elements per rank, not all 0.
+        rank: this rank.
 
     Attributes:
-        begins: where the numbers of each rank begin in the result.
-        pads: whether by equal parts.
-        length: numbers that go into the collective.
+        begins: offset of each rank's elements in the result.
+        pads: whether it uses the padded all-gather.
+        length: number of elements that enter the collective.
 
     Inputs:
-        - **parts** (tuple[Tensor]) - this rank's numbers: float32 vectors, none where it has no numbers.
-        - **token** (Any) - what the collective has to wait for, which on a rank without numbers nothing else
-          would order behind the collectives before.
+        - **parts** (tuple[Tensor]) - this rank's elements as float32 vectors; empty if it has none.
+        - **token** (Any) - a value that the collective waits for. On a rank without elements nothing else
+          orders it after earlier collectives.
 
     Outputs:
         Tensor, one vector.
@@ -69,7 +69,7 @@ class Gathering(nn.Cell):
         self.zeros = ops.Zeros()
 
     def traffic(self) -> Collective:
-        """What the collective moves.
+        """Describe the collective.
 
         Returns:
             Its operator and bytes.

@@ -1,4 +1,4 @@
-"""Owners send what their refreshes have written."""
+"""Exchange of refreshed inverses between owners and all ranks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ms_kfac.parallel.gathering import Gathering
 
 
 class InverseExchange(nn.Cell):
-    """Every rank gets every owner's Parameters, in one collective.
+    """Sends the Parameters of all owners to all ranks, in one collective.
 
-    The owner writes its own as well: unpacking makes matrices symmetric to the bit, and ranks that went on
-    with different bits would drift apart.
+    Owners also overwrite their own Parameters with the result. Unpacking makes matrices bitwise symmetric,
+    and ranks that continue with different bits drift apart.
 
     Args:
-        shares: of every rank, what the layers that it owns send; not nothing from all.
-        rank: this one.
+        shares: per rank, the Parameters that its own layers send; at least one rank sends some.
+        rank: this rank.
 
     Attributes:
         gathering: the collective.

@@ -1,4 +1,4 @@
-"""Owners send the inverses of single layers, where layers are refreshed at steps of their own."""
+"""Broadcast of inverses per layer, for layers that are refreshed at different steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ms_kfac.parallel import collectives
 
 
 class _LayerBroadcast(nn.Cell):
-    """One layer's Parameters, from its owner to all.
+    """Broadcasts the Parameters of one layer from its owner to all ranks.
 
     Args:
         shares: the Parameters, at least one.
@@ -30,20 +30,20 @@ class _LayerBroadcast(nn.Cell):
 
 
 class LayerBroadcasts(nn.Cell):
-    """A broadcast for each layer that is due.
+    """Broadcasts the inverses of each layer that is due.
 
-    The owner writes its own as well, for the reason that
-    :class:`ms_kfac.parallel.inverse_exchange.InverseExchange` gives.
+    Owners also overwrite their own Parameters with the result, for the reason given in
+    :class:`ms_kfac.parallel.inverse_exchange.InverseExchange`.
 
     Args:
-        shares: of every layer, what its owner sends; maybe nothing.
-        owners: of the layers.
+        shares: per layer, the Parameters that its owner sends; possibly none.
+        owners: the owner of each layer.
 
     Attributes:
-        length: numbers that are sent where all layers are due.
+        length: number of elements sent if all layers are due.
 
     Inputs:
-        - **due** (Tensor) - int32, shape (layers,).
+        - **due** (Tensor) - int32, shape (layers,), positive for layers that are due.
 
     Outputs:
         bool, True.

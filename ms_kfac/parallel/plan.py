@@ -1,4 +1,4 @@
-"""The traffic of K-FAC on a number of ranks, from the sizes of layers alone."""
+"""Prediction of the K-FAC traffic for a number of ranks, from layer sizes alone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _BYTES = 4
 
 @dataclass(frozen=True)
 class LayerSize:
-    """A dense layer or a convolution as its factors see it.
+    """Factor dimensions of a dense or convolutional layer.
 
     Attributes:
-        dim_A: dimension of A for one group, with the bias's coordinate.
-        dim_G: dimension of G for one group.
+        dim_A: dimension of A per group, including the bias coordinate.
+        dim_G: dimension of G per group.
         groups: number of groups.
-        bias: whether there is a bias.
+        bias: whether the layer has a bias.
     """
 
     dim_A: int  # noqa: N815
@@ -31,50 +31,50 @@ class LayerSize:
     bias: bool = False
 
     def work(self) -> float:
-        """Multiplications of inverting the factors, up to a factor.
+        """Estimate the work of inverting the factors, in multiplications up to a constant factor.
 
         Returns:
-            The sum of the cubes of their dimensions.
+            The sum of the cubes of the factor dimensions, over all groups.
         """
         return float(self.groups) * (float(self.dim_A) ** 3 + float(self.dim_G) ** 3)
 
     def triangles(self) -> int:
-        """Numbers in the triangles of both factors.
+        """Count the elements in the packed triangles of both factors.
 
         Returns:
-            That number.
+            The number of elements, over all groups.
         """
         return self.groups * (packed_size(self.dim_A) + packed_size(self.dim_G))
 
     def weights(self) -> int:
-        """Numbers in the gradient.
+        """Count the elements of the gradient.
 
         Returns:
-            That number.
+            The number of elements, over all groups.
         """
         return self.groups * self.dim_A * self.dim_G
 
 
 def plan(layers: Sequence[LayerSize], ranks: int, distribution: Distribution) -> Traffic:
-    """What K-FAC with fixed intervals would exchange, without a network or ranks.
+    """Predict the traffic of K-FAC with fixed intervals, without a network or a distributed run.
 
-    It is what ``optimizer.traffic()`` says of :class:`ms_kfac.KFAC` on the same layers.
+    The result equals ``optimizer.traffic()`` of :class:`ms_kfac.KFAC` on the same layers.
 
     Args:
-        layers: the preconditioned layers, in the network's order.
+        layers: the preconditioned layers, in network order.
         ranks: number of ranks, at least 1.
-        distribution: what is exchanged; "auto" as its collective is taken as on a GPU.
+        distribution: the exchange and the collective. ``collective="auto"`` is resolved as on a GPU.
 
     Returns:
         Owners and bytes.
 
     Raises:
-        ValueError: if there is no layer or no rank.
+        ValueError: if ``layers`` is empty or ``ranks`` is below 1.
     """
     if not layers:
         raise ValueError("plan: layers must hold at least one LayerSize, got none")
     owners = place([layer.work() for layer in layers], ranks)
-    # Each factor has a weight beside it, each preconditioned parameter an inner product.
+    # + 2: one weight per factor. + 1 + bias: one inner product per preconditioned parameter.
     statistics, inverses, gradients = [0] * ranks, [0] * ranks, [0] * ranks
     for layer, owner in zip(layers, owners):
         statistics[owner] += layer.triangles() + 2

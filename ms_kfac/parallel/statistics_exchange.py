@@ -1,10 +1,10 @@
-r"""Where the statistics of all ranks meet.
+r"""Reduction of the statistics over ranks.
 
-Statistics are sums S with weights n, and everything between two refreshes is linear in them: batches add, the
-past fades by a factor that is the same on all ranks. The statistics of the global batch are therefore
-:math:`\sum_r S_r` over :math:`\sum_r n_r` whenever one looks, so that they need to meet only when somebody
-does: when inverses are due. Both ways here leave these sums over ranks as they are, or R times less for S and
-n alike, and can be taken any number of times.
+Statistics are sums S with weights n. Everything between two refreshes is linear in them: batches add up, and
+the decay factor is the same on all ranks. The statistics of the global batch are therefore
+:math:`\sum_r S_r / \sum_r n_r` at any time. Statistics are all-reduced lazily, when they are read: when
+inverses are due. Reduce-scatter preserves the sums over ranks of S and n; the all-reduce also does, because
+each of the R ranks then holds 1 / R of them. Both can be repeated any number of times.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from ms_kfac.parallel import collectives
 
 
 class AllReduceStatistics(nn.Cell):
-    r"""Every rank gets :math:`S \leftarrow \frac1R \sum_r S_r`, :math:`n \leftarrow \frac1R \sum_r n_r`.
+    r"""Averages statistics over ranks, with the result on all ranks.
+
+    .. math::
+        S \leftarrow \frac1R \sum_r S_r, \qquad n \leftarrow \frac1R \sum_r n_r
 
     Args:
         shares: sums and weights, at least one.
-        ranks: their number R.
+        ranks: number of ranks R.
 
     Attributes:
-        length: numbers in the collective.
+        length: number of elements in the collective.
 
     Outputs:
         bool, True.
@@ -45,17 +48,17 @@ class AllReduceStatistics(nn.Cell):
 
 
 class PerStatisticAllReduce(nn.Cell):
-    """Averages, as :class:`AllReduceStatistics` does, the statistics that a step has taken, one by one.
+    """Averages the statistics taken in a step, by one :class:`AllReduceStatistics` per statistic.
 
     Args:
-        shares: sums and weights of every statistic.
-        ranks: their number.
+        shares: sums and weights of each statistic.
+        ranks: number of ranks.
 
     Attributes:
-        length: numbers in the collectives where all statistics have been taken.
+        length: number of elements in the collectives if all statistics were taken.
 
     Inputs:
-        - **taken** (Tensor) - shape (statistics,), positive for those.
+        - **taken** (Tensor) - shape (statistics,), positive for statistics that the step has taken.
 
     Outputs:
         bool, True.
@@ -74,14 +77,16 @@ class PerStatisticAllReduce(nn.Cell):
 
 
 class ReduceScatterStatistics(nn.Cell):
-    r"""The owner gets :math:`S \leftarrow \sum_r S_r`, :math:`n \leftarrow \sum_r n_r`, others start at 0.
+    r"""Sums statistics on their owners: :math:`S \leftarrow \sum_r S_r`, :math:`n \leftarrow \sum_r n_r`.
+
+    All other ranks reset these statistics to 0.
 
     Args:
-        shares: of every rank, the sums and weights of the layers that it owns.
-        rank: this one.
+        shares: per rank, the sums and weights of the layers that it owns.
+        rank: this rank.
 
     Attributes:
-        length: numbers in the collective, those that fill up shorter shares included.
+        length: number of elements in the collective, including padding.
 
     Outputs:
         bool, True.

@@ -1,4 +1,4 @@
-"""Equal states on all ranks, for a checkpoint."""
+"""Synchronization of the optimizer state over ranks, for a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ms_kfac.parallel.statistics_exchange import AllReduceStatistics
 
 
 class Synchronization(nn.Cell):
-    """Averages all statistics over ranks and sends all inverses, whatever steps exchange.
+    """Averages all statistics over ranks and sends all inverses, regardless of what training steps exchange.
 
     Args:
         blocks: the curvature blocks.
-        curvature: says who owns them.
+        curvature: the distributed curvature, which assigns owners to blocks.
 
     Outputs:
         bool, True.

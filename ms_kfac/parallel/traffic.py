@@ -1,4 +1,4 @@
-"""What collectives move, in bytes."""
+"""Traffic of collectives, in bytes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ class Collective:
 
     Attributes:
         operator: "all_reduce", "reduce_scatter", "all_gather" or "broadcast".
-        size: bytes that each rank puts in; of broadcasts, bytes of all together.
+        size: input bytes per rank; for broadcasts, the total bytes of all broadcasts.
     """
 
     operator: str
     size: int
 
     def sent(self, ranks: int) -> float:
-        r"""Bytes that each rank sends in a ring, the least that any algorithm does.
+        r"""Compute the bytes that each rank sends in a ring, the minimum over all algorithms.
 
-        :math:`2 (R - 1) / R` times what it puts into an all-reduce, :math:`(R - 1) / R` times that of a
-        reduce-scatter, :math:`R - 1` times its part of an all-gather (Patarasuk & Yuan 2009, "Bandwidth
-        Optimal All-reduce Algorithms for Clusters of Workstations"); a broadcast is passed on once, by all
-        but the last.
+        A ring sends :math:`2 (R - 1) / R` times the input of an all-reduce, :math:`(R - 1) / R` times the
+        input of a reduce-scatter, and :math:`R - 1` times the input of an all-gather (Patarasuk & Yuan 2009,
+        "Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations"). In a broadcast every rank but
+        the last sends the data once.
 
         Args:
-            ranks: R.
+            ranks: number of ranks R.
 
         Returns:
-            The bytes; of broadcasts, the most that a rank sends.
+            The bytes per rank; for broadcasts, the maximum over ranks.
         """
         times = {
             "all_reduce": 2.0 * (ranks - 1) / ranks,
@@ -42,16 +42,17 @@ class Collective:
 
 @dataclass(frozen=True)
 class Traffic:
-    """The collectives of one optimizer's curvature; None for what is not exchanged.
+    """The collectives of one optimizer's curvature; None for a collective that is not used.
 
     Attributes:
-        ranks: their number.
+        ranks: number of ranks.
         owners: the rank that owns each layer.
-        statistics: those that meet when inverses are due.
-        new_statistics: those that meet whenever some have been taken; where each has steps of its own, of all
-            together.
-        inverses: what follows a refresh; where layers have steps of their own, of all together.
-        gradients: preconditioned gradients, in every step.
+        statistics: statistics that are reduced when inverses are due.
+        new_statistics: statistics that are reduced whenever they are taken. If each statistic has its own
+            schedule, the total over all of them.
+        inverses: inverses that are sent after a refresh. If each layer has its own schedule, the total over
+            all layers.
+        gradients: preconditioned gradients, sent in every step.
     """
 
     ranks: int
@@ -62,38 +63,40 @@ class Traffic:
     gradients: Collective | None
 
     def sent_at_refresh(self) -> float:
-        """Bytes that each rank sends when the inverses of all layers are recomputed.
+        """Compute the bytes that each rank sends when the inverses of all layers are recomputed.
 
         Returns:
-            They.
+            The bytes per rank.
         """
         return self._sent(self.statistics) + self._sent(self.inverses)
 
     def sent_with_statistics(self) -> float:
-        """Bytes that each rank sends beside that in a step that takes statistics.
+        """Compute the bytes that each rank sends in addition in a step that takes statistics.
 
         Returns:
-            They.
+            The bytes per rank.
         """
         return self._sent(self.new_statistics)
 
     def sent_each_step(self) -> float:
-        """Bytes that each rank sends in every step for the curvature, those for gradients themselves apart.
+        """Compute the bytes that each rank sends for the curvature in every step.
+
+        The all-reduce of the raw gradients is not included.
 
         Returns:
-            They.
+            The bytes per rank.
         """
         return self._sent(self.gradients)
 
     def sent_on_average(self, factor_interval: float, inverse_interval: float) -> float:
-        """Bytes that each rank sends a step, on average.
+        """Compute the average bytes that each rank sends per step.
 
         Args:
-            factor_interval: steps from one batch of statistics to the next.
-            inverse_interval: steps from one refresh to the next.
+            factor_interval: steps between two updates of the statistics.
+            inverse_interval: steps between two refreshes.
 
         Returns:
-            They.
+            The bytes per rank and step.
         """
         seldom = self.sent_with_statistics() / factor_interval + self.sent_at_refresh() / inverse_interval
         return self.sent_each_step() + seldom

@@ -30,7 +30,7 @@ def test_the_import_fails_where_kernels_are_required_and_not_in_use() -> None:
     assert finished.returncode == 1
     assert finished.stderr.splitlines()[-1] == (
         "RuntimeError: MS_KFAC_REQUIRE_NATIVE=1, but the CPU's native kernels are not in use "
-        "(MS_KFAC_NATIVE=0): install the package again where g++ and scipy-openblas32 are there, or set "
+        "(MS_KFAC_NATIVE=0): reinstall the package with g++ and scipy-openblas32 available, or set "
         "MS_KFAC_REQUIRE_NATIVE=0 to run without them"
     )
 
