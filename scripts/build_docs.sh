@@ -19,7 +19,7 @@ export NO_MKDOCS_2_WARNING=1
 case "$*" in
     "") command=(build --strict --quiet) ;;
     --serve) command=(serve) ;;
-    *) refuse "unknown options $*; --help lists what there is." ;;
+    *) refuse "unknown options $*; see --help." ;;
 esac
 
 ensure_environment docs

@@ -1,4 +1,4 @@
-"""The training step with further passes, mindspore.train.Model with it, and callbacks."""
+"""The training cell with additional passes, a mindspore.train.Model that uses it, and callbacks."""
 
 from ms_kfac.ops.graph.counter_based_rng import CounterBasedRNG
 from ms_kfac.train.curvature_monitor import CurvatureMonitor

@@ -1,4 +1,4 @@
-"""Gradients that add up over several micro-batches before the optimizer takes a step."""
+"""Gradient accumulation over several micro-batches per optimizer step."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ _add_up = ops.MultitypeFuncGraph("add_up")
 
 @_add_up.register("Tensor", "Tensor", "Tensor")
 def _add_up_gradient(first: Tensor, total: Tensor, gradient: Tensor) -> Tensor:
-    # Selected, not multiplied by 0: what was left by a step that overflowed may not be finite.
+    # Selected instead of multiplied by 0: the total left by a step that overflowed may not be finite.
     value = ops.select(first, gradient, total + gradient)
     return ops.depend(value, ops.assign(total, value))
 
 
 class GradientAccumulation(nn.Cell):
-    """Adds gradients up over the micro-batches of a step, in Parameters.
+    """Sums gradients over the micro-batches of a step, in Parameters.
 
     Args:
-        weights: the Parameters that gradients are of.
-        steps: micro-batches a step.
+        weights: the differentiated Parameters.
+        steps: number of micro-batches per step.
 
     Inputs:
-        - **first** (Tensor) - what :meth:`is_first` said before this micro-batch's passes, bool.
-        - **gradients** (tuple[Tensor]) - this micro-batch's.
+        - **first** (Tensor) - the result of :meth:`is_first` before this micro-batch's passes, bool.
+        - **gradients** (tuple[Tensor]) - the gradients of this micro-batch.
 
     Outputs:
-        The gradients' sums so far; whether this was the last micro-batch of its step, bool.
+        - tuple[Tensor], the sums of the gradients so far.
+        - Tensor, bool, whether this was the last micro-batch of its step.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    Platforms: CPU, GPU, Ascend (MindSpore operators).
     """
 
     def __init__(self, weights: ParameterTuple, steps: int) -> None:
@@ -42,7 +43,7 @@ class GradientAccumulation(nn.Cell):
         self.map_ = ops.Map()
 
     def is_first(self) -> Tensor:
-        """Whether the coming micro-batch is the first of its step."""
+        """Whether the next micro-batch is the first of its step."""
         return self.position == 0
 
     def construct(self, first: Tensor, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -1,4 +1,4 @@
-"""A loss scale that drops steps which overflow, and may change after every step."""
+"""Dynamic loss scaling, which drops steps that overflow and adjusts the scale after each step."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ def _unscale_gradient(factor: Tensor, gradient: Tensor) -> Tensor:
 
 
 class LossScaling(nn.Cell):
-    """Holds the loss scale, finds overflow in gradients and lets the scale follow.
+    """Holds the loss scale, detects overflow in gradients and adjusts the scale.
 
     Args:
         update: MindSpore's rule for the scale: ``nn.DynamicLossScaleUpdateCell``,
-            ``nn.FixedLossScaleUpdateCell`` or another Cell with ``get_loss_scale()`` that takes the scale's
-            Parameter and whether the step overflowed.
+            ``nn.FixedLossScaleUpdateCell`` or another Cell with ``get_loss_scale()``. It is called with the
+            scale's Parameter and whether the step overflowed.
 
     Attributes:
-        scale: the present loss scale, scalar float32, under MindSpore's name for it.
-        running: the scale of the running step, which the optimizer reads when it commits statistics:
-            ``scale`` itself changes before that.
+        scale: the current loss scale, scalar float32, under MindSpore's name for it.
+        running: the scale of the running step. The optimizer reads it when it commits statistics, because
+            ``scale`` changes before that.
 
     Raises:
-        TypeError: if ``update`` is no such Cell.
+        TypeError: if ``update`` is not such a Cell.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    Platforms: CPU, GPU, Ascend (MindSpore operators).
     """
 
     def __init__(self, update: Any) -> None:
         super().__init__(auto_prefix=False)
         if not isinstance(update, nn.Cell) or not callable(getattr(update, "get_loss_scale", None)):
             raise TypeError(
-                "scale_sense must be None or a Cell that updates a loss scale, as "
+                "scale_sense must be None or a Cell that updates a loss scale, such as "
                 "nn.DynamicLossScaleUpdateCell or the get_update_cell() of a loss scale manager, "
                 f"got {update!r}"
             )
@@ -55,18 +55,18 @@ class LossScaling(nn.Cell):
         self.map_ = ops.Map()
 
     def start(self) -> Tensor:
-        """Write the scale of the coming step; its passes wait for the result."""
+        """Store the scale of the next step. Its passes must wait for the result."""
         return ops.assign(self.running, self.scale)
 
     def unscale(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The gradients divided by the scale of this step."""
+        """Divide the gradients by the scale of this step."""
         return self.map_(ops.partial(_unscale, ops.reciprocal(self.scale)), gradients)
 
     def overflows(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        """Whether a gradient holds an infinity or NaN, scalar bool."""
+        """Whether a gradient contains Inf or NaN, scalar bool."""
         overflowed = ops.stack(self.map_(_overflowed, gradients))
         return overflowed.sum() > 0.5
 
     def adjust(self, overflow: Tensor) -> Tensor:
-        """Let the scale follow after a step; the result is ``overflow`` again."""
+        """Adjust the scale after a step, and return the result of ``update``: ``overflow``."""
         return self.update(self.scale, overflow)

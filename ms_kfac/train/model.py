@@ -1,4 +1,4 @@
-"""mindspore.train.Model with this package's training step and averaged weights."""
+"""A mindspore.train.Model that uses this package's training cell and averaged weights."""
 
 from __future__ import annotations
 
@@ -16,33 +16,37 @@ from ms_kfac.train.sampled_targets import SampleTargets
 
 
 class Model(MindSporeModel):
-    """``mindspore.train.Model`` that trains by :class:`ms_kfac.TrainOneStepCell`.
+    """A ``mindspore.train.Model`` that trains with :class:`ms_kfac.TrainOneStepCell`.
 
-    It serves ``fisher="sampled"`` and ``damping=LevenbergMarquardt(...)``, and where the optimizer averages
-    the weights (``averaging=``) it evaluates and predicts with the averages. Everything else is as in
+    It supports ``fisher="sampled"`` and ``damping=LevenbergMarquardt(...)``. If the optimizer averages the
+    weights (``averaging=``), evaluation and prediction use the averages. Everything else is as in
     ``mindspore.train.Model``, with the same arguments.
 
-    Mixed precision: every ``amp_level``. Loss scaling: ``DynamicLossScaleManager``, on CPUs too, or
-    ``FixedLossScaleManager`` with an optimizer whose ``loss_scale`` is 1; with
-    ``FixedLossScaleManager(scale, drop_overflow_update=False)`` the optimizer gets the same ``loss_scale``.
-    Level O2 scales dynamically unless ``loss_scale_manager=None`` says no, as in MindSpore.
+    Mixed precision works with every ``amp_level``. Three kinds of loss scaling are supported:
+
+    * ``DynamicLossScaleManager``, also on CPUs, with an optimizer whose ``loss_scale`` is 1;
+    * ``FixedLossScaleManager``, with an optimizer whose ``loss_scale`` is 1;
+    * ``FixedLossScaleManager(scale, drop_overflow_update=False)``, with an optimizer whose ``loss_scale``
+      is the same ``scale``.
+
+    As in MindSpore, level O2 uses dynamic loss scaling unless ``loss_scale_manager=None`` is given.
 
     Args:
-        network: the network, with its loss where ``loss_fn`` is None.
+        network: the network. It includes the loss if ``loss_fn`` is None.
         loss_fn: the loss function.
         optimizer: any ``nn.Optimizer``.
-        sample_targets: as of :class:`ms_kfac.TrainOneStepCell`. Default: None.
-        accumulation_steps: micro-batches a step, as of :class:`ms_kfac.TrainOneStepCell`: ``train`` counts
-            batches as steps, and the optimizer takes one every so many. Default: 1.
+        sample_targets: as in :class:`ms_kfac.TrainOneStepCell`. Default: None.
+        accumulation_steps: number of micro-batches per optimizer step, as in
+            :class:`ms_kfac.TrainOneStepCell`. ``train`` counts each micro-batch as a step. Default: 1.
         **arguments: ``metrics``, ``eval_network``, ``eval_indexes``, ``amp_level``, ``boost_level`` and the
-            further keyword arguments of ``mindspore.train.Model``.
+            other keyword arguments of ``mindspore.train.Model``.
 
     Raises:
-        TypeError: if targets can't be drawn for the loss.
-        ValueError: if these options need our training cell and boost or MindSpore's own gradient accumulation
-            would put another in its place; and as :class:`ms_kfac.TrainOneStepCell` does.
+        TypeError: if targets can't be sampled for the loss.
+        ValueError: as in :class:`ms_kfac.TrainOneStepCell`. Also if these options need that training cell,
+            but ``boost_level`` or MindSpore's gradient accumulation requires another one.
 
-    Platforms: CPU. GPU and Ascend with built-in operators: not run there yet.
+    Platforms: CPU, GPU, Ascend (MindSpore operators).
 
     Examples:
         >>> import ms_kfac
@@ -107,13 +111,13 @@ class Model(MindSporeModel):
                 cell.set_inputs(*built.get_inputs())
             return cell
         if update is not None or self._asks_for_own_cell():
-            raise ValueError(self._refusal(f"by {type(built).__name__}"))
+            raise ValueError(self._refusal(type(built).__name__))
         return built
 
     def _built_by_mindspore(self, *, without_scale: bool) -> nn.Cell:
         given = self._loss_scale_manager, self._loss_scale_manager_set
         if without_scale:
-            # MindSpore would build a cell that does not tell the optimizer, and none on a CPU.
+            # MindSpore's own cell hides the scale from the optimizer, and it does not support CPUs.
             self._loss_scale_manager, self._loss_scale_manager_set = None, True
         try:
             if self._amp_level == "O1" and isinstance(self._optimizer, SecondOrderOptimizer):
@@ -123,7 +127,7 @@ class Model(MindSporeModel):
             self._loss_scale_manager, self._loss_scale_manager_set = given
 
     def _rewritten(self, optimizer: SecondOrderOptimizer) -> nn.Cell:
-        # Level O1 writes the layers' classes anew, which MindSpore can't do for those of tapped layers.
+        # Level O1 rewrites the classes of layers, which MindSpore can't do for tapped layers.
         optimizer.detach()
         try:
             built = super()._build_train_network()
@@ -134,10 +138,10 @@ class Model(MindSporeModel):
         return built
 
     def _loss_scale_update(self) -> nn.Cell | None:
-        """The Cell that updates a loss scale which drops steps; None for no scale or a plain one."""
+        """The update Cell of a loss scale that drops steps; None without a scale or for a constant one."""
         manager = self._loss_scale_manager
         if self._amp_level == "O2" and not self._loss_scale_manager_set:
-            # MindSpore's default of this level.
+            # MindSpore's default for this level.
             manager = DynamicLossScaleManager()
         return None if manager is None else manager.get_update_cell()
 
@@ -149,14 +153,14 @@ class Model(MindSporeModel):
     def _boosted(self, update: nn.Cell | None) -> nn.Cell:
         scaled = update is not None and isinstance(self._optimizer, SecondOrderOptimizer)
         if scaled or self._asks_for_own_cell():
-            raise ValueError(self._refusal(f"with boost_level={self._boost_level!r} by a cell of its own"))
+            raise ValueError(self._refusal(f"the cell of boost_level={self._boost_level!r}"))
         return super()._build_train_network()
 
     def _refusal(self, how: str) -> str:
         return (
             "fisher='sampled', damping=LevenbergMarquardt(...), accumulation_steps and loss scales that drop "
-            f"steps train by ms_kfac.TrainOneStepCell; mindspore.train.Model would train {how}. Accepted are "
-            "boost_level='O0', and a network without pipeline stages or a GradAccumulationCell"
+            f"steps need ms_kfac.TrainOneStepCell as the training cell, got {how}: use boost_level='O0', and "
+            "a network without pipeline stages or a GradAccumulationCell"
         )
 
     def _evaluated_weights(self) -> AbstractContextManager[None]:
@@ -166,11 +170,11 @@ class Model(MindSporeModel):
         return nullcontext()
 
     def eval(self, *arguments: Any, **options: Any) -> Any:
-        """Evaluate, as ``mindspore.train.Model.eval`` does, with the averaged weights where there are any.
+        """Evaluate as ``mindspore.train.Model.eval``, with the averaged weights if the optimizer has them.
 
         Args:
-            *arguments: as there.
-            **options: as there.
+            *arguments: as in ``mindspore.train.Model.eval``.
+            **options: as in ``mindspore.train.Model.eval``.
 
         Returns:
             The metrics by name.
@@ -179,11 +183,11 @@ class Model(MindSporeModel):
             return super().eval(*arguments, **options)
 
     def predict(self, *arguments: Any, **options: Any) -> Any:
-        """Predict, as ``mindspore.train.Model.predict`` does, with the averaged weights where there are any.
+        """Predict as ``mindspore.train.Model.predict``, with the averaged weights if the optimizer has them.
 
         Args:
-            *arguments: as there.
-            **options: as there.
+            *arguments: as in ``mindspore.train.Model.predict``.
+            **options: as in ``mindspore.train.Model.predict``.
 
         Returns:
             The network's outputs.

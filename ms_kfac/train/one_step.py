@@ -1,4 +1,4 @@
-"""The training step with the passes that some options need beside the ordinary one."""
+"""The training cell, with the additional passes that some options need."""
 
 from __future__ import annotations
 
@@ -22,59 +22,61 @@ from ms_kfac.user_warning import warn_user
 
 
 class TrainOneStepCell(nn.TrainOneStepCell):
-    r"""``mindspore.nn.TrainOneStepCell`` with the further passes that options of this package ask for.
+    r"""``mindspore.nn.TrainOneStepCell`` with the additional passes that options of this package need.
 
-    - ``fisher="sampled"``: on steps that take statistics, a forward and backward pass on targets drawn from
-      the model's own distribution (Martens & Grosse 2015, section 5), from which alone the statistics come.
-    - ``damping=LevenbergMarquardt(...)``: on steps that are due, the loss of the same batch after the step.
+    * ``fisher="sampled"``: on steps that take statistics, a forward and backward pass on targets sampled from
+      the model's predictive distribution (Martens & Grosse 2015, section 5). The statistics come from this
+      pass only.
+    * ``damping=LevenbergMarquardt(...)``: on steps that adapt the damping, a forward pass that computes the
+      loss of the same batch after the step.
 
-    Both leave the weights and the moving moments of BatchNorm as the ordinary pass does, and cost nothing on
-    other steps. Any other optimizer, first-order ones too, is trained as by ``nn.TrainOneStepCell``.
+    These passes do not change the weights or the moving moments of BatchNorm, and cost nothing on other
+    steps. All other optimizers, including first-order ones, are trained as by ``nn.TrainOneStepCell``.
 
-    With ``scale_sense`` the loss is scaled by a number that MindSpore's rule changes, as
-    ``nn.TrainOneStepWithLossScaleCell`` does, here on CPUs too. Statistics are of the true gradients whatever
-    the scale. A step that overflows changes the scale alone: weights, momentum, statistics, counters and the
-    moving moments of BatchNorm stay, and the next step takes the statistics that this one should have taken.
+    With ``scale_sense``, the loss is multiplied by a scale that follows MindSpore's rule, as in
+    ``nn.TrainOneStepWithLossScaleCell``. Here this also works on CPUs. Statistics do not depend on the scale.
+    A step that overflows changes the scale only: weights, momentum, statistics, counters and the moving
+    moments of BatchNorm keep their values. The next step then takes the statistics that were due.
 
-    With ``accumulation_steps`` each call takes one micro-batch, and every so many calls the optimizer takes a
-    step with the mean of their gradients; statistics are of all of them together. A micro-batch that
-    overflows drops the step as a whole.
+    With ``accumulation_steps``, each call processes one micro-batch. After that many calls, the optimizer
+    takes a step with the mean of their gradients; the statistics include all micro-batches of the step. If
+    one micro-batch overflows, the whole step is dropped.
 
-    Losses whose targets are drawn without being told: ``nn.CrossEntropyLoss`` and
-    ``nn.SoftmaxCrossEntropyWithLogits`` (labels from softmax(logits)), and ``nn.MSELoss``. The latter is a
-    negative log-likelihood with the variance d / 2 when it averages over d outputs of a sample, 1 / 2 when it
-    sums. Class weights and label smoothing apply to the drawn labels as they do to given ones.
+    By default, targets are sampled for ``nn.CrossEntropyLoss`` and ``nn.SoftmaxCrossEntropyWithLogits``
+    (labels from softmax(logits)), and for ``nn.MSELoss``. ``nn.MSELoss`` is a Gaussian negative
+    log-likelihood. Its variance is d / 2 if it averages over the d outputs of a sample, and 1 / 2 if it sums.
+    Class weights and label smoothing apply to sampled labels as to given labels.
 
     Args:
-        network: network with loss; with ``fisher="sampled"`` an ``nn.WithLossCell`` or another Cell with a
-            ``backbone_network`` or ``_backbone`` and a ``_loss_fn``, whose last input is the target.
+        network: the network with its loss. With ``fisher="sampled"``, an ``nn.WithLossCell``, or a Cell with
+            a ``backbone_network`` or ``_backbone`` and a ``_loss_fn``, whose last input is the target.
         optimizer: the optimizer.
-        sens: what the gradient is multiplied with, the loss scale; None for 1. The optimizer's
-            ``loss_scale`` must equal it, unless the network itself scales its loss. Default: None.
-        sample_targets: None to infer it from the class of the loss; "cross_entropy" (classes on axis 1,
-            int32 labels), "squared_error" (unit variance, as of :math:`\frac12 \|f - y\|^2`), or a Cell that
-            maps outputs to drawn targets. Looked at with ``fisher="sampled"`` only. On many devices a Cell of
-            one's own has to draw differently on each. Default: None.
+        sens: the loss scale, by which the gradient is multiplied; None for 1. The optimizer's ``loss_scale``
+            must equal it, unless the network itself scales its loss. Default: None.
+        sample_targets: how to sample targets with ``fisher="sampled"``; unused otherwise. None infers it from
+            the class of the loss. "cross_entropy" samples int32 labels, with classes on axis 1.
+            "squared_error" has unit variance, as for :math:`\frac12 \|f - y\|^2`. A Cell maps outputs to
+            sampled targets; in a distributed run it must sample differently on each rank. Default: None.
         scale_sense: a Cell that updates the loss scale: ``nn.DynamicLossScaleUpdateCell`` or
-            ``nn.FixedLossScaleUpdateCell``. ``sens`` must be None then, and the optimizer's ``loss_scale`` 1.
+            ``nn.FixedLossScaleUpdateCell``. It requires ``sens=None``, and ``loss_scale=1`` in the optimizer.
             Default: None.
-        accumulation_steps: micro-batches a step. The optimizer's own ``accumulation_steps``, where it has
-            one, must equal it. Default: 1.
+        accumulation_steps: number of micro-batches per step. It must equal the optimizer's
+            ``accumulation_steps``, if the optimizer has that option. Default: 1.
 
     Inputs:
-        - **inputs** (tuple[Tensor]) - the network's.
+        - **inputs** (tuple[Tensor]) - inputs of the network.
 
     Outputs:
-        Tensor, the loss before the step. With ``scale_sense`` a tuple of it, whether a step was dropped for
-        overflow (bool), and the loss scale.
+        Tensor, the loss before the step. With ``scale_sense``, a tuple of the loss, whether the step was
+        dropped because of overflow (bool), and the loss scale.
 
     Raises:
-        TypeError: if the targets can't be drawn for this loss or network, or ``scale_sense`` or
-            ``accumulation_steps`` is of another type.
-        ValueError: if ``sample_targets`` is an unknown word, ``sens`` is 0, ``accumulation_steps`` is not the
-            optimizer's, or ``scale_sense`` comes with another loss scale.
+        TypeError: if targets can't be sampled for this loss or network, or ``scale_sense`` or
+            ``accumulation_steps`` has the wrong type.
+        ValueError: if ``sample_targets`` is an unknown string, ``sens`` is 0, ``accumulation_steps`` differs
+            from the optimizer's, or ``scale_sense`` is combined with another loss scale.
 
-    Platforms: CPU. GPU and Ascend with built-in operators: not run there yet.
+    Platforms: CPU, GPU, Ascend (MindSpore operators).
 
     Examples:
         >>> import ms_kfac
@@ -99,14 +101,14 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         if second_order and optimizer.accumulation_steps != accumulation_steps:
             raise ValueError(
                 f"accumulation_steps must be that of the optimizer, {optimizer.accumulation_steps}, "
-                f"got {accumulation_steps!r}; give both the same"
+                f"got {accumulation_steps!r}; pass the same number to both"
             )
         if scale_sense is not None:
             own_scale = optimizer.loss_scale if second_order else 1.0
             if sens is not None or own_scale != 1.0:
                 raise ValueError(
-                    "scale_sense needs sens=None and an optimizer with loss_scale=1, as the cell scales the "
-                    f"loss and undoes it; got sens={sens!r} and loss_scale={own_scale!r}"
+                    "scale_sense must be None unless sens is None and the optimizer has loss_scale=1, as the "
+                    f"cell itself scales and unscales; got sens={sens!r} and loss_scale={own_scale!r}"
                 )
         super().__init__(network, optimizer, sens)
         if second_order:
@@ -119,7 +121,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             if not isinstance(backbone, nn.Cell) or not isinstance(loss, nn.Cell):
                 raise TypeError(
                     "network must be an nn.WithLossCell, or have a backbone_network and a _loss_fn, so that "
-                    f"targets can be drawn from its outputs; got {type(network).__name__}"
+                    f"targets can be sampled from its outputs; got {type(network).__name__}"
                 )
             draws = CounterBasedRNG(optimizer.draws, optimizer.rng_stream)
             targets = targets_cell(sample_targets, loss, draws)
@@ -132,7 +134,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             self.reduce_sum = ops.ReduceSum()
         self.scales = scale_sense is not None
         self.accumulates = accumulation_steps > 1
-        # Whether the optimizer takes its step in a branch.
+        # Whether the optimizer's step is in a branch of the graph.
         self.takes_step_if = self.scales or self.accumulates
         self.accumulation: Any = None
         self.scaling: Any = None
@@ -146,7 +148,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             optimizer.has_train_cell = True
 
     def create_branches(self, scale_sense: nn.Cell | None, accumulation_steps: int) -> None:
-        """What a step needs that the optimizer may take later, or not at all."""
+        """Create the parts of a step that is conditional on the last micro-batch or on overflow."""
         state = list(self.optimizer.get_parameters())
         self.yes, self.no = Tensor(True, ms.bool_), Tensor(False, ms.bool_)
         self.not_a_number = Tensor(float("nan"), ms.float32)
@@ -162,7 +164,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
     def construct(self, *inputs: Tensor) -> Any:
         if self.takes_step_if:
             return self.step_if(*inputs)
-        # Nested: the outer condition is known when compiling, and the inner exists only where it holds.
+        # Nested: the outer condition is a constant of compilation; the inner condition needs it to be true.
         if self.takes_sampled_pass:  # noqa: SIM102
             if self.optimizer.statistics_schedule.is_pending():
                 inputs = self.after(self.sampled_pass(*inputs), *inputs)
@@ -170,7 +172,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         return self.with_damping(loss, *inputs)
 
     def step_if(self, *inputs: Tensor) -> Any:
-        """A micro-batch, and the optimizer's step where it was the last one and nothing overflowed."""
+        """Process a micro-batch; take the optimizer's step if it was the last one and nothing overflowed."""
         inputs = self.after(self.on_device(self.yes), *inputs)
         first = self.accumulation.is_first() if self.accumulates else True
         sens = self.gradient_of_loss()
@@ -180,7 +182,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             if self.optimizer.statistics_schedule.is_pending():
                 done, lost = self.sampled_pass(*inputs)
                 inputs = self.after(done, *inputs)
-                # Gradients without a number, on all devices: this drops the step.
+                # NaN in the gradients reaches all ranks through the reduction, so that all drop the step.
                 sens = ops.select(lost, self.not_a_number, sens)
         loss, gradients = self.passes(sens, *inputs)
         overflow = self.no
@@ -196,14 +198,14 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         return loss
 
     def begin(self, first: Any) -> Any:
-        """Write the step's scale and copy what may have to come back; passes wait for the result."""
+        """Store the step's scale, and copy the state for a rollback. Passes must wait for the result."""
         copied = self.yes
         if first:
             copied = self.before_step.store()
         return self.scaling.start(), copied
 
     def finish(self, loss: Tensor, gradients: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:
-        """The optimizer's step; whether it was dropped."""
+        """Take the optimizer's step, and return whether it was dropped."""
         gradients = self.grad_reducer(gradients)
         if not self.scales:
             return ops.depend(
@@ -220,32 +222,32 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         return ops.depend(overflow, (adjusted, done))
 
     def gradient_of_loss(self) -> Tensor:
-        """What the backward pass of a micro-batch starts with: scalar float32."""
+        """The initial gradient of a micro-batch's backward pass, scalar float32."""
         if self.scales:
             return self.scaling.scale * self.share
         return ops.fill(ms.float32, (), self.share)
 
     def passes(self, sens: Tensor, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Loss and gradients."""
-        # In a function of their own: behind a branch in the same function MindSpore 2.10 compiles a forward
-        # pass for each of the two, and BatchNorm's moments move twice.
+        """Compute loss and gradients."""
+        # In a separate function: after a branch in the same function, MindSpore 2.10 compiles a forward pass
+        # for each of the two, and updates the moments of BatchNorm twice.
         loss = self.network(*inputs)
         of_loss = ops.ones_like(loss) * ops.cast(sens, loss.dtype)
         return loss, self.grad(self.network, self.weights)(*inputs, of_loss)
 
     def with_damping(self, loss: Tensor, *inputs: Tensor) -> Tensor:
-        """The loss, behind the damping's pass where that is due."""
+        """Return the loss, after the damping's pass if it is due."""
         if self.adapts_damping:  # noqa: SIM102
             if self.optimizer.damping.schedule.is_due(self.optimizer.global_step):
                 loss = ops.depend(loss, self.damping_pass(loss, *inputs))
         return loss
 
     def after(self, token: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The inputs, for a pass that waits for the token."""
+        """Make a pass on the inputs wait for the token."""
         return (ops.depend(inputs[0], token), *inputs[1:])
 
     def sampled_pass(self, *inputs: Tensor) -> Any:
-        """Statistics from targets drawn from the model: forward, backward, nothing else changed."""
+        """Run forward and backward on sampled targets. It changes the statistics only."""
         schedule = self.optimizer.statistics_schedule
         kept = self.sampled_state.read()
         opened = schedule.open(kept)
@@ -264,7 +266,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         return done
 
     def damping_pass(self, loss: Tensor, *inputs: Tensor) -> bool:
-        """The loss after the step, and what its change says of the damping."""
+        """Compute the loss after the step, and adapt the damping to its change."""
         kept = self.forward_state.read()
         change = self.network(*self.after((loss, kept), *inputs)) - loss
         restored = self.forward_state.put_back(kept, change)
@@ -273,7 +275,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
 
 
 def _warn_of_reduction(network: nn.Cell, optimizer: SecondOrderOptimizer) -> None:
-    # The gradient alone does not say how its loss reduces: no check of a step can find this out.
+    # Gradients do not reveal how their loss reduces, so no check during a step can detect this.
     loss = getattr(network, "_loss_fn", None)
     declared = "mean" if optimizer.mean_reduction else "sum"
     if not isinstance(loss, nn.LossBase) or not loss.reduce:
@@ -281,7 +283,7 @@ def _warn_of_reduction(network: nn.Cell, optimizer: SecondOrderOptimizer) -> Non
     found = "mean" if loss.average else "sum"
     if found != declared:
         warn_user(
-            f"reduction={declared!r} was given to {type(optimizer).__name__}, but {type(loss).__name__} "
-            f"reduces by {found}: statistics and steps are off by the batch's size; give the optimizer "
-            f"reduction={found!r}"
+            f"reduction={declared!r} was passed to {type(optimizer).__name__}, but {type(loss).__name__} "
+            f"reduces by {found}: statistics and steps are wrong by a factor of the batch size; pass "
+            f"reduction={found!r} to the optimizer"
         )

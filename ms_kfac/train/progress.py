@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 
 def _scalar(value: Any) -> float:
-    """The loss among the outputs of a training step; with loss scaling they are (loss, overflow, scale)."""
+    """The loss from the outputs of a training step, which are (loss, overflow, scale) with loss scaling."""
     if isinstance(value, (tuple, list)):
         value = value[0]
     if isinstance(value, Tensor):
@@ -22,30 +22,32 @@ def _scalar(value: Any) -> float:
 
 
 def _clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
+    """Format seconds as 1:02:03 or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class ProgressBar(Callback):
-    """Shows loss, further figures, images a second and the time left, and writes a line an epoch.
+    """Shows loss, metrics, images per second and the remaining time, and prints one line per epoch.
 
-    On a terminal a bar runs along the whole training; elsewhere there are only the lines. The loss is fetched
-    from the device every `every` steps and at the end of an epoch, so that the other steps don't wait for it.
-    Place it after callbacks that evaluate at the end of an epoch, so that its line shows their results; their
-    time is not counted into images a second. The first epoch's line counts compilation.
+    On a terminal, a bar covers the whole training. Elsewhere only the lines are printed. The loss is read
+    from the device every ``every`` steps and at the end of an epoch. Other steps do not wait for it.
+
+    Place this callback after callbacks that evaluate at the end of an epoch, so that its line shows their
+    results. Images per second exclude the time of those callbacks. The first epoch includes compilation.
 
     Args:
-        figures: called whenever the display changes; what it returns is shown after the loss.
-        every: steps between two looks at the loss.
-        bar: True or False to draw the bar or not; None draws it where `stream` is a terminal.
-        stream: where to draw the bar; standard error unless given.
-        lines: where to write the line of an epoch; standard output unless given.
+        figures: returns the values to show after the loss, by name. It is called at each update of the
+            display. Default: None, no values.
+        every: number of steps between two reads of the loss. Default: 10.
+        bar: whether to draw the bar. None draws it if ``stream`` is a terminal. Default: None.
+        stream: the stream for the bar. Default: None, standard error.
+        lines: the stream for the line of each epoch. Default: None, standard output.
 
     Raises:
-        TypeError: `every` is no int.
-        ValueError: `every` is below 1.
+        TypeError: if ``every`` is not an int.
+        ValueError: if ``every`` is below 1.
 
     Examples:
         >>> model.train(10, dataset, callbacks=[ProgressBar()], dataset_sink_mode=False)
@@ -60,12 +62,11 @@ class ProgressBar(Callback):
         stream: TextIO | None = None,
         lines: TextIO | None = None,
     ) -> None:
-        """Draws nothing yet."""
         super().__init__()
         if isinstance(every, bool) or not isinstance(every, int):
-            raise TypeError(f"every must be an int of at least 1, but is {every!r}")
+            raise TypeError(f"every must be an int of at least 1, got {every!r}")
         if every < 1:
-            raise ValueError(f"every must be an int of at least 1, but is {every!r}")
+            raise ValueError(f"every must be an int of at least 1, got {every!r}")
         self._figures = figures
         self._every = every
         self._stream = stream if stream is not None else sys.stderr
@@ -77,12 +78,12 @@ class ProgressBar(Callback):
         self._steps_before = self._step_of_epoch = 0
 
     def on_train_begin(self, run_context: Any) -> None:
-        """Draws an empty bar for the whole training."""
+        """Draw an empty bar for the whole training."""
         parameters = run_context.original_args()
         self._batch = parameters.train_dataset.get_batch_size()
         self._total = parameters.epoch_num * parameters.batch_num
         self._training_start = time.perf_counter()
-        # Not 0 where a callback before this one has set it, because the training continues another.
+        # Not 0 if an earlier callback has set it, to resume a training.
         self._done_before = parameters.cur_step_num
         self._bar = tqdm(
             initial=self._done_before * self._batch,
@@ -95,7 +96,7 @@ class ProgressBar(Callback):
         )
 
     def on_train_epoch_begin(self, run_context: Any) -> None:
-        """Names the epoch before the bar."""
+        """Show the epoch in front of the bar."""
         parameters = run_context.original_args()
         self._first_step = self._step_of_epoch = parameters.cur_step_num % parameters.batch_num
         self._steps_before = parameters.cur_step_num - self._first_step
@@ -103,23 +104,23 @@ class ProgressBar(Callback):
         self._bar.set_description(f"epoch {parameters.cur_epoch_num}/{parameters.epoch_num}")
 
     def on_train_step_end(self, run_context: Any) -> None:
-        """Moves the bar on, and now and then looks at the loss."""
+        """Advance the bar, and read the loss every ``every`` steps."""
         parameters = run_context.original_args()
         step_of_epoch = parameters.cur_step_num - self._steps_before
-        # One, or with dataset_sink_mode=True as many as have been sunk.
+        # 1, or the number of sunk steps with dataset_sink_mode=True.
         steps = step_of_epoch - self._step_of_epoch
         last = step_of_epoch == parameters.batch_num
         if last or step_of_epoch // self._every > self._step_of_epoch // self._every:
             self._loss = _scalar(parameters.net_outputs)
             if self._drawn:
                 self._bar.set_postfix_str(self._shown(", "), refresh=False)
-        # After the loss has been waited for, so that the epoch's steps have really ended.
+        # After the read of the loss, which waits for the epoch's steps to finish.
         self._epoch_stop = time.perf_counter()
         self._step_of_epoch = step_of_epoch
         self._bar.update(steps * self._batch)
 
     def on_train_epoch_end(self, run_context: Any) -> None:
-        """Writes the line of the epoch."""
+        """Print the line of the epoch."""
         parameters = run_context.original_args()
         steps = parameters.cur_step_num - self._steps_before - self._first_step
         seconds = self._epoch_stop - self._epoch_start
@@ -136,7 +137,7 @@ class ProgressBar(Callback):
             print(line, file=self._lines, flush=True)
 
     def on_train_end(self, run_context: Any) -> None:
-        """Clears the bar."""
+        """Clear the bar."""
         self._bar.close()
 
     def _shown(self, separator: str) -> str:

@@ -1,4 +1,4 @@
-"""What a step changes before it is known whether it overflowed."""
+"""Rollback of the state that a step changes before overflow is detected."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ms_kfac.optim.base import SecondOrderOptimizer
 
 
 class Rollback(nn.Cell):
-    """Copies of what forward and backward passes write, to drop a step that overflowed.
+    """Copies of the state that forward and backward passes write, to drop a step that overflowed.
 
-    These are the moving moments of BatchNorm and the counts of a pass over sampled targets. Statistics need
-    no copy: what a dropped step has staged, the next one replaces.
+    The state consists of the moving moments of BatchNorm and the counters of a pass over sampled targets.
+    Statistics need no copy: the next step replaces the statistics that a dropped step has staged.
 
     Args:
-        network: what the passes go through.
+        network: the network of the passes.
         optimizer: any optimizer.
 
     Attributes:
         copies: the copies.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    Platforms: CPU, GPU, Ascend (MindSpore operators).
     """
 
     def __init__(self, network: nn.Cell, optimizer: nn.Optimizer) -> None:
@@ -37,13 +37,13 @@ class Rollback(nn.Cell):
         self.done = Tensor(True, ms.bool_)
 
     def store(self) -> Tensor:
-        """Copy what the coming step may change.
+        """Copy the state that the next step may change.
 
         Returns:
-            What the passes have to wait for.
+            A dependency token on which the passes must wait.
         """
         return ops.depend(self.done, self.stored.store(self.done)) if self.any_written else self.done
 
     def put_back(self, after: Tensor) -> Tensor:
-        """Write what was before the step, when ``after`` is there."""
+        """Restore the state from before the step, once ``after`` is computed."""
         return ops.depend(self.done, self.stored.put_back(after)) if self.any_written else self.done

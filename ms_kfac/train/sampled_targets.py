@@ -1,8 +1,8 @@
-r"""Targets drawn from the model's own predictive distribution, for the Fisher of Martens & Grosse 2015.
+r"""Targets sampled from the model's predictive distribution, for the Fisher of Martens & Grosse 2015.
 
 The Fisher matrix is :math:`F = E_{x} E_{y \sim p_\theta(y|x)}[\nabla \log p \, \nabla \log p^{\top}]`
-(section 2.2): y comes from the model, not from the training set. A loss defines the distribution as far as it
-is a negative log-likelihood.
+(section 2.2): y comes from the model, not from the training set. A loss defines this distribution if it is a
+negative log-likelihood.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ SampleTargets = Union[None, str, nn.Cell]
 
 _ACCEPTED = (
     "None with nn.CrossEntropyLoss, nn.SoftmaxCrossEntropyWithLogits or nn.MSELoss as the loss; "
-    "'cross_entropy'; 'squared_error'; or a Cell that draws targets from outputs"
+    "'cross_entropy'; 'squared_error'; or a Cell that samples targets from outputs"
 )
 
 
 class CategoricalTargets(nn.Cell):
-    r"""Labels drawn from softmax(logits), by the Gumbel-max trick.
+    r"""Samples labels from softmax(logits), by the Gumbel-max trick.
 
     .. math::
         y = \arg\max_c \, (z_c - \log e_c), \qquad e_c \sim \mathrm{Exp}(1)
 
-    :math:`-\log e_c` is a standard Gumbel variable; minus the logarithm of a uniform one is exponential.
+    :math:`-\log e_c` is a standard Gumbel variable. Minus the logarithm of a uniform variable is exponential.
 
     Args:
-        one_hot: whether targets are one-hot float32 rows in the place of int32 labels.
-        draws: the random numbers; None for some of the Cell's own, by ``mindspore.set_seed``.
+        one_hot: whether targets are one-hot float32 rows instead of int32 labels.
+        draws: the random number generator. None creates one, seeded by ``mindspore.set_seed``.
 
     Inputs:
         - **outputs** (Tensor) - logits :math:`(C,)`, :math:`(N, C)` or :math:`(N, C, d_1, ...)`.
 
     Outputs:
-        Tensor, labels without the axis of classes, int32; or one-hot, shaped like the logits.
+        Tensor, int32 labels without the axis of classes. One-hot: float32, in the shape of the logits.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators; not run on a GPU yet). Draws follow
-    ``mindspore.set_seed``, and their state is a Parameter.
+    Platforms: CPU, GPU, Ascend (MindSpore operators). The samples follow ``mindspore.set_seed``, and the
+    state of the generator is a Parameter.
     """
 
     def __init__(self, *, one_hot: bool = False, draws: CounterBasedRNG | None = None) -> None:
@@ -64,24 +64,24 @@ class CategoricalTargets(nn.Cell):
 
 
 class GaussianTargets(nn.Cell):
-    r"""Outputs plus normal noise, for squared errors.
+    r"""Samples targets for squared errors: the outputs plus Gaussian noise.
 
     A per-sample loss :math:`c \|f - y\|^2` is the negative log-likelihood, up to a constant, of
-    :math:`y \sim N(f, \sigma^2 I)` with :math:`\sigma^2 = 1 / (2 c)`: 1 for :math:`\frac12 \|f - y\|^2`;
-    d / 2 for the mean of d squares that ``nn.MSELoss`` takes of a sample.
+    :math:`y \sim N(f, \sigma^2 I)` with :math:`\sigma^2 = 1 / (2 c)`. This is 1 for
+    :math:`\frac12 \|f - y\|^2`, and d / 2 for ``nn.MSELoss``, which averages d squares per sample.
 
     Args:
-        variance: :math:`\sigma^2`; None for half the number of outputs of a sample.
-        draws: the random numbers; None for some of the Cell's own, by ``mindspore.set_seed``.
+        variance: :math:`\sigma^2`. None for half the number of outputs per sample.
+        draws: the random number generator. None creates one, seeded by ``mindspore.set_seed``.
 
     Inputs:
         - **outputs** (Tensor) - f, shape :math:`(N, ...)`.
 
     Outputs:
-        Tensor, float32, shaped like the outputs.
+        Tensor, float32, in the shape of the outputs.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators; not run on a GPU yet). Draws follow
-    ``mindspore.set_seed``, and their state is a Parameter.
+    Platforms: CPU, GPU, Ascend (MindSpore operators). The samples follow ``mindspore.set_seed``, and the
+    state of the generator is a Parameter.
     """
 
     def __init__(self, variance: float | None = 1.0, *, draws: CounterBasedRNG | None = None) -> None:
@@ -99,27 +99,27 @@ class GaussianTargets(nn.Cell):
             for extent in outputs.shape[1:]:
                 size = size * extent
             deviation = (size / 2.0) ** 0.5
-        # Box and Muller: the radius and the angle of a pair of normal variables.
+        # Box-Muller transform: radius and angle of a pair of normal variables.
         radius = ops.sqrt(-2.0 * self.log(self.draws(outputs.shape)))
         noise = radius * self.cos(2.0 * math.pi * self.draws(outputs.shape))
         return ops.cast(outputs, ms.float32) + noise * deviation
 
 
 def targets_cell(sample_targets: SampleTargets, loss: Any, draws: CounterBasedRNG | None = None) -> nn.Cell:
-    """The Cell that draws targets for a loss.
+    """Make the Cell that samples targets for a loss.
 
     Args:
-        sample_targets: None to infer it from the loss's class; "cross_entropy" for int32 labels with the
-            classes on axis 1; "squared_error" for unit variance; or the Cell itself.
+        sample_targets: None to infer it from the class of the loss. "cross_entropy" for int32 labels with the
+            classes on axis 1. "squared_error" for unit variance. A Cell is returned unchanged.
         loss: the loss function.
-        draws: the random numbers, as far as the targets are not those of a Cell given; None for new ones.
+        draws: the random number generator; None creates one. Unused if ``sample_targets`` is a Cell.
 
     Returns:
-        A Cell from outputs to targets.
+        A Cell that maps outputs to targets.
 
     Raises:
-        TypeError: if ``sample_targets`` is something else, or the loss's class says nothing.
-        ValueError: if it is another word.
+        TypeError: if ``sample_targets`` has another type, or it is None and the class of the loss is unknown.
+        ValueError: if it is another string.
     """
     if isinstance(sample_targets, nn.Cell):
         return sample_targets
@@ -131,7 +131,7 @@ def targets_cell(sample_targets: SampleTargets, loss: Any, draws: CounterBasedRN
         raise ValueError(f"sample_targets must be {_ACCEPTED}, got {sample_targets!r}")
     if sample_targets is not None:
         raise TypeError(f"sample_targets must be {_ACCEPTED}, got {sample_targets!r}")
-    # The classes themselves: a subclass may have another scale.
+    # Exact classes only: a subclass may have another scale.
     if type(loss) is nn.CrossEntropyLoss:
         return CategoricalTargets(draws=draws)
     if type(loss) is nn.SoftmaxCrossEntropyWithLogits:
@@ -140,28 +140,29 @@ def targets_cell(sample_targets: SampleTargets, loss: Any, draws: CounterBasedRN
         averages = loss.reduce and loss.average
         return GaussianTargets(None if averages else 0.5, draws=draws)
     raise TypeError(
-        f"sample_targets=None can't tell the predictive distribution from {type(loss).__name__}: "
-        f"it must be {_ACCEPTED}"
+        f"sample_targets must be {_ACCEPTED}; got None with {type(loss).__name__}, whose predictive "
+        "distribution is unknown"
     )
 
 
 class SampledLoss(nn.Cell):
-    r"""The loss of a network's outputs against targets drawn from them.
+    r"""Computes the loss of a network's outputs for targets that are sampled from these outputs.
 
     A cross-entropy that averages over T positions of a sample is 1 / T of a negative log-likelihood. Its
-    gradient from drawn targets is multiplied by :math:`\sqrt T`, so that the Fisher is the generalised
-    Gauss-Newton matrix of the loss itself, as the variance of :class:`GaussianTargets` has it for squared
-    errors.
+    gradient for sampled targets is multiplied by :math:`\sqrt T`, so that the Fisher is the generalized
+    Gauss-Newton matrix of the loss itself. For squared errors, the variance of :class:`GaussianTargets` has
+    this effect.
 
-    The draw is a constant to the gradient. Labels that ``nn.CrossEntropyLoss`` ignores stay ignored.
+    Gradients do not flow through the sampled targets. Labels that ``nn.CrossEntropyLoss`` ignores stay
+    ignored.
 
     Args:
         backbone: the network.
         loss: its loss function.
-        targets: draws the targets.
+        targets: the Cell that samples targets.
 
     Inputs:
-        - **inputs** (tuple[Tensor]) - what the backbone takes, and the true target in the last place.
+        - **inputs** (tuple[Tensor]) - the inputs of the backbone, followed by the true target.
 
     Outputs:
         Tensor, the loss, times :math:`\sqrt T` as above.

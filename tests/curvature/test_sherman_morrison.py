@@ -11,7 +11,8 @@ import ms_kfac
 from ms_kfac.curvature.block import layer_statistics
 from ms_kfac.curvature.sherman_morrison import ShermanMorrisonBlock
 from ms_kfac.ops.linalg.damped_inverse import DampedInverse
-from ms_kfac.ops.refresh import layer_refresh, statistics
+from ms_kfac.ops.refresh import layer_refresh
+from ms_kfac.ops.statistics import layer_statistics as operators
 from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
 from tests.oracle.sherman_morrison import ReferenceLayer
 from tests.support.bank import tensor
@@ -110,7 +111,7 @@ def test_nothing_is_inverted_or_multiplied_out_any_more(
     cases = [Case(d_in=7, d_out=2)]
     # The native forms do not pass by the operators that are counted here. Layers of one geometry share an
     # operator, which another test may have made.
-    for module in (layer_refresh, statistics):
+    for module in (layer_refresh, operators):
         monkeypatch.setattr(module, "is_native", lambda operator: False)
     layer_statistics.cache_clear()
     net = build(cases, rng)

@@ -25,6 +25,7 @@ SHARED = {
     "ms_kfac_sources",
     "ms_kfac_last_error",
     "ms_kfac_warnings",
+    "ms_kfac_refresh_layouts",
     "ms_kfac_set_judge",
     "ms_kfac_cuda_architectures",
 }
@@ -142,7 +143,7 @@ def test_architectures_can_be_chosen(listed: list[int]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--arch", "80"], "error: unknown option --arch; --help lists what there is."),
+        (["--arch", "80"], "error: unknown option --arch; see --help."),
         (["--output"], "error: --output needs a value."),
         (["--jobs", "0"], "error: --jobs must be a positive number, got 0."),
     ],

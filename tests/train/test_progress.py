@@ -104,7 +104,7 @@ def test_the_loss_is_the_first_output_of_a_scaled_step() -> None:
 
 
 def test_every_is_checked() -> None:
-    with pytest.raises(ValueError, match="every must be an int of at least 1, but is 0"):
+    with pytest.raises(ValueError, match="every must be an int of at least 1, got 0"):
         ProgressBar(every=0)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.support.aot import AotError, AotLibrary
-from ms_kfac.kernels.library import library
 from tests.support.cuda_refreshes import Layer, Refresh, block_split, kronecker, skfac, trace_restricted
 
 DAMPING = 0.03
@@ -194,13 +191,3 @@ def test_a_rank_beyond_the_rows_is_refused(
         refresh.run()
     for index in (0, 1):
         refresh.check_untouched(index)
-
-
-def test_both_libraries_take_arrays_in_one_order(emulated_path: Path) -> None:
-    layouts = []
-    for path in (str(emulated_path), library("CPU").path):
-        tell = ctypes.CDLL(path).ms_kfac_refresh_layouts
-        buffer = ctypes.create_string_buffer(tell(None, 0) + 1)
-        tell(buffer, len(buffer))
-        layouts.append(buffer.value)
-    assert layouts[0] == layouts[1] != b""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ms_kfac.capture.dense import DenseOperators
-from ms_kfac.ops import statistics as module
+from ms_kfac.ops.statistics import layer_statistics as module
 from ms_kfac.ops.statistics.eigenbasis_statistics import EigenbasisStatistics
 from ms_kfac.ops.statistics.layer_statistics import (
     CORRECTED_EIGENVALUES,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from ms_kfac.capture.dense import DenseOperators
-from ms_kfac.ops import statistics as module
+from ms_kfac.ops.statistics import layer_statistics as module
 from ms_kfac.ops.statistics.kronecker_statistics import KroneckerStatistics
 from ms_kfac.ops.statistics.layer_statistics import (
     CORRECTED_EIGENVALUES,

@@ -14,7 +14,7 @@ from mindspore import Tensor, nn, ops
 
 import ms_kfac
 from ms_kfac.curvature.kronecker import KroneckerBlock
-from ms_kfac.ops import layer_precondition as module
+from ms_kfac.ops.step import layer_precondition as module
 from ms_kfac.ops.step.eigenbasis_precondition import EigenbasisForm
 from ms_kfac.optim.preconditioner import Preconditioner, native_form
 from tests.support.bank import Bank

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore import Parameter, Tensor, nn
 
-from ms_kfac.ops import momentum_step as module
+from ms_kfac.ops.step import momentum_step as module
 from ms_kfac.ops.step.momentum_step import MomentumStep
 from tests.oracle.momentum import Momentum
 from tests.support.native import skip_without_native
