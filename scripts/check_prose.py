@@ -2,7 +2,7 @@
 """Looks for wording that readers stumble over, in Markdown, docstrings and comments.
 
     python scripts/check_prose.py docs README.md
-    python scripts/check_prose.py --exclude docs/results docs README.md
+    python scripts/check_prose.py --exclude docs/results docs ms_kfac README.md
 
 Phrases are searched in Markdown outside code, and in Python's docstrings and comments. In Markdown, sentences
 of more than 40 words are reported, too. Exits with 1 where something was found.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 LONGEST = 40
 
-# "An element a statistic" for "one element per statistic".
+# "element a statistic" where "one element per statistic" is meant.
 _COUNTED = r"(?:one|a line|an element|a flag|images|bytes|numbers|samples|seconds|calls?|tests?|rows?)"
 _UNIT = (
     r"(?:layer|statistic|second|step|rank|row|sample|epoch|call|group|channel|parameter|line|kernel|operator)"

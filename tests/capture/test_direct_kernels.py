@@ -1,4 +1,4 @@
-"""A compiled tap calls a kernel past its operator, unless the operator does something else."""
+"""A compiled tap skips its operator and runs the kernel directly, unless the operator does more."""
 
 from __future__ import annotations
 

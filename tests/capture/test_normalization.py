@@ -1,4 +1,4 @@
-"""Which normalisation layers and embedding tables are preconditioned, and what tapping leaves as it was."""
+"""Which normalisation layers and embedding tables are preconditioned, and what tapping does not change."""
 
 from __future__ import annotations
 

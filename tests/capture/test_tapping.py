@@ -68,7 +68,7 @@ def test_checkpoints_move_between_tapped_and_untapped(mode: int, tmp_path: Path)
 
 
 def test_layers_in_a_sequential_cell(mode: int) -> None:
-    """`SequentialCell` keeps a list of its cells beside the dictionary: both must run the tap."""
+    """`SequentialCell` keeps a list of its cells in addition to the dictionary: both must run the tap."""
     net = nn.SequentialCell(nn.Dense(4, 6), nn.Tanh(), nn.SequentialCell(nn.Dense(6, 5)))
     optimizer = ms_kfac.KFAC(net, 0.1)
     x = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
@@ -78,7 +78,7 @@ def test_layers_in_a_sequential_cell(mode: int) -> None:
 
 
 class Tied(nn.Cell):
-    """An encoder and a decoder with one weight, beside a layer of its own."""
+    """An encoder and a decoder that share a weight, and a separate layer."""
 
     def __init__(self) -> None:
         super().__init__()

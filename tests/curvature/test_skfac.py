@@ -335,7 +335,7 @@ def counted(optimizer: ms_kfac.SKFAC, samples: int) -> list[np.ndarray]:
 
 
 def test_subsampling_draws_the_same_locations_for_both_factors(mode: int) -> None:
-    """1 row a sample is kept as rows (6 < 8), 3 are summed (18); the draws differ by step and by layer."""
+    """1 row per sample is kept as rows (6 < 8), 3 are summed (18); the draws differ by step and by layer."""
     samples = 1 if mode == ms.GRAPH_MODE else 3
     ms.set_seed(7)
     net = Bank([nn.Conv2d(LOCATIONS, LOCATIONS, 1, pad_mode="valid") for _ in range(2)])

@@ -123,7 +123,7 @@ def quadratic(
 
 
 class ScaledLoss(nn.Cell):
-    """A loss that scales itself, in the place of `sens`."""
+    """A loss that scales itself, instead of `sens`."""
 
     def __init__(self, loss: nn.Cell, scale: float) -> None:
         super().__init__(auto_prefix=False)

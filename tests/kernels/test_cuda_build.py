@@ -71,7 +71,7 @@ def build(listed: list[int], tmp_path_factory: pytest.TempPathFactory) -> Build:
     names = " ".join(map(str, chosen))
     finished = script("--output", str(output), "--build", str(folder / "build"), "--archs", names)
     assert finished.returncode == 0, finished.stderr
-    # Where the package looks for the sources of a library: beside it.
+    # The package looks for a library's sources next to it.
     (folder / "cuda").symlink_to(SOURCES)
     return Build(output, (folder / "build" / "ptxas.log").read_text(), chosen)
 

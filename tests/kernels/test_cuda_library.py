@@ -40,7 +40,7 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """In the place of the package's folder of kernels; there is no library in it yet."""
+    """A folder of kernels instead of the package's; it has no library yet."""
     monkeypatch.delenv("MS_KFAC_NATIVE", raising=False)
     monkeypatch.setattr(cuda_library, "FOLDER", tmp_path)
     (tmp_path / "cuda").mkdir()

@@ -32,7 +32,7 @@ def condition_number(A: np.ndarray, G: np.ndarray, damping: float) -> float:
 
 
 def gradient_matrix(weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """dW (d_out, d_in [+ 1]): the weight's gradient with the bias's beside it as the last column."""
+    """dW (d_out, d_in [+ 1]): the weight's gradient, with the bias's gradient as the last column."""
     matrix = np.asarray(weight, np.float64).reshape(len(weight), -1)
     return matrix if bias is None else np.concatenate([matrix, np.asarray(bias, np.float64)[:, None]], axis=1)
 

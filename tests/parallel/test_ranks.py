@@ -86,7 +86,7 @@ def test_statistics_stay_where_they_were_taken_until_they_meet(runs: Runs) -> No
 
 
 def test_scattered_statistics_are_with_their_owner(runs: Runs) -> None:
-    """8 steps, refreshes at 0, 3 and 6; the batch of step 7 weighs 4 samples a rank."""
+    """8 steps, refreshes at 0, 3 and 6; the batch of step 7 weighs 4 samples per rank."""
     first, second = runs[2]["reduce_scatter"]
     counts = sorted(float(rank.state["kfac.conv.weights"][0]) for rank in (first, second))
     assert counts[0] == 4.0

@@ -114,7 +114,7 @@ def told_of_weights(rank: int) -> list[str]:
 def main() -> None:
     """Trains and writes what came out, two files a case and rank."""
     folder = Path(sys.argv[1])
-    # Ends this process wherever it waits: ranks that disagree on what to exchange wait for ever.
+    # Ends this process wherever it waits: ranks that disagree on what to exchange wait forever.
     signal.alarm(int(sys.argv[2]))
     ms.set_device("CPU")
     init()

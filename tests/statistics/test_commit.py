@@ -278,7 +278,7 @@ def test_what_is_not_averaged_has_the_weights_of_its_last_batch(mode: int, nativ
     layer.put([np.ones((3, 3)), None], [5, 0, 3, 0])
     step.run(unscale=1 / 8)
     np.testing.assert_allclose(layer.weights.asnumpy(), [5, 7 * 64, 3, 2], rtol=1e-6)
-    # Refused: what was staged in place of the last batch is no statistic, and one factor alone is none.
+    # Refused: the values staged instead of the last batch are no statistic, and neither is one factor alone.
     layer.put([np.full((3, 3), np.nan), None], [5, 0, 3, 0])
     step.run()
     assert not layer.weights.asnumpy().any()

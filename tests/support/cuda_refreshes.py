@@ -58,7 +58,7 @@ class Refresh:
         self.operator.run()
 
     def check(self, index: int) -> None:
-        """A layer has been refreshed: what the oracle tells of is so, everything else is as it was."""
+        """A layer was refreshed: the oracle's arrays have its values, all others are unchanged."""
         layer, found = self.layers[index], self.arrays[index]
         expected = layer.oracle(layer.arrays, float(self.damping))
         for place, (array, before) in enumerate(zip(found, layer.arrays)):

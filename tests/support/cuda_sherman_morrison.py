@@ -107,7 +107,7 @@ class ShermanMorrisonCase:
 
 
 def unchanged(before: Arrays, after: Arrays, names: Sequence[str]) -> None:
-    """Fails where one of these arrays is not as it was."""
+    """Fails if one of these arrays changed."""
     for name in names:
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
 

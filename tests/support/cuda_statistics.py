@@ -182,7 +182,7 @@ class Batch:
             vectors: what its second moment is of.
             precision: of the operands of products.
             calls: how often the operator ran.
-            roundings: of float32 in a product, beside those of operands and sums.
+            roundings: of float32 in a product, in addition to those of operands and sums.
         """
         expected, bound = second_moment(vectors)
         depth = calls * vectors.shape[1] * vectors.shape[2]

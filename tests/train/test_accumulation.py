@@ -1,4 +1,4 @@
-"""Micro-batches, one a call: several of them are one batch."""
+"""Micro-batches, one per call: several of them are one batch."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def test_own_targets(rng: np.random.Generator) -> None:
     "options", [{"fisher": "sampled"}, {"damping": ms_kfac.LevenbergMarquardt(1.0)}], ids=str
 )
 def test_cells_that_can_not_be_served(options: dict[str, object]) -> None:
-    """Boost puts a training cell of its own in the place of ours."""
+    """Boost replaces our training cell by its own."""
     net = Perceptron((4, 3))
     optimizer = ms_kfac.KFAC(net, 0.1, **options)
     with pytest.raises(ValueError, match=r"boost_level='O1'.*boost_level='O0'"):

@@ -51,7 +51,7 @@ def one_sampled_step(
 def assert_mean(found: np.ndarray, exact: np.ndarray, square: np.ndarray, samples: int) -> None:
     """`found` is a mean over samples with the given mean and second moment."""
     error = np.sqrt(np.maximum(square - exact**2, 0) / samples)
-    # Beside the error of sampling, float32 rounding of the mean.
+    # The error of sampling, and float32 rounding of the mean.
     assert np.all(np.abs(found - exact) <= ERRORS * error + 1e-5 * np.abs(exact).max()), (found, exact)
     assert np.abs(found - exact).max() > 0
 

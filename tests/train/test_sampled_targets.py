@@ -161,7 +161,7 @@ def test_cross_entropy_averaged_over_positions(mode: int, locations: int, rng: n
 
 
 def test_statistics_are_counted_by_the_pass_that_takes_them() -> None:
-    """A loop of one's own beside the training cell takes none, and none are counted."""
+    """A custom loop without the training cell takes none, and none are counted."""
     net = nn.SequentialCell(nn.Dense(3, 2))
     optimizer = ms_kfac.KFAC(net, 0.0, fisher="sampled", factor_interval=1)
     loss = nn.CrossEntropyLoss()

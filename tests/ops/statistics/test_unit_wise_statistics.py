@@ -34,7 +34,7 @@ def test_batch_norm(samples: int, channels: int, image: list[int], epsilon: floa
     g = rng.standard_normal(x.shape).astype(np.float32)
     x_hat = BatchNormalizedInputs(epsilon)(tensor(x))
     expected = np.moveaxis(batch_normalized(x, epsilon), -1, 1).reshape(samples, channels, -1)
-    # Two samples a channel may lie close together: float32's rounding of x, 3e-7, over a spread of √1e-5.
+    # Two samples per channel may lie close together: float32's rounding of x, 3e-7, over a spread of √1e-5.
     np.testing.assert_allclose(x_hat.asnumpy(), expected, atol=2e-4)
     sums = UnitWiseSecondMoment(2)(x_hat, ChannelColumns()(tensor(g)))
     F = unit_wise_fisher(np.moveaxis(x_hat.asnumpy(), 1, -1), np.moveaxis(g.reshape(expected.shape), 1, -1))
