@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.discover import FirstOrderCell
 from ms_kfac.capture.layer import Layer
+from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
 from ms_kfac.parallel.synchronization import Synchronization
@@ -232,6 +233,12 @@ class Introspection:
     @property
     def current_damping(self) -> float:
         r"""The damping :math:`\lambda` of the next step. Reads a number from the device."""
+        schedule = self.damping.schedule
+        if schedule is None:
+            values = self.damping.values.asnumpy()
+            return float(values[min(int(self.global_step.asnumpy().item()), len(values) - 1)])
+        if isinstance(schedule, LevenbergMarquardt):
+            return float(schedule.value.asnumpy())
         return float(self.damping(self.global_step).asnumpy())
 
     @property

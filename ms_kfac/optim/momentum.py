@@ -11,6 +11,9 @@ from mindspore import Parameter, Tensor, nn
 from ms_kfac.ops.step.momentum_step import MomentumStep
 from ms_kfac.optim.parameter_names import prefix_names
 
+# Names that MindSpore's base class and this one give to their Parameters, in every instance.
+_OWN_NAMES = ("global_step", "learning_rate", "momentum")
+
 
 class MomentumOptimizer(nn.Optimizer):
     r"""Heavy ball or Nesterov's momentum on updates u, with coupled or decoupled weight decay.
@@ -48,8 +51,9 @@ class MomentumOptimizer(nn.Optimizer):
         super().__init__(learning_rate, parameters, weight_decay, loss_scale=1.0)
         self.decoupled_weight_decay = decoupled_weight_decay
         self.momentum = Parameter(Tensor(momentum, ms.float32), name="momentum", requires_grad=False)
-        weights = {id(parameter) for parameter in self.parameters}
-        prefix_names([own for own in self.get_parameters() if id(own) not in weights], prefix)
+        # Not those of a schedule that the user may give to several optimizers.
+        own = [p for p in self.get_parameters() if p.name.startswith(_OWN_NAMES)]
+        prefix_names(own, prefix)
         self.moments = self.parameters.clone(prefix="moments", init="zeros")
         self.nesterov = nesterov
 

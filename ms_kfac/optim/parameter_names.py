@@ -24,12 +24,9 @@ def name_prefix(method: str, network: nn.Cell, params: Sequence[Any] | None) -> 
     Returns:
         The method's name. After it comes the path of the trained part, where there is one: that of the
         network within a larger one ("kfac.generator"), or of the cell that holds all of ``params``
-        ("kfac.actor").
+        ("kfac.actor"). It does not depend on which other parameters are frozen.
     """
-    trained = network.trainable_params() if params is None else _flat(params)
-    given = {id(parameter) for parameter in trained}
-    whole = all(id(parameter) in given for parameter in network.trainable_params())
-    path = _path_of(network) if whole else _shared_path(trained)
+    path = _path_of(network) if params is None else _shared_path(_flat(params))
     return f"{method}.{path}" if path else method
 
 
@@ -45,15 +42,18 @@ def prefix_names(parameters: Iterable[Parameter], prefix: str) -> None:
 
 
 def _path_of(network: nn.Cell) -> str:
-    for relative, parameter in network.parameters_and_names():
-        if parameter.name.endswith(f".{relative}"):
-            return str(parameter.name[: -len(relative) - 1])
-    return ""
+    named = [
+        (name, parameter) for name, parameter in network.parameters_and_names() if parameter.requires_grad
+    ]
+    paths = {p.name[: -len(name) - 1] if p.name.endswith(f".{name}") else "" for name, p in named}
+    # A shared submodule has the path of another parent.
+    return paths.pop() if len(paths) == 1 else _shared_path([parameter for _, parameter in named])
 
 
 def _flat(params: Sequence[Any]) -> list[Parameter]:
-    groups = [group.get("params", ()) if isinstance(group, dict) else (group,) for group in params]
-    return [parameter for group in groups for parameter in group]
+    # MindSpore checks the groups later: what is no Parameter is passed over here.
+    groups = [group.get("params") or () if isinstance(group, dict) else (group,) for group in params]
+    return [item for group in groups for item in group if isinstance(item, Parameter)]
 
 
 def _shared_path(parameters: Sequence[Parameter]) -> str:

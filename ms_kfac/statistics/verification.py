@@ -190,15 +190,17 @@ class Verification:
     def _tell_dead(self, reached: NDArray[Any], norm: Vector) -> None:
         self._had_gradient |= norm > 0
         without = reached & self._had_gradient & (norm == 0)
-        self._without_gradient = np.where(without, self._without_gradient + 1, 0)
+        before = self._without_gradient
+        self._without_gradient = np.where(without, before + 1, np.where(reached, 0, before))
         new = self._new("dead", self._without_gradient >= _DEAD)
         if new:
             self._warn(
                 f"the gradient of {_listed(new)} has been exactly 0 in {_DEAD} batches of statistics in a "
-                "row, but was not 0 before: all later activations are dead (ReLU), or the layer is "
-                "disconnected. If this is not intended, training has collapsed: restart from earlier weights "
-                "with a smaller learning rate, a smaller kl_clip or a larger damping. The optimizer "
-                "continues as before; verify='off' silences this warning"
+                "row, but was not 0 before. Either all later activations are dead (ReLU) and training has "
+                "collapsed: restart from earlier weights with a smaller learning rate or kl_clip, or a "
+                "larger damping. Or the loss or its branch is exactly 0, the layer is disconnected, or "
+                "float16 gradients underflow without a loss scale. The optimizer continues as before; "
+                "verify='off' silences this warning"
             )
 
     def _tell_factor(self, factor: float, layers: int, accumulated: bool, passes: Vector) -> None:

@@ -12,6 +12,9 @@ from mindspore.train import Callback
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.optim.options import check_count
 
+# The factors of the curvature blocks, among all that :meth:`ms_kfac.KFAC.factors` returns.
+_FACTORS = ("A", "G", "Phi", "Psi", "F")
+
 
 class CurvatureMonitor(Callback):
     r"""Report what a second-order optimizer does, every so many steps of ``Model.train``.
@@ -25,7 +28,8 @@ class CurvatureMonitor(Callback):
         traces: whether a record holds the trace of every factor of every layer, too, by "layer.factor". They
             are computed on the host from the whole factors. Default: False.
         write: called with a line of text per record; None for silence. Default: print.
-        path: a file that receives each record as a line of JSON; None for no file. Default: None.
+        path: a file that receives each record as a line of JSON; None for no file. Each rank of a
+            distributed run reports: give each its own file. Default: None.
 
     Attributes:
         records: the records so far, oldest first.
@@ -82,8 +86,10 @@ class CurvatureMonitor(Callback):
         if self.traces:
             for layer in optimizer.layers:
                 for name, factor in optimizer.factors(layer).items():
-                    if factor.ndim >= 2 and factor.shape[-1] == factor.shape[-2]:
-                        record[f"{layer}.{name}"] = float(np.trace(factor, axis1=-2, axis2=-1).sum())
+                    if name in _FACTORS:
+                        # An embedding table has the diagonal of A.
+                        diagonal = factor if factor.ndim == 1 else np.diagonal(factor, axis1=-2, axis2=-1)
+                        record[f"{layer}.{name}"] = float(diagonal.sum())
         self.records.append(record)
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:

@@ -17,7 +17,7 @@ REASONS = {
     "generator's pass before the step": "first, second, head .*another loss through the same layers",
     "adversarial pass before the step": "first, second, head .*another loss through the same layers",
     "undeclared loss scale": "pass the scaler as loss_scale=",
-    "wrong reduction": "give the optimizer reduction='sum'",
+    "wrong reduction": "pass reduction='sum' to the optimizer",
     "NaN batch, gradients zeroed": "hold NaN or Inf; the batch was refused",
 }
 

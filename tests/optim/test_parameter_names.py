@@ -95,3 +95,56 @@ def test_names_do_not_depend_on_other_optimizers_of_the_process() -> None:
     first, second = Whole(), Whole()
     names = own_names(first, ms_kfac.KFAC(first, 0.1))
     assert own_names(second, ms_kfac.KFAC(second, 0.1)) == names
+
+
+class Tower(nn.Cell):
+    """A head on an encoder that several towers share."""
+
+    def __init__(self, encoder: nn.Cell) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Dense(3, 2)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.head(self.encoder(x))
+
+
+class Agent(nn.Cell):
+    """Two towers: the encoder's Parameters have the path of the second one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        encoder = Half()
+        self.actor, self.critic = Tower(encoder), Tower(encoder)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_shared_submodule_does_not_give_two_optimizers_one_name(frozen: bool) -> None:
+    agent = Agent()
+    for parameter in agent.critic.encoder.get_parameters():
+        parameter.requires_grad = not frozen
+    prefixes = [ms_kfac.KFAC(tower, 0.1).prefix for tower in (agent.actor, agent.critic)]
+    assert prefixes == (["kfac.actor", "kfac.critic"] if frozen else ["kfac", "kfac.critic"])
+
+
+class Halving(nn.learning_rate_schedule.LearningRateSchedule):
+    """A schedule with a Parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = ms.Parameter(tensor(np.array(0.1)), name="rate", requires_grad=False)
+
+    def construct(self, step: ms.Tensor) -> ms.Tensor:
+        return self.rate / (step + 1)
+
+
+def test_a_user_s_schedule_keeps_its_names() -> None:
+    schedule = Halving()
+    for _ in range(2):
+        ms_kfac.KFAC(Half(), schedule)
+    assert schedule.rate.name.endswith("rate") and "kfac" not in schedule.rate.name
+
+
+def test_groups_that_mindspore_refuses_are_refused_by_mindspore() -> None:
+    with pytest.raises(TypeError, match="param"):
+        ms_kfac.KFAC(Half(), 0.1, params=[{"params": ["first.weight"]}])

@@ -324,3 +324,18 @@ def test_idle_batches_and_layers_that_never_had_a_gradient_are_no_collapse() -> 
             judge(without_gradient(1, 4))
             judge(without_gradient(1, 4))
             judge(without_gradient(4))
+
+
+def test_commits_that_do_not_reach_a_layer_do_not_count() -> None:
+    """With a gate per layer, as in SP-NGD."""
+    judge = judge_of(shares_gate=False)
+    idle = told()
+    idle[0] = 0.0
+    idle[0, FINITE] = 1
+    with silent():
+        judge(told())
+        for _ in range(2):
+            judge(without_gradient(0))
+            judge(idle)
+    with pytest.warns(UserWarning, match="gradient of layer conv1 has been exactly 0"):
+        judge(without_gradient(0))

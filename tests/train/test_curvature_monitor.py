@@ -17,9 +17,9 @@ from tests.support.methods import fixed_intervals
 from tests.support.networks import SmallNet, batches
 
 
-def train(monitor: ms_kfac.CurvatureMonitor, **options: Any) -> nn.Optimizer:
+def train(monitor: ms_kfac.CurvatureMonitor, method: Any = ms_kfac.KFAC, **options: Any) -> nn.Optimizer:
     net = SmallNet()
-    optimizer = ms_kfac.KFAC(net, 0.05, **{"damping": [0.4, 0.3, 0.2, 0.1], **options})
+    optimizer = method(net, 0.05, **{"damping": [0.4, 0.3, 0.2, 0.1], **options})
     model = ms.Model(net, cross_entropy(), optimizer)
     model.train(1, as_dataset(batches(5)), callbacks=[monitor], dataset_sink_mode=False)
     return optimizer
@@ -52,6 +52,22 @@ def test_traces_are_those_of_the_factors() -> None:
             # A grouped convolution has a factor per group.
             trace = np.trace(factor, axis1=-2, axis2=-1).sum()
             assert record[f"{layer}.{letter}"] == pytest.approx(float(trace), rel=1e-5)
+
+
+def test_traces_are_of_factors_alone() -> None:
+    """EKFAC's bases are square, too."""
+    monitor = ms_kfac.CurvatureMonitor(5, traces=True, write=None)
+    train(monitor, ms_kfac.EKFAC)
+    traced = {name.rpartition(".")[2] for name in monitor.records[0] if "." in name}
+    assert traced == {"A", "G"}
+
+
+def test_the_damping_of_a_schedule_is_read_between_steps(mode: int) -> None:
+    adaptive = ms_kfac.LevenbergMarquardt(0.7)
+    schedule = nn.ExponentialDecayLR(0.5, 0.1, 1)
+    for damping, expected in ((0.2, 0.2), (adaptive, 0.7), (schedule, 0.5)):
+        optimizer = ms_kfac.KFAC(SmallNet(), 0.05, damping=damping)
+        assert optimizer.current_damping == pytest.approx(expected)
 
 
 def test_without_an_active_clip_the_factor_is_one() -> None:

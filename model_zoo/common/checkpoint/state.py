@@ -66,7 +66,7 @@ def _state_of(cell: Cell) -> dict[str, Parameter]:
     twice = [name for name, count in Counter(p.name for p in parameters).items() if count > 1]
     if twice:
         raise ValueError(f"Parameter names must be unique, got duplicates: {', '.join(twice)}")
-    return {p.name: p for p in parameters if p.name.split(".")[-1] != _FOLLOWS_FROM_THE_RECIPE}
+    return {p.name: p for p in parameters if not p.name.split(".")[-1].startswith(_FOLLOWS_FROM_THE_RECIPE)}
 
 
 def save_state(cell: Cell, path: Path) -> None:
