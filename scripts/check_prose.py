@@ -21,7 +21,7 @@ from pathlib import Path
 
 LONGEST = 40
 
-# "element a statistic" where "one element per statistic" is meant.
+# An indefinite article where "per" is meant.
 _COUNTED = r"(?:one|a line|an element|a flag|images|bytes|numbers|samples|seconds|calls?|tests?|rows?)"
 _UNIT = (
     r"(?:layer|statistic|second|step|rank|row|sample|epoch|call|group|channel|parameter|line|kernel|operator)"

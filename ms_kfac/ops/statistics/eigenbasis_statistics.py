@@ -40,9 +40,9 @@ class EigenbasisStatistics(LayerStatistics):
     Outputs:
         bool, True.
 
-    The native kernel sums a sample's gradient over some locations at a time. It projects a side before that
-    sum if there are fewer locations than features on the other side, and after the sum otherwise. It holds
-    the gradients of a few samples at a time, never of the whole batch.
+    The native kernel adds up a sample's gradient in chunks of locations. It projects a side before the sum
+    if there are fewer locations than features on the other side, and after the sum otherwise. It holds the
+    gradients of a few samples, never of the whole batch.
 
     Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of Im2Col, MatMul or BatchMatMul,
     Square, ReduceSum and Assign).
