@@ -185,14 +185,14 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
 
         self._patterns, self._choice = patterns, choice
         self.__dict__["_options_in_force"] = {
-            "damping": f"{damping:g}" if isinstance(damping, (int, float)) else type(damping).__name__,
-            "kl_clip": "None" if kl_clip is None else f"{kl_clip:g}",
-            "factor_decay": f"{factor_decay:g}",
-            "fisher": repr(fisher),
-            "reduction": repr(reduction),
-            "momentum": f"{momentum:g}",
-            "verify": repr(verify),
-            "averaging": "None" if averaging is None else f"{averaging:g}",
+            "damping": damping,
+            "kl_clip": kl_clip,
+            "factor_decay": factor_decay,
+            "fisher": fisher,
+            "reduction": reduction,
+            "momentum": momentum,
+            "verify": verify,
+            "averaging": averaging,
         }
         self._create_blocks(network)
         self._create_schedules()

@@ -85,7 +85,7 @@ def summary_text(
     memory = sum(row.bytes for row in layers) / 2**20
     # The intervals are long: each has a line of its own.
     lines = [title.replace(", factors ", ",\n  factors ").replace(", inverses ", ",\n  inverses ")]
-    lines.append("  " + ", ".join(f"{name}={value}" for name, value in options.items()))
+    lines.append("  " + ", ".join(f"{name}={_shown(value)}" for name, value in options.items()))
     lines.append(
         f"{_counted(len(layers), 'layer')} preconditioned: {share:.1f} % of {weights:,} weights; "
         f"{memory:.1f} MiB of statistics and inverses"
@@ -129,6 +129,12 @@ def _reason_line(cells: Sequence[FirstOrderCell], every_name: bool) -> str:
     kinds = Counter(cell.kind for cell in cells)
     counted = ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in kinds.items())
     return f"  {', '.join(shown)}{more} ({counted}; {_weights_of(cells):,} weights): {cells[0].reason}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, (int, float)):
+        return f"{value:g}"
+    return repr(value) if value is None or isinstance(value, str) else type(value).__name__
 
 
 def _counted(count: int, noun: str) -> str:

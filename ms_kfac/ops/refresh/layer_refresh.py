@@ -58,8 +58,8 @@ def fused_refresh(parts: Sequence[RefreshSpec]) -> Any:
 class LayerRefresh(nn.Cell):
     r"""Base of the operators that refresh one layer's inverses.
 
-    A subclass defines :meth:`fallback`, the fallback, and names its arrays. Its kernel accepts the arrays of
-    any number of layers.
+    A subclass defines :meth:`fallback` and names its arrays. Its kernel accepts the arrays of any number of
+    layers.
 
     Args:
         operator: the kernel's name in :func:`ms_kfac.kernels.status`.
@@ -70,7 +70,7 @@ class LayerRefresh(nn.Cell):
     Attributes:
         ARRAYS: the names of the arrays in ``kernels/interface/refresh_layouts.h``, which defines the kernels'
             order.
-        part: this layer's arguments to a call for several layers; None if the fallback runs.
+        spec: this layer's arguments to a call for several layers; None if the fallback runs.
 
     Inputs:
         - **damping** (Tensor) - :math:`\lambda`, scalar float32, positive.
@@ -83,22 +83,21 @@ class LayerRefresh(nn.Cell):
 
     def __init__(self, operator: str, layer: str, arrays: Sequence[Parameter], **attributes: Number) -> None:
         super().__init__(auto_prefix=False)
-        self.arrays = ParameterTuple(arrays)
         self.native = is_native(operator)
         self.spec: RefreshSpec | None = None
         self.kernel: Any = None
         if self.native:
             named = dict(zip(self.ARRAYS, arrays))
             order = present_library().refresh_layout(str(REGISTRY[operator]))
-            in_order = tuple(named[name] for name in order if name in named)
-            self.spec = RefreshSpec(operator, layer, in_order, attributes)
+            arrays = tuple(named[name] for name in order if name in named)
+            self.spec = RefreshSpec(operator, layer, arrays, attributes)
             self.kernel = fused_refresh((self.spec,))
-        self.native_arrays = ParameterTuple(self.spec.arrays if self.spec else ())
+        self.arrays = ParameterTuple(arrays)
         self.due = Tensor(1, ms.int32)
 
     def construct(self, damping: Tensor) -> bool:
         if self.native:
-            self.kernel(self.due, damping, *self.native_arrays)
+            self.kernel(self.due, damping, *self.arrays)
         else:
             self.fallback(damping)
         return True
