@@ -7,6 +7,7 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
+from hypothesis import given
 from hypothesis import strategies as st
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -162,3 +163,24 @@ OPTIONS = st.builds(
     mean_reduction=st.booleans(),
     gradient_scale=st.sampled_from([1.0, 0.5]),
 )
+
+
+# Samples, channels per group, kernel, locations, groups, bias.
+random_shapes = given(
+    *(st.integers(1, most) for most in (5, 5, 4, 3, 2)),
+    st.booleans(),
+)
+
+
+def grouped_convolution(channels: int, kernel: int, locations: int, groups: int, bias: bool) -> Geometry:
+    """A convolution over one axis, with padding, and two output channels per group."""
+    return Geometry(
+        groups * channels,
+        2 * groups,
+        (kernel, 1),
+        pad_mode="pad",
+        padding=1,
+        groups=groups,
+        bias=bias,
+        image=(kernel + locations, 3),
+    )

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ms_kfac.capture.dense import DenseOperators
 from ms_kfac.ops.statistics import layer_statistics as module
@@ -33,8 +32,10 @@ from tests.support.statistics import (
     assert_close,
     convolution_batches,
     dense_batches,
+    grouped_convolution,
     operators_of,
     parameters,
+    random_shapes,
     record,
     reset,
     stage,
@@ -144,28 +145,12 @@ def test_gate_codes(separate: bool, gate: int, taken: str, rng: np.random.Genera
 
 
 @settings(max_examples=8)
-@given(
-    st.integers(1, 5),
-    st.integers(1, 5),
-    st.integers(1, 4),
-    st.integers(1, 3),
-    st.integers(1, 2),
-    st.booleans(),
-)
+@random_shapes
 def test_random_shapes(
     samples: int, channels: int, kernel: int, locations: int, groups: int, bias: bool
 ) -> None:
     rng = np.random.default_rng(samples + 10 * channels + 100 * kernel)
-    shape = Geometry(
-        groups * channels,
-        2 * groups,
-        (kernel, 1),
-        pad_mode="pad",
-        padding=1,
-        groups=groups,
-        bias=bias,
-        image=(kernel + locations, 3),
-    )
+    shape = grouped_convolution(channels, kernel, locations, groups, bias)
     for case in (Case(shape), Case(d_in=channels, d_out=kernel, bias=bias, middle=(locations,) * groups)):
         x, g = case.batch(samples, rng)
         assert_statistics(case, run(case, MEAN, [(x, g)]), x, g)

@@ -27,8 +27,10 @@ from tests.support.statistics import (
     STALE,
     assert_close,
     convolution_batches,
+    grouped_convolution,
     operators_of,
     parameters,
+    random_shapes,
     record,
     stage,
     stale,
@@ -143,28 +145,12 @@ def test_gate_codes(separate: bool, gate: int, rng: np.random.Generator) -> None
 
 
 @settings(max_examples=8)
-@given(
-    st.integers(1, 5),
-    st.integers(1, 5),
-    st.integers(1, 4),
-    st.integers(1, 3),
-    st.integers(1, 2),
-    st.booleans(),
-)
+@random_shapes
 def test_random_shapes(
     samples: int, channels: int, kernel: int, locations: int, groups: int, bias: bool
 ) -> None:
     rng = np.random.default_rng(samples + 10 * channels + 100 * kernel)
-    shape = Geometry(
-        groups * channels,
-        2 * groups,
-        (kernel, 1),
-        pad_mode="pad",
-        padding=1,
-        groups=groups,
-        bias=bias,
-        image=(kernel + locations, 3),
-    )
+    shape = grouped_convolution(channels, kernel, locations, groups, bias)
     for case in (Case(shape), Case(d_in=channels, d_out=kernel, bias=bias, middle=(locations,) * groups)):
         x, g = case.batch(samples, rng)
         assert_statistics(case, run(case, MEAN, start(case, True), [(x, g)]), x, g)
