@@ -17,6 +17,7 @@ from ms_kfac.ops.graph.counter_based_rng import rng_state
 from ms_kfac.ops.graph.device_residency import DeviceResidency
 from ms_kfac.ops.graph.snapshot import Snapshot
 from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
+from ms_kfac.ops.step.gradient_views import GradientViews
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.block_choice import BlockChoice, Blocks
 from ms_kfac.optim.distribute import distribute_curvature, distribute_preconditioning
@@ -287,10 +288,10 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         names = [layer.name for layer in self._tapped]
         self.verification = Verification(names, verify, owner, shares_gate=len(set(gates)) == 1)
         self.commit = CommitStatistics(tapped, factor_decay, self.verification, name=self.prefix)
-        positions = {id(parameter): position for position, parameter in enumerate(self.parameters)}
-        self.positions = tuple(tuple(positions[id(p)] for p in layer.parameters()) for layer in self._layers)
-        parameters = [layer.parameters() for layer in self._tapped]
-        self.measure = MeasureGradients(parameters, self.positions[:count], len(self.parameters))
+        parameters = [layer.parameters() for layer in self._layers]
+        self.views = GradientViews(self.parameters, parameters)
+        self.positions = self.views.positions
+        self.measure = MeasureGradients(parameters[:count], self.positions[:count], len(self.views.owners))
         # Measurements of the pass over sampled targets, which supplies the statistics.
         self.sampled_measured = Parameter(
             zero_measurements(count), name=f"{self.prefix}.sampled_measured", requires_grad=False
@@ -308,14 +309,15 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
     def _create_update(self) -> None:
         """Create the update: preconditioner, momentum step and quadratic model of the loss."""
         blocks = list(self.blocks)
-        preconditioned = {position for layer_positions in self.positions for position in layer_positions}
+        views = self.views
+        preconditioned = {views.owners[position] for own in self.positions for position in own}
         self.preconditioned = tuple(position in preconditioned for position in range(len(self.parameters)))
-        self.preconditioner: Any = Preconditioner(blocks, self.positions, len(self.parameters))
+        self.preconditioner: Any = Preconditioner(blocks, self.positions, len(views.owners))
         if self.distributed and self.curvature.exchange == "gradients":
             self.preconditioner = distribute_preconditioning(
-                blocks, self.curvature, self.positions, self.parameters, self.inverse_schedule.refreshes
+                blocks, self.curvature, self.positions, views.shapes, self.inverse_schedule.refreshes
             )
-        self.sources = self.preconditioner.sources
+        self.sources = views.sources(len(self.preconditioner.order), self.preconditioner.sources)
         # Index of each product's block in `outcomes`, where each commit starts with its count of refused
         # batches.
         count = len(self._tapped)

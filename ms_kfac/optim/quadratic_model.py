@@ -21,11 +21,12 @@ class QuadraticModel(nn.Cell):
 
     Args:
         blocks: the curvature blocks.
-        positions: indices of weight and bias among the parameters, per block.
+        positions: indices of the steps of weight and bias, per block.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - gradients of the mean loss before the step.
-        - **step** (tuple[Tensor]) - :math:`\delta`, one per parameter.
+        - **gradients** (tuple[Tensor]) - gradients of the mean loss before the step, one per parameter.
+        - **step** (tuple[Tensor]) - :math:`\delta`, one per parameter, then views of them
+          (:class:`ms_kfac.ops.step.gradient_views.GradientViews`).
         - **damping** (Tensor) - :math:`\lambda`, scalar float32.
 
     Outputs:
@@ -44,7 +45,7 @@ class QuadraticModel(nn.Cell):
 
     def construct(self, gradients: tuple[Tensor, ...], step: tuple[Tensor, ...], damping: Tensor) -> Tensor:
         terms: tuple[Tensor, ...] = ()
-        for position in range(len(step)):
+        for position in range(len(gradients)):
             delta = self.cast(step[position], ms.float32)
             gradient = self.cast(gradients[position], ms.float32)
             terms = (*terms, self.reduce_sum(delta * (gradient + delta * (0.5 * damping))))

@@ -8,6 +8,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.capture.tap import SampleCounter
+from ms_kfac.ops.step.gradient_views import GradientViews
 from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.momentum import MomentumOptimizer
 
@@ -38,6 +39,7 @@ class SecondOrderStep(MomentumOptimizer):
     curvature: Any
     commit: Any
     commit_lone: Any
+    views: GradientViews
 
     def __call__(self, *inputs: Any) -> Any:
         outputs = super().__call__(*inputs)
@@ -66,9 +68,10 @@ class SecondOrderStep(MomentumOptimizer):
         learning_rate = self.get_lr()
         updates, scale = gradients, self.one
         if len(self.blocks) > 0:
-            preconditioned, products = self.preconditioner(gradients)
+            viewed = self.views(gradients)
+            preconditioned, products = self.preconditioner(viewed)
             # `sources` holds the index of each parameter's update in this tuple.
-            updates = (*preconditioned, *gradients)
+            updates = self.views.joined(preconditioned, viewed, gradients)
             if self.clips:
                 # A layer without statistics is first-order: its gradient is neither changed nor clipped.
                 present = self.gather(self.outcomes(), self.outcome_of_product, 0)
@@ -97,7 +100,7 @@ class SecondOrderStep(MomentumOptimizer):
         if self.sampled:
             measured = self.sampled_measured
         else:
-            measured = self.measure(due, gradients)
+            measured = self.measure(due, self.views(gradients))
             expected = unscale if self.gradients_unscaled else expected
         if self.distributed:  # noqa: SIM102
             if due > 0:
@@ -114,7 +117,7 @@ class SecondOrderStep(MomentumOptimizer):
         if due > 0:
             if self.distributed:
                 samples = samples / self.curvature.scale
-            self.stage_lone(gradients, samples)
+            self.stage_lone(self.views(gradients), samples)
         self.commit_lone(due, self.ones, self.no_measurements)
         return True
 
@@ -127,7 +130,7 @@ class SecondOrderStep(MomentumOptimizer):
     def keep_measured(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Measure the gradients of the pass over sampled targets, to verify its statistics against them."""
         due = self.statistics_schedule.number_pending()
-        return self.assign(self.sampled_measured, self.measure(due, gradients))
+        return self.assign(self.sampled_measured, self.measure(due, self.views(gradients)))
 
     def use_loss_scale(self, scale: LossScale | None) -> None:
         """Set the loss scale; the training cell calls this.
@@ -187,8 +190,9 @@ class SecondOrderStep(MomentumOptimizer):
 
     def preconditioned_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """In parameter order, U of preconditioned parameters and the unchanged gradients of the others."""
-        preconditioned, _ = self.preconditioner(gradients)
-        candidates = (*preconditioned, *gradients)
+        viewed = self.views(gradients)
+        preconditioned, _ = self.preconditioner(viewed)
+        candidates = self.views.joined(preconditioned, viewed, gradients)
         updates: tuple[Tensor, ...] = ()
         for source in self.sources:
             updates = (*updates, candidates[source])
@@ -200,7 +204,7 @@ class SecondOrderStep(MomentumOptimizer):
             return learning_rate
         rates: tuple[Tensor, ...] = ()
         for position in self.preconditioner.order:
-            rates = (*rates, learning_rate[position])
+            rates = (*rates, learning_rate[self.views.owners[position]])
         return ops.stack(rates)
 
     def predicted_step(
@@ -219,7 +223,7 @@ class SecondOrderStep(MomentumOptimizer):
             step = self.weights_before.moved(before)
             if self.distributed:
                 self.curvature.average_due()
-            change = self.quadratic_model(gradients, step, self.damping(self.global_step))
+            change = self.quadratic_model(gradients, self.views(step), self.damping(self.global_step))
             rule.expect(change / self.mean_factor(samples))
         else:
             self.update_parameters(learning_rate, updates, scale)
