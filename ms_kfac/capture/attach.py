@@ -76,12 +76,13 @@ class TappedConstruct(PlainCopies):
         return self.curvature_tap(x, y)
 
 
-class TappedConstructWithBatchMoments(PlainCopies):
+class TappedConstructInTraining(PlainCopies):
     """For a batch normalisation that uses the moments of the batch only in training.
 
     In evaluation it normalises with moving moments, for which the statistics would be wrong.
     """
 
+    TAPS = (TAP,)
     untapped_construct: Any
     training: bool
     curvature_tap: Tap
@@ -163,7 +164,7 @@ def _attach_to_cell(layers: Sequence[Layer], taps: dict[str, Tap]) -> bool:
     cell = layer.cell
     replaced = detach(cell)
     cls: Any = type(cell)
-    changes: dict[str, Any] = dict(taps)
+    changes: dict[str, Any] = {**taps, "untapped_construct": cell.construct}
     if layer.router is not None:
         for name in layer.router.TAPS:
             changes.setdefault(name, NoTap())
@@ -175,13 +176,10 @@ def _attach_to_cell(layers: Sequence[Layer], taps: dict[str, Tap]) -> bool:
         for name in ("__deepcopy__", "__getstate__"):
             changes[name] = MethodType(getattr(PlainCopies, name), cell)
     else:
-        changes["untapped_construct"] = cell.construct
         mixin: Any = TappedConstruct
         if getattr(cell, "activation_flag", False):
             changes["activation_flag"] = False
             mixin = TappedConstructBeforeActivation
-        elif getattr(cell, "use_batch_statistics", True) is None:
-            mixin = TappedConstructWithBatchMoments
         cell.__class__ = _tapped_class(cls, mixin)
     originals = {name: cell.__dict__[name] for name in changes if name in cell.__dict__}
     cell.__dict__.update(changes)

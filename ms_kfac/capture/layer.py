@@ -100,8 +100,9 @@ class Layer:
             subclass that overrides ``construct``. Empty if the tap uses the layer's input and output.
             Default: "".
         sample_axis: axis of the samples in the layer's input and output, 0 or 1. Default: 0.
-        router: mixin for the cell's class, whose ``construct`` passes the linear maps of a cell with several
-            layers through taps. All layers of the cell name the same mixin. Default: None.
+        router: mixin for the cell's class, whose ``construct`` calls the cell's taps where the layer's output
+            is not that of the cell. Its ``TAPS`` are the names of the taps. All layers of a cell have the
+            same mixin. Default: None.
         tap_name: attribute of the cell that holds the tap. Default: "curvature_tap".
     """
 

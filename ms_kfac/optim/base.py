@@ -291,7 +291,13 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         parameters = [layer.parameters() for layer in self._layers]
         self.views = GradientViews(self.parameters, parameters)
         self.positions = self.views.positions
-        self.measure = MeasureGradients(parameters[:count], self.positions[:count], len(self.views.owners))
+        # One per call: MindSpore 2.10 passes zeros to a Cell that is called twice with a tuple.
+        self.measure = MeasureGradients(
+            parameters[:count],
+            self.positions[:count],
+            len(self.views.owners),
+            GradientViews(self.parameters, parameters),
+        )
         # Measurements of the pass over sampled targets, which supplies the statistics.
         self.sampled_measured = Parameter(
             zero_measurements(count), name=f"{self.prefix}.sampled_measured", requires_grad=False
@@ -325,7 +331,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         owners = {position: places[index] for index, own in enumerate(self.positions) for position in own}
         self.outcome_of_product = Tensor([owners[p] for p in self.preconditioner.order] or [0], ms.int32)
         self.create_momentum_step([flag and self.clips for flag in self.preconditioned], self.sources)
-        self.quadratic_model = QuadraticModel(blocks, self.positions)
+        parameters = [layer.parameters() for layer in self._layers]
+        self.quadratic_model = QuadraticModel(blocks, GradientViews(self.parameters, parameters))
         self.weights_before = Snapshot(self.parameters if self.adapts_damping else ())
         unused = self.curvature.unused() if self.distributed else ()
         self.on_device = DeviceResidency([p for p in self.get_parameters() if id(p) not in unused])

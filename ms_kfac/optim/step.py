@@ -68,10 +68,7 @@ class SecondOrderStep(MomentumOptimizer):
         learning_rate = self.get_lr()
         updates, scale = gradients, self.one
         if len(self.blocks) > 0:
-            viewed = self.views(gradients)
-            preconditioned, products = self.preconditioner(viewed)
-            # `sources` holds the index of each parameter's update in this tuple.
-            updates = self.views.joined(preconditioned, viewed, gradients)
+            updates, products = self.preconditioned_updates(gradients)
             if self.clips:
                 # A layer without statistics is first-order: its gradient is neither changed nor clipped.
                 present = self.gather(self.outcomes(), self.outcome_of_product, 0)
@@ -100,7 +97,7 @@ class SecondOrderStep(MomentumOptimizer):
         if self.sampled:
             measured = self.sampled_measured
         else:
-            measured = self.measure(due, self.views(gradients))
+            measured = self.measure(due, gradients)
             expected = unscale if self.gradients_unscaled else expected
         if self.distributed:  # noqa: SIM102
             if due > 0:
@@ -117,9 +114,18 @@ class SecondOrderStep(MomentumOptimizer):
         if due > 0:
             if self.distributed:
                 samples = samples / self.curvature.scale
-            self.stage_lone(self.views(gradients), samples)
+            self.stage_lone(gradients, samples)
         self.commit_lone(due, self.ones, self.no_measurements)
         return True
+
+    def preconditioned_updates(self, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Updates, of which ``sources`` holds the index of each parameter's, and the layers' products."""
+        if self.views.changes:
+            viewed = self.views(gradients)
+            preconditioned, products = self.preconditioner(viewed)
+            return self.views.joined(preconditioned, viewed, gradients), products
+        preconditioned, products = self.preconditioner(gradients)
+        return (*preconditioned, *gradients), products
 
     def outcomes(self) -> Tensor:
         """Commit outcomes: first of layers, then of Parameters outside layers."""
@@ -130,7 +136,7 @@ class SecondOrderStep(MomentumOptimizer):
     def keep_measured(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Measure the gradients of the pass over sampled targets, to verify its statistics against them."""
         due = self.statistics_schedule.number_pending()
-        return self.assign(self.sampled_measured, self.measure(due, self.views(gradients)))
+        return self.assign(self.sampled_measured, self.measure(due, gradients))
 
     def use_loss_scale(self, scale: LossScale | None) -> None:
         """Set the loss scale; the training cell calls this.
@@ -190,9 +196,7 @@ class SecondOrderStep(MomentumOptimizer):
 
     def preconditioned_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """In parameter order, U of preconditioned parameters and the unchanged gradients of the others."""
-        viewed = self.views(gradients)
-        preconditioned, _ = self.preconditioner(viewed)
-        candidates = self.views.joined(preconditioned, viewed, gradients)
+        candidates, _ = self.preconditioned_updates(gradients)
         updates: tuple[Tensor, ...] = ()
         for source in self.sources:
             updates = (*updates, candidates[source])
@@ -223,7 +227,7 @@ class SecondOrderStep(MomentumOptimizer):
             step = self.weights_before.moved(before)
             if self.distributed:
                 self.curvature.average_due()
-            change = self.quadratic_model(gradients, self.views(step), self.damping(self.global_step))
+            change = self.quadratic_model(gradients, step, self.damping(self.global_step))
             rule.expect(change / self.mean_factor(samples))
         else:
             self.update_parameters(learning_rate, updates, scale)

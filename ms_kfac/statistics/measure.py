@@ -3,6 +3,7 @@ r"""Measurements of the delivered gradients and the weights for the capture chec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -26,11 +27,12 @@ class MeasureGradients(nn.Cell):
         layers: for each layer, its weight and, if it has one, its bias: Parameters, or rows of Parameters.
         positions: for each layer, the indices of dW and db among the gradients.
         gradients: number of gradients, with views.
+        views: appends the views to the gradients, for this operator alone; None if there are none. Default:
+            None.
 
     Inputs:
         - **due** (Tensor) - scalar int32; with 0 nothing is measured.
-        - **gradients** (tuple[Tensor]) - the delivered gradients, one per parameter, then views of them
-          (:class:`ms_kfac.ops.step.gradient_views.GradientViews`).
+        - **gradients** (tuple[Tensor]) - the delivered gradients, one per parameter.
 
     Outputs:
         Tensor, float32, shape (layers, 3); zeros if ``due`` is 0.
@@ -43,6 +45,7 @@ class MeasureGradients(nn.Cell):
         layers: Sequence[tuple[LayerParameter, ...]],
         positions: Sequence[tuple[int, ...]],
         gradients: int,
+        views: GradientViews | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.layers = len(layers)
@@ -50,9 +53,9 @@ class MeasureGradients(nn.Cell):
         weights = [weight for own in layers for weight in own]
         owners = list({id(parameter_of(weight)): parameter_of(weight) for weight in weights}.values())
         self.parameters = ParameterTuple(owners)
-        # Weights as layers see them.
-        self.views = GradientViews(owners, [(weight,) for weight in weights])
-        self.viewed = self.views.casts or len(self.views.views) > 0
+        self.weight_views = GradientViews(owners, [(weight,) for weight in weights])
+        self.has_views = views is not None and views.changes
+        self.views: Any = views
         begins = np.cumsum([0, *(len(own) for own in layers)])
         self.begins = tuple(int(begin) for begin in begins[:-1])
         self.native = is_native("measure_gradients") and self.layers > 0
@@ -82,6 +85,8 @@ class MeasureGradients(nn.Cell):
             self.stack = ops.Stack()
 
     def construct(self, due: Tensor, gradients: tuple[Tensor, ...]) -> Tensor:
+        if self.has_views:
+            gradients = self.views(gradients)
         if self.native:
             return self.kernel(due, gradients, self.weights())
         measured = self.nothing + 0.0
@@ -108,11 +113,11 @@ class MeasureGradients(nn.Cell):
 
     def weights(self) -> tuple[Tensor, ...]:
         """Weight and bias of each layer, float32."""
-        if not self.viewed:
+        if not self.weight_views.changes:
             return self.parameters
-        viewed = self.views(self.parameters)
+        viewed = self.weight_views(self.parameters)
         found: tuple[Tensor, ...] = ()
-        for position in self.views.positions:
+        for position in self.weight_views.positions:
             found = (*found, viewed[position[0]])
         return found
 

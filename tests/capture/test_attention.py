@@ -76,13 +76,14 @@ def test_outputs_stay(mode: int, rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(found.asnumpy(), expected)
 
 
-def step(net: nn.Cell, optimizer: nn.Optimizer, inputs: list[np.ndarray], samples_axis: int) -> None:
-    """One step of half the squared error, averaged over samples."""
+def step(net: nn.Cell, optimizer: Any, inputs: list[np.ndarray], samples_axis: int) -> None:
+    """One step on the squared error, averaged or summed over samples as the optimizer expects."""
 
     def forward(*tensors: ms.Tensor) -> ms.Tensor:
         y = net(*tensors)
         y = y[0] if isinstance(y, tuple) else y
-        return ops.square(y - 0.3).sum() / y.shape[samples_axis]
+        loss = ops.square(y - 0.3).sum()
+        return loss / y.shape[samples_axis] if optimizer.mean_reduction else loss
 
     gradient = ms.value_and_grad(forward, None, optimizer.parameters)
     optimizer(gradient(*(tensor(x) for x in inputs))[1])
@@ -134,12 +135,15 @@ def test_other_blocks_serve_the_projections(mode: int, method: Any, rng: np.rand
     separate = SeparateAttention(6)
     randomise(packed, rng)
     load(separate, separate_weights(packed))
-    options: Any = {"damping": 0.1, "factor_interval": 1, "inverse_interval": 1}
+    # With a summed loss, samples are counted at q_proj.
+    options: Any = {"damping": 0.1, "factor_interval": 1, "inverse_interval": 1, "reduction": "sum"}
     optimizers = [method(net, 0.1, **options) for net in (packed, separate)]
+    start = separate_weights(packed)
     for _ in range(2):
         x, memory = sequence(rng, LENGTH), sequence(rng, SOURCE, 6)
         step(packed, optimizers[0], [x, memory, memory], 1)
         step(separate, optimizers[1], [np.swapaxes(x, 0, 1), np.swapaxes(memory, 0, 1)], 0)
     trained = separate_weights(packed)
+    assert np.abs(trained["q_proj.weight"] - start["q_proj.weight"]).max() > 1e-4
     for name, parameter in separate.parameters_and_names():
         np.testing.assert_allclose(trained[name], parameter.asnumpy(), rtol=0, atol=2e-5, err_msg=name)

@@ -16,13 +16,14 @@ Piece = tuple[int, tuple[int, ...], tuple[int, ...]]
 class GradientViews(nn.Cell):
     """Gradients in float32, followed by views of the gradients that layers use in part.
 
-    Most networks have float32 weights and no views; the operator then returns the gradients themselves.
+    Most networks have float32 weights and no views, and then the operator is unused.
 
     Args:
         parameters: the optimizer's Parameters.
         layers: for each layer, its weight and, if it has one, its bias: Parameters or rows of Parameters.
 
     Attributes:
+        changes: whether the output differs from the input.
         positions: for each layer, the indices of its gradients in the output.
         owners: index of the Parameter of each element of the output.
         shapes: shape of each element of the output.
@@ -57,6 +58,7 @@ class GradientViews(nn.Cell):
         self.shapes = (*shapes, *(view[2] for view in views))
         # A native kernel takes the type of a tuple's first element for the type of all.
         self.casts = any(parameter.dtype != ms.float32 for parameter in parameters)
+        self.changes = self.casts or len(views) > 0
         self.types = tuple(parameter.dtype for parameter in parameters)
         self.joins = tuple(self._pieces_of(position) for position in range(self.count))
         self.update_of: tuple[int, ...] = ()
@@ -83,11 +85,9 @@ class GradientViews(nn.Cell):
         return tuple(pieces)
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        found = gradients
-        if self.casts:
-            found = ()
-            for gradient in gradients:
-                found = (*found, self.cast(gradient, ms.float32))
+        found: tuple[Tensor, ...] = ()
+        for gradient in gradients:
+            found = (*found, self.cast(gradient, ms.float32))
         for position, begin, size in self.views:
             found = (*found, self.slice(found[position], begin, size))
         return found
