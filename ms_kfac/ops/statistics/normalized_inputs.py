@@ -87,8 +87,8 @@ class LayerNormalizedInputs(nn.Cell):
 class GroupNormalizedInputs(nn.Cell):
     r""":math:`\hat x` of a group or instance normalization layer.
 
-    The moments of each sample are computed over the channels of a group and all positions (Wu & He 2018, "Group
-    Normalization", eq. 2). With one channel per group, this is instance normalization.
+    The moments of each sample are computed over the channels of a group and all positions (Wu & He 2018,
+    "Group Normalization", eq. 2). With one channel per group, this is instance normalization.
 
     Args:
         epsilon: :math:`\epsilon`.
