@@ -17,6 +17,7 @@ from ms_kfac.ops.graph.counter_based_rng import rng_state
 from ms_kfac.ops.graph.device_residency import DeviceResidency
 from ms_kfac.ops.graph.snapshot import Snapshot
 from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
+from ms_kfac.optim.adam import MOMENTUM, AdamW, first_order_rule
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.block_choice import BlockChoice, Blocks
 from ms_kfac.optim.distribute import distribute_curvature, distribute_preconditioning
@@ -74,6 +75,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         nesterov: bool = False,
         weight_decay: Any = 0.0,
         decoupled_weight_decay: bool = False,
+        first_order: str | AdamW = MOMENTUM,
         damping: Damping = 0.1,
         factor_decay: float = 0.95,
         factor_interval: int | RefreshPolicy = 10,
@@ -105,6 +107,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         decoupled = check_flag("decoupled_weight_decay", decoupled_weight_decay)
         if not isinstance(weight_decay, nn.Cell):
             weight_decay = check_number("weight_decay", weight_decay, low=0.0)
+        settings = first_order_rule(first_order)
         factor_decay = check_number("factor_decay", factor_decay, low=0.0, high=1.0, high_open=True)
         factor_policy = check_interval("factor_interval", factor_interval)
         inverse_policy = check_interval("inverse_interval", inverse_interval)
@@ -194,7 +197,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             "verify": verify,
             "averaging": averaging,
         }
-        self._create_blocks(network)
+        self._create_blocks(network, "nn.Momentum" if settings is None else "AdamW")
+        self._create_adam_step(settings, trained)
         self._create_schedules()
         self._share(world, distribution, damping)
         self._counter = (
@@ -209,7 +213,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._create_commits(factor_decay, verify)
         self._create_update()
 
-    def _create_blocks(self, network: nn.Cell) -> None:
+    def _create_blocks(self, network: nn.Cell, rule: str) -> None:
         """Create the blocks: first of the layers found, then of Parameters outside layers."""
         self.statistics_options = StatisticsOptions(
             sharing=self.sharing,
@@ -245,10 +249,19 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         if not made:
             warn_user(
                 f"{type(self).__name__}: no layer of the network is preconditioned; the optimizer acts as "
-                "nn.Momentum. summary() gives the reasons"
+                f"{rule}. summary() gives the reasons"
             )
         self.blocks = nn.CellList(made, auto_prefix=False)
         self.has_lone_blocks = len(lone) > 0
+
+    def _create_adam_step(self, settings: AdamW | None, trained: list[Any]) -> None:
+        """Create AdamW's step of the parameters without a block, if the option asks for it."""
+        with_block = {id(parameter) for layer in self._layers for parameter in layer.parameters()}
+        first_order = [parameter for parameter in self.parameters if id(parameter) not in with_block]
+        if settings is not None and not first_order:
+            warn_user("first_order: every parameter has a block, so that AdamW updates none")
+        self.by_adam = self.create_adam_step(settings, first_order, trained)
+        self._first_order_rule = MOMENTUM if settings is None else repr(settings)
 
     def _create_schedules(self) -> None:
         """Create the schedules of statistics and inverses from the refresh policies."""
@@ -322,7 +335,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         places = [1 + index + (index >= count) for index in range(len(blocks))]
         owners = {position: places[index] for index, own in enumerate(self.positions) for position in own}
         self.outcome_of_product = Tensor([owners[p] for p in self.preconditioner.order] or [0], ms.int32)
-        self.create_momentum_step([flag and self.clips for flag in self.preconditioned], self.sources)
+        scaled = [flag and self.clips for flag in self.preconditioned]
+        self.create_momentum_step(scaled, self.sources, [not flag for flag in self.by_adam])
         self.quadratic_model = QuadraticModel(blocks, self.positions)
         self.weights_before = Snapshot(self.parameters if self.adapts_damping else ())
         unused = self.curvature.unused() if self.distributed else ()

@@ -50,6 +50,7 @@ class Introspection:
     preconditioned_gradients: Any
     _layers: Sequence[Layer]
     _first_order: Sequence[FirstOrderCell]
+    _first_order_rule: str
     _options_in_force: Mapping[str, object]
     clips: bool
     damping: Any
@@ -203,7 +204,7 @@ class Introspection:
 
         Returns:
             A text: the options; the fraction of weights that is preconditioned; one row per layer; then the
-            first-order parameters by reason. A row has name, kind, block, dimensions, KiB, form of the
+            first-order parameters with the rule that updates them, by reason. A row has name, kind, block, dimensions, KiB, form of the
             operators, and the result of the last commit ("verified", "mismatch", "no pass", "not finite",
             "unchecked").
         """
@@ -227,7 +228,12 @@ class Introspection:
                 )
             )
         return summary_text(
-            repr(self), self._options_in_force, rows, self._first_order, every_layer=every_layer
+            repr(self),
+            self._options_in_force,
+            rows,
+            self._first_order,
+            self._first_order_rule,
+            every_layer=every_layer,
         )
 
     @property

@@ -8,8 +8,8 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.capture.tap import SampleCounter
+from ms_kfac.optim.first_order import FirstOrderOptimizer
 from ms_kfac.optim.loss_scale import LossScale
-from ms_kfac.optim.momentum import MomentumOptimizer
 
 _multiply = ops.MultitypeFuncGraph("multiply")
 
@@ -19,7 +19,7 @@ def _multiply_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
     return gradient * ops.cast(scale, gradient.dtype)
 
 
-class SecondOrderStep(MomentumOptimizer):
+class SecondOrderStep(FirstOrderOptimizer):
     """The training step; :class:`ms_kfac.optim.base.SecondOrderOptimizer` assembles its parts.
 
     The order of a step: commit the staged statistics, unscale the gradients, refresh the inverses when due,

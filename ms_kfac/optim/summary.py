@@ -63,6 +63,7 @@ def summary_text(
     options: Mapping[str, object],
     layers: Sequence[LayerRow],
     first_order: Sequence[FirstOrderCell],
+    rule: str,
     *,
     every_layer: bool,
 ) -> str:
@@ -73,6 +74,7 @@ def summary_text(
         options: the options in force, by name.
         layers: the preconditioned layers, in the network's order.
         first_order: the cells that stay first-order.
+        rule: what updates them.
         every_layer: one row per layer also in large networks, and all names of first-order parameters.
 
     Returns:
@@ -94,7 +96,7 @@ def summary_text(
         lines += _table(layers, folds=not every_layer and len(layers) >= _FOLDED_FROM)
     if first_order:
         left = weights - preconditioned
-        lines.append(f"{_counted(len(first_order), 'cell')} first-order: {left:,} weights")
+        lines.append(f"{_counted(len(first_order), 'cell')} first-order: {left:,} weights, updated by {rule}")
         lines += [_reason_line(cells, every_layer) for cells in _by_reason(first_order)]
     return "\n".join(lines)
 
