@@ -41,13 +41,15 @@ def _adam_step(
         if weight.dtype == ms.float32:
             gradient = ops.cast(gradient, ms.float32)
             return ops.depend(True, apply(weight, m, v, rate, beta1, beta2, eps, decay, gradient))
-        # The kernel has no bfloat16, and its moments of a float16 weight would be float16 on some devices.
+        # MindSpore's kernel has no bfloat16, and not on all devices float32 moments of a float16 weight.
         value, gradient = ops.cast(weight, ms.float32), ops.cast(gradient, ms.float32)
         first = m * beta1 + gradient * (1.0 - beta1)
         second = v * beta2 + gradient * gradient * (1.0 - beta2)
         value = value - rate * (first / (ops.sqrt(second) + eps) + decay * value)
-        written = ops.assign(m, first), ops.assign(v, second)
-        return ops.depend(True, (written, ops.assign(weight, ops.cast(value, weight.dtype))))
+        value = ops.cast(value, weight.dtype)
+        # Assign has no bfloat16 on CPU.
+        written = weight.copy_(value) if weight.dtype == ms.bfloat16 else ops.assign(weight, value)
+        return ops.depend(True, (ops.assign(m, first), ops.assign(v, second), written))
     return True
 
 
