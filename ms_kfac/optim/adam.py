@@ -26,10 +26,10 @@ class AdamW:
     Weight Decay Regularization".) t counts the steps of this rule. This class holds settings; it is no
     optimizer.
 
-    The optimizer's own ``learning_rate``, ``momentum``, ``weight_decay`` and ``kl_clip`` do not apply to these
-    parameters. A parameter group that sets "lr" or "weight_decay" takes precedence over the settings here.
-    As in ``mindspore.nn.AdamWeightDecay``, parameters with "beta" or "gamma" in their names are not decayed
-    unless parameter groups are given. ``mindspore.nn.AdamWeightDecay`` has no bias correction.
+    The optimizer's own ``learning_rate``, ``momentum``, ``weight_decay`` and ``kl_clip`` do not apply to
+    these parameters. A parameter group that sets "lr" or "weight_decay" takes precedence over the settings
+    here. As in ``mindspore.nn.AdamWeightDecay``, parameters with "beta" or "gamma" in their names are not
+    decayed unless parameter groups are given. ``mindspore.nn.AdamWeightDecay`` has no bias correction.
 
     Args:
         learning_rate: :math:`\eta`: float, iterable, Tensor or LearningRateSchedule, as the learning rate of

@@ -43,9 +43,10 @@ class FirstOrderOptimizer(MomentumOptimizer):
         _refuse_shared_rates(groups, without)
         rates, decays = (_sets(groups, key, self.parameters) for key in ("lr", "weight_decay"))
         decays_at_all = isinstance(settings.weight_decay, nn.Cell) or settings.weight_decay > 0
-        # Flags that exempt beta and gamma, or with groups, whether the decay of the group is above 0.
+        # MindSpore's flags exempt beta and gamma. With groups they say whether the group's decay is above 0.
         decayed = [
-            flag if own or not self.is_group else True for flag, own in zip(self.decay_flags, decays)
+            flag if of_group else decays_at_all and (self.is_group or flag)
+            for flag, of_group in zip(self.decay_flags, decays)
         ]
         name = f"{self.prefix}.adam"
         self.adam_rate = _Schedule(settings.learning_rate, f"{name}.learning_rate")
@@ -53,7 +54,7 @@ class FirstOrderOptimizer(MomentumOptimizer):
         self.adam_step = AdamStep(
             self.parameters,
             by_adam,
-            [flag and (own or decays_at_all) for flag, own in zip(decayed, decays)],
+            decayed,
             rates,
             decays,
             beta1=settings.beta1,

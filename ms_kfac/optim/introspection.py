@@ -204,9 +204,9 @@ class Introspection:
 
         Returns:
             A text: the options; the fraction of weights that is preconditioned; one row per layer; then the
-            first-order parameters with the rule that updates them, by reason. A row has name, kind, block, dimensions, KiB, form of the
-            operators, and the result of the last commit ("verified", "mismatch", "no pass", "not finite",
-            "unchecked").
+            first-order parameters with the rule that updates them, by reason. A row has name, kind, block,
+            dimensions, KiB, form of the operators, and the result of the last commit ("verified", "mismatch",
+            "no pass", "not finite", "unchecked").
         """
         verified = [checked.state for checked in self.verification.checked]
         # Parameters outside layers have no tapped pass to verify against.

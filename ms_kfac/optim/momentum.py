@@ -68,8 +68,8 @@ class MomentumOptimizer(nn.Optimizer):
         """
         positions = [index for index, flag in enumerate(followed) if flag]
         self.takes_momentum = len(positions) > 0
-        # None if all parameters follow it.
-        self.momentum_positions = tuple(positions) if len(positions) < len(self.parameters) else None
+        self.takes_momentum_alone = len(positions) == len(self.parameters)
+        self.momentum_positions = tuple(positions)
         weights = ParameterTuple([self.parameters[index] for index in positions])
         self.moments = weights.clone(prefix="moments", init="zeros")
         if not self.takes_momentum:
@@ -90,7 +90,7 @@ class MomentumOptimizer(nn.Optimizer):
     def apply_momentum(self, learning_rate: Any, updates: tuple[Tensor, ...], scale: Tensor) -> bool:
         """Apply scale, weight decay, momentum and learning rate to the parameters, as nn.Momentum does."""
         decay = self.get_weight_decay()
-        if self.momentum_positions is not None:
+        if not self.takes_momentum_alone:
             learning_rate = self.of_momentum(learning_rate) if self.is_group_lr else learning_rate
             decay = self.of_momentum(decay) if self.is_group else decay
         return self.momentum_step(learning_rate, decay, scale, updates)

@@ -63,9 +63,7 @@ def test_steps_equal_the_reference(mode: int) -> None:
     settings = {"learning_rate": 0.02, "weight_decay": 0.5, "eps": 1e-4}
     by_adam = ("embed.embedding_table", *NORM)
     rule = MomentumAndAdam(Momentum(0.9, weight_decay=0.1), AdamW(**settings, **BETAS), by_adam)
-    reference = MixedReference(
-        token_net_reference(), rule, 0.03, kl_clip=1e-3, first_order=("embed", "norm")
-    )
+    reference = MixedReference(token_net_reference(), rule, 0.03, kl_clip=1e-3, first_order=("embed", "norm"))
     for x, y in data:
         _, expected = reference.step(expected, x, y, 0.1)
     optimizer = ms_kfac.KFAC(
