@@ -41,8 +41,8 @@ from ms_kfac.optim.quadratic_model import QuadraticModel
 from ms_kfac.optim.step import SecondOrderStep
 from ms_kfac.optim.tap_manager import TapManager
 from ms_kfac.optim.trust_region import KLClip
-from ms_kfac.parallel.check_weights import warn_of_different_weights
 from ms_kfac.parallel.distribution import Distribution, World, find_world
+from ms_kfac.parallel.network_consistency import warn_of_different_weights
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
 from ms_kfac.statistics.commit import CommitStatistics
 from ms_kfac.statistics.lone import StageLone
