@@ -13,7 +13,7 @@ from mindspore import nn
 from benchmarks.gpu import training
 from benchmarks.gpu.bring_up import SMALL_TASKS, in_turn
 from benchmarks.gpu.record import Record, read_record
-from benchmarks.gpu.training import OPTIMIZERS, Measured, build_optimizer, summarize_steps
+from benchmarks.gpu.training import OPTIMIZERS, MeasuredOptimizer, build_optimizer, summarize_steps
 from benchmarks.step_kinds import kind_of_step
 
 TASK = SMALL_TASKS["resnet20"]
@@ -28,14 +28,14 @@ def test_kinds_of_steps_are_those_that_the_optimizer_takes(name: str) -> None:
     steps = 11
     for images, labels in itertools.islice(in_turn(TASK.batches(2)), steps):
         step(images, labels)
-    kinds = [kind_of_step(number, OPTIMIZERS[name].run) for number in range(steps)]
+    kinds = [kind_of_step(number, OPTIMIZERS[name].run_intervals) for number in range(steps)]
     ms.set_context(mode=ms.PYNATIVE_MODE)
     assert optimizer.refreshes()["inverses"] == kinds.count("inverses") > 1
     assert optimizer.refreshes()["statistics"] == steps - kinds.count("ordinary")
 
 
 def test_means_at_other_intervals_come_from_the_kinds() -> None:
-    measured = Measured("KFAC", run=(2, 4), reported=((10, 100), (1, 1)))
+    measured = MeasuredOptimizer("KFAC", run_intervals=(2, 4), reported_intervals=((10, 100), (1, 1)))
     # After two warm-up steps, step 2 has statistics and step 4 has inverses.
     seconds = [3.0, 1.0, 9.0, 1.0, 3.0]
     base = [0.5, 0.5, 0.5, 0.25, 0.5]
@@ -49,7 +49,9 @@ def test_means_at_other_intervals_come_from_the_kinds() -> None:
 
 
 def test_a_mean_of_kinds_that_were_not_seen_is_not_told() -> None:
-    summary = summarize_steps([1.0], [0.5], Measured("KFAC", run=(3, 9), reported=((10, 100),)))
+    summary = summarize_steps(
+        [1.0], [0.5], MeasuredOptimizer("KFAC", run_intervals=(3, 9), reported_intervals=((10, 100),))
+    )
     assert summary["mean_seconds"] == summary["mean_ratio"] == {"10:100": None}
 
 
@@ -74,7 +76,7 @@ class Clock:
 
 
 def measured(lines: list[dict]) -> list[tuple[str, str]]:
-    return [(line["optimizer"], line["beside"]) for line in lines if line["what"] == "steps"]
+    return [(line["optimizer"], line["compared_optimizer"]) for line in lines if line["what"] == "steps"]
 
 
 def test_every_optimizer_is_measured_before_the_next_is_compiled(

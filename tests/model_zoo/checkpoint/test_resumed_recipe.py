@@ -11,7 +11,7 @@ import pytest
 
 from model_zoo import train
 from model_zoo.common.checkpoint.files import Position, checkpoints_folder, new_checkpoint
-from model_zoo.common.checkpoint.resume import differences, plain, resumed_recipe
+from model_zoo.common.checkpoint.resume import differences, recipe_to_json, resumed_recipe
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import CheckpointError, RecipeError
 from model_zoo.common.recipe import load_recipe, parse_recipe
@@ -23,7 +23,7 @@ RUN = Path("runs/mine")
 
 
 def position_of(path: Path, *overrides: str, epoch: int = 3, step_of_epoch: int = 2) -> Position:
-    recipe = plain(load_recipe(path, overrides))
+    recipe = recipe_to_json(load_recipe(path, overrides))
     options = RunOptions("mine", None, RUN).stored()
     return Position(epoch, step_of_epoch, 10 * epoch + step_of_epoch, 10, 1, {}, options, recipe)
 
@@ -31,7 +31,7 @@ def position_of(path: Path, *overrides: str, epoch: int = 3, step_of_epoch: int 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_stored_recipe_is_the_recipe(path: Path) -> None:
     recipe = load_recipe(path)
-    assert parse_recipe(json.loads(json.dumps(plain(recipe)))) == recipe
+    assert parse_recipe(json.loads(json.dumps(recipe_to_json(recipe)))) == recipe
     assert differences(recipe, recipe) == []
 
 
