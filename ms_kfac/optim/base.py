@@ -8,7 +8,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ms_kfac.capture.discover import kinds_of, lone_parameters
+from ms_kfac.capture.discover import kinds_of, lone_parameters, outside_parameters
 from ms_kfac.capture.layer import OTHER, Layer
 from ms_kfac.capture.tap import SampleCounter
 from ms_kfac.curvature.block import CurvatureBlock
@@ -225,6 +225,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._first_order = first_order
         self._layers = [*self._tapped, *lone]
         self._warn_of_idle_patterns(network)
+        self._first_order = [*first_order, *outside_parameters(network, self.parameters)]
         made: list[CurvatureBlock] = []
         for layer in self._layers:
             prefix = f"{self.prefix}.{OTHER}" if layer.kind == OTHER else self.prefix
