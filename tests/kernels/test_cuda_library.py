@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from ms_kfac import kernels
-from ms_kfac.kernels import cuda_library, native_library
-from ms_kfac.kernels.cuda_library import CudaLibrary
+from ms_kfac.kernels import native_library
 from ms_kfac.kernels.fingerprint import fingerprint
-from ms_kfac.kernels.library import library
+from ms_kfac.kernels.library import CudaLibrary, library
 from ms_kfac.kernels.operator import is_native, native_operator
 from ms_kfac.kernels.registry import REGISTRY
 from tests.support.device import use
@@ -42,7 +41,8 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of kernels instead of the package's; it has no library yet."""
     monkeypatch.delenv("MS_KFAC_NATIVE", raising=False)
-    monkeypatch.setattr(cuda_library, "FOLDER", tmp_path)
+    # The package exports a function of the module's name.
+    monkeypatch.setitem(CudaLibrary.__init__.__globals__, "FOLDER", tmp_path)
     (tmp_path / "cuda").mkdir()
     (tmp_path / "cuda" / "kernels.cc").write_text(KERNELS)
     library.cache_clear()
