@@ -105,13 +105,13 @@ def test_the_reason_says_how_to_build_it(folder: Path) -> None:
     assert missing.reason == "not built (bash scripts/build_cuda_kernels.sh does that)"
 
 
-def test_what_is_no_library_is_refused(folder: Path) -> None:
+def test_file_that_is_not_a_library_is_refused(folder: Path) -> None:
     (folder / "_cuda.so").write_text("no library")
     assert CudaLibrary().reason.startswith("_cuda.so can't be loaded: ")
 
 
 @needs_compiler
-def test_on_a_gpu_what_the_library_exports_is_native(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exported_operators_are_native_on_a_gpu(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use("GPU", monkeypatch)
     assert {name for name in REGISTRY if is_native(name)} == {"momentum_step"}
     assert native_operator("momentum_step", owners=[0]).func == f"{built}:MomentumStep"
@@ -134,7 +134,9 @@ def test_the_cpu_goes_by_its_own_library(built: Path) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("device", ["CPU", "GPU"])
-def test_status_says_what_its_kernels_said(device: str, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_shows_warnings_and_errors_of_kernels(
+    device: str, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     use(device, monkeypatch)
     handle = library("GPU").handle
     assert handle is not None

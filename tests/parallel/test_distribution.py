@@ -16,7 +16,7 @@ from tests.support.networks import SmallNet
 
 
 @pytest.mark.parametrize("option", ["exchange", "collective"])
-def test_unknown_words_are_refused(option: str) -> None:
+def test_unknown_values_are_refused(option: str) -> None:
     with pytest.raises(ValueError, match=f"{option} must be one of .*, got 'none'"):
         Distribution(**{option: "none"})
 

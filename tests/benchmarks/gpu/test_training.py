@@ -20,7 +20,7 @@ TASK = SMALL_TASKS["resnet20"]
 
 
 @pytest.mark.parametrize("name", ["kfac", "smkfac"])
-def test_kinds_of_steps_are_those_that_the_optimizer_takes(name: str) -> None:
+def test_step_kinds_match_the_optimizer(name: str) -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
     network = TASK.build()
     optimizer = build_optimizer(name, network)
@@ -48,7 +48,7 @@ def test_means_at_other_intervals_come_from_the_kinds() -> None:
     assert summary["mean_ratio"] == pytest.approx({"10:100": mean / 0.5, "1:1": 18.0})
 
 
-def test_a_mean_of_kinds_that_were_not_seen_is_not_told() -> None:
+def test_mean_of_missing_step_kinds_is_none() -> None:
     summary = summarize_steps(
         [1.0], [0.5], MeasuredOptimizer("KFAC", run_intervals=(3, 9), reported_intervals=((10, 100),))
     )
@@ -94,7 +94,7 @@ def test_every_optimizer_is_measured_before_the_next_is_compiled(
     assert rounds == pytest.approx([74] * 4, abs=2)
 
 
-def test_what_would_not_be_compiled_in_time_is_left_out(
+def test_optimizer_that_would_not_compile_in_time_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Clock(monkeypatch, {"momentum": 10.0, "kfac": 40.0, "smkfac": 40.0})
@@ -105,7 +105,7 @@ def test_what_would_not_be_compiled_in_time_is_left_out(
     assert lines[-1] == {"what": "out of time", "before": "compiling smkfac"}
 
 
-def test_an_optimizer_that_does_not_compile_leaves_the_others(
+def test_compile_failure_does_not_stop_other_optimizers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Clock(monkeypatch, {"momentum": 1.0, "smkfac": 1.0})
@@ -117,7 +117,7 @@ def test_an_optimizer_that_does_not_compile_leaves_the_others(
 
 
 @pytest.mark.parametrize(("switch", "status"), [("1", 1), ("0", 0)])
-def test_composed_operators_are_not_measured_as_native_kernels(
+def test_fallbacks_are_not_measured_as_native_kernels(
     switch: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "part.jsonl"
