@@ -94,9 +94,10 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         distribution: Distribution | None = None,
     ) -> None:
         if not isinstance(network, nn.Cell):
+            got = f"a list of {len(network)}" if isinstance(network, list) else repr(network)
             raise TypeError(
                 f"{type(self).__name__}: the first argument must be the network (a mindspore.nn.Cell), "
-                f"got {network!r}; parameter groups go into params="
+                f"got {got}; parameters and their groups go into params="
             )
         refuse_positional(type(self).__name__, positional)
         learning_rate = check_learning_rate(learning_rate)
