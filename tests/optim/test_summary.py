@@ -49,7 +49,9 @@ def test_parameters_outside_the_network_are_first_order() -> None:
         "2 parameters outside the network first-order: 5 weights",
         "  temperature, loss.scale (2 Parameter; 5 weights): given in params=, but not in the network",
     ]
-    skipping = ms_kfac.KFAC(net, 0.1, params=[*net.trainable_params(), outside[0]], skip=("0",), name="b")
+    params = [*net.trainable_params(), outside[0]]
+    with pytest.warns(UserWarning, match="no layer of the network is preconditioned"):
+        skipping = ms_kfac.KFAC(net, 0.1, params=params, skip=("0",), name="b")
     assert "1 cell and 1 parameter outside the network first-order: 9 weights" in skipping.summary()
 
 
