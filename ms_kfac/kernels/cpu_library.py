@@ -18,7 +18,7 @@ MOST_THREADS = 1024
 _IN_SOURCES = (FOLDER.parents[1] / "pyproject.toml").is_file()
 _NOT_BUILT = "not built: the C++ compiler was missing or failed (pip install -v shows why)"
 _NOT_BUILT_IN_SOURCES = (
-    f"not built in {FOLDER.parents[1]}, the sources that Python imports here: pip install -e . builds it there "
+    f"not built in {FOLDER.parents[1]}, the sources that Python imports here: pip install -e . builds it "
     "(with -v: why a compiler failed)"
 )
 
