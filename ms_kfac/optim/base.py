@@ -8,7 +8,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ms_kfac.capture.discover import kinds_of, lone_parameters
+from ms_kfac.capture.discover import kinds_of, lone_parameters, outside_parameters
 from ms_kfac.capture.layer import OTHER, Layer
 from ms_kfac.capture.tap import SampleCounter
 from ms_kfac.curvature.block import CurvatureBlock
@@ -42,8 +42,8 @@ from ms_kfac.optim.quadratic_model import QuadraticModel
 from ms_kfac.optim.step import SecondOrderStep
 from ms_kfac.optim.tap_manager import TapManager
 from ms_kfac.optim.trust_region import KLClip
-from ms_kfac.parallel.check_weights import warn_of_different_weights
 from ms_kfac.parallel.distribution import Distribution, World, find_world
+from ms_kfac.parallel.network_consistency import warn_of_different_weights
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
 from ms_kfac.statistics.commit import CommitStatistics
 from ms_kfac.statistics.lone import StageLone
@@ -96,9 +96,10 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         distribution: Distribution | None = None,
     ) -> None:
         if not isinstance(network, nn.Cell):
+            got = f"a list of {len(network)}" if isinstance(network, list) else repr(network)
             raise TypeError(
                 f"{type(self).__name__}: the first argument must be the network (a mindspore.nn.Cell), "
-                f"got {network!r}; parameter groups go into params="
+                f"got {got}; parameters and their groups go into params="
             )
         refuse_positional(type(self).__name__, positional)
         learning_rate = check_learning_rate(learning_rate)
@@ -229,6 +230,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._first_order = first_order
         self._layers = [*self._tapped, *lone]
         self._warn_of_idle_patterns(network)
+        self._first_order = [*first_order, *outside_parameters(network, self.parameters)]
         made: list[CurvatureBlock] = []
         for layer in self._layers:
             prefix = f"{self.prefix}.{OTHER}" if layer.kind == OTHER else self.prefix

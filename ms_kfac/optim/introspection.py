@@ -16,7 +16,7 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
-from ms_kfac.parallel.synchronization import Synchronization
+from ms_kfac.parallel.distributed_curvature import Synchronization
 from ms_kfac.parallel.traffic import Traffic
 from ms_kfac.refresh import RefreshPolicy
 from ms_kfac.statistics.verification import Verification

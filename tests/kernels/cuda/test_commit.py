@@ -87,7 +87,7 @@ def test_more_layers_than_a_launch_describes(operators: AotLibrary, rng: np.rand
         ("homogeneous", 1, (2, 4, 4)),
     ],
 )
-def test_what_is_not_finite_is_refused(
+def test_non_finite_statistics_are_refused(
     operators: AotLibrary,
     name: str,
     array: int,
@@ -123,7 +123,7 @@ def test_a_record_that_is_not_finite_is_refused(
     assert not case.state(found, 1).weights.any()
 
 
-def test_what_is_not_looked_at_may_be_anything(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_unused_values_may_be_non_finite(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = CommitCase([LAYERS["diagonals"], LAYERS["no_pass"]], rng)
     # Factors that no pass took, and a layer without a pass.
     for layer in (0, 1):
@@ -216,7 +216,7 @@ def test_without_a_judge_all_that_is_finite_is_committed(
         running.load()
 
 
-def test_commit_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_commit_refuses_mismatched_shapes(operators: AotLibrary, rng: np.random.Generator) -> None:
     def message(place: int) -> str:
         case = CommitCase([LAYERS["moments"]], rng)
         case.inputs[place] = case.inputs[place].ravel()[:-1].copy()
@@ -250,7 +250,7 @@ def test_measures_of_more_layers_than_a_launch_describes(
     case.check(run(operators, case))
 
 
-def test_measuring_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_measuring_refuses_mismatched_shapes(operators: AotLibrary, rng: np.random.Generator) -> None:
     def refused(case: MeasureCase, text: str) -> None:
         with pytest.raises(AotError, match=f"MeasureGradients: {text}"):
             run(operators, case)
