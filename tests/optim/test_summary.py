@@ -46,7 +46,7 @@ def test_parameters_outside_the_network_are_first_order() -> None:
     lines = optimizer.summary().splitlines()
     assert any("1 layer preconditioned: 54.5 % of 11 weights" in line for line in lines)
     assert lines[-2:] == [
-        "2 parameters outside the network first-order: 5 weights",
+        "2 parameters outside the network first-order: 5 weights, updated by momentum",
         "  temperature, loss.scale (2 Parameter; 5 weights): given in params=, but not in the network",
     ]
     params = [*net.trainable_params(), outside[0]]
