@@ -10,6 +10,7 @@ from mindspore import Parameter, Tensor, ops
 from ms_kfac.capture.tap import SampleCounter
 from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.momentum import MomentumOptimizer
+from ms_kfac.optim.pause import refusal
 
 _multiply = ops.MultitypeFuncGraph("multiply")
 
@@ -39,7 +40,12 @@ class SecondOrderStep(MomentumOptimizer):
     commit: Any
     commit_lone: Any
 
+    # Number of paused() blocks around the current line.
+    pauses = 0
+
     def __call__(self, *inputs: Any) -> Any:
+        if self.pauses > 0:
+            raise RuntimeError(refusal(self))
         outputs = super().__call__(*inputs)
         self.statistics_schedule.expire()
         return outputs

@@ -14,6 +14,7 @@ from ms_kfac.capture.discover import FirstOrderCell, discover, names_of_cells, u
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.tap import SampleCounter, Tap
 from ms_kfac.optim.block_choice import BlockChoice
+from ms_kfac.optim.pause import Pause
 from ms_kfac.user_warning import warn_user
 
 
@@ -143,3 +144,26 @@ class TapManager:
         finally:
             for layer, tap in own:
                 attach(layer, tap)
+
+    def paused(self) -> Pause:
+        """Take no statistics of the backward passes inside a ``with`` block.
+
+        Use it for passes whose gradients are not given to this optimizer: a generator's pass through the
+        discriminator, adversarial examples, gradients for an evaluation. Statistics that were taken before
+        the block are kept. Compiled functions may be called inside the block, but the block must not be
+        inside a compiled function. Other optimizers may take their steps inside the block.
+
+        Returns:
+            A context manager. It restores the gates at exit, also after an exception.
+
+        Examples:
+            >>> import mindspore as ms
+            >>> from mindspore import nn
+            >>> import ms_kfac
+            >>> net = nn.Dense(8, 4)
+            >>> optimizer = ms_kfac.KFAC(net, 0.03)
+            >>> gradient_of_input = ms.grad(lambda x: net(x).sum())
+            >>> with optimizer.paused():
+            ...     direction = gradient_of_input(ms.ops.ones((1, 8)))
+        """
+        return Pause(self)
