@@ -167,6 +167,7 @@ class CurvatureBlock(nn.Cell):
         power: int,
         symmetric: bool = False,
         averaged: bool = True,
+        samples: bool = True,
     ) -> Statistic:
         """Declare a statistic and create its Parameters, ``<name>_batch`` and ``<name>_sum``, as attributes.
 
@@ -178,6 +179,7 @@ class CurvatureBlock(nn.Cell):
             power: degree in the output gradient.
             symmetric: whether its last two axes hold symmetric matrices.
             averaged: False if only the last batch is used.
+            samples: False if its weight counts locations and not samples.
 
         Returns:
             The statistic.
@@ -188,7 +190,7 @@ class CurvatureBlock(nn.Cell):
         if averaged:
             average = self.parameter(f"{name}_sum", np.zeros(self.averaged_shape(name, shape)))
             setattr(self, f"{name}_sum", average)
-        statistic = Statistic(name, batch, average, weight, gate, power, symmetric)
+        statistic = Statistic(name, batch, average, weight, gate, power, symmetric, samples)
         self.statistics = (*self.statistics, statistic)
         return statistic
 

@@ -74,7 +74,9 @@ class SKFACBlock(CurvatureBlock):
         for weight, (name, dim, gate) in enumerate((("A", self.dim_A, INPUTS), ("G", self.dim_G, GRADIENTS))):
             shape = (*self.leading, dim, dim)
             # Not declared symmetric: the buffer may hold rows, so that all its numbers are checked for NaN.
-            self.add_statistic(name, shape, weight=weight, gate=gate, power=2 * weight, averaged=False)
+            self.add_statistic(
+                name, shape, weight=weight, gate=gate, power=2 * weight, averaged=False, samples=name == "A"
+            )
         # Numbers of rows of A and G, then the factors' ranks: see SKFACStatistics.
         self.create_weights(4, period)
         self.staged = (self.A_batch, self.G_batch, self.record)

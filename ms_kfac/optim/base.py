@@ -44,6 +44,7 @@ from ms_kfac.optim.trust_region import KLClip
 from ms_kfac.parallel.check_weights import warn_of_different_weights
 from ms_kfac.parallel.distribution import Distribution, World, find_world
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
+from ms_kfac.statistics.calls import CallsPerPass
 from ms_kfac.statistics.commit import CommitStatistics
 from ms_kfac.statistics.lone import StageLone
 from ms_kfac.statistics.measure import MeasureGradients, zero_measurements
@@ -200,7 +201,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._counter = (
             SampleCounter(f"{self.prefix}.samples") if self.has_lone_blocks or not mean_reduction else None
         )
-        self.__dict__["counting_record"] = None
+        self.__dict__["counting_record"], self.counting_layer = None, 0
         self._attach_taps()
         # A Parameter of the optimizer, so that its checkpoint contains the RNG state.
         self.draws: Any = rng_state(f"{self.prefix}.draws") if self.sampled else None
@@ -285,7 +286,10 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         count = len(self._tapped)
         tapped, lone = list(self.blocks)[:count], list(self.blocks)[count:]
         names = [layer.name for layer in self._tapped]
-        self.verification = Verification(names, verify, owner, shares_gate=len(set(gates)) == 1)
+        calls = CallsPerPass(count, lambda: [tap.calls for tap in self._taps])
+        calls.announced = self.accumulation_steps if self.accumulation_steps > 1 else None
+        shared = len(set(gates)) == 1
+        self.verification = Verification(names, verify, owner, shares_gate=shared, calls=calls)
         self.commit = CommitStatistics(tapped, factor_decay, self.verification, name=self.prefix)
         positions = {id(parameter): position for position, parameter in enumerate(self.parameters)}
         self.positions = tuple(tuple(positions[id(p)] for p in layer.parameters()) for layer in self._layers)

@@ -8,6 +8,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.capture.tap import SampleCounter
+from ms_kfac.ops.graph.element import element
 from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.momentum import MomentumOptimizer
 from ms_kfac.optim.pause import refusal
@@ -76,7 +77,7 @@ class SecondOrderStep(MomentumOptimizer):
             # `sources` holds the index of each parameter's update in this tuple.
             updates = (*preconditioned, *gradients)
             if self.clips:
-                # A layer without statistics is first-order: its gradient is neither changed nor clipped.
+                # A layer without statistics is first-order: its gradient is not part of the step's length.
                 present = self.gather(self.outcomes(), self.outcome_of_product, 0)
                 scale = self.trust_region(products * present, self.product_rates(learning_rate))
                 scale = self.assign(self.last_clip, scale)
@@ -169,7 +170,8 @@ class SecondOrderStep(MomentumOptimizer):
         """Samples in this step, scalar float32: 1 if counts are unused, 0 without a backward pass."""
         if self._counter is None:
             return self.one
-        return self.over_ranks(self._counter.take(gradients[0], self.counting_record))
+        calls = element(self.commit.calls, self.counting_layer)
+        return self.over_ranks(self._counter.take(gradients[0], self.counting_record, calls))
 
     def over_ranks(self, value: Tensor) -> Tensor:
         """Average or sum a scalar of this rank's batch over ranks, as for gradients."""

@@ -87,11 +87,12 @@ class TapManager:
         replaced = []
         self._taps = []
         counting = self._counting_layer()
-        for layer, block, gate in zip(self._tapped, self.blocks, self.statistics_schedule.gates):
+        gates = self.statistics_schedule.gates
+        for index, (layer, block, gate) in enumerate(zip(self._tapped, self.blocks, gates)):
             counter = self._counter if layer is counting else None
             tap = Tap(block.operator, block.staged, gate, counter, block.record)
             if counter is not None:
-                self.__dict__["counting_record"] = block.record
+                self.__dict__["counting_record"], self.counting_layer = block.record, index
             self._taps.append(tap)
             if attach(layer, tap):
                 replaced.append(layer.name)

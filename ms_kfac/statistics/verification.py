@@ -7,8 +7,13 @@ legitimate differences:
 
 * one factor c for all layers (gradients clipped by their global norm, averaged micro-batches):
   :math:`q = c p`;
-* unannounced micro-batches: :math:`q = c P`. Later batches are then staged as sums of as many passes;
-* an L2 term in the loss: :math:`q = c p + \beta\, r^{\top} W s` with one :math:`\beta` for all layers.
+* unannounced micro-batches, or several calls of a layer in one pass: :math:`q = c P`. Later batches are
+  then staged as sums of as many passes (:mod:`ms_kfac.statistics.calls` tells calls from micro-batches);
+* an L2 term in the loss: :math:`q = c p + \beta\, r^{\top} W s` with one :math:`\beta`, of all layers or of
+  at least three.
+
+A layer whose statistics are refuted while those of other layers are verified takes none: its weight is also
+used outside the layer, or transformed before use.
 
 Verification also detects collapsed training: layers whose gradients were non-zero and are now exactly 0, for
 example because all later ReLUs are dead.
@@ -24,6 +29,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ms_kfac.statistics.calls import CallsPerPass, is_mean_of
+
 Vector = NDArray[np.float64]
 
 MODES = ("warn", "first_order", "off")
@@ -35,6 +42,9 @@ _OF_GRADIENT, _OF_TERMS = 1e-2, 1e-4
 _FEWEST = 3
 # Number of consecutive commits with a zero gradient after which a layer counts as dead.
 _DEAD = 3
+# Number of refuted batches after which a layer's earlier statistics are discarded. Afterwards it must be verified
+# as many times: one verification in a hundred is a coincidence.
+_REFUTED = 3
 
 
 @dataclass(frozen=True)
@@ -55,9 +65,10 @@ class Verification:
 
     Args:
         layers: names of the layers.
-        mode: "warn" warns of a mismatch once per layer and commits the batch. "first_order" also empties the
-            statistics of the layer, so that it is first-order from its next refresh. "off" checks only for
-            NaN and Inf.
+        mode: "warn" warns of a mismatch once per layer. It refuses the batch of a layer while other layers
+            are verified, and commits the batches if all layers have a mismatch. "first_order" empties the
+            statistics of a layer with a mismatch for good, so that it is first-order from its next refresh.
+            "off" checks only for NaN and Inf.
         owner: the optimizer's name, for warnings.
         shares_gate: whether all layers take statistics at the same steps. If each layer has its own steps, a
             layer without a pass causes a warning only at the first commit. Default: True.
@@ -65,35 +76,48 @@ class Verification:
     Attributes:
         checked: results of the last commit, one per layer.
         factor: c of the last commit.
+        calls: finds how many times a pass calls each layer.
     """
 
-    def __init__(self, layers: Sequence[str], mode: str, owner: str, *, shares_gate: bool = True) -> None:
+    def __init__(
+        self,
+        layers: Sequence[str],
+        mode: str,
+        owner: str,
+        *,
+        shares_gate: bool = True,
+        calls: CallsPerPass | None = None,
+    ) -> None:
         self.layers = tuple(layers)
         self.mode = mode
         self.owner = owner
         self.checked = [Checked() for _ in layers]
         self.factor = 1.0
+        self.calls = CallsPerPass(len(self.layers)) if calls is None else calls
         self._told: set[tuple[str, str]] = set()
         self._demoted: set[int] = set()
         self.shares_gate = shares_gate
         self._first = True
         self._had_gradient = np.zeros(len(self.layers), bool)
         self._without_gradient = np.zeros(len(self.layers), int)
+        self._refuted = np.zeros(len(self.layers), int)
+        self._trusted = np.zeros(len(self.layers), bool)
 
     def __call__(self, told: NDArray[np.float32]) -> NDArray[Any]:
         """Decide about one commit.
 
         Args:
-            told: float32 (layers, 9): passes, period, p, P, |u| |v|, q, r'Ws, |dW|, whether the staged batch
-                is finite.
+            told: float32 (layers, 10): passes, period, p, P, |u| |v|, q, r'Ws, |dW|, whether the staged batch
+                is finite, number of kernels that staged it.
 
         Returns:
-            (layers, 2). First the decision: 1 commits the layer's batch, 0 refuses it, -1 also empties the
-            layer's statistics. Then the number of passes per batch from now on.
+            (layers, 3). First the decision: 1 commits the layer's batch, 0 refuses it, -1 also empties the
+            layer's statistics. Then the number of passes per batch from now on, and the number of calls of
+            the layer per pass.
         """
         numbers = told.astype(np.float64)
         passes, period, finite = numbers[:, 0], numbers[:, 1], numbers[:, 8] > 0.5
-        answers = np.stack([finite.astype(np.float64), np.maximum(period, 1.0)], axis=1)
+        answers = np.stack([finite.astype(np.float64), np.maximum(period, 1.0), self.calls.calls], axis=1)
         self._tell_not_finite((passes > 0) & ~finite)
         if self.mode != "off":
             self._verify(numbers, answers)
@@ -103,16 +127,19 @@ class Verification:
         finite = numbers[:, 8] > 0.5
         measurable = finite & np.isfinite(numbers[:, 5:8]).all(axis=1)
         # NumPy warns about arithmetic with NaN and Inf, although the results are not used below.
-        passes, _, p, P, scale, q, w, norm, _ = np.where(np.isfinite(numbers), numbers, 0.0).T
+        passes, period, p, P, scale, q, w, norm, _, kernels = np.where(np.isfinite(numbers), numbers, 0.0).T
         looked = measurable & (passes > 0) & (norm > 0)
         tolerance = _OF_GRADIENT * norm + _OF_TERMS * scale
         factor, fits, accumulated = _explain(p, P, q, w, tolerance, passes, looked)
         self.factor = factor
         alone = looked & ~fits & (passes > 1) & (np.abs(q - factor * P) <= tolerance * max(1.0, abs(factor)))
-        joined = (accumulated & looked) | alone
+        # Until the period is complete, the staged batch is the sum of all passes.
+        joined = ((accumulated & looked) | alone) & (passes > period)
         answers[joined, 1] = passes[joined]
         right = fits | alone
         mismatched = looked & ~right
+        batch = np.where(joined, passes, (passes - 1.0) % np.maximum(period, 1.0) + 1.0)
+        answers[:, 2] = self.calls(batch, kernels, right, factor)
         missing = measurable & (passes == 0) & (norm > 0) & (self.shares_gate or self._first)
         self._first = False
         expected = factor * (P if accumulated.any() else p)
@@ -129,10 +156,23 @@ class Verification:
         self._tell_mismatch(mismatched, looked)
         self._tell_missing(missing)
         self._tell_dead(measurable & (passes > 0), norm)
-        self._tell_factor(factor, int(looked.sum()), bool(accumulated.any()), passes[looked])
+        self._tell_factor(factor, int(looked.sum()))
+        self._tell_ambiguous()
+        self._refuse(mismatched, right, answers)
         if self.mode == "first_order":
             self._demoted |= set(np.flatnonzero(mismatched).tolist())
             answers[sorted(self._demoted), 0] = -1.0
+
+    def _refuse(self, mismatched: NDArray[Any], right: NDArray[Any], answers: NDArray[Any]) -> None:
+        if not right.any():
+            return
+        changed = np.where(mismatched & ~self._trusted, _REFUTED, self._refuted + mismatched - right)
+        self._refuted = np.clip(changed, 0, _REFUTED)
+        refused = (mismatched | right) & (self._refuted > 0)
+        answers[refused, 0] = 0.0
+        emptied = mismatched & (self._refuted == _REFUTED)
+        answers[emptied, 0] = -1.0
+        self._trusted = (self._trusted | (right & ~refused)) & ~emptied
 
     def _warn(self, text: str) -> None:
         warnings.warn(f"{self.owner}: {text}", stacklevel=2)
@@ -168,14 +208,20 @@ class Verification:
             )
         else:
             reason = (
-                "the weight is also used outside its layer or transformed before use, or a call of the layer "
-                "has a backward pass that does not reach the statistics"
+                "the weight is also used outside its layer or transformed before use, a call of the layer "
+                "has a backward pass that does not reach the statistics, or the gradients were changed per "
+                "layer"
             )
-        consequence = "stay first-order" if self.mode == "first_order" else "are still preconditioned"
+        if self.mode == "first_order":
+            consequence = "These layers stay first-order"
+        elif flags.sum() == looked.sum():
+            consequence = "These layers are still preconditioned"
+        else:
+            consequence = "The batch is refused: without earlier statistics these layers are first-order"
         self._warn(
             f"the statistics of {_listed(new)} do not belong to the delivered gradient (ratio of the "
-            f"gradient to the expected one: {ratios}). Likely cause: {reason}. These layers {consequence}. "
-            "skip= leaves layers first-order, verify='off' silences this warning"
+            f"gradient to the expected one: {ratios}). Likely cause: {reason}. {consequence}. "
+            "skip= makes that explicit, verify='off' preconditions all layers without this check"
         )
 
     def _tell_missing(self, flags: NDArray[Any]) -> None:
@@ -203,13 +249,24 @@ class Verification:
                 "verify='off' silences this warning"
             )
 
-    def _tell_factor(self, factor: float, layers: int, accumulated: bool, passes: Vector) -> None:
+    def _tell_ambiguous(self) -> None:
+        if not self.calls.ambiguous or ("calls", "") in self._told:
+            return
+        self._told.add(("calls", ""))
+        count = self.calls.micro_batches
+        self._warn(
+            f"all layers had {count} backward passes in this step, or a multiple of them. They count as "
+            f"{count} micro-batches with whole losses. If the losses are divided by {count}, pass "
+            f"accumulation_steps={count}. If the passes are calls within one pass (Siamese towers), train with "
+            "ms_kfac.TrainOneStepCell or ms_kfac.Model"
+        )
+
+    def _tell_factor(self, factor: float, layers: int) -> None:
         if factor == 1.0 or layers == 0 or ("factor", "") in self._told:
             return
         power = np.log2(abs(factor)) if factor != 0 else 0.5
         is_power = abs(power - round(power)) < 1e-3 and abs(power) > 0.5
-        averaged = accumulated and bool(np.all(np.abs(factor * passes - 1.0) < 1e-2))
-        if is_power and not averaged:
+        if is_power and not is_mean_of(self.calls.micro_batches, factor):
             self._told.add(("factor", ""))
             self._warn(
                 f"delivered gradients are {factor:.6g} times those of the backward pass. If the loss was "
@@ -226,11 +283,13 @@ def _explain(
     none_fits = np.zeros(len(p), bool)
     if not looked.any():
         return 1.0, none_fits, none_fits
-    several = bool((passes[looked] > 1).all())
+    # P is p for a layer with one pass.
+    several = bool((passes[looked] > 1).any())
     products = [(p, False), (P, True)] if several else [(p, False)]
     accounts = [(1.0, product, joined, False) for product, joined in products]
     if several:
-        accounts.append((1.0 / float(np.median(passes[looked])), P, True, False))
+        counts = float(np.gcd.reduce(passes[looked].astype(int))), float(np.median(passes[looked]))
+        accounts += [(1.0 / count, P, True, False) for count in dict.fromkeys(counts) if count > 1.0]
     for fit in (_common_factor, _factor_next_to_l2):
         accounts += [(fit(part, q, w, tolerance, looked), part, joined, True) for part, joined in products]
     best: tuple[float, NDArray[Any], bool] = (1.0, none_fits, False)
@@ -238,10 +297,11 @@ def _explain(
         allowed = tolerance * max(1.0, abs(factor))
         residual = q - factor * product
         fits = looked & (np.abs(residual) <= allowed)
-        if not fits[looked].all():
-            with_l2 = looked & (np.abs(residual - _l2_term(residual, w, looked)) <= allowed)
-            if with_l2[looked].all() and looked.sum() >= _FEWEST:
-                fits = with_l2
+        for own in (looked, looked & ~fits):
+            # An L2 term of all layers, or of some of them.
+            if _FEWEST <= own.sum() and not fits[looked].all():
+                with_l2 = np.abs(residual - _l2_term(residual, w, own)) <= allowed
+                fits = looked if with_l2[own].all() else fits
         # A fitted factor must fit several layers to be an explanation. With a single layer it can only be
         # gradient clipping, which makes the gradient smaller and never larger.
         single = looked.sum() == 1 and 0.0 < factor <= 1.0 + _OF_GRADIENT

@@ -14,13 +14,13 @@ from ms_kfac.statistics.verification import Verification
 LAYERS = ("conv1", "conv2", "mid", "head", "out")
 COUNT = len(LAYERS)
 # Columns of what the judge is told, as kernels/interface/judge.h numbers them.
-PASSES, PERIOD, P, P_OF_ALL, SCALE, Q, W, NORM, FINITE = range(9)
+PASSES, PERIOD, P, P_OF_ALL, SCALE, Q, W, NORM, FINITE, KERNELS = range(10)
 
 
 def told(*, passes: int = 1, factor: float = 1.0, seed: int = 0) -> np.ndarray:
     """A step whose gradients are `factor` times the last pass's, each pass with gradients of its own."""
     rng = np.random.default_rng(seed)
-    numbers = np.zeros((COUNT, 9))
+    numbers = np.zeros((COUNT, 10))
     products = rng.standard_normal((passes, COUNT)) * rng.uniform(1, 50, COUNT)
     numbers[:, PASSES], numbers[:, PERIOD] = passes, 1
     numbers[:, P], numbers[:, P_OF_ALL] = products[-1], products.sum(0)
@@ -29,7 +29,7 @@ def told(*, passes: int = 1, factor: float = 1.0, seed: int = 0) -> np.ndarray:
     numbers[:, Q] = factor * numbers[:, P]
     numbers[:, W] = rng.standard_normal(COUNT)
     numbers[:, NORM] = np.abs(factor) * np.abs(products[-1]) * rng.uniform(0.7, 1.5, COUNT)
-    numbers[:, FINITE] = 1
+    numbers[:, FINITE] = numbers[:, KERNELS] = 1
     return numbers
 
 
@@ -47,7 +47,7 @@ def silent() -> Iterator[None]:
 def answers_of(judge: Verification, numbers: np.ndarray) -> tuple[list[float], list[float]]:
     """Which batches are committed, and the periods."""
     found = judge(numbers.astype(np.float32))
-    assert found.shape == (COUNT, 2)
+    assert found.shape == (COUNT, 3)
     return found[:, 0].tolist(), found[:, 1].tolist()
 
 
@@ -105,7 +105,7 @@ def test_an_l2_term_of_some_layers_alone_is_a_mismatch() -> None:
     numbers[:2, Q] += 0.8 * numbers[:2, W]
     judge = judge_of()
     with pytest.warns(UserWarning, match="layers conv1, conv2 do not belong to the delivered gradient"):
-        assert answers_of(judge, numbers) == (ALL, ONES)
+        assert answers_of(judge, numbers) == ([-1.0, -1.0, 1.0, 1.0, 1.0], ONES)
     assert states(judge) == ["mismatch"] * 2 + ["verified"] * 3
 
 
@@ -138,16 +138,52 @@ def test_a_clipped_sum_of_micro_batches_sets_the_period() -> None:
     assert judge.factor == pytest.approx(0.21, rel=1e-5)
 
 
-def test_a_layer_that_is_called_twice_gets_a_period_of_its_own() -> None:
+def test_an_l2_term_of_three_layers_passes() -> None:
+    numbers = told()
+    numbers[1:4, W] = [40.0, -20.0, 30.0]
+    numbers[1:4, Q] += 0.8 * numbers[1:4, W]
+    judge = judge_of("first_order")
+    with silent():
+        assert answers_of(judge, numbers) == (ALL, ONES)
+    assert states(judge) == ["verified"] * COUNT
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.3])
+def test_a_layer_that_is_called_twice_gets_a_period_of_its_own(factor: float) -> None:
     numbers = told()
     numbers[1, PASSES] = 2
     numbers[1, P_OF_ALL] = numbers[1, P] + 2.5 * abs(numbers[1, P])
-    numbers[1, Q] = numbers[1, P_OF_ALL]
-    numbers[1, NORM] = abs(numbers[1, Q])
+    numbers[:, Q] = factor * numbers[:, P_OF_ALL]
+    numbers[:, NORM] = abs(numbers[:, Q])
     judge = judge_of("first_order")
     with silent():
         assert answers_of(judge, numbers) == (ALL, [1.0, 2.0, 1.0, 1.0, 1.0])
     assert states(judge) == ["verified"] * COUNT
+    assert judge.calls.calls.tolist() == [1, 2, 1, 1, 1]
+
+
+def test_calls_are_answered_for_each_layer() -> None:
+    """Also for a layer that this step does not verify."""
+    numbers = told(passes=2)
+    numbers[:, KERNELS] = 2
+    numbers[:, Q] = numbers[:, P_OF_ALL]
+    judge = judge_of()
+    with silent():
+        assert judge(numbers.astype(np.float32))[:, 2].tolist() == [2] * COUNT
+        numbers[1, [PASSES, P, P_OF_ALL, NORM, Q]] = 0
+        assert judge(numbers.astype(np.float32))[:, 2].tolist() == [2] * COUNT
+
+
+def test_passes_that_may_be_calls_or_micro_batches_are_told_once() -> None:
+    numbers = told(passes=2)
+    numbers[:, KERNELS] = 0
+    numbers[:, Q] = numbers[:, P_OF_ALL]
+    judge = judge_of()
+    with pytest.warns(UserWarning, match="all layers had 2 backward passes .* accumulation_steps=2"):
+        assert answers_of(judge, numbers) == (ALL, [2.0] * COUNT)
+    with silent():
+        answers_of(judge, numbers)
+    assert judge.calls.calls.tolist() == [1] * COUNT
 
 
 def with_wrong_layer() -> np.ndarray:
@@ -159,17 +195,45 @@ def with_wrong_layer() -> np.ndarray:
 def test_a_layer_whose_weight_is_used_elsewhere_is_named() -> None:
     judge = judge_of()
     with pytest.warns(UserWarning) as caught:
-        assert answers_of(judge, with_wrong_layer()) == (ALL, ONES)
+        assert answers_of(judge, with_wrong_layer()) == ([1.0, 1.0, -1.0, 1.0, 1.0], ONES)
     (message,) = (str(warning.message) for warning in caught)
     assert "KFAC: the statistics of layer mid do not belong to the delivered gradient" in message
     assert "1.7" in message
     assert "used outside its layer" in message
-    assert "are still preconditioned" in message
+    assert "without earlier statistics these layers are first-order" in message
     assert "verify='off'" in message
     assert states(judge) == ["verified"] * 2 + ["mismatch"] + ["verified"] * 2
     assert judge.checked[2].ratio == pytest.approx(1.7, rel=1e-5)
     with silent():
         answers_of(judge, with_wrong_layer())
+
+
+def decisions(judge: Verification, *right: bool) -> list[float]:
+    """Decisions about the layer of `with_wrong_layer`, which is verified or not at each commit."""
+    steps = [told() if verified else with_wrong_layer() for verified in right]
+    return [answers_of(judge, numbers)[0][2] for numbers in steps]
+
+
+@pytest.mark.filterwarnings("ignore:KFAC. the statistics of layer mid")
+def test_a_layer_that_is_refuted_at_first_must_be_verified_three_times() -> None:
+    assert decisions(judge_of(), False, True, True, True, True) == [-1, 0, 0, 1, 1]
+    assert decisions(judge_of(), False, True, False, True, True, True) == [-1, 0, -1, 0, 0, 1]
+
+
+@pytest.mark.filterwarnings("ignore:KFAC. the statistics of layer mid")
+def test_a_layer_with_statistics_loses_them_after_three_mismatches() -> None:
+    assert decisions(judge_of(), True, False, True, False, False, True, True) == [1, 0, 1, 0, 0, 0, 1]
+    assert decisions(judge_of(), True, False, False, False, True, True, True) == [1, 0, 0, -1, 0, 0, 1]
+
+
+@pytest.mark.filterwarnings("ignore:KFAC. the statistics of layer mid")
+def test_a_refuted_layer_keeps_nan_out() -> None:
+    judge = judge_of()
+    with pytest.warns(UserWarning, match="hold NaN or Inf"):
+        numbers = told()
+        numbers[2, FINITE] = 0
+        assert answers_of(judge, numbers)[0][2] == 0
+    assert decisions(judge, False, True) == [-1, 0]
 
 
 def test_first_order_empties_the_layer_for_good() -> None:
@@ -204,6 +268,7 @@ def test_gradients_of_another_pass_are_told_of_all_layers() -> None:
     message = str(caught[0].message)
     assert "layers conv1, conv2, mid, head and 1 more do not belong" in message
     assert "another loss through the same layers" in message
+    assert "are still preconditioned" in message
     assert states(judge) == ["mismatch"] * COUNT
 
 
