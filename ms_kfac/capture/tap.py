@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.ops.graph.element import element
-from ms_kfac.ops.statistics.layer_statistics import PERIOD, StatisticsOperator
+from ms_kfac.ops.statistics.layer_statistics import PASSES, PERIOD, StatisticsOperator
 from ms_kfac.refresh.gate import Gate
 
 
@@ -33,6 +33,7 @@ class SampleCounter(nn.Cell):
         self.shape = ops.Shape()
         self.stack = ops.Stack()
         self.cast = ops.Cast()
+        self.pass_count = Tensor([0.0, 0.0, 1.0, 0.0], ms.float32)
 
     def construct(self, x: Tensor, samples: Parameter, record: Parameter) -> bool:
         period = ops.maximum(element(record, PERIOD), 1.0)
@@ -55,7 +56,9 @@ class SampleCounter(nn.Cell):
         # The first commit detects that several passes make up a step only after they were counted.
         known = self.cast(ops.equal(period, element(self.samples, 3)), ms.float32)
         counted = element(self.samples, 0) * known + element(self.samples, 1) * (1.0 - known)
-        nothing = ops.depend(self.samples * 0.0, (after, counted))
+        # Passes that the record skips are skipped here, too. The record was emptied before, or its gate is closed.
+        skipped = ops.minimum(element(record, PASSES), 0.0)
+        nothing = ops.depend(self.pass_count * skipped, (after, counted))
         return ops.depend(counted, self.assign(self.samples, nothing)) / calls
 
 

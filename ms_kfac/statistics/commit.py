@@ -28,7 +28,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.kernels.operator import is_native, native_operator
 from ms_kfac.ops.graph.element import element
-from ms_kfac.ops.statistics.layer_statistics import PERIOD, PRODUCT, SCALE, STAGED_WEIGHTS
+from ms_kfac.ops.statistics.layer_statistics import PASSES, PERIOD, PRODUCT, SCALE, STAGED_WEIGHTS
 from ms_kfac.statistics.judge import fallback_judge, register_judge
 from ms_kfac.statistics.statistic import Statistic
 
@@ -94,10 +94,9 @@ class LayerCommit(nn.Cell):
         self.logical_and = ops.LogicalAnd()
         self.sqrt = ops.Sqrt()
         self.maximum = ops.Maximum()
-        self.zeros_of_record = Tensor(np.zeros(STAGED_WEIGHTS + count, np.float32))
-        period = np.zeros(STAGED_WEIGHTS + count, np.float32)
-        period[PERIOD] = 1.0
-        self.period_only = Tensor(period)
+        self.passes_only, self.period_only = (
+            Tensor(np.eye(1, STAGED_WEIGHTS + count, index, np.float32)[0]) for index in (PASSES, PERIOD)
+        )
         # The number of kernels that staged the batch is unknown here.
         self.kernels = Tensor([0.0], ms.float32)
 
@@ -147,8 +146,9 @@ class LayerCommit(nn.Cell):
         new_past = ops.where(emptied, 0.0, ops.where(takes, before * decay + 1.0, before))
         self.assign(self.weights, weights)
         self.assign_past(past, new_past)
-        period = ops.where(ran, answer[1:2], self.slice(self.record, (PERIOD,), (1,)))
-        self.assign(self.record, self.zeros_of_record + self.period_only * period)
+        next_record = self.period_only * answer[1:2] - self.passes_only * answer[3:4]
+        # Without a pass that counts, there is nothing to empty.
+        self.assign(self.record, ops.where(ran, next_record, self.record))
         return self.cast(weights.sum() > 0, ms.float32)
 
     def assign_past(self, past: Parameter, new: Tensor) -> bool:
@@ -190,7 +190,7 @@ class CommitStatistics(nn.Cell):
     Args:
         blocks: the curvature blocks.
         decay: :math:`\epsilon` in [0, 1) of the moving averages.
-        judge: function that decides about every batch. It maps float32 (layers, 10) to (layers, 3), as
+        judge: function that decides about every batch. It maps float32 (layers, 10) to (layers, 4), as
             ``kernels/interface/judge.h`` describes.
         name: prefix of the Parameters' names.
 
@@ -283,7 +283,7 @@ class CommitStatistics(nn.Cell):
         told = self.stack(reports)
         answers = self.judge(told)
         ran = told[:, 0] > 0.5
-        refused = ops.logical_and(ran, told[:, 8] < 0.5)
+        refused = ops.logical_and(ran, ops.logical_or(told[:, 8] < 0.5, answers[:, 0] == 0))
         count = self.slice(self.outcome, (0,), (1,)) + self.cast(refused.any(), ms.float32)
         before = self.slice(self.outcome, (1,), (len(self.layers),))
         before = ops.where(ops.logical_and(ran, answers[:, 0] < -0.5), 0.0, before)

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ms_kfac.statistics.calls import CallsPerPass, is_mean_of
+from ms_kfac.statistics.foreign_passes import ForeignPasses
 
 Vector = NDArray[np.float64]
 
@@ -40,6 +41,10 @@ MODES = ("warn", "first_order", "off")
 _OF_GRADIENT, _OF_TERMS = 1e-2, 1e-4
 # Minimum number of layers that must agree before an L2 term is accepted as an explanation.
 _FEWEST = 3
+# Least factor between gradients that can only be a loss scale.
+_LEAST_SCALE = 32.0
+# Number of layers that rules out a coincidence if a factor and an L2 term are fitted to them.
+_MANY = 6
 # Number of consecutive commits with a zero gradient after which a layer counts as dead.
 _DEAD = 3
 # Number of refuted batches after which a layer's earlier statistics are discarded. Afterwards it must be verified
@@ -65,10 +70,10 @@ class Verification:
 
     Args:
         layers: names of the layers.
-        mode: "warn" warns of a mismatch once per layer. It refuses the batch of a layer while other layers
-            are verified, and commits the batches if all layers have a mismatch. "first_order" empties the
-            statistics of a layer with a mismatch for good, so that it is first-order from its next refresh.
-            "off" checks only for NaN and Inf.
+        mode: "warn" warns of a mismatch once per layer. It refuses batches of foreign passes, and the batch
+            of a layer while other layers are verified; it commits the batches if all layers have a mismatch
+            and no other pass ran. "first_order" also empties the statistics of a layer with a mismatch for
+            good, so that it is first-order from its next refresh. "off" checks only for NaN and Inf.
         owner: the optimizer's name, for warnings.
         shares_gate: whether all layers take statistics at the same steps. If each layer has its own steps, a
             layer without a pass causes a warning only at the first commit. Default: True.
@@ -94,6 +99,7 @@ class Verification:
         self.checked = [Checked() for _ in layers]
         self.factor = 1.0
         self.calls = CallsPerPass(len(self.layers)) if calls is None else calls
+        self.foreign_passes = ForeignPasses(len(self.layers))
         self._told: set[tuple[str, str]] = set()
         self._demoted: set[int] = set()
         self.shares_gate = shares_gate
@@ -111,13 +117,21 @@ class Verification:
                 is finite, number of kernels that staged it.
 
         Returns:
-            (layers, 3). First the decision: 1 commits the layer's batch, 0 refuses it, -1 also empties the
-            layer's statistics. Then the number of passes per batch from now on, and the number of calls of
-            the layer per pass.
+            (layers, 4). First the decision: 1 commits the layer's batch, 0 refuses it, -1 also empties the
+            layer's statistics. Then the number of passes per batch from now on, the number of calls of the
+            layer per pass, and the number of passes to skip before the next batch.
         """
         numbers = told.astype(np.float64)
         passes, period, finite = numbers[:, 0], numbers[:, 1], numbers[:, 8] > 0.5
-        answers = np.stack([finite.astype(np.float64), np.maximum(period, 1.0), self.calls.calls], axis=1)
+        answers = np.stack(
+            [
+                finite.astype(np.float64),
+                np.maximum(period, 1.0),
+                self.calls.calls,
+                self.foreign_passes.skipped,
+            ],
+            axis=1,
+        )
         self._tell_not_finite((passes > 0) & ~finite)
         if self.mode != "off":
             self._verify(numbers, answers)
@@ -133,14 +147,18 @@ class Verification:
         factor, fits, accumulated = _explain(p, P, q, w, tolerance, passes, looked)
         self.factor = factor
         alone = looked & ~fits & (passes > 1) & (np.abs(q - factor * P) <= tolerance * max(1.0, abs(factor)))
-        # Until the period is complete, the staged batch is the sum of all passes.
-        joined = ((accumulated & looked) | alone) & (passes > period)
-        answers[joined, 1] = passes[joined]
         right = fits | alone
+        weak = _is_weak(factor, q - factor * np.where(accumulated, P, p), tolerance, looked)
+        foreign, answers[:, 1] = self.foreign_passes(passes, period, looked, right, weak)
+        answers[:, 3] = self.foreign_passes.skipped
+        right = right & ~foreign
+        # Until the period is complete, the staged batch is the sum of all passes.
+        joined = ((accumulated & looked) | alone) & (passes > period) & right
+        answers[joined, 1] = passes[joined]
         mismatched = looked & ~right
         batch = np.where(joined, passes, (passes - 1.0) % np.maximum(period, 1.0) + 1.0)
         answers[:, 2] = self.calls(batch, kernels, right, factor)
-        missing = measurable & (passes == 0) & (norm > 0) & (self.shares_gate or self._first)
+        missing = measurable & (passes <= 0) & (norm > 0) & (self.shares_gate or self._first)
         self._first = False
         expected = factor * (P if accumulated.any() else p)
         for index in range(len(self.layers)):
@@ -153,14 +171,18 @@ class Verification:
                 state = "not finite"
             ratio = q[index] / expected[index] if expected[index] != 0 else float("nan")
             self.checked[index] = Checked(state, float(ratio))
-        self._tell_mismatch(mismatched, looked)
-        self._tell_missing(missing)
+        self._tell_foreign(foreign)
+        changed = mismatched & ~foreign
+        self._tell_mismatch(changed, looked)
+        self._tell_missing(missing, passes > 0)
         self._tell_dead(measurable & (passes > 0), norm)
-        self._tell_factor(factor, int(looked.sum()))
+        if right.any() and self._is_scale(factor):
+            self._refuse_scaled(factor, right, answers)
         self._tell_ambiguous()
-        self._refuse(mismatched, right, answers)
+        self._refuse(changed, right, answers)
+        answers[foreign, 0] = 0.0
         if self.mode == "first_order":
-            self._demoted |= set(np.flatnonzero(mismatched).tolist())
+            self._demoted |= set(np.flatnonzero(changed).tolist())
             answers[sorted(self._demoted), 0] = -1.0
 
     def _refuse(self, mismatched: NDArray[Any], right: NDArray[Any], answers: NDArray[Any]) -> None:
@@ -192,20 +214,26 @@ class Verification:
                 "refreshes() counts them"
             )
 
+    def _ratios(self, flags: NDArray[Any], names: Sequence[str]) -> str:
+        shown = [index for index in np.flatnonzero(flags) if self.layers[index] in names[:4]]
+        return ", ".join(f"{self.checked[index].ratio:.3g}" for index in shown)
+
+    def _tell_foreign(self, flags: NDArray[Any]) -> None:
+        new = self._new("foreign", flags)
+        if new:
+            self._warn(
+                f"a backward pass that is not the step's own reached {_listed(new)} since the last step (ratio "
+                f"of the gradient to the expected one: {self._ratios(flags, new)}). The batch of statistics is "
+                "refused; a layer without statistics is first-order. Put such passes into `with "
+                "optimizer.paused():`. verify='off' commits the last pass without this check"
+            )
+
     def _tell_mismatch(self, flags: NDArray[Any], looked: NDArray[Any]) -> None:
         new = self._new("mismatch", flags)
         if not new:
             return
-        ratios = ", ".join(
-            f"{self.checked[index].ratio:.3g}"
-            for index in np.flatnonzero(flags)
-            if self.layers[index] in new[:4]
-        )
         if flags.sum() == looked.sum():
-            reason = (
-                "the last backward pass before the step had another loss through the same layers, or the "
-                "gradients were changed per layer"
-            )
+            reason = "the gradients were changed per layer, or added to other gradients"
         else:
             reason = (
                 "the weight is also used outside its layer or transformed before use, a call of the layer "
@@ -220,18 +248,26 @@ class Verification:
             consequence = "The batch is refused: without earlier statistics these layers are first-order"
         self._warn(
             f"the statistics of {_listed(new)} do not belong to the delivered gradient (ratio of the "
-            f"gradient to the expected one: {ratios}). Likely cause: {reason}. {consequence}. "
+            f"gradient to the expected one: {self._ratios(flags, new)}). Likely cause: {reason}. {consequence}. "
             "skip= makes that explicit, verify='off' preconditions all layers without this check"
         )
 
-    def _tell_missing(self, flags: NDArray[Any]) -> None:
+    def _tell_missing(self, flags: NDArray[Any], reached: NDArray[Any]) -> None:
         new = self._new("no pass", flags)
-        if new:
-            self._warn(
-                f"no backward pass reached the statistics of {_listed(new)}, although a gradient was "
-                "delivered: a layer is bypassed, or recomputed without its tap. Such layers get first-order "
-                "updates. skip= makes that explicit, verify='off' silences this warning"
+        if not new:
+            return
+        if reached.any():
+            reason = "a layer is bypassed, or recomputed without its tap. skip= makes that explicit"
+        else:
+            reason = (
+                "the gradients were computed before the last step, or by a function that was compiled before "
+                "this optimizer was made. Compile functions after that"
             )
+        self._warn(
+            f"no backward pass reached the statistics of {_listed(new)}, although a gradient was "
+            f"delivered: {reason}. Without statistics these layers get first-order updates. verify='off' "
+            "silences this warning"
+        )
 
     def _tell_dead(self, reached: NDArray[Any], norm: Vector) -> None:
         self._had_gradient |= norm > 0
@@ -261,18 +297,24 @@ class Verification:
             "ms_kfac.TrainOneStepCell or ms_kfac.Model"
         )
 
-    def _tell_factor(self, factor: float, layers: int) -> None:
-        if factor == 1.0 or layers == 0 or ("factor", "") in self._told:
-            return
+    def _is_scale(self, factor: float) -> bool:
         power = np.log2(abs(factor)) if factor != 0 else 0.5
         is_power = abs(power - round(power)) < 1e-3 and abs(power) > 0.5
-        if is_power and not is_mean_of(self.calls.micro_batches, factor):
+        return is_power and not is_mean_of(self.calls.micro_batches, factor)
+
+    def _refuse_scaled(self, factor: float, right: NDArray[Any], answers: NDArray[Any]) -> None:
+        # Smaller powers may be the loop's own: a mean of two gradients.
+        refused = not _LEAST_SCALE > abs(factor) > 1.0 / _LEAST_SCALE
+        if refused:
+            # Emptied, because a judge on a GPU answers after the first batch was committed.
+            answers[right, 0] = -1.0
+        if ("factor", "") not in self._told:
             self._told.add(("factor", ""))
             self._warn(
                 f"delivered gradients are {factor:.6g} times those of the backward pass. If the loss was "
                 "scaled and the gradients were unscaled before the step, the statistics still contain the "
-                "scale: pass the scaler as loss_scale=. The batch is committed; verify='off' silences this "
-                "warning"
+                "scale: pass the scaler as loss_scale=, and adjust it after the step. The batch is "
+                f"{'refused' if refused else 'committed'}; verify='off' commits all batches without this check"
             )
 
 
@@ -313,6 +355,16 @@ def _explain(
             break
     factor, fits, joined = best
     return factor, fits, looked & joined
+
+
+def _is_weak(factor: float, residual: Vector, tolerance: Vector, looked: NDArray[Any]) -> bool:
+    """Whether a fitted factor agrees with so few layers that this may be a coincidence."""
+    if factor == 1.0:
+        return False
+    without_l2 = np.abs(residual[looked]) <= tolerance[looked] * max(1.0, abs(factor))
+    if not without_l2.all():
+        return bool(looked.sum() < _MANY)
+    return bool(looked.sum() < _FEWEST) and not 0.0 < factor <= 1.0 + _OF_GRADIENT
 
 
 def _common_factor(p: Vector, q: Vector, w: Vector, tolerance: Vector, looked: NDArray[Any]) -> float:

@@ -326,7 +326,7 @@ class PythonJudge:
     def _judge(self, handle: int, layers: int, numbers: Any, answers: Any) -> None:
         found = np.ctypeslib.as_array(numbers, (layers, 10)).copy()
         self.told.append((handle, found))
-        np.ctypeslib.as_array(answers, (layers, 3))[:] = self.answers
+        np.ctypeslib.as_array(answers, (layers, 4))[:] = self.answers
 
 
 @pytest.fixture
@@ -340,7 +340,7 @@ def judge(aot: AotLibrary) -> Iterator[PythonJudge]:
 
 def test_the_judge_decides(aot: AotLibrary, judge: PythonJudge, rng: np.random.Generator) -> None:
     bank = Bank(rng)
-    judge.answers = [[1, 3, 1], [1, 1, 2], [1, 2, 1]]
+    judge.answers = [[1, 3, 1, 0], [1, 1, 2, 0], [1, 2, 1, 0]]
     bank.stage([[3, 6], [5], [7, 8, 2]])
     bank.G_rows[0, 0] = np.nan
     bank.commit(aot, judge=17)
@@ -352,7 +352,7 @@ def test_the_judge_decides(aot: AotLibrary, judge: PythonJudge, rng: np.random.G
     bank.stage([[3, 6], [5], [7, 8, 2]])
     # The first layer has no pass, and its answer is nothing to it.
     bank.records[0][:] = record_of(2, period=3)
-    judge.answers = [[-1, 1, 1], [-1, 4, 1], [0, 1, 3]]
+    judge.answers = [[-1, 1, 1, 5], [-1, 4, 1, 0], [0, 1, 3, 2]]
     bank.commit(aot, judge=17)
     assert judge.told[0][1][0, 0] == 0
     np.testing.assert_array_equal(bank.records[0], record_of(2, period=3))
@@ -361,6 +361,7 @@ def test_the_judge_decides(aot: AotLibrary, judge: PythonJudge, rng: np.random.G
     np.testing.assert_array_equal(bank.past, [1, 1, 0, 0, 0, 0])
     np.testing.assert_array_equal(bank.outcome, [2, 1, 0, 0])
     assert bank.records[1][PERIOD] == 4
+    assert [record[PASSES] for record in bank.records[1:]] == [0, -2]
     np.testing.assert_array_equal(bank.calls, [1, 1, 3])
     judge.told.clear()
     bank.commit(aot, judge=0)

@@ -294,7 +294,7 @@ def test_a_demoted_layer_is_emptied(mode: int, native: bool, rng: np.random.Gene
     judge = Judge()
     layers = [Layer("a", FACTORS, 2), Layer("b", FACTORS, 2)]
     step = Committing(layers, 0.9, native, judge)
-    for answer in (None, None, [[-1, 1, 1], [1, 1, 1]]):
+    for answer in (None, None, [[-1, 1, 1, 0], [1, 1, 1, 0]]):
         judge.answers = answer
         for layer in layers:
             layer.put(batches_of(layer, rng), [3, 3])
@@ -303,7 +303,7 @@ def test_a_demoted_layer_is_emptied(mode: int, native: bool, rng: np.random.Gene
     assert step.past.tolist()[:2] == [0, 0]
     assert step.past.tolist()[2:] == [3, 3]
     assert layers[1].weights.asnumpy().tolist() == [9, 9]
-    # A refusal by the judge is no batch that was not finite.
+    # A layer that is emptied for good does not count as a refused batch.
     assert step.outcome == [0, 0, 1]
     # Taken up again it starts anew.
     judge.answers = None
@@ -326,19 +326,23 @@ def test_a_batch_that_the_judge_refuses_leaves_the_averages(
     layer.put(batches_of(layer, rng), [3, 3])
     step.run()
     before = [*layer.averages(), layer.weights.asnumpy().copy(), step.past.copy()]
-    judge.answers = [[0, 1, 1]]
+    judge.answers = [[0, 2, 1, 3]]
     layer.put(batches_of(layer, rng), [3, 3])
     step.run()
     for found, kept in zip([*layer.averages(), layer.weights.asnumpy(), step.past], before):
         np.testing.assert_array_equal(found, kept)
-    assert step.outcome == [0, 1]
-    assert not layer.record.asnumpy()[PRODUCT:].any()
+    assert step.outcome == [1, 1]
+    # The judge also says of the next passes how many make a batch, and how many come before.
+    assert layer.record.asnumpy().tolist() == [-3, 2, *np.zeros(5)]
+    # Without a pass that counts, the record stays.
+    step.run()
+    assert layer.record.asnumpy().tolist() == [-3, 2, *np.zeros(5)]
 
 
 @both_forms
 def test_the_judge_does_not_get_a_batch_with_nan_committed(mode: int, native: bool) -> None:
     layer = Layer("a", [Kept((2,))], 1)
-    step = Committing([layer], 0.9, native, Judge([[1, 1, 1]]))
+    step = Committing([layer], 0.9, native, Judge([[1, 1, 1, 0]]))
     layer.put([[np.nan, 1.0]], [3])
     step.run()
     assert layer.averages()[0].tolist() == [0, 0]
@@ -373,7 +377,7 @@ def test_records_start_anew_with_the_period_of_the_answer(mode: int, native: boo
     for layer in layers:
         layer.put([[1.0, 2.0]], [3])
     step.run()
-    judge.answers = [[1, 4, 2], [-1, 1, 3]]
+    judge.answers = [[1, 4, 2, 0], [-1, 1, 3, 5]]
     layers[0].put([[1.0, 2.0]], [3], passes=4)
     record = layers[1].record.asnumpy().copy()
     record[PERIOD] = 3

@@ -105,7 +105,8 @@ class Judge:
         self.told.append(told.copy())
         if self.answers is not None:
             return np.asarray(self.answers, np.float64)
-        return np.stack([told[:, 8], np.maximum(told[:, 1], 1), np.ones(len(told))], axis=1)
+        columns = [told[:, 8], np.maximum(told[:, 1], 1), np.ones(len(told)), np.zeros(len(told))]
+        return np.stack(columns, axis=1)
 
 
 class Committing(nn.Cell):

@@ -114,6 +114,7 @@ class CommitCase:
         self.answers = [1] * len(layers)
         self.periods: list[int | None] = [None] * len(layers)
         self.calls = [1] * len(layers)
+        self.skipped = [0] * len(layers)
         measured = normal(rng, (len(layers), 3))
         past = np.array([value for layer in layers for value in layer.past], np.float32)
         outcome = np.full(1 + len(layers), 5.0, np.float32)
@@ -195,7 +196,8 @@ class CommitCase:
                 self._check_kept(before, after, f"layer {index}")
                 continue
             self._check_layer(index, before, after)
-            unfinished = unfinished or (before.record[PASSES] > 0 and not self.finite(index))
+            refused = not self.finite(index) or self.answers[index] == 0
+            unfinished = unfinished or (before.record[PASSES] > 0 and refused)
             present = float((after.weights > 0).any())
             if not present and self.answers[index] >= 0:
                 # Without averages nothing is left, but the inverses still come from statistics.
@@ -220,6 +222,7 @@ class CommitCase:
         record = before.record.copy()
         if passed:
             record[[PASSES, *range(PRODUCT, len(record))]] = 0
+            record[PASSES] -= self.skipped[index]
         if self.periods[index] is not None:
             record[PERIOD] = self.periods[index]
         np.testing.assert_array_equal(after.record, record)

@@ -247,7 +247,7 @@ void test_judge() {
   refused.staged[0][0] = INFINITY;
   const std::vector<float> before = refused.average[0];
   // An answer can't commit a batch that is not finite.
-  answers = {1, 4, 4, 1, 1, 1};
+  answers = {1, 4, 4, 0, 1, 1, 1, 0};
   // Two calls, then one of them again: a micro-batch.
   for (int kernel : {0, 1, 0}) PassKernels::note(refused.record.data(), &told + kernel);
   commit({accepted.view(), refused.view()}, rule);
@@ -261,12 +261,14 @@ void test_judge() {
   refused.staged[0][0] = 1.0f;
   accepted.stage(1, {1.0f});
   refused.stage(1, {1.0f});
-  answers = {0, 1, 1, -1, 1, 1};
-  require(commit({accepted.view(), refused.view()}, rule) == std::vector<float>({0.0f, 1.0f, 0.0f}),
-          "only batches that are not finite count as refused");
+  answers = {0, 1, 1, 2, -1, 1, 1, 0};
+  require(commit({accepted.view(), refused.view()}, rule) == std::vector<float>({1.0f, 1.0f, 0.0f}),
+          "a batch that the judge refuses was not counted");
   require(accepted.weight[0] == 6.25f && accepted.past[0] == 3.0f, "answer 0 did not refuse the batch");
   require(refused.weight[0] == 0.0f && refused.past[0] == 0.0f && refused.average[0] == before,
           "answer -1 did not clear the weights");
+  require(accepted.record[kPasses] == -2.0f, "the passes to skip were not recorded");
+  accepted.record[kPasses] = 0.0f;
   require_empty_record(accepted, 1.0f);
 }
 

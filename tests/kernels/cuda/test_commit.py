@@ -25,11 +25,13 @@ JUDGE = ctypes.CFUNCTYPE(
 
 
 class Judge:
-    """Records its input and returns preset answers: for each layer the answer, the period and the calls."""
+    """Records its input and returns preset answers: for each layer the answer, the period, the calls and the skipped
+    passes.
+    """
 
     def __init__(self, library: AotLibrary) -> None:
         self.told: list[np.ndarray] = []
-        self.answers: list[tuple[int, int, int]] = []
+        self.answers: list[tuple[int, int, int, int]] = []
         self.function = JUDGE(self._judge)
         self.register = library.library.ms_kfac_set_judge
         self.register(self.function)
@@ -37,7 +39,7 @@ class Judge:
     def _judge(self, handle: int, layers: int, numbers: object, answers: object) -> None:
         assert handle == HANDLE
         self.told.append(np.ctypeslib.as_array(numbers, (layers, 10)).copy())
-        np.ctypeslib.as_array(answers, (layers, 3))[...] = self.answers
+        np.ctypeslib.as_array(answers, (layers, 4))[...] = self.answers
 
 
 @pytest.fixture
@@ -144,22 +146,24 @@ def test_the_judge_answers_one_commit_late(
     case.check(running.run())
     assert not judge.told
     # Answers about a layer without a pass are ignored.
-    judge.answers = [(0, 3, 1), (0, 2, 1), (1, 4, 2), (-1, 9, 5)]
+    judge.answers = [(0, 3, 1, 0), (0, 2, 1, 2), (1, 4, 2, 1), (-1, 9, 5, 7)]
     running.advance()
     stage(case, case.inputs, rng)
     running.load()
     case.answers, case.periods, case.calls = [0, 0, 1, 1], [3, 2, 4, None], [1, 1, 2, 1]
+    case.skipped = [0, 2, 1, 0]
     after = running.run()
     np.testing.assert_allclose(judge.told[0], told, rtol=1e-6)
     assert judge.told[0][:, 8].tolist() == [1, 0, 1, 1]
     case.check(after)
     # Each commit is judged once, and the next answers replace these.
     told = [case.told(index) for index in range(4)]
-    judge.answers = [(1, 3, 3), (1, 2, 4), (0, 1, 2), (1, 5, 1)]
+    judge.answers = [(1, 3, 3, 0), (1, 2, 4, 0), (0, 1, 2, 3), (1, 5, 1, 0)]
     running.advance()
     stage(case, case.inputs, rng)
     running.load()
     case.answers, case.periods, case.calls = [1, 1, 0, 1], [3, 2, 1, 5], [3, 4, 2, 1]
+    case.skipped = [0, 0, 3, 0]
     case.check(running.run())
     assert len(judge.told) == 2
     np.testing.assert_allclose(judge.told[1], told, rtol=1e-6)
@@ -169,7 +173,7 @@ def test_the_judge_empties_a_layer(operators: AotLibrary, judge: Judge, rng: np.
     case = CommitCase([LAYERS["large"], LAYERS["rows"]], rng, judge=HANDLE)
     running = Running(operators, case)
     case.check(running.run())
-    judge.answers = [(-1, 1, 1), (-1, 1, 1)]
+    judge.answers = [(-1, 1, 1, 0), (-1, 1, 1, 0)]
     running.advance()
     # One layer with a batch, one without.
     record = case.state(case.inputs, 0).record
@@ -191,7 +195,7 @@ def test_answers_wait_for_a_commit_that_is_due(
     case = CommitCase([LAYERS["large"]], rng, judge=HANDLE)
     running = Running(operators, case)
     case.check(running.run())
-    judge.answers = [(0, 2, 1)]
+    judge.answers = [(0, 2, 1, 0)]
     running.advance()
     stage(case, case.inputs, rng)
     case.answers, case.periods = [0], [2]

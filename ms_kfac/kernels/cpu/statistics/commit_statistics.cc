@@ -67,6 +67,7 @@ std::vector<int64_t> ask(const std::vector<StagedLayer>& layers, const CommitRul
     answers.push_back(finite[index]);
     answers.push_back(static_cast<int64_t>(layers[index].record[kPeriod]));
     answers.push_back(static_cast<int64_t>(*layers[index].calls));
+    answers.push_back(0);
   }
   if (rule.judge == nullptr) return answers;
   std::vector<float> numbers;
@@ -186,9 +187,10 @@ void refuse(const StagedLayer& layer, bool empties) {
   if (empties) std::fill_n(layer.past, layer.weight_count, 0.0f);
 }
 
-void empty(float* record, int weights, int64_t period) {
+void empty(float* record, int weights, int64_t period, int64_t skipped) {
   std::fill_n(record, kStagedWeights + weights, 0.0f);
   record[kPeriod] = static_cast<float>(period);
+  record[kPasses] = static_cast<float>(-skipped);
 }
 
 bool has_statistics(const StagedLayer& layer) {
@@ -212,8 +214,8 @@ void commit_statistics(const std::vector<StagedLayer>& layers, const CommitRule&
       commit(layer, rule, folds);
     else
       refuse(layer, answer < 0);
-    refused = refused || !finite[index];
-    empty(layer.record, layer.weight_count, answers[index * kAnswers + 1]);
+    refused = refused || !finite[index] || answer == 0;
+    empty(layer.record, layer.weight_count, answers[index * kAnswers + 1], answers[index * kAnswers + 3]);
     if (answer < 0) outcome[1 + index] = 0.0f;
   }
   run(folds);

@@ -79,6 +79,7 @@ class CommitStatisticsKernel {
     decided.answer = judged_.answer(index);
     decided.period = static_cast<float>(judged_.period(index));
     decided.calls = static_cast<float>(judged_.calls(index));
+    decided.skipped = static_cast<float>(judged_.skipped(index));
     decided.kernels = static_cast<float>(PassKernels::take(layer.record));
     for (int weight = 0; weight < layer.weight_count; ++weight) {
       decided.powers[weight] = power_of_weight(layer, weight);

@@ -15,8 +15,8 @@ struct Commit {
   const int32_t* due;
   const float *scales, *measured;
   float *outcome, *calls;
-  // One word per layer and one for all layers: the number of the last call that found NaN or infinity. Each call has
-  // its own number, so the words need no reset.
+  // One word per layer: the number of the last call that found NaN or infinity. One word for all layers: the number of
+  // the last call that refused a batch. Each call has its own number, so the words need no reset.
   unsigned* words;
   unsigned call;
   int layers;
@@ -59,6 +59,7 @@ struct DecidedLayer {
   bool homogeneous;
   int weight_count, layer, answer;
   float period, calls;  // of the next passes; 0: unchanged
+  float skipped;        // of the next passes
   float kernels;        // that staged the passes
   // Per weight: the power of the arrays that are not averaged, or one of the constants above.
   int8_t powers[kMostWeights];
@@ -177,6 +178,7 @@ __device__ inline WeightPlan decide_layer(const Commit& commit, const DecidedLay
   const bool finite = *static_cast<volatile unsigned*>(commit.words + layer.layer) != commit.call;
   if (commit.judged.numbers != nullptr) tell_judge(commit, layer, finite);
   const bool committed = passed && finite && layer.answer > 0;
+  if (passed && layer.answer == 0) atomicMax(commit.words + commit.layers, commit.call);
   if (layer.calls > 0.0f) commit.calls[layer.layer] = layer.calls;
   bool any = false;
   for (int i = 0; i < layer.weight_count; ++i) {
@@ -187,7 +189,7 @@ __device__ inline WeightPlan decide_layer(const Commit& commit, const DecidedLay
   if (any || layer.answer < 0) commit.outcome[1 + layer.layer] = any ? 1.0f : 0.0f;
   if (passed)
     for (int i = 0; i < kStagedWeights + layer.weight_count; ++i)
-      if (i != kPeriod) record[i] = 0.0f;
+      if (i != kPeriod) record[i] = i == kPasses ? 0.0f - layer.skipped : 0.0f;
   if (layer.period > 0.0f) record[kPeriod] = layer.period;
   return layer.plans[0];
 }

@@ -12,7 +12,8 @@ JudgedCommits::JudgedCommits(int64_t handle, size_t layers)
       written_(handle != 0 ? kKept : 0),
       answers_(layers, 1),
       periods_(layers, 0),
-      calls_(layers, 0) {}
+      calls_(layers, 0),
+      skipped_(layers, 0) {}
 
 JudgedPlace JudgedCommits::begin() {
   ++commit_;
@@ -39,6 +40,7 @@ void JudgedCommits::ask(Judge function, unsigned commit) {
     answers_[layer] = static_cast<int>(answers[layer * kAnswers]);
     periods_[layer] = answers[layer * kAnswers + 1];
     calls_[layer] = answers[layer * kAnswers + 2];
+    skipped_[layer] = answers[layer * kAnswers + 3];
   }
   judged_ = commit;
 }
