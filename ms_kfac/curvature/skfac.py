@@ -127,8 +127,8 @@ class SKFACBlock(CurvatureBlock):
         short = [rank for rank, d in zip(self.ranks.chosen or (), (self.dim_A, self.dim_G)) if rank < d]
         if short and calls > 1 and passes > self.ranks.steps:
             warnings.warn(
-                f"SKFAC: one backward pass calls layer {self.layer_name} {calls} times, but its curvature has "
-                f"room for {max(short)} rows: the newest calls stand for all. In blocks=, "
+                f"SKFAC: one backward pass calls layer {self.layer_name} {calls} times, but its curvature "
+                f"has room for {max(short)} rows: the newest calls stand for all. In blocks=, "
                 f"SKFACBlock(..., period={passes}) keeps all",
                 stacklevel=2,
             )

@@ -20,8 +20,8 @@ class CallsPerPass:
     * the announced one;
     * the largest number that divides the passes of all layers, if it also divides the gradients (averaged
       micro-batches);
-    * the largest number that divides the passes of all layers after division by the calls that were seen. Calls
-      are seen by taps in PyNative mode, and by native kernels in compiled steps: each call has a kernel.
+    * the largest number that divides the passes of all layers after division by the calls that were seen.
+      Taps see calls in PyNative mode, native kernels see them in compiled steps: each call has a kernel.
 
     Args:
         layers: number of layers.

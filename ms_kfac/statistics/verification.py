@@ -42,8 +42,8 @@ _OF_GRADIENT, _OF_TERMS = 1e-2, 1e-4
 _FEWEST = 3
 # Number of consecutive commits with a zero gradient after which a layer counts as dead.
 _DEAD = 3
-# Number of refuted batches after which a layer's earlier statistics are discarded. Afterwards it must be verified
-# as many times: one verification in a hundred is a coincidence.
+# Number of refuted batches after which a layer's earlier statistics are discarded. Afterwards it must be
+# verified as many times: one verification in a hundred is a coincidence.
 _REFUTED = 3
 # Number of layers up to which one verified layer shows that the pass was that of the step.
 _FEW = 4
@@ -267,8 +267,8 @@ class Verification:
         self._warn(
             f"all layers had {count} backward passes in this step, or a multiple of them. They count as "
             f"{count} micro-batches with whole losses. If the losses are divided by {count}, pass "
-            f"accumulation_steps={count}. If the passes are calls within one pass (Siamese towers), train with "
-            "ms_kfac.TrainOneStepCell or ms_kfac.Model"
+            f"accumulation_steps={count}. If the passes are calls within one pass (Siamese towers), train "
+            "with ms_kfac.TrainOneStepCell or ms_kfac.Model"
         )
 
     def _tell_factor(self, factor: float, layers: int) -> None:
@@ -309,7 +309,7 @@ def _explain(
         fits = looked & (np.abs(residual) <= allowed)
         for own in (looked, looked & ~fits):
             # An L2 term of all layers, or of some of them.
-            if _FEWEST <= own.sum() and not fits[looked].all():
+            if own.sum() >= _FEWEST and not fits[looked].all():
                 with_l2 = np.abs(residual - _l2_term(residual, w, own)) <= allowed
                 fits = looked if with_l2[own].all() else fits
         # A fitted factor must fit several layers to be an explanation. With a single layer it can only be

@@ -119,7 +119,9 @@ class Case:
 
 REFUTED = "its statistics do not belong to its gradient: the weight is used outside the layer, or transformed"
 BYPASSED = "no backward pass has reached its statistics: the layer is bypassed"
-MISMATCH = "statistics of layer odd do not belong .* used outside its layer or transformed .* batch is refused"
+MISMATCH = (
+    "statistics of layer odd do not belong .* used outside its layer or transformed .* batch is refused"
+)
 CASES = {
     "tied decoder": Case(TiedDecoder, (N, T), MISMATCH, REFUTED),
     "spectral norm": Case(lambda: Dense3(SpectralDense(WIDTH, WIDTH)), (N, WIDTH), MISMATCH, REFUTED),
@@ -178,4 +180,3 @@ def test_without_verification_it_is_preconditioned() -> None:
     assert not told
     assert optimizer.factors("odd")["A"].any()
     assert "KFAC(3 layers preconditioned" in optimizer.summary()
-
