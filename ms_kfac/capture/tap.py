@@ -56,7 +56,7 @@ class SampleCounter(nn.Cell):
         # The first commit detects that several passes make up a step only after they were counted.
         known = self.cast(ops.equal(period, element(self.samples, 3)), ms.float32)
         counted = element(self.samples, 0) * known + element(self.samples, 1) * (1.0 - known)
-        # Passes that the record skips are skipped here, too. The record was emptied before, or its gate is closed.
+        # Passes that the record skips are skipped here, too. A commit has emptied the record before this.
         skipped = ops.minimum(element(record, PASSES), 0.0)
         nothing = ops.depend(self.pass_count * skipped, (after, counted))
         return ops.depend(counted, self.assign(self.samples, nothing)) / calls

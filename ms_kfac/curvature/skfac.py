@@ -12,6 +12,7 @@ et al. 2021, "SKFAC: Training Neural Networks with Faster Kronecker-Factored App
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 from zlib import crc32
@@ -121,6 +122,16 @@ class SKFACBlock(CurvatureBlock):
                     f"checkpoint: {name} was written for rank {int(loaded)} of {letter}, but the compiled "
                     f"steps use rank {rank}; load it into a new optimizer before its first step"
                 )
+
+    def expect_calls(self, calls: int, passes: int) -> None:
+        short = [rank for rank, d in zip(self.ranks.chosen or (), (self.dim_A, self.dim_G)) if rank < d]
+        if short and calls > 1 and passes > self.ranks.steps:
+            warnings.warn(
+                f"SKFAC: one backward pass calls layer {self.layer_name} {calls} times, but its curvature "
+                f"has room for {max(short)} rows: the newest calls stand for all. In blocks=, "
+                f"SKFACBlock(..., period={passes}) keeps all",
+                stacklevel=2,
+            )
 
     def statistics_now(self) -> tuple[Tensor, Tensor]:
         """A and G: rows X with the factor XᵀX if the rank is below the dimension, else the dense factor."""

@@ -10,7 +10,6 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.capture.discover import kinds_of, lone_parameters
 from ms_kfac.capture.layer import OTHER, Layer
-from ms_kfac.capture.tap import SampleCounter
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
 from ms_kfac.ops.graph.counter_based_rng import rng_state
@@ -198,10 +197,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._create_blocks(network)
         self._create_schedules()
         self._share(world, distribution, damping)
-        self._counter = (
-            SampleCounter(f"{self.prefix}.samples") if self.has_lone_blocks or not mean_reduction else None
-        )
-        self.__dict__["counting_record"], self.counting_layer = None, 0
+        self.counts_samples = self.has_lone_blocks or not mean_reduction
+        self._create_counters(self.prefix)
         self._attach_taps()
         # A Parameter of the optimizer, so that its checkpoint contains the RNG state.
         self.draws: Any = rng_state(f"{self.prefix}.draws") if self.sampled else None
@@ -286,7 +283,11 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         count = len(self._tapped)
         tapped, lone = list(self.blocks)[:count], list(self.blocks)[count:]
         names = [layer.name for layer in self._tapped]
-        calls = CallsPerPass(count, lambda: [tap.calls for tap in self._taps])
+        calls = CallsPerPass(
+            count,
+            lambda: [tap.calls for tap in self._taps],
+            lambda index, *numbers: tapped[index].expect_calls(*numbers),
+        )
         calls.announced = self.accumulation_steps if self.accumulation_steps > 1 else None
         shared = len(set(gates)) == 1
         self.verification = Verification(names, verify, owner, shares_gate=shared, calls=calls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import mindspore as ms
@@ -33,7 +34,8 @@ class SecondOrderStep(MomentumOptimizer):
     accumulation_steps: int
     distributed: bool
     has_lone_blocks: bool
-    _counter: SampleCounter | None
+    counts_samples: bool
+    sample_counters: Sequence[SampleCounter]
     damping: Any
     statistics_schedule: Any
     inverse_schedule: Any
@@ -164,14 +166,18 @@ class SecondOrderStep(MomentumOptimizer):
 
     def counters(self) -> list[Parameter]:
         """Parameters that count samples during backward passes; empty if counts are unused."""
-        return [] if self._counter is None else [self._counter.samples]
+        return [counter.samples for counter in self.sample_counters]
 
     def counted_samples(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Samples in this step, scalar float32: 1 if counts are unused, 0 without a backward pass."""
-        if self._counter is None:
+        if not self.counts_samples:
             return self.one
-        calls = element(self.commit.calls, self.counting_layer)
-        return self.over_ranks(self._counter.take(gradients[0], self.counting_record, calls))
+        samples = self.one * 0.0
+        for index in range(len(self.sample_counters)):
+            calls = element(self.commit.calls, self.counting_layers[index])
+            counted = self.sample_counters[index].take(gradients[0], self.counting_records[index], calls)
+            samples = ops.where(samples > 0, samples, counted)
+        return self.over_ranks(samples)
 
     def over_ranks(self, value: Tensor) -> Tensor:
         """Average or sum a scalar of this rank's batch over ranks, as for gradients."""

@@ -20,12 +20,13 @@ class CallsPerPass:
     * the announced one;
     * the largest number that divides the passes of all layers, if it also divides the gradients (averaged
       micro-batches);
-    * the largest number that divides the passes of all layers after division by the calls that were seen. Calls
-      are seen by taps in PyNative mode, and by native kernels in compiled steps: each call has a kernel.
+    * the largest number that divides the passes of all layers after division by the calls that were seen.
+      Taps see calls in PyNative mode, native kernels see them in compiled steps: each call has a kernel.
 
     Args:
         layers: number of layers.
         seen: returns the calls of each layer that Python has seen, 0 if unknown.
+        found: called with the index of a layer, its calls and its passes per step, when its calls change.
 
     Attributes:
         announced: the announced number of micro-batches; None if it is unknown.
@@ -34,8 +35,14 @@ class CallsPerPass:
         calls: calls of each layer per backward pass, as found so far.
     """
 
-    def __init__(self, layers: int, seen: Callable[[], list[int]] | None = None) -> None:
+    def __init__(
+        self,
+        layers: int,
+        seen: Callable[[], list[int]] | None = None,
+        found: Callable[[int, int, int], None] | None = None,
+    ) -> None:
         self.seen = seen
+        self.found = found
         self.announced: int | None = None
         self.micro_batches = 1
         self.ambiguous = False
@@ -68,7 +75,10 @@ class CallsPerPass:
         self.micro_batches = self._micro_batches(passes[right], least[right], factor)
         self.ambiguous = self.micro_batches > 1 and self._unknown(seen[right] + kernels[right], factor)
         found = np.where(seen > 0, least, passes // self.micro_batches)
-        self.calls = np.where(right, np.maximum(found, 1), self.calls)
+        before, self.calls = self.calls, np.where(right, np.maximum(found, 1), self.calls)
+        if self.found is not None:
+            for index in np.flatnonzero(self.calls != before):
+                self.found(int(index), int(self.calls[index]), int(passes[index]))
         return self.calls
 
     def _micro_batches(self, passes: NDArray[Any], least: NDArray[Any], factor: float) -> int:

@@ -30,26 +30,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ms_kfac.statistics.calls import CallsPerPass, is_mean_of
+from ms_kfac.statistics.explanation import OF_GRADIENT, OF_TERMS, Vector, explain, is_weak
 from ms_kfac.statistics.foreign_passes import ForeignPasses
-
-Vector = NDArray[np.float64]
 
 MODES = ("warn", "first_order", "off")
 
-# Tolerances for rounding, relative to |dW| and to |u| |v|. Entries of float16 gradients have a relative
-# rounding error of 5e-4. Sums of float32 products, in any order, have an error below 1e-4 of |u| |v|.
-_OF_GRADIENT, _OF_TERMS = 1e-2, 1e-4
-# Minimum number of layers that must agree before an L2 term is accepted as an explanation.
-_FEWEST = 3
 # Least factor between gradients that can only be a loss scale.
 _LEAST_SCALE = 32.0
-# Number of layers that rules out a coincidence if a factor and an L2 term are fitted to them.
-_MANY = 6
 # Number of consecutive commits with a zero gradient after which a layer counts as dead.
 _DEAD = 3
-# Number of refuted batches after which a layer's earlier statistics are discarded. Afterwards it must be verified
-# as many times: one verification in a hundred is a coincidence.
+# Number of refuted batches after which a layer's earlier statistics are discarded. Afterwards it must be
+# verified as many times: one verification in a hundred is a coincidence.
 _REFUTED = 3
+# Number of layers up to which one verified layer shows that the pass was that of the step.
+_FEW = 4
 
 
 @dataclass(frozen=True)
@@ -143,12 +137,12 @@ class Verification:
         # NumPy warns about arithmetic with NaN and Inf, although the results are not used below.
         passes, period, p, P, scale, q, w, norm, _, kernels = np.where(np.isfinite(numbers), numbers, 0.0).T
         looked = measurable & (passes > 0) & (norm > 0)
-        tolerance = _OF_GRADIENT * norm + _OF_TERMS * scale
-        factor, fits, accumulated = _explain(p, P, q, w, tolerance, passes, looked)
+        tolerance = OF_GRADIENT * norm + OF_TERMS * scale
+        factor, fits, accumulated = explain(p, P, q, w, tolerance, passes, looked)
         self.factor = factor
         alone = looked & ~fits & (passes > 1) & (np.abs(q - factor * P) <= tolerance * max(1.0, abs(factor)))
         right = fits | alone
-        weak = _is_weak(factor, q - factor * np.where(accumulated, P, p), tolerance, looked)
+        weak = is_weak(factor, q - factor * np.where(accumulated, P, p), tolerance, looked)
         foreign, answers[:, 1] = self.foreign_passes(passes, period, looked, right, weak)
         answers[:, 3] = self.foreign_passes.skipped
         right = right & ~foreign
@@ -171,30 +165,37 @@ class Verification:
                 state = "not finite"
             ratio = q[index] / expected[index] if expected[index] != 0 else float("nan")
             self.checked[index] = Checked(state, float(ratio))
-        self._tell_foreign(foreign)
+        # A few layers may fit the gradient of another pass by chance: one in a hundred.
+        enough = right.sum() >= max(1 + (looked.sum() > _FEW), 0.1 * looked.sum())
         changed = mismatched & ~foreign
-        self._tell_mismatch(changed, looked)
+        self._tell_foreign(foreign)
+        self._tell_mismatch(changed, others_verified=bool(enough))
         self._tell_missing(missing, passes > 0)
         self._tell_dead(measurable & (passes > 0), norm)
         if right.any() and self._is_scale(factor):
             self._refuse_scaled(factor, right, answers)
         self._tell_ambiguous()
-        self._refuse(changed, right, answers)
+        if enough:
+            self._refuse(changed, right, np.abs(q) > 3.0 * tolerance, answers)
         answers[foreign, 0] = 0.0
         if self.mode == "first_order":
             self._demoted |= set(np.flatnonzero(changed).tolist())
             answers[sorted(self._demoted), 0] = -1.0
 
-    def _refuse(self, mismatched: NDArray[Any], right: NDArray[Any], answers: NDArray[Any]) -> None:
-        if not right.any():
-            return
+    def _refuse(
+        self,
+        mismatched: NDArray[Any],
+        right: NDArray[Any],
+        significant: NDArray[Any],
+        answers: NDArray[Any],
+    ) -> None:
         changed = np.where(mismatched & ~self._trusted, _REFUTED, self._refuted + mismatched - right)
         self._refuted = np.clip(changed, 0, _REFUTED)
         refused = (mismatched | right) & (self._refuted > 0)
         answers[refused, 0] = 0.0
         emptied = mismatched & (self._refuted == _REFUTED)
         answers[emptied, 0] = -1.0
-        self._trusted = (self._trusted | (right & ~refused)) & ~emptied
+        self._trusted = (self._trusted | (right & significant & ~refused)) & ~emptied
 
     def _warn(self, text: str) -> None:
         warnings.warn(f"{self.owner}: {text}", stacklevel=2)
@@ -222,17 +223,17 @@ class Verification:
         new = self._new("foreign", flags)
         if new:
             self._warn(
-                f"a backward pass that is not the step's own reached {_listed(new)} since the last step (ratio "
-                f"of the gradient to the expected one: {self._ratios(flags, new)}). The batch of statistics is "
-                "refused; a layer without statistics is first-order. Put such passes into `with "
-                "optimizer.paused():`. verify='off' commits the last pass without this check"
+                f"a backward pass that is not the step's own reached {_listed(new)} since the last step "
+                f"(ratio of the gradient to the expected one: {self._ratios(flags, new)}). The batch of "
+                "statistics is refused; a layer without statistics is first-order. Put such passes into "
+                "`with optimizer.paused():`. verify='off' commits the last pass without this check"
             )
 
-    def _tell_mismatch(self, flags: NDArray[Any], looked: NDArray[Any]) -> None:
+    def _tell_mismatch(self, flags: NDArray[Any], *, others_verified: bool) -> None:
         new = self._new("mismatch", flags)
         if not new:
             return
-        if flags.sum() == looked.sum():
+        if not others_verified:
             reason = "the gradients were changed per layer, or added to other gradients"
         else:
             reason = (
@@ -240,16 +241,18 @@ class Verification:
                 "has a backward pass that does not reach the statistics, or the gradients were changed per "
                 "layer"
             )
+        way_out = "skip= makes that explicit, verify='off' preconditions all layers without this check"
         if self.mode == "first_order":
             consequence = "These layers stay first-order"
-        elif flags.sum() == looked.sum():
-            consequence = "These layers are still preconditioned"
-        else:
+        elif others_verified:
             consequence = "The batch is refused: without earlier statistics these layers are first-order"
+        else:
+            consequence = "These layers are still preconditioned"
+            way_out = "skip= leaves layers first-order, verify='off' silences this warning"
         self._warn(
             f"the statistics of {_listed(new)} do not belong to the delivered gradient (ratio of the "
-            f"gradient to the expected one: {self._ratios(flags, new)}). Likely cause: {reason}. {consequence}. "
-            "skip= makes that explicit, verify='off' preconditions all layers without this check"
+            f"gradient to the expected one: {self._ratios(flags, new)}). Likely cause: {reason}. "
+            f"{consequence}. {way_out}"
         )
 
     def _tell_missing(self, flags: NDArray[Any], reached: NDArray[Any]) -> None:
@@ -293,8 +296,8 @@ class Verification:
         self._warn(
             f"all layers had {count} backward passes in this step, or a multiple of them. They count as "
             f"{count} micro-batches with whole losses. If the losses are divided by {count}, pass "
-            f"accumulation_steps={count}. If the passes are calls within one pass (Siamese towers), train with "
-            "ms_kfac.TrainOneStepCell or ms_kfac.Model"
+            f"accumulation_steps={count}. If the passes are calls within one pass (Siamese towers), train "
+            "with ms_kfac.TrainOneStepCell or ms_kfac.Model"
         )
 
     def _is_scale(self, factor: float) -> bool:
@@ -314,84 +317,8 @@ class Verification:
                 f"delivered gradients are {factor:.6g} times those of the backward pass. If the loss was "
                 "scaled and the gradients were unscaled before the step, the statistics still contain the "
                 "scale: pass the scaler as loss_scale=, and adjust it after the step. The batch is "
-                f"{'refused' if refused else 'committed'}; verify='off' commits all batches without this check"
+                f"{'refused' if refused else 'committed'}; verify='off' commits all batches"
             )
-
-
-def _explain(
-    p: Vector, P: Vector, q: Vector, w: Vector, tolerance: Vector, passes: Vector, looked: NDArray[Any]
-) -> tuple[float, NDArray[Any], NDArray[Any]]:
-    """The best explanation: the factor, the layers that it fits, the layers that joined several passes."""
-    none_fits = np.zeros(len(p), bool)
-    if not looked.any():
-        return 1.0, none_fits, none_fits
-    # P is p for a layer with one pass.
-    several = bool((passes[looked] > 1).any())
-    products = [(p, False), (P, True)] if several else [(p, False)]
-    accounts = [(1.0, product, joined, False) for product, joined in products]
-    if several:
-        counts = float(np.gcd.reduce(passes[looked].astype(int))), float(np.median(passes[looked]))
-        accounts += [(1.0 / count, P, True, False) for count in dict.fromkeys(counts) if count > 1.0]
-    for fit in (_common_factor, _factor_next_to_l2):
-        accounts += [(fit(part, q, w, tolerance, looked), part, joined, True) for part, joined in products]
-    best: tuple[float, NDArray[Any], bool] = (1.0, none_fits, False)
-    for factor, product, joined, fitted in accounts:
-        allowed = tolerance * max(1.0, abs(factor))
-        residual = q - factor * product
-        fits = looked & (np.abs(residual) <= allowed)
-        for own in (looked, looked & ~fits):
-            # An L2 term of all layers, or of some of them.
-            if _FEWEST <= own.sum() and not fits[looked].all():
-                with_l2 = np.abs(residual - _l2_term(residual, w, own)) <= allowed
-                fits = looked if with_l2[own].all() else fits
-        # A fitted factor must fit several layers to be an explanation. With a single layer it can only be
-        # gradient clipping, which makes the gradient smaller and never larger.
-        single = looked.sum() == 1 and 0.0 < factor <= 1.0 + _OF_GRADIENT
-        if fitted and not single and fits.sum() < max(2, looked.sum() / 2):
-            continue
-        if fits.sum() > best[1].sum():
-            best = (factor, fits, joined)
-        if fits[looked].all():
-            break
-    factor, fits, joined = best
-    return factor, fits, looked & joined
-
-
-def _is_weak(factor: float, residual: Vector, tolerance: Vector, looked: NDArray[Any]) -> bool:
-    """Whether a fitted factor agrees with so few layers that this may be a coincidence."""
-    if factor == 1.0:
-        return False
-    without_l2 = np.abs(residual[looked]) <= tolerance[looked] * max(1.0, abs(factor))
-    if not without_l2.all():
-        return bool(looked.sum() < _MANY)
-    return bool(looked.sum() < _FEWEST) and not 0.0 < factor <= 1.0 + _OF_GRADIENT
-
-
-def _common_factor(p: Vector, q: Vector, w: Vector, tolerance: Vector, looked: NDArray[Any]) -> float:
-    """Median of q / p, weighted by |p| relative to the tolerance; 1 if no layer has a significant p."""
-    telling = looked & (np.abs(p) > 3.0 * tolerance) & (np.abs(p) > 0)
-    if not telling.any():
-        return 1.0
-    ratios, trust = q[telling] / p[telling], np.abs(p[telling]) / tolerance[telling]
-    order = np.argsort(ratios)
-    reached = np.cumsum(np.minimum(trust[order], 100.0))
-    return float(ratios[order][np.searchsorted(reached, reached[-1] / 2)])
-
-
-def _factor_next_to_l2(p: Vector, q: Vector, w: Vector, tolerance: Vector, looked: NDArray[Any]) -> float:
-    """Least-squares c of q = c p + beta w, weighted by the tolerances; 1 if there are too few layers."""
-    if looked.sum() <= _FEWEST:
-        return 1.0
-    weights = 1.0 / tolerance[looked]
-    columns = np.stack([p[looked] * weights, w[looked] * weights], axis=1)
-    solution, _, rank, _ = np.linalg.lstsq(columns, q[looked] * weights, rcond=None)
-    return float(solution[0]) if rank == 2 else 1.0
-
-
-def _l2_term(residual: Vector, w: Vector, looked: NDArray[Any]) -> Vector:
-    """Least-squares fit of the residual by one multiple of r'Ws in all layers."""
-    total = float(np.sum(w[looked] ** 2))
-    return w * (float(np.sum(residual[looked] * w[looked])) / total if total > 0 else 0.0)
 
 
 def _listed(names: Sequence[str]) -> str:

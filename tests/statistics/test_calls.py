@@ -7,8 +7,8 @@ import pytest
 
 from ms_kfac.statistics.calls import CallsPerPass
 
-# passes of each layer, kernels that staged them, calls that Python saw, announced micro-batches, factor of the
-# gradient; then calls, micro-batches, whether they could not be told apart.
+# Passes of each layer, kernels that staged them, calls that Python saw, announced micro-batches, factor of
+# the gradient; then calls, micro-batches, whether they could not be told apart.
 CASES = {
     "one call": ([1, 1, 1], [1, 1, 1], [0, 0, 0], None, 1.0, [1, 1, 1], 1, False),
     "a shared layer": ([1, 3, 1], [0, 0, 0], [0, 0, 0], None, 1.0, [1, 3, 1], 1, False),

@@ -226,6 +226,23 @@ def test_a_layer_with_statistics_loses_them_after_three_mismatches() -> None:
     assert decisions(judge_of(), True, False, False, False, True, True, True) == [1, 0, 0, -1, 0, 0, 1]
 
 
+def test_one_layer_of_five_may_fit_another_pass_by_chance() -> None:
+    numbers, other = told(), told(seed=9)
+    numbers[1:, Q] = other[1:, Q]
+    judge = judge_of()
+    with pytest.warns(UserWarning, match="changed per layer.* are still preconditioned"):
+        assert answers_of(judge, numbers) == (ALL, ONES)
+
+
+@pytest.mark.filterwarnings("ignore:KFAC. the statistics of layer mid")
+def test_a_projection_near_zero_is_no_proof() -> None:
+    numbers = told()
+    numbers[2, NORM] *= 60
+    judge = judge_of()
+    assert answers_of(judge, numbers) == (ALL, ONES)
+    assert decisions(judge, False) == [-1]
+
+
 @pytest.mark.filterwarnings("ignore:KFAC. the statistics of layer mid")
 def test_a_refuted_layer_keeps_nan_out() -> None:
     judge = judge_of()

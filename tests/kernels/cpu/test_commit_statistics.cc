@@ -1,8 +1,8 @@
 // Tests commits of staged batches: the averages' keep rule, refusals, roots, weights of only the last batch, and the
 // judge's input and answers.
 
-#include "check.h"
 #include "../../../ms_kfac/kernels/interface/pass_kernels.h"
+#include "check.h"
 #include "statistics/commit_statistics.h"
 
 namespace {

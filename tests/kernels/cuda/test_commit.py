@@ -25,9 +25,7 @@ JUDGE = ctypes.CFUNCTYPE(
 
 
 class Judge:
-    """Records its input and returns preset answers: for each layer the answer, the period, the calls and the skipped
-    passes.
-    """
+    """Records its input and returns preset answers: per layer decision, period, calls and skipped passes."""
 
     def __init__(self, library: AotLibrary) -> None:
         self.told: list[np.ndarray] = []

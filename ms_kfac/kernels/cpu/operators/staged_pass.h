@@ -21,6 +21,8 @@ class StagedPass {
     if (record.size() != kStagedWeights + weights)
       throw std::invalid_argument("the record has " + std::to_string(record.size()) + " numbers, expected " +
                                   std::to_string(kStagedWeights + weights));
+    // The first pass of a batch. What was noted before belongs to skipped passes, or to an array that was freed.
+    if (!(record_[kPasses] > 0.0f)) PassKernels::take(record_);
     PassKernels::note(record_, kernel);
   }
 
