@@ -305,6 +305,10 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             # There is no tapped pass to verify against, so only NaN and Inf are refused.
             judge = Verification([block.layer_name for block in lone], "off", owner)
             self.commit_lone = CommitStatistics(lone, factor_decay, judge, name=f"{self.prefix}.{OTHER}")
+        commits = [self.commit, self.commit_lone] if lone else [self.commit]
+        # On several devices what a rank has committed may differ, but not which gates were open.
+        own = [self.statistics_schedule.refreshes]
+        self.inverse_schedule.watch(own if self.distributed else [commit.past for commit in commits])
         self.no_measurements = zero_measurements(len(lone))
         lone_positions = [own[0] for own in self.positions[count:]]
         lone_gates = [gate.parameter for gate in gates[count : count + len(lone)]]
