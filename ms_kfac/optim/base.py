@@ -10,7 +10,6 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.capture.discover import kinds_of, lone_parameters, outside_parameters
 from ms_kfac.capture.layer import OTHER, Layer
-from ms_kfac.capture.tap import SampleCounter
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
 from ms_kfac.ops.graph.counter_based_rng import rng_state
@@ -45,6 +44,7 @@ from ms_kfac.optim.trust_region import KLClip
 from ms_kfac.parallel.distribution import Distribution, World, find_world
 from ms_kfac.parallel.network_consistency import warn_of_different_weights
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
+from ms_kfac.statistics.calls import CallsPerPass
 from ms_kfac.statistics.commit import CommitStatistics
 from ms_kfac.statistics.lone import StageLone
 from ms_kfac.statistics.measure import MeasureGradients, zero_measurements
@@ -202,10 +202,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._create_adam_step(settings, trained)
         self._create_schedules()
         self._share(world, distribution, damping)
-        self._counter = (
-            SampleCounter(f"{self.prefix}.samples") if self.has_lone_blocks or not mean_reduction else None
-        )
-        self.__dict__["counting_record"] = None
+        self.counts_samples = self.has_lone_blocks or not mean_reduction
+        self._create_counters(self.prefix)
         self._attach_taps()
         # A Parameter of the optimizer, so that its checkpoint contains the RNG state.
         self.draws: Any = rng_state(f"{self.prefix}.draws") if self.sampled else None
@@ -300,7 +298,14 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         count = len(self._tapped)
         tapped, lone = list(self.blocks)[:count], list(self.blocks)[count:]
         names = [layer.name for layer in self._tapped]
-        self.verification = Verification(names, verify, owner, shares_gate=len(set(gates)) == 1)
+        calls = CallsPerPass(
+            count,
+            lambda: [tap.calls for tap in self._taps],
+            lambda index, *numbers: tapped[index].expect_calls(*numbers),
+        )
+        calls.announced = self.accumulation_steps if self.accumulation_steps > 1 else None
+        shared = len(set(gates)) == 1
+        self.verification = Verification(names, verify, owner, shares_gate=shared, calls=calls)
         self.commit = CommitStatistics(tapped, factor_decay, self.verification, name=self.prefix)
         positions = {id(parameter): position for position, parameter in enumerate(self.parameters)}
         self.positions = tuple(tuple(positions[id(p)] for p in layer.parameters()) for layer in self._layers)
@@ -315,6 +320,10 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             # There is no tapped pass to verify against, so only NaN and Inf are refused.
             judge = Verification([block.layer_name for block in lone], "off", owner)
             self.commit_lone = CommitStatistics(lone, factor_decay, judge, name=f"{self.prefix}.{OTHER}")
+        commits = [self.commit, self.commit_lone] if lone else [self.commit]
+        # On several devices what a rank has committed may differ, but not which gates were open.
+        own = [self.statistics_schedule.refreshes]
+        self.inverse_schedule.watch(own if self.distributed else [commit.past for commit in commits])
         self.no_measurements = zero_measurements(len(lone))
         lone_positions = [own[0] for own in self.positions[count:]]
         lone_gates = [gate.parameter for gate in gates[count : count + len(lone)]]
