@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from benchmarks.support.aot import AotError, AotLibrary
+from tests.kernels.cuda.test_kronecker_statistics import Statistics
 from tests.support.cuda_cases import Running, run
 from tests.support.cuda_commit import LAYERS, CommitCase, MeasureCase, several, stage
+from tests.support.cuda_statistics import LAYERS as LAYERS_OF_STATISTICS
 from tests.support.cuda_statistics import PASSES, PRODUCT, SCALE, STAGED_WEIGHTS
 
 HANDLE = 41
@@ -165,6 +167,28 @@ def test_the_judge_answers_one_commit_late(
     case.check(running.run())
     assert len(judge.told) == 2
     np.testing.assert_allclose(judge.told[1], told, rtol=1e-6)
+
+
+def test_the_judge_is_told_how_many_kernels_staged_a_batch(
+    operators: AotLibrary, judge: Judge, rng: np.random.Generator
+) -> None:
+    """Two calls of a layer in one pass, then a micro-batch of the same two."""
+    layer = Statistics(LAYERS_OF_STATISTICS["dense"], rng)
+    kernels = [layer.operator(operators) for _ in range(2)]
+    case = CommitCase([LAYERS["large"]], rng, judge=HANDLE)
+    arrays = [array for matrices in layer.sums for array in (matrices, np.zeros_like(matrices))]
+    inputs = [*case.inputs[:6], layer.record, np.zeros(2, np.float32), *arrays]
+    inputs[3] = np.zeros(2, np.float32)
+    commit = operators.operator("CommitStatistics", inputs, case.outputs, **case.attributes)
+    judge.answers = [(1, 4, 2)]
+    for order in ((0, 1, 0, 1), (0, 0)):
+        for kernel in order:
+            kernels[kernel].run()
+        commit.run()
+    # Without passes, to hear of the commit before.
+    commit.run()
+    assert [told[0, 9] for told in judge.told] == [2, 1]
+    assert inputs[5].tolist() == [2]
 
 
 def test_the_judge_empties_a_layer(operators: AotLibrary, judge: Judge, rng: np.random.Generator) -> None:
