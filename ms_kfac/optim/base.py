@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -188,6 +189,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.gather = ops.Gather()
 
         self._patterns, self._choice = patterns, choice
+        # Weak: an optimizer that is kept does not keep its network.
+        self.__dict__["_network"] = weakref.ref(network)
         self.__dict__["_options_in_force"] = {
             "damping": damping,
             "kl_clip": kl_clip,
@@ -294,7 +297,10 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
 
     def _create_commits(self, factor_decay: float, verify: str) -> None:
         """Create verification and commit: of staged statistics, and of Parameters outside layers."""
+        # The prefix tells apart the optimizers of a generator and a discriminator.
         owner, gates = type(self).__name__, self.statistics_schedule.gates
+        if self.prefix != self.method:
+            owner += f" ({self.prefix})"
         count = len(self._tapped)
         tapped, lone = list(self.blocks)[:count], list(self.blocks)[count:]
         names = [layer.name for layer in self._tapped]

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, ops
+from mindspore import Parameter, Tensor
 from numpy.typing import NDArray
 
 from ms_kfac.capture.discover import FirstOrderCell
 from ms_kfac.capture.layer import Layer
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim.averaging import PolyakAverage
+from ms_kfac.optim.checkpoint import load_checkpoint
 from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
 from ms_kfac.parallel.distributed_curvature import Synchronization
 from ms_kfac.parallel.traffic import Traffic
@@ -59,6 +59,7 @@ class Introspection:
     global_step: Any
     get_parameters: Any
     preconditioned_gradients: Any
+    _network: Any
     _layers: Sequence[Layer]
     _first_order: Sequence[FirstOrderCell]
     _first_order_rule: str
@@ -90,24 +91,29 @@ class Introspection:
         return self.average.in_place()
 
     def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
-        """Load a checkpoint into this optimizer and its network after training has started.
+        """Load a checkpoint into this optimizer and its network, before or after training has started.
 
-        Before the first step, ``mindspore.load_param_into_net`` is sufficient. Afterwards, compiled steps
-        with control flow on these Parameters would keep the old buffers; this method writes into those
-        buffers.
+        ``mindspore.load_param_into_net`` writes one Parameter after the other until one does not fit, and
+        after the first step compiled functions may keep the old buffers. This method checks first, and
+        writes into the buffers.
 
         Args:
             checkpoint: the result of ``mindspore.load_checkpoint``. Unknown names are ignored, and Parameters
-                that it lacks stay unchanged.
+                that it lacks stay unchanged; it must hold all statistics and inverses or none. Names may
+                differ by a cell around the network ("backbone.conv.weight").
 
         Raises:
-            ValueError: if compiled steps can't continue from it: SKFAC's factors have different ranks in it.
+            ValueError: if a shape differs, if it holds a part of the statistics and inverses, or if compiled
+                steps can't continue from it (SKFAC's factors have different ranks in it). Nothing was written
+                then.
         """
-        for block in self.blocks:
-            block.check_checkpoint(checkpoint)
-        for parameter in self.get_parameters():
-            if parameter.name in checkpoint:
-                ops.assign(parameter, ms.Tensor(checkpoint[parameter.name].asnumpy(), parameter.dtype))
+        network = self._network()
+        others = () if network is None else network.get_parameters()
+        cells = [self.statistics_schedule, self.inverse_schedule, self.commit]
+        cells += [self.commit_lone] if self.has_lone_blocks else []
+        # Without the cells inside the schedules: their damping may be a schedule of the user.
+        curvature = [p for cell in cells for p in cell.get_parameters(expand=False)]
+        load_checkpoint(self, others, [*self.blocks.get_parameters(), *curvature], checkpoint)
         self.statistics_schedule.expire()
 
     def precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

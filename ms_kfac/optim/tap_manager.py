@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -72,6 +73,7 @@ class TapManager:
                 "MindSpore 2.10 creates such networks if amp level O1 is used twice in one process"
             )
         self.detach()
+        self.__dict__["_network"] = weakref.ref(network)
         lone = self._layers[len(self._tapped) :]
         self._tapped = [replace(found[id(layer.weight)], name=layer.name) for layer in self._tapped]
         self._layers = [*self._tapped, *lone]

@@ -260,7 +260,10 @@ class Verification:
         if not new:
             return
         if reached.any():
-            reason = "a layer is bypassed, or recomputed without its tap. skip= makes that explicit"
+            reason = (
+                "a layer is bypassed, recomputed without its tap, or tapped by a later optimizer. skip= "
+                "makes that explicit"
+            )
         else:
             reason = (
                 "the gradients were computed before the last step, or by a function that was compiled before "
