@@ -26,6 +26,9 @@ for _module in pkgutil.iter_modules(capture.__path__, f"{capture.__name__}."):
 # Types of weights. Statistics and inverses are float32 for all of them.
 _TYPES = (ms.float32, ms.float16, ms.bfloat16)
 
+# The kind of a trained Parameter that no cell of the network owns.
+OUTSIDE = "Parameter"
+
 # The reason, and whether an option of the user requested it.
 Objection = tuple[str, bool]
 
@@ -134,6 +137,26 @@ def _described(name: str, cell: nn.Cell, time_first: set[int]) -> Description:
 
 def _cells_of(cell: nn.Cell) -> list[nn.Cell]:
     return [inner for _, inner in cell.cells_and_names()]
+
+
+def outside_parameters(network: nn.Cell, trained: Iterable[Parameter]) -> list[FirstOrderCell]:
+    """Find trained parameters that no cell of the network owns, such as those of a loss.
+
+    Args:
+        network: the network.
+        trained: the parameters that the optimizer updates.
+
+    Returns:
+        One entry per parameter, of the kind :data:`OUTSIDE`. Its name is that of the parameter, without the
+        last part.
+    """
+    inside = {id(p) for _, cell in network.cells_and_names() for p in _own_parameters(cell)}
+    reason = "given in params=, but not in the network"
+    return [
+        FirstOrderCell(parameter.name.rpartition(".")[0], OUTSIDE, (parameter,), reason)
+        for parameter in trained
+        if id(parameter) not in inside
+    ]
 
 
 def lone_parameters(

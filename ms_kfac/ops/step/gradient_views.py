@@ -103,19 +103,25 @@ class GradientViews(nn.Cell):
             One index per Parameter.
         """
         self.update_of = tuple(sources)
-        self.preconditioned = preconditioned
+        self.rewritten = tuple(
+            position
+            for position in range(self.count)
+            if self.joins[position]
+            or (self.types[position] != ms.float32 and sources[position] < preconditioned)
+        )
         end = preconditioned + len(self.owners)
-        found = []
+        found = [end + len(self.rewritten) + position for position in range(self.count)]
         for position in range(self.count):
-            whole = not self.joins[position] and self.types[position] == ms.float32
-            found.append(sources[position] if whole else end)
-            end += not whole
+            if position in self.rewritten:
+                found[position] = end + self.rewritten.index(position)
+            elif sources[position] < preconditioned:
+                found[position] = sources[position]
         return tuple(found)
 
     def joined(
         self, preconditioned: tuple[Tensor, ...], viewed: tuple[Tensor, ...], gradients: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        """Append whole updates, in their Parameters' types, to ``(*preconditioned, *viewed)``.
+        """Append whole updates, in their Parameters' types, to the updates of the layers.
 
         Args:
             preconditioned: U of the layers.
@@ -123,29 +129,20 @@ class GradientViews(nn.Cell):
             gradients: its input.
 
         Returns:
-            The updates, to be indexed by :meth:`sources`.
+            ``(*preconditioned, *viewed, *whole, *gradients)``, to be indexed by :meth:`sources`.
         """
         updates = (*preconditioned, *viewed)
         found = updates
-        for position in range(self.count):
-            source = self.update_of[position]
-            parts: tuple[Tensor, ...] = ()
-            for view, begin, size in self.joins[position]:
-                part = updates[self.update_of[view]]
-                if len(size) > 0:
-                    part = self.slice(part, begin, size)
-                parts = (*parts, part)
-            if len(parts) > 0:
+        for position in self.rewritten:
+            update = updates[self.update_of[position]]
+            if len(self.joins[position]) > 0:
+                parts: tuple[Tensor, ...] = ()
+                for view, begin, size in self.joins[position]:
+                    part = updates[self.update_of[view]]
+                    parts = (*parts, self.slice(part, begin, size) if len(size) > 0 else part)
                 update = self.concat(parts)
-                if self.types[position] != ms.float32:
-                    update = self.cast(update, self.types[position])
-                found = (*found, update)
-            elif self.types[position] != ms.float32:
-                if source < self.preconditioned:
-                    found = (*found, self.cast(updates[source], self.types[position]))
-                else:
-                    found = (*found, gradients[position])
-        return found
+            found = (*found, self.cast(update, self.types[position]))
+        return (*found, *gradients)
 
 
 def _slice(begin: int, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
