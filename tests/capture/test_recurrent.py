@@ -1,4 +1,4 @@
-"""Recurrent cells in a loop over time: the same outputs, factors over time, and the updates of dense layers."""
+"""Recurrent cells in a loop over time: the same outputs, factors over time, updates of dense layers."""
 
 from __future__ import annotations
 
