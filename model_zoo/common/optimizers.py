@@ -8,7 +8,13 @@ import mindspore.nn as nn
 
 import ms_kfac
 from model_zoo.common.methods import METHODS
-from model_zoo.common.options.optimizers import AdamOptions, Interval, SecondOrderOptions, SGDMOptions
+from model_zoo.common.options.optimizers import (
+    AdamOptions,
+    AdamWOptions,
+    Interval,
+    SecondOrderOptions,
+    SGDMOptions,
+)
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.schedules import step_values
 from ms_kfac.parallel import Distribution
@@ -65,8 +71,9 @@ def create_optimizer(
             options.momentum,
             weight_decay=options.weight_decay,
         )
-    if isinstance(options, AdamOptions):
-        return nn.Adam(
+    if isinstance(options, (AdamOptions, AdamWOptions)):
+        adam = nn.AdamWeightDecay if isinstance(options, AdamWOptions) else nn.Adam
+        return adam(
             network.trainable_params(),
             learning_rate,
             beta1=options.beta1,

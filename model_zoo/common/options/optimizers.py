@@ -70,6 +70,18 @@ class AdamOptions:
 
 
 @dataclass(frozen=True)
+class AdamWOptions:
+    """mindspore.nn.AdamWeightDecay: decoupled weight decay, and moments that start at zero uncorrected."""
+
+    name: str = setting(one_of(["adamw"]))
+    learning_rate: float = setting(_POSITIVE)
+    beta1: float = setting(number(above=0, below=1), 0.9)
+    beta2: float = setting(number(above=0, below=1), 0.999)
+    eps: float = setting(_POSITIVE, 1e-6)
+    weight_decay: float = setting(_NOT_NEGATIVE, 0.0)
+
+
+@dataclass(frozen=True)
 class SecondOrderOptions:
     """The options shared by all optimizers of ms_kfac, documented at ms_kfac.KFAC.
 
@@ -123,9 +135,10 @@ def _options_of(method: Any) -> type[SecondOrderOptions]:
     )
 
 
-OptimizerOptions = Union[SGDMOptions, AdamOptions, SecondOrderOptions]
+OptimizerOptions = Union[SGDMOptions, AdamOptions, AdamWOptions, SecondOrderOptions]
 OPTIMIZERS: dict[str, Any] = {
     "sgdm": SGDMOptions,
     "adam": AdamOptions,
+    "adamw": AdamWOptions,
     **{name: _options_of(method) for name, method in METHODS.items()},
 }
