@@ -40,8 +40,9 @@ def create_network(name: str, **options: Any) -> nn.Cell:
 
     Args:
         name: a family ("resnet" for the CIFAR form, "imagenet_resnet", "vgg", "convnet", "autoencoder",
-            "mlp", "vit" or "gpt"), or a family with a depth, such as "resnet20", "resnet50" or "vgg16". ResNets of depth 20,
-            32, 44, 56 and 110 have the CIFAR form; 18, 34, 50, 101 and 152 the ImageNet form.
+            "mlp", "vit" or "gpt"), or a family with a depth, such as "resnet20", "resnet50" or "vgg16".
+            ResNets of depth 20, 32, 44, 56 and 110 have the CIFAR form; 18, 34, 50, 101 and 152 the ImageNet
+            form.
         **options: the arguments of its class, such as `classes`, `width` and `shortcut`.
 
     Returns:

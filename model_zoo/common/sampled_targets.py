@@ -15,7 +15,9 @@ from ms_kfac.train import CounterBasedRNG
 
 
 class ClassSampler(nn.Cell):
-    r"""Samples one class per image or position from softmax(logits): :math:`\arg\max_c (z_c - \log e_c)`, e exponential.
+    r"""Samples a class per image or position from softmax(logits): :math:`\arg\max_c (z_c - \log e_c)`.
+
+    The :math:`e_c` are exponentially distributed.
 
     Args:
         draws: the random number generator.

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, Callable
 
 import mindspore.dataset as ds
-import numpy as np
 from numpy.typing import NDArray
 
 from model_zoo.common.errors import UsageError

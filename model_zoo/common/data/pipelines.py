@@ -61,7 +61,7 @@ def load_data(options: DataOptions, data_dir: Path | None) -> AnyDataSet:
 
     Args:
         options: the recipe's data section.
-        data_dir: the folder of the data; not needed for the digits and for the text.
+        data_dir: the folder of the data; not needed for the digits and stdlib.
 
     Returns:
         The data set.

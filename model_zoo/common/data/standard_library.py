@@ -58,5 +58,5 @@ def load(options: TextWindows, data_dir: Path | None) -> TextDataSet:
             f"{TITLE} was not found: {folder} has {len(train):,} *.py files to train on and {len(test):,} to "
             "test; --data-dir names another folder of Python sources."
         )
-    names = [tuple(path.name for path in paths) for paths in (train, test)]
-    return TextDataSet(TITLE, options, _text(train), _text(test), *names)
+    train_files, test_files = (tuple(path.name for path in split) for split in (train, test))
+    return TextDataSet(TITLE, options, _text(train), _text(test), train_files, test_files)

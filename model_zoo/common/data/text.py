@@ -59,8 +59,8 @@ class TextDataSet:
         for split in ("train", "test"):
             if self.places(split) < 1:
                 raise DataError(
-                    f"{self.title} has {len(self.bytes_of(split)):,} {split} bytes, too few for one window and "
-                    f"its next byte (data.window {self.options.window})."
+                    f"{self.title} has {len(self.bytes_of(split)):,} {split} bytes, too few for one window "
+                    f"and its next byte (data.window {self.options.window})."
                 )
 
     def bytes_of(self, split: str) -> NDArray[np.uint8]:
