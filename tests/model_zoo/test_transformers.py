@@ -110,6 +110,9 @@ def test_statistics_of_a_gpt_are_verified(options: dict, mode: int, rng: np.rand
     ids = ms.Tensor(rng.integers(0, 256, (4, 6)), ms.int32)
     _, gradients = ms.value_and_grad(mean_loss, None, optimizer.parameters)(ids, ids)
     optimizer(gradients)
+    if options.get("sharing", "expand") == "expand":
+        # Each sample has each position once.
+        np.testing.assert_allclose(optimizer.factors("position_embedding")["A"], np.ones(6))
     rows = [
         line
         for line in optimizer.summary(every_layer=True).splitlines()
