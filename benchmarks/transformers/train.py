@@ -53,7 +53,11 @@ def train(recipe: Recipe, budget: Budget, evaluations: int, data_dir: Path | Non
     start_mindspore(recipe, "CPU")
     data = load_data(recipe.data, data_dir)
     parts = build(replace(recipe, schedule=Constant()), data.classes, 1)
-    step, optimizer = parts.model.train_network, parts.optimizer
+    step = parts.model.train_network
+    # Of every rule of the optimizer.
+    named = [p for p in parts.optimizer.get_parameters() if p.name.endswith("learning_rate")]
+    rates = [(parameter, parameter.asnumpy().copy()) for parameter in named]
+    assert rates
     tested = evaluation_batches(data, "test", recipe.data)
     metric = METRIC_OF_NETWORK[recipe.network.name]
     compiling, clock = Clock(), Clock()
@@ -63,8 +67,8 @@ def train(recipe: Recipe, budget: Budget, evaluations: int, data_dir: Path | Non
     while not error and len(curve) < evaluations:
         with clock if steps else compiling:
             factor = rate_factor(budget.progress(steps, clock.seconds))
-            rate = Tensor(recipe.optimizer.learning_rate * factor, ms.float32)
-            ops.assign(optimizer.learning_rate, rate)
+            for rate, base in rates:
+                ops.assign(rate, Tensor(base * factor, ms.float32))
             loss = float(step(*next(batches)).asnumpy())
         steps += 1
         if not math.isfinite(loss):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from benchmarks.transformers.budget import Budget, rate_factor
 from benchmarks.transformers.grid import METHODS, TASKS
 from benchmarks.transformers.table import best_points, clock_table, mean_curve, seconds_until
 from benchmarks.transformers.train import train
-from model_zoo.common.recipe import load_recipe
+from model_zoo.common.recipe import Recipe, load_recipe
 from tests.model_zoo.conftest import few_digits  # noqa: F401
 from tests.model_zoo.synthetic_data import ROOT
 
@@ -167,32 +168,35 @@ def test_a_run_that_takes_too_long_is_noted(tmp_path: Path, monkeypatch: pytest.
     assert text.count("not finished after 1800 s") == 12
 
 
-@pytest.mark.usefixtures("few_digits")
-def test_a_run_trains_and_evaluates_as_often_as_asked() -> None:
-    small = [
-        "network.depth=1",
-        "network.width=8",
-        "network.heads=2",
-        "network.patch=16",
-        "data.batch_size=10",
-    ]
-    recipe = load_recipe(ROOT / "model_zoo/vit/vit_digits_sgdm.yaml", small)
+@pytest.fixture
+def graph_mode() -> Iterator[None]:
     mode = ms.get_context("mode")
-    try:
-        result = train(recipe, Budget(4, "steps"), 2, None)
-        diverged = train(
-            load_recipe(
-                ROOT / "model_zoo/vit/vit_digits_sgdm.yaml", [*small, "optimizer.learning_rate=1e30"]
-            ),
-            Budget(50, "steps"),
-            1,
-            None,
-        )
-    finally:
-        ms.set_context(mode=mode)
+    yield
+    ms.set_context(mode=mode)
+
+
+def small_recipe(*overrides: str) -> Recipe:
+    small = ["network.depth=1", "network.width=8", "network.heads=2", "network.patch=16"]
+    path = ROOT / "model_zoo/vit/vit_digits_sgdm.yaml"
+    return load_recipe(path, [*small, "data.batch_size=10", *overrides])
+
+
+@pytest.mark.usefixtures("few_digits", "graph_mode")
+def test_a_run_trains_and_evaluates_as_often_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two steps at a rate of zero, and two at the recipe's.
+    monkeypatch.setattr("benchmarks.transformers.train.rate_factor", lambda progress: float(progress >= 0.5))
+    result = train(small_recipe("optimizer.learning_rate=1"), Budget(4, "steps"), 4, None)
     assert (result["steps"], result["error"]) == (4, "")
-    assert [point[0] for point in result["curve"]] == [2, 4]
-    assert result["compile_seconds"] > result["seconds"] / 3 > 0
-    assert result["curve"][-1][1] == result["seconds"]
-    assert diverged["error"].startswith("the loss is nan at step")
-    assert diverged["curve"] == []
+    steps, seconds, losses, _ = zip(*result["curve"])
+    assert steps == (1, 2, 3, 4)
+    assert result["compile_seconds"] > 0
+    assert 0.0 == seconds[0] < seconds[-1] == result["seconds"]
+    assert losses[0] == losses[1]
+    assert len(set(losses)) == 3
+
+
+@pytest.mark.usefixtures("few_digits", "graph_mode")
+def test_a_run_that_diverges_ends_with_an_error() -> None:
+    result = train(small_recipe("optimizer.learning_rate=1e30"), Budget(50, "steps"), 1, None)
+    assert result["error"].startswith("the loss is nan at step")
+    assert result["curve"] == []
