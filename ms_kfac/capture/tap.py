@@ -8,7 +8,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.ops.graph.element import element
-from ms_kfac.ops.statistics.layer_statistics import PERIOD, StatisticsOperator
+from ms_kfac.ops.statistics.layer_statistics import PASSES, PERIOD, StatisticsOperator
 from ms_kfac.refresh.gate import Gate
 
 
@@ -17,7 +17,8 @@ class SampleCounter(nn.Cell):
 
     As with staged statistics, a pass replaces the count of the previous pass, unless both are micro-batches
     of one step. So passes of a dropped step, or of another objective, do not count. The record of the
-    counting layer holds the number of passes per step.
+    counting layer holds the number of passes per step. If one backward pass calls the layer several times,
+    all calls have the same samples.
 
     Args:
         name: name of the Parameter. It holds the samples of the staged batch, the samples of all passes since
@@ -32,6 +33,7 @@ class SampleCounter(nn.Cell):
         self.shape = ops.Shape()
         self.stack = ops.Stack()
         self.cast = ops.Cast()
+        self.pass_count = Tensor([0.0, 0.0, 1.0, 0.0], ms.float32)
 
     def construct(self, x: Tensor, samples: Parameter, record: Parameter) -> bool:
         period = ops.maximum(element(record, PERIOD), 1.0)
@@ -42,14 +44,22 @@ class SampleCounter(nn.Cell):
         self.assign(samples, self.stack((joined, everything, passes + 1.0, period)))
         return True
 
-    def take(self, after: Tensor, record: Parameter) -> Tensor:
-        """Return the samples of this step, 0 if no pass was counted, and reset the counter."""
+    def take(self, after: Tensor, record: Parameter, calls: Any) -> Tensor:
+        """Return the samples of this step, 0 if no pass was counted, and reset the counter.
+
+        Args:
+            after: dependency of the reset: a gradient.
+            record: the record of the counting layer.
+            calls: number of calls of the counting layer per backward pass.
+        """
         period = ops.maximum(element(record, PERIOD), 1.0)
         # The first commit detects that several passes make up a step only after they were counted.
         known = self.cast(ops.equal(period, element(self.samples, 3)), ms.float32)
         counted = element(self.samples, 0) * known + element(self.samples, 1) * (1.0 - known)
-        nothing = ops.depend(self.samples * 0.0, (after, counted))
-        return ops.depend(counted, self.assign(self.samples, nothing))
+        # Passes that the record skips are skipped here, too. A commit has emptied the record before this.
+        skipped = ops.minimum(element(record, PASSES), 0.0)
+        nothing = ops.depend(self.pass_count * skipped, (after, counted))
+        return ops.depend(counted, self.assign(self.samples, nothing)) / calls
 
 
 class IdentityBase(nn.Cell):
@@ -240,6 +250,10 @@ class Tap(nn.Cell):
             Default: None.
         record: the record among ``staged``, which the counter reads; None without a counter. Default: None.
 
+    Attributes:
+        calls: number of forward calls before the last backward pass, as PyNative mode has seen them; 0 in
+            compiled steps.
+
     Raises:
         TypeError: if ``staged`` has another number of Parameters.
     """
@@ -272,6 +286,7 @@ class Tap(nn.Cell):
         self.__dict__["samples"] = None if counter is None else counter.samples
         self.__dict__["record"] = record
         self.__dict__["compiled_statistics"] = statistics.as_graph
+        self.__dict__["calls"] = self.__dict__["waiting_calls"] = 0
         for index, parameter in enumerate(staged):
             self.__dict__[f"s{index + 1}"] = parameter
 
@@ -284,6 +299,9 @@ class Tap(nn.Cell):
         input_of_call = ops.stop_gradient(x)
 
         def take(dout: Tensor) -> Tensor:
+            if self.waiting_calls > 0:
+                # The first hook of a backward pass.
+                self.__dict__.update(calls=self.waiting_calls, waiting_calls=0)
             if is_open:
                 # Copies, because a compiled function in MindSpore 2.10 reads a view from the start of its
                 # storage.
@@ -294,6 +312,7 @@ class Tap(nn.Cell):
 
         try:
             y.register_hook(take)
+            self.__dict__["waiting_calls"] += 1
         except RuntimeError as error:
             # Without a gradient computation there is no gradient to hook, and statistics are not needed.
             if "requires grad" not in str(error):

@@ -16,10 +16,21 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
-from ms_kfac.parallel.synchronization import Synchronization
+from ms_kfac.parallel.distributed_curvature import Synchronization
 from ms_kfac.parallel.traffic import Traffic
 from ms_kfac.refresh import RefreshPolicy
 from ms_kfac.statistics.verification import Verification
+
+# Why a layer has no statistics after the first commit, by the result of the last one.
+_WITHOUT_STATISTICS = {
+    "mismatch": "its statistics do not belong to its gradient: the weight is used outside the layer, or "
+    "transformed before use",
+    "not finite": "all its batches of statistics held NaN or Inf",
+    "verified": "its statistics did not belong to its gradient at earlier steps",
+}
+_WITHOUT_PASS = (
+    "no backward pass has reached its statistics: the layer is bypassed, or recomputed without its tap"
+)
 
 
 class Introspection:
@@ -50,6 +61,7 @@ class Introspection:
     preconditioned_gradients: Any
     _layers: Sequence[Layer]
     _first_order: Sequence[FirstOrderCell]
+    _first_order_rule: str
     _options_in_force: Mapping[str, object]
     clips: bool
     damping: Any
@@ -203,17 +215,23 @@ class Introspection:
 
         Returns:
             A text: the options; the fraction of weights that is preconditioned; one row per layer; then the
-            first-order parameters by reason. A row has name, kind, block, dimensions, KiB, form of the
+            first-order parameters with the rule that updates them, by reason. A layer without statistics
+            after the first commit is first-order. A row has name, kind, block, dimensions, KiB, form of the
             operators, and the result of the last commit ("verified", "mismatch", "no pass", "not finite",
             "unchecked").
         """
         verified = [checked.state for checked in self.verification.checked]
         # Parameters outside layers have no tapped pass to verify against.
         verified += ["unchecked"] * (len(self.blocks) - len(verified))
-        rows = []
-        for layer, block, preconditioning, state in zip(
-            self._layers, self.blocks, self.preconditioner.native, verified
+        rows, first_order = [], list(self._first_order)
+        for layer, block, preconditioning, state, idle in zip(
+            self._layers, self.blocks, self.preconditioner.native, verified, self._without_statistics()
         ):
+            if idle:
+                reason = _WITHOUT_STATISTICS.get(state, _WITHOUT_PASS)
+                kind = type(layer.cell).__name__
+                first_order.append(FirstOrderCell(layer.name, kind, layer.parameters(), reason))
+                continue
             form = operator_forms(
                 statistics=getattr(block.operator, "kernel", None) is not None,
                 refresh=block.native_refresh() is not None,
@@ -227,8 +245,19 @@ class Introspection:
                 )
             )
         return summary_text(
-            repr(self), self._options_in_force, rows, self._first_order, every_layer=every_layer
+            self._described(len(rows)),
+            self._options_in_force,
+            rows,
+            first_order,
+            self._first_order_rule,
+            every_layer=every_layer,
         )
+
+    def _without_statistics(self) -> list[bool]:
+        if self.refreshes()["statistics"] == 0:
+            return [False] * len(self._layers)
+        commits = [self.commit, self.commit_lone] if self.has_lone_blocks else [self.commit]
+        return [present == 0 for commit in commits for present in commit.outcome.asnumpy()[1:]]
 
     @property
     def current_damping(self) -> float:
@@ -251,8 +280,11 @@ class Introspection:
         return float(self.last_clip.asnumpy()) if self.clips else 1.0
 
     def __repr__(self) -> str:
+        return self._described(len(self._layers))
+
+    def _described(self, preconditioned: int) -> str:
         ranks = f", distributed over {self.curvature!r}" if self.distributed else ""
         return (
-            f"{type(self).__name__}({len(self._layers)} layers preconditioned, sharing {self.sharing!r}, "
+            f"{type(self).__name__}({preconditioned} layers preconditioned, sharing {self.sharing!r}, "
             f"factors {self.factor_policy!r}, inverses {self.inverse_policy!r}{ranks})"
         )

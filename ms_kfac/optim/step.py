@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.capture.tap import SampleCounter
+from ms_kfac.ops.graph.element import element
+from ms_kfac.optim.first_order import FirstOrderOptimizer
 from ms_kfac.optim.loss_scale import LossScale
-from ms_kfac.optim.momentum import MomentumOptimizer
+from ms_kfac.optim.pause import refusal
 
 _multiply = ops.MultitypeFuncGraph("multiply")
 
@@ -19,7 +22,7 @@ def _multiply_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
     return gradient * ops.cast(scale, gradient.dtype)
 
 
-class SecondOrderStep(MomentumOptimizer):
+class SecondOrderStep(FirstOrderOptimizer):
     """The training step; :class:`ms_kfac.optim.base.SecondOrderOptimizer` assembles its parts.
 
     The order of a step: commit the staged statistics, unscale the gradients, refresh the inverses when due,
@@ -31,7 +34,8 @@ class SecondOrderStep(MomentumOptimizer):
     accumulation_steps: int
     distributed: bool
     has_lone_blocks: bool
-    _counter: SampleCounter | None
+    counts_samples: bool
+    sample_counters: Sequence[SampleCounter]
     damping: Any
     statistics_schedule: Any
     inverse_schedule: Any
@@ -39,7 +43,12 @@ class SecondOrderStep(MomentumOptimizer):
     commit: Any
     commit_lone: Any
 
+    # Number of paused() blocks around the current line.
+    pauses = 0
+
     def __call__(self, *inputs: Any) -> Any:
+        if self.pauses > 0:
+            raise RuntimeError(refusal(self))
         outputs = super().__call__(*inputs)
         self.statistics_schedule.expire()
         return outputs
@@ -70,7 +79,7 @@ class SecondOrderStep(MomentumOptimizer):
             # `sources` holds the index of each parameter's update in this tuple.
             updates = (*preconditioned, *gradients)
             if self.clips:
-                # A layer without statistics is first-order: its gradient is neither changed nor clipped.
+                # A layer without statistics is first-order: its gradient is not part of the step's length.
                 present = self.gather(self.outcomes(), self.outcome_of_product, 0)
                 scale = self.trust_region(products * present, self.product_rates(learning_rate))
                 scale = self.assign(self.last_clip, scale)
@@ -157,13 +166,18 @@ class SecondOrderStep(MomentumOptimizer):
 
     def counters(self) -> list[Parameter]:
         """Parameters that count samples during backward passes; empty if counts are unused."""
-        return [] if self._counter is None else [self._counter.samples]
+        return [counter.samples for counter in self.sample_counters]
 
     def counted_samples(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Samples in this step, scalar float32: 1 if counts are unused, 0 without a backward pass."""
-        if self._counter is None:
+        if not self.counts_samples:
             return self.one
-        return self.over_ranks(self._counter.take(gradients[0], self.counting_record))
+        samples = self.one * 0.0
+        for index in range(len(self.sample_counters)):
+            calls = element(self.commit.calls, self.counting_layers[index])
+            counted = self.sample_counters[index].take(gradients[0], self.counting_records[index], calls)
+            samples = ops.where(samples > 0, samples, counted)
+        return self.over_ranks(samples)
 
     def over_ranks(self, value: Tensor) -> Tensor:
         """Average or sum a scalar of this rank's batch over ranks, as for gradients."""

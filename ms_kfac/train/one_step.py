@@ -145,6 +145,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             if self.scaling is not None:
                 scale = LossScale(source=self.scaling.running, gradients_unscaled=True)
             optimizer.use_loss_scale(scale)
+            optimizer.verification.calls.announced = accumulation_steps
             optimizer.has_train_cell = True
 
     def create_branches(self, scale_sense: nn.Cell | None, accumulation_steps: int) -> None:
