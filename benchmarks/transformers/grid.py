@@ -55,6 +55,7 @@ METHODS = {
     "adamw": Method("adamw", (0.0005, 0.001, 0.002, 0.004), "optimizer.beta2", (0.95, 0.99, 0.999)),
     "sgdm": Method("sgdm", (0.03, 0.1, 0.3, 1.0), "optimizer.momentum", (0.8, 0.9, 0.95)),
     "kfac": _second_order("kfac"),
+    "kfac-momentum": _second_order("kfac", "optimizer.first_order={name: momentum}"),
     "kfac-reduce": _second_order("kfac", "optimizer.sharing=reduce"),
     "kfac-sampled": _second_order("kfac", "optimizer.fisher=sampled"),
     "kfac-unitwise": _second_order("kfac", "optimizer.normalization=unit_wise"),

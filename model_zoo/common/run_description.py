@@ -95,7 +95,7 @@ def describe_section(section: Any) -> str:
     options = dataclasses.asdict(section)
     name = options.pop("name")
     shown = ", ".join(
-        f"{key} {' '.join(map(str, value.values())) if key.endswith('schedule') else value}"
+        f"{key} {' '.join(map(str, value.values())) if key.endswith(('schedule', 'first_order')) else value}"
         for key, value in options.items()
     )
     return f"{name} ({shown})" if shown else name

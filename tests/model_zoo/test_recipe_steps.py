@@ -105,6 +105,18 @@ def test_schedules_and_intervals_reach_the_optimizer() -> None:
     assert optimizer.fisher == "sampled"
 
 
+def test_first_order_rule_reaches_the_optimizer() -> None:
+    path = ROOT / "model_zoo/gpt/gpt_stdlib_kfac.yaml"
+    schedule = ["epochs=3", "schedule={name: step, milestones: [4], unit: steps}"]
+    rule = ["optimizer.first_order.learning_rate=0.5", "optimizer.first_order.beta1=0.25"]
+    optimizer = build(load_recipe(path, [*schedule, *rule]), 256, 2).optimizer
+    assert optimizer.takes_adam
+    assert optimizer.adam_rate.values.asnumpy() == pytest.approx([0.5] * 4 + [0.05] * 2)
+    assert "beta1=0.25" in optimizer.summary()
+    optimizer = build(load_recipe(path, ["optimizer.first_order={name: momentum}"]), 256, 2).optimizer
+    assert not optimizer.takes_adam
+
+
 def test_label_smoothing_reaches_the_loss() -> None:
     path = ROOT / "model_zoo/mlp/mlp_mnist14_sgdm.yaml"
     logits, labels = ms.Tensor(np.eye(10)[:3] * 9, ms.float32), ms.Tensor([0, 1, 2], ms.int32)
