@@ -21,6 +21,9 @@ from ms_kfac.capture.lone_parameter import lone_parameter
 for _module in pkgutil.iter_modules(capture.__path__, f"{capture.__name__}."):
     importlib.import_module(_module.name)
 
+# The kind of a trained Parameter that no cell of the network owns.
+OUTSIDE = "Parameter"
+
 # The reason, and whether an option of the user requested it.
 Objection = tuple[str, bool]
 
@@ -99,6 +102,26 @@ def discover(
                 FirstOrderCell(name, kind, extra, "a parameter in addition to the layer's weight and bias")
             )
     return layers, first_order
+
+
+def outside_parameters(network: nn.Cell, trained: Iterable[Parameter]) -> list[FirstOrderCell]:
+    """Find trained parameters that no cell of the network owns, such as those of a loss.
+
+    Args:
+        network: the network.
+        trained: the parameters that the optimizer updates.
+
+    Returns:
+        One entry per parameter, of the kind :data:`OUTSIDE`. Its name is that of the parameter, without the
+        last part.
+    """
+    inside = {id(p) for _, cell in network.cells_and_names() for p in _own_parameters(cell)}
+    reason = "given in params=, but not in the network"
+    return [
+        FirstOrderCell(parameter.name.rpartition(".")[0], OUTSIDE, (parameter,), reason)
+        for parameter in trained
+        if id(parameter) not in inside
+    ]
 
 
 def lone_parameters(

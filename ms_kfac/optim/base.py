@@ -9,7 +9,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ms_kfac.capture.discover import kinds_of, lone_parameters
+from ms_kfac.capture.discover import kinds_of, lone_parameters, outside_parameters
 from ms_kfac.capture.layer import OTHER, Layer
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
@@ -17,6 +17,7 @@ from ms_kfac.ops.graph.counter_based_rng import rng_state
 from ms_kfac.ops.graph.device_residency import DeviceResidency
 from ms_kfac.ops.graph.snapshot import Snapshot
 from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
+from ms_kfac.optim.adam import MOMENTUM, AdamW, first_order_rule
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.block_choice import BlockChoice, Blocks
 from ms_kfac.optim.distribute import distribute_curvature, distribute_preconditioning
@@ -41,8 +42,8 @@ from ms_kfac.optim.quadratic_model import QuadraticModel
 from ms_kfac.optim.step import SecondOrderStep
 from ms_kfac.optim.tap_manager import TapManager
 from ms_kfac.optim.trust_region import KLClip
-from ms_kfac.parallel.check_weights import warn_of_different_weights
 from ms_kfac.parallel.distribution import Distribution, World, find_world
+from ms_kfac.parallel.network_consistency import warn_of_different_weights
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
 from ms_kfac.statistics.calls import CallsPerPass
 from ms_kfac.statistics.commit import CommitStatistics
@@ -75,6 +76,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         nesterov: bool = False,
         weight_decay: Any = 0.0,
         decoupled_weight_decay: bool = False,
+        first_order: str | AdamW = MOMENTUM,
         damping: Damping = 0.1,
         factor_decay: float = 0.95,
         factor_interval: int | RefreshPolicy = 10,
@@ -95,9 +97,10 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         distribution: Distribution | None = None,
     ) -> None:
         if not isinstance(network, nn.Cell):
+            got = f"a list of {len(network)}" if isinstance(network, list) else repr(network)
             raise TypeError(
                 f"{type(self).__name__}: the first argument must be the network (a mindspore.nn.Cell), "
-                f"got {network!r}; parameter groups go into params="
+                f"got {got}; parameters and their groups go into params="
             )
         refuse_positional(type(self).__name__, positional)
         learning_rate = check_learning_rate(learning_rate)
@@ -106,6 +109,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         decoupled = check_flag("decoupled_weight_decay", decoupled_weight_decay)
         if not isinstance(weight_decay, nn.Cell):
             weight_decay = check_number("weight_decay", weight_decay, low=0.0)
+        settings = first_order_rule(first_order)
         factor_decay = check_number("factor_decay", factor_decay, low=0.0, high=1.0, high_open=True)
         factor_policy = check_interval("factor_interval", factor_interval)
         inverse_policy = check_interval("inverse_interval", inverse_interval)
@@ -197,7 +201,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             "verify": verify,
             "averaging": averaging,
         }
-        self._create_blocks(network)
+        self._create_blocks(network, "nn.Momentum" if settings is None else "AdamW")
+        self._create_adam_step(settings, trained)
         self._create_schedules()
         self._share(world, distribution, damping)
         self.counts_samples = self.has_lone_blocks or not mean_reduction
@@ -210,7 +215,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._create_commits(factor_decay, verify)
         self._create_update()
 
-    def _create_blocks(self, network: nn.Cell) -> None:
+    def _create_blocks(self, network: nn.Cell, rule: str) -> None:
         """Create the blocks: first of the layers found, then of Parameters outside layers."""
         self.statistics_options = StatisticsOptions(
             sharing=self.sharing,
@@ -226,6 +231,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._first_order = first_order
         self._layers = [*self._tapped, *lone]
         self._warn_of_idle_patterns(network)
+        self._first_order = [*first_order, *outside_parameters(network, self.parameters)]
         made: list[CurvatureBlock] = []
         for layer in self._layers:
             prefix = f"{self.prefix}.{OTHER}" if layer.kind == OTHER else self.prefix
@@ -246,10 +252,19 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         if not made:
             warn_user(
                 f"{type(self).__name__}: no layer of the network is preconditioned; the optimizer acts as "
-                "nn.Momentum. summary() gives the reasons"
+                f"{rule}. summary() gives the reasons"
             )
         self.blocks = nn.CellList(made, auto_prefix=False)
         self.has_lone_blocks = len(lone) > 0
+
+    def _create_adam_step(self, settings: AdamW | None, trained: list[Any]) -> None:
+        """Create AdamW's step of the parameters without a block, if the option asks for it."""
+        with_block = {id(parameter) for layer in self._layers for parameter in layer.parameters()}
+        first_order = [parameter for parameter in self.parameters if id(parameter) not in with_block]
+        if settings is not None and not first_order:
+            warn_user("first_order: every parameter has a block, so that AdamW updates none")
+        self.by_adam = self.create_adam_step(settings, first_order, trained)
+        self._first_order_rule = MOMENTUM if settings is None else repr(settings)
 
     def _create_schedules(self) -> None:
         """Create the schedules of statistics and inverses from the refresh policies."""
@@ -337,7 +352,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         places = [1 + index + (index >= count) for index in range(len(blocks))]
         owners = {position: places[index] for index, own in enumerate(self.positions) for position in own}
         self.outcome_of_product = Tensor([owners[p] for p in self.preconditioner.order] or [0], ms.int32)
-        self.create_momentum_step([flag and self.clips for flag in self.preconditioned], self.sources)
+        scaled = [flag and self.clips for flag in self.preconditioned]
+        self.create_momentum_step(scaled, self.sources, [not flag for flag in self.by_adam])
         self.quadratic_model = QuadraticModel(blocks, self.positions)
         self.weights_before = Snapshot(self.parameters if self.adapts_damping else ())
         unused = self.curvature.unused() if self.distributed else ()

@@ -16,7 +16,7 @@ from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.checkpoint import load_checkpoint
 from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
-from ms_kfac.parallel.synchronization import Synchronization
+from ms_kfac.parallel.distributed_curvature import Synchronization
 from ms_kfac.parallel.traffic import Traffic
 from ms_kfac.refresh import RefreshPolicy
 from ms_kfac.statistics.verification import Verification
@@ -62,6 +62,7 @@ class Introspection:
     _network: Any
     _layers: Sequence[Layer]
     _first_order: Sequence[FirstOrderCell]
+    _first_order_rule: str
     _options_in_force: Mapping[str, object]
     clips: bool
     damping: Any
@@ -220,8 +221,8 @@ class Introspection:
 
         Returns:
             A text: the options; the fraction of weights that is preconditioned; one row per layer; then the
-            first-order parameters by reason. A layer without statistics after the first commit is
-            first-order. A row has name, kind, block, dimensions, KiB, form of the
+            first-order parameters with the rule that updates them, by reason. A layer without statistics
+            after the first commit is first-order. A row has name, kind, block, dimensions, KiB, form of the
             operators, and the result of the last commit ("verified", "mismatch", "no pass", "not finite",
             "unchecked").
         """
@@ -249,8 +250,14 @@ class Introspection:
                     layer.name, kind, block.kind, block.dimensions(), block.bytes(), form, state, weights
                 )
             )
-        title = self._described(len(rows))
-        return summary_text(title, self._options_in_force, rows, first_order, every_layer=every_layer)
+        return summary_text(
+            self._described(len(rows)),
+            self._options_in_force,
+            rows,
+            first_order,
+            self._first_order_rule,
+            every_layer=every_layer,
+        )
 
     def _without_statistics(self) -> list[bool]:
         if self.refreshes()["statistics"] == 0:

@@ -35,7 +35,8 @@ class KFAC(SecondOrderOptimizer):
       ``nn.LayerNorm``).
 
     Tapped layers stay the same objects with the same Parameters. All other parameters take the same step with
-    their gradient instead of :math:`\nu U`; :meth:`summary` lists them with the reason.
+    their gradient instead of :math:`\nu U`, or AdamW's (``first_order``); :meth:`summary` lists them with the
+    reason.
 
     Args:
         network: the network to train. Every gradient computed through it fills the statistics, whichever API
@@ -49,6 +50,10 @@ class KFAC(SecondOrderOptimizer):
             ``mindspore.nn.Momentum``, parameters with "beta" or "gamma" in their names are exempt unless
             parameter groups say otherwise. Default: 0.0.
         decoupled_weight_decay: shrink weights by :math:`1 - \eta w_d` outside the momentum. Default: False.
+        first_order: the rule for parameters without a curvature block. "momentum" is the rule above, at the
+            rate :math:`\eta`. :class:`ms_kfac.AdamW` has its own learning rate and weight decay; "adam" is
+            ``AdamW()`` with its defaults. A layer that has a block follows the rule above, also while it has
+            no statistics. Default: "momentum".
         damping: :math:`\lambda`, a positive number, an iterable of them (one per step), a Cell called
             with the step, or :class:`ms_kfac.LevenbergMarquardt`. Default: 0.1.
         factor_decay: :math:`\epsilon` of the moving averages, in [0, 1). The k-th refresh weights the

@@ -10,8 +10,8 @@ from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.capture.tap import SampleCounter
 from ms_kfac.ops.graph.element import element
+from ms_kfac.optim.first_order import FirstOrderOptimizer
 from ms_kfac.optim.loss_scale import LossScale
-from ms_kfac.optim.momentum import MomentumOptimizer
 from ms_kfac.optim.pause import refusal
 
 _multiply = ops.MultitypeFuncGraph("multiply")
@@ -22,7 +22,7 @@ def _multiply_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
     return gradient * ops.cast(scale, gradient.dtype)
 
 
-class SecondOrderStep(MomentumOptimizer):
+class SecondOrderStep(FirstOrderOptimizer):
     """The training step; :class:`ms_kfac.optim.base.SecondOrderOptimizer` assembles its parts.
 
     The order of a step: commit the staged statistics, unscale the gradients, refresh the inverses when due,

@@ -97,7 +97,7 @@ class TraceChange(RefreshPolicy):
         return Parameter(Tensor(np.zeros(count, np.float32)), name=f"{prefix}.stopped", requires_grad=False)
 
     def __repr__(self) -> str:
-        limits = f"where the trace changed by more than {self.omega1:g}"
+        limits = f"of layers whose trace changed by more than {self.omega1:g}"
         if self.omega2 > 0:
             limits += f", stopped below {self.omega2:g}"
         return f"{self.look!r} {limits}"

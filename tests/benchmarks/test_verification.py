@@ -33,7 +33,7 @@ def test_each_wrong_case_has_a_reason() -> None:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_is_told_once_with_its_reason(mode: int, name: str) -> None:
+def test_wrong_training_loops_are_reported_once_with_the_reason(mode: int, name: str) -> None:
     outcome = run(WRONG[name])
     assert outcome.finite
     assert len(outcome.warnings) == 1, outcome.warnings
@@ -42,7 +42,7 @@ def test_wrong_is_told_once_with_its_reason(mode: int, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_legitimate_is_silent(name: str) -> None:
+def test_legitimate_training_loops_give_no_warning(name: str) -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
     try:
         outcome = run(RIGHT[name])

@@ -51,11 +51,11 @@ AUTOENCODER_SIZES = (784, 1000, 500, 250, 30, 250, 500, 1000, 784)
         ("convnet", {"classes": 100}, 89_578 + 90 * 1025),
     ],
 )
-def test_networks_have_the_published_numbers_of_weights(name: str, arguments: dict, count: int) -> None:
+def test_networks_have_the_published_parameter_counts(name: str, arguments: dict, count: int) -> None:
     assert parameter_count(create_network(name, **arguments)) == count
 
 
-def test_dense_networks_have_the_weights_of_their_sizes() -> None:
+def test_dense_networks_have_the_expected_parameter_counts() -> None:
     pairs = zip(AUTOENCODER_SIZES[:-1], AUTOENCODER_SIZES[1:])
     assert parameter_count(create_network("autoencoder")) == sum((i + 1) * o for i, o in pairs)
     assert parameter_count(create_network("mlp")) == 197 * 20 + 2 * 21 * 20 + 21 * 10
@@ -74,14 +74,16 @@ def test_dense_networks_have_the_weights_of_their_sizes() -> None:
         ("mlp", {"classes": 3}, (2, 196), (2, 3)),
     ],
 )
-def test_shapes(name: str, arguments: dict, inputs: tuple, outputs: tuple, rng: np.random.Generator) -> None:
+def test_network_output_shapes(
+    name: str, arguments: dict, inputs: tuple, outputs: tuple, rng: np.random.Generator
+) -> None:
     network = create_network(name, **arguments).set_train(False)
     result = network(ms.Tensor(rng.standard_normal(inputs), ms.float32)).asnumpy()
     assert result.shape == outputs
     assert np.isfinite(result).all()
 
 
-def test_the_identity_shortcut_takes_every_second_pixel_and_pads_the_channels(
+def test_identity_shortcut_subsamples_pixels_and_pads_channels(
     rng: np.random.Generator,
 ) -> None:
     from model_zoo.resnet.network import IdentityShortcut
@@ -92,7 +94,7 @@ def test_the_identity_shortcut_takes_every_second_pixel_and_pads_the_channels(
     assert not y[:, [0, 1, 6, 7]].any()
 
 
-def test_the_code_of_the_auto_encoder_is_linear() -> None:
+def test_autoencoder_code_layer_is_linear() -> None:
     cells = list(create_network("autoencoder").layers)
     kinds = "".join("D" if type(cell).__name__ == "Dense" else "-" for cell in cells)
     assert kinds == "D-D-D-DD-D-D-D"
@@ -102,7 +104,7 @@ def test_the_code_of_the_auto_encoder_is_linear() -> None:
 @pytest.mark.parametrize(
     ("nonlinearity", "kind"), [("relu", "ReLU"), ("tanh", "Tanh"), ("sigmoid", "Sigmoid")]
 )
-def test_the_nonlinearity_is_the_one_that_was_asked_for(name: str, nonlinearity: str, kind: str) -> None:
+def test_nonlinearity_is_the_requested_one(name: str, nonlinearity: str, kind: str) -> None:
     cells = create_network(name, nonlinearity=nonlinearity).layers
     assert {type(cell).__name__ for cell in cells} == {"Dense", kind}
 
@@ -138,7 +140,7 @@ def test_pooling_of_the_small_network_begins_at_the_first_pixel(rng: np.random.G
         ("imagenet_resnet", {"depth": 18}, "layer1.0.conv1"),
     ],
 )
-def test_convolutions_start_with_the_weights_of_he(name: str, arguments: dict, layer: str) -> None:
+def test_convolutions_have_he_initialization(name: str, arguments: dict, layer: str) -> None:
     ms.set_seed(1)
     cells = dict(create_network(name, **arguments).cells_and_names())
     weight = cells[layer].weight.asnumpy()
@@ -162,7 +164,7 @@ def test_a_network_of_a_recipe_has_the_classes_of_its_data() -> None:
     assert autoencoder(ms.ops.zeros((1, 784))).shape == (1, 784)
 
 
-def test_what_is_not_there_is_named() -> None:
+def test_unknown_network_options_are_reported() -> None:
     with pytest.raises(
         ValueError, match=r"must be one of resnet, imagenet_resnet, vgg, .* vgg16, .*got 'lenet'"
     ):

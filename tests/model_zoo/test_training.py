@@ -52,7 +52,7 @@ def test_a_recipe_trains_two_epochs_of_two_steps(
     assert all(np.isfinite([line["running_loss"], line[headline_metric(recipe)]]).all() for line in epochs)
 
 
-def test_the_data_say_how_many_classes_there_are(tmp_path: Path) -> None:
+def test_number_of_classes_comes_from_the_data(tmp_path: Path) -> None:
     path = ROOT / "model_zoo/vgg/tkfac/vgg16_cifar100_sgdm.yaml"
     small = ["mode=pynative", "network.depth=11", "network.width=2", "epochs=1", "evaluate=[]"]
     recipe = load_recipe(path, [*small, "data.batch_size=15"])
@@ -72,7 +72,7 @@ def test_pynative_mode_trains_as_graph_mode_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_a_run_can_be_repeated(tmp_path: Path) -> None:
+def test_run_is_reproducible(tmp_path: Path) -> None:
     runs = []
     for name in ("first", "second"):
         epochs = train_recipe(
@@ -92,7 +92,7 @@ def test_the_seed_decides_the_initial_weights() -> None:
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_a_run_leaves_its_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_writes_its_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = small_recipe(DIGITS_RECIPE, "evaluate=[train,test]")
     returned = train_recipe(recipe, RunOptions("my run", None, tmp_path, log_every=2, progress=False))
 
@@ -137,7 +137,7 @@ def test_a_kfac_run_prints_its_summary(tmp_path: Path, capsys: pytest.CaptureFix
     assert "bn1" in printed
 
 
-def test_a_run_on_an_image_folder_tells_its_classes_and_the_broken_images_it_met(
+def test_image_folder_run_reports_classes_and_broken_images(
     image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = {"batch_size": 4, "evaluation_batch_size": 4, "image_size": 32, "resize": 32, "broken": "skip"}
@@ -174,7 +174,7 @@ def test_a_run_on_an_image_folder_tells_its_classes_and_the_broken_images_it_met
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_an_epoch_without_a_batch_is_refused(tmp_path: Path) -> None:
+def test_epoch_without_a_batch_is_refused(tmp_path: Path) -> None:
     recipe = small_recipe(DIGITS_RECIPE, "data.batch_size=21")
     with pytest.raises(
         DataError, match=r"digits has 20 training images, fewer than one batch \(data.batch_size 21\)"
@@ -182,7 +182,7 @@ def test_an_epoch_without_a_batch_is_refused(tmp_path: Path) -> None:
         train_recipe(recipe, RunOptions("run", None, tmp_path))
 
 
-def test_an_auto_encoder_is_judged_by_the_training_images_and_a_classifier_by_others() -> None:
+def test_autoencoder_is_evaluated_on_training_images_and_classifier_on_test_images() -> None:
     autoencoder = ROOT / "model_zoo/autoencoder/autoencoder_mnist_kfac.yaml"
     assert headline_metric(load_recipe(autoencoder)) == "train_reconstruction_error"
     assert headline_metric(load_recipe(autoencoder, ["evaluate=[test]"])) == "test_reconstruction_error"

@@ -145,6 +145,6 @@ def test_a_user_s_schedule_keeps_its_names() -> None:
     assert schedule.rate.name.endswith("rate") and "kfac" not in schedule.rate.name
 
 
-def test_groups_that_mindspore_refuses_are_refused_by_mindspore() -> None:
+def test_invalid_groups_are_refused_by_mindspore() -> None:
     with pytest.raises(TypeError, match="param"):
         ms_kfac.KFAC(Half(), 0.1, params=[{"params": ["first.weight"]}])

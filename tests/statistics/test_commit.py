@@ -188,7 +188,7 @@ def test_nan_in_an_average_without_weight_is_overwritten(mode: int, native: bool
 
 
 @both_forms
-def test_cleared_sums_start_anew_while_the_past_counts_on(
+def test_cleared_sums_restart_while_other_weights_continue(
     mode: int, native: bool, rng: np.random.Generator
 ) -> None:
     """A refresh sets a weight to zero (EKFAC's s, SMKFAC's full sums): W stays that of all batches so far."""
@@ -351,7 +351,7 @@ def test_the_judge_does_not_get_a_batch_with_nan_committed(mode: int, native: bo
 
 
 @both_forms
-def test_what_is_not_due_stays(mode: int, native: bool, rng: np.random.Generator) -> None:
+def test_statistics_that_are_not_due_do_not_change(mode: int, native: bool, rng: np.random.Generator) -> None:
     layer = Layer("a", FACTORS, 2)
     step = Committing([layer], 0.9, native)
     batches = batches_of(layer, rng)
@@ -392,7 +392,7 @@ def test_records_start_anew_with_the_period_of_the_answer(mode: int, native: boo
 
 
 @both_forms
-def test_what_the_judge_is_told(mode: int, native: bool) -> None:
+def test_arguments_of_the_judge(mode: int, native: bool) -> None:
     layers = [Layer(name, [Kept((2,))], 1) for name in "abc"]
     judge = Judge()
     step = Committing(layers, 0.9, native, judge)

@@ -60,7 +60,7 @@ ALL, ONES = [1.0] * COUNT, [1.0] * COUNT
 
 @pytest.mark.parametrize("mode", ["warn", "first_order"])
 @pytest.mark.parametrize("seed", range(5))
-def test_what_was_delivered_as_it_was_passes_in_silence(mode: str, seed: int) -> None:
+def test_unchanged_gradients_give_no_warning(mode: str, seed: int) -> None:
     judge = judge_of(mode)
     with silent():
         assert answers_of(judge, told(seed=seed)) == (ALL, ONES)
@@ -192,7 +192,7 @@ def with_wrong_layer() -> np.ndarray:
     return numbers
 
 
-def test_a_layer_whose_weight_is_used_elsewhere_is_named() -> None:
+def test_layer_whose_weight_is_used_elsewhere_is_reported() -> None:
     judge = judge_of()
     with pytest.warns(UserWarning) as caught:
         assert answers_of(judge, with_wrong_layer()) == ([1.0, 1.0, -1.0, 1.0, 1.0], ONES)
@@ -276,7 +276,7 @@ def test_a_layer_without_its_gradient_s_other_half_is_a_mismatch() -> None:
     assert states(judge)[4] == "mismatch"
 
 
-def test_gradients_that_were_changed_are_told_of_all_layers() -> None:
+def test_changed_gradients_are_reported_for_all_layers() -> None:
     """One pass since the last step, which must be the step's own: clipped per layer, with noise."""
     numbers, other = told(), told(seed=9)
     numbers[:, Q] = other[:, Q]
@@ -407,7 +407,7 @@ def without_pass() -> np.ndarray:
     return numbers
 
 
-def test_a_layer_that_no_pass_reached_is_told_once() -> None:
+def test_unreached_layer_is_reported_once() -> None:
     judge = judge_of()
     with pytest.warns(UserWarning, match="no backward pass reached the statistics of layer head"):
         answers_of(judge, without_pass())
@@ -448,7 +448,7 @@ def test_a_batch_with_nan_is_refused(mode: str) -> None:
         assert answers_of(judge, told(seed=1)) == (ALL, ONES)
 
 
-def test_a_step_whose_gradients_overflowed_tells_no_mismatch() -> None:
+def test_overflowed_gradients_are_not_a_mismatch() -> None:
     """The gradients are Inf, the statistics too: nothing can be compared, and nothing is at fault."""
     numbers = told()
     numbers[:, FINITE] = 0
@@ -498,7 +498,7 @@ def without_gradient(*layers: int) -> np.ndarray:
     return numbers
 
 
-def test_layers_that_lose_their_gradients_are_told_once() -> None:
+def test_layers_that_lose_their_gradients_are_reported_once() -> None:
     judge = judge_of()
     with silent():
         judge(told())

@@ -60,10 +60,10 @@ class CommitStatisticsKernel {
       add(layer, plans, work);
       plans += layer.weight_count;
     }
-    launch_items(inspect_arrays, work.inspected, commit, kChunkThreads, call.stream);
-    launch_items(decide_layers, work.layers, commit, kDecisionThreads, call.stream);
-    launch_items(average_arrays, work.averaged, commit, kChunkThreads, call.stream);
-    launch(report_commit, 1, 32, call.stream, commit);
+    launch_items(commit_check_finite, work.inspected, commit, kChunkThreads, call.stream);
+    launch_items(commit_decide_layers, work.layers, commit, kDecisionThreads, call.stream);
+    launch_items(commit_update_averages, work.averaged, commit, kChunkThreads, call.stream);
+    launch(commit_report, 1, 32, call.stream, commit);
   }
 
  private:
@@ -98,7 +98,7 @@ class CommitStatisticsKernel {
       const bool all = array.dimension == 0;
       work.inspected.push_back({array.staged, layer.record, all ? array.size : array.matrices * array.dimension,
                                 array.dimension, array.weight, index});
-      // decide_layers updates the traces.
+      // commit_decide_layers updates the traces.
       if (array.average == nullptr || &array == traces) continue;
       const float* of_groups = traces != nullptr ? traces->staged : nullptr;
       const int64_t group_size = traces != nullptr ? array.size / traces->size : array.size;

@@ -113,7 +113,7 @@ __device__ inline float averaged(float keep, float before, float addend) {
 }
 
 __global__ void __launch_bounds__(kChunkThreads)
-    inspect_arrays(const __grid_constant__ ItemBatch<InspectedArray, Commit> batch) {
+    commit_check_finite(const __grid_constant__ ItemBatch<InspectedArray, Commit> batch) {
   if (*batch.common.due == 0) return;
   unsigned chunk;
   const InspectedArray& of = batch.items[batch.find(chunk)];
@@ -196,7 +196,7 @@ __device__ inline WeightPlan decide_layer(const Commit& commit, const DecidedLay
 
 // One block per layer.
 __global__ void __launch_bounds__(kDecisionThreads)
-    decide_layers(const __grid_constant__ ItemBatch<DecidedLayer, Commit> batch) {
+    commit_decide_layers(const __grid_constant__ ItemBatch<DecidedLayer, Commit> batch) {
   __shared__ WeightPlan first;
   const Commit& commit = batch.common;
   if (*commit.due == 0) return;
@@ -216,7 +216,7 @@ __global__ void __launch_bounds__(kDecisionThreads)
 }
 
 __global__ void __launch_bounds__(kChunkThreads)
-    average_arrays(const __grid_constant__ ItemBatch<AveragedArray, Commit> batch) {
+    commit_update_averages(const __grid_constant__ ItemBatch<AveragedArray, Commit> batch) {
   const Commit& commit = batch.common;
   if (*commit.due == 0) return;
   unsigned chunk;
@@ -245,7 +245,7 @@ __global__ void __launch_bounds__(kChunkThreads)
 }
 
 // Reports the commit. One thread does the work.
-__global__ void __launch_bounds__(32) report_commit(const __grid_constant__ Commit commit) {
+__global__ void __launch_bounds__(32) commit_report(const __grid_constant__ Commit commit) {
   if (*commit.due == 0 || threadIdx.x > 0) return;
   if (commit.words[commit.layers] == commit.call) *commit.outcome += 1.0f;
   if (commit.judged.written == nullptr) return;
