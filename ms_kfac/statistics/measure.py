@@ -44,7 +44,8 @@ class MeasureGradients(nn.Cell):
         super().__init__(auto_prefix=False)
         self.layers = len(layers)
         self.positions = tuple(positions)
-        self.parameters_of = ParameterTuple([parameter for own in layers for parameter in own])
+        # Not in the Cell's registry, whose keys are the network's names and could be those of attributes.
+        self.__dict__["parameters_of"] = ParameterTuple([parameter for own in layers for parameter in own])
         begins = np.cumsum([0, *(len(own) for own in layers)])
         self.begins = tuple(int(begin) for begin in begins[:-1])
         self.native = is_native("measure_gradients") and self.layers > 0
