@@ -7,6 +7,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from ms_kfac.kernels.vmap_rules import refused_by_vmap
 from ms_kfac.ops.graph.element import element
 from ms_kfac.ops.statistics.layer_statistics import PASSES, PERIOD, StatisticsOperator
 from ms_kfac.refresh.gate import Gate
@@ -31,7 +32,7 @@ class SampleCounter(nn.Cell):
         self.samples = Parameter(Tensor([0.0, 0.0, 0.0, 1.0], ms.float32), name=name, requires_grad=False)
         self.assign = ops.Assign()
         self.shape = ops.Shape()
-        self.stack = ops.Stack()
+        self.stack = refused_by_vmap()
         self.cast = ops.Cast()
         self.pass_count = Tensor([0.0, 0.0, 1.0, 0.0], ms.float32)
 
