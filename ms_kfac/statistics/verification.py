@@ -216,8 +216,8 @@ class Verification:
             self._warn(
                 f"a batch's statistics of {_listed(new)} hold NaN or Inf; the batch was refused and the "
                 "averages are unchanged. The batch's gradient still moves the weights, unless the training "
-                "loop drops the step: look for NaN in the weights. Later refused batches cause no warning for "
-                "the same layers; refreshes() counts them"
+                "loop drops the step: look for NaN in the weights. Later refused batches cause no warning "
+                "for the same layers; refreshes() counts them"
             )
 
     def _ratios(self, flags: NDArray[Any], names: Sequence[str]) -> str:
