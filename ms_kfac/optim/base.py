@@ -354,7 +354,9 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             self.preconditioner = distribute_preconditioning(
                 blocks, self.curvature, self.positions, views.shapes, self.inverse_schedule.refreshes
             )
-        self.sources = views.sources(len(self.preconditioner.order), self.preconditioner.sources)
+        self.sources = self.preconditioner.sources
+        if views.changes:
+            self.sources = views.sources(len(self.preconditioner.order), self.sources)
         # Index of each product's block in `outcomes`, where each commit starts with its count of refused
         # batches.
         count = len(self._tapped)
