@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from mindspore import ParameterTuple, nn
+from mindspore import nn
 
 from ms_kfac.capture.attach import attach, attached_tap, detach
 from ms_kfac.capture.discover import FirstOrderCell, discover, names_of_cells, unmatched_patterns
@@ -93,10 +93,11 @@ class TapManager:
             raise ValueError(
                 f"{option} counts the batch's samples at a preconditioned layer, and there is none"
             )
-        names = (f"{prefix}.samples", f"{prefix}.samples_last")
-        counters = [SampleCounter(name) for _, name in zip(self.counting_layers, names)]
+        names = (f"{prefix}.samples", f"{prefix}.spare_samples")
+        counters = [
+            SampleCounter(name, self.blocks[index].record) for index, name in zip(self.counting_layers, names)
+        ]
         self.sample_counters = nn.CellList(counters, auto_prefix=False)
-        self.counting_records = ParameterTuple([self.blocks[index].record for index in self.counting_layers])
 
     def _attach_taps(self) -> None:
         replaced = []
@@ -104,7 +105,7 @@ class TapManager:
         counters = dict(zip(self.counting_layers, self.sample_counters))
         gates = self.statistics_schedule.gates
         for index, (layer, block, gate) in enumerate(zip(self._tapped, self.blocks, gates)):
-            tap = Tap(block.operator, block.staged, gate, counters.get(index), block.record)
+            tap = Tap(block.operator, block.staged, gate, counters.get(index))
             self._taps.append(tap)
             if attach(layer, tap):
                 replaced.append(layer.name)
