@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import groupby
 from types import MethodType
 from typing import Any
 
 from mindspore import Tensor, nn
 
-from ms_kfac.capture.layer import UNTAPPED_CLASS, Layer
-from ms_kfac.capture.tap import Tap
+from ms_kfac.capture.layer import TAP, UNTAPPED_CLASS, Layer
+from ms_kfac.capture.tap import NoTap, Tap
 
 _ATTACHED = "curvature_attached"
-_TAP = "curvature_tap"
 
 
 class PlainCopies:
@@ -76,12 +77,13 @@ class TappedConstruct(PlainCopies):
         return self.curvature_tap(x, y)
 
 
-class TappedConstructWithBatchMoments(PlainCopies):
+class TappedConstructInTraining(PlainCopies):
     """For a batch normalisation that uses the moments of the batch only in training.
 
     In evaluation it normalises with moving moments, for which the statistics would be wrong.
     """
 
+    TAPS = (TAP,)
     untapped_construct: Any
     training: bool
     curvature_tap: Tap
@@ -135,56 +137,69 @@ def _tapped_class(cls: Any, mixin: Any) -> Any:
     return type(cls.__name__, (mixin, cls), names)
 
 
-def attach(layer: Layer, tap: Tap) -> bool:
-    """Route a layer's output through a tap.
+def attach(layers: Sequence[Layer], taps: Sequence[Tap]) -> list[str]:
+    """Route the outputs of layers through taps.
 
-    The layer's class becomes a subclass of its previous class, with the same name. The tap goes into the
+    A layer's class becomes a subclass of its previous class, with the same name. The tap goes into the
     instance's ``__dict__`` and not into the Cell's registries. So names, checkpoints, ``cells()`` and casts
     of the network do not change. Copies and pickles of the layer have no tap.
 
     Args:
-        layer: the layer to tap.
-        tap: the tap.
+        layers: the layers to tap; layers of one cell are adjacent.
+        taps: one tap per layer.
 
     Returns:
-        Whether an earlier tap was replaced. Its optimizer gets no further statistics of this layer.
+        Names of the layers whose earlier tap was replaced. The optimizer of that tap gets no further
+        statistics of these layers.
     """
+    replaced = []
+    for _, group in groupby(zip(layers, taps), key=lambda pair: id(pair[0].cell)):
+        pairs = list(group)
+        if _attach_to_cell([layer for layer, _ in pairs], {layer.tap_name: tap for layer, tap in pairs}):
+            replaced += [layer.name for layer, _ in pairs]
+    return replaced
+
+
+def _attach_to_cell(layers: Sequence[Layer], taps: dict[str, Tap]) -> bool:
+    layer = layers[0]
     cell = layer.cell
     replaced = detach(cell)
     cls: Any = type(cell)
-    if layer.tapped_primitive:
-        tapped = TappedPrimitive(getattr(cell, layer.tapped_primitive), tap)
-        changes: dict[str, Any] = {layer.tapped_primitive: tapped, _TAP: tap}
+    changes: dict[str, Any] = {**taps, "untapped_construct": cell.construct}
+    if layer.router is not None:
+        for name in layer.router.TAPS:
+            changes.setdefault(name, NoTap())
+        cell.__class__ = _tapped_class(cls, layer.router)
+    elif layer.tapped_primitive:
+        changes[layer.tapped_primitive] = TappedPrimitive(getattr(cell, layer.tapped_primitive), taps[TAP])
         # The class stays: MindSpore 2.10 compiles `super()` as the parent of the instance's class, so that
         # class must be the user's. copy and pickle look up these two methods on the instance.
         for name in ("__deepcopy__", "__getstate__"):
             changes[name] = MethodType(getattr(PlainCopies, name), cell)
     else:
-        changes = {"untapped_construct": cell.construct, _TAP: tap}
         mixin: Any = TappedConstruct
         if getattr(cell, "activation_flag", False):
             changes["activation_flag"] = False
             mixin = TappedConstructBeforeActivation
-        elif getattr(cell, "use_batch_statistics", True) is None:
-            mixin = TappedConstructWithBatchMoments
         cell.__class__ = _tapped_class(cls, mixin)
     originals = {name: cell.__dict__[name] for name in changes if name in cell.__dict__}
     cell.__dict__.update(changes)
     cell.__dict__[UNTAPPED_CLASS] = cls
     cell.__dict__[_ATTACHED] = (originals, tuple(changes))
+    _recompute_present_construct(cell, layer.name)
     return replaced
 
 
-def attached_tap(cell: nn.Cell) -> Any:
+def attached_tap(layer: Layer) -> Any:
     """Return the tap of a layer.
 
     Args:
-        cell: a layer.
+        layer: a layer.
 
     Returns:
         The tap, or None if the layer is untapped.
     """
-    return cell.__dict__.get(_TAP)
+    return layer.cell.__dict__.get(layer.tap_name)
 
 
 def detach(cell: nn.Cell) -> bool:
@@ -203,7 +218,27 @@ def detach(cell: nn.Cell) -> bool:
     for name in names:
         cell.__dict__.pop(name, None)
     cell.__dict__.update(originals)
+    _recompute_present_construct(cell, type(cell).__name__)
     return True
+
+
+def _recompute_present_construct(cell: Any, name: str) -> None:
+    # In PyNative mode, recompute() keeps the construct that the layer has when it is called. It would bypass
+    # a tap that comes later, or call one that is gone.
+    recomputed = getattr(cell, "_recompute_cell", None)
+    if recomputed is None:
+        return
+    kept = inspect.getclosurevars(recomputed).nonlocals if inspect.isfunction(recomputed) else {}
+    if hasattr(recomputed, "wrap_cell"):
+        recomputed.wrap_cell.function = cell.construct
+    elif "block" in kept:
+        place = recomputed.__code__.co_freevars.index("block")
+        recomputed.__closure__[place].cell_contents = cell.construct
+    else:
+        raise TypeError(
+            f"{name}: recompute() must be called after the optimizer is made, as this version of MindSpore "
+            "recomputes the layer without its tap"
+        )
 
 
 @contextmanager
@@ -216,3 +251,4 @@ def _untapped(cell: Any) -> Iterator[None]:
     finally:
         cell.__class__ = cls
         cell.__dict__.update(tapped)
+        _recompute_present_construct(cell, cls.__name__)

@@ -7,6 +7,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from ms_kfac.kernels.vmap_rules import refused_by_vmap
 from ms_kfac.ops.graph.element import element
 from ms_kfac.ops.statistics.layer_statistics import PASSES, PERIOD, StatisticsOperator
 from ms_kfac.refresh.gate import Gate
@@ -24,20 +25,25 @@ class SampleCounter(nn.Cell):
         name: name of the Parameter. It holds the samples of the staged batch, the samples of all passes since
             the optimizer's last step, the number of these passes, and the period with which they were
             counted.
+
+    Attributes:
+        sample_axis: axis of the samples in the counting layer's input.
     """
+
+    sample_axis = 0
 
     def __init__(self, name: str) -> None:
         super().__init__(auto_prefix=False)
         self.samples = Parameter(Tensor([0.0, 0.0, 0.0, 1.0], ms.float32), name=name, requires_grad=False)
         self.assign = ops.Assign()
         self.shape = ops.Shape()
-        self.stack = ops.Stack()
+        self.stack = refused_by_vmap()
         self.cast = ops.Cast()
         self.pass_count = Tensor([0.0, 0.0, 1.0, 0.0], ms.float32)
 
     def construct(self, x: Tensor, samples: Parameter, record: Parameter) -> bool:
         period = ops.maximum(element(record, PERIOD), 1.0)
-        new = float(self.shape(x)[0])
+        new = float(self.shape(x)[self.sample_axis])
         passes = element(samples, 2)
         joined = element(samples, 0) * self.cast(passes % period > 0.5, ms.float32) + new
         everything = element(samples, 1) + new
@@ -233,6 +239,19 @@ class _CountingIdentity(nn.Cell):
     ) -> tuple[Tensor, ...]:
         self.counter(x, samples, record)
         return ops.zeros_like(x), dout, samples, record
+
+
+class NoTap(nn.Cell):
+    """Stands for the tap of a layer without one, in a cell with several layers."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        return y
+
+    def construct(self, x: Tensor, y: Tensor) -> Tensor:
+        return y
 
 
 class Tap(nn.Cell):

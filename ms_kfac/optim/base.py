@@ -17,6 +17,8 @@ from ms_kfac.ops.graph.counter_based_rng import rng_state
 from ms_kfac.ops.graph.device_residency import DeviceResidency
 from ms_kfac.ops.graph.snapshot import Snapshot
 from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
+from ms_kfac.ops.step.gradient_views import GradientViews
+from ms_kfac.ops.step.parameter_rows import parameter_of
 from ms_kfac.optim.adam import MOMENTUM, AdamW, first_order_rule
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.block_choice import BlockChoice, Blocks
@@ -259,7 +261,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
 
     def _create_adam_step(self, settings: AdamW | None, trained: list[Any]) -> None:
         """Create AdamW's step of the parameters without a block, if the option asks for it."""
-        with_block = {id(parameter) for layer in self._layers for parameter in layer.parameters()}
+        with_block = {id(parameter_of(p)) for layer in self._layers for p in layer.parameters()}
         first_order = [parameter for parameter in self.parameters if id(parameter) not in with_block]
         if settings is not None and not first_order:
             warn_user("first_order: every parameter has a block, so that AdamW updates none")
@@ -313,10 +315,16 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         shared = len(set(gates)) == 1
         self.verification = Verification(names, verify, owner, shares_gate=shared, calls=calls)
         self.commit = CommitStatistics(tapped, factor_decay, self.verification, name=self.prefix)
-        positions = {id(parameter): position for position, parameter in enumerate(self.parameters)}
-        self.positions = tuple(tuple(positions[id(p)] for p in layer.parameters()) for layer in self._layers)
-        parameters = [layer.parameters() for layer in self._tapped]
-        self.measure = MeasureGradients(parameters, self.positions[:count], len(self.parameters))
+        parameters = [layer.parameters() for layer in self._layers]
+        self.views = GradientViews(self.parameters, parameters)
+        self.positions = self.views.positions
+        # One per call: MindSpore 2.10 passes zeros to a Cell that is called twice with a tuple.
+        self.measure = MeasureGradients(
+            parameters[:count],
+            self.positions[:count],
+            len(self.views.owners),
+            GradientViews(self.parameters, parameters),
+        )
         # Measurements of the pass over sampled targets, which supplies the statistics.
         self.sampled_measured = Parameter(
             zero_measurements(count), name=f"{self.prefix}.sampled_measured", requires_grad=False
@@ -338,14 +346,17 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
     def _create_update(self) -> None:
         """Create the update: preconditioner, momentum step and quadratic model of the loss."""
         blocks = list(self.blocks)
-        preconditioned = {position for layer_positions in self.positions for position in layer_positions}
+        views = self.views
+        preconditioned = {views.owners[position] for own in self.positions for position in own}
         self.preconditioned = tuple(position in preconditioned for position in range(len(self.parameters)))
-        self.preconditioner: Any = Preconditioner(blocks, self.positions, len(self.parameters))
+        self.preconditioner: Any = Preconditioner(blocks, self.positions, len(views.owners))
         if self.distributed and self.curvature.exchange == "gradients":
             self.preconditioner = distribute_preconditioning(
-                blocks, self.curvature, self.positions, self.parameters, self.inverse_schedule.refreshes
+                blocks, self.curvature, self.positions, views.shapes, self.inverse_schedule.refreshes
             )
         self.sources = self.preconditioner.sources
+        if views.changes:
+            self.sources = views.sources(len(self.preconditioner.order), self.sources)
         # Index of each product's block in `outcomes`, where each commit starts with its count of refused
         # batches.
         count = len(self._tapped)
@@ -354,7 +365,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.outcome_of_product = Tensor([owners[p] for p in self.preconditioner.order] or [0], ms.int32)
         scaled = [flag and self.clips for flag in self.preconditioned]
         self.create_momentum_step(scaled, self.sources, [not flag for flag in self.by_adam])
-        self.quadratic_model = QuadraticModel(blocks, self.positions)
+        parameters = [layer.parameters() for layer in self._layers]
+        self.quadratic_model = QuadraticModel(blocks, GradientViews(self.parameters, parameters))
         self.weights_before = Snapshot(self.parameters if self.adapts_damping else ())
         unused = self.curvature.unused() if self.distributed else ()
         self.on_device = DeviceResidency([p for p in self.get_parameters() if id(p) not in unused])

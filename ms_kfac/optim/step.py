@@ -10,6 +10,7 @@ from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.capture.tap import SampleCounter
 from ms_kfac.ops.graph.element import element
+from ms_kfac.ops.step.gradient_views import GradientViews
 from ms_kfac.optim.first_order import FirstOrderOptimizer
 from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.pause import refusal
@@ -42,6 +43,7 @@ class SecondOrderStep(FirstOrderOptimizer):
     curvature: Any
     commit: Any
     commit_lone: Any
+    views: GradientViews
 
     # Number of paused() blocks around the current line.
     pauses = 0
@@ -75,9 +77,7 @@ class SecondOrderStep(FirstOrderOptimizer):
         learning_rate = self.get_lr()
         updates, scale = gradients, self.one
         if len(self.blocks) > 0:
-            preconditioned, products = self.preconditioner(gradients)
-            # `sources` holds the index of each parameter's update in this tuple.
-            updates = (*preconditioned, *gradients)
+            updates, products = self.preconditioned_updates(gradients)
             if self.clips:
                 # A layer without statistics is first-order: its gradient is not part of the step's length.
                 present = self.gather(self.outcomes(), self.outcome_of_product, 0)
@@ -126,6 +126,15 @@ class SecondOrderStep(FirstOrderOptimizer):
             self.stage_lone(gradients, samples)
         self.commit_lone(due, self.ones, self.no_measurements)
         return True
+
+    def preconditioned_updates(self, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Updates, of which ``sources`` holds the index of each parameter's, and the layers' products."""
+        if self.views.changes:
+            viewed = self.views(gradients)
+            preconditioned, products = self.preconditioner(viewed)
+            return self.views.joined(preconditioned, viewed, gradients), products
+        preconditioned, products = self.preconditioner(gradients)
+        return (*preconditioned, *gradients), products
 
     def outcomes(self) -> Tensor:
         """Commit outcomes: first of layers, then of Parameters outside layers."""
@@ -201,8 +210,7 @@ class SecondOrderStep(FirstOrderOptimizer):
 
     def preconditioned_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """In parameter order, U of preconditioned parameters and the unchanged gradients of the others."""
-        preconditioned, _ = self.preconditioner(gradients)
-        candidates = (*preconditioned, *gradients)
+        candidates, _ = self.preconditioned_updates(gradients)
         updates: tuple[Tensor, ...] = ()
         for source in self.sources:
             updates = (*updates, candidates[source])
@@ -214,7 +222,7 @@ class SecondOrderStep(FirstOrderOptimizer):
             return learning_rate
         rates: tuple[Tensor, ...] = ()
         for position in self.preconditioner.order:
-            rates = (*rates, learning_rate[position])
+            rates = (*rates, learning_rate[self.views.owners[position]])
         return ops.stack(rates)
 
     def predicted_step(

@@ -14,6 +14,8 @@ from ms_kfac.capture.attach import attach, attached_tap, detach
 from ms_kfac.capture.discover import FirstOrderCell, discover, names_of_cells, unmatched_patterns
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.tap import SampleCounter, Tap
+from ms_kfac.ops.statistics.samples_first import samples_first
+from ms_kfac.ops.step.parameter_rows import ParameterRows, parameter_of
 from ms_kfac.optim.block_choice import BlockChoice
 from ms_kfac.optim.pause import Pause
 from ms_kfac.user_warning import warn_user
@@ -65,8 +67,8 @@ class TapManager:
         Raises:
             ValueError: if it lacks one of the layers.
         """
-        found = {id(layer.weight): layer for layer in self._discover(network)[0]}
-        missing = [layer.name for layer in self._tapped if id(layer.weight) not in found]
+        found = {_weight_key(layer): layer for layer in self._discover(network)[0]}
+        missing = [layer.name for layer in self._tapped if _weight_key(layer) not in found]
         if missing:
             raise ValueError(
                 f"network must contain all layers of the optimizer, got one without {', '.join(missing)}. "
@@ -75,7 +77,7 @@ class TapManager:
         self.detach()
         self.__dict__["_network"] = weakref.ref(network)
         lone = self._layers[len(self._tapped) :]
-        self._tapped = [replace(found[id(layer.weight)], name=layer.name) for layer in self._tapped]
+        self._tapped = [replace(found[_weight_key(layer)], name=layer.name) for layer in self._tapped]
         self._layers = [*self._tapped, *lone]
         self._attach_taps()
 
@@ -102,15 +104,16 @@ class TapManager:
         self.counting_records = ParameterTuple([self.blocks[index].record for index in self.counting_layers])
 
     def _attach_taps(self) -> None:
-        replaced = []
         self._taps = []
         counters = dict(zip(self.counting_layers, self.sample_counters))
         gates = self.statistics_schedule.gates
         for index, (layer, block, gate) in enumerate(zip(self._tapped, self.blocks, gates)):
-            tap = Tap(block.operator, block.staged, gate, counters.get(index), block.record)
-            self._taps.append(tap)
-            if attach(layer, tap):
-                replaced.append(layer.name)
+            counter = counters.get(index)
+            if counter is not None:
+                counter.sample_axis = layer.sample_axis
+            operator = samples_first(block.operator, layer.sample_axis)
+            self._taps.append(Tap(operator, block.staged, gate, counter, block.record))
+        replaced = attach(self._tapped, self._taps)
         if replaced:
             warn_user(
                 f"{type(self).__name__} took over layers {', '.join(replaced)}: an earlier optimizer on this "
@@ -124,7 +127,7 @@ class TapManager:
         keep the taps of that optimizer.
         """
         for layer, tap in zip(self._tapped, self._taps):
-            if attached_tap(layer.cell) is tap:
+            if attached_tap(layer) is tap:
                 detach(layer.cell)
 
     @contextmanager
@@ -146,15 +149,12 @@ class TapManager:
             >>> with optimizer.detached():
             ...     ms.export(net, ms.ops.ones((1, 8)), file_name="net", file_format="MINDIR")
         """
-        own = [
-            (layer, tap) for layer, tap in zip(self._tapped, self._taps) if attached_tap(layer.cell) is tap
-        ]
+        own = [(layer, tap) for layer, tap in zip(self._tapped, self._taps) if attached_tap(layer) is tap]
         self.detach()
         try:
             yield
         finally:
-            for layer, tap in own:
-                attach(layer, tap)
+            attach([layer for layer, _ in own], [tap for _, tap in own])
 
     def paused(self) -> Pause:
         """Take no statistics of the backward passes inside a ``with`` block.
@@ -178,3 +178,8 @@ class TapManager:
             ...     direction = gradient_of_input(ms.ops.ones((1, 8)))
         """
         return Pause(self)
+
+
+def _weight_key(layer: Layer) -> tuple[int, int]:
+    rows = layer.weight
+    return id(parameter_of(rows)), rows.begin if isinstance(rows, ParameterRows) else 0

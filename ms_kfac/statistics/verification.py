@@ -215,9 +215,9 @@ class Verification:
         if new:
             self._warn(
                 f"a batch's statistics of {_listed(new)} hold NaN or Inf; the batch was refused and the "
-                "averages are unchanged. The batch's gradient still moves the weights, unless the training loop "
-                "drops the step: look for NaN in the weights. Later refused batches cause no warning for the "
-                "same layers; refreshes() counts them"
+                "averages are unchanged. The batch's gradient still moves the weights, unless the training "
+                "loop drops the step: look for NaN in the weights. Later refused batches cause no warning "
+                "for the same layers; refreshes() counts them"
             )
 
     def _ratios(self, flags: NDArray[Any], names: Sequence[str]) -> str:
@@ -327,8 +327,8 @@ class Verification:
         if ("factor", "") not in self._told:
             self._told.add(("factor", ""))
             self._warn(
-                f"delivered gradients are {factor:.6g} times those of the backward pass, a power of two or the "
-                "same factor in several batches. If the loss was scaled and the gradients were unscaled "
+                f"delivered gradients are {factor:.6g} times those of the backward pass, a power of two or "
+                "the same factor in several batches. If the loss was scaled and the gradients were unscaled "
                 "before the step, the statistics still contain the scale: pass the scaler as loss_scale=. "
                 "With loss_scale=, unscale the gradients before the step and adjust the scaler after it. "
                 "The batch is "

@@ -150,6 +150,39 @@ def test_invalid_groups_are_refused_by_mindspore() -> None:
         ms_kfac.KFAC(Half(), 0.1, params=[{"params": ["first.weight"]}])
 
 
+class Named(nn.Cell):
+    """A dense layer, and scales of the given names."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.scales = ms.ParameterTuple([ms.Parameter(ms.Tensor([1.0]), name=name) for name in names])
+        self.dense = nn.Dense(3, 3)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        for scale in self.scales:
+            x = x * scale
+        return self.dense(x)
+
+
+def test_weights_may_have_the_names_of_an_optimizer_s_attributes() -> None:
+    optimizer = ms_kfac.KFAC(Half(), 0.1)
+    cells = [name for name, _ in optimizer.name_cells().items()]
+    attributes = sorted({*dir(optimizer), *cells} - set(dir(Named([]))))
+    assert {"blocks", "damping", "parameters", "summary"} <= set(attributes)
+    net = Named(attributes)
+    optimizer = ms_kfac.KFAC(net, 0.1)
+    assert [parameter.name for parameter in net.trainable_params()][: len(attributes)] == attributes
+    assert {id(parameter) for parameter in net.trainable_params()} <= {
+        id(parameter) for parameter in optimizer.get_parameters()
+    }
+    net = Named(["damping", "blocks", "learning_rate", "moments"])
+    train = nn.TrainOneStepCell(
+        nn.WithLossCell(net, nn.MSELoss()), ms_kfac.KFAC(net, 0.1, params=net.trainable_params())
+    )
+    train(tensor(np.ones((4, 3))), tensor(np.zeros((4, 3))))
+    assert all(parameter.asnumpy()[0] != 1.0 for parameter in net.scales)
+
+
 class ActorCritic(nn.Cell):
     """Two heads on one trunk."""
 

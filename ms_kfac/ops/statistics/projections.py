@@ -49,6 +49,7 @@ class FactorProjections(nn.Cell):
         self.shape = ops.Shape()
 
     def _input_signs(self, features: int) -> Tensor:
+        _refuse_unknown(features)
         taken = features - int(self.bias)
         found = column_signs((1, taken // self.taps, self.taps))
         if self.bias:
@@ -56,6 +57,7 @@ class FactorProjections(nn.Cell):
         return Tensor(found.reshape(-1, 1))
 
     def _output_signs(self, shape: tuple[int, ...]) -> Tensor:
+        _refuse_unknown(*shape)
         return Tensor(signs(ROWS, int(np.prod(shape))).reshape(*shape, 1))
 
     def construct(self, x: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,12 +109,13 @@ class EmbeddingProjections(nn.Cell):
 class NormalizationProjections(nn.Cell):
     r"""Projections of a normalization layer: :math:`u = w_c \hat x_c + b_c` and v = g.
 
-    :math:`w_c` and :math:`b_c` are the signs of gamma and beta.
+    :math:`w_c` and :math:`b_c` are the signs of gamma and beta; :math:`b_c` is 0 without beta.
 
     Args:
         activations: converts the layer's input to normalized values.
         gradients: converts the output gradient to the same layout.
         shape: shape of gamma.
+        bias: whether the layer has beta.
         columns: True for the layout :math:`(N, C, T)`, False for :math:`(N, T, C)`.
 
     Inputs:
@@ -123,7 +126,13 @@ class NormalizationProjections(nn.Cell):
     """
 
     def __init__(
-        self, activations: nn.Cell, gradients: nn.Cell, shape: tuple[int, ...], *, columns: bool
+        self,
+        activations: nn.Cell,
+        gradients: nn.Cell,
+        shape: tuple[int, ...],
+        *,
+        bias: bool,
+        columns: bool,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.activations, self.gradients = activations, gradients
@@ -131,11 +140,21 @@ class NormalizationProjections(nn.Cell):
         layout = (channels, 1) if columns else (channels,)
         weights: Any = np.outer(signs(ROWS, shape[0]), column_signs(shape)).reshape(layout)
         self.weight_signs = Tensor(weights)
-        self.bias_signs = Tensor(signs(ROWS, channels).reshape(layout))
+        self.bias_signs = Tensor(signs(ROWS, channels).reshape(layout) * np.float32(bias))
 
     def construct(self, x: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
         return self.activations(x) * self.weight_signs + self.bias_signs, self.gradients(dout)
 
 
 def _column(count: int) -> Tensor:
+    _refuse_unknown(count)
     return Tensor(column_signs((1, count)).reshape(-1, 1))
+
+
+def _refuse_unknown(*sizes: int | None) -> None:
+    if None in sizes:
+        raise ValueError(
+            "set_inputs: a layer whose statistics run the fallback (summary() tells which) needs inputs "
+            "without None. Leave set_inputs out, so that MindSpore compiles a step for each shape, or skip= "
+            "the layer"
+        )

@@ -112,7 +112,8 @@ class AdamStep(nn.Cell):
         name: str,
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.weights = ParameterTuple(weights)
+        # Not in the Cell's registry, whose keys are the network's names and could be those of attributes.
+        self.__dict__["weights"] = ParameterTuple(weights)
         # One map over all parameters compiles in a fraction of the time that a selection of some takes. A
         # weight stands in for the moments that it doesn't have.
         self.m = ParameterTuple(_moments(weights, updated, f"{name}.m"))
