@@ -64,6 +64,20 @@ def test_the_first_step_has_an_inverse_whatever_its_number(name: str) -> None:
         ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
+def test_a_trace_below_the_threshold_is_the_first_one_all_the_same(mode: int) -> None:
+    """THOR compares traces at step 0, where the batch is refused. The next traces are small next to λ."""
+    net = Perceptron(WIDTHS)
+    optimizer = ms_kfac.THOR(net, 0.0, damping=1e4, **RARE)
+    gradient = gradient_function(net, optimizer, cross_entropy())
+    x, y = batch(1)
+    lost = gradient(x * float("nan"), y)[1]
+    with pytest.warns(UserWarning, match="hold NaN or Inf"):
+        optimizer(tuple(ops.zeros_like(part) for part in lost))
+    assert optimizer.refreshes()["inverses"] == 0
+    optimizer(gradient(x, y)[1])
+    assert optimizer.refreshes()["inverses"] == 2
+
+
 class Branches(nn.Cell):
     """A layer that the first steps do not use."""
 
