@@ -80,9 +80,8 @@ class Introspection:
     def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
         """Load a checkpoint into this optimizer and its network after training has started.
 
-        Before the first step, ``mindspore.load_param_into_net`` is sufficient. Afterwards, compiled steps
-        with control flow on these Parameters would keep the old buffers; this method writes into those
-        buffers.
+        One call for both, which checks first whether the compiled steps can continue from the checkpoint.
+        ``mindspore.load_param_into_net`` works too (:mod:`ms_kfac.optim.loading`), without this check.
 
         Args:
             checkpoint: the result of ``mindspore.load_checkpoint``. Unknown names are ignored, and Parameters
