@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Callable
 
 import mindspore as ms
@@ -149,7 +150,7 @@ def network(kind: Callable[[], nn.Cell]) -> Callable[[], tuple[Any, Step]]:
     return case
 
 
-def generator(*, step_first: bool) -> tuple[Any, Step]:
+def generator(*, step_first: bool, paused: bool = False) -> tuple[Any, Step]:
     """GAN: a generator pass through the discriminator, after its step or between gradients and step."""
     net, maker = Net(), nn.Dense(4, FEATURES)
     optimizer = ms_kfac.KFAC(net, 0.01, **OPTIONS)
@@ -162,7 +163,8 @@ def generator(*, step_first: bool) -> tuple[Any, Step]:
         _, grads = own(x, y)
         if step_first:
             optimizer(grads)
-        _, others = through(x[:, :4], y)
+        with optimizer.paused() if paused else nullcontext():
+            _, others = through(x[:, :4], y)
         if not step_first:
             optimizer(grads)
         first_order(others)
@@ -335,6 +337,7 @@ WRONG: dict[str, Callable[[], tuple[Any, Step]]] = {
 }
 RIGHT: dict[str, Callable[[], tuple[Any, Step]]] = {
     "generator's pass after the step": lambda: generator(step_first=True),
+    "generator's pass before the step, paused": lambda: generator(step_first=False, paused=True),
     "SAM": sharpness,
     "NaN batch, step dropped by the loop": lambda: not_a_number(dropped=True),
     "recomputed layer": recomputed,

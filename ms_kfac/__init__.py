@@ -6,6 +6,7 @@ from ms_kfac.capture import register_layer
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.kernels.requirement import check_requirement
 from ms_kfac.optim import *  # noqa: F403 - one list of the methods' classes is enough
+from ms_kfac.optim.adam import AdamW
 from ms_kfac.refresh import (
     FixedInterval,
     IntervalSchedule,
@@ -19,6 +20,7 @@ from ms_kfac.train import CurvatureMonitor, Model, TrainOneStepCell
 
 __all__ = [
     *optim.__all__,
+    "AdamW",
     "CurvatureMonitor",
     "FixedInterval",
     "IntervalSchedule",

@@ -5,7 +5,7 @@
 #   bash scripts/build_docs.sh
 #   bash scripts/build_docs.sh --serve    shows it on http://127.0.0.1:8000 and follows changes
 #
-# With MS_KFAC_PYTHON it uses the interpreter that it names, which needs mkdocs-material and mkdocstrings-python
+# With MS_KFAC_PYTHON it uses the interpreter that it names, which needs the packages of the extra docs
 # alone: neither MindSpore nor this package.
 set -euo pipefail
 

@@ -30,24 +30,24 @@ Intervals = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredOptimizer:
     """A measured optimizer.
 
     Attributes:
         method: a class of ``ms_kfac``; empty for ``nn.Momentum``.
-        run: intervals of statistics and inverses during the measurement.
-        reported: intervals for which a mean is reported.
+        run_intervals: intervals of statistics and inverses during the measurement.
+        reported_intervals: intervals for which a mean is reported.
     """
 
     method: str = ""
-    run: Intervals = (0, 0)
-    reported: tuple[Intervals, ...] = ()
+    run_intervals: Intervals = (0, 0)
+    reported_intervals: tuple[Intervals, ...] = ()
 
 
 OPTIMIZERS = {
-    "momentum": Measured(),
-    "kfac": Measured("KFAC", (3, 9), ((10, 100), (100, 100), (1, 1))),
-    "smkfac": Measured("SMKFAC", (9, 9), ((100, 100), (1, 1))),
+    "momentum": MeasuredOptimizer(),
+    "kfac": MeasuredOptimizer("KFAC", (3, 9), ((10, 100), (100, 100), (1, 1))),
+    "smkfac": MeasuredOptimizer("SMKFAC", (9, 9), ((100, 100), (1, 1))),
 }
 MOST_ROUNDS, DRY_ROUNDS = 301, 8
 WARM_UP_STEPS = 2
@@ -60,7 +60,7 @@ def build_optimizer(name: str, network: nn.Cell) -> nn.Cell:
     measured = OPTIMIZERS[name]
     if not measured.method:
         return nn.Momentum(network.trainable_params(), 0.01, 0.9)
-    factor_interval, inverse_interval = map(ms_kfac.FixedInterval, measured.run)
+    factor_interval, inverse_interval = map(ms_kfac.FixedInterval, measured.run_intervals)
     return getattr(ms_kfac, measured.method)(
         network, 0.01, damping=0.1, factor_interval=factor_interval, inverse_interval=inverse_interval
     )
@@ -149,16 +149,21 @@ def measure(record: Record, take: Mapping[str, Callable[[], float]], end: float)
     if not taken["momentum"]:
         record.add("out of time", before=f"steps of {', '.join(take)}")
         return
-    others = ", ".join(name for name in take if name != "momentum")
+    (compared,) = (name for name in take if name != "momentum")
     for name, seconds in taken.items():
         summary = summarize_steps(seconds, taken["momentum"], OPTIMIZERS[name])
-        intervals = OPTIMIZERS[name].run
+        intervals = OPTIMIZERS[name].run_intervals
         record.add(
-            "steps", optimizer=name, beside=others, intervals=intervals, **summary, raw_seconds=seconds
+            "steps",
+            optimizer=name,
+            compared_optimizer=compared,
+            intervals=intervals,
+            **summary,
+            raw_seconds=seconds,
         )
 
 
-def summarize_steps(seconds: list[float], base: list[float], measured: Measured) -> dict[str, Any]:
+def summarize_steps(seconds: list[float], base: list[float], measured: MeasuredOptimizer) -> dict[str, Any]:
     """Summarizes the steps of one optimizer.
 
     Args:
@@ -170,10 +175,12 @@ def summarize_steps(seconds: list[float], base: list[float], measured: Measured)
         Medians and counts of the step kinds, quartiles of the paired ratios per kind, and per pair of
         intervals the mean and its ratio; None if a step kind is missing.
     """
-    kinds = [kind_of_step(index + WARM_UP_STEPS, measured.run) for index in range(len(seconds))]
+    kinds = [kind_of_step(index + WARM_UP_STEPS, measured.run_intervals) for index in range(len(seconds))]
     by_kind = seconds_by_kind(seconds, kinds)
     ratios = seconds_by_kind((np.asarray(seconds) / np.asarray(base)).tolist(), kinds)
-    means = {f"{pair[0]}:{pair[1]}": mean_over_a_period(by_kind, pair) for pair in measured.reported}
+    means = {
+        f"{pair[0]}:{pair[1]}": mean_over_a_period(by_kind, pair) for pair in measured.reported_intervals
+    }
     return {
         "median_seconds": {kind: float(np.median(chosen)) for kind, chosen in by_kind.items()},
         "steps": {kind: len(chosen) for kind, chosen in by_kind.items()},

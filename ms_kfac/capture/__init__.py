@@ -4,5 +4,13 @@ from ms_kfac.capture.convolution import ConvolutionOperators
 from ms_kfac.capture.dense import DenseOperators
 from ms_kfac.capture.layer import Layer, LayerOperators
 from ms_kfac.capture.layer_kinds import register_layer
+from ms_kfac.capture.normalization import ScaleOperators
 
-__all__ = ["ConvolutionOperators", "DenseOperators", "Layer", "LayerOperators", "register_layer"]
+__all__ = [
+    "ConvolutionOperators",
+    "DenseOperators",
+    "Layer",
+    "LayerOperators",
+    "ScaleOperators",
+    "register_layer",
+]

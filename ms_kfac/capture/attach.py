@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import groupby
 from types import MethodType
 from typing import Any
 
 from mindspore import Tensor, nn
 
-from ms_kfac.capture.layer import UNTAPPED_CLASS, Layer
-from ms_kfac.capture.tap import Tap
+from ms_kfac.capture.layer import TAP, UNTAPPED_CLASS, Layer
+from ms_kfac.capture.tap import NoTap, Tap
 
 _ATTACHED = "curvature_attached"
-_TAP = "curvature_tap"
 
 
 class PlainCopies:
@@ -77,12 +77,13 @@ class TappedConstruct(PlainCopies):
         return self.curvature_tap(x, y)
 
 
-class TappedConstructWithBatchMoments(PlainCopies):
+class TappedConstructInTraining(PlainCopies):
     """For a batch normalisation that uses the moments of the batch only in training.
 
     In evaluation it normalises with moving moments, for which the statistics would be wrong.
     """
 
+    TAPS = (TAP,)
     untapped_construct: Any
     training: bool
     curvature_tap: Tap
@@ -136,38 +137,50 @@ def _tapped_class(cls: Any, mixin: Any) -> Any:
     return type(cls.__name__, (mixin, cls), names)
 
 
-def attach(layer: Layer, tap: Tap) -> bool:
-    """Route a layer's output through a tap.
+def attach(layers: Sequence[Layer], taps: Sequence[Tap]) -> list[str]:
+    """Route the outputs of layers through taps.
 
-    The layer's class becomes a subclass of its previous class, with the same name. The tap goes into the
+    A layer's class becomes a subclass of its previous class, with the same name. The tap goes into the
     instance's ``__dict__`` and not into the Cell's registries. So names, checkpoints, ``cells()`` and casts
     of the network do not change. Copies and pickles of the layer have no tap.
 
     Args:
-        layer: the layer to tap.
-        tap: the tap.
+        layers: the layers to tap; layers of one cell are adjacent.
+        taps: one tap per layer.
 
     Returns:
-        Whether an earlier tap was replaced. Its optimizer gets no further statistics of this layer.
+        Names of the layers whose earlier tap was replaced. The optimizer of that tap gets no further
+        statistics of these layers.
     """
+    replaced = []
+    for _, group in groupby(zip(layers, taps), key=lambda pair: id(pair[0].cell)):
+        pairs = list(group)
+        if _attach_to_cell([layer for layer, _ in pairs], {layer.tap_name: tap for layer, tap in pairs}):
+            replaced += [layer.name for layer, _ in pairs]
+    return replaced
+
+
+def _attach_to_cell(layers: Sequence[Layer], taps: dict[str, Tap]) -> bool:
+    layer = layers[0]
     cell = layer.cell
     replaced = detach(cell)
     cls: Any = type(cell)
-    if layer.tapped_primitive:
-        tapped = TappedPrimitive(getattr(cell, layer.tapped_primitive), tap)
-        changes: dict[str, Any] = {layer.tapped_primitive: tapped, _TAP: tap}
+    changes: dict[str, Any] = {**taps, "untapped_construct": cell.construct}
+    if layer.router is not None:
+        for name in layer.router.TAPS:
+            changes.setdefault(name, NoTap())
+        cell.__class__ = _tapped_class(cls, layer.router)
+    elif layer.tapped_primitive:
+        changes[layer.tapped_primitive] = TappedPrimitive(getattr(cell, layer.tapped_primitive), taps[TAP])
         # The class stays: MindSpore 2.10 compiles `super()` as the parent of the instance's class, so that
         # class must be the user's. copy and pickle look up these two methods on the instance.
         for name in ("__deepcopy__", "__getstate__"):
             changes[name] = MethodType(getattr(PlainCopies, name), cell)
     else:
-        changes = {"untapped_construct": cell.construct, _TAP: tap}
         mixin: Any = TappedConstruct
         if getattr(cell, "activation_flag", False):
             changes["activation_flag"] = False
             mixin = TappedConstructBeforeActivation
-        elif getattr(cell, "use_batch_statistics", True) is None:
-            mixin = TappedConstructWithBatchMoments
         cell.__class__ = _tapped_class(cls, mixin)
     originals = {name: cell.__dict__[name] for name in changes if name in cell.__dict__}
     cell.__dict__.update(changes)
@@ -177,16 +190,16 @@ def attach(layer: Layer, tap: Tap) -> bool:
     return replaced
 
 
-def attached_tap(cell: nn.Cell) -> Any:
+def attached_tap(layer: Layer) -> Any:
     """Return the tap of a layer.
 
     Args:
-        cell: a layer.
+        layer: a layer.
 
     Returns:
         The tap, or None if the layer is untapped.
     """
-    return cell.__dict__.get(_TAP)
+    return layer.cell.__dict__.get(layer.tap_name)
 
 
 def detach(cell: nn.Cell) -> bool:

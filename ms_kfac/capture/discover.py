@@ -13,13 +13,21 @@ import mindspore as ms
 from mindspore import Parameter, nn
 
 from ms_kfac import capture
+from ms_kfac.capture.attention import time_first_cells
 from ms_kfac.capture.layer import Layer
-from ms_kfac.capture.layer_kinds import describe_layer
+from ms_kfac.capture.layer_kinds import Description, describe_layer, layers_of
 from ms_kfac.capture.lone_parameter import lone_parameter
+from ms_kfac.ops.step.parameter_rows import LayerParameter, parameter_of
 
 # A module of this package registers its layer kinds when it is imported.
 for _module in pkgutil.iter_modules(capture.__path__, f"{capture.__name__}."):
     importlib.import_module(_module.name)
+
+# Types of weights. Statistics and inverses are float32 for all of them.
+_TYPES = (ms.float32, ms.float16, ms.bfloat16)
+
+# The kind of a trained Parameter that no cell of the network owns.
+OUTSIDE = "Parameter"
 
 # The reason, and whether an option of the user requested it.
 Objection = tuple[str, bool]
@@ -32,14 +40,14 @@ class FirstOrderCell:
     Attributes:
         name: the cell's name in the network.
         kind: name of the cell's class.
-        parameters: the cell's own parameters that the optimizer trains.
+        parameters: the cell's own parameters that the optimizer trains, or rows of them.
         reason: why the cell is not preconditioned.
         requested: whether ``skip`` or ``blocks`` requested this, so that its Parameters get no other block.
     """
 
     name: str
     kind: str
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[LayerParameter, ...]
     reason: str
     requested: bool = False
 
@@ -65,40 +73,90 @@ def discover(
         reasons.
     """
     trained_ids = {id(parameter) for parameter in trained}
-    owners: dict[int, list[str]] = {}
+    owners: dict[int, list[tuple[str, nn.Cell]]] = {}
     cells = [(name or type(cell).__name__, cell) for name, cell in network.cells_and_names()]
     for name, cell in cells:
         for parameter in _own_parameters(cell):
-            owners.setdefault(id(parameter), []).append(name)
+            owners.setdefault(id(parameter), []).append((name, cell))
+    time_first = time_first_cells(network)
 
     layers: list[Layer] = []
     first_order: list[FirstOrderCell] = []
+    # Cells inside a layer's cell whose Parameters the layer has, such as out_proj of an attention.
+    inside: set[int] = set()
     for name, cell in cells:
-        own = tuple(parameter for parameter in _own_parameters(cell) if id(parameter) in trained_ids)
-        if not own:
+        if id(cell) in inside:
             continue
         kind = type(cell).__name__
-        described = describe_layer(name, cell)
-        reason = _skipped(name, skip)
-        if reason is not None and isinstance(described, Layer):
-            first_order.append(FirstOrderCell(name, kind, own, reason, requested=True))
+        described = _described(name, cell, time_first)
+        found = layers_of(described)
+        known = {id(parameter_of(p)): parameter_of(p) for layer in found for p in layer.parameters()}
+        inside |= {
+            id(inner) for inner in _cells_of(cell) if all(id(p) in known for p in _own_parameters(inner))
+        }
+        everything = {id(parameter): parameter for parameter in _own_parameters(cell)} | known
+        own = tuple(parameter for key, parameter in everything.items() if key in trained_ids)
+        if not own:
             continue
-        if not isinstance(described, Layer):
-            first_order.append(FirstOrderCell(name, kind, own, described, requested=reason is not None))
+        if isinstance(described, str):
+            requested = _skipped(name, skip) is not None
+            first_order.append(FirstOrderCell(name, kind, own, described, requested=requested))
             continue
-        reason, requested = _untrainable(described, trained_ids, owners), False
-        if reason is None and objection is not None:
-            reason, requested = objection(described) or (None, False)
-        if reason is not None:
+        staying: list[tuple[Layer, str, bool]] = []
+        for layer in found:
+            reason, requested = _skipped(layer.name, skip), True
+            if reason is None:
+                reason, requested = _untrainable(layer, trained_ids, owners), False
+            if reason is None and objection is not None:
+                reason, requested = objection(layer) or (None, False)
+            if reason is None:
+                layers.append(layer)
+            else:
+                staying.append((layer, reason, requested))
+        if len(staying) == len(found):
+            _, reason, _ = staying[0]
+            requested = any(flag for *_, flag in staying)
             first_order.append(FirstOrderCell(name, kind, own, reason, requested))
             continue
-        layers.append(described)
-        extra = tuple(p for p in own if all(p is not known for known in described.parameters()))
+        for layer, reason, requested in staying:
+            first_order.append(FirstOrderCell(layer.name, kind, layer.parameters(), reason, requested))
+        extra = tuple(parameter for parameter in own if id(parameter) not in known)
         if extra:
             first_order.append(
                 FirstOrderCell(name, kind, extra, "a parameter in addition to the layer's weight and bias")
             )
     return layers, first_order
+
+
+def _described(name: str, cell: nn.Cell, time_first: set[int]) -> Description:
+    described = describe_layer(name, cell)
+    if id(cell) not in time_first or isinstance(described, str):
+        return described
+    return tuple(replace(layer, sample_axis=1) for layer in layers_of(described))
+
+
+def _cells_of(cell: nn.Cell) -> list[nn.Cell]:
+    return [inner for _, inner in cell.cells_and_names()]
+
+
+def outside_parameters(network: nn.Cell, trained: Iterable[Parameter]) -> list[FirstOrderCell]:
+    """Find trained parameters that no cell of the network owns, such as those of a loss.
+
+    Args:
+        network: the network.
+        trained: the parameters that the optimizer updates.
+
+    Returns:
+        One entry per parameter, of the kind :data:`OUTSIDE`. Its name is that of the parameter, without the
+        last part.
+    """
+    inside = {id(p) for _, cell in network.cells_and_names() for p in _own_parameters(cell)}
+    reason = "given in params=, but not in the network"
+    return [
+        FirstOrderCell(parameter.name.rpartition(".")[0], OUTSIDE, (parameter,), reason)
+        for parameter in trained
+        if id(parameter) not in inside
+    ]
 
 
 def lone_parameters(
@@ -112,8 +170,8 @@ def lone_parameters(
             (``re.search``).
 
     Returns:
-        A layer of the kind "other" for each float32 parameter that no option leaves first-order, and the
-        cells that stay first-order.
+        A layer of the kind "other" for each parameter that no option leaves first-order, and the cells that
+        stay first-order.
     """
     # A tied Parameter belongs to several cells.
     requested = {id(parameter) for cell in first_order if cell.requested for parameter in cell.parameters}
@@ -123,7 +181,7 @@ def lone_parameters(
         free = tuple(
             parameter
             for parameter in cell.parameters
-            if parameter.dtype == ms.float32
+            if isinstance(parameter, Parameter)
             and id(parameter) not in requested
             and not any(re.search(pattern, parameter.name) for pattern in leave)
         )
@@ -148,11 +206,11 @@ def kinds_of(network: nn.Cell) -> set[str]:
         The kinds, as the registered functions name them.
     """
     described = [describe_layer(name, cell) for name, cell in network.cells_and_names()]
-    return {layer.kind for layer in described if isinstance(layer, Layer)}
+    return {layer.kind for found in described for layer in layers_of(found)}
 
 
 def names_of_cells(network: nn.Cell) -> list[str]:
-    """List the names of a network's cells.
+    """List the names of a network's cells and layers.
 
     Args:
         network: the network.
@@ -160,7 +218,9 @@ def names_of_cells(network: nn.Cell) -> list[str]:
     Returns:
         The names. The network itself has the name of its class.
     """
-    return [name or type(cell).__name__ for name, cell in network.cells_and_names()]
+    cells = [(name or type(cell).__name__, cell) for name, cell in network.cells_and_names()]
+    layers = [layer.name for name, cell in cells for layer in layers_of(describe_layer(name, cell))]
+    return list(dict.fromkeys([*(name for name, _ in cells), *layers]))
 
 
 def unmatched_patterns(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
@@ -181,13 +241,15 @@ def _skipped(name: str, skip: Sequence[str]) -> str | None:
     return next((f"skip pattern {pattern!r}" for pattern in skip if re.search(pattern, name)), None)
 
 
-def _untrainable(layer: Layer, trained: set[int], owners: dict[int, list[str]]) -> str | None:
-    for parameter in layer.parameters():
-        if parameter.dtype != ms.float32:
-            return f"{parameter.name} is {parameter.dtype}, not Float32"
+def _untrainable(layer: Layer, trained: set[int], owners: dict[int, list[tuple[str, nn.Cell]]]) -> str | None:
+    inside = {id(cell) for cell in _cells_of(layer.cell)}
+    for weight in layer.parameters():
+        parameter = parameter_of(weight)
+        if parameter.dtype not in _TYPES:
+            return f"{parameter.name} is {parameter.dtype}, not Float32, Float16 or BFloat16"
         if id(parameter) not in trained:
             return f"{parameter.name} is frozen or not given to the optimizer"
-        others = [name for name in owners[id(parameter)] if name != layer.name]
+        others = [name for name, cell in owners[id(parameter)] if id(cell) not in inside]
         if others:
             return f"{parameter.name} is tied to {', '.join(others)}"
     return None

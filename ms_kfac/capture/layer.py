@@ -6,9 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from mindspore import Parameter, nn
+from mindspore import nn
+
+from ms_kfac.ops.step.parameter_rows import LayerParameter
 
 UNTAPPED_CLASS = "untapped_class"
+TAP = "curvature_tap"
 # Kind of a Parameter outside all layers.
 OTHER = "other"
 
@@ -87,25 +90,33 @@ class Layer:
         kind: selects the curvature block: "dense", "convolution", "embedding", "normalization", or any other
             word. "other" is reserved for Parameters outside all layers.
         cell: the layer itself.
-        weight: the weight Parameter, output channels first. For an embedding, the table, with one row per
-            id. For a normalisation, gamma.
-        bias: the bias Parameter, or None. For a normalisation, beta.
+        weight: the weight Parameter, or some of its rows, output channels first. For an embedding, the table,
+            with one row per id. For a normalisation, gamma.
+        bias: the bias Parameter, or some of its rows, or None. For a normalisation, beta.
         operators: how inputs and output gradients become rows or columns.
         groups: number of channel groups; each has its own factors. Default: 1.
         tapped_primitive: name of the cell's attribute that computes the linear map, if the tap is at the call
             of that attribute. The tap then ignores what the cell computes before and after the call, as in a
             subclass that overrides ``construct``. Empty if the tap uses the layer's input and output.
             Default: "".
+        sample_axis: axis of the samples in the layer's input and output, 0 or 1. Default: 0.
+        router: mixin for the cell's class, whose ``construct`` calls the cell's taps where the layer's output
+            is not that of the cell. Its ``TAPS`` are the names of the taps. All layers of a cell have the
+            same mixin. Default: None.
+        tap_name: attribute of the cell that holds the tap. Default: "curvature_tap".
     """
 
     name: str
     kind: str
     cell: nn.Cell
-    weight: Parameter
-    bias: Parameter | None
+    weight: LayerParameter
+    bias: LayerParameter | None
     operators: LayerOperators
     groups: int = 1
     tapped_primitive: str = ""
+    sample_axis: int = 0
+    router: Any = None
+    tap_name: str = TAP
 
     @property
     def input_dimension(self) -> int:
@@ -120,6 +131,6 @@ class Layer:
         """Dimension of G for one group."""
         return int(self.weight.shape[0]) // self.groups if self.weight.ndim > 0 else 1
 
-    def parameters(self) -> tuple[Parameter, ...]:
-        """Weight, and bias if the layer has one."""
+    def parameters(self) -> tuple[LayerParameter, ...]:
+        """Weight, and bias if the layer has one: Parameters, or rows of Parameters."""
         return (self.weight,) if self.bias is None else (self.weight, self.bias)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Union
 
 from mindspore import nn
 
 from ms_kfac.capture.layer import OTHER, Layer
 
-Describe = Callable[[str, nn.Cell], "Layer | str"]
+# A cell with several linear maps is several layers.
+Description = Union[Layer, tuple[Layer, ...], str]
+Describe = Callable[[str, nn.Cell], Description]
 
 _DESCRIBE: dict[type, Describe] = {}
 
@@ -25,8 +27,8 @@ def register_layer(*classes: type[nn.Cell]) -> Callable[[Describe], Describe]:
 
     Returns:
         The decorator; it returns the function unchanged. The function receives the name of a cell in the
-        network and the cell. It returns a :class:`ms_kfac.capture.Layer`, or the reason why this cell can't
-        be preconditioned.
+        network and the cell. It returns a :class:`ms_kfac.capture.Layer`, a tuple of several, or the reason
+        why this cell can't be preconditioned.
 
     Raises:
         TypeError: if no class is given, or if one is not a subclass of ``nn.Cell``.
@@ -58,7 +60,7 @@ def register_layer(*classes: type[nn.Cell]) -> Callable[[Describe], Describe]:
     return register
 
 
-def describe_layer(name: str, cell: nn.Cell) -> Layer | str:
+def describe_layer(name: str, cell: nn.Cell) -> Description:
     """Describe a cell with the function registered for its class.
 
     Args:
@@ -66,7 +68,7 @@ def describe_layer(name: str, cell: nn.Cell) -> Layer | str:
         cell: the cell, tapped or not.
 
     Returns:
-        The layer, or the reason why it can't be preconditioned.
+        The layer or layers, or the reason why the cell can't be preconditioned.
 
     Raises:
         ValueError: if the function returns a layer of the kind "other".
@@ -74,10 +76,24 @@ def describe_layer(name: str, cell: nn.Cell) -> Layer | str:
     for cls in type(cell).__mro__:
         if cls in _DESCRIBE:
             described = _DESCRIBE[cls](name, cell)
-            if isinstance(described, Layer) and described.kind == OTHER:
+            if any(layer.kind == OTHER for layer in layers_of(described)):
                 raise ValueError(
                     f"register_layer: the kind of {name} must not be 'other', which is reserved for "
                     "Parameters outside all layers"
                 )
             return described
     return f"no curvature block for {type(cell).__name__}"
+
+
+def layers_of(described: Description) -> tuple[Layer, ...]:
+    """Return the layers of a description.
+
+    Args:
+        described: what a registered function returned.
+
+    Returns:
+        The layers; none if the description is a reason.
+    """
+    if isinstance(described, Layer):
+        return (described,)
+    return () if isinstance(described, str) else described

@@ -1,4 +1,4 @@
-"""Batch and layer normalisation: ``nn.BatchNorm1d``, ``nn.BatchNorm2d`` and ``nn.LayerNorm``.
+"""Normalisation layers: batch, layer, group and instance normalisation of ``nn`` and ``mint.nn``, and scales.
 
 ``nn.BatchNorm3d`` is supported through the ``nn.BatchNorm2d`` that it contains.
 """
@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mindspore import nn
+from mindspore import mint, nn
 
+from ms_kfac.capture.attach import TappedConstructInTraining
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
 from ms_kfac.ops.statistics.normalized_inputs import (
     BatchNormalizedInputs,
     ChannelColumns,
     ChannelRows,
+    GroupNormalizedInputs,
     LayerNormalizedInputs,
+    RootMeanSquareInputs,
 )
 from ms_kfac.ops.statistics.projections import NormalizationProjections
 from ms_kfac.ops.statistics.unit_wise_statistics import UnitWiseSecondMoment
@@ -26,82 +29,167 @@ KIND = "normalization"
 
 
 @dataclass(frozen=True)
-class BatchNormOperators(LayerOperators):
+class NormalizationOperators(LayerOperators):
+    """Operators of a normalisation. A subclass gives the normalised inputs.
+
+    Attributes:
+        shape: shape of gamma.
+    """
+
+    shape: tuple[int, ...]
+
+    def gradients(self, reduce: bool) -> nn.Cell:
+        return ChannelColumns() if self.channels_first else ChannelRows(int(np.prod(self.shape)))
+
+    def second_moment(self) -> nn.Cell:
+        return UnitWiseSecondMoment(positions_axis=2 if self.channels_first else 1)
+
+    def projections(self) -> nn.Cell:
+        return NormalizationProjections(
+            self.activations(False),
+            self.gradients(False),
+            self.shape,
+            bias=self.bias,
+            columns=self.channels_first,
+        )
+
+
+@dataclass(frozen=True)
+class BatchNormOperators(NormalizationOperators):
     """Operators of a batch normalisation. They give columns.
 
     Attributes:
         epsilon: the constant added to the variance.
-        channels: number of channels.
     """
 
     epsilon: float
-    channels: int
 
     channels_first = True
 
     def activations(self, reduce: bool) -> nn.Cell:
         return BatchNormalizedInputs(self.epsilon)
 
-    def gradients(self, reduce: bool) -> nn.Cell:
-        return ChannelColumns()
 
-    def second_moment(self) -> nn.Cell:
-        return UnitWiseSecondMoment(positions_axis=2)
+@dataclass(frozen=True)
+class GroupNormOperators(NormalizationOperators):
+    """Operators of a group or instance normalisation. They give columns.
 
-    def projections(self) -> nn.Cell:
-        return NormalizationProjections(
-            self.activations(False), self.gradients(False), (self.channels,), columns=True
-        )
+    Attributes:
+        epsilon: the constant added to the variance.
+        channel_groups: number of groups of channels with common moments.
+    """
+
+    epsilon: float
+    channel_groups: int
+
+    channels_first = True
+
+    def activations(self, reduce: bool) -> nn.Cell:
+        return GroupNormalizedInputs(self.epsilon, self.channel_groups)
 
 
 @dataclass(frozen=True)
-class LayerNormOperators(LayerOperators):
+class LayerNormOperators(NormalizationOperators):
     """Operators of a layer normalisation. They give rows.
 
     Attributes:
         epsilon: the constant added to the variance.
-        shape: sizes of the normalised axes.
     """
 
     epsilon: float
-    shape: tuple[int, ...]
 
     def activations(self, reduce: bool) -> nn.Cell:
         return LayerNormalizedInputs(self.epsilon, int(np.prod(self.shape)))
 
-    def gradients(self, reduce: bool) -> nn.Cell:
-        return ChannelRows(int(np.prod(self.shape)))
 
-    def second_moment(self) -> nn.Cell:
-        return UnitWiseSecondMoment(positions_axis=1)
+@dataclass(frozen=True)
+class ScaleOperators(NormalizationOperators):
+    r"""Operators of a scale of the last axes, :math:`y = \gamma \hat x [+ \beta]`. They give rows.
 
-    def projections(self) -> nn.Cell:
-        return NormalizationProjections(
-            self.activations(False), self.gradients(False), self.shape, columns=False
-        )
+    Attributes:
+        epsilon: that of RMSNorm, :math:`\hat x = x / \sqrt{\mathrm{mean}(x^2) + \epsilon}`. None for
+            :math:`\hat x = x`, as in LayerScale.
+    """
+
+    epsilon: float | None
+
+    def activations(self, reduce: bool) -> nn.Cell:
+        return RootMeanSquareInputs(self.epsilon, int(np.prod(self.shape)))
 
 
-@register_layer(nn.BatchNorm1d, nn.BatchNorm2d)
+def _shape(parameter: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in parameter.shape)
+
+
+def _layer(name: str, cell: Any, operators: LayerOperators, *, only_in_training: bool = False) -> Layer:
+    # ``nn`` names them gamma and beta, ``mint.nn`` weight and bias.
+    named = "gamma" if hasattr(cell, "gamma") else "weight"
+    return Layer(
+        name=name,
+        kind=KIND,
+        cell=cell,
+        weight=getattr(cell, named),
+        bias=cell.beta if named == "gamma" else cell.bias,
+        operators=operators,
+        router=TappedConstructInTraining if only_in_training else None,
+    )
+
+
+@register_layer(nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 def describe_batch_norm(name: str, cell: Any) -> Layer | str:
-    """Describe an ``nn.BatchNorm1d`` or ``nn.BatchNorm2d``.
+    """Describe an ``nn.BatchNorm1d``, ``nn.BatchNorm2d`` or ``nn.SyncBatchNorm``.
 
     Args:
         name: the cell's name in the network.
-        cell: an ``nn.BatchNorm1d`` or ``nn.BatchNorm2d``.
+        cell: the cell.
 
     Returns:
         The layer, or the reason why it can't be preconditioned: an overridden ``construct``, the NHWC layout,
-        or moving moments instead of the batch's.
+        moving moments instead of the batch's, or moments of several devices.
     """
-    base: Any = nn.BatchNorm1d if isinstance(cell, nn.BatchNorm1d) else nn.BatchNorm2d
+    base: Any = next(c for c in (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm) if isinstance(cell, c))
     if overrides_construct(cell, base):
         return f"it overrides the construct of {base.__name__}"
     if cell.format != "NCHW":
         return f"data format {cell.format} (only NCHW is supported)"
     if cell.use_batch_statistics is False:
         return "use_batch_statistics=False (unit-wise statistics need inputs normalised by their batch)"
-    channels = int(cell.gamma.size)
-    return _layer(name, cell, BatchNormOperators(bias=True, epsilon=float(cell.eps), channels=channels))
+    if getattr(cell, "is_global", False):
+        return _OF_DEVICES
+    operators = BatchNormOperators(bias=True, epsilon=float(cell.eps), shape=_shape(cell.gamma))
+    return _layer(name, cell, operators, only_in_training=cell.use_batch_statistics is None)
+
+
+_OF_DEVICES = "its moments are those of several devices (unit-wise statistics need the moments of one)"
+_MINT_BATCH_NORMS: tuple[Any, ...] = (
+    mint.nn.BatchNorm1d,
+    mint.nn.BatchNorm2d,
+    mint.nn.BatchNorm3d,
+    mint.nn.SyncBatchNorm,
+)
+
+
+@register_layer(*_MINT_BATCH_NORMS)
+def describe_mint_batch_norm(name: str, cell: Any) -> Layer | str:
+    """Describe a batch normalisation of ``mint.nn``.
+
+    Args:
+        name: the cell's name in the network.
+        cell: the cell.
+
+    Returns:
+        The layer, or the reason why it can't be preconditioned: an overridden ``construct``, or moments of
+        several devices.
+    """
+    base = next(cls for cls in _MINT_BATCH_NORMS if isinstance(cell, cls))
+    if overrides_construct(cell, base):
+        return f"it overrides the construct of {base.__name__}"
+    if getattr(cell, "world_size", 1) > 1:
+        return _OF_DEVICES
+    if not cell.affine:
+        return "it has no parameters"
+    operators = BatchNormOperators(bias=True, epsilon=float(cell.eps), shape=_shape(cell.weight))
+    return _layer(name, cell, operators, only_in_training=cell.track_running_stats)
 
 
 @register_layer(nn.LayerNorm)
@@ -125,16 +213,70 @@ def describe_layer_norm(name: str, cell: Any) -> Layer | str:
         )
     if cell.begin_norm_axis == 0:
         return "begin_norm_axis 0 normalises across samples"
-    shape = tuple(int(size) for size in cell.gamma.shape)
-    return _layer(name, cell, LayerNormOperators(bias=True, epsilon=float(cell.epsilon), shape=shape))
+    operators = LayerNormOperators(bias=True, epsilon=float(cell.epsilon), shape=_shape(cell.gamma))
+    return _layer(name, cell, operators)
 
 
-def _layer(name: str, cell: Any, operators: LayerOperators) -> Layer:
-    return Layer(
-        name=name,
-        kind=KIND,
-        cell=cell,
-        weight=cell.gamma,
-        bias=cell.beta,
-        operators=operators,
+@register_layer(mint.nn.LayerNorm)
+def describe_mint_layer_norm(name: str, cell: Any) -> Layer | str:
+    """Describe a ``mint.nn.LayerNorm``.
+
+    Args:
+        name: the cell's name in the network.
+        cell: a ``mint.nn.LayerNorm``.
+
+    Returns:
+        The layer, or the reason why it can't be preconditioned: an overridden ``construct``.
+    """
+    if overrides_construct(cell, mint.nn.LayerNorm):
+        return "it overrides the construct of LayerNorm"
+    if not cell.elementwise_affine:
+        return "it has no parameters"
+    bias = cell.bias is not None
+    return _layer(
+        name, cell, LayerNormOperators(bias=bias, epsilon=float(cell.eps), shape=_shape(cell.weight))
     )
+
+
+@register_layer(nn.GroupNorm, mint.nn.GroupNorm)
+def describe_group_norm(name: str, cell: Any) -> Layer | str:
+    """Describe an ``nn.GroupNorm`` or ``mint.nn.GroupNorm``.
+
+    Args:
+        name: the cell's name in the network.
+        cell: the cell.
+
+    Returns:
+        The layer, or the reason why it can't be preconditioned: an overridden ``construct``.
+    """
+    base: Any = nn.GroupNorm if isinstance(cell, nn.GroupNorm) else mint.nn.GroupNorm
+    if overrides_construct(cell, base):
+        return "it overrides the construct of GroupNorm"
+    operators = GroupNormOperators(
+        bias=True, epsilon=float(cell.eps), shape=(cell.num_channels,), channel_groups=cell.num_groups
+    )
+    return _layer(name, cell, operators)
+
+
+_INSTANCE_NORMS: tuple[Any, ...] = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+
+@register_layer(*_INSTANCE_NORMS)
+def describe_instance_norm(name: str, cell: Any) -> Layer | str:
+    """Describe an ``nn.InstanceNorm1d``, ``nn.InstanceNorm2d`` or ``nn.InstanceNorm3d``.
+
+    Args:
+        name: the cell's name in the network.
+        cell: the cell.
+
+    Returns:
+        The layer, or the reason why it can't be preconditioned: an overridden ``construct``.
+    """
+    base = next(cls for cls in _INSTANCE_NORMS if isinstance(cell, cls))
+    if overrides_construct(cell, base):
+        return f"it overrides the construct of {base.__name__}"
+    channels = cell.num_features
+    operators = GroupNormOperators(
+        bias=True, epsilon=float(cell.eps), shape=(channels,), channel_groups=channels
+    )
+    return _layer(name, cell, operators)

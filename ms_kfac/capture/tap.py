@@ -9,7 +9,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.kernels.vmap_rules import refused_by_vmap
 from ms_kfac.ops.graph.element import element
-from ms_kfac.ops.statistics.layer_statistics import PERIOD, StatisticsOperator
+from ms_kfac.ops.statistics.layer_statistics import PASSES, PERIOD, StatisticsOperator
 from ms_kfac.refresh.gate import Gate
 
 
@@ -18,13 +18,19 @@ class SampleCounter(nn.Cell):
 
     As with staged statistics, a pass replaces the count of the previous pass, unless both are micro-batches
     of one step. So passes of a dropped step, or of another objective, do not count. The record of the
-    counting layer holds the number of passes per step.
+    counting layer holds the number of passes per step. If one backward pass calls the layer several times,
+    all calls have the same samples.
 
     Args:
         name: name of the Parameter. It holds the samples of the staged batch, the samples of all passes since
             the optimizer's last step, the number of these passes, and the period with which they were
             counted.
+
+    Attributes:
+        sample_axis: axis of the samples in the counting layer's input.
     """
+
+    sample_axis = 0
 
     def __init__(self, name: str) -> None:
         super().__init__(auto_prefix=False)
@@ -33,24 +39,33 @@ class SampleCounter(nn.Cell):
         self.shape = ops.Shape()
         self.stack = refused_by_vmap()
         self.cast = ops.Cast()
+        self.pass_count = Tensor([0.0, 0.0, 1.0, 0.0], ms.float32)
 
     def construct(self, x: Tensor, samples: Parameter, record: Parameter) -> bool:
         period = ops.maximum(element(record, PERIOD), 1.0)
-        new = float(self.shape(x)[0])
+        new = float(self.shape(x)[self.sample_axis])
         passes = element(samples, 2)
         joined = element(samples, 0) * self.cast(passes % period > 0.5, ms.float32) + new
         everything = element(samples, 1) + new
         self.assign(samples, self.stack((joined, everything, passes + 1.0, period)))
         return True
 
-    def take(self, after: Tensor, record: Parameter) -> Tensor:
-        """Return the samples of this step, 0 if no pass was counted, and reset the counter."""
+    def take(self, after: Tensor, record: Parameter, calls: Any) -> Tensor:
+        """Return the samples of this step, 0 if no pass was counted, and reset the counter.
+
+        Args:
+            after: dependency of the reset: a gradient.
+            record: the record of the counting layer.
+            calls: number of calls of the counting layer per backward pass.
+        """
         period = ops.maximum(element(record, PERIOD), 1.0)
         # The first commit detects that several passes make up a step only after they were counted.
         known = self.cast(ops.equal(period, element(self.samples, 3)), ms.float32)
         counted = element(self.samples, 0) * known + element(self.samples, 1) * (1.0 - known)
-        nothing = ops.depend(self.samples * 0.0, (after, counted))
-        return ops.depend(counted, self.assign(self.samples, nothing))
+        # Passes that the record skips are skipped here, too. A commit has emptied the record before this.
+        skipped = ops.minimum(element(record, PASSES), 0.0)
+        nothing = ops.depend(self.pass_count * skipped, (after, counted))
+        return ops.depend(counted, self.assign(self.samples, nothing)) / calls
 
 
 class IdentityBase(nn.Cell):
@@ -226,6 +241,19 @@ class _CountingIdentity(nn.Cell):
         return ops.zeros_like(x), dout, samples, record
 
 
+class NoTap(nn.Cell):
+    """Stands for the tap of a layer without one, in a cell with several layers."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        return y
+
+    def construct(self, x: Tensor, y: Tensor) -> Tensor:
+        return y
+
+
 class Tap(nn.Cell):
     """Tap of one linear map y = f(x): passes x and the gradient of y to the layer's statistics operator.
 
@@ -240,6 +268,10 @@ class Tap(nn.Cell):
         counter: counts samples on every step, whether or not the gate is open; None if the count is unused.
             Default: None.
         record: the record among ``staged``, which the counter reads; None without a counter. Default: None.
+
+    Attributes:
+        calls: number of forward calls before the last backward pass, as PyNative mode has seen them; 0 in
+            compiled steps.
 
     Raises:
         TypeError: if ``staged`` has another number of Parameters.
@@ -273,6 +305,7 @@ class Tap(nn.Cell):
         self.__dict__["samples"] = None if counter is None else counter.samples
         self.__dict__["record"] = record
         self.__dict__["compiled_statistics"] = statistics.as_graph
+        self.__dict__["calls"] = self.__dict__["waiting_calls"] = 0
         for index, parameter in enumerate(staged):
             self.__dict__[f"s{index + 1}"] = parameter
 
@@ -285,6 +318,9 @@ class Tap(nn.Cell):
         input_of_call = ops.stop_gradient(x)
 
         def take(dout: Tensor) -> Tensor:
+            if self.waiting_calls > 0:
+                # The first hook of a backward pass.
+                self.__dict__.update(calls=self.waiting_calls, waiting_calls=0)
             if is_open:
                 # Copies, because a compiled function in MindSpore 2.10 reads a view from the start of its
                 # storage.
@@ -295,6 +331,7 @@ class Tap(nn.Cell):
 
         try:
             y.register_hook(take)
+            self.__dict__["waiting_calls"] += 1
         except RuntimeError as error:
             # Without a gradient computation there is no gradient to hook, and statistics are not needed.
             if "requires grad" not in str(error):

@@ -63,8 +63,8 @@ class CurvatureBlock(nn.Cell):
 
     This class derives the rest from the statistics: the moving averages, :meth:`factors`, the tensors that
     ranks exchange, the tensors that policies compare, and the memory. All methods but
-    :meth:`native_refresh`, :meth:`factors`, :meth:`dimensions` and :meth:`bytes` run inside the compiled
-    step.
+    :meth:`native_refresh`, :meth:`expect_calls`, :meth:`factors`, :meth:`dimensions` and :meth:`bytes` run
+    inside the compiled step.
 
     An optimizer calls ``SomeBlock(layer, prefix=..., options=..., period=...)``. It calls a function given as
     a value of the option ``blocks`` in the same way. The arguments are
@@ -167,6 +167,7 @@ class CurvatureBlock(nn.Cell):
         power: int,
         symmetric: bool = False,
         averaged: bool = True,
+        samples: bool = True,
     ) -> Statistic:
         """Declare a statistic and create its Parameters, ``<name>_batch`` and ``<name>_sum``, as attributes.
 
@@ -178,6 +179,7 @@ class CurvatureBlock(nn.Cell):
             power: degree in the output gradient.
             symmetric: whether its last two axes hold symmetric matrices.
             averaged: False if only the last batch is used.
+            samples: False if its weight counts locations and not samples.
 
         Returns:
             The statistic.
@@ -188,7 +190,7 @@ class CurvatureBlock(nn.Cell):
         if averaged:
             average = self.parameter(f"{name}_sum", np.zeros(self.averaged_shape(name, shape)))
             setattr(self, f"{name}_sum", average)
-        statistic = Statistic(name, batch, average, weight, gate, power, symmetric)
+        statistic = Statistic(name, batch, average, weight, gate, power, symmetric, samples)
         self.statistics = (*self.statistics, statistic)
         return statistic
 
@@ -237,6 +239,14 @@ class CurvatureBlock(nn.Cell):
 
         Raises:
             ValueError: if the compiled steps can't continue from the checkpoint.
+        """
+
+    def expect_calls(self, calls: int, passes: int) -> None:
+        """Hook, called when a commit finds how often one backward pass calls the layer.
+
+        Args:
+            calls: number of calls per backward pass.
+            passes: number of calls per step.
         """
 
     def groups_of_statistics(self) -> tuple[tuple[Statistic, ...], ...]:

@@ -40,7 +40,9 @@ class FactoredBlock(CurvatureBlock):
         """Declare A with weight 0 and G with weight 1."""
         for weight, (name, dim, gate) in enumerate((("A", self.dim_A, INPUTS), ("G", self.dim_G, GRADIENTS))):
             shape = (*self.leading, dim, dim)
-            self.add_statistic(name, shape, weight=weight, gate=gate, power=2 * weight, symmetric=True)
+            self.add_statistic(
+                name, shape, weight=weight, gate=gate, power=2 * weight, symmetric=True, samples=name == "A"
+            )
 
     def matrix_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
         """Create a Parameter with one copy of ``value`` per group."""

@@ -103,7 +103,8 @@ class ShermanMorrisonBlock(FactoredBlock):
         self.operator = layer_statistics(ShermanMorrisonStatistics, layer.operators, options)
         self.add_factors()
         self.add_statistic("A_diagonal", (*self.leading, self.dim_A), weight=2, gate=INPUTS, power=0)
-        self.add_statistic("G_diagonal", (*self.leading, self.dim_G), weight=3, gate=GRADIENTS, power=2)
+        diagonal = (*self.leading, self.dim_G)
+        self.add_statistic("G_diagonal", diagonal, weight=3, gate=GRADIENTS, power=2, samples=False)
         self.create_weights(4, period)
         # Whether the next refresh is full. The statistics operator reads it.
         self.full = self.parameter("full", 1.0)

@@ -12,6 +12,7 @@ et al. 2021, "SKFAC: Training Neural Networks with Faster Kronecker-Factored App
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 from zlib import crc32
@@ -74,7 +75,9 @@ class SKFACBlock(CurvatureBlock):
         for weight, (name, dim, gate) in enumerate((("A", self.dim_A, INPUTS), ("G", self.dim_G, GRADIENTS))):
             shape = (*self.leading, dim, dim)
             # Not declared symmetric: the buffer may hold rows, so that all its numbers are checked for NaN.
-            self.add_statistic(name, shape, weight=weight, gate=gate, power=2 * weight, averaged=False)
+            self.add_statistic(
+                name, shape, weight=weight, gate=gate, power=2 * weight, averaged=False, samples=name == "A"
+            )
         # Numbers of rows of A and G, then the factors' ranks: see SKFACStatistics.
         self.create_weights(4, period)
         self.staged = (self.A_batch, self.G_batch, self.record)
@@ -119,6 +122,16 @@ class SKFACBlock(CurvatureBlock):
                     f"checkpoint: {name} was written for rank {int(loaded)} of {letter}, but the compiled "
                     f"steps use rank {rank}; load it into a new optimizer before its first step"
                 )
+
+    def expect_calls(self, calls: int, passes: int) -> None:
+        short = [rank for rank, d in zip(self.ranks.chosen or (), (self.dim_A, self.dim_G)) if rank < d]
+        if short and calls > 1 and passes > self.ranks.steps:
+            warnings.warn(
+                f"SKFAC: one backward pass calls layer {self.layer_name} {calls} times, but its curvature "
+                f"has room for {max(short)} rows: the newest calls stand for all. In blocks=, "
+                f"SKFACBlock(..., period={passes}) keeps all",
+                stacklevel=2,
+            )
 
     def statistics_now(self) -> tuple[Tensor, Tensor]:
         """A and G: rows X with the factor XᵀX if the rank is below the dimension, else the dense factor."""

@@ -41,7 +41,7 @@ class LevenbergMarquardt(nn.Cell):
 
     h is the loss without weight decay. Weight decay enters through :math:`\delta`, the difference of the
     weights under any update rule. M uses the blocks of the current statistics. First-order parameters have no
-    curvature in M.
+    curvature in M, also those that AdamW updates.
 
     A new :math:`\lambda` takes effect when inverses are next recomputed. So ``interval`` should not exceed
     the optimizer's ``inverse_interval``.

@@ -14,6 +14,13 @@ from ms_kfac.kernels.native_library import FOLDER, NativeLibrary
 
 THREADS = "MS_KFAC_THREADS"
 MOST_THREADS = 1024
+# A script that runs inside a clone imports the sources, not the package that `pip install .` built.
+_IN_SOURCES = (FOLDER.parents[1] / "pyproject.toml").is_file()
+_NOT_BUILT = "not built: the C++ compiler was missing or failed (pip install -v shows why)"
+_NOT_BUILT_IN_SOURCES = (
+    f"not built in {FOLDER.parents[1]}, the sources that Python imports here: pip install -e . builds it "
+    "(with -v: why a compiler failed)"
+)
 
 
 class CpuLibrary(NativeLibrary):
@@ -24,7 +31,7 @@ class CpuLibrary(NativeLibrary):
         super().__init__(
             FOLDER / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}",
             FOLDER / "cpu",
-            not_built="not built: the C++ compiler was missing or failed (pip install -v shows why)",
+            not_built=_NOT_BUILT_IN_SOURCES if _IN_SOURCES else _NOT_BUILT,
             rebuild="install the package again",
         )
         wanted = os.environ.get(THREADS)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from ms_kfac.capture.discover import kinds_of, lone_parameters
+from ms_kfac.capture.discover import kinds_of, lone_parameters, outside_parameters
 from ms_kfac.capture.layer import OTHER, Layer
-from ms_kfac.capture.tap import SampleCounter
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
 from ms_kfac.ops.graph.counter_based_rng import rng_state
 from ms_kfac.ops.graph.device_residency import DeviceResidency
 from ms_kfac.ops.graph.snapshot import Snapshot
 from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
+from ms_kfac.ops.step.gradient_views import GradientViews
+from ms_kfac.ops.step.parameter_rows import parameter_of
+from ms_kfac.optim.adam import MOMENTUM, AdamW, first_order_rule
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.block_choice import BlockChoice, Blocks
 from ms_kfac.optim.distribute import distribute_curvature, distribute_preconditioning
@@ -42,9 +45,10 @@ from ms_kfac.optim.quadratic_model import QuadraticModel
 from ms_kfac.optim.step import SecondOrderStep
 from ms_kfac.optim.tap_manager import TapManager
 from ms_kfac.optim.trust_region import KLClip
-from ms_kfac.parallel.check_weights import warn_of_different_weights
 from ms_kfac.parallel.distribution import Distribution, World, find_world
+from ms_kfac.parallel.network_consistency import warn_of_different_weights
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
+from ms_kfac.statistics.calls import CallsPerPass
 from ms_kfac.statistics.commit import CommitStatistics
 from ms_kfac.statistics.lone import StageLone
 from ms_kfac.statistics.measure import MeasureGradients, zero_measurements
@@ -75,6 +79,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         nesterov: bool = False,
         weight_decay: Any = 0.0,
         decoupled_weight_decay: bool = False,
+        first_order: str | AdamW = MOMENTUM,
         damping: Damping = 0.1,
         factor_decay: float = 0.95,
         factor_interval: int | RefreshPolicy = 10,
@@ -95,9 +100,10 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         distribution: Distribution | None = None,
     ) -> None:
         if not isinstance(network, nn.Cell):
+            got = f"a list of {len(network)}" if isinstance(network, list) else repr(network)
             raise TypeError(
                 f"{type(self).__name__}: the first argument must be the network (a mindspore.nn.Cell), "
-                f"got {network!r}; parameter groups go into params="
+                f"got {got}; parameters and their groups go into params="
             )
         refuse_positional(type(self).__name__, positional)
         learning_rate = check_learning_rate(learning_rate)
@@ -106,6 +112,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         decoupled = check_flag("decoupled_weight_decay", decoupled_weight_decay)
         if not isinstance(weight_decay, nn.Cell):
             weight_decay = check_number("weight_decay", weight_decay, low=0.0)
+        settings = first_order_rule(first_order)
         factor_decay = check_number("factor_decay", factor_decay, low=0.0, high=1.0, high_open=True)
         factor_policy = check_interval("factor_interval", factor_interval)
         inverse_policy = check_interval("inverse_interval", inverse_interval)
@@ -185,6 +192,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.gather = ops.Gather()
 
         self._patterns, self._choice = patterns, choice
+        # Weak: an optimizer that is kept does not keep its network.
+        self.__dict__["_network"] = weakref.ref(network)
         self.__dict__["_options_in_force"] = {
             "damping": damping,
             "kl_clip": kl_clip,
@@ -195,13 +204,12 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             "verify": verify,
             "averaging": averaging,
         }
-        self._create_blocks(network)
+        self._create_blocks(network, "nn.Momentum" if settings is None else "AdamW")
+        self._create_adam_step(settings, trained)
         self._create_schedules()
         self._share(world, distribution, damping)
-        self._counter = (
-            SampleCounter(f"{self.prefix}.samples") if self.has_lone_blocks or not mean_reduction else None
-        )
-        self.__dict__["counting_record"] = None
+        self.counts_samples = self.has_lone_blocks or not mean_reduction
+        self._create_counters(self.prefix)
         self._attach_taps()
         # A Parameter of the optimizer, so that its checkpoint contains the RNG state.
         self.draws: Any = rng_state(f"{self.prefix}.draws") if self.sampled else None
@@ -211,7 +219,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._create_update()
         set_in_place([*network.get_parameters(), *self.get_parameters()])
 
-    def _create_blocks(self, network: nn.Cell) -> None:
+    def _create_blocks(self, network: nn.Cell, rule: str) -> None:
         """Create the blocks: first of the layers found, then of Parameters outside layers."""
         self.statistics_options = StatisticsOptions(
             sharing=self.sharing,
@@ -227,6 +235,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._first_order = first_order
         self._layers = [*self._tapped, *lone]
         self._warn_of_idle_patterns(network)
+        self._first_order = [*first_order, *outside_parameters(network, self.parameters)]
         made: list[CurvatureBlock] = []
         for layer in self._layers:
             prefix = f"{self.prefix}.{OTHER}" if layer.kind == OTHER else self.prefix
@@ -247,10 +256,19 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         if not made:
             warn_user(
                 f"{type(self).__name__}: no layer of the network is preconditioned; the optimizer acts as "
-                "nn.Momentum. summary() gives the reasons"
+                f"{rule}. summary() gives the reasons"
             )
         self.blocks = nn.CellList(made, auto_prefix=False)
         self.has_lone_blocks = len(lone) > 0
+
+    def _create_adam_step(self, settings: AdamW | None, trained: list[Any]) -> None:
+        """Create AdamW's step of the parameters without a block, if the option asks for it."""
+        with_block = {id(parameter_of(p)) for layer in self._layers for p in layer.parameters()}
+        first_order = [parameter for parameter in self.parameters if id(parameter) not in with_block]
+        if settings is not None and not first_order:
+            warn_user("first_order: every parameter has a block, so that AdamW updates none")
+        self.by_adam = self.create_adam_step(settings, first_order, trained)
+        self._first_order_rule = MOMENTUM if settings is None else repr(settings)
 
     def _create_schedules(self) -> None:
         """Create the schedules of statistics and inverses from the refresh policies."""
@@ -283,16 +301,32 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
 
     def _create_commits(self, factor_decay: float, verify: str) -> None:
         """Create verification and commit: of staged statistics, and of Parameters outside layers."""
+        # The prefix tells apart the optimizers of a generator and a discriminator.
         owner, gates = type(self).__name__, self.statistics_schedule.gates
+        if self.prefix != self.method:
+            owner += f" ({self.prefix})"
         count = len(self._tapped)
         tapped, lone = list(self.blocks)[:count], list(self.blocks)[count:]
         names = [layer.name for layer in self._tapped]
-        self.verification = Verification(names, verify, owner, shares_gate=len(set(gates)) == 1)
+        calls = CallsPerPass(
+            count,
+            lambda: [tap.calls for tap in self._taps],
+            lambda index, *numbers: tapped[index].expect_calls(*numbers),
+        )
+        calls.announced = self.accumulation_steps if self.accumulation_steps > 1 else None
+        shared = len(set(gates)) == 1
+        self.verification = Verification(names, verify, owner, shares_gate=shared, calls=calls)
         self.commit = CommitStatistics(tapped, factor_decay, self.verification, name=self.prefix)
-        positions = {id(parameter): position for position, parameter in enumerate(self.parameters)}
-        self.positions = tuple(tuple(positions[id(p)] for p in layer.parameters()) for layer in self._layers)
-        parameters = [layer.parameters() for layer in self._tapped]
-        self.measure = MeasureGradients(parameters, self.positions[:count], len(self.parameters))
+        parameters = [layer.parameters() for layer in self._layers]
+        self.views = GradientViews(self.parameters, parameters)
+        self.positions = self.views.positions
+        # One per call: MindSpore 2.10 passes zeros to a Cell that is called twice with a tuple.
+        self.measure = MeasureGradients(
+            parameters[:count],
+            self.positions[:count],
+            len(self.views.owners),
+            GradientViews(self.parameters, parameters),
+        )
         # Measurements of the pass over sampled targets, which supplies the statistics.
         self.sampled_measured = Parameter(
             zero_measurements(count), name=f"{self.prefix}.sampled_measured", requires_grad=False
@@ -302,6 +336,10 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             # There is no tapped pass to verify against, so only NaN and Inf are refused.
             judge = Verification([block.layer_name for block in lone], "off", owner)
             self.commit_lone = CommitStatistics(lone, factor_decay, judge, name=f"{self.prefix}.{OTHER}")
+        commits = [self.commit, self.commit_lone] if lone else [self.commit]
+        # On several devices what a rank has committed may differ, but not which gates were open.
+        own = [self.statistics_schedule.refreshes]
+        self.inverse_schedule.watch(own if self.distributed else [commit.past for commit in commits])
         self.no_measurements = zero_measurements(len(lone))
         lone_positions = [own[0] for own in self.positions[count:]]
         lone_gates = [gate.parameter for gate in gates[count : count + len(lone)]]
@@ -310,22 +348,27 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
     def _create_update(self) -> None:
         """Create the update: preconditioner, momentum step and quadratic model of the loss."""
         blocks = list(self.blocks)
-        preconditioned = {position for layer_positions in self.positions for position in layer_positions}
+        views = self.views
+        preconditioned = {views.owners[position] for own in self.positions for position in own}
         self.preconditioned = tuple(position in preconditioned for position in range(len(self.parameters)))
-        self.preconditioner: Any = Preconditioner(blocks, self.positions, len(self.parameters))
+        self.preconditioner: Any = Preconditioner(blocks, self.positions, len(views.owners))
         if self.distributed and self.curvature.exchange == "gradients":
             self.preconditioner = distribute_preconditioning(
-                blocks, self.curvature, self.positions, self.parameters, self.inverse_schedule.refreshes
+                blocks, self.curvature, self.positions, views.shapes, self.inverse_schedule.refreshes
             )
         self.sources = self.preconditioner.sources
+        if views.changes:
+            self.sources = views.sources(len(self.preconditioner.order), self.sources)
         # Index of each product's block in `outcomes`, where each commit starts with its count of refused
         # batches.
         count = len(self._tapped)
         places = [1 + index + (index >= count) for index in range(len(blocks))]
         owners = {position: places[index] for index, own in enumerate(self.positions) for position in own}
         self.outcome_of_product = Tensor([owners[p] for p in self.preconditioner.order] or [0], ms.int32)
-        self.create_momentum_step([flag and self.clips for flag in self.preconditioned], self.sources)
-        self.quadratic_model = QuadraticModel(blocks, self.positions)
+        scaled = [flag and self.clips for flag in self.preconditioned]
+        self.create_momentum_step(scaled, self.sources, [not flag for flag in self.by_adam])
+        parameters = [layer.parameters() for layer in self._layers]
+        self.quadratic_model = QuadraticModel(blocks, GradientViews(self.parameters, parameters))
         self.weights_before = Snapshot(self.parameters if self.adapts_damping else ())
         unused = self.curvature.unused() if self.distributed else ()
         self.on_device = DeviceResidency([p for p in self.get_parameters() if id(p) not in unused])

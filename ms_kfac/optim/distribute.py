@@ -62,7 +62,7 @@ def distribute_preconditioning(
     blocks: Sequence[Any],
     curvature: DistributedCurvature,
     positions: Sequence[tuple[int, ...]],
-    parameters: Sequence[Any],
+    shapes: Sequence[tuple[int, ...]],
     refreshes: Parameter,
 ) -> DistributedPreconditioner:
     """Create the operator in which each rank preconditions the layers that it owns.
@@ -70,18 +70,17 @@ def distribute_preconditioning(
     Args:
         blocks: the curvature blocks.
         curvature: assigns blocks to their owners.
-        positions: indices of weight and bias among the parameters, per block.
-        parameters: all trained parameters.
+        positions: indices of the gradients of weight and bias, per block.
+        shapes: shapes of all gradients.
         refreshes: a Parameter that every step writes after its refresh.
 
     Returns:
         The operator.
     """
     parts = [
-        Preconditioner([blocks[i] for i in owned], [positions[i] for i in owned], len(parameters))
+        Preconditioner([blocks[i] for i in owned], [positions[i] for i in owned], len(shapes))
         if owned
         else None
         for owned in curvature.of_rank
     ]
-    shapes = [tuple(parameter.shape) for parameter in parameters]
     return DistributedPreconditioner(parts, curvature.of_rank, curvature.rank, shapes, refreshes)

@@ -6,20 +6,31 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, ops
+from mindspore import Parameter, Tensor
 from numpy.typing import NDArray
 
 from ms_kfac.capture.discover import FirstOrderCell
 from ms_kfac.capture.layer import Layer
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim.averaging import PolyakAverage
+from ms_kfac.optim.checkpoint import load_checkpoint
 from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
-from ms_kfac.parallel.synchronization import Synchronization
+from ms_kfac.parallel.distributed_curvature import Synchronization
 from ms_kfac.parallel.traffic import Traffic
 from ms_kfac.refresh import RefreshPolicy
 from ms_kfac.statistics.verification import Verification
+
+# Why a layer has no statistics after the first commit, by the result of the last one.
+_WITHOUT_STATISTICS = {
+    "mismatch": "its statistics do not belong to its gradient: the weight is used outside the layer or "
+    "transformed before use, or other passes came between gradient and step",
+    "not finite": "all its batches of statistics held NaN or Inf",
+    "verified": "its statistics did not belong to its gradient at earlier steps",
+}
+_WITHOUT_PASS = (
+    "no backward pass has reached its statistics: the layer is bypassed, or recomputed without its tap"
+)
 
 
 class Introspection:
@@ -48,8 +59,10 @@ class Introspection:
     global_step: Any
     get_parameters: Any
     preconditioned_gradients: Any
+    _network: Any
     _layers: Sequence[Layer]
     _first_order: Sequence[FirstOrderCell]
+    _first_order_rule: str
     _options_in_force: Mapping[str, object]
     clips: bool
     damping: Any
@@ -78,23 +91,28 @@ class Introspection:
         return self.average.in_place()
 
     def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
-        """Load a checkpoint into this optimizer and its network after training has started.
+        """Load a checkpoint into this optimizer and its network, before or after training has started.
 
-        One call for both, which checks first whether the compiled steps can continue from the checkpoint.
-        ``mindspore.load_param_into_net`` works too (:mod:`ms_kfac.optim.loading`), without this check.
+        ``mindspore.load_param_into_net`` writes one Parameter after the other until one does not fit. This
+        method checks first.
 
         Args:
             checkpoint: the result of ``mindspore.load_checkpoint``. Unknown names are ignored, and Parameters
-                that it lacks stay unchanged.
+                that it lacks stay unchanged; it must hold all statistics and inverses or none. Names may
+                differ by a cell around the network ("backbone.conv.weight").
 
         Raises:
-            ValueError: if compiled steps can't continue from it: SKFAC's factors have different ranks in it.
+            ValueError: if a shape differs, if it holds a part of the statistics and inverses, or if compiled
+                steps can't continue from it (SKFAC's factors have different ranks in it). Nothing was written
+                then.
         """
-        for block in self.blocks:
-            block.check_checkpoint(checkpoint)
-        for parameter in self.get_parameters():
-            if parameter.name in checkpoint:
-                ops.assign(parameter, ms.Tensor(checkpoint[parameter.name].asnumpy(), parameter.dtype))
+        network = self._network()
+        others = () if network is None else network.get_parameters()
+        cells = [self.statistics_schedule, self.inverse_schedule, self.commit]
+        cells += [self.commit_lone] if self.has_lone_blocks else []
+        # Without the cells inside the schedules: their damping may be a schedule of the user.
+        curvature = [p for cell in cells for p in cell.get_parameters(expand=False)]
+        load_checkpoint(self, others, [*self.blocks.get_parameters(), *curvature], checkpoint)
         self.statistics_schedule.expire()
 
     def precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -157,8 +175,8 @@ class Introspection:
         Returns:
             "statistics": batches of statistics taken; "inverses": inverses recomputed. If the policy decides
             for all layers together, one refresh of all layers counts once. If the policy decides per layer,
-            every layer counts separately. "refused": batches in which some layer had NaN or Inf and kept its
-            previous statistics.
+            every layer counts separately. "refused": batches that some layer refused, because of NaN or Inf
+            or because they do not belong to the gradient.
         """
         commits = [self.commit, self.commit_lone] if self.has_lone_blocks else [self.commit]
         return {
@@ -202,17 +220,23 @@ class Introspection:
 
         Returns:
             A text: the options; the fraction of weights that is preconditioned; one row per layer; then the
-            first-order parameters by reason. A row has name, kind, block, dimensions, KiB, form of the
+            first-order parameters with the rule that updates them, by reason. A layer without statistics
+            after the first commit is first-order. A row has name, kind, block, dimensions, KiB, form of the
             operators, and the result of the last commit ("verified", "mismatch", "no pass", "not finite",
             "unchecked").
         """
         verified = [checked.state for checked in self.verification.checked]
         # Parameters outside layers have no tapped pass to verify against.
         verified += ["unchecked"] * (len(self.blocks) - len(verified))
-        rows = []
-        for layer, block, preconditioning, state in zip(
-            self._layers, self.blocks, self.preconditioner.native, verified
+        rows, first_order = [], list(self._first_order)
+        for layer, block, preconditioning, state, idle in zip(
+            self._layers, self.blocks, self.preconditioner.native, verified, self._without_statistics()
         ):
+            if idle:
+                reason = _WITHOUT_STATISTICS.get(state, _WITHOUT_PASS)
+                kind = type(layer.cell).__name__
+                first_order.append(FirstOrderCell(layer.name, kind, layer.parameters(), reason))
+                continue
             form = operator_forms(
                 statistics=getattr(block.operator, "kernel", None) is not None,
                 refresh=block.native_refresh() is not None,
@@ -226,8 +250,19 @@ class Introspection:
                 )
             )
         return summary_text(
-            repr(self), self._options_in_force, rows, self._first_order, every_layer=every_layer
+            self._described(len(rows)),
+            self._options_in_force,
+            rows,
+            first_order,
+            self._first_order_rule,
+            every_layer=every_layer,
         )
+
+    def _without_statistics(self) -> list[bool]:
+        if self.refreshes()["statistics"] == 0:
+            return [False] * len(self._layers)
+        commits = [self.commit, self.commit_lone] if self.has_lone_blocks else [self.commit]
+        return [present == 0 for commit in commits for present in commit.outcome.asnumpy()[1:]]
 
     @property
     def current_damping(self) -> float:
@@ -250,8 +285,11 @@ class Introspection:
         return float(self.last_clip.asnumpy()) if self.clips else 1.0
 
     def __repr__(self) -> str:
+        return self._described(len(self._layers))
+
+    def _described(self, preconditioned: int) -> str:
         ranks = f", distributed over {self.curvature!r}" if self.distributed else ""
         return (
-            f"{type(self).__name__}({len(self._layers)} layers preconditioned, sharing {self.sharing!r}, "
+            f"{type(self).__name__}({preconditioned} layers preconditioned, sharing {self.sharing!r}, "
             f"factors {self.factor_policy!r}, inverses {self.inverse_policy!r}{ranks})"
         )

@@ -35,7 +35,8 @@ class KFAC(SecondOrderOptimizer):
       ``nn.LayerNorm``).
 
     Tapped layers stay the same objects with the same Parameters. All other parameters take the same step with
-    their gradient instead of :math:`\nu U`; :meth:`summary` lists them with the reason.
+    their gradient instead of :math:`\nu U`, or AdamW's (``first_order``); :meth:`summary` lists them with the
+    reason.
 
     Args:
         network: the network to train. Every gradient computed through it fills the statistics, whichever API
@@ -49,6 +50,10 @@ class KFAC(SecondOrderOptimizer):
             ``mindspore.nn.Momentum``, parameters with "beta" or "gamma" in their names are exempt unless
             parameter groups say otherwise. Default: 0.0.
         decoupled_weight_decay: shrink weights by :math:`1 - \eta w_d` outside the momentum. Default: False.
+        first_order: the rule for parameters without a curvature block. "momentum" is the rule above, at the
+            rate :math:`\eta`. :class:`ms_kfac.AdamW` has its own learning rate and weight decay; "adam" is
+            ``AdamW()`` with its defaults. A layer that has a block follows the rule above, also while it has
+            no statistics. Default: "momentum".
         damping: :math:`\lambda`, a positive number, an iterable of them (one per step), a Cell called
             with the step, or :class:`ms_kfac.LevenbergMarquardt`. Default: 0.1.
         factor_decay: :math:`\epsilon` of the moving averages, in [0, 1). The k-th refresh weights the
@@ -93,9 +98,11 @@ class KFAC(SecondOrderOptimizer):
             :math:`\exp(-1/\tau)` averages over about :math:`\tau` steps. See :meth:`averaged_weights`. None
             disables averaging. Default: None.
         verify: how to handle a layer whose statistics do not match the gradient that the optimizer received.
-            Every commit checks this. "warn" warns once per layer and continues. "first_order" also makes the
-            layer first-order from its next refresh on. "off" checks for NaN and Inf only. A batch with NaN or
-            Inf is never committed. Default: "warn".
+            Every commit checks this. "warn" warns once per layer, and refuses the batches of such a layer
+            while other layers match: without earlier statistics it is first-order. "first_order" makes the
+            layer first-order for good, from its next refresh on. Both refuse batches of a pass that was not
+            the step's own (see :meth:`paused`), and of a loss scale that is not given as ``loss_scale``.
+            "off" checks for NaN and Inf only. A batch with NaN or Inf is never committed. Default: "warn".
         name: prefix of the names of the optimizer's Parameters. Optimizers in one graph need different names.
             None uses the method's name. If ``network`` is part of a larger network, or ``params`` lie in one
             part of it, None appends the path of that part ("kfac.generator"). Default: None.

@@ -192,11 +192,12 @@ def check_interval(name: str, value: int | RefreshPolicy) -> RefreshPolicy:
     return WarmUpInterval(check_count(name, value))
 
 
-def check_learning_rate(value: Any) -> Any:
+def check_learning_rate(value: Any, name: str = "learning_rate") -> Any:
     """Check a learning rate in any form that ``mindspore.nn.Momentum`` accepts.
 
     Args:
         value: the value given.
+        name: the option's name.
 
     Returns:
         The value; an iterator as a list.
@@ -209,12 +210,12 @@ def check_learning_rate(value: Any) -> Any:
     if isinstance(value, LearningRateSchedule):
         return value
     if isinstance(value, (bool, str, dict)) or not isinstance(value, (int, float, Tensor, Iterable)):
-        raise TypeError(f"learning_rate must be {accepted}, got {value!r}")
+        raise TypeError(f"{name} must be {accepted}, got {value!r}")
     if isinstance(value, Iterator):
         value = list(value)
     numbers = number_array(value)
     if numbers is None or not np.all(numbers >= 0):
-        raise ValueError(f"learning_rate must be {accepted}, got {value!r}")
+        raise ValueError(f"{name} must be {accepted}, got {value!r}")
     return value
 
 

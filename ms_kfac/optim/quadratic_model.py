@@ -8,6 +8,8 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from ms_kfac.ops.step.gradient_views import GradientViews
+
 
 class QuadraticModel(nn.Cell):
     r"""Predict the change of the loss for a step from the quadratic model.
@@ -21,10 +23,11 @@ class QuadraticModel(nn.Cell):
 
     Args:
         blocks: the curvature blocks.
-        positions: indices of weight and bias among the parameters, per block.
+        views: appends views to the step, for this operator alone. Its ``positions`` are the indices of the
+            steps of weight and bias, per block.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - gradients of the mean loss before the step.
+        - **gradients** (tuple[Tensor]) - gradients of the mean loss before the step, one per parameter.
         - **step** (tuple[Tensor]) - :math:`\delta`, one per parameter.
         - **damping** (Tensor) - :math:`\lambda`, scalar float32.
 
@@ -34,10 +37,10 @@ class QuadraticModel(nn.Cell):
     Platforms: CPU, GPU, Ascend (composed of MindSpore operators).
     """
 
-    def __init__(self, blocks: Sequence[Any], positions: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(self, blocks: Sequence[Any], views: GradientViews) -> None:
         super().__init__(auto_prefix=False)
         self.blocks = nn.CellList(blocks, auto_prefix=False)
-        self.positions = positions
+        self.views, self.positions = views, views.positions
         self.reduce_sum = ops.ReduceSum()
         self.cast = ops.Cast()
         self.addn = ops.AddN()
@@ -48,6 +51,8 @@ class QuadraticModel(nn.Cell):
             delta = self.cast(step[position], ms.float32)
             gradient = self.cast(gradients[position], ms.float32)
             terms = (*terms, self.reduce_sum(delta * (gradient + delta * (0.5 * damping))))
+        if self.views.changes:
+            step = self.views(step)
         for index in range(len(self.blocks)):
             block = self.blocks[index]
             positions = self.positions[index]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.capture.tap import SampleCounter
+from ms_kfac.ops.graph.element import element
+from ms_kfac.ops.step.gradient_views import GradientViews
+from ms_kfac.optim.first_order import FirstOrderOptimizer
 from ms_kfac.optim.loss_scale import LossScale
-from ms_kfac.optim.momentum import MomentumOptimizer
+from ms_kfac.optim.pause import refusal
 
 _multiply = ops.MultitypeFuncGraph("multiply")
 
@@ -19,7 +23,7 @@ def _multiply_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
     return gradient * ops.cast(scale, gradient.dtype)
 
 
-class SecondOrderStep(MomentumOptimizer):
+class SecondOrderStep(FirstOrderOptimizer):
     """The training step; :class:`ms_kfac.optim.base.SecondOrderOptimizer` assembles its parts.
 
     The order of a step: commit the staged statistics, unscale the gradients, refresh the inverses when due,
@@ -31,15 +35,22 @@ class SecondOrderStep(MomentumOptimizer):
     accumulation_steps: int
     distributed: bool
     has_lone_blocks: bool
-    _counter: SampleCounter | None
+    counts_samples: bool
+    sample_counters: Sequence[SampleCounter]
     damping: Any
     statistics_schedule: Any
     inverse_schedule: Any
     curvature: Any
     commit: Any
     commit_lone: Any
+    views: GradientViews
+
+    # Number of paused() blocks around the current line.
+    pauses = 0
 
     def __call__(self, *inputs: Any) -> Any:
+        if self.pauses > 0:
+            raise RuntimeError(refusal(self))
         outputs = super().__call__(*inputs)
         self.statistics_schedule.expire()
         return outputs
@@ -66,11 +77,9 @@ class SecondOrderStep(MomentumOptimizer):
         learning_rate = self.get_lr()
         updates, scale = gradients, self.one
         if len(self.blocks) > 0:
-            preconditioned, products = self.preconditioner(gradients)
-            # `sources` holds the index of each parameter's update in this tuple.
-            updates = (*preconditioned, *gradients)
+            updates, products = self.preconditioned_updates(gradients)
             if self.clips:
-                # A layer without statistics is first-order: its gradient is neither changed nor clipped.
+                # A layer without statistics is first-order: its gradient is not part of the step's length.
                 present = self.gather(self.outcomes(), self.outcome_of_product, 0)
                 scale = self.trust_region(products * present, self.product_rates(learning_rate))
                 scale = self.assign(self.last_clip, scale)
@@ -118,6 +127,15 @@ class SecondOrderStep(MomentumOptimizer):
         self.commit_lone(due, self.ones, self.no_measurements)
         return True
 
+    def preconditioned_updates(self, gradients: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Updates, of which ``sources`` holds the index of each parameter's, and the layers' products."""
+        if self.views.changes:
+            viewed = self.views(gradients)
+            preconditioned, products = self.preconditioner(viewed)
+            return self.views.joined(preconditioned, viewed, gradients), products
+        preconditioned, products = self.preconditioner(gradients)
+        return (*preconditioned, *gradients), products
+
     def outcomes(self) -> Tensor:
         """Commit outcomes: first of layers, then of Parameters outside layers."""
         if self.has_lone_blocks:
@@ -157,13 +175,18 @@ class SecondOrderStep(MomentumOptimizer):
 
     def counters(self) -> list[Parameter]:
         """Parameters that count samples during backward passes; empty if counts are unused."""
-        return [] if self._counter is None else [self._counter.samples]
+        return [counter.samples for counter in self.sample_counters]
 
     def counted_samples(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Samples in this step, scalar float32: 1 if counts are unused, 0 without a backward pass."""
-        if self._counter is None:
+        if not self.counts_samples:
             return self.one
-        return self.over_ranks(self._counter.take(gradients[0], self.counting_record))
+        samples = self.one * 0.0
+        for index in range(len(self.sample_counters)):
+            calls = element(self.commit.calls, self.counting_layers[index])
+            counted = self.sample_counters[index].take(gradients[0], self.counting_records[index], calls)
+            samples = ops.where(samples > 0, samples, counted)
+        return self.over_ranks(samples)
 
     def over_ranks(self, value: Tensor) -> Tensor:
         """Average or sum a scalar of this rank's batch over ranks, as for gradients."""
@@ -187,8 +210,7 @@ class SecondOrderStep(MomentumOptimizer):
 
     def preconditioned_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """In parameter order, U of preconditioned parameters and the unchanged gradients of the others."""
-        preconditioned, _ = self.preconditioner(gradients)
-        candidates = (*preconditioned, *gradients)
+        candidates, _ = self.preconditioned_updates(gradients)
         updates: tuple[Tensor, ...] = ()
         for source in self.sources:
             updates = (*updates, candidates[source])
@@ -200,7 +222,7 @@ class SecondOrderStep(MomentumOptimizer):
             return learning_rate
         rates: tuple[Tensor, ...] = ()
         for position in self.preconditioner.order:
-            rates = (*rates, learning_rate[position])
+            rates = (*rates, learning_rate[self.views.owners[position]])
         return ops.stack(rates)
 
     def predicted_step(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import groupby
 
-from ms_kfac.capture.discover import FirstOrderCell
+from ms_kfac.capture.discover import OUTSIDE, FirstOrderCell
 
 # Networks of more layers have one row for neighbours that differ in their names alone.
 _FOLDED_FROM = 17
@@ -63,6 +63,7 @@ def summary_text(
     options: Mapping[str, object],
     layers: Sequence[LayerRow],
     first_order: Sequence[FirstOrderCell],
+    rule: str,
     *,
     every_layer: bool,
 ) -> str:
@@ -72,7 +73,8 @@ def summary_text(
         title: the first line.
         options: the options in force, by name.
         layers: the preconditioned layers, in the network's order.
-        first_order: the cells that stay first-order.
+        first_order: the cells that stay first-order, and the trained parameters outside the network.
+        rule: what updates them.
         every_layer: one row per layer also in large networks, and all names of first-order parameters.
 
     Returns:
@@ -94,7 +96,10 @@ def summary_text(
         lines += _table(layers, folds=not every_layer and len(layers) >= _FOLDED_FROM)
     if first_order:
         left = weights - preconditioned
-        lines.append(f"{_counted(len(first_order), 'cell')} first-order: {left:,} weights")
+        outside = sum(cell.kind == OUTSIDE for cell in first_order)
+        counted = [_counted(len(first_order) - outside, "cell")] if len(first_order) > outside else []
+        counted += [_counted(outside, "parameter") + " outside the network"] if outside else []
+        lines.append(f"{' and '.join(counted)} first-order: {left:,} weights, updated by {rule}")
         lines += [_reason_line(cells, every_layer) for cells in _by_reason(first_order)]
     return "\n".join(lines)
 
@@ -123,7 +128,7 @@ def _by_reason(cells: Iterable[FirstOrderCell]) -> list[list[FirstOrderCell]]:
 
 
 def _reason_line(cells: Sequence[FirstOrderCell], every_name: bool) -> str:
-    names = [f"{cell.name}.{p.name.split('.')[-1]}" for cell in cells for p in cell.parameters]
+    names = [f"{cell.name}.{p.name.split('.')[-1]}".lstrip(".") for cell in cells for p in cell.parameters]
     shown = names if every_name or len(names) <= _NAMED + 1 else names[:_NAMED]
     more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
     kinds = Counter(cell.kind for cell in cells)

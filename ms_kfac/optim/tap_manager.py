@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from mindspore import nn
+from mindspore import ParameterTuple, nn
 
 from ms_kfac.capture.attach import attach, attached_tap, detach
 from ms_kfac.capture.discover import FirstOrderCell, discover, names_of_cells, unmatched_patterns
 from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.tap import SampleCounter, Tap
+from ms_kfac.ops.statistics.samples_first import samples_first
+from ms_kfac.ops.step.parameter_rows import ParameterRows, parameter_of
 from ms_kfac.optim.block_choice import BlockChoice
+from ms_kfac.optim.pause import Pause
 from ms_kfac.user_warning import warn_user
 
 
@@ -29,7 +33,8 @@ class TapManager:
     mean_reduction: bool
     _patterns: tuple[str, ...]
     _choice: BlockChoice
-    _counter: SampleCounter | None
+    counts_samples: bool
+    sample_counters: Any
     # `_tapped`: layers with taps. `_layers`: all layers with blocks, also Parameters outside layers.
     _tapped: Sequence[Layer]
     _layers: Sequence[Layer]
@@ -62,47 +67,57 @@ class TapManager:
         Raises:
             ValueError: if it lacks one of the layers.
         """
-        found = {id(layer.weight): layer for layer in self._discover(network)[0]}
-        missing = [layer.name for layer in self._tapped if id(layer.weight) not in found]
+        found = {_weight_key(layer): layer for layer in self._discover(network)[0]}
+        missing = [layer.name for layer in self._tapped if _weight_key(layer) not in found]
         if missing:
             raise ValueError(
                 f"network must contain all layers of the optimizer, got one without {', '.join(missing)}. "
                 "MindSpore 2.10 creates such networks if amp level O1 is used twice in one process"
             )
         self.detach()
+        self.__dict__["_network"] = weakref.ref(network)
         lone = self._layers[len(self._tapped) :]
-        self._tapped = [replace(found[id(layer.weight)], name=layer.name) for layer in self._tapped]
+        self._tapped = [replace(found[_weight_key(layer)], name=layer.name) for layer in self._tapped]
         self._layers = [*self._tapped, *lone]
         self._attach_taps()
 
-    def _counting_layer(self) -> Layer | None:
-        # Batch normalization in evaluation mode bypasses its tap, and the first axis of an embedding's ids
-        # may be positions. Both count samples only if there is no other layer.
+    def _counting_layers(self) -> list[int]:
+        # The layer whose samples count, then the layer that counts if no pass reaches the first: it may be
+        # bypassed or frozen. Batch normalization in evaluation mode bypasses its tap, and the first axis of
+        # an embedding's ids may be positions. Both count samples only if there is no other layer.
         last_resorts = ("normalization", "embedding")
-        others = [layer for layer in self._tapped if layer.kind not in last_resorts]
-        return next(iter([*others, *self._tapped]), None)
+        everything = list(range(len(self._tapped)))
+        others = [index for index in everything if self._tapped[index].kind not in last_resorts]
+        candidates = others or everything
+        return list(dict.fromkeys([candidates[0], candidates[-1]])) if candidates else []
+
+    def _create_counters(self, prefix: str) -> None:
+        self.counting_layers = tuple(self._counting_layers()) if self.counts_samples else ()
+        if self.counts_samples and not self._tapped:
+            option = "blocks['other']" if self.mean_reduction else "reduction='sum'"
+            raise ValueError(
+                f"{option} counts the batch's samples at a preconditioned layer, and there is none"
+            )
+        names = (f"{prefix}.samples", f"{prefix}.samples_last")
+        counters = [SampleCounter(name) for _, name in zip(self.counting_layers, names)]
+        self.sample_counters = nn.CellList(counters, auto_prefix=False)
+        self.counting_records = ParameterTuple([self.blocks[index].record for index in self.counting_layers])
 
     def _attach_taps(self) -> None:
-        replaced = []
         self._taps = []
-        counting = self._counting_layer()
-        for layer, block, gate in zip(self._tapped, self.blocks, self.statistics_schedule.gates):
-            counter = self._counter if layer is counting else None
-            tap = Tap(block.operator, block.staged, gate, counter, block.record)
+        counters = dict(zip(self.counting_layers, self.sample_counters))
+        gates = self.statistics_schedule.gates
+        for index, (layer, block, gate) in enumerate(zip(self._tapped, self.blocks, gates)):
+            counter = counters.get(index)
             if counter is not None:
-                self.__dict__["counting_record"] = block.record
-            self._taps.append(tap)
-            if attach(layer, tap):
-                replaced.append(layer.name)
+                counter.sample_axis = layer.sample_axis
+            operator = samples_first(block.operator, layer.sample_axis)
+            self._taps.append(Tap(operator, block.staged, gate, counter, block.record))
+        replaced = attach(self._tapped, self._taps)
         if replaced:
             warn_user(
                 f"{type(self).__name__} took over layers {', '.join(replaced)}: an earlier optimizer on this "
                 "network no longer receives statistics of them"
-            )
-        if self._counter is not None and not self._tapped:
-            option = "blocks['other']" if self.mean_reduction else "reduction='sum'"
-            raise ValueError(
-                f"{option} counts the batch's samples at a preconditioned layer, and there is none"
             )
 
     def detach(self) -> None:
@@ -112,7 +127,7 @@ class TapManager:
         keep the taps of that optimizer.
         """
         for layer, tap in zip(self._tapped, self._taps):
-            if attached_tap(layer.cell) is tap:
+            if attached_tap(layer) is tap:
                 detach(layer.cell)
 
     @contextmanager
@@ -134,12 +149,37 @@ class TapManager:
             >>> with optimizer.detached():
             ...     ms.export(net, ms.ops.ones((1, 8)), file_name="net", file_format="MINDIR")
         """
-        own = [
-            (layer, tap) for layer, tap in zip(self._tapped, self._taps) if attached_tap(layer.cell) is tap
-        ]
+        own = [(layer, tap) for layer, tap in zip(self._tapped, self._taps) if attached_tap(layer) is tap]
         self.detach()
         try:
             yield
         finally:
-            for layer, tap in own:
-                attach(layer, tap)
+            attach([layer for layer, _ in own], [tap for _, tap in own])
+
+    def paused(self) -> Pause:
+        """Take no statistics of the backward passes inside a ``with`` block.
+
+        Use it for passes whose gradients are not given to this optimizer: a generator's pass through the
+        discriminator, adversarial examples, gradients for an evaluation. Statistics that were taken before
+        the block are kept. Compiled functions may be called inside the block, but the block must not be
+        inside a compiled function. Other optimizers may take their steps inside the block.
+
+        Returns:
+            A context manager. It restores the gates at exit, also after an exception.
+
+        Examples:
+            >>> import mindspore as ms
+            >>> from mindspore import nn
+            >>> import ms_kfac
+            >>> net = nn.Dense(8, 4)
+            >>> optimizer = ms_kfac.KFAC(net, 0.03)
+            >>> gradient_of_input = ms.grad(lambda x: net(x).sum())
+            >>> with optimizer.paused():
+            ...     direction = gradient_of_input(ms.ops.ones((1, 8)))
+        """
+        return Pause(self)
+
+
+def _weight_key(layer: Layer) -> tuple[int, int]:
+    rows = layer.weight
+    return id(parameter_of(rows)), rows.begin if isinstance(rows, ParameterRows) else 0

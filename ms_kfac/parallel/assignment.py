@@ -1,8 +1,30 @@
-"""Assignment of layers to the ranks that refresh them."""
+"""Assignment of layers to the ranks that refresh them, by estimated work."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from ms_kfac.ops.graph.flat_buffer import SyncedTensor
+
+
+def refresh_work(shares: Sequence[SyncedTensor]) -> float:
+    """Estimate the work of recomputing inverses: the sum of the cubes of their dimensions.
+
+    Args:
+        shares: the tensors that a refresh writes.
+
+    Returns:
+        The number of multiplications, up to a constant factor.
+    """
+    work = 0.0
+    for share in shares:
+        *leading, last = share.parameter.shape or (1,)
+        square = len(leading) > 0 and leading[-1] == last
+        numbers = last
+        for size in leading:
+            numbers *= size
+        work += float(numbers) * (last if square else 1)
+    return work
 
 
 def place(work: Sequence[float], ranks: int) -> tuple[int, ...]:

@@ -11,39 +11,18 @@ from mindspore import Parameter, Tensor, nn, ops
 from ms_kfac.ops.graph.flat_buffer import SyncedTensor
 from ms_kfac.ops.statistics.layer_statistics import PRODUCT, SCALE
 from ms_kfac.parallel import collectives
-from ms_kfac.parallel.assignment import place
+from ms_kfac.parallel.assignment import place, refresh_work
+from ms_kfac.parallel.collectives import Gathering
 from ms_kfac.parallel.distribution import Distribution, World
-from ms_kfac.parallel.gathering import Gathering, pads
-from ms_kfac.parallel.inverse_exchange import InverseExchange
-from ms_kfac.parallel.layer_broadcasts import LayerBroadcasts
+from ms_kfac.parallel.inverse_exchange import InverseExchange, LayerBroadcasts
 from ms_kfac.parallel.statistics_exchange import (
     AllReduceStatistics,
     PerStatisticAllReduce,
     ReduceScatterStatistics,
 )
-from ms_kfac.parallel.traffic import Collective, Traffic
+from ms_kfac.parallel.traffic import Collective, Traffic, padded_gather_is_cheaper
 
 _BYTES = 4
-
-
-def refresh_work(shares: Sequence[SyncedTensor]) -> float:
-    """Estimate the work of recomputing inverses: the sum of the cubes of their dimensions.
-
-    Args:
-        shares: the tensors that a refresh writes.
-
-    Returns:
-        The number of multiplications, up to a constant factor.
-    """
-    work = 0.0
-    for share in shares:
-        *leading, last = share.parameter.shape or (1,)
-        square = len(leading) > 0 and leading[-1] == last
-        numbers = last
-        for size in leading:
-            numbers *= size
-        work += float(numbers) * (last if square else 1)
-    return work
 
 
 class DistributedCurvature(nn.Cell):
@@ -245,6 +224,38 @@ class DistributedCurvature(nn.Cell):
         return f"{self.size} ranks by {self.collective}, exchange {self.exchange!r}"
 
 
+class Synchronization(nn.Cell):
+    """Averages all statistics over ranks and sends all inverses, regardless of what training steps exchange.
+
+    Args:
+        blocks: the curvature blocks.
+        curvature: the distributed curvature, which assigns owners to blocks.
+
+    Outputs:
+        bool, True.
+    """
+
+    def __init__(self, blocks: Sequence[Any], curvature: DistributedCurvature) -> None:
+        super().__init__(auto_prefix=False)
+        statistics = [share for block in blocks for share in block.tensors_to_reduce()]
+        known = {id(share.parameter) for share in statistics}
+        self.statistics = AllReduceStatistics(statistics, curvature.size)
+        inverses: list[list[SyncedTensor]] = [
+            [
+                share
+                for index in owned
+                for share in blocks[index].tensors_to_broadcast() + blocks[index].refresh_state()
+                if id(share.parameter) not in known
+            ]
+            for owned in curvature.of_rank
+        ]
+        self.inverses = InverseExchange(inverses, curvature.rank)
+
+    def construct(self) -> bool:
+        self.statistics()
+        return self.inverses()
+
+
 def _statistics(blocks: Sequence[Any]) -> list[tuple[SyncedTensor, ...]]:
     return [block.shares_of(group) for block in blocks for group in range(len(block.groups_of_statistics()))]
 
@@ -260,7 +271,8 @@ def _collective(blocks: Sequence[Any], asked: str, read_by_all_reason: str, size
         return asked
     scatters = collectives.has_reduce_scatter()
     if asked == "auto":
-        return "reduce_scatter" if scatters and not reason and pads(sizes) else "all_reduce"
+        scatters = scatters and not reason and padded_gather_is_cheaper(sizes)
+        return "reduce_scatter" if scatters else "all_reduce"
     if not scatters:
         reason = "MindSpore has no ReduceScatter on a CPU"
     if reason:

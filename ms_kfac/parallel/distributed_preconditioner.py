@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from ms_kfac.parallel.gathering import Gathering
+from ms_kfac.parallel.collectives import Gathering
 
 
 class DistributedPreconditioner(nn.Cell):

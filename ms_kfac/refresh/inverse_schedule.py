@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.refresh.due_inverses import DueInverses
 
@@ -17,12 +17,17 @@ class InverseSchedule(nn.Cell):
     With ``allowed`` 0 nothing is due. ``allowed`` may be a Tensor, so that the caller needs no branch. A
     branch would have to be decided on the host, whereas kernels that are not due return immediately.
 
+    The first statistics of a layer make a refresh due at any step. Otherwise a layer whose first batch was
+    refused, or a run that goes on from the checkpoint of another optimizer, would have no inverse until the
+    next interval.
+
     Args:
         blocks: the curvature blocks.
         damping: Cell that maps the step to the damping; called when inverses are due.
         prefix: prefix of the Parameters' names.
 
     Attributes:
+        served: number of weights with statistics at the last refresh, float32.
         distributed: whether the refreshes are distributed across ranks.
         by_layer: whether layers are refreshed at different steps.
         refreshes: number of refreshes so far, int32. It counts single layers, or all layers as one if they
@@ -37,12 +42,37 @@ class InverseSchedule(nn.Cell):
         self.refreshes = Parameter(
             Tensor(0, ms.int32), name=f"{prefix}.inverse_refreshes", requires_grad=False
         )
+        self.served = Parameter(Tensor(0.0, ms.float32), name=f"{prefix}.inverted", requires_grad=False)
+        self.counts: Any = ParameterTuple(())
         self.cast = ops.Cast()
+        self.greater = ops.Greater()
+        self.reduce_sum = ops.ReduceSum()
+        self.maximum = ops.Maximum()
+        self.minimum = ops.Minimum()
+        self.select = ops.Select()
         self.assign = ops.Assign()
         self.assign_add = ops.AssignAdd()
         self.by_layer = False
         self.distributed = False
         self.curvature: Any = None
+
+    def watch(self, counts: Sequence[Parameter]) -> None:
+        """Let first statistics make refreshes due.
+
+        Args:
+            counts: Parameters whose elements are positive once the statistics that they stand for exist. They
+                must be equal on all ranks.
+        """
+        self.counts = ParameterTuple(counts)
+
+    def or_first(self, due: Tensor) -> Tensor:
+        """``due``, or 1 if a layer has its first statistics: scalar int32. Call it once per step."""
+        total = self.served * 0.0
+        for count in self.counts:
+            total = total + self.reduce_sum(self.cast(count > 0, ms.float32))
+        due = self.maximum(due.reshape(()), self.cast(self.greater(total, self.served), ms.int32))
+        self.assign(self.served, self.select(due > 0, total, self.minimum(total, self.served)))
+        return due
 
     def distribute(self, curvature: Any) -> None:
         """Distribute the refreshes: this rank refreshes the blocks that it owns and receives the others.
@@ -96,7 +126,7 @@ class UniformInverseSchedule(InverseSchedule):
         self.policy = policy
 
     def construct(self, step: Tensor, allowed: Any = 1) -> bool:
-        due = (self.cast(self.policy(step), ms.int32) * allowed).reshape(())
+        due = self.or_first(self.cast(self.policy(step), ms.int32) * allowed)
         self.refresh_together(due, step)
         self.assign_add(self.refreshes, due)
         return True

@@ -60,7 +60,6 @@ class InversesOfNewStatistics(InverseSchedule):
         # EKFAC takes corrected eigenvalues in addition to the factors; they do not require a new basis.
         self.beside_factors = CORRECTED_EIGENVALUES
         self.stack = ops.Stack()
-        self.reduce_sum = ops.ReduceSum()
 
     def construct(self, step: Tensor, allowed: Any = 1) -> bool:
         if self.shared:

@@ -68,7 +68,7 @@ class StaleStatistics(RefreshPolicy):
         )
 
     def __repr__(self) -> str:
-        return f"while similar within {self.similarity:g}"
+        return f"when they differ by more than {self.similarity:g}"
 
 
 _compare = ops.MultitypeFuncGraph("compare")

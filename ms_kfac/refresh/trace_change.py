@@ -97,7 +97,7 @@ class TraceChange(RefreshPolicy):
         return Parameter(Tensor(np.zeros(count, np.float32)), name=f"{prefix}.stopped", requires_grad=False)
 
     def __repr__(self) -> str:
-        limits = f"where the trace changed by more than {self.omega1:g}"
+        limits = f"of layers whose trace changed by more than {self.omega1:g}"
         if self.omega2 > 0:
             limits += f", stopped below {self.omega2:g}"
         return f"{self.look!r} {limits}"
@@ -135,11 +135,10 @@ class InversesOfChangedTraces(InverseSchedule):
             Tensor(-np.ones_like(sizes)), name=f"{prefix}.last_trace", requires_grad=False
         )
         self.stack = ops.Stack()
-        self.reduce_sum = ops.ReduceSum()
         self.abs = ops.Abs()
 
     def construct(self, step: Tensor, allowed: Any = 1) -> bool:
-        if self.cast(self.policy(step), ms.int32) * allowed > 0:
+        if self.or_first(self.cast(self.policy(step), ms.int32) * allowed) > 0:
             if self.distributed:
                 self.curvature.average_due()
             damping = self.damping(step)
@@ -149,12 +148,14 @@ class InversesOfChangedTraces(InverseSchedule):
             trace = self.stack(traces)
             change = self.abs(trace - self.last_trace)
             damped = self.last_trace + damping * self.sizes
-            first = self.cast(self.last_trace < 0, ms.float32)
-            due = ops.maximum(self.cast(change > self.omega1 * damped, ms.float32), first)
+            never = self.cast(self.last_trace < 0, ms.float32)
+            # A layer without statistics has nothing to refresh yet.
+            first = never * self.cast(trace > 0, ms.float32)
+            due = ops.maximum(self.cast(change > self.omega1 * damped, ms.float32) * (1.0 - never), first)
             if self.stops:
                 small = self.cast(change < self.omega2 * damped, ms.float32)
                 moved = self.cast(change > 0, ms.float32)
-                stopped = ops.maximum(self.stopped, small * moved * (1.0 - first))
+                stopped = ops.maximum(self.stopped, small * moved * (1.0 - never))
                 self.assign(self.stopped, stopped)
                 due = due * (1.0 - stopped)
             self.assign(self.last_trace, due * trace + (1.0 - due) * self.last_trace)

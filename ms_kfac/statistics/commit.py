@@ -28,7 +28,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.kernels.operator import is_native, native_operator
 from ms_kfac.ops.graph.element import element
-from ms_kfac.ops.statistics.layer_statistics import PERIOD, PRODUCT, SCALE, STAGED_WEIGHTS
+from ms_kfac.ops.statistics.layer_statistics import PASSES, PERIOD, PRODUCT, SCALE, STAGED_WEIGHTS
 from ms_kfac.statistics.judge import fallback_judge, register_judge
 from ms_kfac.statistics.statistic import Statistic
 
@@ -81,6 +81,7 @@ class LayerCommit(nn.Cell):
             else:
                 weight_powers[statistic.weight] = statistic.power
         self.carried, self.weight_powers = Tensor(carried), Tensor(weight_powers)
+        self.of_samples = Tensor(np.array(_weights_of_samples(block), np.float32))
         self.roots: RootAverage | None = block.roots
         self.assign = ops.Assign()
         self.slice = ops.Slice()
@@ -93,13 +94,14 @@ class LayerCommit(nn.Cell):
         self.logical_and = ops.LogicalAnd()
         self.sqrt = ops.Sqrt()
         self.maximum = ops.Maximum()
-        self.zeros_of_record = Tensor(np.zeros(STAGED_WEIGHTS + count, np.float32))
-        period = np.zeros(STAGED_WEIGHTS + count, np.float32)
-        period[PERIOD] = 1.0
-        self.period_only = Tensor(period)
+        self.passes_only, self.period_only = (
+            Tensor(np.eye(1, STAGED_WEIGHTS + count, index, np.float32)[0]) for index in (PASSES, PERIOD)
+        )
+        # The number of kernels that staged the batch is unknown here.
+        self.kernels = Tensor([0.0], ms.float32)
 
     def report(self, expected: Tensor, measured: Tensor) -> Tensor:
-        """Numbers of the layer for the judge, shape (9,)."""
+        """Numbers of the layer for the judge, shape (10,)."""
         taken = self.staged_weights()
         # Products of passes that were replaced may be NaN or Inf, so they are not checked.
         numbers = self.stack((element(self.record, PRODUCT), element(self.record, SCALE)))
@@ -111,13 +113,14 @@ class LayerCommit(nn.Cell):
         passes = self.slice(self.record, (0,), (PERIOD + 1,))
         products = self.slice(self.record, (PRODUCT,), (SCALE - PRODUCT + 1,)) * expected
         flag = self.reshape(self.cast(finite, ms.float32), (1,))
-        return self.concat((passes, products, self.reshape(measured, (-1,)), flag))
+        return self.concat((passes, products, self.reshape(measured, (-1,)), flag, self.kernels))
 
     def apply(self, told: Tensor, answer: Tensor, unscale: Tensor, past: Parameter) -> Tensor:
         """Commit or refuse the batch, or empty the averages; return 1 if the layer has statistics, else 0."""
-        taken = self.staged_weights()
+        # Several calls of a layer in one pass are further locations of the same samples.
+        taken = self.staged_weights() / (1.0 + self.of_samples * (answer[2:3] - 1.0))
         ran = self.slice(self.record, (0,), (1,)) > 0.5
-        commits = self.logical_and(ran, self.logical_and(answer[0:1] > 0.5, told[-1:] > 0.5))
+        commits = self.logical_and(ran, self.logical_and(answer[0:1] > 0.5, told[8:9] > 0.5))
         takes = self.logical_and(commits, taken > 0)
         weights = self.weights + 0.0
         before = self.slice(past, (self.first,), (self.count,))
@@ -143,8 +146,9 @@ class LayerCommit(nn.Cell):
         new_past = ops.where(emptied, 0.0, ops.where(takes, before * decay + 1.0, before))
         self.assign(self.weights, weights)
         self.assign_past(past, new_past)
-        period = ops.where(ran, answer[1:2], self.slice(self.record, (PERIOD,), (1,)))
-        self.assign(self.record, self.zeros_of_record + self.period_only * period)
+        next_record = self.period_only * answer[1:2] - self.passes_only * answer[3:4]
+        # Without a pass that counts, there is nothing to empty.
+        self.assign(self.record, ops.where(ran, next_record, self.record))
         return self.cast(weights.sum() > 0, ms.float32)
 
     def assign_past(self, past: Parameter, new: Tensor) -> bool:
@@ -186,13 +190,16 @@ class CommitStatistics(nn.Cell):
     Args:
         blocks: the curvature blocks.
         decay: :math:`\epsilon` in [0, 1) of the moving averages.
-        judge: function that decides about every batch. It maps float32 (layers, 9) to (layers, 2), as
+        judge: function that decides about every batch. It maps float32 (layers, 10) to (layers, 4), as
             ``kernels/interface/judge.h`` describes.
         name: prefix of the Parameters' names.
 
     Attributes:
         past: weight of the past for every weight of every layer, in units of one commit.
         outcome: number of refused batches, then whether each layer has statistics: float32 (1 + layers,).
+            A layer that loses its statistics with a refused batch (SKFAC) keeps its 1, because its inverses
+            come from statistics.
+        calls: number of calls of each layer per backward pass, as found so far: float32 (layers,).
 
     Inputs:
         - **due** (Tensor) - scalar int32; with 0 nothing happens.
@@ -214,6 +221,8 @@ class CommitStatistics(nn.Cell):
         limit = decay / (1.0 - decay)
         self.past = _zeros(f"{name}.past", max(sum(counts), 1))
         self.outcome = _zeros(f"{name}.committed", 1 + len(blocks))
+        ones = Tensor(np.ones(max(len(blocks), 1), np.float32))
+        self.calls = Parameter(ones, name=f"{name}.calls", requires_grad=False)
         self.native = is_native("commit_statistics")
         self.cast = ops.Cast()
         if not self.exists:
@@ -239,6 +248,7 @@ class CommitStatistics(nn.Cell):
                 powers=[statistic.power for statistic in statistics],
                 diagonal=[int(statistic.symmetric) for statistic in statistics],
                 averaged=[int(statistic.average is not None) for statistic in statistics],
+                samples=[int(flag) for block in blocks for flag in _weights_of_samples(block)],
                 roots=[int(root is not None) for root in roots],
                 homogeneous=[int(root is not None and root.homogeneous) for root in roots],
                 floors=[0.0 if root is None else float(root.floor) for root in roots],
@@ -260,7 +270,7 @@ class CommitStatistics(nn.Cell):
     def construct(self, due: Tensor, scales: Tensor, measured: Tensor) -> bool:
         if self.exists:
             if self.native:
-                self.kernel(due, scales, measured, self.past, self.outcome, *self.arrays)
+                self.kernel(due, scales, measured, self.past, self.outcome, self.calls, *self.arrays)
             elif due > 0:
                 self.commit(scales, measured)
         return True
@@ -272,13 +282,22 @@ class CommitStatistics(nn.Cell):
             reports = (*reports, self.layers[index].report(scales[1], measured[index]))
         told = self.stack(reports)
         answers = self.judge(told)
-        refused = ops.logical_and(told[:, 0] > 0.5, told[:, 8] < 0.5)
+        ran = told[:, 0] > 0.5
+        refused = ops.logical_and(ran, ops.logical_or(told[:, 8] < 0.5, answers[:, 0] == 0))
         count = self.slice(self.outcome, (0,), (1,)) + self.cast(refused.any(), ms.float32)
-        flags: tuple[Tensor, ...] = (count.reshape(()),)
+        before = self.slice(self.outcome, (1,), (len(self.layers),))
+        before = ops.where(ops.logical_and(ran, answers[:, 0] < -0.5), 0.0, before)
+        present: tuple[Tensor, ...] = ()
         for index in range(len(self.layers)):
-            flags = (*flags, self.layers[index].apply(told[index], answers[index], scales[0], self.past))
-        self.assign(self.outcome, self.stack(flags))
+            present = (*present, self.layers[index].apply(told[index], answers[index], scales[0], self.past))
+        self.assign(self.outcome, self.concat((count, ops.maximum(self.stack(present), before))))
+        self.assign(self.calls, ops.where(ran, answers[:, 2], self.calls))
         return True
+
+
+def _weights_of_samples(block: Any) -> list[bool]:
+    counting = {statistic.weight for statistic in block.statistics if statistic.samples}
+    return [index in counting for index in range(int(block.weights.size))]
 
 
 def _zeros(name: str, count: int) -> Parameter:

@@ -16,7 +16,7 @@ from ms_kfac.kernels.operator import present_library
 Judge = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 # Numbers per layer that the judge gets, and that it returns (kernels/interface/judge.h).
-TOLD, ANSWERS = 9, 2
+TOLD, ANSWERS = 10, 4
 
 _PROTOTYPE = ctypes.CFUNCTYPE(
     None, ctypes.c_int64, ctypes.c_int64, ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_int64)
@@ -47,7 +47,7 @@ def _answer(number: int, layers: int, told: Any, answers: Any) -> None:
     handle = _handles.get(number)
     if handle is None:
         # The optimizer no longer exists, but its last step may still run.
-        written[:, 0], written[:, 1] = numbers[:, -1] > 0, numbers[:, 1]
+        written[...] = np.stack([numbers[:, 8] > 0, numbers[:, 1], np.ones(layers), np.zeros(layers)], 1)
     else:
         written[...] = handle.judge(numbers.copy())
 
@@ -60,7 +60,7 @@ def register_judge(judge: Judge) -> JudgeHandle:
     """Register a judge with the kernels of the current device.
 
     Args:
-        judge: function from float32 (layers, 9) to (layers, 2). Any thread may call it.
+        judge: function from float32 (layers, 10) to (layers, 4). Any thread may call it.
 
     Returns:
         The handle. It must exist as long as the kernel exists.
@@ -78,7 +78,7 @@ def fallback_judge(judge: Judge) -> Any:
         judge: as for :func:`register_judge`.
 
     Returns:
-        An operator from float32 (layers, 9) to float32 (layers, 2).
+        An operator from float32 (layers, 10) to float32 (layers, 4).
     """
 
     def answers(told: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,13 +3,16 @@ r"""Measurements of the delivered gradients and the weights for the capture chec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore import ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.kernels.operator import is_native, native_operator
 from ms_kfac.ops.statistics.signs import ROWS, column_signs, signs
+from ms_kfac.ops.step.gradient_views import GradientViews
+from ms_kfac.ops.step.parameter_rows import LayerParameter, parameter_of
 
 
 class MeasureGradients(nn.Cell):
@@ -21,9 +24,11 @@ class MeasureGradients(nn.Cell):
     each including the bias (:mod:`ms_kfac.ops.statistics.signs`).
 
     Args:
-        layers: for each layer, its weight and, if it has one, its bias.
+        layers: for each layer, its weight and, if it has one, its bias: Parameters, or rows of Parameters.
         positions: for each layer, the indices of dW and db among the gradients.
-        gradients: number of gradients.
+        gradients: number of gradients, with views.
+        views: appends the views to the gradients, for this operator alone; None if there are none. Default:
+            None.
 
     Inputs:
         - **due** (Tensor) - scalar int32; with 0 nothing is measured.
@@ -37,14 +42,21 @@ class MeasureGradients(nn.Cell):
 
     def __init__(
         self,
-        layers: Sequence[tuple[Parameter, ...]],
+        layers: Sequence[tuple[LayerParameter, ...]],
         positions: Sequence[tuple[int, ...]],
         gradients: int,
+        views: GradientViews | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.layers = len(layers)
         self.positions = tuple(positions)
-        self.parameters_of = ParameterTuple([parameter for own in layers for parameter in own])
+        weights = [weight for own in layers for weight in own]
+        owners = list({id(parameter_of(weight)): parameter_of(weight) for weight in weights}.values())
+        # Not in the Cell's registry, whose keys are the network's names and could be those of attributes.
+        self.__dict__["parameters"] = ParameterTuple(owners)
+        self.weight_views = GradientViews(owners, [(weight,) for weight in weights])
+        self.has_views = views is not None and views.changes
+        self.views: Any = views
         begins = np.cumsum([0, *(len(own) for own in layers)])
         self.begins = tuple(int(begin) for begin in begins[:-1])
         self.native = is_native("measure_gradients") and self.layers > 0
@@ -74,8 +86,10 @@ class MeasureGradients(nn.Cell):
             self.stack = ops.Stack()
 
     def construct(self, due: Tensor, gradients: tuple[Tensor, ...]) -> Tensor:
+        if self.has_views:
+            gradients = self.views(gradients)
         if self.native:
-            return self.kernel(due, gradients, self.parameters_of)
+            return self.kernel(due, gradients, self.weights())
         measured = self.nothing + 0.0
         if due > 0:
             measured = self.measured(gradients)
@@ -84,10 +98,11 @@ class MeasureGradients(nn.Cell):
     def measured(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Measure with the fallback."""
         rows: tuple[Tensor, ...] = ()
+        weights = self.weights()
         for index in range(self.layers):
             positions, begin = self.positions[index], self.begins[index]
             dW, db = gradients[positions[0]], gradients[positions[-1]]
-            W, b = self.parameters_of[begin], self.parameters_of[begin + len(positions) - 1]
+            W, b = weights[begin], weights[begin + len(positions) - 1]
             q, w = self.projected(dW, index), self.projected(W, index)
             square = self.reduce_sum(self.square(dW))
             if len(positions) > 1:
@@ -96,6 +111,16 @@ class MeasureGradients(nn.Cell):
                 square = square + self.reduce_sum(self.square(db))
             rows = (*rows, self.stack((q, w, self.sqrt(square))))
         return self.stack(rows)
+
+    def weights(self) -> tuple[Tensor, ...]:
+        """Weight and bias of each layer, float32."""
+        if not self.weight_views.changes:
+            return self.parameters
+        viewed = self.weight_views(self.parameters)
+        found: tuple[Tensor, ...] = ()
+        for position in self.weight_views.positions:
+            found = (*found, viewed[position[0]])
+        return found
 
     def projected(self, weight: Tensor, index: int) -> Tensor:
         r""":math:`r^{\top} W s` without the bias, scalar."""

@@ -26,6 +26,8 @@ class Statistic:
             ``ms_kfac.ops.statistics.layer_statistics``.
         power: degree in the output gradient, which is also the exponent of the loss scale in it.
         symmetric: whether its last two axes hold symmetric, positive semi-definite matrices.
+        samples: whether its weight counts samples. If a pass calls the layer several times, all calls have
+            the same samples. Other weights count locations, of which each call has more.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Statistic:
     gate: int
     power: int
     symmetric: bool = False
+    samples: bool = True
 
     def share(self) -> SyncedTensor:
         """The tensor that ranks exchange for it."""

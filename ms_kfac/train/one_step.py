@@ -146,6 +146,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             if self.scaling is not None:
                 scale = LossScale(source=self.scaling.running, gradients_unscaled=True)
             optimizer.use_loss_scale(scale)
+            optimizer.verification.calls.announced = accumulation_steps
             optimizer.has_train_cell = True
         set_in_place(self.get_parameters())
 

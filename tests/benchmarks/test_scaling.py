@@ -12,7 +12,7 @@ from ms_kfac.parallel import LayerSize
 LAYERS = [LayerSize(3, 2), LayerSize(4, 1)]
 
 
-def test_what_two_ranks_share() -> None:
+def test_costs_of_two_ranks() -> None:
     found = costs(LAYERS, 2)
     # Ten weights of 4 bytes: a ring of two sends every one of them once.
     assert found.gradients == 40

@@ -107,7 +107,7 @@ def reachable(root: object) -> set[int]:
     return seen
 
 
-def test_what_hangs_on_a_tapped_network_reaches_the_optimizer() -> None:
+def test_reachable_finds_the_optimizer_of_a_tapped_network() -> None:
     """Or the last assertion of the test before could not fail."""
     net = Net()
     optimizer = kfac(net)

@@ -43,13 +43,13 @@ def test_the_kernel_of_the_class_that_names_it(kind: Any) -> None:
     assert statistics.within_graph() is statistics.kernel
 
 
-def test_a_construct_without_a_kernel_of_its_own_is_composed() -> None:
+def test_construct_without_a_kernel_uses_the_fallback() -> None:
     statistics = operator(Composed)
     assert not statistics.native
     assert statistics.within_graph() is statistics
 
 
-def test_a_class_without_a_construct_of_its_own_inherits_that_it_is_composed() -> None:
+def test_subclass_without_a_construct_inherits_the_fallback() -> None:
     class Below(Composed):
         pass
 

@@ -106,7 +106,7 @@ def test_a_class_registered_again_gets_the_new_function() -> None:
     assert isinstance(describe_layer("a", Project(2, 2)), Layer)
 
 
-def test_a_class_that_nobody_registered_stays_first_order() -> None:
+def test_unregistered_class_stays_first_order() -> None:
     class Unknown(nn.Cell):
         pass
 

@@ -77,7 +77,7 @@ UNIT_WISE = ("batch", "deep.bn2d", "layer")
 
 
 @pytest.mark.parametrize("normalization", [None, "first_order", "unit_wise"])
-def test_summary_says_what_and_why(normalization: str | None) -> None:
+def test_summary_shows_normalization_blocks_and_reasons(normalization: str | None) -> None:
     options = {} if normalization is None else {"normalization": normalization}
     optimizer = ms_kfac.KFAC(Zoo(), 0.1, skip=("skipped",), **options)
     rows = optimizer.summary(every_layer=True).splitlines()
@@ -101,7 +101,7 @@ def test_unknown_choice_is_refused() -> None:
         ms_kfac.KFAC(TokenNet(), 0.1, normalization="x")
 
 
-def test_evaluation_leaves_statistics_alone(mode: int) -> None:
+def test_evaluation_does_not_change_statistics(mode: int) -> None:
     """Without a backward pass nothing is counted; with one, batch normalisation in evaluation isn't."""
     x, y = batches(1)[0]
     net = SmallNet()

@@ -5,12 +5,22 @@ from __future__ import annotations
 import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import nn
 
 import ms_kfac
+from ms_kfac.capture.layer_kinds import describe_layer
 from tests.oracle.preconditioner import kronecker_solve
 from tests.oracle.unit_wise import unit_wise_solve
-from tests.support.bank import Bank, linear_loss, randomise, tensor
-from tests.support.normalization import VOCABULARY, WIDTH, embedding_factors, embeddings, normalizations
+from tests.support.bank import Bank, backward, linear_loss, randomise, tensor
+from tests.support.normalization import (
+    VOCABULARY,
+    WIDTH,
+    affine_parameters,
+    embedding_factors,
+    embeddings,
+    more_normalizations,
+    normalizations,
+)
 
 SAMPLES, DAMPING = 5, 0.05
 
@@ -95,3 +105,58 @@ def test_two_micro_batches_in_every_geometry(
         tolerance = {"rtol": 1e-4, "atol": 2e-4 * np.abs(U).max(), "err_msg": error}
         np.testing.assert_allclose(u_gamma.reshape(-1), U[:, 0], **tolerance)
         np.testing.assert_allclose(u_beta.reshape(-1), U[:, 1], **tolerance)
+
+
+def test_group_instance_and_mint_normalizations_and_scales(mode: int, rng: np.random.Generator) -> None:
+    cases = more_normalizations()
+    net = Bank([case.layer for case in cases])
+    randomise(net, rng)
+    net.set_train(True)
+    inputs = [(2 + rng.standard_normal((SAMPLES, *case.shape))).astype(np.float32) for case in cases]
+    c = [(1 + rng.standard_normal(x.shape)).astype(np.float32) for x in inputs]
+    optimizer = ms_kfac.KFAC(net, 0.1, normalization="unit_wise", damping=DAMPING, verify="off")
+    for case in cases:
+        if case.stands_in is not None:
+            case.layer.__dict__["untapped_construct"] = case.stands_in
+    gradients = backward(linear_loss(net, c), optimizer.parameters, *inputs)
+    optimizer(gradients)
+    values = {
+        id(p): (before.asnumpy().reshape(-1), after.asnumpy())
+        for p, before, after in zip(optimizer.parameters, gradients, optimizer.precondition(gradients))
+    }
+    for i, case in enumerate(cases):
+        F = case.fisher(inputs[i], c[i])
+        error = f"layer {i}: {type(case.layer)} {case.shape}"
+        # Sums of at most 60 terms of order 1 to 10; small entries are differences of such sums.
+        found = optimizer.factors(f"layers.{i}")["F"]
+        np.testing.assert_allclose(found, F, rtol=1e-5, atol=2e-5 * np.abs(F).max(), err_msg=error)
+        own = [p for p in affine_parameters(case.layer) if p is not None]
+        d = np.stack([values[id(p)][0] for p in own], axis=1)
+        U = np.linalg.solve(F + DAMPING * np.eye(len(own)), d[..., None])[..., 0]
+        for column, parameter in enumerate(own):
+            u = values[id(parameter)][1]
+            assert u.shape == parameter.shape, error
+            # Condition of F_c + λI up to 1e3.
+            tolerance = {"rtol": 1e-4, "atol": 2e-4 * np.abs(U).max(), "err_msg": error}
+            np.testing.assert_allclose(u.reshape(-1), U[:, column], **tolerance)
+
+
+def test_verification_sees_group_norms_and_scales(mode: int, rng: np.random.Generator) -> None:
+    """The layers with CPU kernels, whose gradients MindSpore computes."""
+    cases = [case for case in more_normalizations() if case.stands_in is None]
+    net = Bank([case.layer for case in cases])
+    randomise(net, rng)
+    net.set_train(True)
+    inputs = [rng.standard_normal((SAMPLES, *case.shape)).astype(np.float32) for case in cases]
+    c = [rng.standard_normal(x.shape).astype(np.float32) for x in inputs]
+    optimizer = ms_kfac.KFAC(net, 0.1, normalization="unit_wise", damping=DAMPING)
+    optimizer(backward(linear_loss(net, c), optimizer.parameters, *inputs))
+    assert optimizer.summary().count("verified") == 1 + len(cases)
+
+
+def test_moments_of_several_devices_stay_first_order() -> None:
+    layer = nn.SyncBatchNorm(2, process_groups=0)
+    layer.is_global = True
+    described = describe_layer("norm", layer)
+    assert isinstance(described, str)
+    assert "several devices" in described

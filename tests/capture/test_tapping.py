@@ -139,7 +139,7 @@ def test_an_overridden_construct_is_preconditioned(mode: int) -> None:
     np.testing.assert_allclose(found[0]["G"], 4 * found[1]["G"], rtol=1e-4, atol=1e-5 * scale)
 
 
-def test_a_skip_pattern_that_skips_nothing_is_told(recwarn: pytest.WarningsRecorder) -> None:
+def test_skip_pattern_without_a_match_gives_a_warning(recwarn: pytest.WarningsRecorder) -> None:
     ms_kfac.KFAC(SmallNet(), 0.1, skip=("conv",))
     assert not [w for w in recwarn if "skips nothing" in str(w.message)]
     with pytest.warns(UserWarning, match="no layer's name has 'cnov', so that it skips nothing"):
@@ -159,7 +159,7 @@ def test_summary_names_every_layer_and_why() -> None:
     assert "BatchNorm" in next(line for line in lines if "norm" in line)
 
 
-def test_frozen_layers_are_left_out(mode: int) -> None:
+def test_frozen_layers_are_skipped(mode: int) -> None:
     """A layer whose weight isn't trained is neither preconditioned nor moved."""
     net = SmallNet()
     for p in net.conv1.get_parameters():

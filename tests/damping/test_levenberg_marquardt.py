@@ -138,7 +138,7 @@ class ScaledLoss(nn.Cell):
     ("reduction", "sens", "inside"), [("mean", None, 64.0), ("sum", None, 1.0), ("mean", 1024.0, 1.0)]
 )
 def test_prediction_and_ratio(mode: int, reduction: str, sens: float | None, inside: float) -> None:
-    """Convolutions, BatchNorm, momentum and weight decay: δ is what really happened."""
+    """Convolutions, BatchNorm, momentum, AdamW and weight decay: δ is what really happened."""
     net = SmallNet()
     rule = LevenbergMarquardt(0.5, interval=2, decrease=0.5)
     optimizer = ms_kfac.KFAC(
@@ -150,6 +150,7 @@ def test_prediction_and_ratio(mode: int, reduction: str, sens: float | None, ins
         weight_decay=0.1,
         kl_clip=0.1,
         nesterov=reduction == "sum",
+        first_order=ms_kfac.AdamW(0.05) if sens is not None else "momentum",
         reduction=reduction,
         loss_scale=inside * (1.0 if sens is None else sens),
     )

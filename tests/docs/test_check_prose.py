@@ -35,7 +35,7 @@ def test_markdown(text: str, tmp_path: Path) -> None:
     assert done.returncode == 1 and done.stdout.startswith(f"{page}:3: "), done.stdout + done.stderr
 
 
-def test_what_is_no_prose_passes(tmp_path: Path) -> None:
+def test_code_and_links_are_not_prose(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "One `for ever` here.\n\n```text\nfor ever\n```\n\n| one | two |\n|---|---|\n"

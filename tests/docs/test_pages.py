@@ -13,7 +13,7 @@ from tests.support.native import skip_without_native
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("page", ["checkpoints.md", "mixed_precision.md"])
+@pytest.mark.parametrize("page", ["checkpoints.md", "mixed_precision.md", "own_loop.md"])
 def test_page_runs(page: str, tmp_path: Path) -> None:
     run(page, tmp_path)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import ms_kfac
 from tests.docs.pages import DOCS, ROOT
@@ -93,6 +94,14 @@ def test_no_markup_of_sphinx_is_left(markup: Any) -> None:
         for docstring in re.findall(r'"""(.*?)"""', path.read_text(encoding="utf-8"), re.S):
             found = markup.to_markdown(docstring)
             assert ":math:`" not in found and ".. math::" not in found, path
+
+
+def test_site_needs_no_other_server() -> None:
+    """Formulas and styles must also work behind a firewall."""
+    settings = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    assert settings["theme"]["font"] == "false"
+    for key in ("extra_css", "extra_javascript"):
+        assert all((DOCS / path).is_file() for path in settings.get(key, ()))
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "model_zoo/README.md"])

@@ -41,14 +41,14 @@ class Inverting(SmallNet):
 
 
 def groups(net: nn.Cell) -> dict[str, Any]:
-    """Parameter groups with their own learning rate, weight decay and gradient centralization."""
+    """Parameter groups with their own learning rate, weight decay and gradient centralization, and AdamW."""
     convolutions = [p for p in net.trainable_params() if "conv" in p.name and p.ndim > 1]
     others = [p for p in net.trainable_params() if not any(p is c for c in convolutions)]
     parts = [
         {"params": convolutions, "lr": 0.01, "weight_decay": 0.1, "grad_centralization": True},
         {"params": others},
     ]
-    return {"params": parts}
+    return {"params": parts, "first_order": "adam"}
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

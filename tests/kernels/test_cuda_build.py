@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu.registers import read
-from ms_kfac.kernels import cuda_library
-from ms_kfac.kernels.cuda_library import CudaLibrary
-from ms_kfac.kernels.library import library
+from ms_kfac.kernels.library import CudaLibrary, library
 from ms_kfac.kernels.operator import is_native
 from ms_kfac.kernels.registry import REGISTRY
 from tests.support.device import use
@@ -113,7 +111,8 @@ def test_it_loads_without_a_gpu_and_has_the_operators_it_exports(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MS_KFAC_NATIVE", raising=False)
-    monkeypatch.setattr(cuda_library, "FOLDER", build.library.parent)
+    # The package exports a function of the module's name.
+    monkeypatch.setitem(CudaLibrary.__init__.__globals__, "FOLDER", build.library.parent)
     use("GPU", monkeypatch)
     library.cache_clear()
     try:

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from ms_kfac import kernels
-from ms_kfac.kernels import cuda_library, native_library
-from ms_kfac.kernels.cuda_library import CudaLibrary
+from ms_kfac.kernels import native_library
 from ms_kfac.kernels.fingerprint import fingerprint
-from ms_kfac.kernels.library import library
+from ms_kfac.kernels.library import CudaLibrary, library
 from ms_kfac.kernels.operator import is_native, native_operator
 from ms_kfac.kernels.registry import REGISTRY
 from tests.support.device import use
@@ -42,7 +41,8 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of kernels instead of the package's; it has no library yet."""
     monkeypatch.delenv("MS_KFAC_NATIVE", raising=False)
-    monkeypatch.setattr(cuda_library, "FOLDER", tmp_path)
+    # The package exports a function of the module's name.
+    monkeypatch.setitem(CudaLibrary.__init__.__globals__, "FOLDER", tmp_path)
     (tmp_path / "cuda").mkdir()
     (tmp_path / "cuda" / "kernels.cc").write_text(KERNELS)
     library.cache_clear()
@@ -105,13 +105,13 @@ def test_the_reason_says_how_to_build_it(folder: Path) -> None:
     assert missing.reason == "not built (bash scripts/build_cuda_kernels.sh does that)"
 
 
-def test_what_is_no_library_is_refused(folder: Path) -> None:
+def test_file_that_is_not_a_library_is_refused(folder: Path) -> None:
     (folder / "_cuda.so").write_text("no library")
     assert CudaLibrary().reason.startswith("_cuda.so can't be loaded: ")
 
 
 @needs_compiler
-def test_on_a_gpu_what_the_library_exports_is_native(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exported_operators_are_native_on_a_gpu(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use("GPU", monkeypatch)
     assert {name for name in REGISTRY if is_native(name)} == {"momentum_step"}
     assert native_operator("momentum_step", owners=[0]).func == f"{built}:MomentumStep"
@@ -134,7 +134,9 @@ def test_the_cpu_goes_by_its_own_library(built: Path) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("device", ["CPU", "GPU"])
-def test_status_says_what_its_kernels_said(device: str, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_shows_warnings_and_errors_of_kernels(
+    device: str, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     use(device, monkeypatch)
     handle = library("GPU").handle
     assert handle is not None

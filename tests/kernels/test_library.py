@@ -56,7 +56,7 @@ def test_switched_off_everything_is_composed_and_trains() -> None:
 
 
 @needs_library
-def test_without_openblas_the_status_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_without_openblas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "find_openblas", lambda: None)
     refused = CpuLibrary()
     assert not refused.path

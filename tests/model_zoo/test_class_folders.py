@@ -11,7 +11,7 @@ from model_zoo.common.data.class_folders import read_folders
 from model_zoo.common.errors import DataError
 
 
-def test_classes_and_files_are_listed_by_name(image_folder: Path) -> None:
+def test_classes_and_files_are_sorted_by_name(image_folder: Path) -> None:
     (image_folder / "train" / ".DS_Store").touch()
     (image_folder / "train" / "bee" / ".hidden").touch()
     train, test, classes = read_folders(image_folder)
@@ -25,7 +25,7 @@ def test_classes_and_files_are_listed_by_name(image_folder: Path) -> None:
     assert image.read() == (image_folder / "train" / "bee" / "001.png").read_bytes()
 
 
-def test_val_is_taken_before_test_and_test_where_there_is_no_val(image_folder: Path) -> None:
+def test_val_split_is_preferred_to_test(image_folder: Path) -> None:
     (image_folder / "test").mkdir()
     assert read_folders(image_folder)[1].folder.name == "val"
     (image_folder / "test").rmdir()
@@ -33,14 +33,14 @@ def test_val_is_taken_before_test_and_test_where_there_is_no_val(image_folder: P
     assert read_folders(image_folder)[1].folder.name == "test"
 
 
-def test_a_class_without_test_images_keeps_the_labels_of_the_others(image_folder: Path) -> None:
+def test_class_without_test_images_does_not_shift_labels(image_folder: Path) -> None:
     for path in (image_folder / "val" / "bee").iterdir():
         path.unlink()
     (image_folder / "val" / "bee").rmdir()
     np.testing.assert_array_equal(read_folders(image_folder)[1].labels, [0, 0, 2, 2])
 
 
-def test_missing_folders_are_named(image_folder: Path, tmp_path: Path) -> None:
+def test_missing_folders_are_reported(image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs --data-dir, a folder that holds train and val or test"):
         read_folders(None)
     with pytest.raises(DataError, match=r"was not found: .*nowhere is not a folder"):
@@ -50,7 +50,7 @@ def test_missing_folders_are_named(image_folder: Path, tmp_path: Path) -> None:
         read_folders(image_folder)
 
 
-def test_what_does_not_belong_is_named(image_folder: Path) -> None:
+def test_unexpected_files_are_reported(image_folder: Path) -> None:
     def refused(path: Path, message: str, folder: bool = False) -> None:
         path.mkdir() if folder else path.touch()
         with pytest.raises(DataError, match=message):
@@ -72,7 +72,7 @@ def test_what_does_not_belong_is_named(image_folder: Path) -> None:
     )
 
 
-def test_a_split_without_classes_is_named(image_folder: Path) -> None:
+def test_split_without_classes_is_reported(image_folder: Path) -> None:
     (image_folder / "train").rename(image_folder / "other")
     (image_folder / "train").mkdir()
     with pytest.raises(DataError, match=r"images/train has no class folder"):

@@ -24,7 +24,7 @@ def run_module(name: str, *arguments: object) -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
-def test_a_mistake_in_the_recipe_is_told_before_mindspore_or_any_data_is_loaded(tmp_path: Path) -> None:
+def test_recipe_error_is_reported_before_mindspore_and_data_are_loaded(tmp_path: Path) -> None:
     code = (
         "import sys; from model_zoo.train import main; status = main(sys.argv[1:]);"
         "sys.exit(status if not {'mindspore', 'sklearn'} & set(sys.modules) else 99)"
@@ -106,7 +106,7 @@ def test_a_truncated_data_file_ends_with_one_sentence_and_status_2(
     assert "is it truncated?" in sentence
 
 
-def test_the_command_line_itself_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_command_lines_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         train.main(["--recipe", str(MLP), "--log-every", "0"])
     assert "argument --log-every: must be at least 1" in capsys.readouterr().err
@@ -134,7 +134,7 @@ def test_the_command_line_itself_is_checked(capsys: pytest.CaptureFixture[str]) 
         ),
     ],
 )
-def test_what_processes_cannot_share_is_told_before_any_starts(
+def test_undistributable_options_are_refused_before_workers_start(
     optimizer: str, override: str, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = ROOT / "model_zoo/resnet" / f"resnet20_digits_{optimizer}.yaml"
@@ -144,7 +144,7 @@ def test_what_processes_cannot_share_is_told_before_any_starts(
     assert sentence in capsys.readouterr().err
 
 
-def test_compare_refuses_an_override_that_a_sibling_does_not_take(
+def test_compare_refuses_an_override_that_a_sibling_recipe_rejects(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--recipe", str(MLP), "--compare", "kfac,sgdm", "--set", "optimizer.damping=0.1"]
@@ -202,7 +202,7 @@ def test_a_failed_run_stops_the_comparison(tmp_path: Path) -> None:
     assert done.stderr.count("error: MNIST was not found: ") == 1
 
 
-def test_the_table_knows_which_way_is_better() -> None:
+def test_results_table_knows_the_better_direction_of_a_metric() -> None:
     def epochs(metric: str, values: list[float]) -> list[dict[str, float]]:
         common = {"seconds": 3.0, "images_per_second": 100.0, "running_loss": 0.5}
         return [{"epoch": number, metric: value, **common} for number, value in enumerate(values, start=1)]

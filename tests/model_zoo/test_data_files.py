@@ -43,13 +43,13 @@ def test_cifar10_is_found_in_the_folder_or_below_it(cifar10_folder: Path, subfol
         (cifar10_records([1, 10, 2]), r"has label 10 in record 1; expected 0 to 9"),
     ],
 )
-def test_a_bad_cifar10_file_is_named(cifar10_folder: Path, content: bytes, message: str) -> None:
+def test_invalid_cifar10_file_is_reported(cifar10_folder: Path, content: bytes, message: str) -> None:
     (cifar10_folder / "data_batch_3.bin").write_bytes(content)
     with pytest.raises(DataError, match=f"data_batch_3.bin {message}"):
         cifar10.load(cifar10_folder)
 
 
-def test_missing_folders_and_files_are_named(cifar10_folder: Path, tmp_path: Path) -> None:
+def test_missing_folders_and_files_are_reported(cifar10_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
         match=r"CIFAR-10 needs --data-dir, a folder that contains data_batch_1.bin, .*test_batch.bin",
@@ -92,7 +92,7 @@ def test_cifar100_keeps_the_fine_labels(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_bad_cifar100_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_cifar100_file_is_reported(tmp_path: Path, content: bytes, message: str) -> None:
     folder = write_cifar100(tmp_path / "cifar")
     (folder / "test.bin").write_bytes(content)
     with pytest.raises(DataError, match=f"^CIFAR-100: .*test.bin {message}"):
@@ -146,7 +146,7 @@ def test_mnist14_averages_blocks_of_pixels(mnist_folder: Path) -> None:
         ),
     ],
 )
-def test_a_bad_mnist_file_is_named(mnist_folder: Path, name: str, content: bytes, message: str) -> None:
+def test_invalid_mnist_file_is_reported(mnist_folder: Path, name: str, content: bytes, message: str) -> None:
     (mnist_folder / name).write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
         mnist.load(mnist_folder, 28)
@@ -162,14 +162,14 @@ def test_digits_are_split_by_class_and_enlarged() -> None:
     np.testing.assert_array_equal(digits.load().test.labels, data.test.labels)
 
 
-def test_no_digit_is_in_both_splits() -> None:
+def test_digit_splits_are_disjoint() -> None:
     data = digits.load()
     train = {image.tobytes() for image in data.train.images}
     assert len(train) == 1437
     assert not train & {image.tobytes() for image in data.test.images}
 
 
-def test_the_statistics_of_the_digits_are_those_of_the_training_split() -> None:
+def test_digit_statistics_come_from_the_training_split() -> None:
     data = digits.load()
     assert data.mean == pytest.approx([data.train.images.mean()] * 3, abs=0.1)
     assert data.deviation == pytest.approx([data.train.images.std()] * 3, abs=0.1)

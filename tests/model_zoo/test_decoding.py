@@ -36,7 +36,7 @@ def test_every_image_becomes_rgb(mode: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP"])
-def test_a_file_that_is_cut_off_is_broken(form: str) -> None:
+def test_truncated_file_counts_as_broken(form: str) -> None:
     content = encoded(synthetic_image(3), form)
     decode(content)
     with pytest.raises(BrokenImageError, match=r"^can't be decoded: |^is not one of JPEG, PNG, BMP, WEBP"):
@@ -44,7 +44,7 @@ def test_a_file_that_is_cut_off_is_broken(form: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", encoded(synthetic_image(1), "TIFF")])
-def test_what_is_of_no_known_format_is_broken(content: bytes) -> None:
+def test_unknown_format_counts_as_broken(content: bytes) -> None:
     with pytest.raises(BrokenImageError, match=r"^is not one of JPEG, PNG, BMP, WEBP$"):
         decode(content)
 

@@ -94,7 +94,7 @@ def output(tmp_path: Path) -> Iterator[Path]:
         ),
     ],
 )
-def test_two_processes_learn_what_one_learns(
+def test_two_processes_train_like_one(
     recipe: str, options: list[str], said: str, resumed: bool, mnist: Path, tmp_path: Path, output: Path
 ) -> None:
     epochs = [*options, "--set", "epochs=2", "--set", "evaluate=[train,test]"]
@@ -134,7 +134,7 @@ def test_two_processes_learn_what_one_learns(
     assert workers_of(output) == []
 
 
-def test_a_worker_that_fails_ends_the_others_and_gives_its_status(mnist: Path, output: Path) -> None:
+def test_failing_worker_ends_the_others_and_sets_the_status(mnist: Path, output: Path) -> None:
     odd = ["--set", "data.batch_size=9", "--worker-num", "2"]
     status, printed, errors = finish(
         launch(command("run_distributed_train.sh", "mlp_mnist14_sgdm", mnist, output, *odd))
@@ -165,7 +165,7 @@ def test_a_signal_ends_all_workers(sent: int, status: int, mnist: Path, output: 
     finish(launched)
 
 
-def test_a_mistake_in_the_recipe_is_told_once_and_at_once(mnist: Path, output: Path) -> None:
+def test_recipe_error_is_reported_once_before_workers_start(mnist: Path, output: Path) -> None:
     mistake = ["--set", "parallel.exchange=weights", "--worker-num", "2"]
     status, printed, errors = finish(
         launch(command("run_distributed_train.sh", "mlp_mnist14_sgdm", mnist, output, *mistake))
@@ -175,7 +175,7 @@ def test_a_mistake_in_the_recipe_is_told_once_and_at_once(mnist: Path, output: P
     assert not output.exists()
 
 
-def test_a_device_that_is_not_there_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_device_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(device: str) -> None:
         raise RuntimeError(f"Unsupported device target {device}.\n\n- C++ Call Stack:\n")
 
@@ -185,7 +185,7 @@ def test_a_device_that_is_not_there_is_told_in_a_line(monkeypatch: pytest.Monkey
     assert str(raised.value) == "MindSpore can't run on --device GPU here: Unsupported device target GPU."
 
 
-def test_distributed_is_for_what_msrun_starts(
+def test_distributed_option_without_msrun_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MS_ROLE", raising=False)

@@ -32,7 +32,7 @@ def evaluated(data: Any, **where: Any) -> Any:
 
 
 def numbers_of(images: np.ndarray) -> np.ndarray:
-    """Which image is which, by its green."""
+    """Identifies images by their green channel."""
     green = images[:, 1].mean((1, 2)) * OPTIONS.deviation[1] + OPTIONS.mean[1]
     return np.rint((200 - green) / 5)
 
@@ -43,7 +43,7 @@ def break_image(path: Path) -> Path:
     return path
 
 
-def test_a_folder_says_what_it_holds(image_folder: Path) -> None:
+def test_image_folder_describes_its_contents(image_folder: Path) -> None:
     data = load(image_folder)
     assert (data.training_images, data.test_images, data.classes) == (12, 6, 3)
     assert data.describe() == {
@@ -55,7 +55,7 @@ def test_a_folder_says_what_it_holds(image_folder: Path) -> None:
     }
 
 
-def test_evaluation_takes_every_image_in_order_scaled_and_normalised(image_folder: Path) -> None:
+def test_evaluation_scales_and_normalizes_every_image_in_order(image_folder: Path) -> None:
     data = load(image_folder)
     pipeline = pipelines.evaluation_batches(data, "test", OPTIONS)
     assert (pipeline.get_dataset_size(), pipeline.get_batch_size()) == (2, 4)
@@ -78,7 +78,7 @@ def test_training_shuffles_and_keeps_labels_with_their_images(image_folder: Path
     np.testing.assert_array_equal(labels, numbers // 4)
 
 
-def test_seed_and_epoch_decide_and_neither_workers_nor_what_is_left_out_do(image_folder: Path) -> None:
+def test_batches_depend_on_seed_and_epoch_only(image_folder: Path) -> None:
     data = load(image_folder)
     whole = training(data, OPTIONS, epoch=3)
     for workers in (1, 5, None):
@@ -90,7 +90,7 @@ def test_seed_and_epoch_decide_and_neither_workers_nor_what_is_left_out_do(image
         assert not np.array_equal(training(data, OPTIONS, **other)[0][0], whole[0][0])
 
 
-def test_each_image_has_a_window_of_its_own_in_each_epoch(tmp_path: Path) -> None:
+def test_crops_differ_per_image_and_epoch(tmp_path: Path) -> None:
     data = load(write_image_folder(tmp_path / "one", train=4, classes=("ant",)))
     seen = {
         image.tobytes() for epoch in range(5) for image in joined(training(data, OPTIONS, epoch=epoch))[0]
@@ -108,14 +108,14 @@ def test_processes_share_the_evaluation(image_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_broken_image_is_named(image_folder: Path, split: str) -> None:
+def test_broken_image_is_reported(image_folder: Path, split: str) -> None:
     path = break_image(image_folder / split / "bee" / "000.JPEG")
     data = load(image_folder)
     with pytest.raises(DataError, match=rf"^{path} can't be decoded: .*[Tt]runcated"):
         training(data, OPTIONS) if split == "train" else evaluated(data)
 
 
-def test_a_file_that_vanished_is_named_even_where_broken_ones_are_skipped(image_folder: Path) -> None:
+def test_deleted_file_is_reported_even_if_broken_ones_are_skipped(image_folder: Path) -> None:
     data = load(image_folder, SKIP)
     path = image_folder / "train" / "bee" / "000.JPEG"
     path.unlink()
@@ -123,7 +123,7 @@ def test_a_file_that_vanished_is_named_even_where_broken_ones_are_skipped(image_
         training(data, SKIP)
 
 
-def test_broken_images_are_skipped_and_counted_by_choice(image_folder: Path) -> None:
+def test_broken_images_are_skipped_and_counted_if_requested(image_folder: Path) -> None:
     whole = training(load(image_folder), SKIP, epoch=1), evaluated(load(image_folder))
     # Images 3 and 4 of 12, and the last, whose next one is the first.
     broken = [
@@ -151,14 +151,14 @@ def test_broken_images_are_skipped_and_counted_by_choice(image_folder: Path) -> 
     assert list(data.describe()["broken_images"]) == [str(path) for path in broken]
 
 
-def test_a_split_without_any_whole_image_is_refused(image_folder: Path) -> None:
+def test_split_of_broken_images_only_is_refused(image_folder: Path) -> None:
     for path in (image_folder / "train").rglob("*.*"):
         path.write_bytes(b"no image")
     with pytest.raises(DataError, match="can't be replaced: no image of the split can be decoded"):
         training(load(image_folder, SKIP), SKIP)
 
 
-def test_an_evaluation_goes_on_after_a_batch_without_any_whole_image(image_folder: Path) -> None:
+def test_evaluation_continues_after_a_batch_of_broken_images(image_folder: Path) -> None:
     paths = sorted((image_folder / "val").rglob("*.*"))
     for path in paths[:4]:
         break_image(path)
@@ -170,7 +170,7 @@ def test_an_evaluation_goes_on_after_a_batch_without_any_whole_image(image_folde
         evaluated(data)
 
 
-def test_pipelines_that_are_given_up_leave_no_threads_behind(image_folder: Path) -> None:
+def test_abandoned_pipelines_leave_no_threads(image_folder: Path) -> None:
     data = load(image_folder)
     for epoch in range(20):
         pipeline = pipelines.training_batches(data, OPTIONS, seed=1, epoch=epoch)

@@ -11,6 +11,7 @@ from mindspore.train import Model
 
 from model_zoo.common.losses import (
     Accuracy,
+    BitsPerByte,
     ClassificationLoss,
     ReconstructionError,
     ReconstructionLoss,
@@ -28,7 +29,7 @@ class Zeros(nn.Cell):
         return x * 0
 
 
-def test_classification(rng: np.random.Generator) -> None:
+def test_classification_loss_and_metrics(rng: np.random.Generator) -> None:
     logits = rng.standard_normal((6, 10)).astype(np.float32)
     labels = np.array([1, 2, 3, 4, 5, 6], np.int32)
     expected = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(6), labels])
@@ -37,7 +38,26 @@ def test_classification(rng: np.random.Generator) -> None:
     assert float(Accuracy()(Tensor(logits), Tensor(labels))) == pytest.approx(share)
 
 
-def test_reconstruction_also_for_huge_logits(rng: np.random.Generator) -> None:
+def test_losses_of_a_sequence_are_means_over_its_positions(mode: int, rng: np.random.Generator) -> None:
+    logits = rng.standard_normal((3, 4, 7))
+    labels = rng.integers(0, 7, (3, 4))
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -np.take_along_axis(log_p, labels[..., None], -1).mean()
+    inputs = Tensor(logits, ms.float32), Tensor(labels, ms.int32)
+    loss, gradient = ms.value_and_grad(create_loss("gpt").set_train(), 0)(*inputs)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(
+        gradient.asnumpy(), (np.exp(log_p) - np.eye(7)[labels]) / 12, rtol=1e-4, atol=1e-6
+    )
+    assert float(BitsPerByte()(*inputs)) == pytest.approx(expected / np.log(2), rel=1e-5)
+    sampled = create_target_sampler("gpt")(inputs[0])
+    assert sampled.shape == (3, 4, 7)
+    assert np.all(sampled.asnumpy().sum(-1) == 1)
+    sampled_loss = float(create_loss("gpt").set_train()(inputs[0], sampled))
+    assert sampled_loss == pytest.approx(-(log_p * sampled.asnumpy()).sum(-1).mean(), rel=1e-5)
+
+
+def test_reconstruction_loss_with_large_logits(rng: np.random.Generator) -> None:
     logits = (rng.standard_normal((4, 7)) * 3).astype(np.float32)
     pixels = rng.random((4, 7)).astype(np.float32)
     p = 1 / (1 + np.exp(-logits.astype(float)))
@@ -63,7 +83,7 @@ def test_smoothed_labels_are_spread_over_all_classes(mode: int, rng: np.random.G
     np.testing.assert_allclose(gradient.asnumpy(), (np.exp(log_p) - smoothed) / 6, rtol=1e-4, atol=1e-6)
 
 
-def test_metrics_do_not_smooth_and_the_objective_does(rng: np.random.Generator) -> None:
+def test_label_smoothing_changes_the_loss_but_not_the_metrics(rng: np.random.Generator) -> None:
     logits, labels = Tensor(rng.standard_normal((6, 10)), ms.float32), Tensor([1] * 6, ms.int32)
     smoothed = create_loss("vgg", label_smoothing=0.1).set_train(False)(logits, labels)
     assert float(smoothed) == pytest.approx(float(ClassificationLoss(0.1)(logits, labels)))
@@ -123,14 +143,14 @@ def test_running_sums_grow_in_training_only(mode: int, rng: np.random.Generator)
     assert loss_fn.sums()[0] == pytest.approx(loss, rel=1e-5)
 
 
-def test_the_gradient_is_that_of_the_loss_alone(rng: np.random.Generator) -> None:
+def test_metrics_do_not_change_the_gradient(rng: np.random.Generator) -> None:
     logits, labels = Tensor(rng.standard_normal((5, 10)), ms.float32), Tensor([0, 1, 2, 3, 4], ms.int32)
     counted = ms.grad(create_loss("mlp").set_train(), 0)(logits, labels)
     plain = ms.grad(ClassificationLoss(), 0)(logits, labels)
     np.testing.assert_allclose(counted.asnumpy(), plain.asnumpy(), rtol=1e-6)
 
 
-def test_a_metric_weighs_batches_by_their_size() -> None:
+def test_metric_weights_batches_by_their_size() -> None:
     metric = WeightedMean(Accuracy())
     metric.update(Tensor([[1.0, 0.0]] * 3), Tensor([0, 0, 0], ms.int32))
     metric.update(Tensor([[1.0, 0.0]]), Tensor([1], ms.int32))
@@ -139,7 +159,7 @@ def test_a_metric_weighs_batches_by_their_size() -> None:
     assert np.isnan(metric.eval())
 
 
-def test_evaluation_measures_the_logits(rng: np.random.Generator) -> None:
+def test_evaluation_metrics_use_the_logits(rng: np.random.Generator) -> None:
     pixels = rng.random((10, 784)).astype(np.float32)
     dataset = ds.NumpySlicesDataset((np.zeros_like(pixels), pixels), ["image", "label"], shuffle=False).batch(
         4

@@ -30,13 +30,13 @@ class Sums:
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, for the test to move."""
+    """A clock that the test advances."""
     time = [100.0]
     monkeypatch.setattr("model_zoo.common.metrics_log.time.perf_counter", lambda: time[0])
     return time
 
 
-def test_objects_hold_means_and_seconds_of_training(tmp_path: Path, now: list[float]) -> None:
+def test_metrics_log_holds_means_and_training_seconds(tmp_path: Path, now: list[float]) -> None:
     sums = Sums()
 
     def evaluate() -> dict[str, float]:
@@ -76,7 +76,7 @@ def test_objects_hold_means_and_seconds_of_training(tmp_path: Path, now: list[fl
     assert second["test_accuracy"] == 0.25
 
 
-def test_the_clock_stands_while_it_is_stopped(now: list[float]) -> None:
+def test_stopped_clock_does_not_advance(now: list[float]) -> None:
     clock = TrainingClock()
     clock.start()
     now[0] = 103.0

@@ -51,11 +51,41 @@ AUTOENCODER_SIZES = (784, 1000, 500, 250, 30, 250, 500, 1000, 784)
         ("convnet", {"classes": 100}, 89_578 + 90 * 1025),
     ],
 )
-def test_networks_have_the_published_numbers_of_weights(name: str, arguments: dict, count: int) -> None:
+def test_networks_have_the_published_parameter_counts(name: str, arguments: dict, count: int) -> None:
     assert parameter_count(create_network(name, **arguments)) == count
 
 
-def test_dense_networks_have_the_weights_of_their_sizes() -> None:
+# One block of GPT-2: normalizations, attention, two dense layers.
+GPT2_BLOCK = 4 * 768 + 4 * 769 * 768 + 769 * 3072 + 3073 * 768
+
+
+@pytest.mark.parametrize("projections", ["separate", "joint"])
+@pytest.mark.parametrize(
+    ("name", "arguments", "count"),
+    [
+        # DeiT-Ti of timm has 5,717,416; this form has no class token, which has a position too.
+        ("vit", {"patch": 16, "image_size": 224, "classes": 1000}, 5_717_416 - 2 * 192),
+        ("vit", {}, 5_717_416 - 2 * 192 - (16**2 - 4**2) * 3 * 192 - (14**2 - 8**2) * 192 - 990 * 193),
+        # GPT-2 has 124,439,808, with 12 blocks, 50,257 tokens and 1,024 positions.
+        (
+            "gpt",
+            {"context": 64, "width": 768, "depth": 1, "heads": 12, "tied": True},
+            124_439_808 - 11 * GPT2_BLOCK - (50_257 - 256) * 768 - (1024 - 64) * 768,
+        ),
+        (
+            "gpt",
+            {"width": 32, "depth": 1, "context": 8},
+            2 * 256 * 32 + 8 * 32 + 6 * 32 + 12 * 32**2 + 9 * 32,
+        ),
+    ],
+)
+def test_transformers_have_the_published_numbers_of_weights(
+    name: str, arguments: dict, count: int, projections: str
+) -> None:
+    assert parameter_count(create_network(name, projections=projections, **arguments)) == count
+
+
+def test_dense_networks_have_the_expected_parameter_counts() -> None:
     pairs = zip(AUTOENCODER_SIZES[:-1], AUTOENCODER_SIZES[1:])
     assert parameter_count(create_network("autoencoder")) == sum((i + 1) * o for i, o in pairs)
     assert parameter_count(create_network("mlp")) == 197 * 20 + 2 * 21 * 20 + 21 * 10
@@ -72,16 +102,20 @@ def test_dense_networks_have_the_weights_of_their_sizes() -> None:
         ("autoencoder", {"nonlinearity": "tanh"}, (2, 784), (2, 784)),
         ("mlp", {"nonlinearity": "sigmoid"}, (2, 196), (2, 10)),
         ("mlp", {"classes": 3}, (2, 196), (2, 3)),
+        ("vit", {"depth": 1, "width": 6, "patch": 8, "classes": 100}, (2, 3, 32, 32), (2, 100)),
+        ("vit", {"depth": 1, "width": 6, "patch": 8, "projections": "joint"}, (2, 3, 32, 32), (2, 10)),
     ],
 )
-def test_shapes(name: str, arguments: dict, inputs: tuple, outputs: tuple, rng: np.random.Generator) -> None:
+def test_network_output_shapes(
+    name: str, arguments: dict, inputs: tuple, outputs: tuple, rng: np.random.Generator
+) -> None:
     network = create_network(name, **arguments).set_train(False)
     result = network(ms.Tensor(rng.standard_normal(inputs), ms.float32)).asnumpy()
     assert result.shape == outputs
     assert np.isfinite(result).all()
 
 
-def test_the_identity_shortcut_takes_every_second_pixel_and_pads_the_channels(
+def test_identity_shortcut_subsamples_pixels_and_pads_channels(
     rng: np.random.Generator,
 ) -> None:
     from model_zoo.resnet.network import IdentityShortcut
@@ -92,7 +126,7 @@ def test_the_identity_shortcut_takes_every_second_pixel_and_pads_the_channels(
     assert not y[:, [0, 1, 6, 7]].any()
 
 
-def test_the_code_of_the_auto_encoder_is_linear() -> None:
+def test_autoencoder_code_layer_is_linear() -> None:
     cells = list(create_network("autoencoder").layers)
     kinds = "".join("D" if type(cell).__name__ == "Dense" else "-" for cell in cells)
     assert kinds == "D-D-D-DD-D-D-D"
@@ -102,7 +136,7 @@ def test_the_code_of_the_auto_encoder_is_linear() -> None:
 @pytest.mark.parametrize(
     ("nonlinearity", "kind"), [("relu", "ReLU"), ("tanh", "Tanh"), ("sigmoid", "Sigmoid")]
 )
-def test_the_nonlinearity_is_the_one_that_was_asked_for(name: str, nonlinearity: str, kind: str) -> None:
+def test_nonlinearity_is_the_requested_one(name: str, nonlinearity: str, kind: str) -> None:
     cells = create_network(name, nonlinearity=nonlinearity).layers
     assert {type(cell).__name__ for cell in cells} == {"Dense", kind}
 
@@ -138,7 +172,7 @@ def test_pooling_of_the_small_network_begins_at_the_first_pixel(rng: np.random.G
         ("imagenet_resnet", {"depth": 18}, "layer1.0.conv1"),
     ],
 )
-def test_convolutions_start_with_the_weights_of_he(name: str, arguments: dict, layer: str) -> None:
+def test_convolutions_have_he_initialization(name: str, arguments: dict, layer: str) -> None:
     ms.set_seed(1)
     cells = dict(create_network(name, **arguments).cells_and_names())
     weight = cells[layer].weight.asnumpy()
@@ -162,7 +196,7 @@ def test_a_network_of_a_recipe_has_the_classes_of_its_data() -> None:
     assert autoencoder(ms.ops.zeros((1, 784))).shape == (1, 784)
 
 
-def test_what_is_not_there_is_named() -> None:
+def test_unknown_network_options_are_reported() -> None:
     with pytest.raises(
         ValueError, match=r"must be one of resnet, imagenet_resnet, vgg, .* vgg16, .*got 'lenet'"
     ):
@@ -177,5 +211,11 @@ def test_what_is_not_there_is_named() -> None:
         create_network("resnet", depth=18)
     with pytest.raises(ValueError, match="shortcut"):
         create_network("resnet", shortcut="none")
+    with pytest.raises(ValueError, match="patch: must be a divisor of the image's side 32, got 5"):
+        create_network("vit", patch=5)
+    with pytest.raises(ValueError, match="heads: must be a divisor of the width 128, got 3"):
+        create_network("gpt", heads=3)
+    with pytest.raises(ValueError, match="projections: must be separate or joint, got 'three'"):
+        create_network("gpt", projections="three")
     with pytest.raises(ValueError, match="nonlinearity"):
         create_network("mlp", nonlinearity="swish")

@@ -124,7 +124,7 @@ def test_seed_and_epoch_decide_order_and_augmentation() -> None:
         assert sorted(first[1]) == sorted(second[1])
 
 
-def test_an_image_is_augmented_anew_in_every_epoch() -> None:
+def test_augmentation_changes_every_epoch() -> None:
     data = colour_data(train=8)
     epochs = [joined(training(data, AUGMENTED, epoch=epoch)) for epoch in range(6)]
     seen = {label: set() for label in range(8)}
@@ -135,7 +135,7 @@ def test_an_image_is_augmented_anew_in_every_epoch() -> None:
     assert sum(map(len, seen.values())) > 6 * 8 - 6
 
 
-def test_what_is_left_out_does_not_change_what_follows() -> None:
+def test_skipped_batches_do_not_change_later_ones() -> None:
     data = colour_data(train=40)
     whole = training(data, AUGMENTED, epoch=7)
     pipeline = pipelines.training_batches(data, AUGMENTED, seed=5, epoch=7, skip=3)
@@ -144,7 +144,7 @@ def test_what_is_left_out_does_not_change_what_follows() -> None:
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_processes_share_the_batches_of_one(size: int) -> None:
+def test_processes_split_the_batches_of_one_process(size: int) -> None:
     data = colour_data(train=42)
     whole = training(data, AUGMENTED, epoch=1)
     pipelines_ = [
@@ -156,7 +156,7 @@ def test_processes_share_the_batches_of_one(size: int) -> None:
     assert_same([joined(list(ranks)) for ranks in zip(*parts)], whole)
 
 
-def test_processes_share_the_evaluation_so_that_each_image_counts_once() -> None:
+def test_processes_evaluate_each_image_once() -> None:
     data = colour_data(test=10)
     parts = [
         joined(batches(pipelines.evaluation_batches(data, "test", PLAIN, shard=Shard(rank, 3))))
@@ -167,7 +167,7 @@ def test_processes_share_the_evaluation_so_that_each_image_counts_once() -> None
     assert sorted(numbers) == list(range(10))
 
 
-def test_a_pipeline_gives_the_same_again() -> None:
+def test_pipeline_is_repeatable() -> None:
     data = colour_data()
     pipeline = pipelines.training_batches(data, AUGMENTED, seed=5, epoch=3)
     assert pipeline.output_shapes()[0] == [8, 3, 32, 32]
@@ -198,7 +198,7 @@ def test_a_pipeline_runs_only_a_few_batches_ahead() -> None:
     assert 4 <= counts[-1] <= 8
 
 
-def test_pipelines_leave_no_threads_behind() -> None:
+def test_pipelines_leave_no_threads() -> None:
     data = colour_data()
     training(data, AUGMENTED)
     before = threading.active_count(), _threads_of_the_process()
@@ -215,7 +215,7 @@ def _threads_of_the_process() -> int:
         return next(int(line.split()[1]) for line in status if line.startswith("Threads:"))
 
 
-def test_what_makes_no_batch_is_refused() -> None:
+def test_impossible_batches_and_skips_are_refused() -> None:
     data = colour_data(train=20, test=3)
     with pytest.raises(DataError, match=r"made has 20 training images, fewer than one batch \(.* 21\)"):
         pipelines.training_batches(data, ColourImages("cifar10", 21), seed=1, epoch=0)
@@ -232,7 +232,7 @@ def test_what_makes_no_batch_is_refused() -> None:
     ("rank", "size", "named"),
     [(0, 0, "size: must .* got 0"), (2, 2, "rank: must .* got 2"), (-1, 2, "rank: must .* got -1")],
 )
-def test_what_is_no_part_is_refused(rank: int, size: int, named: str) -> None:
+def test_invalid_shard_is_refused(rank: int, size: int, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         Shard(rank, size)
 
@@ -244,7 +244,7 @@ def vectors() -> DataSet:
     return DataSet("made", split, split, (30.0,), (70.0,))
 
 
-def test_the_auto_encoder_learns_its_input(vectors: DataSet) -> None:
+def test_autoencoder_targets_are_its_inputs(vectors: DataSet) -> None:
     loaded = training(vectors, PixelVectors("mnist", 10))
     for images, targets in loaded:
         np.testing.assert_array_equal(images, targets)
@@ -253,7 +253,7 @@ def test_the_auto_encoder_learns_its_input(vectors: DataSet) -> None:
     np.testing.assert_allclose(np.sort(joined(loaded)[0], axis=0), expected, atol=1e-7)
 
 
-def test_the_small_classifier_gets_normalised_pixels_and_labels(vectors: DataSet) -> None:
+def test_small_classifier_gets_normalized_pixels_and_labels(vectors: DataSet) -> None:
     options = PixelVectors("mnist14", 10, evaluation_batch_size=20)
     ((images, labels),) = batches(pipelines.evaluation_batches(vectors, "test", options))
     assert (images.dtype, labels.dtype) == (np.float32, np.int32)

@@ -29,7 +29,7 @@ def small(path: Path = MLP, *overrides: str) -> Recipe:
     return load_recipe(path, [*SMALL, *overrides])
 
 
-def test_the_defaults_change_nothing() -> None:
+def test_default_precision_options_change_nothing() -> None:
     recipe = small()
     assert recipe.precision == PrecisionOptions("O0", None)
     assert training_options(recipe) == {
@@ -39,7 +39,7 @@ def test_the_defaults_change_nothing() -> None:
     }
 
 
-def test_scales_become_managers() -> None:
+def test_loss_scale_options_create_managers() -> None:
     dynamic = training_options(small(MLP, *MIXED, "precision.loss_scale=dynamic"))
     assert dynamic["amp_level"] == "O3"
     assert dynamic["accumulation_steps"] == 3
@@ -59,19 +59,19 @@ def test_scales_become_managers() -> None:
         ("precision.level=O2", "accepted there: amp_level, loss_scale"),
     ],
 )
-def test_other_values_are_refused_by_name(override: str, accepted: str) -> None:
+def test_invalid_precision_values_are_refused(override: str, accepted: str) -> None:
     with pytest.raises(RecipeError, match=override.partition("=")[0]) as caught:
         small(MLP, override)
     assert accepted in str(caught.value)
 
 
-def test_an_epoch_too_short_for_a_step() -> None:
+def test_epoch_too_short_for_one_accumulated_step_is_refused() -> None:
     with pytest.raises(DataError, match=r"10 batches.*accumulation_steps 11"):
         check_step(small(MLP, "accumulation_steps=11"), 5)
     check_step(small(MLP, "accumulation_steps=10"), 5)
 
 
-def test_rates_are_those_of_steps() -> None:
+def test_learning_rates_count_optimizer_steps() -> None:
     """Five batches per epoch, two per step: the third step spans both epochs."""
     rates = step_values(Step(milestones=(1,), gamma=0.5), 1.0, 2, 5, 2)
     assert rates == [1.0, 1.0, 0.5, 0.5, 0.5]
@@ -101,7 +101,7 @@ def test_a_run_in_float16_with_accumulation_can_be_resumed(mnist_folder: Path, t
     assert run["refreshes"]["statistics"] == 3
 
 
-def test_a_first_order_run(mnist_folder: Path, tmp_path: Path) -> None:
+def test_first_order_run_in_mixed_precision(mnist_folder: Path, tmp_path: Path) -> None:
     path = MLP.with_name("mlp_mnist14_sgdm.yaml")
     plain = train(small(path), mnist_folder, tmp_path / "plain")
     mixed = ["precision.amp_level=O3", "precision.loss_scale=128"]

@@ -132,13 +132,13 @@ def test_each_row_of_the_tkfac_table_has_its_recipe(network: str, data: str, row
     check(path, TKFAC_COMMON | printed | TKFAC_ROWS[row] | {"data.name": data})
 
 
-def test_the_folders_of_the_tables_hold_nothing_else() -> None:
+def test_table_folders_contain_only_table_recipes() -> None:
     assert len(list((ZOO / "resnet/sherman_morrison").iterdir())) == 2 * len(SHERMAN_MORRISON_ROWS)
     for network in NETWORKS:
         assert len(list((ZOO / network / "tkfac").iterdir())) == 2 * len(TKFAC_ROWS)
 
 
-def test_rows_of_a_table_can_be_compared() -> None:
+def test_recipes_of_a_table_are_comparable() -> None:
     path = ZOO / "vgg/tkfac/vgg16_cifar10_tkfac-new.yaml"
     assert sibling_recipe(path, "tkfac-nor").name == "vgg16_cifar10_tkfac-nor.yaml"
     assert sibling_recipe(path, "sgdm").name == "vgg16_cifar10_sgdm.yaml"

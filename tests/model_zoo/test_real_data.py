@@ -70,9 +70,7 @@ def cifar10_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("side", [28, 14])
-def test_mnist_has_its_size_its_first_labels_and_the_statistics_that_normalise_it(
-    mnist_dir: Path, side: int
-) -> None:
+def test_mnist_size_first_labels_and_normalization_statistics(mnist_dir: Path, side: int) -> None:
     data = mnist.load(mnist_dir, side)
     assert data.train.images.shape == (60_000, side, side)
     assert data.test.images.shape == (10_000, side, side)
@@ -82,7 +80,7 @@ def test_mnist_has_its_size_its_first_labels_and_the_statistics_that_normalise_i
     assert data.train.images.std() == pytest.approx(data.deviation[0], abs=0.01)
 
 
-def test_cifar10_has_the_statistics_that_normalise_it(cifar10_dir: Path) -> None:
+def test_cifar10_normalization_statistics(cifar10_dir: Path) -> None:
     data = cifar10.load(cifar10_dir)
     assert set(data.train.labels) == set(data.test.labels) == set(range(10))
     # 500 images are enough for a swapped plane or a wrong constant to show.
@@ -115,9 +113,7 @@ def jpeg_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_real_jpegs_give_the_same_batches_from_their_folder_and_from_mindrecord(
-    jpeg_dir: Path, tmp_path: Path
-) -> None:
+def test_folder_and_mindrecord_give_the_same_batches(jpeg_dir: Path, tmp_path: Path) -> None:
     sizes = {"image_size": 32, "resize": 32, "mean": cifar10.MEAN, "deviation": cifar10.DEVIATION}
     options = ImageFolderOptions("image_folder", 50, evaluation_batch_size=60, **sizes)
     folder = pipelines.load_data(options, jpeg_dir)
@@ -144,7 +140,7 @@ def test_real_jpegs_give_the_same_batches_from_their_folder_and_from_mindrecord(
     assert_same(training(records, record_options, epoch=2, skip=9), whole[9:])
 
 
-def test_a_real_jpeg_that_was_cut_off_is_replaced_and_counted(jpeg_dir: Path, tmp_path: Path) -> None:
+def test_truncated_jpeg_is_replaced_and_counted(jpeg_dir: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(jpeg_dir, tmp_path / "copy"))
     whole_options = ImageFolderOptions("image_folder", 500, image_size=32, resize=32, broken="skip")
     whole = joined(training(pipelines.load_data(whole_options, folder), whole_options))

@@ -43,7 +43,7 @@ def evaluated(data: Any, options: Any, split: str) -> Any:
     return batches(pipelines.evaluation_batches(data, split, options))
 
 
-def test_a_conversion_gives_the_batches_of_its_folder(converted: tuple[Path, Path]) -> None:
+def test_converted_records_give_the_batches_of_the_folder(converted: tuple[Path, Path]) -> None:
     folder, records = (
         pipelines.load_data(options, path) for options, path in zip((FOLDER_OPTIONS, OPTIONS), converted)
     )
@@ -58,7 +58,7 @@ def test_a_conversion_gives_the_batches_of_its_folder(converted: tuple[Path, Pat
     assert records.describe() == described
 
 
-def test_a_conversion_that_is_missing_unfinished_or_cut_off_is_named(
+def test_missing_unfinished_or_truncated_conversion_is_reported(
     converted: tuple[Path, Path], tmp_path: Path
 ) -> None:
     def refused(folder: Path | None, message: str) -> None:
@@ -88,7 +88,7 @@ def test_a_conversion_that_is_missing_unfinished_or_cut_off_is_named(
     refused(folder, r"\.db have 0 bytes")
 
 
-def test_damage_inside_of_a_file_is_named(converted: tuple[Path, Path], tmp_path: Path) -> None:
+def test_damage_inside_a_record_file_is_reported(converted: tuple[Path, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(converted[1], tmp_path / "copy"))
     path = folder / "test-00000-of-00002.mindrecord"
     content = path.read_bytes()
@@ -103,7 +103,7 @@ def test_damage_inside_of_a_file_is_named(converted: tuple[Path, Path], tmp_path
         evaluated(data, OPTIONS, "test")
 
 
-def test_broken_images_are_named_or_left_out_by_choice(tmp_path: Path) -> None:
+def test_broken_images_are_reported_or_skipped(tmp_path: Path) -> None:
     folder = write_image_folder(tmp_path / "images", train=2, test=1)
     broken = break_image(folder / "train" / "bee" / "000.JPEG")
     with pytest.raises(DataError, match=f"{broken} can't be decoded: .*[Tt]runcated"):
@@ -120,7 +120,7 @@ def test_broken_images_are_named_or_left_out_by_choice(tmp_path: Path) -> None:
         convert(Conversion(folder, tmp_path / "none", shards=1, skip_broken=True))
 
 
-def test_larger_images_are_scaled_down_by_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_scaled_down_if_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_image_folder(tmp_path / "images", train=2, test=1, classes=("ant",))
     written = []
 
@@ -137,7 +137,7 @@ def test_larger_images_are_scaled_down_by_choice(tmp_path: Path, monkeypatch: py
     assert written[1]["image"] == (folder / "train" / "ant" / "001.png").read_bytes()
 
 
-def test_a_conversion_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+def test_killed_conversion_resumes(tmp_path: Path) -> None:
     folder = write_image_folder(tmp_path / "images", train=40, test=20, classes=("ant", "bee"))
     output = tmp_path / "out"
     arguments = ["--images", str(folder), "--output", str(output), "--shards", "20"]
@@ -166,7 +166,7 @@ def test_a_conversion_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     )
 
 
-def test_a_finished_file_that_was_damaged_is_written_again_and_others_are_kept(
+def test_damaged_record_file_is_rewritten_and_others_are_kept(
     converted: tuple[Path, Path], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(converted[1], tmp_path / "copy"))
@@ -178,7 +178,7 @@ def test_a_finished_file_that_was_damaged_is_written_again_and_others_are_kept(
     assert len(evaluated(pipelines.load_data(OPTIONS, folder), OPTIONS, "train")) == 3
 
 
-def test_another_conversion_is_not_mixed_in(converted: tuple[Path, Path], tmp_path: Path) -> None:
+def test_conversion_with_other_options_is_refused(converted: tuple[Path, Path], tmp_path: Path) -> None:
     folder, records = converted
     for change, name in (
         ({"shards": 3}, "shards"),
@@ -212,7 +212,7 @@ def test_the_command_line_is_checked_before_mindspore_is_loaded(tmp_path: Path) 
     assert "argument --shards: 0 is below 1" in done.stderr
 
 
-def test_the_command_tells_what_it_wrote_and_what_is_wrong(
+def test_conversion_command_reports_results_and_errors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_image_folder(tmp_path / "images", train=2, test=1, classes=("ant",))

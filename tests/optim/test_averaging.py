@@ -75,7 +75,7 @@ def test_averages_in_place_and_back(mode: int) -> None:
     assert np.abs(averaged_output - output).max() > 1e-2
 
 
-def test_an_exception_brings_the_weights_back_and_training_goes_on(mode: int) -> None:
+def test_weights_are_restored_after_an_exception(mode: int) -> None:
     done, undisturbed = trained(), trained()
     before = weights_of(done.net, np.float32)
     with pytest.raises(KeyError, match="inside"), done.optimizer.averaged_weights():

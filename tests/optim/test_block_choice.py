@@ -79,7 +79,7 @@ def test_skip_keeps_a_cell_out_of_other() -> None:
 @pytest.mark.parametrize(
     "options", [{"skip": ["^scale$"]}, {"blocks": {"^scale$": "first_order", "other": DiagonalBlock}}]
 )
-def test_a_lone_parameter_is_left_out_by_its_name(options: dict[str, Any]) -> None:
+def test_lone_parameter_is_skipped_by_its_name(options: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         optimizer = ms_kfac.KFAC(Scaled(), 0.1, **{"blocks": {"other": DiagonalBlock}, **options})
@@ -237,7 +237,7 @@ def test_a_bad_gradient_is_refused_and_counted() -> None:
     assert optimizer.refreshes()["refused"] == 1
 
 
-def test_a_pattern_that_is_found_nowhere_is_told() -> None:
+def test_unmatched_pattern_gives_a_warning() -> None:
     words = "no layer that can have a block has 'haed' in its name"
     for method in (ms_kfac.KFAC, ms_kfac.SMKFAC):
         with pytest.warns(UserWarning, match=words) as told:

@@ -74,7 +74,7 @@ def test_checkpoint_of_the_training_cell(mode: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("adapts", [False, True], ids=["sampled", "sampled, Levenberg-Marquardt"])
-def test_draws_damping_and_averages_go_on(mode: int, adapts: bool, tmp_path: Path) -> None:
+def test_rng_damping_and_averages_resume(mode: int, adapts: bool, tmp_path: Path) -> None:
     """Bit for bit: the resumed run draws the targets that the whole run drew, though its seed is another."""
     data = batches(6)
 

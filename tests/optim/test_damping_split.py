@@ -83,7 +83,7 @@ def test_skfac_leaves_the_default_to_embedding_tables(rng: np.random.Generator) 
 
 
 @pytest.mark.parametrize("method", [*METHODS, ms_kfac.SKFAC])
-def test_other_words_are_refused(method: Any) -> None:
+def test_unknown_values_are_refused(method: Any) -> None:
     with pytest.raises(ValueError, match="damping_split must be one of 'pi', 'none', got 'even'"):
         method(Words(), 0.1, damping_split="even")
 

@@ -65,7 +65,7 @@ def test_a_resumed_run_in_another_way_is_the_same_run(mode: int, name: str, tmp_
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_evaluation_leaves_the_statistics_alone(mode: int, name: str) -> None:
+def test_evaluation_does_not_change_the_statistics(mode: int, name: str) -> None:
     net, optimizer = build(name)
     train_by("functional", net, optimizer, batches(1))
     before = {parameter.name: parameter.asnumpy().copy() for parameter in optimizer.get_parameters()}

@@ -95,7 +95,7 @@ def test_inverses_are_those_of_their_last_refresh(mode: int, rng: np.random.Gene
         np.testing.assert_allclose(found_u, u, rtol=1e-3, atol=1e-4 * np.abs(U).max(), err_msg=f"step {t}")
 
 
-def test_evaluation_leaves_the_statistics_alone(mode: int) -> None:
+def test_evaluation_does_not_change_the_statistics(mode: int) -> None:
     """`Model.eval` between epochs and bare forward passes, also right before a step that takes statistics."""
     train, held_out = batches(3), batches(2, seed=9)
     results = []

@@ -45,7 +45,7 @@ def test_recipes_read_the_same_registry() -> None:
 
 
 @BY_NAME
-def test_the_registry_tells_the_constructor(name: str, method: Method) -> None:
+def test_registry_describes_the_constructors(name: str, method: Method) -> None:
     cls = getattr(ms_kfac, method.class_name)
     assert cls.method == name
     shared = signature(ms_kfac.KFAC)

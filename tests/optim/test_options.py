@@ -61,7 +61,7 @@ def test_refused_by_name(option: str, value: object, accepted: str) -> None:
     assert accepted in message.replace(repr(shown), "").replace(str(shown), "")
 
 
-def test_refused_options_leave_the_net_alone() -> None:
+def test_refused_options_do_not_change_the_network() -> None:
     """A refusal comes before tapping: the same net can be used at once."""
     net = nn.SequentialCell(nn.Dense(2, 2))
     kinds = [type(cell) for _, cell in net.cells_and_names()]

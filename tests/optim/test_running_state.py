@@ -51,7 +51,7 @@ def test_a_detached_network_takes_no_statistics(mode: int) -> None:
     assert not optimizer.factors("conv1")["A"].any()
 
 
-def test_detach_leaves_a_later_optimizer_alone(mode: int) -> None:
+def test_detach_does_not_affect_a_later_optimizer(mode: int) -> None:
     net = SmallNet()
     first = ms_kfac.KFAC(net, 0.1)
     second = ms_kfac.KFAC(net, 0.1)

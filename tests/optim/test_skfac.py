@@ -95,7 +95,7 @@ def build() -> tuple[nn.Cell, ms_kfac.SKFAC]:
     return net, ms_kfac.SKFAC(net, 0.1, damping=0.1, **fixed_intervals(**INTERVALS))
 
 
-def test_state_goes_on_in_a_new_optimizer(tmp_path: Path) -> None:
+def test_state_resumes_in_a_new_optimizer(tmp_path: Path) -> None:
     """Ranks come with the state: rows of batches of 4 are no sums for an optimizer that would keep sums."""
     path = str(tmp_path / "state.ckpt")
     net, optimizer = build()

@@ -27,7 +27,7 @@ def test_is_kfac_where_nothing_is_similar(mode: int) -> None:
 
 def test_defaults_are_its_policies() -> None:
     optimizer = ms_kfac.SPNGD(SmallNet(), 0.1)
-    assert "while similar within 0.1" in repr(optimizer)
+    assert "when they differ by more than 0.1" in repr(optimizer)
     assert "with new statistics" in repr(optimizer)
     assert "unit-wise" in optimizer.summary()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import mindspore as ms
 import pytest
-from mindspore import nn
+from mindspore import Parameter, nn
 
 import ms_kfac
 
@@ -35,6 +36,25 @@ def test_first_order_parameters_are_named_by_reason() -> None:
     assert "2.1.gamma, 2.1.beta (3 BatchNorm1d" in everything
 
 
+def test_parameters_outside_the_network_are_first_order() -> None:
+    net = nn.SequentialCell(nn.Dense(2, 2))
+    outside = [
+        Parameter(ms.Tensor([1.0] * 3, ms.float32), name="temperature"),
+        Parameter(ms.Tensor([1.0] * 2, ms.float32), name="loss.scale"),
+    ]
+    optimizer = ms_kfac.KFAC(net, 0.1, params=[*net.trainable_params(), *outside])
+    lines = optimizer.summary().splitlines()
+    assert any("1 layer preconditioned: 54.5 % of 11 weights" in line for line in lines)
+    assert lines[-2:] == [
+        "2 parameters outside the network first-order: 5 weights, updated by momentum",
+        "  temperature, loss.scale (2 Parameter; 5 weights): given in params=, but not in the network",
+    ]
+    params = [*net.trainable_params(), outside[0]]
+    with pytest.warns(UserWarning, match="no layer of the network is preconditioned"):
+        skipping = ms_kfac.KFAC(net, 0.1, params=params, skip=("0",), name="b")
+    assert "1 cell and 1 parameter outside the network first-order: 9 weights" in skipping.summary()
+
+
 def test_large_networks_are_folded() -> None:
     optimizer = ms_kfac.KFAC(repeated(20), 0.1)
     folded = optimizer.summary().splitlines()
@@ -46,7 +66,7 @@ def test_large_networks_are_folded() -> None:
     assert sum(" dense " in line for line in ms_kfac.KFAC(repeated(4), 0.1).summary().splitlines()) == 5
 
 
-def test_nothing_to_precondition_is_told() -> None:
+def test_nothing_to_precondition_gives_a_warning() -> None:
     with pytest.warns(UserWarning, match="KFAC: no layer of the network is preconditioned"):
         optimizer = ms_kfac.KFAC(nn.SequentialCell(nn.Dense(2, 2)), 0.1, skip=("0",))
     assert "0 layers preconditioned: 0.0 % of 6 weights" in optimizer.summary()

@@ -41,7 +41,7 @@ def test_refused_by_name(option: str, value: object, accepted: str) -> None:
     assert accepted in str(error.value).replace(repr(value), "")
 
 
-def test_repr_says_which_damping_counts() -> None:
+def test_repr_names_the_damping_in_use() -> None:
     net = SmallNet()
     assert re.search("damping normal, average 'partial_trace'", repr(ms_kfac.TKFAC(net, 0.1)))
     with pytest.warns(UserWarning, match="took over"):

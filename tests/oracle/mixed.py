@@ -25,6 +25,8 @@ class MixedReference:
     kl_clip: float | None = KL_CLIP
     # Layers whose weights have diagonal blocks, of the square of a batch's gradient.
     squares: Collection[str] = ()
+    # Layers without a block.
+    first_order: Collection[str] = ()
     averages: dict[str, list[MovingAverage]] = field(default_factory=dict)
 
     def step(
@@ -34,7 +36,7 @@ class MixedReference:
         loss, gradients, factors = network.differentiate(self.modules, weights, x, labels)
         directions = dict(gradients)
         for module in self.modules:
-            if not module.name:
+            if not module.name or module.name in self.first_order:
                 continue
             own = [name for name in gradients if name.rpartition(".")[0] == module.name]
             if module.name in self.squares:

@@ -113,7 +113,8 @@ SHORT = {
     # The hidden layer's factor has fewer samples than dimensions: rounding would choose its basis.
     "EKFAC": Case(ms_kfac.EKFAC, 6, _options(skip=("hidden",))),
     "SPNGD": Case(ms_kfac.SPNGD, 6, lambda: {"damping": 0.05, "similarity": 1.0}),
-    "THOR": Case(ms_kfac.THOR, 5, _options(split=4)),
+    # The shift, which no layer has, by AdamW.
+    "THOR": Case(ms_kfac.THOR, 5, _options(split=4, first_order="adam")),
     # A trust region that binds would undo a wrong scale of all gradients.
     "sum": Case(ms_kfac.KFAC, 4, _options(kl_clip=None, blocks=OTHERS), reduction="sum", means=False),
     "LevenbergMarquardt": Case(

@@ -1,4 +1,4 @@
-"""The option, and what many devices are refused for."""
+"""The `distribution` option, and what is refused with several ranks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.support.networks import SmallNet
 
 
 @pytest.mark.parametrize("option", ["exchange", "collective"])
-def test_unknown_words_are_refused(option: str) -> None:
+def test_unknown_values_are_refused(option: str) -> None:
     with pytest.raises(ValueError, match=f"{option} must be one of .*, got 'none'"):
         Distribution(**{option: "none"})
 
 
-def test_something_else_is_refused() -> None:
+def test_other_types_are_refused() -> None:
     with pytest.raises(TypeError, match=r"distribution must be None or a .*, got 'inverses'"):
         ms_kfac.KFAC(SmallNet(), 0.1, distribution="inverses")
 
@@ -41,13 +41,13 @@ def test_one_device_distributes_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", ["semi_auto_parallel", "auto_parallel", "hybrid_parallel"])
-def test_modes_that_cut_layers_are_refused(parallel_mode: Any, mode: str) -> None:
+def test_modes_that_split_layers_are_refused(parallel_mode: Any, mode: str) -> None:
     parallel_mode(mode)
     with pytest.raises(ValueError, match=f"parallel_mode must be .*, got '{mode}'"):
         ms_kfac.KFAC(SmallNet(), 0.1)
 
 
-def test_communication_has_to_be_there(parallel_mode: Any) -> None:
+def test_communication_must_be_initialized(parallel_mode: Any) -> None:
     with pytest.raises(RuntimeError, match="init"):
         find_world(Distribution())
     parallel_mode("data_parallel")
@@ -56,7 +56,7 @@ def test_communication_has_to_be_there(parallel_mode: Any) -> None:
 
 
 def worlds(monkeypatch: pytest.MonkeyPatch, *, averages: bool = True) -> None:
-    """Lets an optimizer take itself for the first of two ranks."""
+    """Make optimizers act as the first of two ranks."""
     monkeypatch.setattr(base, "find_world", lambda distribution: World(0, 2, averages))
     monkeypatch.setattr(base, "warn_of_different_weights", lambda parameters, size: None)
 
@@ -94,7 +94,7 @@ def test_summed_gradients_of_mean_losses_are_refused(monkeypatch: pytest.MonkeyP
         (ms_kfac.KFAC, {"damping": ms_kfac.LevenbergMarquardt(0.1)}, "LevenbergMarquardt"),
     ],
 )
-def test_scattering_is_refused_where_it_does_not_serve(
+def test_an_impossible_reduce_scatter_is_refused(
     monkeypatch: pytest.MonkeyPatch, method: Any, options: dict[str, Any], reason: str
 ) -> None:
     worlds(monkeypatch)
@@ -105,7 +105,7 @@ def test_scattering_is_refused_where_it_does_not_serve(
 
 
 @pytest.mark.parametrize("exchange", ["inverses", "gradients"])
-def test_where_gradients_are_sent_a_device_holds_its_own_inverses(
+def test_with_exchanged_gradients_a_device_holds_its_own_inverses(
     monkeypatch: pytest.MonkeyPatch, exchange: str
 ) -> None:
     worlds(monkeypatch)

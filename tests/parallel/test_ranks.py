@@ -55,7 +55,7 @@ def test_the_comparison_is_of_weights_that_have_moved(runs: Runs, name: str) -> 
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_ranks_that_begin_with_other_weights_are_told_on_all_ranks(runs: Runs, size: int) -> None:
+def test_different_initial_weights_give_a_warning_on_all_ranks(runs: Runs, size: int) -> None:
     for rank in runs[size]["KFAC"]:
         sentences = [text[: text.index(",")] for text in rank.shown["told"]]
         assert sentences == ([f"rank {size - 1} begins with other weights than rank 0"] if size > 1 else [])
@@ -78,7 +78,7 @@ def test_synchronized_states_are_equal(runs: Runs, size: int) -> None:
         )
 
 
-def test_statistics_stay_where_they_were_taken_until_they_meet(runs: Runs) -> None:
+def test_statistics_stay_local_until_they_are_reduced(runs: Runs) -> None:
     """50 steps, refreshes at multiples of 3: two batches since the last."""
     first, second = runs[2]["KFAC"]
     assert not np.array_equal(first.state["kfac.head.A_sum"], second.state["kfac.head.A_sum"])
@@ -131,7 +131,7 @@ PLANNED = {
 
 
 @pytest.mark.parametrize(("size", "name"), [(2, "KFAC"), (4, "KFAC gradients"), (2, "reduce_scatter")])
-def test_traffic_is_what_was_planned(runs: Runs, size: int, name: str) -> None:
+def test_traffic_equals_the_plan(runs: Runs, size: int, name: str) -> None:
     layers = [LayerSize(19, 3, bias=True), LayerSize(49, 7, bias=True), LayerSize(8, 3, bias=True)]
     planned = plan(layers, size, PLANNED[name])
     for rank in runs[size][name]:

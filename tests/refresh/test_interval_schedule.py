@@ -42,7 +42,7 @@ def test_no_mapping_is_refused() -> None:
         ms_kfac.IntervalSchedule([1, 2])
 
 
-def test_any_method_takes_it() -> None:
+def test_any_method_accepts_an_interval_schedule() -> None:
     policy = ms_kfac.IntervalSchedule({0: 1, 50: 10})
     for method in (ms_kfac.KFAC, ms_kfac.SPNGD, ms_kfac.THOR):
         optimizer = method(SmallNet(), 0.1, factor_interval=policy, inverse_interval=policy)

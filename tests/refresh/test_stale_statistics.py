@@ -73,7 +73,7 @@ def test_scripts_cover_every_branch() -> None:
     assert min(np.diff(jumps)[4:]) < max(np.diff(jumps)[:6])
 
 
-def test_statistics_are_left_alone_between(mode: int) -> None:
+def test_statistics_do_not_change_between_updates(mode: int) -> None:
     """Everything similar: a whole optimizer takes statistics at the Fibonacci steps, those of all layers."""
     net = SmallNet()
     net.set_train(True)

@@ -66,7 +66,7 @@ def test_refused_for_statistics() -> None:
         ms_kfac.KFAC(SmallNet(), 0.1, factor_interval=ms_kfac.TraceChange())
 
 
-def test_a_change_of_damping_alone_stops_nothing(mode: int) -> None:
+def test_change_of_damping_alone_neither_refreshes_nor_stops(mode: int) -> None:
     """New λ at every look, the same statistics: neither a refresh nor a stop."""
     policy = ms_kfac.TraceChange(0.01, 0.001)
     block = ScriptedBlock("block", [()], 100)

@@ -34,7 +34,7 @@ def test_refused(interval: object) -> None:
         ms_kfac.WarmUpInterval(interval)  # type: ignore[arg-type]
 
 
-def test_it_says_what_it_does() -> None:
+def test_repr_of_the_warm_up_interval() -> None:
     assert repr(ms_kfac.WarmUpInterval(1)) == "every step"
     assert repr(ms_kfac.WarmUpInterval(4)) == "every step up to step 10, then every 4 steps"
     assert repr(ms_kfac.WarmUpInterval(100)) == (

@@ -40,7 +40,7 @@ def everything_in(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_the_launchers_are_those_that_people_are_told_of() -> None:
+def test_launchers_are_the_documented_ones() -> None:
     assert {"prepare_data.sh", DISTRIBUTED, "run_eval.sh", "run_standalone_train.sh", "run_tests.sh"} < set(
         LAUNCHERS
     )
@@ -104,7 +104,7 @@ def test_a_launcher_is_executable(script: str) -> None:
         ("build_cuda_kernels.sh", ["--arch", "80"], "unknown option --arch"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_set_up(
+def test_usage_errors_are_reported_before_the_setup(
     script: str, arguments: list[str], sentence: str, bare_copy: Path
 ) -> None:
     before = everything_in(bare_copy)
@@ -115,7 +115,7 @@ def test_a_mistake_is_told_before_anything_is_set_up(
     assert everything_in(bare_copy) == before
 
 
-def test_an_interpreter_that_is_named_is_used_as_it_is(bare_copy: Path, tmp_path: Path) -> None:
+def test_named_interpreter_is_used_unchanged(bare_copy: Path, tmp_path: Path) -> None:
     interpreter = tmp_path / "python"
     # Accepts the version check, and echoes all other commands.
     interpreter.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$PYTHONPATH: $*"\n')

@@ -69,7 +69,7 @@ def test_mnist_is_unpacked_once_and_held_to_its_sums(tmp_path: Path, programs: P
     assert "t10k-labels-idx1-ubyte is not the published file: its MD5 sum is damaged," in damaged.stderr
 
 
-def test_nothing_is_fetched_unless_asked_for(tmp_path: Path, programs: Path) -> None:
+def test_nothing_is_downloaded_without_the_option(tmp_path: Path, programs: Path) -> None:
     write_mnist_archives(tmp_path / "server")
     write_program(programs, "md5sum", "cat; echo '  -'")
     write_program(programs, "curl", f'echo "$@" >>{tmp_path}/calls; cp "{tmp_path}/server/${{7##*/}}" "$6"')

@@ -56,7 +56,7 @@ def test_cases_are_taken_in_turn(chosen: list[str]) -> None:
     assert any("[pynative" in test for test in chosen)
 
 
-def test_slow_set_ups_are_left_out(everything: list[str], chosen: list[str]) -> None:
+def test_tests_with_slow_setups_are_skipped(everything: list[str], chosen: list[str]) -> None:
     for file in ("tests/kernels/test_sanitizers.py", "tests/parallel/test_ranks.py"):
         assert any(test.startswith(f"{file}::") for test in everything)
     assert not any("sanitizer" in test for test in chosen)

@@ -113,7 +113,7 @@ def test_batch_norm(image: tuple[int, ...], rng: np.random.Generator) -> None:
     g = rng.standard_normal(x.shape).astype(np.float32)
     x_hat, dout = batch_normalized(x, 0.1).reshape(-1, 3), np.moveaxis(g, 1, -1).reshape(-1, 3)
     product = projected((x_hat * dout).sum(0), dout.astype(np.float64).sum(0))
-    check(BatchNormOperators(bias=True, epsilon=0.1, channels=3), x, g, product)
+    check(BatchNormOperators(bias=True, epsilon=0.1, shape=(3,)), x, g, product)
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3), (2, 3, 2)])

@@ -188,7 +188,7 @@ def test_nan_in_an_average_without_weight_is_overwritten(mode: int, native: bool
 
 
 @both_forms
-def test_cleared_sums_start_anew_while_the_past_counts_on(
+def test_cleared_sums_restart_while_other_weights_continue(
     mode: int, native: bool, rng: np.random.Generator
 ) -> None:
     """A refresh sets a weight to zero (EKFAC's s, SMKFAC's full sums): W stays that of all batches so far."""
@@ -282,7 +282,8 @@ def test_what_is_not_averaged_has_the_weights_of_its_last_batch(mode: int, nativ
     layer.put([np.full((3, 3), np.nan), None], [5, 0, 3, 0])
     step.run()
     assert not layer.weights.asnumpy().any()
-    assert step.outcome == [1, 0]
+    # The inverses still come from statistics.
+    assert step.outcome == [1, 1]
     layer.put([np.ones((3, 3)), np.ones((2, 2))], [4, 4, 3, 2])
     step.run()
     assert layer.weights.asnumpy().tolist() == [4, 4, 3, 2]
@@ -293,7 +294,7 @@ def test_a_demoted_layer_is_emptied(mode: int, native: bool, rng: np.random.Gene
     judge = Judge()
     layers = [Layer("a", FACTORS, 2), Layer("b", FACTORS, 2)]
     step = Committing(layers, 0.9, native, judge)
-    for answer in (None, None, [[-1, 1], [1, 1]]):
+    for answer in (None, None, [[-1, 1, 1, 0], [1, 1, 1, 0]]):
         judge.answers = answer
         for layer in layers:
             layer.put(batches_of(layer, rng), [3, 3])
@@ -302,7 +303,7 @@ def test_a_demoted_layer_is_emptied(mode: int, native: bool, rng: np.random.Gene
     assert step.past.tolist()[:2] == [0, 0]
     assert step.past.tolist()[2:] == [3, 3]
     assert layers[1].weights.asnumpy().tolist() == [9, 9]
-    # A refusal by the judge is no batch that was not finite.
+    # A layer that is emptied for good does not count as a refused batch.
     assert step.outcome == [0, 0, 1]
     # Taken up again it starts anew.
     judge.answers = None
@@ -325,19 +326,23 @@ def test_a_batch_that_the_judge_refuses_leaves_the_averages(
     layer.put(batches_of(layer, rng), [3, 3])
     step.run()
     before = [*layer.averages(), layer.weights.asnumpy().copy(), step.past.copy()]
-    judge.answers = [[0, 1]]
+    judge.answers = [[0, 2, 1, 3]]
     layer.put(batches_of(layer, rng), [3, 3])
     step.run()
     for found, kept in zip([*layer.averages(), layer.weights.asnumpy(), step.past], before):
         np.testing.assert_array_equal(found, kept)
-    assert step.outcome == [0, 1]
-    assert not layer.record.asnumpy()[PRODUCT:].any()
+    assert step.outcome == [1, 1]
+    # The judge also says of the next passes how many make a batch, and how many come before.
+    assert layer.record.asnumpy().tolist() == [-3, 2, *np.zeros(5)]
+    # Without a pass that counts, the record stays.
+    step.run()
+    assert layer.record.asnumpy().tolist() == [-3, 2, *np.zeros(5)]
 
 
 @both_forms
 def test_the_judge_does_not_get_a_batch_with_nan_committed(mode: int, native: bool) -> None:
     layer = Layer("a", [Kept((2,))], 1)
-    step = Committing([layer], 0.9, native, Judge([[1, 1]]))
+    step = Committing([layer], 0.9, native, Judge([[1, 1, 1, 0]]))
     layer.put([[np.nan, 1.0]], [3])
     step.run()
     assert layer.averages()[0].tolist() == [0, 0]
@@ -346,7 +351,7 @@ def test_the_judge_does_not_get_a_batch_with_nan_committed(mode: int, native: bo
 
 
 @both_forms
-def test_what_is_not_due_stays(mode: int, native: bool, rng: np.random.Generator) -> None:
+def test_statistics_that_are_not_due_do_not_change(mode: int, native: bool, rng: np.random.Generator) -> None:
     layer = Layer("a", FACTORS, 2)
     step = Committing([layer], 0.9, native)
     batches = batches_of(layer, rng)
@@ -372,7 +377,7 @@ def test_records_start_anew_with_the_period_of_the_answer(mode: int, native: boo
     for layer in layers:
         layer.put([[1.0, 2.0]], [3])
     step.run()
-    judge.answers = [[1, 4], [-1, 1]]
+    judge.answers = [[1, 4, 2, 0], [-1, 1, 3, 5]]
     layers[0].put([[1.0, 2.0]], [3], passes=4)
     record = layers[1].record.asnumpy().copy()
     record[PERIOD] = 3
@@ -380,12 +385,14 @@ def test_records_start_anew_with_the_period_of_the_answer(mode: int, native: boo
     step.run()
     found = [layer.record.asnumpy().tolist() for layer in layers]
     assert found == [[0, 4, 0, 0, 0, 0], [0, 3, 0, 0, 0, 0]]
-    assert [layer.weights.asnumpy().tolist() for layer in layers] == [[6], [3]]
+    # Two calls per pass: further locations of the same samples.
+    assert [layer.weights.asnumpy().tolist() for layer in layers] == [[3 + 1.5], [3]]
+    assert step.commit.calls.asnumpy().tolist() == [2, 1]
     assert step.outcome == [0, 1, 1]
 
 
 @both_forms
-def test_what_the_judge_is_told(mode: int, native: bool) -> None:
+def test_arguments_of_the_judge(mode: int, native: bool) -> None:
     layers = [Layer(name, [Kept((2,))], 1) for name in "abc"]
     judge = Judge()
     step = Committing(layers, 0.9, native, judge)
@@ -395,7 +402,9 @@ def test_what_the_judge_is_told(mode: int, native: bool) -> None:
     step.run(unscale=1 / 64, expected=0.5, measured=measured)
     (told,) = judge.told
     expected = [[2, 1, 2, 3, 8, 0, 1, 2, 1], [1, 1, -0.5, -0.5, 1, 3, 4, 5, 0], [0, 1, 0, 0, 0, 6, 7, 8]]
-    np.testing.assert_array_equal(told[:2], expected[:2])
+    np.testing.assert_array_equal(told[:2, :9], expected[:2])
+    # No kernel has staged these batches.
+    assert not told[:, 9].any()
     # A layer without a pass has nothing that could be finite or not.
     np.testing.assert_array_equal(told[2, :8], expected[2])
     assert told.dtype == np.float32

@@ -135,7 +135,7 @@ def test_a_large_layer(native: bool, rng: np.random.Generator) -> None:
 
 @native_and_fallback("measure_gradients")
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_is_seen(native: bool, value: float, rng: np.random.Generator) -> None:
+def test_non_finite_values_are_detected(native: bool, value: float, rng: np.random.Generator) -> None:
     layers, positions, gradients = case(LAYERS[:2], rng)
     gradients[positions[0][0]][1, 2] = value
     found = Caller(layers, positions, native, len(gradients))(

@@ -278,7 +278,7 @@ SEPARATE_FORMS = [
 
 
 @pytest.mark.parametrize(("name", "native"), SEPARATE_FORMS)
-def test_an_array_that_the_passes_before_left_out_is_replaced(mode: int, name: str, native: bool) -> None:
+def test_array_missing_from_earlier_passes_is_replaced(mode: int, name: str, native: bool) -> None:
     """Statistics of inputs alone, then all: the inputs' join, the others hold an older batch, NaN here."""
     passes = Passes(name, native, period=2, options=SEPARATE)
     passes.take(gate=INPUTS)

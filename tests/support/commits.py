@@ -39,6 +39,7 @@ class Kept:
     power: int = 0
     symmetric: bool = False
     averaged: bool = True
+    samples: bool = True
     average_shape: tuple[int, ...] | None = None
 
 
@@ -64,6 +65,7 @@ class Layer:
                 EVERYTHING,
                 kept.power,
                 kept.symmetric,
+                kept.samples,
             )
             for index, kept in enumerate(statistics)
         )
@@ -103,7 +105,8 @@ class Judge:
         self.told.append(told.copy())
         if self.answers is not None:
             return np.asarray(self.answers, np.float64)
-        return np.stack([told[:, 8], np.maximum(told[:, 1], 1)], axis=1)
+        columns = [told[:, 8], np.maximum(told[:, 1], 1), np.ones(len(told)), np.zeros(len(told))]
+        return np.stack(columns, axis=1)
 
 
 class Committing(nn.Cell):

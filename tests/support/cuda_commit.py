@@ -113,10 +113,13 @@ class CommitCase:
         # What the host knows of earlier commits; of each layer the answer, and the period where there is one.
         self.answers = [1] * len(layers)
         self.periods: list[int | None] = [None] * len(layers)
+        self.calls = [1] * len(layers)
+        self.skipped = [0] * len(layers)
         measured = normal(rng, (len(layers), 3))
         past = np.array([value for layer in layers for value in layer.past], np.float32)
         outcome = np.full(1 + len(layers), 5.0, np.float32)
-        self.inputs = [np.array(due, np.int32), np.array(SCALES, np.float32), measured, past, outcome]
+        calls = np.ones(len(layers), np.float32)
+        self.inputs = [np.array(due, np.int32), np.array(SCALES, np.float32), measured, past, outcome, calls]
         for layer in layers:
             self.inputs += self._draw(layer, rng)
         self.outputs = [np.zeros(1, np.float32)]
@@ -129,6 +132,8 @@ class CommitCase:
             "powers": [array.power for array in arrays],
             "diagonal": [int(array.diagonal) for array in arrays],
             "averaged": [int(array.averaged) for array in arrays],
+            # The first weight of a layer is that of A.
+            "samples": [int(index == 0) for layer in layers for index in range(len(layer.weights))],
             "roots": [int(layer.roots) for layer in layers],
             "homogeneous": [int(layer.homogeneous) for layer in layers],
             "floors": [float(layer.floor) for layer in layers],
@@ -153,7 +158,7 @@ class CommitCase:
 
     def state(self, arrays: Sequence[np.ndarray], index: int) -> State:
         """A layer's arrays among those of a call."""
-        place, past = 5, 0
+        place, past = 6, 0
         for layer in self.layers[:index]:
             place += 2 + sum(1 + array.averaged for array in layer.arrays)
             past += len(layer.weights)
@@ -179,7 +184,7 @@ class CommitCase:
         """What the judge is to be told of a layer."""
         record = self.state(self.inputs, index).record.astype(np.float64)
         numbers = [record[PASSES], record[PERIOD], *(SCALES[1] * record[[PRODUCT, PRODUCTS, SCALE]])]
-        return [*numbers, *self.inputs[2][index].astype(np.float64), float(self.finite(index))]
+        return [*numbers, *self.inputs[2][index].astype(np.float64), float(self.finite(index)), 0.0]
 
     def check(self, found: Sequence[np.ndarray]) -> None:
         unfinished = False
@@ -191,8 +196,14 @@ class CommitCase:
                 self._check_kept(before, after, f"layer {index}")
                 continue
             self._check_layer(index, before, after)
-            unfinished = unfinished or (before.record[PASSES] > 0 and not self.finite(index))
-            assert found[4][1 + index] == float((after.weights > 0).any())
+            refused = not self.finite(index) or self.answers[index] == 0
+            unfinished = unfinished or (before.record[PASSES] > 0 and refused)
+            present = float((after.weights > 0).any())
+            if not present and self.answers[index] >= 0:
+                # Without averages nothing is left, but the inverses still come from statistics.
+                present = self.inputs[4][1 + index]
+            assert found[4][1 + index] == present
+            assert found[5][index] == self.calls[index]
         if self.inputs[0]:
             assert found[4][0] == self.inputs[4][0] + unfinished
         else:
@@ -211,10 +222,11 @@ class CommitCase:
         record = before.record.copy()
         if passed:
             record[[PASSES, *range(PRODUCT, len(record))]] = 0
+            record[PASSES] -= self.skipped[index]
         if self.periods[index] is not None:
             record[PERIOD] = self.periods[index]
         np.testing.assert_array_equal(after.record, record)
-        keeps, weights, past = self._weights(layer, before, committed, passed)
+        keeps, weights, past = self._weights(index, before, committed, passed)
         if answer < 0:
             weights, past = 0 * weights, 0 * past
         assert_within(after.weights, weights, 4 * ROUNDOFF * abs(weights), f"weights {index}")
@@ -228,20 +240,23 @@ class CommitCase:
                 np.testing.assert_array_equal(average, before.averages[place])
                 continue
             old = before.averages[place].astype(np.float64) if keep else np.zeros(average.shape)
-            addend = self._addend(layer, before, place)
+            addend = self._addend(index, before, place)
             # The scale's powers, keep, two products and a sum; with roots a dozen more.
             bound = 24 * ROUNDOFF * (abs(keep * old) + abs(addend))
             assert_within(average, keep * old + addend, bound, f"layer {index}, array {place}")
 
     def _weights(
-        self, layer: CommittedLayer, before: State, committed: bool, passed: bool
+        self, number: int, before: State, committed: bool, passed: bool
     ) -> tuple[list[float | None], np.ndarray, np.ndarray]:
         """How much of the past each weight keeps, None for one that stays; weights and pasts after it."""
+        layer = self.layers[number]
         weights, past = before.weights.astype(np.float64), before.past.astype(np.float64)
         keeps: list[float | None] = [None] * len(weights)
         for index, staged in enumerate(before.record[STAGED_WEIGHTS:].astype(np.float64)):
             of = [array for array in layer.arrays if array.weight == index]
             averaged = any(array.averaged for array in of)
+            if index == 0:
+                staged = staged / self.calls[number]
             if not committed:
                 weights[index] *= averaged or not passed
             elif staged > 0:
@@ -254,12 +269,13 @@ class CommitCase:
                 keeps[index] = keep
         return keeps, weights, past
 
-    def _addend(self, layer: CommittedLayer, before: State, place: int) -> np.ndarray:
+    def _addend(self, number: int, before: State, place: int) -> np.ndarray:
         """What an average gets of a batch."""
+        layer = self.layers[number]
         array, staged = layer.arrays[place], before.staged[place].astype(np.float64)
         if not layer.roots:
             return SCALES[0] ** array.power * staged
-        samples = float(before.record[STAGED_WEIGHTS])
+        samples = float(before.record[STAGED_WEIGHTS]) / self.calls[number]
         delta = SCALES[0] ** 2 * before.staged[2].astype(np.float64) / samples
         floored = np.maximum(delta, np.float64(np.float32(layer.floor)))
         if place == 2:

@@ -72,6 +72,26 @@ def train_by(way: str, net: nn.Cell, optimizer: nn.Optimizer, data: Sequence[Bat
     run(steps[way](net, optimizer, loss), data)
 
 
+State = dict[str, np.ndarray]
+
+
+def state_of(*cells: nn.Cell) -> State:
+    """Copies of all Parameters, by name."""
+    return {p.name: p.asnumpy().copy() for cell in cells for p in cell.get_parameters()}
+
+
+def checkpoint_of(*cells: nn.Cell) -> dict[str, ms.Parameter]:
+    """The content of a checkpoint."""
+    return {name: ms.Parameter(ms.Tensor(value), name=name) for name, value in state_of(*cells).items()}
+
+
+def assert_same_state(found: State, expected: State) -> None:
+    """Bit for bit."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
 def as_dataset(data: Sequence[Batch]) -> ds.Dataset:
     """The batches, in order, as a `mindspore.dataset`."""
     images = np.concatenate([x for x, _ in data])

@@ -144,7 +144,7 @@ def test_refused_by_name(value: object, error: type[Exception]) -> None:
         ms_kfac.Model(net, cross_entropy(), optimizer, accumulation_steps=value)  # type: ignore[arg-type]
 
 
-def test_boost_has_an_accumulation_of_its_own() -> None:
+def test_accumulation_with_boost_is_refused() -> None:
     net = Perceptron((5, 3))
     optimizer = nn.Momentum(net.trainable_params(), 0.1, 0.9)
     with pytest.raises(ValueError, match="accumulation_steps"):

@@ -64,6 +64,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "SKFAC": (ms_kfac.SKFAC, {}),
     "sampled": (ms_kfac.KFAC, {"fisher": "sampled"}),
     "Levenberg-Marquardt": (ms_kfac.KFAC, {"damping": None}),
+    "AdamW": (ms_kfac.KFAC, {"first_order": "adam"}),
     "by layer": (ms_kfac.KFAC, {"factor_interval": ms_kfac.StaleStatistics(1e6)}),
 }
 

@@ -266,7 +266,7 @@ class OwnLossCell(nn.Cell):
         return ((self.net(x) - y) ** 2).mean()
 
 
-def test_networks_and_losses_that_say_too_little() -> None:
+def test_sampled_targets_refuse_unknown_losses_and_cells() -> None:
     net = Perceptron((3, 2))
     optimizer = ms_kfac.KFAC(net, 0.1, fisher="sampled")
     with pytest.raises(TypeError, match="OwnLossCell"):

@@ -99,7 +99,7 @@ class OtherLoss(nn.MSELoss):
     """A subclass may have another scale: nothing is inferred from it."""
 
 
-def test_what_losses_say() -> None:
+def test_targets_follow_the_loss() -> None:
     assert type(targets_cell(None, nn.CrossEntropyLoss())) is CategoricalTargets
     assert targets_cell(None, nn.SoftmaxCrossEntropyWithLogits(sparse=True)).one_hot is False
     assert targets_cell(None, nn.SoftmaxCrossEntropyWithLogits(sparse=False)).one_hot is True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model_zoo.common.checkpoint.files import NETWORK_FILE, POSITION_FILE, newest_checkpoint, ranks_of
-from model_zoo.common.checkpoint.resume import changed
+from model_zoo.common.checkpoint.resume import recipe_with_overrides
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import CheckpointError, RecipeError
 from model_zoo.common.recipe import Recipe, load_recipe
@@ -59,7 +59,7 @@ def stored_recipe(file: Path, overrides: Sequence[str]) -> Recipe:
         stored = file.parent / name
         if stored.is_file():
             content: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8"))
-            return changed(content[_RECIPE], overrides)
+            return recipe_with_overrides(content[_RECIPE], overrides)
     raise RecipeError(f"--recipe is needed: there is no {POSITION_FILE} or {_RUN_FILE} next to {file}.")
 
 
@@ -71,7 +71,6 @@ def find_checkpoint(checkpoint: Path, path: Path | None, overrides: Sequence[str
     Args:
         checkpoint: as in `network_file`.
         path: the recipe named on the command line; None for the stored one.
-        overrides: as in `stored_recipe`.
         overrides: as in `stored_recipe`.
 
     Returns:

@@ -22,17 +22,17 @@ from model_zoo.common.recipe import Recipe, apply_override, load_recipe, parse_r
 from model_zoo.common.run_options import RunOptions
 
 
-def plain(recipe: Recipe) -> dict[str, Any]:
+def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     """Converts a recipe to JSON values: mappings, lists, strings and numbers."""
     content: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
     return content
 
 
-def changed(stored: Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
+def recipe_with_overrides(stored: Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
     """Applies command-line overrides to a stored recipe.
 
     Args:
-        stored: the result of `plain`.
+        stored: the result of `recipe_to_json`.
         overrides: `dotted.key=value` texts.
 
     Returns:
@@ -47,11 +47,11 @@ def changed(stored: Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
     return parse_recipe(content)
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat
@@ -67,7 +67,10 @@ def differences(before: Recipe, now: Recipe) -> list[str]:
     Returns:
         One text per changed key, such as "optimizer.damping was 0.03 and is 0.1".
     """
-    old, new = ({key: repr(value) for key, value in _flat(plain(recipe)).items()} for recipe in (before, now))
+    old, new = (
+        {key: repr(value) for key, value in _flatten(recipe_to_json(recipe)).items()}
+        for recipe in (before, now)
+    )
     return [
         f"{key} was {old.get(key, 'absent')} and is {new.get(key, 'absent')}"
         for key in {**old, **new}
@@ -95,7 +98,7 @@ def resumed_recipe(run: Path, position: Position, path: Path | None, overrides: 
         before = parse_recipe(position.recipe)
     except RecipeError as error:
         raise CheckpointError(f"run {run} has a recipe that this version does not accept: {error}") from error
-    now = changed(position.recipe, overrides) if path is None else load_recipe(path, overrides)
+    now = recipe_with_overrides(position.recipe, overrides) if path is None else load_recipe(path, overrides)
     changes = differences(before, now)
     if changes:
         raise CheckpointError(

@@ -19,7 +19,7 @@ from model_zoo.common.checkpoint.files import (
     remove_checkpoints,
     steps_in,
 )
-from model_zoo.common.checkpoint.resume import plain
+from model_zoo.common.checkpoint.resume import recipe_to_json
 from model_zoo.common.checkpoint.state import save_state
 from model_zoo.common.metrics_log import MetricsLog
 from model_zoo.common.recipe import Recipe
@@ -75,7 +75,7 @@ class CheckpointWriter(Callback):
         self._ranks = options.shard.size
         self._keep = options.keep if self._ranks == 1 else options.keep + 1
         self._folder = checkpoints_folder(options.output, options.shard)
-        self._recipe = plain(recipe)
+        self._recipe = recipe_to_json(recipe)
         self._options = options.stored()
         self._network = network
         self._metrics_log = metrics_log

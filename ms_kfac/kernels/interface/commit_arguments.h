@@ -9,6 +9,7 @@
 //   powers       per array, its degree in the output gradient
 //   diagonal     per array, 1 if the diagonals of its matrices show whether it is finite
 //   averaged     per array, 0 if it has no average and only the staged array exists
+//   samples      per weight, 1 if it counts samples: several calls of a layer in one pass have the same samples
 //   roots        per layer, 1 if it averages roots of its block; floors and homogeneous belong to these layers
 //   limit        epsilon / (1 - epsilon)
 //   judge        handle of the judge, or 0
@@ -17,9 +18,13 @@
 //
 //   due          int32 scalar
 //   scales       float32 (2,): the factor of output gradients; the ratio of a delivered gradient to the sum of its
-//   passes measured     float32 (layers, 3): r^T dW s, r^T W s, |dW| past         float32, one per weight outcome
-//   float32 (1 + layers,): number of refused batches; per layer, whether it has statistics per layer    its record and
-//   its weights, then for each array the staged array and its average
+//                passes
+//   measured     float32 (layers, 3): r^T dW s, r^T W s, |dW|
+//   past         float32, one per weight
+//   outcome      float32 (1 + layers,): number of refused batches; per layer, whether it has statistics. A layer that
+//                loses its statistics with a refused batch keeps its 1: its inverses come from statistics
+//   calls        float32 (layers,): number of calls of each layer per backward pass
+//   per layer    its record and its weights, then for each array the staged array and its average
 //
 // Output: a float32 scalar without meaning. Other operators depend on it to run after this one.
 #pragma once
@@ -43,6 +48,7 @@ struct CommitAttributes {
         powers(extra.GetAttrIntVec("powers")),
         diagonal(extra.GetAttrIntVec("diagonal")),
         averaged(extra.GetAttrIntVec("averaged")),
+        samples(extra.GetAttrIntVec("samples")),
         roots(extra.GetAttrIntVec("roots")),
         homogeneous(extra.GetAttrIntVec("homogeneous")),
         floors(extra.GetAttrFloatVec("floors")),
@@ -52,7 +58,7 @@ struct CommitAttributes {
     for (std::string line; std::getline(lines, line);) layers.push_back(line);
   }
   std::vector<std::string> layers;
-  std::vector<int64_t> arrays, weights, weight_of, powers, diagonal, averaged, roots, homogeneous;
+  std::vector<int64_t> arrays, weights, weight_of, powers, diagonal, averaged, samples, roots, homogeneous;
   std::vector<float> floors;
   float limit;
   int64_t judge;
@@ -70,6 +76,8 @@ struct StagedLayer {
   float* record;
   float* weights;
   float* past;
+  float* calls;
+  const int64_t* samples;  // per weight: whether it counts samples
   int weight_count;
   bool roots, homogeneous;
   float floor;
@@ -86,8 +94,9 @@ inline std::vector<StagedLayer> staged_layers(const Arguments& arguments, const 
   require(arguments[1].size() == 2, "scales must be two numbers");
   require(arguments[2].size() == count * kMeasured, "measured must have three numbers for each layer");
   require(arguments[4].size() == count + 1, "outcome must have one number for each layer and one more");
+  require(arguments[5].size() == count, "calls must have one number for each layer");
   std::vector<StagedLayer> layers;
-  int next = 5;
+  int next = 6;
   int64_t array = 0, past = 0;
   for (int64_t index = 0; index < count; ++index) {
     const int weights = static_cast<int>(attributes.weights[index]);
@@ -95,9 +104,13 @@ inline std::vector<StagedLayer> staged_layers(const Arguments& arguments, const 
     require(record.size() == kStagedWeights + weights, "a record does not fit its layer's weights");
     require(weight.size() == weights, "the number of weights of a layer differs from the attributes");
     require(past + weights <= arguments[3].size(), "past must have one number for each weight");
+    require(past + weights <= static_cast<int64_t>(attributes.samples.size()),
+            "samples must have one number per weight");
     StagedLayer layer{record.floats(),
                       weight.floats(),
                       arguments[3].floats() + past,
+                      arguments[5].floats() + index,
+                      attributes.samples.data() + past,
                       weights,
                       attributes.roots[index] != 0,
                       attributes.homogeneous[index] != 0,

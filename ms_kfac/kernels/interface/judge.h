@@ -10,11 +10,13 @@ namespace ms_kfac {
 //   passes, period, product, products, scale    from the record; the last three in the units of the delivered gradient
 //   r^T dW s, r^T W s, |dW|                     measurements of the delivered gradient
 //   finite                                      whether the staged batch is finite
-enum JudgedNumber { kJudgedMeasured = 5, kJudgedFinite = 8, kJudgedNumbers = 9 };
+//   kernels                                     number of kernels that staged it (pass_kernels.h); 0: unknown
+enum JudgedNumber { kJudgedMeasured = 5, kJudgedFinite = 8, kJudgedKernels = 9, kJudgedNumbers = 10 };
 
-// Two answers per layer. The first: 1 commits the batch, 0 refuses it, -1 refuses it and empties the averages (sets
-// their weights to 0). The second: the period of the next passes.
-constexpr int kAnswers = 2;
+// Four answers per layer. The first: 1 commits the batch, 0 refuses it, -1 refuses it and empties the averages (sets
+// their weights to 0). The second: the period of the next passes. The third: the number of calls of the layer per
+// backward pass. The fourth: how many of the next passes do not belong to the step, and come before those that do.
+constexpr int kAnswers = 4;
 
 using Judge = void (*)(int64_t handle, int64_t layers, const float* numbers, int64_t* answers);
 

@@ -2,7 +2,8 @@
 //
 // Statistics operators write it. CommitStatistics reads and empties it. It consists of arrays and one float32 record:
 //
-//   passes    number of backward passes with statistics since the last commit
+//   passes    number of backward passes with statistics since the last commit, minus those that come first and do not
+//             belong to the step; so it is negative or 0 until these are done
 //   period    number of passes whose batches are summed; with 1 each pass replaces the one before it
 //   product   r^T (sum g a^T) s of the staged batch, with the signs r and s of signs.h and g as delivered (unscaled)
 //   products  the same, summed over all passes since the last commit

@@ -26,6 +26,7 @@ EVERYTHING = INPUTS + GRADIENTS
 CORRECTED_EIGENVALUES = 4
 
 # Layout of a layer's record of its staged batch (kernels/interface/staged_batch.h). The weights come last.
+# PASSES is negative or 0 during passes that come first and do not belong to the step.
 PASSES, PERIOD, PRODUCT, PRODUCTS, SCALE, STAGED_WEIGHTS = range(6)
 
 

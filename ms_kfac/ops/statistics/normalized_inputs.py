@@ -84,6 +84,81 @@ class LayerNormalizedInputs(nn.Cell):
         return centred * self.rsqrt(variance + self.epsilon)
 
 
+class GroupNormalizedInputs(nn.Cell):
+    r""":math:`\hat x` of a group or instance normalization layer.
+
+    The moments of each sample are computed over the channels of a group and all positions (Wu & He 2018,
+    "Group Normalization", eq. 2). With one channel per group, this is instance normalization.
+
+    Args:
+        epsilon: :math:`\epsilon`.
+        groups: number of groups.
+
+    Inputs:
+        - **x** (Tensor) - shape :math:`(N, C, ...)`, any float type.
+
+    Outputs:
+        Tensor, float32, shape :math:`(N, C, T)`.
+
+    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    """
+
+    def __init__(self, epsilon: float, groups: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.epsilon = epsilon
+        self.groups = groups
+        self.columns = ChannelColumns()
+        self.shape = ops.Shape()
+        self.reshape = ops.Reshape()
+        self.reduce_mean = ops.ReduceMean(keep_dims=True)
+        self.square = ops.Square()
+        self.rsqrt = ops.Rsqrt()
+
+    def construct(self, x: Tensor) -> Tensor:
+        x = self.columns(x)
+        shape = self.shape(x)
+        x = self.reshape(x, (shape[0], self.groups, -1))
+        centred = x - self.reduce_mean(x, 2)
+        variance = self.reduce_mean(self.square(centred), 2)
+        return self.reshape(centred * self.rsqrt(variance + self.epsilon), shape)
+
+
+class RootMeanSquareInputs(nn.Cell):
+    r"""Inputs of a scale :math:`\gamma`, divided by their root mean square or as they are.
+
+    .. math::
+        \hat x_{n,t,c} = x_{n,t,c} / \sqrt{\tfrac1C \sum_c x_{n,t,c}^2 + \epsilon}
+
+    (Zhang & Sennrich 2019, "Root Mean Square Layer Normalization", eq. 4).
+
+    Args:
+        epsilon: :math:`\epsilon`; None for inputs as they are.
+        channels: C, the product of the sizes of the scaled axes.
+
+    Inputs:
+        - **x** (Tensor) - shape :math:`(N, ..., C_1, ..., C_k)` with :math:`\prod_i C_i = C`, any float type.
+
+    Outputs:
+        Tensor, float32, shape :math:`(N, T, C)`.
+
+    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    """
+
+    def __init__(self, epsilon: float | None, channels: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.epsilon = epsilon
+        self.rows = ChannelRows(channels)
+        self.reduce_mean = ops.ReduceMean(keep_dims=True)
+        self.square = ops.Square()
+        self.rsqrt = ops.Rsqrt()
+
+    def construct(self, x: Tensor) -> Tensor:
+        x = self.rows(x)
+        if self.epsilon is None:
+            return x
+        return x * self.rsqrt(self.reduce_mean(self.square(x), 2) + self.epsilon)
+
+
 class ChannelColumns(nn.Cell):
     """Flatten the positions of a channels-first layout into one axis.
 

@@ -109,12 +109,13 @@ class EmbeddingProjections(nn.Cell):
 class NormalizationProjections(nn.Cell):
     r"""Projections of a normalization layer: :math:`u = w_c \hat x_c + b_c` and v = g.
 
-    :math:`w_c` and :math:`b_c` are the signs of gamma and beta.
+    :math:`w_c` and :math:`b_c` are the signs of gamma and beta; :math:`b_c` is 0 without beta.
 
     Args:
         activations: converts the layer's input to normalized values.
         gradients: converts the output gradient to the same layout.
         shape: shape of gamma.
+        bias: whether the layer has beta.
         columns: True for the layout :math:`(N, C, T)`, False for :math:`(N, T, C)`.
 
     Inputs:
@@ -125,7 +126,13 @@ class NormalizationProjections(nn.Cell):
     """
 
     def __init__(
-        self, activations: nn.Cell, gradients: nn.Cell, shape: tuple[int, ...], *, columns: bool
+        self,
+        activations: nn.Cell,
+        gradients: nn.Cell,
+        shape: tuple[int, ...],
+        *,
+        bias: bool,
+        columns: bool,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.activations, self.gradients = activations, gradients
@@ -133,7 +140,7 @@ class NormalizationProjections(nn.Cell):
         layout = (channels, 1) if columns else (channels,)
         weights: Any = np.outer(signs(ROWS, shape[0]), column_signs(shape)).reshape(layout)
         self.weight_signs = Tensor(weights)
-        self.bias_signs = Tensor(signs(ROWS, channels).reshape(layout))
+        self.bias_signs = Tensor(signs(ROWS, channels).reshape(layout) * np.float32(bias))
 
     def construct(self, x: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
         return self.activations(x) * self.weight_signs + self.bias_signs, self.gradients(dout)

@@ -55,16 +55,17 @@ class WeightMatrix(nn.Cell):
 
 
 class UnitMatrix(WeightMatrix):
-    r"""Gradient matrix of a normalization layer, columns :math:`d\gamma` and :math:`d\beta`.
+    r"""Gradient matrix of a normalization layer, columns :math:`d\gamma` and, if it exists, :math:`d\beta`.
 
     The matrix has one row per channel.
 
     Args:
         shape: shape of gamma and beta. Several axes are flattened into C channels.
+        bias: whether the layer has beta. Default: True.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__(shape, bias=True, groups=1)
+    def __init__(self, shape: tuple[int, ...], *, bias: bool = True) -> None:
+        super().__init__(shape, bias=bias, groups=1)
         self.matrix_shape = (-1, 1)
         self.column_shape = (-1, 1)
         self.bias_shape = self.weight_shape

@@ -22,7 +22,7 @@ def test_a_library_of_other_sources_is_built_again(sources: str, present: bool, 
     assert is_present(library) is present
 
 
-def test_a_library_that_is_not_there_is_built(tmp_path: Path) -> None:
+def test_missing_library_is_built(tmp_path: Path) -> None:
     assert not is_present(tmp_path / "_cuda.so")
 
 

@@ -50,7 +50,7 @@ def test_every_test_that_did_not_pass_is_recorded_with_its_message(tmp_path: Pat
     assert any("no GPU" in line["message"] for line in lines if line["what"] == "skipped")
 
 
-def test_a_program_is_ended_in_time_and_what_it_printed_is_kept() -> None:
+def test_program_is_terminated_in_time_and_its_output_kept() -> None:
     program = [sys.executable, "-u", "-c", "import time; print('begun'); time.sleep(60)"]
     start = time.monotonic()
     assert sanitizer.run(program, 3.0) == (None, "begun\n")

@@ -16,7 +16,7 @@ def test_lines_are_there_as_soon_as_they_are_added(tmp_path: Path) -> None:
     assert read_record(record.path) == [{"what": "time", "of": "a", "milliseconds": [1.0, 2.5]}]
 
 
-def test_every_line_of_a_dry_run_says_so(tmp_path: Path) -> None:
+def test_every_record_of_a_dry_run_is_marked(tmp_path: Path) -> None:
     record = Record(tmp_path / "part.jsonl", dry_run=True)
     record.add("time", milliseconds=1.0)
     with record.attempt("anything"):
@@ -35,7 +35,7 @@ def test_numbers_that_json_lacks_become_text(tmp_path: Path) -> None:
     assert line["values"] == ["nan", {"worst": "inf"}]
 
 
-def test_an_error_is_a_line_with_its_message_and_what_follows_goes_on(tmp_path: Path) -> None:
+def test_error_is_recorded_and_later_work_continues(tmp_path: Path) -> None:
     record = Record(tmp_path / "part.jsonl")
     for shape in ("good", "bad", "other"):
         with record.attempt(shape):
@@ -50,7 +50,7 @@ def test_an_error_is_a_line_with_its_message_and_what_follows_goes_on(tmp_path: 
     assert record.failures == 1
 
 
-def test_what_ends_the_process_is_not_swallowed(tmp_path: Path) -> None:
+def test_exit_exceptions_are_not_swallowed(tmp_path: Path) -> None:
     record = Record(tmp_path / "part.jsonl")
     with pytest.raises(KeyboardInterrupt), record.attempt("anything"):
         raise KeyboardInterrupt

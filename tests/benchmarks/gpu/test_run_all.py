@@ -49,7 +49,7 @@ def alive(pid: int) -> bool:
     return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def test_a_part_gets_what_those_behind_it_leave() -> None:
+def test_part_gets_the_time_not_reserved_for_later_parts() -> None:
     parts = [Part("a", "a", 10, 100), Part("b", "b", 20, 50), Part("c", "c", 30, 60)]
     assert allotted(parts, 0, 200) == 100
     assert allotted(parts, 0, 90) == 40
@@ -103,7 +103,7 @@ def test_a_part_without_time_is_not_run_and_said_so(interpreter: str, tmp_path: 
     assert report["parts"]["no time"]["status"] == "not run"
 
 
-def test_a_dry_run_says_so_to_every_part_and_in_the_file(interpreter: str, tmp_path: Path) -> None:
+def test_dry_run_is_passed_to_every_part_and_recorded(interpreter: str, tmp_path: Path) -> None:
     output = tmp_path / "all.json"
     part = Part("works", "works", 1, 20)
     run_all(output, seconds=30, interpreters=Interpreters(interpreter), parts=[part], dry_run=True)
@@ -131,14 +131,14 @@ def test_the_file_is_whole_after_every_part(
     assert seen[0]["finished"] is False
 
 
-def test_an_interpreter_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
+def test_missing_interpreter_is_a_failure(tmp_path: Path) -> None:
     part = Part("works", "works", 1, 20)
     result = run_part(part, Interpreters(str(tmp_path / "nothing")), tmp_path, 10, False)
     assert result["status"] == "failed"
     assert "nothing" in result["message"]
 
 
-def test_mindspore_has_an_interpreter_and_an_environment_of_its_own(interpreter: str, tmp_path: Path) -> None:
+def test_mindspore_parts_use_their_own_interpreter_and_environment(interpreter: str, tmp_path: Path) -> None:
     environment = tmp_path / "set-up.sh"
     # A sourced file may behave differently if it sees arguments.
     environment.write_text('[ $# -eq 0 ] || exit 9\nexport MS_KFAC_NATIVE="from the file"\n')
@@ -151,13 +151,13 @@ def test_mindspore_has_an_interpreter_and_an_environment_of_its_own(interpreter:
     assert own[0] == interpreters.python
 
 
-def test_a_part_is_asked_to_end_before_it_is_ended(tmp_path: Path) -> None:
+def test_part_gets_notice_before_its_limit(tmp_path: Path) -> None:
     command = command_of(Part("works", "works", 1, 20), Interpreters("python"), tmp_path / "r", 30, False)
     asked = float(command[command.index("--seconds") + 1])
     assert asked == 30 - parts_module.NOTICE_SECONDS
 
 
-def test_without_a_gpu_the_script_says_so_in_one_line_and_exits_with_2(tmp_path: Path) -> None:
+def test_script_without_a_gpu_prints_one_line_and_exits_with_2(tmp_path: Path) -> None:
     # Neither nvidia-smi on this PATH nor torch of this interpreter finds a GPU.
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -13,14 +13,14 @@ from mindspore import nn
 from benchmarks.gpu import training
 from benchmarks.gpu.bring_up import SMALL_TASKS, in_turn
 from benchmarks.gpu.record import Record, read_record
-from benchmarks.gpu.training import OPTIMIZERS, Measured, build_optimizer, summarize_steps
+from benchmarks.gpu.training import OPTIMIZERS, MeasuredOptimizer, build_optimizer, summarize_steps
 from benchmarks.step_kinds import kind_of_step
 
 TASK = SMALL_TASKS["resnet20"]
 
 
 @pytest.mark.parametrize("name", ["kfac", "smkfac"])
-def test_kinds_of_steps_are_those_that_the_optimizer_takes(name: str) -> None:
+def test_step_kinds_match_the_optimizer(name: str) -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
     network = TASK.build()
     optimizer = build_optimizer(name, network)
@@ -28,14 +28,14 @@ def test_kinds_of_steps_are_those_that_the_optimizer_takes(name: str) -> None:
     steps = 11
     for images, labels in itertools.islice(in_turn(TASK.batches(2)), steps):
         step(images, labels)
-    kinds = [kind_of_step(number, OPTIMIZERS[name].run) for number in range(steps)]
+    kinds = [kind_of_step(number, OPTIMIZERS[name].run_intervals) for number in range(steps)]
     ms.set_context(mode=ms.PYNATIVE_MODE)
     assert optimizer.refreshes()["inverses"] == kinds.count("inverses") > 1
     assert optimizer.refreshes()["statistics"] == steps - kinds.count("ordinary")
 
 
 def test_means_at_other_intervals_come_from_the_kinds() -> None:
-    measured = Measured("KFAC", run=(2, 4), reported=((10, 100), (1, 1)))
+    measured = MeasuredOptimizer("KFAC", run_intervals=(2, 4), reported_intervals=((10, 100), (1, 1)))
     # After two warm-up steps, step 2 has statistics and step 4 has inverses.
     seconds = [3.0, 1.0, 9.0, 1.0, 3.0]
     base = [0.5, 0.5, 0.5, 0.25, 0.5]
@@ -48,8 +48,10 @@ def test_means_at_other_intervals_come_from_the_kinds() -> None:
     assert summary["mean_ratio"] == pytest.approx({"10:100": mean / 0.5, "1:1": 18.0})
 
 
-def test_a_mean_of_kinds_that_were_not_seen_is_not_told() -> None:
-    summary = summarize_steps([1.0], [0.5], Measured("KFAC", run=(3, 9), reported=((10, 100),)))
+def test_mean_of_missing_step_kinds_is_none() -> None:
+    summary = summarize_steps(
+        [1.0], [0.5], MeasuredOptimizer("KFAC", run_intervals=(3, 9), reported_intervals=((10, 100),))
+    )
     assert summary["mean_seconds"] == summary["mean_ratio"] == {"10:100": None}
 
 
@@ -74,7 +76,7 @@ class Clock:
 
 
 def measured(lines: list[dict]) -> list[tuple[str, str]]:
-    return [(line["optimizer"], line["beside"]) for line in lines if line["what"] == "steps"]
+    return [(line["optimizer"], line["compared_optimizer"]) for line in lines if line["what"] == "steps"]
 
 
 def test_every_optimizer_is_measured_before_the_next_is_compiled(
@@ -92,7 +94,7 @@ def test_every_optimizer_is_measured_before_the_next_is_compiled(
     assert rounds == pytest.approx([74] * 4, abs=2)
 
 
-def test_what_would_not_be_compiled_in_time_is_left_out(
+def test_optimizer_that_would_not_compile_in_time_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Clock(monkeypatch, {"momentum": 10.0, "kfac": 40.0, "smkfac": 40.0})
@@ -103,7 +105,7 @@ def test_what_would_not_be_compiled_in_time_is_left_out(
     assert lines[-1] == {"what": "out of time", "before": "compiling smkfac"}
 
 
-def test_an_optimizer_that_does_not_compile_leaves_the_others(
+def test_compile_failure_does_not_stop_other_optimizers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Clock(monkeypatch, {"momentum": 1.0, "smkfac": 1.0})
@@ -115,7 +117,7 @@ def test_an_optimizer_that_does_not_compile_leaves_the_others(
 
 
 @pytest.mark.parametrize(("switch", "status"), [("1", 1), ("0", 0)])
-def test_composed_operators_are_not_measured_as_native_kernels(
+def test_fallbacks_are_not_measured_as_native_kernels(
     switch: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "part.jsonl"

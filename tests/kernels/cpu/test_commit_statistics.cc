@@ -1,6 +1,7 @@
 // Tests commits of staged batches: the averages' keep rule, refusals, roots, weights of only the last batch, and the
 // judge's input and answers.
 
+#include "../../../ms_kfac/kernels/interface/pass_kernels.h"
 #include "check.h"
 #include "statistics/commit_statistics.h"
 
@@ -20,7 +21,13 @@ void require(bool condition, const char* what) {
 // A layer with one weight per array. Each array has an average.
 struct Layer {
   Layer(int weights, int64_t groups, int64_t dimension)
-      : groups(groups), dimension(dimension), record(kStagedWeights + weights), weight(weights), past(weights) {
+      : groups(groups),
+        dimension(dimension),
+        record(kStagedWeights + weights),
+        weight(weights),
+        past(weights),
+        samples(weights) {
+    samples[0] = 1;
     record[kPeriod] = 1;
     for (int index = 0; index < weights; ++index) {
       staged.push_back(check::normal(groups * dimension * dimension, 10 + index));
@@ -37,8 +44,9 @@ struct Layer {
   }
 
   StagedLayer view() {
-    StagedLayer layer{record.data(), weight.data(), past.data(), static_cast<int>(weight.size()),
-                      false,         false,         0.0f,        {}};
+    StagedLayer layer{
+        record.data(), weight.data(), past.data(), &calls, samples.data(), static_cast<int>(weight.size()),
+        false,         false,         0.0f,        {}};
     for (size_t index = 0; index < staged.size(); ++index)
       layer.arrays.push_back({staged[index].data(), average[index].empty() ? nullptr : average[index].data(),
                               static_cast<int64_t>(staged[index].size()), groups, dimension, static_cast<int>(index),
@@ -48,6 +56,8 @@ struct Layer {
 
   int64_t groups, dimension;
   std::vector<float> record, weight, past;
+  std::vector<int64_t> samples;
+  float calls = 1.0f;
   std::vector<std::vector<float>> staged, average;
 };
 
@@ -55,8 +65,7 @@ const CommitRule kRule{19.0f, 0.5f, 0.25f, nullptr, 0};
 const std::vector<float> kMeasuredNumbers = {11, 12, 13, 14, 15, 16};
 
 std::vector<float> commit(const std::vector<StagedLayer>& layers, const CommitRule& rule = kRule) {
-  std::vector<float> outcome(1 + layers.size(), 7.0f);
-  outcome[0] = 0.0f;
+  std::vector<float> outcome(1 + layers.size());
   commit_statistics(layers, rule, kMeasuredNumbers.data(), outcome.data());
   return outcome;
 }
@@ -174,8 +183,11 @@ void test_roots() {
     std::vector<float> average_Phi = check::normal(groups * d * d, 3), average_Psi = check::normal(groups, 4);
     std::vector<float> traces = {1.0f, 2.0f, 3.0f, 4.0f};
     record[kPasses] = record[kPeriod] = 1;
-    record[kStagedWeights] = 5.0f;
     const double keep = 0.5, squared = 0.25, floor = 0.01f;
+    // Two calls of the layer have the same samples.
+    record[kStagedWeights] = 10.0f;
+    float calls = 2.0f;
+    const int64_t samples = 1;
     std::vector<double> expected_Phi, expected_Psi, expected_traces(4);
     for (int64_t group = 0; group < groups; ++group) {
       const double delta = squared * staged_delta[group] / 5, floored = std::fmax(delta, floor);
@@ -194,6 +206,8 @@ void test_roots() {
     const StagedLayer layer{record.data(),
                             weight.data(),
                             past.data(),
+                            &calls,
+                            &samples,
                             1,
                             true,
                             homogeneous,
@@ -233,23 +247,28 @@ void test_judge() {
   refused.staged[0][0] = INFINITY;
   const std::vector<float> before = refused.average[0];
   // An answer can't commit a batch that is not finite.
-  answers = {1, 4, 1, 1};
+  answers = {1, 4, 4, 0, 1, 1, 1, 0};
+  // Two calls, then one of them again: a micro-batch.
+  for (int kernel : {0, 1, 0}) PassKernels::note(refused.record.data(), &told + kernel);
   commit({accepted.view(), refused.view()}, rule);
   require(calls == 1, "the judge was not called exactly once");
-  require(
-      told == std::vector<float>({2, 1, 0.5f, 0.75f, 1.25f, 11, 12, 13, 1, 2, 1, 0.5f, 0.75f, 1.25f, 14, 15, 16, 0}),
-      "the judge got the wrong numbers");
-  require(accepted.weight[0] == 7.0f && refused.weight[0] == 6.0f, "answer 1 did not commit the batch");
+  require(told == std::vector<float>(
+                      {2, 1, 0.5f, 0.75f, 1.25f, 11, 12, 13, 1, 0, 2, 1, 0.5f, 0.75f, 1.25f, 14, 15, 16, 0, 2}),
+          "the judge got the wrong numbers");
+  require(accepted.weight[0] == 6.25f && refused.weight[0] == 6.0f, "answer 1 did not commit the batch");
+  require(accepted.calls == 4.0f, "the calls of the answer were not kept");
   require_empty_record(accepted, 4.0f);
   refused.staged[0][0] = 1.0f;
   accepted.stage(1, {1.0f});
   refused.stage(1, {1.0f});
-  answers = {0, 1, -1, 1};
-  require(commit({accepted.view(), refused.view()}, rule) == std::vector<float>({0.0f, 1.0f, 0.0f}),
-          "only batches that are not finite count as refused");
-  require(accepted.weight[0] == 7.0f && accepted.past[0] == 3.0f, "answer 0 did not refuse the batch");
+  answers = {0, 1, 1, 2, -1, 1, 1, 0};
+  require(commit({accepted.view(), refused.view()}, rule) == std::vector<float>({1.0f, 1.0f, 0.0f}),
+          "a batch that the judge refuses was not counted");
+  require(accepted.weight[0] == 6.25f && accepted.past[0] == 3.0f, "answer 0 did not refuse the batch");
   require(refused.weight[0] == 0.0f && refused.past[0] == 0.0f && refused.average[0] == before,
           "answer -1 did not clear the weights");
+  require(accepted.record[kPasses] == -2.0f, "the passes to skip were not recorded");
+  accepted.record[kPasses] = 0.0f;
   require_empty_record(accepted, 1.0f);
 }
 

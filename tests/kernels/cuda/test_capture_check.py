@@ -62,7 +62,7 @@ def test_gradients_are_taken_as_they_are_delivered(
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["dense", "conv3x3"])
-def test_what_is_not_finite_shows(
+def test_non_finite_values_are_recorded(
     operators: AotLibrary, name: str, value: float, rng: np.random.Generator
 ) -> None:
     case = Statistics(LAYERS[name], rng)

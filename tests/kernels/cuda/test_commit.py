@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from benchmarks.support.aot import AotError, AotLibrary
+from tests.kernels.cuda.test_kronecker_statistics import Statistics
 from tests.support.cuda_cases import Running, run
 from tests.support.cuda_commit import LAYERS, CommitCase, MeasureCase, several, stage
+from tests.support.cuda_statistics import LAYERS as LAYERS_OF_STATISTICS
 from tests.support.cuda_statistics import PASSES, PRODUCT, SCALE, STAGED_WEIGHTS
 
 HANDLE = 41
@@ -25,19 +27,19 @@ JUDGE = ctypes.CFUNCTYPE(
 
 
 class Judge:
-    """Records its input and returns preset answers: for each layer the answer and the period."""
+    """Records its input and returns preset answers: per layer decision, period, calls and skipped passes."""
 
     def __init__(self, library: AotLibrary) -> None:
         self.told: list[np.ndarray] = []
-        self.answers: list[tuple[int, int]] = []
+        self.answers: list[tuple[int, int, int, int]] = []
         self.function = JUDGE(self._judge)
         self.register = library.library.ms_kfac_set_judge
         self.register(self.function)
 
     def _judge(self, handle: int, layers: int, numbers: object, answers: object) -> None:
         assert handle == HANDLE
-        self.told.append(np.ctypeslib.as_array(numbers, (layers, 9)).copy())
-        np.ctypeslib.as_array(answers, (layers, 2))[...] = self.answers
+        self.told.append(np.ctypeslib.as_array(numbers, (layers, 10)).copy())
+        np.ctypeslib.as_array(answers, (layers, 4))[...] = self.answers
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def test_more_layers_than_a_launch_describes(operators: AotLibrary, rng: np.rand
         ("homogeneous", 1, (2, 4, 4)),
     ],
 )
-def test_what_is_not_finite_is_refused(
+def test_non_finite_statistics_are_refused(
     operators: AotLibrary,
     name: str,
     array: int,
@@ -123,7 +125,7 @@ def test_a_record_that_is_not_finite_is_refused(
     assert not case.state(found, 1).weights.any()
 
 
-def test_what_is_not_looked_at_may_be_anything(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_unused_values_may_be_non_finite(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = CommitCase([LAYERS["diagonals"], LAYERS["no_pass"]], rng)
     # Factors that no pass took, and a layer without a pass.
     for layer in (0, 1):
@@ -144,32 +146,56 @@ def test_the_judge_answers_one_commit_late(
     case.check(running.run())
     assert not judge.told
     # Answers about a layer without a pass are ignored.
-    judge.answers = [(0, 3), (0, 2), (1, 4), (-1, 9)]
+    judge.answers = [(0, 3, 1, 0), (0, 2, 1, 2), (1, 4, 2, 1), (-1, 9, 5, 7)]
     running.advance()
     stage(case, case.inputs, rng)
     running.load()
-    case.answers, case.periods = [0, 0, 1, 1], [3, 2, 4, None]
+    case.answers, case.periods, case.calls = [0, 0, 1, 1], [3, 2, 4, None], [1, 1, 2, 1]
+    case.skipped = [0, 2, 1, 0]
     after = running.run()
     np.testing.assert_allclose(judge.told[0], told, rtol=1e-6)
     assert judge.told[0][:, 8].tolist() == [1, 0, 1, 1]
     case.check(after)
     # Each commit is judged once, and the next answers replace these.
     told = [case.told(index) for index in range(4)]
-    judge.answers = [(1, 3), (1, 2), (0, 1), (1, 5)]
+    judge.answers = [(1, 3, 3, 0), (1, 2, 4, 0), (0, 1, 2, 3), (1, 5, 1, 0)]
     running.advance()
     stage(case, case.inputs, rng)
     running.load()
-    case.answers, case.periods = [1, 1, 0, 1], [3, 2, 1, 5]
+    case.answers, case.periods, case.calls = [1, 1, 0, 1], [3, 2, 1, 5], [3, 4, 2, 1]
+    case.skipped = [0, 0, 3, 0]
     case.check(running.run())
     assert len(judge.told) == 2
     np.testing.assert_allclose(judge.told[1], told, rtol=1e-6)
+
+
+def test_the_judge_is_told_how_many_kernels_staged_a_batch(
+    operators: AotLibrary, judge: Judge, rng: np.random.Generator
+) -> None:
+    """Two calls of a layer in one pass, then a micro-batch of the same two."""
+    layer = Statistics(LAYERS_OF_STATISTICS["dense"], rng)
+    kernels = [layer.operator(operators) for _ in range(2)]
+    case = CommitCase([LAYERS["large"]], rng, judge=HANDLE)
+    arrays = [array for matrices in layer.sums for array in (matrices, np.zeros_like(matrices))]
+    inputs = [*case.inputs[:6], layer.record, np.zeros(2, np.float32), *arrays]
+    inputs[3] = np.zeros(2, np.float32)
+    commit = operators.operator("CommitStatistics", inputs, case.outputs, **case.attributes)
+    judge.answers = [(1, 4, 2, 0)]
+    for order in ((0, 1, 0, 1), (0, 0)):
+        for kernel in order:
+            kernels[kernel].run()
+        commit.run()
+    # Without passes, to hear of the commit before.
+    commit.run()
+    assert [told[0, 9] for told in judge.told] == [2, 1]
+    assert inputs[5].tolist() == [2]
 
 
 def test_the_judge_empties_a_layer(operators: AotLibrary, judge: Judge, rng: np.random.Generator) -> None:
     case = CommitCase([LAYERS["large"], LAYERS["rows"]], rng, judge=HANDLE)
     running = Running(operators, case)
     case.check(running.run())
-    judge.answers = [(-1, 1), (-1, 1)]
+    judge.answers = [(-1, 1, 1, 0), (-1, 1, 1, 0)]
     running.advance()
     # One layer with a batch, one without.
     record = case.state(case.inputs, 0).record
@@ -191,7 +217,7 @@ def test_answers_wait_for_a_commit_that_is_due(
     case = CommitCase([LAYERS["large"]], rng, judge=HANDLE)
     running = Running(operators, case)
     case.check(running.run())
-    judge.answers = [(0, 2)]
+    judge.answers = [(0, 2, 1, 0)]
     running.advance()
     stage(case, case.inputs, rng)
     case.answers, case.periods = [0], [2]
@@ -216,7 +242,7 @@ def test_without_a_judge_all_that_is_finite_is_committed(
         running.load()
 
 
-def test_commit_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_commit_refuses_mismatched_shapes(operators: AotLibrary, rng: np.random.Generator) -> None:
     def message(place: int) -> str:
         case = CommitCase([LAYERS["moments"]], rng)
         case.inputs[place] = case.inputs[place].ravel()[:-1].copy()
@@ -226,7 +252,7 @@ def test_commit_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.
 
     assert "scales must be two numbers" in message(1)
     assert "measured must have three numbers" in message(2)
-    assert "a record does not fit its layer's weights" in message(5)
+    assert "a record does not fit its layer's weights" in message(6)
     assert "an average does not fit its staged array" in message(-1)
     layer = LAYERS["rows"]
     many = dataclasses.replace(layer, staged=(1.0,) * 9, weights=(1.0,) * 9, past=(1.0,) * 9)
@@ -250,7 +276,7 @@ def test_measures_of_more_layers_than_a_launch_describes(
     case.check(run(operators, case))
 
 
-def test_measuring_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_measuring_refuses_mismatched_shapes(operators: AotLibrary, rng: np.random.Generator) -> None:
     def refused(case: MeasureCase, text: str) -> None:
         with pytest.raises(AotError, match=f"MeasureGradients: {text}"):
             run(operators, case)

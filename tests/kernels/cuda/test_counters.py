@@ -38,7 +38,7 @@ def test_kernels_give_their_counters_back(operators: AotLibrary) -> None:
     assert len(alive) == 2
 
 
-def test_what_an_earlier_kernel_left_is_not_a_failure(
+def test_counters_left_by_an_earlier_kernel_are_not_a_failure(
     operators: AotLibrary, rng: np.random.Generator
 ) -> None:
     layer = kronecker(5, 6, rng)

@@ -177,7 +177,7 @@ def test_gates(
         case.check_moments()
 
 
-def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_mismatched_arguments_are_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
     def message(change: str, value: object) -> str:
         case = Statistics(LAYERS["conv_groups"], rng)
         setattr(case, change, value)

@@ -87,7 +87,7 @@ def test_separate_statistics(operators: AotLibrary, name: str, gate: int, rng: n
     case.check_record([case.weight(side) * (side == opened) for side in (0, 1)])
 
 
-def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_mismatched_arguments_are_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS["conv3x3"], rng)
     with pytest.raises(AotError, match="KroneckerStatistics: precision must be float32, tf32 or bfloat16"):
         case.operator(operators, precision="double")

@@ -53,7 +53,7 @@ def test_two_runs_give_the_same_bits(operators: AotLibrary) -> None:
         np.testing.assert_array_equal(first, second)
 
 
-def test_kronecker_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_kronecker_refuses_mismatched_shapes(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = KroneckerCase(SMALL, rng)
     case.inputs[-1] = case.inputs[-1][..., :-1].copy()
     with pytest.raises(AotError, match="KroneckerPrecondition: inverses must be square"):
@@ -68,7 +68,7 @@ def test_kronecker_refuses_what_does_not_fit(operators: AotLibrary, rng: np.rand
         run(operators, case)
 
 
-def test_eigenbasis_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_eigenbasis_refuses_mismatched_shapes(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = EigenbasisCase(WHOLE[3:], rng)
     case.inputs[-3] = case.inputs[-3][1:].copy()
     with pytest.raises(AotError, match="EigenbasisPrecondition: an array does not fit its basis"):

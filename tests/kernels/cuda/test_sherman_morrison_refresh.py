@@ -75,7 +75,7 @@ def test_a_full_refresh_that_fails_comes_again(operators: AotLibrary, rng: np.ra
     np.testing.assert_allclose(np.diag(after["A_inverse"]), expected, rtol=24 * ROUNDOFF)
 
 
-def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_mismatched_arguments_are_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = ShermanMorrisonCase(LAYERS[1:3], rng)
     case.inputs[2 + len(ARRAYS) + 2] = case.inputs[2 + len(ARRAYS) + 2][:-1].copy()
     with pytest.raises(AotError, match="ShermanMorrisonRefresh: layer1: array 2 must have 70 numbers"):

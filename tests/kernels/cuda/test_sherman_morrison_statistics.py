@@ -133,7 +133,7 @@ def test_separate_statistics(operators: AotLibrary, name: str, gate: int, rng: n
     case.check_passes(full=True, gate=gate)
 
 
-def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_mismatched_arguments_are_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS["conv3x3"], rng)
     case.diagonals[0] = case.diagonals[0][:, :-1].copy()
     with pytest.raises(AotError, match="ShermanMorrisonStatistics: a diagonal has 44 numbers, expected 45"):

@@ -101,7 +101,7 @@ def test_a_closed_gate_changes_nothing(operators: AotLibrary, name: str, rng: np
         case.check_weighted(side)
 
 
-def test_what_does_not_fit_is_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_mismatched_arguments_are_refused(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = Statistics(LAYERS["conv_groups"], rng)
     case.traces = case.traces[:1].copy()
     with pytest.raises(AotError, match="TraceRestrictedStatistics: the traces have 1 numbers, expected 2"):

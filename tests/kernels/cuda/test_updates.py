@@ -27,7 +27,7 @@ def test_momentum_of_many_parameters_without_decay(
     case.check(run(operators, case))
 
 
-def test_momentum_refuses_what_does_not_fit(operators: AotLibrary, rng: np.random.Generator) -> None:
+def test_momentum_refuses_mismatched_shapes(operators: AotLibrary, rng: np.random.Generator) -> None:
     case = MomentumCase(rng)
     case.inputs[-1] = case.inputs[-1][:, 1:].copy()
     with pytest.raises(AotError, match="MomentumStep: an update does not fit its weight"):

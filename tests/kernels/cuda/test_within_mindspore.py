@@ -81,7 +81,7 @@ def compare(name: str, start: dict[str, np.ndarray], found: dict[str, np.ndarray
 
 
 @pytest.mark.parametrize("name", USED)
-def test_a_run_is_the_run_of_the_cpu(name: str, library: Emulated) -> None:
+def test_training_on_the_emulator_equals_the_cpu(name: str, library: Emulated) -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
     try:
         _, weights = trained(name, "cell")

@@ -34,7 +34,7 @@ def write(run: Path, step: int, shard: Shard = Shard()) -> None:  # noqa: B008
         (folder / "state.ckpt").write_text(f"state of {step}")
 
 
-def test_a_checkpoint_gives_back_what_was_written(tmp_path: Path) -> None:
+def test_checkpoint_restores_what_was_written(tmp_path: Path) -> None:
     write(tmp_path, 25)
     newest = newest_checkpoint(tmp_path, Shard())
     assert newest == tmp_path / "checkpoints" / "step_00000025"
@@ -42,7 +42,7 @@ def test_a_checkpoint_gives_back_what_was_written(tmp_path: Path) -> None:
     assert (newest / "state.ckpt").read_text() == "state of 25"
 
 
-def test_what_was_not_finished_is_not_seen_and_goes_with_the_next(tmp_path: Path) -> None:
+def test_unfinished_checkpoint_is_ignored_and_removed(tmp_path: Path) -> None:
     write(tmp_path, 10)
     folder = checkpoints_folder(tmp_path, Shard())
     with pytest.raises(KeyboardInterrupt), new_checkpoint(folder, position(20)) as unfinished:
@@ -63,7 +63,7 @@ def test_steps_are_ordered_as_numbers_and_removed_by_number(tmp_path: Path) -> N
     assert [path.name for path in sorted(folder.iterdir())] == ["step_00000003", "step_100000000"]
 
 
-def test_processes_resume_from_the_newest_that_all_have(tmp_path: Path) -> None:
+def test_processes_resume_from_the_newest_common_checkpoint(tmp_path: Path) -> None:
     for rank, steps in enumerate(([10, 20, 30], [10, 20], [20, 30])):
         for step in steps:
             write(tmp_path, step, Shard(rank, 3))
@@ -88,21 +88,21 @@ def test_processes_resume_from_the_newest_that_all_have(tmp_path: Path) -> None:
         (Shard(1, 2), "has no checkpoint to resume from; train with --checkpoint-every"),
     ],
 )
-def test_refused(tmp_path: Path, shard: Shard, sentence: str) -> None:
+def test_resume_with_other_processes_is_refused(tmp_path: Path, shard: Shard, sentence: str) -> None:
     write(tmp_path, 10, Shard(0, 2))
     write(tmp_path, 20, Shard(1, 2))
     with pytest.raises(CheckpointError, match=re.escape(sentence)):
         newest_checkpoint(tmp_path, shard)
 
 
-def test_a_run_that_is_not_there_or_wrote_none_is_refused(tmp_path: Path) -> None:
+def test_run_without_checkpoints_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"run .*nowhere does not exist\."):
         newest_checkpoint(tmp_path / "nowhere", Shard())
     with pytest.raises(CheckpointError, match="has no checkpoint to resume from"):
         newest_checkpoint(tmp_path, Shard())
 
 
-def test_a_damaged_position_is_named(tmp_path: Path) -> None:
+def test_damaged_position_file_is_reported(tmp_path: Path) -> None:
     write(tmp_path, 10)
     path = checkpoint_at(checkpoints_folder(tmp_path, Shard()), 10)
     (path / "position.json").write_text('{"epoch": 1}')
@@ -113,7 +113,7 @@ def test_a_damaged_position_is_named(tmp_path: Path) -> None:
         read_position(path)
 
 
-def test_a_new_run_does_not_begin_over_the_checkpoints_of_another(tmp_path: Path) -> None:
+def test_new_run_does_not_overwrite_checkpoints(tmp_path: Path) -> None:
     assert starting_checkpoint(RunOptions("run", None, tmp_path)) is None
     write(tmp_path, 10)
     with pytest.raises(CheckpointError, match=f"--resume {re.escape(str(tmp_path))} continues it"):
@@ -129,24 +129,24 @@ def test_a_new_run_does_not_begin_over_the_checkpoints_of_another(tmp_path: Path
         ("500steps", CheckpointInterval(500, "step")),
     ],
 )
-def test_intervals_are_read(text: str, interval: CheckpointInterval) -> None:
+def test_checkpoint_intervals_are_parsed(text: str, interval: CheckpointInterval) -> None:
     assert CheckpointInterval.parse(text) == interval
     assert CheckpointInterval.parse(str(interval)) == interval
 
 
 @pytest.mark.parametrize("text", ["", "0steps", "-1", "steps", "3days", "1.5"])
-def test_what_is_no_interval_is_refused(text: str) -> None:
+def test_invalid_checkpoint_interval_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be an interval such as 2, 2epochs or 500steps, got"):
         CheckpointInterval.parse(text)
 
 
-def test_intervals_are_due_at_their_multiples() -> None:
+def test_checkpoints_are_due_at_multiples_of_the_interval() -> None:
     interval = CheckpointInterval(3, "step")
     assert [done for done in range(1, 8) if interval.is_due("step", done)] == [3, 6]
     assert not interval.is_due("epoch", 3)
 
 
-def test_a_resumed_run_keeps_its_options_but_for_those_given(tmp_path: Path) -> None:
+def test_resumed_run_keeps_options_that_are_not_overridden(tmp_path: Path) -> None:
     every = CheckpointInterval(5, "step")
     options = RunOptions("run", tmp_path, tmp_path / "out", log_every=3, checkpoint_every=every, keep=7)
     same = resumed(options.stored(), tmp_path / "out", device=None, progress=False)

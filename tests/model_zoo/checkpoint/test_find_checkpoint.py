@@ -50,7 +50,7 @@ def evaluated(path: Path, run: Path, capsys: pytest.CaptureFixture[str], *more: 
     return capsys.readouterr().out
 
 
-def test_evaluation_takes_a_run_a_checkpoint_and_a_file(
+def test_evaluation_accepts_a_run_a_checkpoint_or_a_file(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     at_the_end = evaluated(run, run, capsys)
@@ -63,7 +63,7 @@ def test_evaluation_takes_a_run_a_checkpoint_and_a_file(
     assert evaluated(run / "checkpoints" / "step_00000006", run, capsys) != at_the_end
 
 
-def test_a_run_that_has_not_ended_stands_for_its_newest_checkpoint(run: Path, tmp_path: Path) -> None:
+def test_unfinished_run_gives_its_newest_checkpoint(run: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     shutil.copytree(run, killed)
     (killed / "network.ckpt").unlink()
@@ -96,10 +96,13 @@ def test_export_finds_the_classes_in_the_weights(tmp_path: Path) -> None:
 def test_the_last_weights_of_a_classifier_are_those_of_its_classes(family: str) -> None:
     options = next(recipe.network for recipe in map(load_recipe, RECIPES) if recipe.network.name == family)
     last = build_network(options, 23).trainable_params()[-1]
-    assert last.shape == ((23,) if METRIC_OF_NETWORK[family] == "accuracy" else (784,))
+    shapes = {"accuracy": (23,), "reconstruction_error": (784,), "bits_per_byte": (256, 128)}
+    assert last.shape == shapes[METRIC_OF_NETWORK[family]]
 
 
-def test_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_or_unsuitable_checkpoints_are_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(CheckpointError, match=r"checkpoint .*none does not exist\."):
         network_file(tmp_path / "none")
     with pytest.raises(CheckpointError, match="has no checkpoint to resume from"):
@@ -126,7 +129,7 @@ def test_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ("arguments", "sentence"),
     [(["--batch-size", "0"], "--batch-size must be at least 1"), ([], "--output must end in .mindir")],
 )
-def test_the_command_line_is_checked(
+def test_invalid_export_arguments_are_refused(
     arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):

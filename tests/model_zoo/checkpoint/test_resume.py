@@ -78,18 +78,18 @@ def assert_resumes(recipe: Recipe, options: RunOptions, step: int, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_every_method_goes_on_in_the_middle_of_an_epoch(name: str, mnist: Path, tmp_path: Path) -> None:
+def test_every_method_resumes_within_an_epoch(name: str, mnist: Path, tmp_path: Path) -> None:
     recipe = load_recipe(MLP, [*SHORT, f"optimizer.name={name}", *RUNS[name]])
     assert_resumes(recipe, options_for(tmp_path / "whole", mnist), 12, tmp_path)
 
 
-def test_first_order_in_pynative_mode_goes_on_too(mnist: Path, tmp_path: Path) -> None:
+def test_first_order_run_resumes_in_pynative_mode(mnist: Path, tmp_path: Path) -> None:
     recipe = load_recipe(MLP.with_name("mlp_mnist14_adam.yaml"), [*SHORT, "mode=pynative"])
     assert_resumes(recipe, options_for(tmp_path / "whole", mnist), 6, tmp_path)
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_batch_norm_augmentation_and_averages_go_on(
+def test_batch_norm_augmentation_and_averages_resume(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = load_recipe(
@@ -100,7 +100,7 @@ def test_batch_norm_augmentation_and_averages_go_on(
     assert f"resumed after 9 steps from {tmp_path / 'killed'}" in capsys.readouterr().out
 
 
-def test_a_finished_run_goes_on_for_more_epochs(mnist: Path, tmp_path: Path) -> None:
+def test_finished_run_resumes_for_more_epochs(mnist: Path, tmp_path: Path) -> None:
     """With a constant learning rate, two epochs equal one epoch resumed for another."""
     recipe = load_recipe(MLP_SGDM, ["epochs=2", "data.batch_size=4", "schedule={name: constant}"])
     options = options_for(tmp_path / "whole", mnist, "1epoch")
@@ -112,7 +112,7 @@ def test_a_finished_run_goes_on_for_more_epochs(mnist: Path, tmp_path: Path) -> 
     assert metrics_without_times(short.output) == metrics_without_times(options.output)
 
 
-def test_resuming_what_is_finished_only_writes_its_results_again(mnist: Path, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_only_rewrites_its_results(mnist: Path, tmp_path: Path) -> None:
     recipe = load_recipe(MLP_SGDM, [*SHORT, "epochs=1"])
     options = options_for(tmp_path / "run", mnist, "1epoch")
     epochs = train_recipe(recipe, options)
@@ -171,7 +171,7 @@ def test_epochs_share_one_compiled_step(mnist: Path, tmp_path: Path, monkeypatch
     assert counts[0] == counts[1] > 0
 
 
-def test_a_process_that_was_killed_is_resumed_by_another(tmp_path: Path) -> None:
+def test_killed_process_is_resumed_by_another(tmp_path: Path) -> None:
     """Kills the command with SIGKILL in the middle of an epoch."""
     data = write_mnist(tmp_path / "idx", train=800)
     command = [sys.executable, "-m", "model_zoo.train", "--no-progress"]

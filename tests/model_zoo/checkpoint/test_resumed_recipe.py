@@ -11,7 +11,7 @@ import pytest
 
 from model_zoo import train
 from model_zoo.common.checkpoint.files import Position, checkpoints_folder, new_checkpoint
-from model_zoo.common.checkpoint.resume import differences, plain, resumed_recipe
+from model_zoo.common.checkpoint.resume import differences, recipe_to_json, resumed_recipe
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import CheckpointError, RecipeError
 from model_zoo.common.recipe import load_recipe, parse_recipe
@@ -23,26 +23,26 @@ RUN = Path("runs/mine")
 
 
 def position_of(path: Path, *overrides: str, epoch: int = 3, step_of_epoch: int = 2) -> Position:
-    recipe = plain(load_recipe(path, overrides))
+    recipe = recipe_to_json(load_recipe(path, overrides))
     options = RunOptions("mine", None, RUN).stored()
     return Position(epoch, step_of_epoch, 10 * epoch + step_of_epoch, 10, 1, {}, options, recipe)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_stored_recipe_is_the_recipe(path: Path) -> None:
+def test_stored_recipe_round_trips(path: Path) -> None:
     recipe = load_recipe(path)
-    assert parse_recipe(json.loads(json.dumps(plain(recipe)))) == recipe
+    assert parse_recipe(json.loads(json.dumps(recipe_to_json(recipe)))) == recipe
     assert differences(recipe, recipe) == []
 
 
-def test_without_a_recipe_the_run_keeps_its_own() -> None:
+def test_resumed_run_keeps_its_stored_recipe() -> None:
     position = position_of(MLP, "epochs=9", "optimizer.damping=0.7")
     assert resumed_recipe(RUN, position, None, []) == load_recipe(MLP, ["epochs=9", "optimizer.damping=0.7"])
     assert resumed_recipe(RUN, position, None, ["epochs=12"]).epochs == 12
     assert resumed_recipe(RUN, position, MLP, ["optimizer.damping=0.7", "epochs=4"]).epochs == 4
 
 
-def test_another_recipe_is_refused_by_naming_the_differences() -> None:
+def test_resume_with_another_recipe_is_refused_with_the_differences() -> None:
     position = position_of(MLP, "optimizer.damping=0.7")
     with pytest.raises(CheckpointError) as refused:
         resumed_recipe(RUN, position, None, ["optimizer.damping=0.1", "seed=5", "epochs=50"])
@@ -52,7 +52,7 @@ def test_another_recipe_is_refused_by_naming_the_differences() -> None:
     )
 
 
-def test_keys_that_one_recipe_lacks_are_differences_too() -> None:
+def test_missing_keys_are_differences() -> None:
     before, now = load_recipe(MLP), load_recipe(MLP.with_name("mlp_mnist14_sgdm.yaml"))
     found = differences(before, now)
     assert "optimizer.name was 'kfac' and is 'sgdm'" in found
@@ -60,7 +60,7 @@ def test_keys_that_one_recipe_lacks_are_differences_too() -> None:
     assert damping.endswith(" and is absent")
 
 
-def test_a_run_is_not_cut_short() -> None:
+def test_resume_with_fewer_epochs_than_complete_is_refused() -> None:
     position = position_of(MLP, epoch=3, step_of_epoch=2)
     assert resumed_recipe(RUN, position, None, ["epochs=4"]).epochs == 4
     with pytest.raises(CheckpointError, match="can't be resumed for 3 epochs: it has reached epoch 4"):
@@ -69,7 +69,7 @@ def test_a_run_is_not_cut_short() -> None:
     assert resumed_recipe(RUN, at_the_end, None, ["epochs=3"]).epochs == 3
 
 
-def test_a_stored_recipe_that_is_no_more_accepted_is_told() -> None:
+def test_stored_recipe_that_is_no_longer_accepted_is_reported() -> None:
     position = position_of(MLP)
     position.recipe["optimizer"]["gone"] = 1
     with pytest.raises(
@@ -80,7 +80,7 @@ def test_a_stored_recipe_that_is_no_more_accepted_is_told() -> None:
         resumed_recipe(RUN, position_of(MLP), None, ["epochs=-1"])
 
 
-def test_mistakes_are_told_before_mindspore_is_imported(tmp_path: Path) -> None:
+def test_resume_errors_are_reported_before_mindspore_is_imported(tmp_path: Path) -> None:
     with new_checkpoint(checkpoints_folder(tmp_path, Shard()), position_of(MLP)):
         pass
     code = (
@@ -110,7 +110,7 @@ def test_mistakes_are_told_before_mindspore_is_imported(tmp_path: Path) -> None:
         (["--recipe", str(MLP), "--keep", "0"], "argument --keep: must be at least 1"),
     ],
 )
-def test_the_command_line_is_checked(
+def test_invalid_training_arguments_are_refused(
     arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):

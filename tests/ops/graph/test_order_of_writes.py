@@ -11,6 +11,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.kernels.operator import is_native
 from ms_kfac.ops.refresh.kronecker_refresh import KroneckerRefresh
+from ms_kfac.ops.step.adam_step import AdamStep
 from ms_kfac.ops.step.momentum_step import MomentumStep
 from ms_kfac.refresh.due_inverses import DueInverses
 from tests.support.commits import Committing, Kept, Layer
@@ -136,3 +137,18 @@ def test_momentum_step(mode: int) -> None:
     rate = Tensor(0.1, ms.float32)
     updates = tuple(Tensor(np.full(3, 10.0 * (index + 1), np.float32)) for index in range(3))
     check(Around(step, weights), (rate, rate, rate, updates), [[0.0] * 3] * 3)
+
+
+def test_adam_step(mode: int) -> None:
+    """A first step is as long as the rate."""
+    weights = [parameter(f"w{index}", [index + 1.0] * 3) for index in range(3)]
+    flags = [False] * 3
+    step = AdamStep(
+        *(weights, [True] * 3, flags, flags, flags),
+        **{"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "maps_rates": False, "maps_decays": False},
+        name="adam",
+    )
+    rate = Tensor(0.5, ms.float32)
+    gradients = tuple(Tensor(np.full(3, 10.0 * (index + 1), np.float32)) for index in range(3))
+    expected = [[index + 0.5] * 3 for index in range(3)]
+    check(Around(step, weights), (rate, rate, rate, rate, gradients), expected)

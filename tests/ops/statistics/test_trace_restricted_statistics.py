@@ -115,7 +115,7 @@ def test_any_shape(
         np.testing.assert_allclose(found[2].reshape(()), total, rtol=3e-6)
 
 
-def test_closed_gate_leaves_the_statistics_alone() -> None:
+def test_closed_gate_does_not_change_the_statistics() -> None:
     x = np.ones((3, 2), np.float32)
     *arrays, described = staged(x, x, columns=False, gate=0)
     assert all((array == STALE).all() for array in arrays)

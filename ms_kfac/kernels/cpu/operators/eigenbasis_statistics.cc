@@ -32,7 +32,7 @@ MS_KFAC_BACKWARD_OPERATOR(EigenbasisStatistics) {
   if (!attributes.separate && factors > 0) factors = kEverything;
   const ms_kfac::FloatArray x = ms_kfac::float_array(arguments[0]), dout = ms_kfac::float_array(arguments[1]);
   const ms_kfac::LayerBatch batch(attributes.geometry, x, dout);
-  ms_kfac::StagedPass<3> pass(arguments[5]);
+  ms_kfac::StagedPass<3> pass(arguments[5], &attributes);
   if (factors & ms_kfac::kInputs) ms_kfac::stage_factor(batch, ms_kfac::kInputSide, arguments[3], pass);
   if (factors & ms_kfac::kGradients) ms_kfac::stage_factor(batch, ms_kfac::kGradientSide, arguments[4], pass);
   if (gate != ms_kfac::kInputs || !attributes.separate) {

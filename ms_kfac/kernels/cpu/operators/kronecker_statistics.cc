@@ -23,7 +23,7 @@ MS_KFAC_BACKWARD_OPERATOR(KroneckerStatistics) {
   if (!attributes.separate) asked = ms_kfac::kInputs + ms_kfac::kGradients;
   const ms_kfac::FloatArray x = ms_kfac::float_array(arguments[0]), dout = ms_kfac::float_array(arguments[1]);
   const ms_kfac::LayerBatch batch(attributes.geometry, x, dout);
-  ms_kfac::StagedPass<2> pass(arguments[5]);
+  ms_kfac::StagedPass<2> pass(arguments[5], &attributes);
   if (asked & ms_kfac::kInputs) ms_kfac::stage_factor(batch, ms_kfac::kInputSide, arguments[3], pass);
   if (asked & ms_kfac::kGradients) ms_kfac::stage_factor(batch, ms_kfac::kGradientSide, arguments[4], pass);
   pass.record(ms_kfac::capture_check(attributes.geometry, x, dout));

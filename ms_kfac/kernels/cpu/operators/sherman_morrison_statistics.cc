@@ -40,7 +40,7 @@ MS_KFAC_BACKWARD_OPERATOR(ShermanMorrisonStatistics) {
   if (!attributes.separate) asked = ms_kfac::kInputs + ms_kfac::kGradients;
   const ms_kfac::FloatArray x = ms_kfac::float_array(arguments[0]), dout = ms_kfac::float_array(arguments[1]);
   const ms_kfac::LayerBatch batch(attributes.geometry, x, dout);
-  ms_kfac::StagedPass<4> pass(arguments[7]);
+  ms_kfac::StagedPass<4> pass(arguments[7], &attributes);
   const bool full = arguments[8].floats()[0] > 0;
   for (const ms_kfac::Side side : {ms_kfac::kInputSide, ms_kfac::kGradientSide}) {
     if (!(asked & (side == ms_kfac::kInputSide ? ms_kfac::kInputs : ms_kfac::kGradients))) continue;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 
+#include "../../interface/pass_kernels.h"
 #include "../../interface/staged_batch.h"
 #include "../operator.h"
 #include "../statistics/capture_check.h"
@@ -11,15 +12,18 @@
 
 namespace ms_kfac {
 
-// A pass of a layer with `weights` weights. Call take() for all arrays before record(): take() needs the record of the
-// passes before this one.
+// A pass of a layer with `weights` weights. `kernel` identifies the kernel that stages it. Call take() for all arrays
+// before record(): take() needs the record of the passes before this one.
 template <int weights>
 class StagedPass {
  public:
-  explicit StagedPass(const Array& record) : record_(record.floats()) {
+  StagedPass(const Array& record, const void* kernel) : record_(record.floats()) {
     if (record.size() != kStagedWeights + weights)
       throw std::invalid_argument("the record has " + std::to_string(record.size()) + " numbers, expected " +
                                   std::to_string(kStagedWeights + weights));
+    // The first pass of a batch. What was noted before belongs to skipped passes, or to an array that was freed.
+    if (!(record_[kPasses] > 0.0f)) PassKernels::take(record_);
+    PassKernels::note(record_, kernel);
   }
 
   // Prepares the array of a weight for adding this pass. Clears the array unless it already holds a part of the same

@@ -26,7 +26,7 @@ MS_KFAC_BACKWARD_OPERATOR(TraceRestrictedStatistics) {
   if (arguments[5].size() != groups)
     throw std::invalid_argument("delta has " + std::to_string(arguments[5].size()) + " numbers, expected " +
                                 std::to_string(groups));
-  ms_kfac::StagedPass<1> pass(arguments[6]);
+  ms_kfac::StagedPass<1> pass(arguments[6], &attributes);
   float* Phi = pass.take(0, ms_kfac::matrices_of(arguments[3], groups, d), groups * d * d);
   float* Psi = pass.take(0, ms_kfac::matrices_of(arguments[4], groups, e), groups * e * e);
   float* delta = pass.take(0, arguments[5].floats(), groups);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../../interface/pass_kernels.h"
 #include "../linalg/finite.h"
 #include "../threads/multiversion.h"
 #include "../threads/threads.h"
@@ -65,6 +66,8 @@ std::vector<int64_t> ask(const std::vector<StagedLayer>& layers, const CommitRul
   for (size_t index = 0; index < layers.size(); ++index) {
     answers.push_back(finite[index]);
     answers.push_back(static_cast<int64_t>(layers[index].record[kPeriod]));
+    answers.push_back(static_cast<int64_t>(*layers[index].calls));
+    answers.push_back(0);
   }
   if (rule.judge == nullptr) return answers;
   std::vector<float> numbers;
@@ -74,6 +77,7 @@ std::vector<int64_t> ask(const std::vector<StagedLayer>& layers, const CommitRul
                                    record[kProducts] * rule.product_scale, record[kScale] * rule.product_scale});
     numbers.insert(numbers.end(), measured + index * kMeasured, measured + (index + 1) * kMeasured);
     numbers.push_back(finite[index] ? 1.0f : 0.0f);
+    numbers.push_back(static_cast<float>(PassKernels::take(record)));
   }
   rule.judge(rule.handle, static_cast<int64_t>(layers.size()), numbers.data(), answers.data());
   return answers;
@@ -143,16 +147,22 @@ bool is_averaged(const StagedLayer& layer, int weight) {
                      [&](const StagedArray& array) { return array.weight == weight && array.average != nullptr; });
 }
 
+// The weight of the batch. Several calls of a layer in one pass are further locations of the same samples.
+float batch_weight(const StagedLayer& layer, int weight) {
+  const float staged = staged_weight(layer, weight);
+  return layer.samples[weight] ? staged / *layer.calls : staged;
+}
+
 float last_weight(const StagedLayer& layer, int weight, double scale) {
   for (const StagedArray& array : layer.arrays)
-    if (array.weight == weight) return static_cast<float>(staged_weight(layer, weight) / std::pow(scale, array.power));
-  return staged_weight(layer, weight);
+    if (array.weight == weight) return static_cast<float>(batch_weight(layer, weight) / std::pow(scale, array.power));
+  return batch_weight(layer, weight);
 }
 
 void commit(const StagedLayer& layer, const CommitRule& rule, std::vector<Fold>& folds) {
   const double scale = rule.gradient_scale;
   for (int weight = 0; weight < layer.weight_count; ++weight) {
-    const float count = staged_weight(layer, weight);
+    const float count = batch_weight(layer, weight);
     if (!(count > 0.0f)) continue;
     const float keep = keep_of_past(rule.limit, layer.weights[weight], layer.past[weight]);
     if (!is_averaged(layer, weight)) {
@@ -177,9 +187,10 @@ void refuse(const StagedLayer& layer, bool empties) {
   if (empties) std::fill_n(layer.past, layer.weight_count, 0.0f);
 }
 
-void empty(float* record, int weights, int64_t period) {
+void empty(float* record, int weights, int64_t period, int64_t skipped) {
   std::fill_n(record, kStagedWeights + weights, 0.0f);
   record[kPeriod] = static_cast<float>(period);
+  record[kPasses] = static_cast<float>(-skipped);
 }
 
 bool has_statistics(const StagedLayer& layer) {
@@ -198,17 +209,19 @@ void commit_statistics(const std::vector<StagedLayer>& layers, const CommitRule&
     const StagedLayer& layer = layers[index];
     if (!had_pass(layer)) continue;
     const int64_t answer = answers[index * kAnswers];
+    *layer.calls = static_cast<float>(answers[index * kAnswers + 2]);
     if (answer > 0 && finite[index])
       commit(layer, rule, folds);
     else
       refuse(layer, answer < 0);
-    refused = refused || !finite[index];
-    empty(layer.record, layer.weight_count, answers[index * kAnswers + 1]);
+    refused = refused || !finite[index] || answer == 0;
+    empty(layer.record, layer.weight_count, answers[index * kAnswers + 1], answers[index * kAnswers + 3]);
+    if (answer < 0) outcome[1 + index] = 0.0f;
   }
   run(folds);
   if (refused) outcome[0] += 1.0f;
   for (size_t index = 0; index < layers.size(); ++index)
-    outcome[1 + index] = has_statistics(layers[index]) ? 1.0f : 0.0f;
+    if (has_statistics(layers[index])) outcome[1 + index] = 1.0f;
 }
 
 }  // namespace ms_kfac

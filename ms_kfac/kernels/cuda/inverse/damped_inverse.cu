@@ -44,7 +44,7 @@ __device__ float present_damping(const Item& item) {
 }
 
 // Loads a lower tile from the factor's lower triangle, padded with the identity beyond the factor's size.
-__global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ Batch batch) {
+__global__ void __launch_bounds__(kThreads) damped_inverse_load_tiles(const __grid_constant__ Batch batch) {
   unsigned block;
   const Item& item = batch.items[batch.find(block)];
   const TriangleIndex at(static_cast<int>(block));
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ B
 }
 
 // Writes the negated lower tile and its transpose, unless the factor or the call has failed.
-__global__ void __launch_bounds__(kThreads) write_inverses(const __grid_constant__ Batch batch) {
+__global__ void __launch_bounds__(kThreads) damped_inverse_write(const __grid_constant__ Batch batch) {
   unsigned block;
   const Item& item = batch.items[batch.find(block)];
   const Outcomes& outcomes = batch.common;
@@ -167,11 +167,11 @@ Verdicts DampedInverses::run(const std::vector<DampedFactor>& factors, const std
     low_rank_items.push_back({of, small.back().tiles});
   }
   // All factors are loaded before any inverse is written.
-  launch_items(load_tiles, items, outcomes, kThreads, call.stream);
+  launch_items(damped_inverse_load_tiles, items, outcomes, kThreads, call.stream);
   load_small(low_rank_items, outcomes, call.stream);
   sweep(std::move(matrices), false, outcomes.value(kIndefinite), call.stream);
   sweep(std::move(small), true, outcomes.value(kIndefinite), call.stream);
-  launch_items(write_inverses, items, outcomes, kThreads, call.stream);
+  launch_items(damped_inverse_write, items, outcomes, kThreads, call.stream);
   solve_rows(low_rank_items, outcomes, call.stream);
   return outcomes.verdicts;
 }

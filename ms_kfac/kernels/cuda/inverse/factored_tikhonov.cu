@@ -19,7 +19,7 @@ __device__ double diagonal_sum(const float* matrix, int size) {
 
 // One block per pair.
 __global__ void __launch_bounds__(kThreads)
-    split_dampings(const __grid_constant__ ItemBatch<FactorPair, Lambda> batch) {
+    factored_tikhonov_damping(const __grid_constant__ ItemBatch<FactorPair, Lambda> batch) {
   unsigned block;
   const FactorPair& pair = batch.items[batch.find(block)];
   const float scale_A = average_scale(*pair.A_count), scale_G = average_scale(*pair.G_count);
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void split_damping(const std::vector<FactorPair>& pairs, const float* damping, cudaStream_t stream) {
-  launch_items(split_dampings, pairs, Lambda{damping}, kThreads, stream);
+  launch_items(factored_tikhonov_damping, pairs, Lambda{damping}, kThreads, stream);
 }
 
 }  // namespace ms_kfac

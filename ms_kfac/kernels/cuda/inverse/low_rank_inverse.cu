@@ -45,7 +45,7 @@ class RowPair {
 };
 
 // Computes a lower tile of D I + X X', padded with the identity beyond the rank.
-__global__ void __launch_bounds__(kThreads) load_tiles(const __grid_constant__ Batch batch) {
+__global__ void __launch_bounds__(kThreads) low_rank_inverse_gram_tiles(const __grid_constant__ Batch batch) {
   __shared__ TileMemory<kPanel> memory;
   unsigned block;
   const LowRankItem& item = batch.items[batch.find(block)].item;
@@ -100,7 +100,7 @@ class SolvedRows {
 
 // Computes 64 columns of Z, which are independent of the others. Per panel,
 // Z_k = L_kk^-1 (X_k - sum over j < k of L_kj Z_j).
-__global__ void __launch_bounds__(kThreads, 2) solve_columns(const __grid_constant__ Batch batch) {
+__global__ void __launch_bounds__(kThreads, 2) low_rank_inverse_solve_columns(const __grid_constant__ Batch batch) {
   __shared__ union {
     TileMemory<kPanel> tile;
     float triangle[kPanel][kPanel];
@@ -153,11 +153,13 @@ void launch_all(void (*kernel)(const Batch), const std::vector<LowRankItem>& low
 }  // namespace
 
 void load_small(const std::vector<LowRankItem>& items, const Outcomes& outcomes, cudaStream_t stream) {
-  launch_all(load_tiles, items, [](int rank, int) { return tiles_of(panels_of(rank)); }, outcomes, stream);
+  launch_all(
+      low_rank_inverse_gram_tiles, items, [](int rank, int) { return tiles_of(panels_of(rank)); }, outcomes, stream);
 }
 
 void solve_rows(const std::vector<LowRankItem>& items, const Outcomes& outcomes, cudaStream_t stream) {
-  launch_all(solve_columns, items, [](int, int size) { return int64_t{panels_of(size)}; }, outcomes, stream);
+  launch_all(
+      low_rank_inverse_solve_columns, items, [](int, int size) { return int64_t{panels_of(size)}; }, outcomes, stream);
 }
 
 }  // namespace ms_kfac

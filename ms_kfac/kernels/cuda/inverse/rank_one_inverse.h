@@ -57,7 +57,7 @@ __device__ inline RankOneSums sum_over_block(const RankOneSums& of) {
           block_sum<kUpdateThreads>(of.unusable)};
 }
 
-__global__ void __launch_bounds__(kUpdateThreads) multiply_by_roots(const __grid_constant__ UpdateBatch batch) {
+__global__ void __launch_bounds__(kUpdateThreads) rank_one_inverse_multiply(const __grid_constant__ UpdateBatch batch) {
   constexpr int kWarps = kUpdateThreads / 32, kEach = kUpdateRows / kWarps, kColumns = 1024;
   __shared__ float roots[kColumns];
   unsigned block;
@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kUpdateThreads) multiply_by_roots(const __grid
   if (!usable) *of.outcome = kNotFinite;
 }
 
-__global__ void __launch_bounds__(kUpdateThreads) subtract_products(const __grid_constant__ UpdateBatch batch) {
+__global__ void __launch_bounds__(kUpdateThreads) rank_one_inverse_subtract(const __grid_constant__ UpdateBatch batch) {
   constexpr int kTogether = 8;
   __shared__ float of_rows[kUpdateRows];
   unsigned block;
@@ -147,8 +147,8 @@ __global__ void __launch_bounds__(kUpdateThreads) subtract_products(const __grid
 
 // Runs all updates.
 inline void update_inverses(const std::vector<RankOneUpdate>& updates, cudaStream_t stream) {
-  launch_items(multiply_by_roots, updates, NoCommonUpdate{}, kUpdateThreads, stream);
-  launch_items(subtract_products, updates, NoCommonUpdate{}, kUpdateThreads, stream);
+  launch_items(rank_one_inverse_multiply, updates, NoCommonUpdate{}, kUpdateThreads, stream);
+  launch_items(rank_one_inverse_subtract, updates, NoCommonUpdate{}, kUpdateThreads, stream);
 }
 
 }  // namespace

@@ -60,7 +60,7 @@ __device__ inline void keep_traces(const LayerNumbers& layer, const FactorResult
 
 // One block per layer. A layer is unchanged if any of its inverses was not written: a failed full refresh is repeated.
 __global__ void __launch_bounds__(kNumberThreads)
-    keep_numbers(const __grid_constant__ ItemBatch<LayerNumbers, FactorResults> batch) {
+    sherman_morrison_write_numbers(const __grid_constant__ ItemBatch<LayerNumbers, FactorResults> batch) {
   unsigned block;
   const LayerNumbers& layer = batch.items[batch.find(block)];
   const FactorResults& results = batch.common;

@@ -90,14 +90,14 @@ __device__ void decompose_pivot(const SweptMatrix& matrix, int k, const Panel& p
 }
 
 // One block per first pivot.
-__global__ void __launch_bounds__(kThreads) first_pivots(const __grid_constant__ Batch batch) {
+__global__ void __launch_bounds__(kThreads) sweep_first_pivots(const __grid_constant__ Batch batch) {
   __shared__ PivotMemory memory;
   unsigned block;
   decompose_pivot(batch.items[batch.find(block)].matrix, 0, batch.common, memory);
 }
 
 // Computes W for one row of tiles and updates the panel: one block per row of tiles, one thread per matrix row.
-__global__ void __launch_bounds__(kPanel) solve_panels(const __grid_constant__ Batch batch) {
+__global__ void __launch_bounds__(kPanel) sweep_solve_panels(const __grid_constant__ Batch batch) {
   alignas(16) __shared__ float triangle[kPanel][kPanel];
   alignas(16) __shared__ RightHandSides x;
   unsigned row;
@@ -186,7 +186,7 @@ int64_t update_blocks(int panels) {
 
 // A_ij -= W_i W_j^T. The block of the next pivot's tile also decomposes it.
 template <int kSide>
-__global__ void __launch_bounds__(kThreads, 2) update_tiles(const __grid_constant__ Batch batch) {
+__global__ void __launch_bounds__(kThreads, 2) sweep_update_tiles(const __grid_constant__ Batch batch) {
   __shared__ union {
     TileMemory<kSide> tile;
     PivotMemory pivot;
@@ -232,17 +232,17 @@ void launch_panel(void (*kernel)(const Batch), const std::vector<SweptMatrix>& m
 
 void sweep(std::vector<SweptMatrix> matrices, bool decompose, unsigned failure, cudaStream_t stream) {
   Panel panel{0, failure, decompose};
-  launch_panel(first_pivots, matrices, panel, kThreads, [](int) { return 1; }, stream);
+  launch_panel(sweep_first_pivots, matrices, panel, kThreads, [](int) { return 1; }, stream);
   for (;; ++panel.index) {
     // A matrix of one panel consists only of its pivot.
     const auto done = [&](const SweptMatrix& of) { return of.panels <= std::max(panel.index, 1); };
     matrices.erase(std::remove_if(matrices.begin(), matrices.end(), done), matrices.end());
     if (matrices.empty()) return;
-    launch_panel(solve_panels, matrices, panel, kPanel, [](int panels) { return panels; }, stream);
+    launch_panel(sweep_solve_panels, matrices, panel, kPanel, [](int panels) { return panels; }, stream);
     const auto many = std::stable_partition(matrices.begin(), matrices.end(),
                                             [](const SweptMatrix& of) { return of.panels > kFewPanels; });
-    launch_panel(update_tiles<128>, {matrices.begin(), many}, panel, kThreads, update_blocks<128>, stream);
-    launch_panel(update_tiles<64>, {many, matrices.end()}, panel, kThreads, update_blocks<64>, stream);
+    launch_panel(sweep_update_tiles<128>, {matrices.begin(), many}, panel, kThreads, update_blocks<128>, stream);
+    launch_panel(sweep_update_tiles<64>, {many, matrices.end()}, panel, kThreads, update_blocks<64>, stream);
   }
 }
 

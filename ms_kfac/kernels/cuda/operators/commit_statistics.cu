@@ -5,6 +5,7 @@
 
 #include <atomic>
 
+#include "../../interface/pass_kernels.h"
 #include "../operator.h"
 #include "../scheduling/counter_memory.h"
 #include "../statistics/commit_stages.h"
@@ -43,19 +44,26 @@ class CommitStatisticsKernel {
     const Arguments& arguments = call.arguments;
     if (arguments[0].size() != 1) throw std::invalid_argument("due must be one number");
     const std::vector<StagedLayer> layers = staged_layers(arguments, attributes_);
-    const Commit commit{arguments[0].integers(),         arguments[1].floats(), arguments[2].floats(),
-                        arguments[4].floats(),           words_.device(),       ++calls,
-                        static_cast<int>(layers.size()), attributes_.limit,     judged_.begin()};
+    const Commit commit{arguments[0].integers(),
+                        arguments[1].floats(),
+                        arguments[2].floats(),
+                        arguments[4].floats(),
+                        arguments[5].floats(),
+                        words_.device(),
+                        ++calls,
+                        static_cast<int>(layers.size()),
+                        attributes_.limit,
+                        judged_.begin()};
     Work work;
     WeightPlan* plans = call.workspace<WeightPlan>(plans_);
     for (const StagedLayer& layer : layers) {
       add(layer, plans, work);
       plans += layer.weight_count;
     }
-    launch_items(inspect_arrays, work.inspected, commit, kChunkThreads, call.stream);
-    launch_items(decide_layers, work.layers, commit, kDecisionThreads, call.stream);
-    launch_items(average_arrays, work.averaged, commit, kChunkThreads, call.stream);
-    launch(report_commit, 1, 32, call.stream, commit);
+    launch_items(commit_check_finite, work.inspected, commit, kChunkThreads, call.stream);
+    launch_items(commit_decide_layers, work.layers, commit, kDecisionThreads, call.stream);
+    launch_items(commit_update_averages, work.averaged, commit, kChunkThreads, call.stream);
+    launch(commit_report, 1, 32, call.stream, commit);
   }
 
  private:
@@ -70,7 +78,13 @@ class CommitStatisticsKernel {
     decided.layer = index;
     decided.answer = judged_.answer(index);
     decided.period = static_cast<float>(judged_.period(index));
-    for (int weight = 0; weight < layer.weight_count; ++weight) decided.powers[weight] = power_of_weight(layer, weight);
+    decided.calls = static_cast<float>(judged_.calls(index));
+    decided.skipped = static_cast<float>(judged_.skipped(index));
+    decided.kernels = static_cast<float>(PassKernels::take(layer.record));
+    for (int weight = 0; weight < layer.weight_count; ++weight) {
+      decided.powers[weight] = power_of_weight(layer, weight);
+      decided.samples[weight] = layer.samples[weight] != 0;
+    }
     const StagedArray* traces = layer.roots ? &layer.arrays.at(2) : nullptr;
     if (traces != nullptr) {
       decided.traces = traces->staged;
@@ -84,7 +98,7 @@ class CommitStatisticsKernel {
       const bool all = array.dimension == 0;
       work.inspected.push_back({array.staged, layer.record, all ? array.size : array.matrices * array.dimension,
                                 array.dimension, array.weight, index});
-      // decide_layers updates the traces.
+      // commit_decide_layers updates the traces.
       if (array.average == nullptr || &array == traces) continue;
       const float* of_groups = traces != nullptr ? traces->staged : nullptr;
       const int64_t group_size = traces != nullptr ? array.size / traces->size : array.size;

@@ -128,7 +128,7 @@ class ShermanMorrisonRefreshKernel {
     update_inverses(work.updates, call.stream);
     const FactorResults results{damping, call.workspace<FactorNumbers>(numbers_),
                                 call.workspace<RankOneResult>(results_), verdicts};
-    launch_items(keep_numbers, work.numbers, results, kNumberThreads, call.stream);
+    launch_items(sherman_morrison_write_numbers, work.numbers, results, kNumberThreads, call.stream);
     launch_items(clear_arrays, work.cleared, NoCommonZeros{}, kChunkThreads, call.stream);
   }
 

@@ -55,7 +55,8 @@ struct Lambda {
 
 // One block per pair. The damping of a dense factor grows where it is inverted. A low-rank factor stores its grown
 // damping with Z.
-__global__ void __launch_bounds__(kThreads) damp_pairs(const __grid_constant__ ItemBatch<Pair, Lambda> batch) {
+__global__ void __launch_bounds__(kThreads)
+    skfac_factor_damping(const __grid_constant__ ItemBatch<Pair, Lambda> batch) {
   unsigned block;
   const Pair& pair = batch.items[batch.find(block)];
   double traces[2] = {0, 0};
@@ -82,7 +83,7 @@ struct Record {
 };
 
 // Stores the dampings of those solvers that were written.
-__global__ void __launch_bounds__(32) keep_dampings(const __grid_constant__ ItemBatch<Record, Verdicts> batch) {
+__global__ void __launch_bounds__(32) skfac_write_damping(const __grid_constant__ ItemBatch<Record, Verdicts> batch) {
   unsigned block;
   const Record& record = batch.items[batch.find(block)];
   if (threadIdx.x > 0) return;
@@ -169,9 +170,9 @@ class SKFACRefreshKernel {
         add(index, Layer(arrays, attributes_.layers[index]), of_A, of_G, call, work);
     });
     if (work.pairs.empty()) return;
-    launch_items(damp_pairs, work.pairs, Lambda{lambda}, kThreads, call.stream);
+    launch_items(skfac_factor_damping, work.pairs, Lambda{lambda}, kThreads, call.stream);
     const Verdicts verdicts = inverses_->run(work.dense, work.low_rank, call);
-    launch_items(keep_dampings, work.records, verdicts, 32, call.stream);
+    launch_items(skfac_write_damping, work.records, verdicts, 32, call.stream);
   }
 
  private:

@@ -51,7 +51,8 @@ __device__ GrowthAndShift growth_and_shift(const Damping& of, double count, doub
 }
 
 // One block per pair.
-__global__ void __launch_bounds__(32) damp_pairs(const __grid_constant__ ItemBatch<Pair, Lambda> batch) {
+__global__ void __launch_bounds__(32)
+    trace_restricted_factor_damping(const __grid_constant__ ItemBatch<Pair, Lambda> batch) {
   unsigned block;
   const Pair& pair = batch.items[batch.find(block)];
   if (threadIdx.x > 0) return;
@@ -126,7 +127,7 @@ class TraceRestrictedRefreshKernel {
       }
     };
     const auto damp = [&](const std::vector<Pair>& pairs, const float* damping) {
-      launch_items(damp_pairs, pairs, Lambda{damping}, 32, call.stream);
+      launch_items(trace_restricted_factor_damping, pairs, Lambda{damping}, 32, call.stream);
     };
     refresh_pairs<Pair>(call, attributes_, Layout::kArrays, *inverses_, collect, damp);
   }

@@ -215,6 +215,7 @@ void CaptureCheck::run(const Call& call, const StagedPass& pass) const {
   check.outputs.sums = check.pixels.sums + check.pixels.numbers_of_sums();
   check.partials = call.workspace<double>(state.of_partials);
   check.phases.counters = state.counters.device();
+  PassKernels::note(pass.record, this);
   launch(check_capture, check.phases.total(), kThreads, call.stream, check);
 }
 

@@ -14,9 +14,9 @@ namespace ms_kfac {
 struct Commit {
   const int32_t* due;
   const float *scales, *measured;
-  float* outcome;
-  // One word per layer and one for all layers: the number of the last call that found NaN or infinity. Each call has
-  // its own number, so the words need no reset.
+  float *outcome, *calls;
+  // One word per layer: the number of the last call that found NaN or infinity. One word for all layers: the number of
+  // the last call that refused a batch. Each call has its own number, so the words need no reset.
   unsigned* words;
   unsigned call;
   int layers;
@@ -58,9 +58,14 @@ struct DecidedLayer {
   float floor;
   bool homogeneous;
   int weight_count, layer, answer;
-  float period;  // of the next passes; 0: unchanged
+  float period, calls;  // of the next passes; 0: unchanged
+  float skipped;        // of the next passes
+  float kernels;        // that staged the passes
   // Per weight: the power of the arrays that are not averaged, or one of the constants above.
   int8_t powers[kMostWeights];
+  // Per weight: whether it counts samples. Several calls of a layer in one pass are further locations of the same
+  // samples.
+  bool samples[kMostWeights];
 
   int64_t blocks() const { return 1; }
 };
@@ -108,7 +113,7 @@ __device__ inline float averaged(float keep, float before, float addend) {
 }
 
 __global__ void __launch_bounds__(kChunkThreads)
-    inspect_arrays(const __grid_constant__ ItemBatch<InspectedArray, Commit> batch) {
+    commit_check_finite(const __grid_constant__ ItemBatch<InspectedArray, Commit> batch) {
   if (*batch.common.due == 0) return;
   unsigned chunk;
   const InspectedArray& of = batch.items[batch.find(chunk)];
@@ -140,13 +145,15 @@ __device__ inline void tell_judge(const Commit& commit, const DecidedLayer& laye
   numbers[4] = record[kScale] * scale;
   for (int i = 0; i < kMeasured; ++i) numbers[kJudgedMeasured + i] = commit.measured[layer.layer * kMeasured + i];
   numbers[kJudgedFinite] = finite ? 1.0f : 0.0f;
+  numbers[kJudgedKernels] = layer.kernels;
 }
 
 // Updates one weight and returns its plan.
 __device__ inline WeightPlan decide_weight(const Commit& commit, const DecidedLayer& layer, int index, bool passed,
                                            bool committed) {
   float& weight = layer.weights[index];
-  const float staged = layer.record[kStagedWeights + index];
+  float staged = layer.record[kStagedWeights + index];
+  if (layer.samples[index]) staged /= commit.calls[layer.layer];
   const int power = layer.powers[index];
   if (!committed) {
     // The staged array is the only copy of these statistics, and must not be used.
@@ -171,23 +178,25 @@ __device__ inline WeightPlan decide_layer(const Commit& commit, const DecidedLay
   const bool finite = *static_cast<volatile unsigned*>(commit.words + layer.layer) != commit.call;
   if (commit.judged.numbers != nullptr) tell_judge(commit, layer, finite);
   const bool committed = passed && finite && layer.answer > 0;
+  if (passed && layer.answer == 0) atomicMax(commit.words + commit.layers, commit.call);
+  if (layer.calls > 0.0f) commit.calls[layer.layer] = layer.calls;
   bool any = false;
   for (int i = 0; i < layer.weight_count; ++i) {
     layer.plans[i] = decide_weight(commit, layer, i, passed, committed);
     if (layer.answer < 0) layer.weights[i] = layer.past[i] = 0.0f;
     any = any || layer.weights[i] > 0.0f;
   }
-  commit.outcome[1 + layer.layer] = any ? 1.0f : 0.0f;
+  if (any || layer.answer < 0) commit.outcome[1 + layer.layer] = any ? 1.0f : 0.0f;
   if (passed)
     for (int i = 0; i < kStagedWeights + layer.weight_count; ++i)
-      if (i != kPeriod) record[i] = 0.0f;
+      if (i != kPeriod) record[i] = i == kPasses ? 0.0f - layer.skipped : 0.0f;
   if (layer.period > 0.0f) record[kPeriod] = layer.period;
   return layer.plans[0];
 }
 
 // One block per layer.
 __global__ void __launch_bounds__(kDecisionThreads)
-    decide_layers(const __grid_constant__ ItemBatch<DecidedLayer, Commit> batch) {
+    commit_decide_layers(const __grid_constant__ ItemBatch<DecidedLayer, Commit> batch) {
   __shared__ WeightPlan first;
   const Commit& commit = batch.common;
   if (*commit.due == 0) return;
@@ -207,7 +216,7 @@ __global__ void __launch_bounds__(kDecisionThreads)
 }
 
 __global__ void __launch_bounds__(kChunkThreads)
-    average_arrays(const __grid_constant__ ItemBatch<AveragedArray, Commit> batch) {
+    commit_update_averages(const __grid_constant__ ItemBatch<AveragedArray, Commit> batch) {
   const Commit& commit = batch.common;
   if (*commit.due == 0) return;
   unsigned chunk;
@@ -236,7 +245,7 @@ __global__ void __launch_bounds__(kChunkThreads)
 }
 
 // Reports the commit. One thread does the work.
-__global__ void __launch_bounds__(32) report_commit(const __grid_constant__ Commit commit) {
+__global__ void __launch_bounds__(32) commit_report(const __grid_constant__ Commit commit) {
   if (*commit.due == 0 || threadIdx.x > 0) return;
   if (commit.words[commit.layers] == commit.call) *commit.outcome += 1.0f;
   if (commit.judged.written == nullptr) return;

@@ -11,7 +11,9 @@ JudgedCommits::JudgedCommits(int64_t handle, size_t layers)
       numbers_(handle != 0 ? kKept * layers * kJudgedNumbers : 0),
       written_(handle != 0 ? kKept : 0),
       answers_(layers, 1),
-      periods_(layers, 0) {}
+      periods_(layers, 0),
+      calls_(layers, 0),
+      skipped_(layers, 0) {}
 
 JudgedPlace JudgedCommits::begin() {
   ++commit_;
@@ -37,6 +39,8 @@ void JudgedCommits::ask(Judge function, unsigned commit) {
     if (!(numbers[layer * kJudgedNumbers] > 0.0f)) continue;
     answers_[layer] = static_cast<int>(answers[layer * kAnswers]);
     periods_[layer] = answers[layer * kAnswers + 1];
+    calls_[layer] = answers[layer * kAnswers + 2];
+    skipped_[layer] = answers[layer * kAnswers + 3];
   }
   judged_ = commit;
 }

@@ -3,8 +3,8 @@
 // The device writes a commit's numbers into mapped memory. The operator's next call finds them there and asks the
 // judge. The answers take effect in that call's commit, as kernel parameters. So a refusal comes too late for the batch
 // that it is about. That batch is committed if it is finite, and the next batch is refused. Answer -1 empties the
-// averages in the next commit. An answer stays in effect until a later commit is judged. Periods are late by one commit
-// too.
+// averages in the next commit. An answer stays in effect until a later commit is judged. Periods, calls and skipped
+// passes are late by one commit too.
 #pragma once
 
 #include <cstdint>
@@ -30,9 +30,11 @@ class JudgedCommits {
   // Begins a commit. First asks the judge, in order, about earlier commits whose numbers have arrived.
   JudgedPlace begin();
 
-  // The judge's latest answers for a layer. Period 0: no answer yet.
+  // The judge's latest answers for a layer. Period and calls are 0 before the first answer.
   int answer(size_t layer) const { return answers_[layer]; }
   int64_t period(size_t layer) const { return periods_[layer]; }
+  int64_t calls(size_t layer) const { return calls_[layer]; }
+  int64_t skipped(size_t layer) const { return skipped_[layer]; }
 
  private:
   // Commits whose numbers are kept. A commit is not judged if the host is further ahead than this.
@@ -46,7 +48,7 @@ class JudgedCommits {
   MappedArray<unsigned> written_;  // (kKept,)
   unsigned commit_ = 0, judged_ = 0;
   std::vector<int> answers_;
-  std::vector<int64_t> periods_;
+  std::vector<int64_t> periods_, calls_, skipped_;
 };
 
 }  // namespace ms_kfac

@@ -8,6 +8,7 @@
 
 #include "../../interface/arguments.h"
 #include "../../interface/layer_geometry.h"
+#include "../../interface/pass_kernels.h"
 #include "../../interface/staged_batch.h"
 #include "../scheduling/launch.h"
 

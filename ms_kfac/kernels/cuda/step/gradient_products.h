@@ -77,7 +77,7 @@ class ProductList {
     if (layer.bias_gradient != nullptr) add(layer.bias_gradient, layer.bias_update, biases, layer.bias_product);
   }
 
-  void launch(cudaStream_t stream) const { launch_items(multiply_arrays, items_, memory_, kChunkThreads, stream); }
+  void launch(cudaStream_t stream) const { launch_items(sum_inner_products, items_, memory_, kChunkThreads, stream); }
 
  private:
   void add(const float* gradient, const float* update, int64_t size, float* result) {

@@ -27,7 +27,7 @@ struct InnerProductMemory {
 namespace {
 
 __global__ void __launch_bounds__(kChunkThreads)
-    multiply_arrays(const __grid_constant__ ItemBatch<InnerProduct, InnerProductMemory> batch) {
+    sum_inner_products(const __grid_constant__ ItemBatch<InnerProduct, InnerProductMemory> batch) {
   unsigned chunk;
   const InnerProduct& of = batch.items[batch.find(chunk)];
   float sum = 0.0f;

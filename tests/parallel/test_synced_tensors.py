@@ -1,4 +1,4 @@
-"""What blocks say of their Parameters: which add up over devices, and what a refresh has to send."""
+"""The synced tensors of curvature blocks: statistics that add up over ranks, and what a refresh sends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ADDITIVE = [name for name in METHODS if name != "SKFAC"]
 
 
 class EveryLayer(nn.Cell):
-    """An embedding, a grouped convolution, a layer normalisation, a dense layer: a sample minds no other."""
+    """An embedding, a grouped convolution, a layer normalization and a dense layer, per sample."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 
 
 def after_statistics(name: str, rows: slice | None) -> Any:
-    """An optimizer whose statistics are of those rows of the batch; None for none."""
+    """An optimizer with the statistics of these rows of the batch; None: without statistics."""
     method, options = METHODS[name]
     if name == "SMKFAC":
         options = {**options, "full_refresh_interval": 1}
@@ -89,7 +89,7 @@ def test_statistics_of_parts_add_up(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ADDITIVE)
-def test_shares_are_what_a_batch_writes(name: str) -> None:
+def test_tensors_to_reduce_are_what_a_batch_writes(name: str) -> None:
     before, after = after_statistics(name, None), statistics_of_all(name)
     for old, new in zip(before.blocks, after.blocks):
         earlier = values(old)
@@ -101,7 +101,7 @@ def test_shares_are_what_a_batch_writes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ADDITIVE)
-def test_symmetric_shares_are_symmetric(name: str) -> None:
+def test_tensors_declared_symmetric_are_symmetric(name: str) -> None:
     optimizer = after_statistics(name, slice(6))
     for block in optimizer.blocks:
         block.refresh(ms.Tensor(DAMPING, ms.float32))
@@ -121,7 +121,7 @@ def test_symmetric_shares_are_symmetric(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ADDITIVE)
-def test_who_gets_the_shares_and_follows_has_all_that_a_refresh_wrote(name: str) -> None:
+def test_applying_a_remote_refresh_gives_the_state_of_its_owner(name: str) -> None:
     """Three refreshes: SMKFAC's are full, rank one with sums that begin anew, full without any."""
     owner, other = after_statistics(name, slice(6)), after_statistics(name, slice(6))
     for refresh in range(3):
@@ -143,7 +143,7 @@ def test_who_gets_the_shares_and_follows_has_all_that_a_refresh_wrote(name: str)
 
 
 @pytest.mark.parametrize("name", ["EKFAC", "SMKFAC"])
-def test_who_gets_the_state_alone_has_the_traces_and_products_of_the_owner(name: str) -> None:
+def test_refresh_state_alone_gives_the_traces_and_products_of_the_owner(name: str) -> None:
     """With preconditioned gradients exchanged; Levenberg-Marquardt and TraceChange read them on all ranks."""
     owner, other = after_statistics(name, slice(6)), after_statistics(name, slice(6))
     for layer, here, there in zip(owner._layers, owner.blocks, other.blocks):
@@ -162,7 +162,7 @@ def test_who_gets_the_state_alone_has_the_traces_and_products_of_the_owner(name:
             np.testing.assert_array_equal(found.asnumpy(), expected, err_msg=layer.name)
 
 
-def test_what_does_not_add_up_says_so() -> None:
+def test_statistics_that_are_not_additive_have_a_reason() -> None:
     assert ms_kfac.SKFAC(EveryLayer(), 0.1).blocks[-1].not_additive_reason
     assert ms_kfac.TKFAC(EveryLayer(), 0.1, ema="paper").blocks[-1].not_additive_reason
     for name in ADDITIVE:

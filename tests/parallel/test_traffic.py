@@ -42,7 +42,7 @@ def test_many_ranks_send_no_padding(exchange: str) -> None:
     assert traffic.sent_at_refresh() <= 2 * 4 * (38 + 34)
 
 
-def test_each_rank_passes_a_ring_on() -> None:
+def test_bytes_sent_in_a_ring() -> None:
     """Chunks of a third: an all-reduce takes two rounds of two, an all-gather two of whole parts."""
     sent = {
         operator: Collective(operator, 12).sent(3)
@@ -56,6 +56,6 @@ def test_each_rank_passes_a_ring_on() -> None:
     }
 
 
-def test_no_layer_is_refused() -> None:
+def test_a_plan_without_layers_is_refused() -> None:
     with pytest.raises(ValueError, match="layers"):
         plan([], 2, Distribution())

@@ -1,4 +1,4 @@
-"""Who owns which layer."""
+"""Assignment of layers to ranks."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def test_more_ranks_than_layers_leave_ranks_without() -> None:
     assert place([1.0, 5.0], 4) == (1, 0)
 
 
-def test_no_rank_is_refused() -> None:
+def test_zero_ranks_are_refused() -> None:
     with pytest.raises(ValueError, match="ranks"):
         place([1.0], 0)
