@@ -93,9 +93,8 @@ class Introspection:
     def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
         """Load a checkpoint into this optimizer and its network, before or after training has started.
 
-        ``mindspore.load_param_into_net`` writes one Parameter after the other until one does not fit, and
-        after the first step compiled functions may keep the old buffers. This method checks first, and
-        writes into the buffers.
+        ``mindspore.load_param_into_net`` writes one Parameter after the other until one does not fit. This
+        method checks first.
 
         Args:
             checkpoint: the result of ``mindspore.load_checkpoint``. Unknown names are ignored, and Parameters
