@@ -9,7 +9,8 @@ from mindspore import mint, nn
 
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
-from ms_kfac.ops.statistics.patches import ConvolutionGeometry, ConvolutionGradients, ConvolutionPatches
+from ms_kfac.ops.statistics.channels_last import ChannelsLastPatches, FromChannelsLast
+from ms_kfac.ops.statistics.patches import ChannelLocations, ConvolutionGeometry, ConvolutionPatches
 from ms_kfac.ops.statistics.projections import FactorProjections
 from ms_kfac.ops.statistics.second_moment import ColumnSecondMoment
 
@@ -34,7 +35,7 @@ class ConvolutionOperators(LayerOperators):
         return ConvolutionPatches(self.geometry, bias=self.bias, reduce=reduce)
 
     def gradients(self, reduce: bool) -> nn.Cell:
-        return ConvolutionGradients(groups=self.geometry.groups, reduce=reduce)
+        return ChannelLocations(groups=self.geometry.groups, reduce=reduce)
 
     def second_moment(self) -> nn.Cell:
         return ColumnSecondMoment()
@@ -63,6 +64,40 @@ class ConvolutionOperators(LayerOperators):
         }
 
 
+@dataclass(frozen=True)
+class ChannelsLastOperators(ConvolutionOperators):
+    """Operators of a convolution in the layout NHWC. They give columns.
+
+    Attributes:
+        channels: number of input channels of a group.
+    """
+
+    channels: int
+
+    @property
+    def channels_last(self) -> bool:
+        return True
+
+    def activations(self, reduce: bool) -> nn.Cell:
+        patches = ConvolutionPatches(self.geometry, bias=False, reduce=reduce)
+        height, width = self.geometry.kernel_size
+        return ChannelsLastPatches(patches, taps=height * width, bias=self.bias)
+
+    def gradients(self, reduce: bool) -> nn.Cell:
+        return FromChannelsLast(super().gradients(reduce))
+
+    def projections(self) -> nn.Cell:
+        # The weight's second axis is the kernel's height.
+        taps = self.geometry.kernel_size[1] * self.channels
+        return FactorProjections(
+            self.activations(False), self.gradients(False), bias=self.bias, columns=True, taps=taps
+        )
+
+    def native_geometry(self) -> dict[str, Any] | None:
+        # Native kernels require channels in the second axis.
+        return None
+
+
 @register_layer(nn.Conv2d, mint.nn.Conv2d)
 def describe_convolution(name: str, cell: Any) -> Layer | str:
     """Describe an ``nn.Conv2d`` or ``mint.nn.Conv2d``.
@@ -72,12 +107,10 @@ def describe_convolution(name: str, cell: Any) -> Layer | str:
         cell: an ``nn.Conv2d`` or ``mint.nn.Conv2d``.
 
     Returns:
-        The layer, or the reason why it can't be preconditioned: the NHWC layout, or non-zero padding.
+        The layer, or the reason why it can't be preconditioned: non-zero padding.
     """
     base: Any = nn.Conv2d if isinstance(cell, nn.Conv2d) else mint.nn.Conv2d
     if base is nn.Conv2d:
-        if cell.data_format != "NCHW":
-            return f"data format {cell.data_format} (only NCHW is supported)"
         padding = (cell.padding,) * 4 if isinstance(cell.padding, int) else tuple(cell.padding)
         pad_mode, groups = cell.pad_mode, cell.group
     else:
@@ -97,6 +130,10 @@ def describe_convolution(name: str, cell: Any) -> Layer | str:
         padding=padding,
         groups=groups,
     )
+    bias = cell.bias is not None
+    operators = ConvolutionOperators(bias=bias, geometry=geometry)
+    if getattr(cell, "data_format", "NCHW") == "NHWC":
+        operators = ChannelsLastOperators(bias=bias, geometry=geometry, channels=int(cell.weight.shape[3]))
     return Layer(
         name=name,
         kind="convolution",
@@ -104,7 +141,7 @@ def describe_convolution(name: str, cell: Any) -> Layer | str:
         weight=cell.weight,
         bias=cell.bias,
         groups=groups,
-        operators=ConvolutionOperators(bias=cell.bias is not None, geometry=geometry),
+        operators=operators,
         tapped_primitive="conv2d" if overrides_construct(cell, base) else "",
     )
 

@@ -122,9 +122,10 @@ def discover(
             first_order.append(FirstOrderCell(layer.name, kind, layer.parameters(), reason, requested))
         extra = tuple(parameter for parameter in own if id(parameter) not in known)
         if extra:
-            first_order.append(
-                FirstOrderCell(name, kind, extra, "a parameter in addition to the layer's weight and bias")
-            )
+            reason = "a parameter in addition to the layer's weight and bias"
+            if found[0].input_first:
+                reason = "the bias of a transposed convolution is in no patch"
+            first_order.append(FirstOrderCell(name, kind, extra, reason))
     return layers, first_order
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,16 @@ class LayerOperators(ABC):
 
     bias: bool
 
+    # Whether the operators give columns (N, [g,] d, T) instead of rows (N T, d).
     channels_first = False
+    # Whether the locations of a sample are axes of the layer's input, as in a transposed convolution, instead
+    # of its output.
+    locates_inputs = False
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the last axis of input and output holds channels: by default, if operators give rows."""
+        return not self.channels_first
 
     @property
     def groups(self) -> int:
@@ -95,6 +105,8 @@ class Layer:
         bias: the bias Parameter, or some of its rows, or None. For a normalisation, beta.
         operators: how inputs and output gradients become rows or columns.
         groups: number of channel groups; each has its own factors. Default: 1.
+        input_first: whether the weight has input channels first, as that of a transposed convolution. Such a
+            layer has no bias. Default: False.
         tapped_primitive: name of the cell's attribute that computes the linear map, if the tap is at the call
             of that attribute. The tap then ignores what the cell computes before and after the call, as in a
             subclass that overrides ``construct``. Empty if the tap uses the layer's input and output.
@@ -113,6 +125,7 @@ class Layer:
     bias: LayerParameter | None
     operators: LayerOperators
     groups: int = 1
+    input_first: bool = False
     tapped_primitive: str = ""
     sample_axis: int = 0
     router: Any = None
@@ -121,15 +134,21 @@ class Layer:
     @property
     def input_dimension(self) -> int:
         """Dimension of A for one group, including the homogeneous coordinate of a bias."""
-        dimension = 1
-        for size in self.weight.shape[1:]:
-            dimension *= int(size)
+        dimension = self._rows if self.input_first else self._columns
         return dimension + (self.bias is not None)
 
     @property
     def output_dimension(self) -> int:
         """Dimension of G for one group."""
+        return self._columns if self.input_first else self._rows
+
+    @property
+    def _rows(self) -> int:
         return int(self.weight.shape[0]) // self.groups if self.weight.ndim > 0 else 1
+
+    @property
+    def _columns(self) -> int:
+        return math.prod(int(size) for size in self.weight.shape[1:])
 
     def parameters(self) -> tuple[LayerParameter, ...]:
         """Weight, and bias if the layer has one: Parameters, or rows of Parameters."""

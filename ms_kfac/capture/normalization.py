@@ -14,6 +14,7 @@ from mindspore import mint, nn
 from ms_kfac.capture.attach import TappedConstructInTraining
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
+from ms_kfac.ops.statistics.channels_last import FromChannelsLast
 from ms_kfac.ops.statistics.normalized_inputs import (
     BatchNormalizedInputs,
     ChannelColumns,
@@ -68,6 +69,17 @@ class BatchNormOperators(NormalizationOperators):
 
     def activations(self, reduce: bool) -> nn.Cell:
         return BatchNormalizedInputs(self.epsilon)
+
+
+@dataclass(frozen=True)
+class ChannelsLastBatchNormOperators(BatchNormOperators):
+    """Operators of a batch normalisation in the layout NHWC. They give columns."""
+
+    def activations(self, reduce: bool) -> nn.Cell:
+        return FromChannelsLast(super().activations(reduce))
+
+    def gradients(self, reduce: bool) -> nn.Cell:
+        return FromChannelsLast(super().gradients(reduce))
 
 
 @dataclass(frozen=True)
@@ -144,19 +156,18 @@ def describe_batch_norm(name: str, cell: Any) -> Layer | str:
         cell: the cell.
 
     Returns:
-        The layer, or the reason why it can't be preconditioned: an overridden ``construct``, the NHWC layout,
-        moving moments instead of the batch's, or moments of several devices.
+        The layer, or the reason why it can't be preconditioned: an overridden ``construct``, moving moments
+        instead of the batch's, or moments of several devices.
     """
     base: Any = next(c for c in (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm) if isinstance(cell, c))
     if overrides_construct(cell, base):
         return f"it overrides the construct of {base.__name__}"
-    if cell.format != "NCHW":
-        return f"data format {cell.format} (only NCHW is supported)"
     if cell.use_batch_statistics is False:
         return "use_batch_statistics=False (unit-wise statistics need inputs normalised by their batch)"
     if getattr(cell, "is_global", False):
         return _OF_DEVICES
-    operators = BatchNormOperators(bias=True, epsilon=float(cell.eps), shape=_shape(cell.gamma))
+    kind = BatchNormOperators if cell.format == "NCHW" else ChannelsLastBatchNormOperators
+    operators = kind(bias=True, epsilon=float(cell.eps), shape=_shape(cell.gamma))
     return _layer(name, cell, operators, only_in_training=cell.use_batch_statistics is None)
 
 

@@ -27,7 +27,7 @@ from ms_kfac.ops.statistics.layer_statistics import (
     StatisticsOptions,
 )
 from ms_kfac.ops.step.layer_precondition import NativeForm
-from ms_kfac.ops.step.weight_matrix import WeightMatrix
+from ms_kfac.ops.step.weight_matrix import InputFirstMatrix, WeightMatrix
 from ms_kfac.statistics.commit import RootAverage
 from ms_kfac.statistics.statistic import Statistic
 
@@ -138,9 +138,11 @@ class CurvatureBlock(nn.Cell):
         super().__init__(auto_prefix=False)
         self.layer_name = layer.name
         self.name_prefix = f"{prefix}.{layer.name}"
-        self.weight_matrix = WeightMatrix(
-            layer.weight.shape, bias=layer.bias is not None, groups=layer.groups
-        )
+        shape = layer.weight.shape
+        if layer.input_first:
+            self.weight_matrix: WeightMatrix = InputFirstMatrix(shape, groups=layer.groups)
+        else:
+            self.weight_matrix = WeightMatrix(shape, bias=layer.bias is not None, groups=layer.groups)
         self.size = sum(int(np.prod(parameter.shape)) for parameter in layer.parameters())
         self.groups = layer.groups
         self.statistics = ()

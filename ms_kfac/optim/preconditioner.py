@@ -87,9 +87,11 @@ def native_form(block: Any) -> NativeForm | None:
         block: the curvature block.
 
     Returns:
-        The result of ``native_precondition``. None without a native form, or if ``precondition`` is
-        overridden in a more derived class.
+        The result of ``native_precondition``. None without a native form, if the weight has input channels
+        first, or if ``precondition`` is overridden in a more derived class.
     """
+    if block.weight_matrix.input_first:
+        return None
     lineage = type(block).__mro__
 
     def depth(method: str) -> int:

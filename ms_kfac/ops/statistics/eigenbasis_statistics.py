@@ -74,7 +74,7 @@ class EigenbasisStatistics(LayerStatistics):
             self.kernel(x, dout, gate, A, G, record, Q_A, Q_G, s)
         elif gate > 0:
             samples = float(self.samples(x))
-            taken = self.vector(samples, samples * self.locations(dout), samples)
+            taken = self.vector(samples, samples * self.locations(x, dout), samples)
             factors = gate % 4
             if self.separate:
                 inputs, gradients = factors % 2, factors // 2

@@ -6,10 +6,13 @@ second moment is diagonal, and its diagonal counts the ids.
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.ops.statistics.kronecker_statistics import KroneckerStatistics
+from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
 
 
 class IdCounts(nn.Cell):
@@ -26,6 +29,7 @@ class IdCounts(nn.Cell):
     Args:
         vocabulary: V, the number of rows of the table.
         reduce: True for the reduce setting, False for the expand setting.
+        padding: an id that is not counted; -1 for none. Default: -1.
 
     Inputs:
         - **ids** (Tensor) - shape :math:`(N, ...)`, int32 or int64. An id outside of :math:`[0, V)` is not
@@ -38,9 +42,10 @@ class IdCounts(nn.Cell):
     compares all pairs of ids of a sample, which takes :math:`N T^2` elements.
     """
 
-    def __init__(self, vocabulary: int, *, reduce: bool) -> None:
+    def __init__(self, vocabulary: int, *, reduce: bool, padding: int = -1) -> None:
         super().__init__(auto_prefix=False)
         self.vocabulary = vocabulary
+        self.padding = padding
         self.reduce = reduce
         self.shape = ops.Shape()
         self.reshape = ops.Reshape()
@@ -54,6 +59,8 @@ class IdCounts(nn.Cell):
     def construct(self, ids: Tensor) -> Tensor:
         ids = self.cast(ids, ms.int32)
         known = self.logical_and(ids >= 0, ids < self.vocabulary)
+        if self.padding >= 0:
+            known = self.logical_and(known, ids != self.padding)
         weights = self.cast(known, ms.float32)
         shape = self.shape(ids)
         if self.reduce and len(shape) > 1:
@@ -94,6 +101,17 @@ class EmbeddingStatistics(KroneckerStatistics):
 
     operator: str | None = None
     input_type = ms.int32
+
+    def __init__(self, operators: Any, options: StatisticsOptions, *, native: bool = True) -> None:
+        super().__init__(operators, options, native=native)
+        self.padding = operators.padding
+        self.expand_dims = ops.ExpandDims()
+
+    def output_gradients(self, x: Tensor, dout: Tensor) -> Tensor:
+        """Rows of output gradients. The row of a padding id has no gradient."""
+        if self.padding >= 0:
+            dout = dout * self.expand_dims(self.cast(x != self.padding, ms.float32), -1)
+        return super().output_gradients(x, dout)
 
     def samples(self, x: Tensor) -> int:
         """Number of samples N of a batch of ids, shape () or (N, ...)."""

@@ -59,7 +59,7 @@ class KroneckerStatistics(LayerStatistics):
         asked = gate % self.beside_factors
         if asked > 0:
             samples = float(self.samples(x))
-            taken = self.vector(samples, samples * self.locations(dout))
+            taken = self.vector(samples, samples * self.locations(x, dout))
             if self.separate:
                 inputs, gradients = asked % 2, asked // 2
                 if inputs > 0:

@@ -141,6 +141,8 @@ class LayerStatistics(StatisticsOperator):
         self.gradients = operators.gradients(reduce)
         self.second_moment = operators.second_moment()
         self.channels_first = operators.channels_first
+        self.channels_last = operators.channels_last
+        self.locates_inputs = operators.locates_inputs
         self.reduce = reduce
         self.mean_reduction = options.mean_reduction
         self.gradient_scale = options.gradient_scale
@@ -206,12 +208,17 @@ class LayerStatistics(StatisticsOperator):
             g = self.mul(g, scale)
         return g
 
-    def locations(self, dout: Tensor) -> int:
+    def located(self, x: Tensor, dout: Tensor) -> Tensor:
+        """The one of x and dout whose axes are the locations."""
+        return x if self.locates_inputs else dout
+
+    def locations(self, x: Tensor, dout: Tensor) -> int:
         """Number of locations per sample in the weight of G: T in the expand setting, 1 in reduce."""
-        if self.reduce:
-            return 1
-        shape = self.shape(dout)
-        shared = shape[2:] if self.channels_first else shape[1:-1]
+        return 1 if self.reduce else self.locations_of(self.shape(self.located(x, dout)))
+
+    def locations_of(self, shape: tuple[int, ...]) -> int:
+        """Number of locations per sample in a tensor of that shape."""
+        shared = shape[1:-1] if self.channels_last else shape[2:]
         locations = 1
         for size in shared:
             locations = locations * size

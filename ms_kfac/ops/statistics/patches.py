@@ -8,6 +8,7 @@ activations). Padding, stride and dilation are those of the layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -125,39 +126,38 @@ class ConvolutionPatches(nn.Cell):
         return ops.pad(x, (left, right, top, bottom))
 
 
-class ConvolutionGradients(nn.Cell):
-    r"""Output gradient of a convolution as columns.
+class ChannelLocations(nn.Cell):
+    r"""A convolution's output gradient, or its input if the kernel covers one location, as columns.
 
     Args:
         groups: number of channel groups g.
         reduce: True to sum over the locations, :math:`\hat g_n = \sum_t g_{n,t}`.
+        average: with ``reduce``, the mean over the locations instead of the sum. Default: False.
 
     Inputs:
-        - **dout** (Tensor) - shape :math:`(N, c_{out}, H', W')`, any float type.
+        - **x** (Tensor) - shape :math:`(N, c, ...)`, any float type.
 
     Outputs:
-        Tensor, float32, shape :math:`(N, c_{out}, T)`, or :math:`(N, g, c_{out} / g, T)` for g > 1. T = 1 in
-        the reduce setting.
+        Tensor, float32, shape :math:`(N, c, T)`, or :math:`(N, g, c / g, T)` for g > 1. T = 1 in the reduce
+        setting.
     """
 
-    def __init__(self, *, groups: int, reduce: bool) -> None:
+    def __init__(self, *, groups: int, reduce: bool, average: bool = False) -> None:
         super().__init__(auto_prefix=False)
         self.groups = groups
         self.reduce = reduce
         self.shape = ops.Shape()
         self.reshape = ops.Reshape()
         self.cast = ops.Cast()
-        self.reduce_sum = ops.ReduceSum(keep_dims=True)
+        self.over_locations: Any = ops.ReduceMean(True) if average else ops.ReduceSum(True)
 
-    def construct(self, dout: Tensor) -> Tensor:
-        dout = self.cast(dout, ms.float32)
-        shape = self.shape(dout)
+    def construct(self, x: Tensor) -> Tensor:
+        x = self.cast(x, ms.float32)
+        shape = self.shape(x)
         if self.groups == 1:
-            columns = self.reshape(dout, (shape[0], shape[1], shape[2] * shape[3]))
+            columns = self.reshape(x, (shape[0], shape[1], -1))
         else:
-            columns = self.reshape(
-                dout, (shape[0], self.groups, shape[1] // self.groups, shape[2] * shape[3])
-            )
+            columns = self.reshape(x, (shape[0], self.groups, shape[1] // self.groups, -1))
         if self.reduce:
-            columns = self.reduce_sum(columns, -1)
+            columns = self.over_locations(columns, -1)
         return columns

@@ -76,6 +76,7 @@ class EmbeddingProjections(nn.Cell):
     Args:
         vocabulary: number of rows of the table.
         gradients: converts the output gradient to rows.
+        padding: an id without gradient; -1 for none. Default: -1.
 
     Inputs:
         - **x** (Tensor) - ids, **dout** (Tensor) - the output gradient.
@@ -84,9 +85,10 @@ class EmbeddingProjections(nn.Cell):
         Two Tensors of shape (ids,), u and v.
     """
 
-    def __init__(self, vocabulary: int, gradients: nn.Cell) -> None:
+    def __init__(self, vocabulary: int, gradients: nn.Cell, *, padding: int = -1) -> None:
         super().__init__(auto_prefix=False)
         self.vocabulary = vocabulary
+        self.padding = padding
         self.gradients = gradients
         self.row_signs = Tensor(signs(ROWS, vocabulary))
         self.column_signs = constexpr(fn=_column, name="column_signs", reuse_result=False)
@@ -100,6 +102,8 @@ class EmbeddingProjections(nn.Cell):
     def construct(self, x: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
         ids = self.reshape(self.cast(x, ms.int32), (-1,))
         known = self.logical_and(ids >= 0, ids < self.vocabulary)
+        if self.padding >= 0:
+            known = self.logical_and(known, ids != self.padding)
         # The kernel rejects ids outside of the table. They do not contribute to the gradient.
         u = self.gather(self.row_signs, ids * self.cast(known, ms.int32), 0) * self.cast(known, ms.float32)
         g = self.gradients(dout)

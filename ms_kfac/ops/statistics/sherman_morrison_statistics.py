@@ -70,7 +70,7 @@ class ShermanMorrisonStatistics(LayerStatistics):
             self.kernel(x, dout, gate, A, G, A_diagonal, G_diagonal, record, full)
         elif gate > 0:
             samples = float(self.samples(x))
-            weights = samples, samples * self.locations(dout)
+            weights = samples, samples * self.locations(x, dout)
             wanted = self.cast(full > 0, ms.float32)
             taken = self.vector(*weights, 0.0, 0.0) * wanted + self.vector(0.0, 0.0, *weights)
             if self.separate:

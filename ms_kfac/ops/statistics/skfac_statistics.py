@@ -121,11 +121,11 @@ class SKFACStatistics(LayerStatistics):
 
     def run_shared(self, x: Tensor, dout: Tensor, *state: Parameter) -> bool:
         """Run the compiled operator shared by layers of equal geometry and ranks, for PyNative mode."""
-        ranks = self._ranks_for(tuple(dout.shape))
+        ranks = self._ranks_for(tuple(self.located(x, dout).shape))
         return _shared_graph(*self.arguments, self.ranks.dimensions, ranks)(x, dout, *state)
 
     def rows_of(self, shape: tuple[int, ...]) -> int:
-        """Number of rows from an output gradient of that shape, negative if the shape is dynamic."""
+        """Number of rows from a batch with locations of that shape, negative if the shape is dynamic."""
         return -1 if any(size is None or size < 0 for size in shape) else int(self.rows_brought(shape))
 
     def _expect(self, shape: tuple[int, ...]) -> bool:
@@ -143,7 +143,7 @@ class SKFACStatistics(LayerStatistics):
         return chosen
 
     def expect(self, x: Tensor, y: Tensor) -> bool:
-        self.expect_shape(self.shape(y))
+        self.expect_shape(self.shape(self.located(x, y)))
         return True
 
     def construct(
@@ -155,7 +155,7 @@ class SKFACStatistics(LayerStatistics):
         G_rows: Parameter,
         record: Parameter,
     ) -> bool:
-        rank_A, rank_G = self.ranks_for(self.shape(dout))
+        rank_A, rank_G = self.ranks_for(self.shape(self.located(x, dout)))
         if gate > 0:
             if self.separate:
                 inputs, gradients = gate % 2, gate // 2 % 2
@@ -170,8 +170,8 @@ class SKFACStatistics(LayerStatistics):
                 inputs, gradients = gate * 0 + 1, gate * 0 + 1
             taken = self.stack(
                 (
-                    self.rows_taken(dout, A_rows, record, 0, rank_A),
-                    self.rows_taken(dout, G_rows, record, 1, rank_G),
+                    self.rows_taken(self.located(x, dout), A_rows, record, 0, rank_A),
+                    self.rows_taken(self.located(x, dout), G_rows, record, 1, rank_G),
                     float(rank_A) - self.staged(record, 2),
                     float(rank_G) - self.staged(record, 3),
                 )
@@ -185,47 +185,47 @@ class SKFACStatistics(LayerStatistics):
         return element(record, STAGED_WEIGHTS + weight) * self.cast(self.joins(record), ms.float32)
 
     def rows_taken(
-        self, dout: Tensor, buffer: Parameter, record: Parameter, weight: int, rank: int
+        self, located: Tensor, buffer: Parameter, record: Parameter, weight: int, rank: int
     ) -> Tensor:
         """Number of rows that this pass adds to a buffer, which holds at most ``rank`` rows if rank < d."""
-        rows = self.rows_brought(self.shape(dout))
+        rows = self.rows_brought(self.shape(located))
         staged = self.staged(record, weight)
         if rank < self.shape(buffer)[-1]:
             return ops.minimum(staged + rows, float(rank)) - staged
         return staged * 0.0 + rows
 
     def rows_brought(self, shape: tuple[int, ...]) -> float:
-        """Number of rows of a pass whose output gradient has that shape."""
+        """Number of rows of a pass whose locations have that shape."""
         rows = shape[0] if len(shape) > 1 else 1
         if self.spatial == "dense" and not self.reduced:
             for size in shape[1:-1]:
                 rows = rows * size
         if self.spatial == "subsample":
-            rows = rows * min(self.samples_wanted, shape[2] * shape[3])
+            rows = rows * min(self.samples_wanted, self.locations_of(shape))
         return float(rows)
 
-    def draws(self, dout: Tensor) -> bool:
+    def draws(self, x: Tensor, dout: Tensor) -> bool:
         """Whether the operator subsamples the locations."""
-        return self.spatial == "subsample" and self.samples_wanted < self.locations(dout)
+        return self.spatial == "subsample" and self.samples_wanted < self.locations(x, dout)
 
     def draw(self, x: Tensor, dout: Tensor) -> Any:
         """Draw the locations for this batch; 0 if all locations are used."""
-        if self.draws(dout):
-            return self.sampling.draw(self.samples(x), self.locations(dout))
+        if self.draws(x, dout):
+            return self.sampling.draw(self.samples(x), self.locations(x, dout))
         return 0
 
     def activation_rows(self, x: Tensor, dout: Tensor, drawn: Any) -> Tensor:
         """Scaled rows of inputs, shape ([g,] R, d)."""
         a = self.activations(x)
-        if self.draws(dout):
+        if self.draws(x, dout):
             a = self.sampling(a, drawn)
         scale = 1.0
         if self.spatial == "sum":
             # ``activations`` averages over the locations.
-            scale = float(self.locations(dout))
+            scale = float(self.locations(x, dout))
         elif self.spatial != "mean":
             # A is a sum over locations, but the mean over rows averages over them.
-            scale = float(self.locations(dout)) ** 0.5
+            scale = float(self.locations(x, dout)) ** 0.5
         if scale != 1.0:
             a = self.mul(a, scale)
         return self.as_rows(a)
@@ -233,10 +233,10 @@ class SKFACStatistics(LayerStatistics):
     def gradient_rows(self, x: Tensor, dout: Tensor, drawn: Any) -> Tensor:
         """Scaled rows of per-sample output gradients, shape ([g,] R, d)."""
         g = self.output_gradients(x, dout)
-        if self.draws(dout):
+        if self.draws(x, dout):
             g = self.sampling(g, drawn)
         if self.spatial == "mean":
-            g = self.mul(g, 1.0 / self.locations(dout))
+            g = self.mul(g, 1.0 / self.locations(x, dout))
         return self.as_rows(g)
 
     def as_rows(self, columns: Tensor) -> Tensor:

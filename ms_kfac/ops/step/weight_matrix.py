@@ -21,7 +21,10 @@ class WeightMatrix(nn.Cell):
     Attributes:
         weight_shape: shape of the weight.
         bias_shape: shape of the bias.
+        input_first: whether the weight has input channels first.
     """
+
+    input_first = False
 
     def __init__(self, weight_shape: tuple[int, ...], *, bias: bool, groups: int) -> None:
         super().__init__(auto_prefix=False)
@@ -52,6 +55,30 @@ class WeightMatrix(nn.Cell):
     def bias_part(self, matrix: Tensor) -> Tensor:
         """Return the bias part of a matrix, in the bias's shape."""
         return self.reshape(matrix[..., -1], self.bias_shape)
+
+
+class InputFirstMatrix(WeightMatrix):
+    r"""Matrix of a weight without bias that has input channels first, as that of a transposed convolution.
+
+    Args:
+        weight_shape: shape of the weight, input channels first.
+        groups: number of channel groups g.
+    """
+
+    input_first = True
+
+    def __init__(self, weight_shape: tuple[int, ...], *, groups: int) -> None:
+        super().__init__(weight_shape, bias=False, groups=groups)
+        self.swap_axes = ops.Transpose()
+        self.swapped = (1, 0) if groups == 1 else (0, 2, 1)
+
+    def construct(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return the matrix :math:`([g,] d_{out}, d_{in})`. ``bias`` is ignored."""
+        return self.swap_axes(self.reshape(weight, self.matrix_shape), self.swapped)
+
+    def weight_part(self, matrix: Tensor) -> Tensor:
+        """Return the matrix in the weight's shape."""
+        return self.reshape(self.swap_axes(matrix, self.swapped), self.weight_shape)
 
 
 class UnitMatrix(WeightMatrix):
