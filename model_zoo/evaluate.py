@@ -19,7 +19,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add_network_arguments(parser)
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="folder of the recipe's data (not needed for the digits)"
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of the recipe's data (not needed for the digits and stdlib)",
     )
     parser.add_argument(
         "--split", choices=["train", "test"], default="test", help="which images (default: test)"

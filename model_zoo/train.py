@@ -37,7 +37,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="override a value of the recipe, such as optimizer.learning_rate=0.01",
     )
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="folder of the recipe's data (not needed for the digits)"
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of the recipe's data (not needed for the digits and stdlib)",
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder to write to (default: runs/<recipe>-<time>)"

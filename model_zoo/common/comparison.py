@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model_zoo.common.curves import CURVES_FILE, draw_curves, read_metrics
+from model_zoo.common.options.networks import lower_is_better
 
 
 def run_each(recipes: Mapping[str, Path], output: Path, arguments: Sequence[str]) -> int:
@@ -49,7 +50,7 @@ def results_table(runs: Mapping[str, list[dict[str, Any]]], metric: str) -> str:
     Returns:
         A text table.
     """
-    best = min if metric.endswith("_error") else max
+    best = min if lower_is_better(metric) else max
     head = [
         "run",
         "epochs",

@@ -23,7 +23,7 @@ def evaluate_checkpoint(
     Args:
         recipe: the recipe of the network and the data.
         checkpoint: the file that training wrote.
-        data_dir: the folder of the data; not needed for the digits.
+        data_dir: the folder of the data; not needed for the digits and stdlib.
         split: "train" or "test".
         device: "CPU", "GPU" or "Ascend".
 

@@ -10,7 +10,7 @@ import numpy as np
 from model_zoo.common.checkpoint.state import load_network, read_parameters
 from model_zoo.common.errors import CheckpointError
 from model_zoo.common.networks import build_network
-from model_zoo.common.options.data import DataOptions, EncodedImages, PixelVectors
+from model_zoo.common.options.data import DataOptions, EncodedImages, PixelVectors, TextWindows
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.training import start_mindspore
 
@@ -23,8 +23,10 @@ def input_shape(options: DataOptions, batch: int) -> tuple[int, ...]:
         batch: the number of images.
 
     Returns:
-        (batch, 3, height, width), or (batch, pixels).
+        (batch, 3, height, width), (batch, pixels) or (batch, window).
     """
+    if isinstance(options, TextWindows):
+        return batch, options.window
     if isinstance(options, PixelVectors):
         return batch, 14 * 14 if options.name == "mnist14" else 28 * 28
     side = options.image_size if isinstance(options, EncodedImages) else 32
@@ -75,6 +77,6 @@ def export_network(recipe: Recipe, file: Path, output: Path, batch: int, device:
     network = trained_network(recipe, file)
     shape = input_shape(recipe.data, batch)
     output.parent.mkdir(parents=True, exist_ok=True)
-    images = ms.Tensor(np.zeros(shape, np.float32))
-    ms.export(network, images, file_name=str(output.with_suffix("")), file_format="MINDIR")
+    inputs = ms.Tensor(np.zeros(shape, np.int32 if isinstance(recipe.data, TextWindows) else np.float32))
+    ms.export(network, inputs, file_name=str(output.with_suffix("")), file_format="MINDIR")
     return shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import mindspore as ms
@@ -16,7 +17,7 @@ from model_zoo.common.options.networks import METRIC_OF_NETWORK
 
 
 class ClassificationLoss(nn.Cell):
-    """Softmax cross-entropy, averaged over the batch.
+    """Softmax cross-entropy, averaged over the batch, and over the positions of a sequence.
 
     Args:
         label_smoothing: the fraction of a label's probability that is spread over all classes, the label's
@@ -31,14 +32,15 @@ class ClassificationLoss(nn.Cell):
         self.off = Tensor(0.0, ms.float32)
 
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Maps logits (N, classes) and int32 labels (N,), or one-hot labels (not smoothed), to a scalar."""
+        """Maps logits (N, ..., classes) and int32 labels (N, ...), or one-hot labels, to a scalar."""
         targets = labels
-        if len(labels.shape) == 1:
+        # One-hot labels are not smoothed.
+        if labels.ndim < logits.ndim:
             # Not ops.cross_entropy: on CPU its summation order for few images changes from call to call, so
             # a run would not be reproducible bit for bit.
-            spread = self.label_smoothing / logits.shape[1]
-            targets = ops.one_hot(labels, logits.shape[1], self.on, self.off) + spread
-        return -(ops.log_softmax(logits, 1) * targets).sum(1).mean()
+            spread = self.label_smoothing / logits.shape[-1]
+            targets = ops.one_hot(labels, logits.shape[-1], self.on, self.off) + spread
+        return -(ops.log_softmax(logits, -1) * targets).sum(-1).mean()
 
 
 class ReconstructionLoss(nn.Cell):
@@ -57,6 +59,20 @@ class Accuracy(nn.Cell):
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Maps logits (N, classes) and labels (N,) to a scalar."""
         return (logits.argmax(1) == labels).astype(ms.float32).mean()
+
+
+class BitsPerByte(nn.Cell):
+    """The cross-entropy of the next bytes in bits: the logarithm to base 2 of their perplexity."""
+
+    def __init__(self) -> None:
+        """Builds the cross-entropy."""
+        super().__init__()
+        self.nats = ClassificationLoss()
+        self.bits_per_nat = 1.0 / math.log(2.0)
+
+    def construct(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Maps logits (N, T, 256) and bytes (N, T) to a scalar."""
+        return self.nats(logits, targets) * self.bits_per_nat
 
 
 class ReconstructionError(nn.Cell):
@@ -133,9 +149,11 @@ def create_loss(
     Returns:
         The loss function for mindspore.train.Model.
     """
-    if METRIC_OF_NETWORK[network_name] == "accuracy":
-        return RunningLoss(ClassificationLoss(label_smoothing), Accuracy(), shard)
-    return RunningLoss(ReconstructionLoss(), ReconstructionError(), shard)
+    metric = METRIC_OF_NETWORK[network_name]
+    if metric == "reconstruction_error":
+        return RunningLoss(ReconstructionLoss(), ReconstructionError(), shard)
+    measure = BitsPerByte() if metric == "bits_per_byte" else Accuracy()
+    return RunningLoss(ClassificationLoss(label_smoothing), measure, shard)
 
 
 class WeightedMean(Metric):
@@ -179,7 +197,7 @@ def create_metrics(network_name: str, shard: Shard = Shard()) -> dict[str, Metri
         shard: this process's part of the images.
 
     Returns:
-        The metrics "loss", without label smoothing, and "accuracy" or "reconstruction_error".
+        The metrics "loss", without label smoothing, and the network's metric.
     """
     loss_fn = create_loss(network_name)
     return {

@@ -89,14 +89,14 @@ class MetricsLog(Callback):
     include compilation, but neither evaluation nor checkpoint writing. A step object adds `running_loss`, the
     mean since the last step object of the epoch. An epoch object adds the means over its steps
     (`running_loss`, `running_<metric>`; training mode, augmented images) and the results of `evaluate`. It
-    also adds `epoch_seconds`, `first_step_seconds` and `images_per_second`, which excludes the first step of
-    a process because that step compiles.
+    also adds `epoch_seconds`, `first_step_seconds` and `images_per_second` (for a text, windows), which
+    excludes the first step of a process because that step compiles.
 
     Args:
         path: the file to write. An existing file is replaced, or truncated to the length in `resumed`. None
             writes nothing.
         loss_fn: the loss function of the training.
-        metric: "accuracy" or "reconstruction_error".
+        metric: the network's metric, such as "accuracy".
         evaluate: called after each epoch; its results are added to the epoch object.
         log_every: steps between two step objects.
         resumed: the state of the resumed run. Default: None, a new run.

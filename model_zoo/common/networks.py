@@ -10,10 +10,12 @@ import mindspore.nn as nn
 from model_zoo.autoencoder.network import AutoEncoder
 from model_zoo.common.options.networks import METRIC_OF_NETWORK, NetworkOptions
 from model_zoo.convnet.network import ConvNet
+from model_zoo.gpt.network import GPT
 from model_zoo.mlp.network import MLP
 from model_zoo.resnet.imagenet import ImageNetResNet
 from model_zoo.resnet.network import ResNet
 from model_zoo.vgg.network import VGG
+from model_zoo.vit.network import ViT
 
 NETWORKS: dict[str, Callable[..., nn.Cell]] = {
     "resnet": ResNet,
@@ -22,6 +24,8 @@ NETWORKS: dict[str, Callable[..., nn.Cell]] = {
     "convnet": ConvNet,
     "autoencoder": AutoEncoder,
     "mlp": MLP,
+    "vit": ViT,
+    "gpt": GPT,
 }
 # Names with a depth: the family in NETWORKS, and the depth.
 DEPTHS = {
@@ -35,9 +39,10 @@ def create_network(name: str, **options: Any) -> nn.Cell:
     """Builds a network.
 
     Args:
-        name: a family ("resnet" for the CIFAR form, "imagenet_resnet", "vgg", "convnet", "autoencoder" or
-            "mlp"), or a family with a depth, such as "resnet20", "resnet50" or "vgg16". ResNets of depth 20,
-            32, 44, 56 and 110 have the CIFAR form; 18, 34, 50, 101 and 152 the ImageNet form.
+        name: a family ("resnet" for the CIFAR form, "imagenet_resnet", "vgg", "convnet", "autoencoder",
+            "mlp", "vit" or "gpt"), or a family with a depth, such as "resnet20", "resnet50" or "vgg16".
+            ResNets of depth 20, 32, 44, 56 and 110 have the CIFAR form; 18, 34, 50, 101 and 152 the ImageNet
+            form.
         **options: the arguments of its class, such as `classes`, `width` and `shortcut`.
 
     Returns:
@@ -64,7 +69,7 @@ def build_network(options: NetworkOptions, classes: int) -> nn.Cell:
 
     Args:
         options: the recipe's network section.
-        classes: the number of classes in the data; unused by an auto-encoder.
+        classes: the number of classes in the data; unused by an auto-encoder and by a network on bytes.
 
     Returns:
         The network with newly initialized weights.

@@ -8,7 +8,13 @@ import mindspore.nn as nn
 
 import ms_kfac
 from model_zoo.common.methods import METHODS
-from model_zoo.common.options.optimizers import AdamOptions, Interval, SecondOrderOptions, SGDMOptions
+from model_zoo.common.options.optimizers import (
+    AdamOptions,
+    AdamWOptions,
+    Interval,
+    SecondOrderOptions,
+    SGDMOptions,
+)
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.schedules import step_values
 from ms_kfac.parallel import Distribution
@@ -23,6 +29,7 @@ def _second_order(
     network: nn.Cell,
     learning_rate: float | list[float],
     damping: float | list[float],
+    first_order: str | ms_kfac.AdamW,
     distribution: Distribution | None,
     *,
     accumulation_steps: int,
@@ -31,6 +38,7 @@ def _second_order(
     for key in ("name", "learning_rate", "damping_schedule"):
         del hyper_parameters[key]
     hyper_parameters["damping"] = damping
+    hyper_parameters["first_order"] = first_order
     hyper_parameters["accumulation_steps"] = accumulation_steps
     for key in ("factor_interval", "inverse_interval"):
         hyper_parameters[key] = _policy(hyper_parameters[key])
@@ -65,8 +73,9 @@ def create_optimizer(
             options.momentum,
             weight_decay=options.weight_decay,
         )
-    if isinstance(options, AdamOptions):
-        return nn.Adam(
+    if isinstance(options, (AdamOptions, AdamWOptions)):
+        adam = nn.AdamWeightDecay if isinstance(options, AdamWOptions) else nn.Adam
+        return adam(
             network.trainable_params(),
             learning_rate,
             beta1=options.beta1,
@@ -75,7 +84,23 @@ def create_optimizer(
             weight_decay=options.weight_decay,
         )
     damping = step_values(options.damping_schedule, options.damping, *step_counts)
+    first_order: str | ms_kfac.AdamW = "momentum"
+    if isinstance(options.first_order, AdamWOptions):
+        rule = options.first_order
+        first_order = ms_kfac.AdamW(
+            step_values(recipe.schedule, rule.learning_rate, *step_counts),
+            beta1=rule.beta1,
+            beta2=rule.beta2,
+            eps=rule.eps,
+            weight_decay=rule.weight_decay,
+        )
     distribution = Distribution(recipe.parallel.exchange, recipe.parallel.collective) if distributed else None
     return _second_order(
-        options, network, learning_rate, damping, distribution, accumulation_steps=recipe.accumulation_steps
+        options,
+        network,
+        learning_rate,
+        damping,
+        first_order,
+        distribution,
+        accumulation_steps=recipe.accumulation_steps,
     )

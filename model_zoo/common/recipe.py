@@ -11,12 +11,13 @@ import yaml
 
 from model_zoo.common.errors import RecipeError
 from model_zoo.common.methods import METHODS
-from model_zoo.common.options.data import DATA, DataOptions, EncodedImages
+from model_zoo.common.options.data import DATA, DataOptions, EncodedImages, TextWindows
 from model_zoo.common.options.networks import (
     DATA_OF_NETWORK,
     METRIC_OF_NETWORK,
     NETWORKS,
     SIDE_OF_NETWORK,
+    GPTOptions,
     NetworkOptions,
 )
 from model_zoo.common.options.optimizers import (
@@ -100,7 +101,16 @@ def parse_recipe(content: object) -> Recipe:
             f"data.image_size is {recipe.data.image_size!r}; "
             f"accepted with network.name {recipe.network.name!r}: {side}."
         )
-    if recipe.label_smoothing and METRIC_OF_NETWORK[recipe.network.name] != "accuracy":
+    if (
+        isinstance(recipe.network, GPTOptions)
+        and isinstance(recipe.data, TextWindows)
+        and recipe.data.window > recipe.network.context
+    ):
+        raise RecipeError(
+            f"data.window is {recipe.data.window!r}; accepted: an integer of at most network.context, which "
+            f"is {recipe.network.context}."
+        )
+    if recipe.label_smoothing and METRIC_OF_NETWORK[recipe.network.name] == "reconstruction_error":
         raise RecipeError(
             f"label_smoothing is {recipe.label_smoothing!r}; accepted with network.name "
             f"{recipe.network.name!r}, which has no labels: 0."

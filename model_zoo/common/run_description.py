@@ -25,8 +25,7 @@ RESUMED = "resumed_after_steps"
 def headline_metric(recipe: Recipe) -> str:
     """The key of the metric by which a run is judged.
 
-    An auto-encoder is judged by its reconstruction of the training images, a classifier by its accuracy on
-    the test images.
+    An auto-encoder is judged by its reconstruction of the training images, other networks by the test split.
 
     Args:
         recipe: the recipe of the run.
@@ -96,10 +95,16 @@ def describe_section(section: Any) -> str:
     options = dataclasses.asdict(section)
     name = options.pop("name")
     shown = ", ".join(
-        f"{key} {' '.join(map(str, value.values())) if key.endswith('schedule') else value}"
+        f"{key} {' '.join(map(str, value.values())) if key.endswith(('schedule', 'first_order')) else value}"
         for key, value in options.items()
     )
     return f"{name} ({shown})" if shown else name
+
+
+def describe_sizes(data: Mapping[str, Any]) -> str:
+    """Formats the data entry of run.json as one line, such as "digits: 20 training and 10 test images"."""
+    unit = "images" if "training_images" in data else "bytes"
+    return f"{data['title']}: {data[f'training_{unit}']:,} training and {data[f'test_{unit}']:,} test {unit}"
 
 
 def describe_broken_images(data: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ class RunOptions:
 
     Attributes:
         name: the run's name.
-        data_dir: the folder of the recipe's data; not needed for the digits.
+        data_dir: the folder of the recipe's data; not needed for the digits and stdlib.
         output: the folder to write to.
         device: "CPU", "GPU" or "Ascend".
         log_every: steps between two step objects in metrics.jsonl.

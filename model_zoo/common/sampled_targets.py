@@ -15,7 +15,9 @@ from ms_kfac.train import CounterBasedRNG
 
 
 class ClassSampler(nn.Cell):
-    r"""Samples one class per image from softmax(logits): :math:`\arg\max_c (z_c - \log e_c)`, e exponential.
+    r"""Samples a class per image or position from softmax(logits): :math:`\arg\max_c (z_c - \log e_c)`.
+
+    The :math:`e_c` are exponentially distributed.
 
     Args:
         draws: the random number generator.
@@ -27,9 +29,9 @@ class ClassSampler(nn.Cell):
         self.draws = draws
 
     def construct(self, logits: Tensor) -> Tensor:
-        """Maps logits (N, classes) to bools of the same shape, one true per row."""
+        """Maps logits (N, ..., classes) to bools of the same shape, one true per row."""
         scores = logits - ops.log(-ops.log(self.draws(logits.shape)))
-        return ops.arange(logits.shape[1]) == scores.argmax(1).expand_dims(1)
+        return ops.arange(logits.shape[-1]) == scores.argmax(-1).expand_dims(-1)
 
 
 class PixelSampler(nn.Cell):
@@ -61,4 +63,5 @@ def create_target_sampler(network_name: str, rank: int = 0) -> nn.Cell:
         A cell from logits to bools.
     """
     draws = CounterBasedRNG(stream=rank)
-    return ClassSampler(draws) if METRIC_OF_NETWORK[network_name] == "accuracy" else PixelSampler(draws)
+    pixels = METRIC_OF_NETWORK[network_name] == "reconstruction_error"
+    return PixelSampler(draws) if pixels else ClassSampler(draws)

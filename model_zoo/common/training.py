@@ -38,6 +38,7 @@ from model_zoo.common.run_description import (
     describe_broken_images,
     describe_run,
     describe_section,
+    describe_sizes,
     headline_metric,
     resumed_after,
     write_description,
@@ -206,7 +207,7 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     if recipe.precision != PrecisionOptions() or recipe.accumulation_steps > 1:
         scale = f"amp level {recipe.precision.amp_level}, loss scale {recipe.precision.loss_scale}"
         print(f"precision: {scale}; batches per step: {recipe.accumulation_steps}")
-    print(f"{data.title}: {data.training_images:,} training and {data.test_images:,} test images")
+    print(describe_sizes(description[DATA]))
     print(machine)
     if hasattr(optimizer, "summary"):
         print(optimizer.summary())

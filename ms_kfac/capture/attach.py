@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -185,6 +186,7 @@ def _attach_to_cell(layers: Sequence[Layer], taps: dict[str, Tap]) -> bool:
     cell.__dict__.update(changes)
     cell.__dict__[UNTAPPED_CLASS] = cls
     cell.__dict__[_ATTACHED] = (originals, tuple(changes))
+    _recompute_present_construct(cell, layer.name)
     return replaced
 
 
@@ -216,7 +218,27 @@ def detach(cell: nn.Cell) -> bool:
     for name in names:
         cell.__dict__.pop(name, None)
     cell.__dict__.update(originals)
+    _recompute_present_construct(cell, type(cell).__name__)
     return True
+
+
+def _recompute_present_construct(cell: Any, name: str) -> None:
+    # In PyNative mode, recompute() keeps the construct that the layer has when it is called. It would bypass
+    # a tap that comes later, or call one that is gone.
+    recomputed = getattr(cell, "_recompute_cell", None)
+    if recomputed is None:
+        return
+    kept = inspect.getclosurevars(recomputed).nonlocals if inspect.isfunction(recomputed) else {}
+    if hasattr(recomputed, "wrap_cell"):
+        recomputed.wrap_cell.function = cell.construct
+    elif "block" in kept:
+        place = recomputed.__code__.co_freevars.index("block")
+        recomputed.__closure__[place].cell_contents = cell.construct
+    else:
+        raise TypeError(
+            f"{name}: recompute() must be called after the optimizer is made, as this version of MindSpore "
+            "recomputes the layer without its tap"
+        )
 
 
 @contextmanager
@@ -229,3 +251,4 @@ def _untapped(cell: Any) -> Iterator[None]:
     finally:
         cell.__class__ = cls
         cell.__dict__.update(tapped)
+        _recompute_present_construct(cell, cls.__name__)

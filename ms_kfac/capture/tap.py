@@ -7,23 +7,23 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from ms_kfac.kernels.vmap_rules import refused_by_vmap
 from ms_kfac.ops.graph.element import element
-from ms_kfac.ops.statistics.layer_statistics import PASSES, PERIOD, StatisticsOperator
+from ms_kfac.ops.statistics.layer_statistics import PERIOD, StatisticsOperator
 from ms_kfac.refresh.gate import Gate
 
 
 class SampleCounter(nn.Cell):
     """Counts the samples of a step's backward passes, for losses that are sums and for lone Parameters.
 
-    As with staged statistics, a pass replaces the count of the previous pass, unless both are micro-batches
-    of one step. So passes of a dropped step, or of another objective, do not count. The record of the
-    counting layer holds the number of passes per step. If one backward pass calls the layer several times,
-    all calls have the same samples.
+    As with staged statistics, only the step's own passes count: the last ones before it, as many as the
+    record of the counting layer says. Earlier passes belong to a dropped step or to another objective. If one
+    backward pass calls the layer several times, all calls have the same samples.
 
     Args:
-        name: name of the Parameter. It holds the samples of the staged batch, the samples of all passes since
-            the optimizer's last step, the number of these passes, and the period with which they were
-            counted.
+        name: prefix of the names of the Parameters: the samples and the number of all passes since the
+            optimizer's last step, and the samples of the last pass.
+        record: the record of the counting layer.
 
     Attributes:
         sample_axis: axis of the samples in the counting layer's input.
@@ -31,40 +31,40 @@ class SampleCounter(nn.Cell):
 
     sample_axis = 0
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, record: Parameter) -> None:
         super().__init__(auto_prefix=False)
-        self.samples = Parameter(Tensor([0.0, 0.0, 0.0, 1.0], ms.float32), name=name, requires_grad=False)
+        self.sums = Parameter(Tensor([0.0, 0.0], ms.float32), name=name, requires_grad=False)
+        self.last = Parameter(Tensor([0.0], ms.float32), name=f"{name}.last_pass", requires_grad=False)
+        # Not an element of a tuple: a compiled step would not order its reads.
+        self.__dict__["record"] = record
         self.assign = ops.Assign()
+        self.assign_add = ops.AssignAdd()
         self.shape = ops.Shape()
-        self.stack = ops.Stack()
-        self.cast = ops.Cast()
-        self.pass_count = Tensor([0.0, 0.0, 1.0, 0.0], ms.float32)
+        self.stack = refused_by_vmap()
+        self.one = Tensor(1.0, ms.float32)
+        self.ones_of_sums, self.ones_of_last = Tensor([1.0, 1.0], ms.float32), Tensor([1.0], ms.float32)
 
-    def construct(self, x: Tensor, samples: Parameter, record: Parameter) -> bool:
-        period = ops.maximum(element(record, PERIOD), 1.0)
-        new = float(self.shape(x)[self.sample_axis])
-        passes = element(samples, 2)
-        joined = element(samples, 0) * self.cast(passes % period > 0.5, ms.float32) + new
-        everything = element(samples, 1) + new
-        self.assign(samples, self.stack((joined, everything, passes + 1.0, period)))
-        return True
+    def construct(self, x: Tensor, dout: Tensor, sums: Parameter, last: Parameter) -> Tensor:
+        samples = ops.depend(self.one * float(self.shape(x)[self.sample_axis]), dout)
+        # Several calls of a layer in one graph write in any order, so that no value is read here.
+        added = self.assign_add(sums, self.stack((samples, self.one)))
+        return ops.depend(added, self.assign(last, samples.reshape((1,))))
 
-    def take(self, after: Tensor, record: Parameter, calls: Any) -> Tensor:
+    def take(self, after: Tensor, calls: Tensor) -> Tensor:
         """Return the samples of this step, 0 if no pass was counted, and reset the counter.
 
         Args:
-            after: dependency of the reset: a gradient.
-            record: the record of the counting layer.
+            after: dependency of the reads: a gradient.
             calls: number of calls of the counting layer per backward pass.
         """
-        period = ops.maximum(element(record, PERIOD), 1.0)
-        # The first commit detects that several passes make up a step only after they were counted.
-        known = self.cast(ops.equal(period, element(self.samples, 3)), ms.float32)
-        counted = element(self.samples, 0) * known + element(self.samples, 1) * (1.0 - known)
-        # Passes that the record skips are skipped here, too. A commit has emptied the record before this.
-        skipped = ops.minimum(element(record, PASSES), 0.0)
-        nothing = ops.depend(self.pass_count * skipped, (after, counted))
-        return ops.depend(counted, self.assign(self.samples, nothing)) / calls
+        # The commit writes records as elements of a tuple, which orders no read. It has written the calls.
+        period = ops.maximum(element(ops.depend(self.record, calls), PERIOD), 1.0)
+        sums, last = ops.depend(self.sums, after), ops.depend(self.last, after)
+        others = element(sums, 1) > period
+        counted = ops.where(others, element(last, 0) * period, element(sums, 0)) / calls
+        sums_reset = self.assign(self.sums, ops.depend(self.ones_of_sums * 0.0, counted))
+        last_reset = self.assign(self.last, ops.depend(self.ones_of_last * 0.0, counted))
+        return ops.depend(counted, (sums_reset, last_reset))
 
 
 class IdentityBase(nn.Cell):
@@ -230,14 +230,14 @@ class _CountingIdentity(nn.Cell):
         super().__init__(auto_prefix=False)
         self.counter = counter
 
-    def construct(self, x: Tensor, y: Tensor, samples: Parameter, record: Parameter) -> Tensor:
+    def construct(self, x: Tensor, y: Tensor, sums: Parameter, last: Parameter) -> Tensor:
         return y
 
     def bprop(
-        self, x: Tensor, y: Tensor, samples: Parameter, record: Parameter, out: Tensor, dout: Tensor
+        self, x: Tensor, y: Tensor, sums: Parameter, last: Parameter, out: Tensor, dout: Tensor
     ) -> tuple[Tensor, ...]:
-        self.counter(x, samples, record)
-        return ops.zeros_like(x), dout, samples, record
+        self.counter(x, dout, sums, last)
+        return ops.zeros_like(x), dout, sums, last
 
 
 class NoTap(nn.Cell):
@@ -266,7 +266,6 @@ class Tap(nn.Cell):
         gate: whether the next step takes statistics.
         counter: counts samples on every step, whether or not the gate is open; None if the count is unused.
             Default: None.
-        record: the record among ``staged``, which the counter reads; None without a counter. Default: None.
 
     Attributes:
         calls: number of forward calls before the last backward pass, as PyNative mode has seen them; 0 in
@@ -282,7 +281,6 @@ class Tap(nn.Cell):
         staged: tuple[Parameter, ...],
         gate: Gate,
         counter: SampleCounter | None = None,
-        record: Parameter | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         if len(staged) not in _IDENTITIES:
@@ -301,8 +299,8 @@ class Tap(nn.Cell):
         self.__dict__["gate_parameter"] = gate.parameter
         self.__dict__["staged"] = tuple(staged)
         self.__dict__["counter"] = counter
-        self.__dict__["samples"] = None if counter is None else counter.samples
-        self.__dict__["record"] = record
+        if counter is not None:
+            self.__dict__["sample_sums"], self.__dict__["last_samples"] = counter.sums, counter.last
         self.__dict__["compiled_statistics"] = statistics.as_graph
         self.__dict__["calls"] = self.__dict__["waiting_calls"] = 0
         for index, parameter in enumerate(staged):
@@ -325,7 +323,7 @@ class Tap(nn.Cell):
                 # storage.
                 self.compiled_statistics(input_of_call.copy(), dout.copy(), self.gate_parameter, *self.staged)
             if self.counter is not None:
-                self.counter(input_of_call, self.samples, self.record)
+                self.counter(input_of_call, dout, self.sample_sums, self.last_samples)
             return dout
 
         try:
@@ -342,7 +340,7 @@ class Tap(nn.Cell):
         if self.expects:
             self.statistics.expect(watched, y)
         if self.counts:
-            y = self.counting_identity(watched, y, self.samples, self.record)
+            y = self.counting_identity(watched, y, self.sample_sums, self.last_samples)
         gate = self.gate_parameter
         if self.carried == 2:
             return self.identity(watched, y, gate, self.s1, self.s2)

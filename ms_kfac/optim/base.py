@@ -24,6 +24,7 @@ from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.block_choice import BlockChoice, Blocks
 from ms_kfac.optim.distribute import distribute_curvature, distribute_preconditioning
 from ms_kfac.optim.introspection import Introspection
+from ms_kfac.optim.loading import set_in_place
 from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.methods import DAMPING_SPLITS
 from ms_kfac.optim.options import (
@@ -216,6 +217,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.rng_stream = 0 if world is None else world.rank
         self._create_commits(factor_decay, verify)
         self._create_update()
+        set_in_place([*network.get_parameters(), *self.get_parameters()])
 
     def _create_blocks(self, network: nn.Cell, rule: str) -> None:
         """Create the blocks: first of the layers found, then of Parameters outside layers."""

@@ -32,7 +32,6 @@ def load_checkpoint(
     names = match_names([p.name for p in targets], content, [p.name for p in optimizer.parameters])
     values = {own: content[name] for own, name in names.items()}
     owner = type(optimizer).__name__
-    _check_shapes(owner, targets, values)
     absent = [parameter.name for parameter in curvature if parameter.name not in values]
     if absent and len(absent) < len(curvature):
         raise ValueError(
@@ -40,6 +39,7 @@ def load_checkpoint(
             f"{_listed(absent)}. It belongs to another version of ms_kfac, to other options or to another "
             "network. A checkpoint of the network alone loads the weights. Nothing was loaded"
         )
+    _check_shapes(owner, targets, values)
     for block in optimizer.blocks:
         block.check_checkpoint(values)
     if absent and any(moment.name in values for moment in optimizer.moments):

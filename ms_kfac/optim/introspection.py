@@ -23,8 +23,8 @@ from ms_kfac.statistics.verification import Verification
 
 # Why a layer has no statistics after the first commit, by the result of the last one.
 _WITHOUT_STATISTICS = {
-    "mismatch": "its statistics do not belong to its gradient: the weight is used outside the layer, or "
-    "transformed before use",
+    "mismatch": "its statistics do not belong to its gradient: the weight is used outside the layer or "
+    "transformed before use, or other passes came between gradient and step",
     "not finite": "all its batches of statistics held NaN or Inf",
     "verified": "its statistics did not belong to its gradient at earlier steps",
 }
@@ -93,9 +93,8 @@ class Introspection:
     def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
         """Load a checkpoint into this optimizer and its network, before or after training has started.
 
-        ``mindspore.load_param_into_net`` writes one Parameter after the other until one does not fit, and
-        after the first step compiled functions may keep the old buffers. This method checks first, and
-        writes into the buffers.
+        ``mindspore.load_param_into_net`` writes one Parameter after the other until one does not fit. This
+        method checks first.
 
         Args:
             checkpoint: the result of ``mindspore.load_checkpoint``. Unknown names are ignored, and Parameters
@@ -176,8 +175,8 @@ class Introspection:
         Returns:
             "statistics": batches of statistics taken; "inverses": inverses recomputed. If the policy decides
             for all layers together, one refresh of all layers counts once. If the policy decides per layer,
-            every layer counts separately. "refused": batches in which some layer had NaN or Inf and kept its
-            previous statistics.
+            every layer counts separately. "refused": batches that some layer refused, because of NaN or Inf
+            or because they do not belong to the gradient.
         """
         commits = [self.commit, self.commit_lone] if self.has_lone_blocks else [self.commit]
         return {

@@ -100,8 +100,9 @@ class KFAC(SecondOrderOptimizer):
         verify: how to handle a layer whose statistics do not match the gradient that the optimizer received.
             Every commit checks this. "warn" warns once per layer, and refuses the batches of such a layer
             while other layers match: without earlier statistics it is first-order. "first_order" makes the
-            layer first-order for good, from its next refresh on. "off" checks for NaN and Inf only. A batch
-            with NaN or Inf is never committed. Default: "warn".
+            layer first-order for good, from its next refresh on. Both refuse batches of a pass that was not
+            the step's own (see :meth:`paused`), and of a loss scale that is not given as ``loss_scale``.
+            "off" checks for NaN and Inf only. A batch with NaN or Inf is never committed. Default: "warn".
         name: prefix of the names of the optimizer's Parameters. Optimizers in one graph need different names.
             None uses the method's name. If ``network`` is part of a larger network, or ``params`` lie in one
             part of it, None appends the path of that part ("kfac.generator"). Default: None.

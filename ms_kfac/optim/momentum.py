@@ -9,7 +9,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 
 from ms_kfac.ops.step.momentum_step import MomentumStep
-from ms_kfac.optim.parameter_names import prefix_names
+from ms_kfac.optim.parameter_names import apart_from_attributes, prefix_names
 
 # Names that MindSpore's base class and this one give to their Parameters, in every instance.
 _OWN_NAMES = ("global_step", "learning_rate", "momentum")
@@ -48,11 +48,13 @@ class MomentumOptimizer(nn.Optimizer):
     ) -> None:
         # The base class multiplies weight decay by the loss scale and later divides by it, but gradients are
         # already unscaled here.
-        super().__init__(learning_rate, parameters, weight_decay, loss_scale=1.0)
+        with apart_from_attributes(parameters):
+            super().__init__(learning_rate, parameters, weight_decay, loss_scale=1.0)
         self.decoupled_weight_decay = decoupled_weight_decay
         self.momentum = Parameter(Tensor(momentum, ms.float32), name="momentum", requires_grad=False)
         # Not those of a schedule that the user may give to several optimizers.
-        own = [p for p in self.get_parameters() if p.name.startswith(_OWN_NAMES)]
+        weights = {id(parameter) for parameter in self.parameters}
+        own = [p for p in self.get_parameters() if p.name.startswith(_OWN_NAMES) and id(p) not in weights]
         prefix_names(own, prefix)
         self.nesterov = nesterov
 

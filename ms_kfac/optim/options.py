@@ -248,21 +248,38 @@ def check_parameters(value: Any) -> list[Any]:
         value: the value given.
 
     Returns:
-        The list of them. ``mindspore.nn.Optimizer`` checks the contents of groups.
+        The list of them, with lists for the iterables of groups: a generator can be read only once.
+        ``mindspore.nn.Optimizer`` checks the other entries of groups.
 
     Raises:
-        TypeError: if it is not an iterable of only Parameters or only dicts.
+        TypeError: if it is not an iterable of only Parameters or only dicts, or if a group's "params" or
+            "order_params" is not an iterable of Parameters.
         ValueError: if it is empty.
     """
     accepted = "an iterable of Parameters, or of parameter groups as mindspore.nn.Momentum takes them"
-    if not isinstance(value, Iterable):
+    if not isinstance(value, Iterable) or isinstance(value, (Tensor, Mapping)):
         raise TypeError(f"params must be {accepted}, got {value!r}")
     parameters = list(value)
     if not parameters:
         raise ValueError(f"params must be {accepted}, got {value!r}")
     if not any(all(isinstance(item, kind) for item in parameters) for kind in (Parameter, dict)):
         raise TypeError(f"params must be {accepted}, got {value!r}")
-    return parameters
+    return [_read_group(item) if isinstance(item, dict) else item for item in parameters]
+
+
+def _read_group(group: Mapping[str, Any]) -> dict[str, Any]:
+    read = dict(group)
+    for key in ("params", "order_params"):
+        if key not in read:
+            continue
+        given = read[key]
+        if not isinstance(given, Iterable) or isinstance(given, (Tensor, Mapping)):
+            raise TypeError(f"params: {key!r} of a group must be an iterable of Parameters, got {given!r}")
+        read[key] = list(given)
+        for item in read[key]:
+            if not isinstance(item, Parameter):
+                raise TypeError(f"params: {key!r} of a group must hold only Parameters, got {item!r}")
+    return read
 
 
 def check_patterns(name: str, value: Any) -> tuple[str, ...]:

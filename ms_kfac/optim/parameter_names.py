@@ -7,7 +7,8 @@ its Parameters again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mindspore import Parameter, nn
@@ -41,6 +42,29 @@ def prefix_names(parameters: Iterable[Parameter], prefix: str) -> None:
     """
     for parameter in parameters:
         parameter.name = f"{prefix}.{parameter.name}"
+
+
+@contextmanager
+def apart_from_attributes(params: Sequence[Any]) -> Iterator[None]:
+    """Let the names of weights begin with "weights." for a while.
+
+    A Cell registers its Parameters as attributes of their names. Without this, a network's Parameter
+    "damping" collides with the optimizer's attribute.
+
+    Args:
+        params: Parameters or parameter groups.
+
+    Yields:
+        None.
+    """
+    weights = {id(parameter): parameter for parameter in _flat(params)}.values()
+    names = [parameter.name for parameter in weights]
+    prefix_names(weights, "weights")
+    try:
+        yield
+    finally:
+        for parameter, name in zip(weights, names):
+            parameter.name = name
 
 
 def _path_of(network: nn.Cell) -> str:

@@ -175,7 +175,7 @@ class SecondOrderStep(FirstOrderOptimizer):
 
     def counters(self) -> list[Parameter]:
         """Parameters that count samples during backward passes; empty if counts are unused."""
-        return [counter.samples for counter in self.sample_counters]
+        return [parameter for counter in self.sample_counters for parameter in (counter.sums, counter.last)]
 
     def counted_samples(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Samples in this step, scalar float32: 1 if counts are unused, 0 without a backward pass."""
@@ -184,7 +184,7 @@ class SecondOrderStep(FirstOrderOptimizer):
         samples = self.one * 0.0
         for index in range(len(self.sample_counters)):
             calls = element(self.commit.calls, self.counting_layers[index])
-            counted = self.sample_counters[index].take(gradients[0], self.counting_records[index], calls)
+            counted = self.sample_counters[index].take(gradients[0], calls)
             samples = ops.where(samples > 0, samples, counted)
         return self.over_ranks(samples)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from mindspore import ParameterTuple, nn
+from mindspore import nn
 
 from ms_kfac.capture.attach import attach, attached_tap, detach
 from ms_kfac.capture.discover import FirstOrderCell, discover, names_of_cells, unmatched_patterns
@@ -98,10 +98,11 @@ class TapManager:
             raise ValueError(
                 f"{option} counts the batch's samples at a preconditioned layer, and there is none"
             )
-        names = (f"{prefix}.samples", f"{prefix}.samples_last")
-        counters = [SampleCounter(name) for _, name in zip(self.counting_layers, names)]
+        names = (f"{prefix}.samples", f"{prefix}.spare_samples")
+        counters = [
+            SampleCounter(name, self.blocks[index].record) for index, name in zip(self.counting_layers, names)
+        ]
         self.sample_counters = nn.CellList(counters, auto_prefix=False)
-        self.counting_records = ParameterTuple([self.blocks[index].record for index in self.counting_layers])
 
     def _attach_taps(self) -> None:
         self._taps = []
@@ -112,7 +113,7 @@ class TapManager:
             if counter is not None:
                 counter.sample_axis = layer.sample_axis
             operator = samples_first(block.operator, layer.sample_axis)
-            self._taps.append(Tap(operator, block.staged, gate, counter, block.record))
+            self._taps.append(Tap(operator, block.staged, gate, counter))
         replaced = attach(self._tapped, self._taps)
         if replaced:
             warn_user(

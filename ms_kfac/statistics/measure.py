@@ -52,7 +52,8 @@ class MeasureGradients(nn.Cell):
         self.positions = tuple(positions)
         weights = [weight for own in layers for weight in own]
         owners = list({id(parameter_of(weight)): parameter_of(weight) for weight in weights}.values())
-        self.parameters = ParameterTuple(owners)
+        # Not in the Cell's registry, whose keys are the network's names and could be those of attributes.
+        self.__dict__["parameters"] = ParameterTuple(owners)
         self.weight_views = GradientViews(owners, [(weight,) for weight in weights])
         self.has_views = views is not None and views.changes
         self.views: Any = views

@@ -42,6 +42,8 @@ _DEAD = 3
 # Number of refuted batches after which a layer's earlier statistics are discarded. Afterwards it must be
 # verified as many times: one verification in a hundred is a coincidence.
 _REFUTED = 3
+# A factor counts as constant if it is the same in this many commits in a row, up to this relative difference.
+_CONSTANT, _OF_FACTOR = 4, 3e-3
 # Number of layers up to which one verified layer shows that the pass was that of the step.
 _FEW = 4
 
@@ -51,7 +53,8 @@ class Checked:
     """Result of the last commit for one layer.
 
     Attributes:
-        state: "verified", "mismatch", "no pass", "not finite" or "unchecked".
+        state: "verified", "mismatch", "no pass", "zero gradient", "not finite" (the statistics or the
+            gradient) or "unchecked" (no commit yet, or no pass and no gradient).
         ratio: q over the expected value, or NaN if the expected value is 0.
     """
 
@@ -94,6 +97,7 @@ class Verification:
         self.factor = 1.0
         self.calls = CallsPerPass(len(self.layers)) if calls is None else calls
         self.foreign_passes = ForeignPasses(len(self.layers))
+        self._factors: tuple[float, ...] = ()
         self._told: set[tuple[str, str]] = set()
         self._demoted: set[int] = set()
         self.shares_gate = shares_gate
@@ -161,8 +165,8 @@ class Verification:
                 state = "verified" if right[index] else "mismatch"
             elif missing[index]:
                 state = "no pass"
-            elif passes[index] > 0 and not finite[index]:
-                state = "not finite"
+            elif passes[index] > 0:
+                state = "zero gradient" if measurable[index] else "not finite"
             ratio = q[index] / expected[index] if expected[index] != 0 else float("nan")
             self.checked[index] = Checked(state, float(ratio))
         # A few layers may fit the gradient of another pass by chance: one in a hundred.
@@ -211,8 +215,9 @@ class Verification:
         if new:
             self._warn(
                 f"a batch's statistics of {_listed(new)} hold NaN or Inf; the batch was refused and the "
-                "averages are unchanged. Later refused batches cause no warning for the same layers; "
-                "refreshes() counts them"
+                "averages are unchanged. The batch's gradient still moves the weights, unless the training "
+                "loop drops the step: look for NaN in the weights. Later refused batches cause no warning "
+                "for the same layers; refreshes() counts them"
             )
 
     def _ratios(self, flags: NDArray[Any], names: Sequence[str]) -> str:
@@ -306,7 +311,12 @@ class Verification:
     def _is_scale(self, factor: float) -> bool:
         power = np.log2(abs(factor)) if factor != 0 else 0.5
         is_power = abs(power - round(power)) < 1e-3 and abs(power) > 0.5
-        return is_power and not is_mean_of(self.calls.micro_batches, factor)
+        # Clipping by the global norm has another factor for each batch.
+        self._factors = (*self._factors, factor)[-_CONSTANT:]
+        spread = max(self._factors) - min(self._factors)
+        is_constant = len(self._factors) == _CONSTANT and spread <= _OF_FACTOR * abs(factor)
+        is_factor = is_power or (is_constant and abs(factor - 1.0) > OF_GRADIENT)
+        return bool(is_factor) and not is_mean_of(self.calls.micro_batches, factor)
 
     def _refuse_scaled(self, factor: float, right: NDArray[Any], answers: NDArray[Any]) -> None:
         # Smaller powers may be the loop's own: a mean of two gradients.
@@ -317,9 +327,11 @@ class Verification:
         if ("factor", "") not in self._told:
             self._told.add(("factor", ""))
             self._warn(
-                f"delivered gradients are {factor:.6g} times those of the backward pass. If the loss was "
-                "scaled and the gradients were unscaled before the step, the statistics still contain the "
-                "scale: pass the scaler as loss_scale=, and adjust it after the step. The batch is "
+                f"delivered gradients are {factor:.6g} times those of the backward pass, a power of two or "
+                "the same factor in several batches. If the loss was scaled and the gradients were unscaled "
+                "before the step, the statistics still contain the scale: pass the scaler as loss_scale=. "
+                "With loss_scale=, unscale the gradients before the step and adjust the scaler after it. "
+                "The batch is "
                 f"{'refused' if refused else 'committed'}; verify='off' commits all batches"
             )
 

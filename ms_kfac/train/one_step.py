@@ -12,6 +12,7 @@ from ms_kfac.ops.graph.counter_based_rng import CounterBasedRNG
 from ms_kfac.ops.graph.device_residency import DeviceResidency
 from ms_kfac.ops.graph.snapshot import Snapshot
 from ms_kfac.optim.base import SecondOrderOptimizer
+from ms_kfac.optim.loading import set_in_place
 from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.options import check_count
 from ms_kfac.train.accumulation import GradientAccumulation
@@ -147,6 +148,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             optimizer.use_loss_scale(scale)
             optimizer.verification.calls.announced = accumulation_steps
             optimizer.has_train_cell = True
+        set_in_place(self.get_parameters())
 
     def create_branches(self, scale_sense: nn.Cell | None, accumulation_steps: int) -> None:
         """Create the parts of a step that is conditional on the last micro-batch or on overflow."""

@@ -10,7 +10,7 @@ import pytest
 
 from model_zoo.common.data import digits
 from model_zoo.common.data.splits import DataSet, Split
-from tests.model_zoo.synthetic_data import write_cifar10, write_image_folder, write_mnist
+from tests.model_zoo.synthetic_data import write_cifar10, write_image_folder, write_mnist, write_sources
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,11 @@ def mnist_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     return write_image_folder(tmp_path / "images")
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    return write_sources(tmp_path / "lib")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from mindspore.train import Model
 
 from model_zoo.common.losses import (
     Accuracy,
+    BitsPerByte,
     ClassificationLoss,
     ReconstructionError,
     ReconstructionLoss,
@@ -35,6 +36,25 @@ def test_classification_loss_and_metrics(rng: np.random.Generator) -> None:
     assert float(ClassificationLoss()(Tensor(logits), Tensor(labels))) == pytest.approx(expected, rel=1e-5)
     share = (logits.argmax(1) == labels).mean()
     assert float(Accuracy()(Tensor(logits), Tensor(labels))) == pytest.approx(share)
+
+
+def test_losses_of_a_sequence_are_means_over_its_positions(mode: int, rng: np.random.Generator) -> None:
+    logits = rng.standard_normal((3, 4, 7))
+    labels = rng.integers(0, 7, (3, 4))
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -np.take_along_axis(log_p, labels[..., None], -1).mean()
+    inputs = Tensor(logits, ms.float32), Tensor(labels, ms.int32)
+    loss, gradient = ms.value_and_grad(create_loss("gpt").set_train(), 0)(*inputs)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(
+        gradient.asnumpy(), (np.exp(log_p) - np.eye(7)[labels]) / 12, rtol=1e-4, atol=1e-6
+    )
+    assert float(BitsPerByte()(*inputs)) == pytest.approx(expected / np.log(2), rel=1e-5)
+    sampled = create_target_sampler("gpt")(inputs[0])
+    assert sampled.shape == (3, 4, 7)
+    assert np.all(sampled.asnumpy().sum(-1) == 1)
+    sampled_loss = float(create_loss("gpt").set_train()(inputs[0], sampled))
+    assert sampled_loss == pytest.approx(-(log_p * sampled.asnumpy()).sum(-1).mean(), rel=1e-5)
 
 
 def test_reconstruction_loss_with_large_logits(rng: np.random.Generator) -> None:

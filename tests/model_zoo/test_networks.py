@@ -55,6 +55,36 @@ def test_networks_have_the_published_parameter_counts(name: str, arguments: dict
     assert parameter_count(create_network(name, **arguments)) == count
 
 
+# One block of GPT-2: normalizations, attention, two dense layers.
+GPT2_BLOCK = 4 * 768 + 4 * 769 * 768 + 769 * 3072 + 3073 * 768
+
+
+@pytest.mark.parametrize("projections", ["separate", "joint"])
+@pytest.mark.parametrize(
+    ("name", "arguments", "count"),
+    [
+        # DeiT-Ti of timm has 5,717,416; this form has no class token, which has a position too.
+        ("vit", {"patch": 16, "image_size": 224, "classes": 1000}, 5_717_416 - 2 * 192),
+        ("vit", {}, 5_717_416 - 2 * 192 - (16**2 - 4**2) * 3 * 192 - (14**2 - 8**2) * 192 - 990 * 193),
+        # GPT-2 has 124,439,808, with 12 blocks, 50,257 tokens and 1,024 positions.
+        (
+            "gpt",
+            {"context": 64, "width": 768, "depth": 1, "heads": 12, "tied": True},
+            124_439_808 - 11 * GPT2_BLOCK - (50_257 - 256) * 768 - (1024 - 64) * 768,
+        ),
+        (
+            "gpt",
+            {"width": 32, "depth": 1, "context": 8},
+            2 * 256 * 32 + 8 * 32 + 6 * 32 + 12 * 32**2 + 9 * 32,
+        ),
+    ],
+)
+def test_transformers_have_the_published_numbers_of_weights(
+    name: str, arguments: dict, count: int, projections: str
+) -> None:
+    assert parameter_count(create_network(name, projections=projections, **arguments)) == count
+
+
 def test_dense_networks_have_the_expected_parameter_counts() -> None:
     pairs = zip(AUTOENCODER_SIZES[:-1], AUTOENCODER_SIZES[1:])
     assert parameter_count(create_network("autoencoder")) == sum((i + 1) * o for i, o in pairs)
@@ -72,6 +102,8 @@ def test_dense_networks_have_the_expected_parameter_counts() -> None:
         ("autoencoder", {"nonlinearity": "tanh"}, (2, 784), (2, 784)),
         ("mlp", {"nonlinearity": "sigmoid"}, (2, 196), (2, 10)),
         ("mlp", {"classes": 3}, (2, 196), (2, 3)),
+        ("vit", {"depth": 1, "width": 6, "patch": 8, "classes": 100}, (2, 3, 32, 32), (2, 100)),
+        ("vit", {"depth": 1, "width": 6, "patch": 8, "projections": "joint"}, (2, 3, 32, 32), (2, 10)),
     ],
 )
 def test_network_output_shapes(
@@ -179,5 +211,11 @@ def test_unknown_network_options_are_reported() -> None:
         create_network("resnet", depth=18)
     with pytest.raises(ValueError, match="shortcut"):
         create_network("resnet", shortcut="none")
+    with pytest.raises(ValueError, match="patch: must be a divisor of the image's side 32, got 5"):
+        create_network("vit", patch=5)
+    with pytest.raises(ValueError, match="heads: must be a divisor of the width 128, got 3"):
+        create_network("gpt", heads=3)
+    with pytest.raises(ValueError, match="projections: must be separate or joint, got 'three'"):
+        create_network("gpt", projections="three")
     with pytest.raises(ValueError, match="nonlinearity"):
         create_network("mlp", nonlinearity="swish")

@@ -16,6 +16,9 @@ from model_zoo.common.schedules import Exponential
 from tests.model_zoo.synthetic_data import RECIPES, ROOT
 
 THREE = ("sgdm", "adam", "kfac")
+# The networks without transformers have Adam.
+ALL = tuple(name for name in OPTIMIZERS if name != "adamw")
+TRANSFORMERS = ("sgdm", "adamw", "kfac", "ekfac", "skfac")
 
 CONTENT = {
     "network": {"name": "resnet", "depth": 20},
@@ -35,8 +38,8 @@ def test_every_network_and_data_set_has_a_recipe_per_optimizer() -> None:
     found = {(r.network.name, r.data.name, r.optimizer.name) for r in map(load_recipe, RECIPES)}
     tables = ("sgdm", "adam", "kfac", "tkfac")
     expected = {
-        ("resnet", "digits"): OPTIMIZERS,
-        ("autoencoder", "mnist"): OPTIMIZERS,
+        ("resnet", "digits"): ALL,
+        ("autoencoder", "mnist"): ALL,
         ("mlp", "mnist14"): THREE,
         ("convnet", "cifar10"): THREE,
         ("resnet", "cifar10"): (*tables, "smkfac"),
@@ -45,6 +48,9 @@ def test_every_network_and_data_set_has_a_recipe_per_optimizer() -> None:
         ("vgg", "cifar10"): tables,
         ("vgg", "cifar100"): tables,
         ("imagenet_resnet", "image_folder"): ("sgdm", "thor", "spngd"),
+        ("vit", "cifar10"): TRANSFORMERS,
+        ("vit", "digits"): TRANSFORMERS,
+        ("gpt", "stdlib"): TRANSFORMERS,
     }
     assert found == {(*pair, name) for pair, names in expected.items() for name in names}
 
@@ -68,8 +74,15 @@ def test_readme_tables_link_every_recipe_once() -> None:
 
 
 def test_sibling_recipes_differ_only_in_optimizer_and_schedule() -> None:
-    for stem in ("resnet/resnet20_digits", "autoencoder/autoencoder_mnist", "mlp/mlp_mnist14"):
-        names = THREE if "mlp" in stem else OPTIMIZERS
+    chosen = {
+        "resnet/resnet20_digits": ALL,
+        "autoencoder/autoencoder_mnist": ALL,
+        "mlp/mlp_mnist14": THREE,
+        "vit/vit_cifar10": TRANSFORMERS,
+        "vit/vit_digits": TRANSFORMERS,
+        "gpt/gpt_stdlib": TRANSFORMERS,
+    }
+    for stem, names in chosen.items():
         recipes = [load_recipe(ROOT / "model_zoo" / f"{stem}_{name}.yaml") for name in names]
         assert len({(r.network, r.data, r.epochs, r.seed, r.mode, r.evaluate) for r in recipes}) == 1
 
@@ -108,10 +121,13 @@ def test_unknown_key_is_refused_with_its_dotted_name(content: dict, key: str, hi
         ("seed=-1", "an integer of at least 0"),
         ("mode=eager", "graph or pynative"),
         ("evaluate=[valid]", "a list of train and test"),
-        ("network.name=lenet", "one of resnet, imagenet_resnet, vgg, convnet, autoencoder, mlp"),
+        ("network.name=lenet", "one of resnet, imagenet_resnet, vgg, convnet, autoencoder, mlp, vit, gpt"),
         ("network.depth=21", "an integer 6n\\+2 of at least 8, such as 20 or 32"),
         ("network.shortcut=none", "identity or projection"),
-        ("data.name=imagenet", "one of digits, cifar10, cifar100, mnist, mnist14, image_folder, mindrecord"),
+        (
+            "data.name=imagenet",
+            "one of digits, cifar10, cifar100, mnist, mnist14, image_folder, mindrecord, stdlib",
+        ),
         ("data.flip=maybe", "true or false"),
         ("data.batch_size=abc", "an integer of at least 1"),
         ("optimizer.learning_rate=0", "a number above 0"),
@@ -175,6 +191,29 @@ def test_fixed_size_network_refuses_other_sizes(content: dict) -> None:
         parse_recipe(content)
     content["data"] |= {"image_size": 32}
     assert parse_recipe(content).data.image_size == 32
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("network.heads=3", "network.heads is 3; accepted: a divisor of network.width, which is 128"),
+        ("network.context=32", "data.window is 64; accepted: an integer of at most network.context, .* 32"),
+        ("network.projections=three", "network.projections is 'three'; accepted: separate or joint"),
+        ("data.epoch_windows=0", "data.epoch_windows is 0; accepted: an integer of at least 1"),
+        ("optimizer.beta2=1", "optimizer.beta2 is 1; accepted: a number above 0 and below 1"),
+    ],
+)
+def test_a_bad_value_of_a_language_model_is_refused(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(ROOT / "model_zoo/gpt/gpt_stdlib_adamw.yaml", [override])
+
+
+def test_a_vision_transformer_refuses_patches_that_do_not_fill_the_image() -> None:
+    path = ROOT / "model_zoo/vit/vit_digits_sgdm.yaml"
+    with pytest.raises(RecipeError, match=r"network\.patch is 5; accepted: one of 1, 2, 4, 8, 16, 32\."):
+        load_recipe(path, ["network.patch=5"])
+    with pytest.raises(RecipeError, match=r"network\.heads is 3; accepted: a divisor of network\.width"):
+        load_recipe(path, ["network.heads=3"])
 
 
 @pytest.mark.parametrize("key", ["network", "epochs"])
@@ -262,7 +301,7 @@ def test_file_that_is_not_a_recipe_is_refused(tmp_path: Path, text: str) -> None
 def test_sibling_recipes_are_found_by_file_name_suffix(tmp_path: Path) -> None:
     path = ROOT / "model_zoo/mlp/mlp_mnist14_kfac.yaml"
     assert sibling_recipe(path, "adam").name == "mlp_mnist14_adam.yaml"
-    with pytest.raises(RecipeError, match="--compare names 'lamb'; accepted: sgdm, adam, kfac"):
+    with pytest.raises(RecipeError, match="--compare names 'lamb'; accepted: sgdm, adam, adamw, kfac"):
         sibling_recipe(path, "lamb")
     with pytest.raises(RecipeError, match=r"needs the recipe .*mine_sgdm\.yaml, which does not exist"):
         sibling_recipe(tmp_path / "mine_kfac.yaml", "sgdm")
@@ -281,7 +320,7 @@ def test_recipes_of_methods_differ_from_kfac_only_in_the_method() -> None:
     replaced = {"skfac": {"factor_decay"}, "spngd": {"factor_interval", "inverse_interval", "normalization"}}
     for stem in ("resnet/resnet20_digits", "autoencoder/autoencoder_mnist"):
         kfac = dataclasses.asdict(load_recipe(ROOT / "model_zoo" / f"{stem}_kfac.yaml").optimizer)
-        for name in set(OPTIMIZERS) - set(THREE):
+        for name in set(ALL) - set(THREE):
             options = dataclasses.asdict(load_recipe(ROOT / "model_zoo" / f"{stem}_{name}.yaml").optimizer)
             for key in set(kfac) - own - replaced.get(name, set()) - {"name"}:
                 assert options[key] == kfac[key], f"{stem} {name} {key}"

@@ -14,12 +14,14 @@ from model_zoo.common.options.optimizers import SecondOrderOptions
 from model_zoo.common.recipe import Recipe, load_recipe
 from tests.model_zoo.synthetic_data import RECIPES, ROOT
 
-CLASSES = {"cifar100": 100, "image_folder": 1000, "mindrecord": 1000}
+CLASSES = {"cifar100": 100, "image_folder": 1000, "mindrecord": 1000, "stdlib": 256}
 # The recipes' networks, as small as they get without losing a kind of layer.
 SMALL = {
     "resnet": ["network.depth=8", "network.width=1"],
     "imagenet_resnet": ["network.depth=18", "network.width=4"],
     "vgg": ["network.depth=11", "network.width=4"],
+    "vit": ["network.depth=1", "network.width=8", "network.heads=2", "network.patch=16"],
+    "gpt": ["network.depth=1", "network.width=8", "network.heads=2", "data.window=6"],
 }
 SHAPES = {"autoencoder": (4, 784), "mlp": (4, 196)}
 STEPS = 2
@@ -30,17 +32,40 @@ def small_recipe(path: Path, *overrides: str) -> Recipe:
     return load_recipe(path, ["mode=pynative", *SMALL.get(name, ()), *overrides])
 
 
+def batch(recipe: Recipe, rng: np.random.Generator) -> tuple[ms.Tensor, ms.Tensor]:
+    classes = CLASSES.get(recipe.data.name, 10)
+    if recipe.network.name == "gpt":
+        ids = rng.integers(0, classes, (4, recipe.data.window + 1))
+        return ms.Tensor(ids[:, :-1], ms.int32), ms.Tensor(ids[:, 1:], ms.int32)
+    images = ms.Tensor(rng.random(SHAPES.get(recipe.network.name, (4, 3, 32, 32))), ms.float32)
+    if recipe.network.name == "autoencoder":
+        return images, images
+    return images, ms.Tensor([0, 1, 2, classes - 1], ms.int32)
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_recipe_takes_two_steps(path: Path, rng: np.random.Generator) -> None:
-    recipe = small_recipe(path)
+    take_two_steps(small_recipe(path), rng)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer.sharing=reduce", "network.projections=joint"],
+        ["optimizer.fisher=sampled", "optimizer.normalization=unit_wise"],
+        ["network.tied=true"],
+    ],
+    ids=lambda overrides: " ".join(overrides),
+)
+def test_options_of_a_language_model_take_two_steps(overrides: list[str], rng: np.random.Generator) -> None:
+    take_two_steps(small_recipe(ROOT / "model_zoo/gpt/gpt_stdlib_kfac.yaml", *overrides), rng)
+
+
+def take_two_steps(recipe: Recipe, rng: np.random.Generator) -> None:
     ms.set_context(mode=ms.PYNATIVE_MODE)
     ms.set_seed(recipe.seed)
-    classes = CLASSES.get(recipe.data.name, 10)
-    parts = build(recipe, classes, STEPS)
-    images = ms.Tensor(rng.random(SHAPES.get(recipe.network.name, (4, 3, 32, 32))), ms.float32)
-    targets = images
-    if recipe.network.name != "autoencoder":
-        targets = ms.Tensor([0, 1, 2, classes - 1], ms.int32)
+    parts = build(recipe, CLASSES.get(recipe.data.name, 10), STEPS)
+    images, targets = batch(recipe, rng)
     before = {p.name: p.asnumpy().copy() for p in parts.network.trainable_params()}
     losses = [float(parts.model.train_network(images, targets)) for _ in range(STEPS)]
     assert np.isfinite(losses).all()
@@ -78,6 +103,18 @@ def test_schedules_and_intervals_reach_the_optimizer() -> None:
     assert isinstance(optimizer.factor_policy, ms_kfac.IntervalSchedule)
     assert repr(optimizer.factor_policy) == "every 1 from step 0, every 2 from step 4"
     assert optimizer.fisher == "sampled"
+
+
+def test_first_order_rule_reaches_the_optimizer() -> None:
+    path = ROOT / "model_zoo/gpt/gpt_stdlib_kfac.yaml"
+    schedule = ["epochs=3", "schedule={name: step, milestones: [4], unit: steps}"]
+    rule = ["optimizer.first_order.learning_rate=0.5", "optimizer.first_order.beta1=0.25"]
+    optimizer = build(load_recipe(path, [*schedule, *rule]), 256, 2).optimizer
+    assert optimizer.takes_adam
+    assert optimizer.adam_rate.values.asnumpy() == pytest.approx([0.5] * 4 + [0.05] * 2)
+    assert "beta1=0.25" in optimizer.summary()
+    optimizer = build(load_recipe(path, ["optimizer.first_order={name: momentum}"]), 256, 2).optimizer
+    assert not optimizer.takes_adam
 
 
 def test_label_smoothing_reaches_the_loss() -> None:

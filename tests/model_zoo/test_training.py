@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mindspore import load_checkpoint
+from mindspore import Tensor, int32, load, load_checkpoint, nn
 
 from model_zoo.common.checkpoint.files import NETWORK_FILE
 from model_zoo.common.curves import read_metrics
 from model_zoo.common.errors import DataError
 from model_zoo.common.evaluation import evaluate_checkpoint
+from model_zoo.common.export import export_network, trained_network
 from model_zoo.common.networks import create_network
 from model_zoo.common.recipe import load_recipe, parse_recipe
 from model_zoo.common.run_description import headline_metric
@@ -25,8 +26,9 @@ from tests.model_zoo.test_encoded import break_image
 TRAINED = [
     path
     for path in RECIPES
-    if "digits" in path.stem
-    or path.stem in ("autoencoder_mnist_kfac", "mlp_mnist14_sgdm", "resnet20_cifar10_adam")
+    if "resnet20_digits" in path.stem
+    or path.stem
+    in ("autoencoder_mnist_kfac", "mlp_mnist14_sgdm", "resnet20_cifar10_adam", "vit_digits_adamw")
 ]
 DIGITS_RECIPE = ROOT / "model_zoo/resnet/resnet20_digits_sgdm.yaml"
 SMALL = ["epochs=2", "data.batch_size=10", "data.evaluation_batch_size=10"]
@@ -34,6 +36,8 @@ SMALL = ["epochs=2", "data.batch_size=10", "data.evaluation_batch_size=10"]
 
 def small_recipe(path: Path, *overrides: str) -> object:
     depth = ["network.depth=8"] if "resnet" in path.stem else []
+    if "vit" in path.stem:
+        depth = ["network.depth=1", "network.width=8", "network.heads=2"]
     return load_recipe(path, [*SMALL, *depth, *overrides])
 
 
@@ -171,6 +175,38 @@ def test_image_folder_run_reports_classes_and_broken_images(
     content["data"]["broken"] = "refuse"
     with pytest.raises(DataError, match=f"^{broken[0]} can't be decoded"):
         train_recipe(parse_recipe(content), RunOptions("run", image_folder, output, progress=False))
+
+
+def test_a_language_model_trains_and_is_exported(
+    sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = ROOT / "model_zoo/gpt/gpt_stdlib_adamw.yaml"
+    network = ["network.depth=1", "network.width=8", "network.heads=2", "network.context=6"]
+    data = ["data.window=6", "data.batch_size=4", "data.epoch_windows=10", "data.evaluation_windows=3"]
+    recipe = load_recipe(path, ["epochs=2", *network, *data])
+    output = tmp_path / "out"
+    first, last = train_recipe(recipe, RunOptions("run", sources, output, log_every=1, progress=False))
+    assert (first["step"], last["step"]) == (2, 4)
+    # Uniform over 256 bytes: log 256 nats, 8 bits.
+    assert last["test_loss"] == pytest.approx(np.log(256), rel=0.1)
+    for name in ("test", "running"):
+        assert last[f"{name}_bits_per_byte"] == pytest.approx(last[f"{name}_loss"] / np.log(2), rel=1e-5)
+    printed = capsys.readouterr().out
+    assert "Python's standard library: 800 training and 400 test bytes" in printed
+    described = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    assert described["headline"] == "test_bits_per_byte"
+    assert (described["data"]["training_files"], described["data"]["test_files"]) == (2, 1)
+    assert len(described["data"]["sha256"]) == 64
+
+    evaluated = evaluate_checkpoint(recipe, output / NETWORK_FILE, sources, "test", "CPU")
+    assert evaluated["bits_per_byte"] == pytest.approx(last["test_bits_per_byte"], rel=1e-5)
+    shape = export_network(recipe, output / NETWORK_FILE, tmp_path / "net.mindir", 2, "CPU")
+    assert shape == (2, 6)
+    ids = Tensor(np.arange(12).reshape(2, 6), int32)
+    exported = nn.GraphCell(load(str(tmp_path / "net.mindir")))(ids).asnumpy()
+    # Sums of at most 32 products, possibly in another order.
+    network = trained_network(recipe, output / NETWORK_FILE)
+    np.testing.assert_allclose(exported, network(ids).asnumpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("few_digits")

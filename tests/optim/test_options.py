@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from mindspore import nn
@@ -99,6 +101,42 @@ def test_a_net_is_needed() -> None:
 )
 def test_accepted(options: dict[str, object]) -> None:
     ms_kfac.KFAC(nn.SequentialCell(nn.Dense(2, 2)), **{"learning_rate": 0.1, **options})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda net: net.get_parameters(),
+        lambda net: [{"params": net.get_parameters()}],
+        lambda net: ({"params": iter([p]), "lr": 0.2} for p in net.trainable_params()),
+        lambda net: [{"params": net.trainable_params()}, {"order_params": net.get_parameters()}],
+    ],
+    ids=["parameters", "one_group", "groups", "order"],
+)
+def test_generators_are_read_once(given: Callable[[nn.Cell], Any]) -> None:
+    """nn.Momentum reads the generator of a group twice, and trains nothing."""
+    net = nn.SequentialCell(nn.Dense(3, 2), nn.Dense(2, 2))
+    optimizer = ms_kfac.KFAC(net, 0.1, params=given(net))
+    assert [p.name for p in optimizer.parameters] == [p.name for p in net.trainable_params()]
+    assert optimizer.layers == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda net: net.parameters_dict(), "params must be an iterable of Parameters"),
+        (lambda net: [*net.parameters_and_names()], "params must be an iterable of Parameters"),
+        (lambda net: net[0].weight, "params must be an iterable of Parameters"),
+        (lambda net: [{"params": net[0].weight}], "params: 'params' of a group must be an iterable of Param"),
+        (lambda net: [{"params": iter(["0.weight"])}], "group must hold only Parameters, got '0.weight'"),
+        (lambda net: [{"params": []}], "params. must not be empty"),
+    ],
+    ids=["dict", "pairs", "Parameter", "Parameter_in_group", "names", "empty"],
+)
+def test_refused_parameters(given: Callable[[nn.Cell], Any], message: str) -> None:
+    net = nn.SequentialCell(nn.Dense(2, 2))
+    with pytest.raises((TypeError, ValueError), match=message):
+        ms_kfac.KFAC(net, 0.1, params=given(net))
 
 
 def test_factors_of_an_unknown_layer_names_those_there_are() -> None:

@@ -148,3 +148,119 @@ def test_a_user_s_schedule_keeps_its_names() -> None:
 def test_invalid_groups_are_refused_by_mindspore() -> None:
     with pytest.raises(TypeError, match="param"):
         ms_kfac.KFAC(Half(), 0.1, params=[{"params": ["first.weight"]}])
+
+
+class Named(nn.Cell):
+    """A dense layer, and scales of the given names."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.scales = ms.ParameterTuple([ms.Parameter(ms.Tensor([1.0]), name=name) for name in names])
+        self.dense = nn.Dense(3, 3)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        for scale in self.scales:
+            x = x * scale
+        return self.dense(x)
+
+
+def test_weights_may_have_the_names_of_an_optimizer_s_attributes() -> None:
+    optimizer = ms_kfac.KFAC(Half(), 0.1)
+    cells = [name for name, _ in optimizer.name_cells().items()]
+    attributes = sorted({*dir(optimizer), *cells} - set(dir(Named([]))))
+    assert {"blocks", "damping", "parameters", "summary"} <= set(attributes)
+    net = Named(attributes)
+    optimizer = ms_kfac.KFAC(net, 0.1)
+    assert [parameter.name for parameter in net.trainable_params()][: len(attributes)] == attributes
+    assert {id(parameter) for parameter in net.trainable_params()} <= {
+        id(parameter) for parameter in optimizer.get_parameters()
+    }
+    net = Named(["damping", "blocks", "learning_rate", "moments"])
+    train = nn.TrainOneStepCell(
+        nn.WithLossCell(net, nn.MSELoss()), ms_kfac.KFAC(net, 0.1, params=net.trainable_params())
+    )
+    train(tensor(np.ones((4, 3))), tensor(np.zeros((4, 3))))
+    assert all(parameter.asnumpy()[0] != 1.0 for parameter in net.scales)
+
+
+class ActorCritic(nn.Cell):
+    """Two heads on one trunk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Dense(3, 4, activation="tanh")
+        self.actor, self.critic = nn.Dense(4, 2), nn.Dense(4, 1)
+
+    def construct(self, x: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        hidden = self.trunk(x)
+        return self.actor(hidden), self.critic(hidden)
+
+
+PARTS = {
+    ("trunk", "actor"): "kfac.without_critic",
+    ("critic", "trunk"): "kfac.without_actor",
+    ("critic",): "kfac.critic",
+    ("trunk", "actor", "critic"): "kfac",
+}
+
+
+def test_parts_that_overlap_have_names_of_their_own() -> None:
+    net = ActorCritic()
+    for parts, name in PARTS.items():
+        params = [p for part in parts for p in getattr(net, part).trainable_params()]
+        assert ms_kfac.KFAC(net, 0.1, params=params).prefix == name
+    deeper = nn.SequentialCell(Half(), ActorCritic(), Half(), Half())
+    params = [*deeper[0].trainable_params(), *deeper[2].trainable_params()]
+    assert ms_kfac.KFAC(deeper, 0.1, params=params).prefix == "kfac.0_2"
+
+
+def test_an_actor_and_a_critic_on_one_trunk(mode: int) -> None:
+    """The trunk's statistics are those of the optimizer that was made last; the other one is told so."""
+    net = ActorCritic()
+    trunk, actor, critic = (part.trainable_params() for part in (net.trunk, net.actor, net.critic))
+    of_actor = ms_kfac.KFAC(net, 0.05, params=[*trunk, *actor])
+    with pytest.warns(UserWarning, match="took over layers trunk"):
+        of_critic = ms_kfac.KFAC(net, 0.05, params=[*trunk, *critic])
+
+    def acts(x: ms.Tensor) -> ms.Tensor:
+        return (net(x)[0] ** 2).sum(-1).mean()
+
+    def judges(x: ms.Tensor) -> ms.Tensor:
+        return ((net(x)[1] - 1.0) ** 2).mean()
+
+    x = tensor(np.random.default_rng(0).standard_normal((5, 3)))
+    with pytest.warns(UserWarning, match=r"KFAC \(kfac.without_critic\): no backward pass .* trunk"):
+        of_actor(ms.grad(acts, None, of_actor.parameters)(x))
+    of_critic(ms.grad(judges, None, of_critic.parameters)(x))
+    assert not of_actor.factors("trunk")["A"].any()
+    assert of_actor.factors("actor")["A"].any()
+    rows = np.c_[x.asnumpy(), np.ones(5)].astype(np.float64)
+    np.testing.assert_allclose(of_critic.factors("trunk")["A"], rows.T @ rows / 5, rtol=1e-5)
+
+
+def test_an_optimizer_made_anew_on_the_same_network(mode: int) -> None:
+    """It takes over the taps. A function that was compiled before has the old ones, and this is told."""
+    net = Half()
+
+    def loss(x: ms.Tensor) -> ms.Tensor:
+        return (net(x) ** 2).sum(-1).mean()
+
+    def again(x: ms.Tensor) -> ms.Tensor:
+        return loss(x)
+
+    x = tensor(np.random.default_rng(0).standard_normal((5, 3)))
+    old = ms_kfac.KFAC(net, 0.05)
+    before = ms.grad(loss, None, old.parameters)
+    old(before(x))
+    kept = old.factors("first")
+    with pytest.warns(UserWarning, match="took over layers first, last"):
+        new = ms_kfac.KFAC(net, 0.05)
+    if mode == ms.GRAPH_MODE:
+        with pytest.warns(UserWarning, match="compiled before this optimizer was made"):
+            new(before(x))
+        assert not new.factors("first")["A"].any()
+    new(ms.grad(again, None, new.parameters)(x))
+    for name, factor in kept.items():
+        np.testing.assert_array_equal(old.factors("first")[name], factor)
+    assert new.factors("first")["A"].any()
+    assert {checked.state for checked in new.verification.checked} == {"verified"}

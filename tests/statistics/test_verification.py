@@ -474,6 +474,32 @@ def test_a_power_of_two_hints_at_a_loss_scale_once(factor: float, refused: bool)
         assert answers_of(judge, told(seed=2)) == (ALL, ONES)
 
 
+def test_constant_factor_is_reported_at_the_fourth_commit() -> None:
+    judge = judge_of()
+    with silent():
+        for seed in range(3):
+            assert answers_of(judge, told(factor=1e-3, seed=seed)) == (ALL, ONES)
+    with pytest.warns(UserWarning, match=r"are 0\.001 times .* the same factor in several batches"):
+        assert answers_of(judge, told(factor=1e-3, seed=3)) == ([-1.0] * COUNT, ONES)
+
+
+def test_factors_of_clipping_are_not_constant() -> None:
+    judge = judge_of()
+    with silent():
+        for seed, factor in enumerate((0.5, 0.51, 0.498, 0.505, 0.5, 0.51)):
+            # 0.5 itself is a power of two.
+            assert answers_of(judge, told(factor=factor * 0.9, seed=seed)) == (ALL, ONES)
+
+
+def test_state_tells_why_a_layer_was_not_compared() -> None:
+    judge = judge_of()
+    numbers = told()
+    numbers[0, [P, P_OF_ALL, Q, NORM]] = 0
+    numbers[1, [Q, NORM]] = np.nan
+    answers_of(judge, numbers)
+    assert states(judge)[:3] == ["zero gradient", "not finite", "verified"]
+
+
 def test_off_looks_at_nothing_but_nan() -> None:
     judge = judge_of("off")
     wrong = told()

@@ -99,7 +99,7 @@ def state_of(net: nn.Cell, optimizer: nn.Optimizer) -> State:
     if isinstance(optimizer, ms_kfac.SKFAC):
         # The rows of G keep the loss scale, which their number undoes.
         parameters = {name: p for name, p in parameters.items() if not name.endswith(".weights")}
-    passing = (".draws", "_batch", ".record", ".sampled_measured", ".samples")
+    passing = (".draws", "_batch", ".record", ".sampled_measured", ".samples", ".last_pass")
     return {name: p.asnumpy().copy() for name, p in parameters.items() if not name.endswith(passing)}
 
 

@@ -298,3 +298,14 @@ def copy_of(function: Any) -> Any:
         return function(x)
 
     return called
+
+
+def test_a_pause_holds_for_layers_that_the_last_pass_did_not_reach() -> None:
+    """PyNative taps read their gate once per pass, at the first layer."""
+    optimizer = Training(**INTERVALS).optimizer
+    gate = optimizer.statistics_schedule.gates[0]
+    layers = [object() for _ in range(3)]
+    assert gate.is_open(layers[0])
+    with optimizer.paused():
+        assert not gate.is_open(layers[1])
+    assert gate.is_open(layers[2])

@@ -14,7 +14,16 @@ from typing import Any, Callable, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from model_zoo.common.data import augmentation, cifar10, cifar100, class_folders, digits, mnist, records
+from model_zoo.common.data import (
+    augmentation,
+    cifar10,
+    cifar100,
+    class_folders,
+    digits,
+    mnist,
+    records,
+    standard_library,
+)
 from model_zoo.common.data.batched import Batch, BatchedDataset
 from model_zoo.common.data.encoded import BatchDecoder, BrokenImages, EncodedDataSet
 from model_zoo.common.data.sampler import (
@@ -23,9 +32,11 @@ from model_zoo.common.data.sampler import (
     epoch_permutation,
     evaluation_batch_indices,
     training_batch_indices,
+    window_starts,
 )
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.data.splits import DataSet, Split
+from model_zoo.common.data.text import TextDataSet
 from model_zoo.common.errors import DataError
 from model_zoo.common.options.data import (
     ColourImages,
@@ -34,9 +45,10 @@ from model_zoo.common.options.data import (
     ImageFolderOptions,
     MindRecordOptions,
     PixelVectors,
+    TextWindows,
 )
 
-AnyDataSet = Union[DataSet, EncodedDataSet]
+AnyDataSet = Union[DataSet, EncodedDataSet, TextDataSet]
 
 # Creates a batch from image indices and, for augmentation, the random numbers of all images.
 MakeBatch = Callable[[NDArray[np.int64], "NDArray[np.float64] | None"], Batch]
@@ -49,11 +61,13 @@ def load_data(options: DataOptions, data_dir: Path | None) -> AnyDataSet:
 
     Args:
         options: the recipe's data section.
-        data_dir: the folder of the data; not needed for the digits.
+        data_dir: the folder of the data; not needed for the digits and stdlib.
 
     Returns:
         The data set.
     """
+    if isinstance(options, TextWindows):
+        return standard_library.load(options, data_dir)
     if isinstance(options, ImageFolderOptions):
         train, test, classes = class_folders.read_folders(data_dir)
         broken = BrokenImages(skip=options.broken == "skip")
@@ -112,6 +126,8 @@ def _batches(
         keys = None if random is None else augmentation_keys(len(images), *random)
         assert isinstance(options, EncodedImages)
         return BatchDecoder(images, options, data.broken, keys).batches(list(plan))
+    if isinstance(data, TextDataSet):
+        return data.batches(split, plan)
     arrays = data.train if split == "train" else data.test
     if isinstance(options, ColourImages):
         make = _colour_images(data, arrays, options)
@@ -133,15 +149,21 @@ def check_batch_size(data: AnyDataSet, options: DataOptions, shard: Shard) -> No
     Raises:
         DataError: one of these conditions is violated.
     """
-    if data.training_images < options.batch_size:
+    count, what = _training_samples(data)
+    if count < options.batch_size:
         raise DataError(
-            f"{data.title} has {data.training_images:,} training images, fewer than one batch "
-            f"(data.batch_size {options.batch_size})."
+            f"{data.title} has {count:,} {what}, fewer than one batch (data.batch_size {options.batch_size})."
         )
     if options.batch_size % shard.size:
         raise DataError(
             f"data.batch_size {options.batch_size} can't be divided equally among {shard.size} processes."
         )
+
+
+def _training_samples(data: AnyDataSet) -> tuple[int, str]:
+    if isinstance(data, TextDataSet):
+        return data.options.epoch_windows, "windows per epoch (data.epoch_windows)"
+    return data.training_images, "training images"
 
 
 def training_batches(
@@ -156,7 +178,7 @@ def training_batches(
     """The shuffled, augmented training batches of one process, without an incomplete last batch.
 
     The position of an image in an epoch and its augmentation depend on (seed, epoch) alone: not on earlier
-    epochs, `skip` or the number of processes.
+    epochs, `skip` or the number of processes. The same holds for the windows of a text.
 
     Args:
         data: the data set.
@@ -173,13 +195,17 @@ def training_batches(
         ValueError: no batch of the epoch remains.
     """
     check_batch_size(data, options, shard)
-    count = data.training_images
+    count, _ = _training_samples(data)
     batches = count // options.batch_size
     if not 0 <= skip < batches:
         raise ValueError(f"skip: must be an integer from 0 to {batches - 1}, got {skip!r}")
 
     def one_epoch() -> Iterator[Batch]:
-        plan = training_batch_indices(epoch_permutation(count, seed, epoch), options.batch_size, shard, skip)
+        if isinstance(data, TextDataSet):
+            order = window_starts(count, data.places("train"), seed, epoch)
+        else:
+            order = epoch_permutation(count, seed, epoch)
+        plan = training_batch_indices(order, options.batch_size, shard, skip)
         return _batches(data, "train", options, plan, (seed, epoch))
 
     return BatchedDataset(one_epoch, batches - skip, options.batch_size // shard.size)
@@ -192,7 +218,7 @@ def evaluation_batches(
     *,
     shard: Shard = Shard(),  # noqa: B008
 ) -> Any:
-    """All images of a split once, in order, normalized and not augmented.
+    """All images of a split once, in order, normalized and not augmented; for a text, its windows.
 
     Args:
         data: the data set.
@@ -206,10 +232,17 @@ def evaluation_batches(
     Raises:
         DataError: there are fewer images than processes.
     """
-    count = data.training_images if split == "train" else data.test_images
-    if count < shard.size:
-        raise DataError(f"{data.title} has {count:,} images to evaluate, fewer than {shard.size} processes.")
-    plan = evaluation_batch_indices(count, options.evaluation_batch_size, shard)
+    if isinstance(data, TextDataSet):
+        samples, what = data.evaluation_starts(split), "windows"
+    else:
+        count = data.training_images if split == "train" else data.test_images
+        samples, what = np.arange(count), "images"
+    if len(samples) < shard.size:
+        raise DataError(
+            f"{data.title} has {len(samples):,} {what} to evaluate, fewer than {shard.size} processes."
+        )
+    indices = evaluation_batch_indices(len(samples), options.evaluation_batch_size, shard)
+    plan = [samples[numbers] for numbers in indices]
 
     def one_pass() -> Iterator[Batch]:
         return _batches(data, split, options, plan, None)

@@ -1,6 +1,6 @@
-"""The order of an epoch's images, and the random numbers for their augmentation.
+"""The order of an epoch's images, the windows of an epoch of text, and random numbers for augmentation.
 
-Both depend on (seed, epoch) alone. Each image has its own random numbers, drawn for the whole epoch at once.
+All depend on (seed, epoch) alone. Each image has its own random numbers, drawn for the whole epoch at once.
 The result for an image therefore does not depend on the process, the thread or the batch that reads it, and
 batches can be skipped and distributed freely.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model_zoo.common.data.shards import Shard
 
-_ORDER, _AUGMENTATION = 0, 1
+_ORDER, _AUGMENTATION, _WINDOWS = 0, 1, 2
 
 
 def _random_integers(count: int, seed: int, epoch: int, stream: int) -> NDArray[np.uint64]:
@@ -65,6 +65,22 @@ def augmentation_keys(count: int, seed: int, epoch: int) -> NDArray[np.uint64]:
         64 random bits per image; entry i belongs to image i of the data set.
     """
     return _random_integers(count, seed, epoch, _AUGMENTATION)
+
+
+def window_starts(count: int, places: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The starts of an epoch's windows in a text, uniform and independent.
+
+    Args:
+        count: the number of windows.
+        places: the number of places at which a window can start.
+        seed: the run's seed.
+        epoch: the epoch, from 0.
+
+    Returns:
+        Integers from 0 to places - 1, of shape (count,).
+    """
+    # A text has far fewer than 2^63 places, so the remainder's preference for early ones is negligible.
+    return (_random_integers(count, seed, epoch, _WINDOWS) % np.uint64(places)).astype(np.int64)
 
 
 def training_batch_indices(

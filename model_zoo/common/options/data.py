@@ -1,4 +1,4 @@
-"""The data section of a recipe: which images, and how they are batched and augmented."""
+"""The data section of a recipe: which images or text, and how it is batched and augmented."""
 
 from __future__ import annotations
 
@@ -114,7 +114,31 @@ class MindRecordOptions(EncodedImages):
     """MindRecord files written by `python -m model_zoo.convert`."""
 
 
-DataOptions = Union[ColourImages, PixelVectors, ImageFolderOptions, MindRecordOptions]
+@dataclass(frozen=True)
+class TextWindows:
+    """Windows of a text in bytes: "stdlib", the sources of Python's standard library.
+
+    An epoch has a fixed number of training windows, at random places. The test split is read in windows that
+    don't overlap.
+
+    Attributes:
+        name: the text.
+        batch_size: windows per training batch, over all processes.
+        window: bytes per window.
+        epoch_windows: training windows per epoch.
+        evaluation_batch_size: windows per evaluation batch of a process.
+        evaluation_windows: windows of an evaluation, evenly spaced; null for the whole split.
+    """
+
+    name: str = setting(one_of(["stdlib"]))
+    batch_size: int = setting(integer(1))
+    window: int = setting(integer(1), 64)
+    epoch_windows: int = setting(integer(1), 6400)
+    evaluation_batch_size: int = setting(integer(1), 128)
+    evaluation_windows: int | None = setting(optional(integer(1)), 2048)
+
+
+DataOptions = Union[ColourImages, PixelVectors, ImageFolderOptions, MindRecordOptions, TextWindows]
 DATA = {
     "digits": ColourImages,
     "cifar10": ColourImages,
@@ -123,5 +147,6 @@ DATA = {
     "mnist14": PixelVectors,
     "image_folder": ImageFolderOptions,
     "mindrecord": MindRecordOptions,
+    "stdlib": TextWindows,
 }
 COLOUR_DATA = ("digits", "cifar10", "cifar100", "image_folder", "mindrecord")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Union
 
+from model_zoo.common.errors import RecipeError
 from model_zoo.common.options.data import COLOUR_DATA
-from model_zoo.common.schema import Value, integer, one_of, setting
+from model_zoo.common.schema import Value, boolean, integer, one_of, setting
 
 
 def _depth(accepts: str, holds: Any) -> Value:
@@ -22,6 +23,8 @@ def _depth(accepts: str, holds: Any) -> Value:
 _CIFAR_DEPTH = _depth("an integer 6n+2 of at least 8, such as 20 or 32", lambda d: d >= 8 and d % 6 == 2)
 _IMAGENET_DEPTH = _depth("one of 18, 34, 50, 101, 152", (18, 34, 50, 101, 152).__contains__)
 _VGG_DEPTH = _depth("one of 11, 13, 16, 19", (11, 13, 16, 19).__contains__)
+_PATCH = _depth("one of 1, 2, 4, 8, 16, 32", (1, 2, 4, 8, 16, 32).__contains__)
+_PROJECTIONS = one_of(["separate", "joint"])
 _NONLINEARITY = one_of(["relu", "tanh", "sigmoid"])
 
 
@@ -109,8 +112,74 @@ class MLPOptions:
     nonlinearity: str = setting(_NONLINEARITY, "tanh")
 
 
+def _check_heads(width: int, heads: int) -> None:
+    if width % heads:
+        raise RecipeError(
+            f"network.heads is {heads!r}; accepted: a divisor of network.width, which is {width}."
+        )
+
+
+@dataclass(frozen=True)
+class ViTOptions:
+    """A vision transformer for 32x32 images; see model_zoo/vit/network.py.
+
+    Attributes:
+        name: "vit".
+        patch: the side of a patch.
+        width: the width of a position.
+        depth: the number of blocks.
+        heads: the number of heads, a divisor of the width.
+        projections: "separate" for three dense layers in front of the attention, "joint" for one.
+    """
+
+    name: str = setting(one_of(["vit"]))
+    patch: int = setting(_PATCH, 4)
+    width: int = setting(integer(1), 192)
+    depth: int = setting(integer(1), 12)
+    heads: int = setting(integer(1), 3)
+    projections: str = setting(_PROJECTIONS, "separate")
+
+    def __post_init__(self) -> None:
+        """Checks that the heads divide the width."""
+        _check_heads(self.width, self.heads)
+
+
+@dataclass(frozen=True)
+class GPTOptions:
+    """A GPT on bytes; see model_zoo/gpt/network.py.
+
+    Attributes:
+        name: "gpt".
+        context: the largest number of positions, at least data.window.
+        width: the width of a position.
+        depth: the number of blocks.
+        heads: the number of heads, a divisor of the width.
+        projections: "separate" for three dense layers in front of the attention, "joint" for one.
+        tied: whether the decoder is the table of the embedding.
+    """
+
+    name: str = setting(one_of(["gpt"]))
+    context: int = setting(integer(1), 64)
+    width: int = setting(integer(1), 128)
+    depth: int = setting(integer(1), 4)
+    heads: int = setting(integer(1), 4)
+    projections: str = setting(_PROJECTIONS, "separate")
+    tied: bool = setting(boolean, False)
+
+    def __post_init__(self) -> None:
+        """Checks that the heads divide the width."""
+        _check_heads(self.width, self.heads)
+
+
 NetworkOptions = Union[
-    ResNetOptions, ImageNetResNetOptions, VGGOptions, ConvNetOptions, AutoEncoderOptions, MLPOptions
+    ResNetOptions,
+    ImageNetResNetOptions,
+    VGGOptions,
+    ConvNetOptions,
+    AutoEncoderOptions,
+    MLPOptions,
+    ViTOptions,
+    GPTOptions,
 ]
 NETWORKS = {
     "resnet": ResNetOptions,
@@ -119,6 +188,8 @@ NETWORKS = {
     "convnet": ConvNetOptions,
     "autoencoder": AutoEncoderOptions,
     "mlp": MLPOptions,
+    "vit": ViTOptions,
+    "gpt": GPTOptions,
 }
 
 # The data sets that match a network's input shape.
@@ -129,11 +200,20 @@ DATA_OF_NETWORK = {
     "convnet": COLOUR_DATA,
     "autoencoder": ("mnist",),
     "mlp": ("mnist14",),
+    "vit": COLOUR_DATA,
+    "gpt": ("stdlib",),
 }
-# Networks whose dense layer requires one image size.
-SIDE_OF_NETWORK = {"convnet": 32}
+# Networks whose layers require one image size.
+SIDE_OF_NETWORK = {"convnet": 32, "vit": 32}
 
 # The metric that is reported next to the loss.
 METRIC_OF_NETWORK = {
-    name: "reconstruction_error" if name == "autoencoder" else "accuracy" for name in NETWORKS
+    **dict.fromkeys(NETWORKS, "accuracy"),
+    "autoencoder": "reconstruction_error",
+    "gpt": "bits_per_byte",
 }
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric, such as "test_bits_per_byte", is better when it is lower."""
+    return metric.endswith(("_error", "_per_byte"))

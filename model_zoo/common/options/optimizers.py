@@ -70,12 +70,36 @@ class AdamOptions:
 
 
 @dataclass(frozen=True)
+class AdamWOptions:
+    """mindspore.nn.AdamWeightDecay: decoupled weight decay, and moments that start at zero uncorrected."""
+
+    name: str = setting(one_of(["adamw"]))
+    learning_rate: float = setting(_POSITIVE)
+    beta1: float = setting(number(above=0, below=1), 0.9)
+    beta2: float = setting(number(above=0, below=1), 0.999)
+    eps: float = setting(_POSITIVE, 1e-6)
+    weight_decay: float = setting(_NOT_NEGATIVE, 0.0)
+
+
+@dataclass(frozen=True)
+class MomentumRule:
+    """The optimizer's own momentum step, at its learning rate."""
+
+    name: str = setting(one_of(["momentum"]), "momentum")
+
+
+FirstOrderRule = Union[MomentumRule, AdamWOptions]
+
+
+@dataclass(frozen=True)
 class SecondOrderOptions:
     """The options shared by all optimizers of ms_kfac, documented at ms_kfac.KFAC.
 
     `factor_interval` and `inverse_interval` may be mappings, as in ms_kfac.IntervalSchedule. A plain number
     has a warm-up, as in ms_kfac.WarmUpInterval; `{0: 100}` has none. `damping_schedule` scales `damping` as
-    the recipe's `schedule` scales the learning rate.
+    the recipe's `schedule` scales the learning rate. `first_order` is the rule of parameters without a
+    curvature block: `{name: momentum}`, or the options of `adamw`, whose learning rate `schedule` also
+    scales.
     """
 
     name: str = setting(one_of(METHODS))
@@ -94,6 +118,9 @@ class SecondOrderOptions:
     fisher: str = setting(one_of(["empirical", "sampled"]), "empirical")
     sharing: str = setting(one_of(["expand", "reduce"]), "expand")
     normalization: str = setting(one_of(["first_order", "unit_wise"]), "first_order")
+    first_order: FirstOrderRule = setting(  # noqa: RUF009
+        Variant({"momentum": MomentumRule, "adamw": AdamWOptions}), MomentumRule()
+    )
     averaging: float | None = setting(optional(number(least=0, below=1)), None)
     skip: tuple[str, ...] = setting(list_of(pattern, "a list of regular expressions on layer names"), ())
 
@@ -123,9 +150,10 @@ def _options_of(method: Any) -> type[SecondOrderOptions]:
     )
 
 
-OptimizerOptions = Union[SGDMOptions, AdamOptions, SecondOrderOptions]
+OptimizerOptions = Union[SGDMOptions, AdamOptions, AdamWOptions, SecondOrderOptions]
 OPTIMIZERS: dict[str, Any] = {
     "sgdm": SGDMOptions,
     "adam": AdamOptions,
+    "adamw": AdamWOptions,
     **{name: _options_of(method) for name, method in METHODS.items()},
 }

@@ -33,3 +33,9 @@
     }                                                                                                                \
   }                                                                                                                  \
   static void run_##NAME(const ms_kfac::Arguments& arguments, const NAME##Attributes& attributes)
+
+// The same for an operator of backward passes, whose inputs may have another batch size in each step of one graph. Its
+// output is a token of a fixed shape.
+#define MS_KFAC_BACKWARD_OPERATOR(NAME)                                                        \
+  extern "C" std::vector<int64_t> NAME##InferShape(int*, int64_t**, AotExtra*) { return {1}; } \
+  MS_KFAC_OPERATOR(NAME)

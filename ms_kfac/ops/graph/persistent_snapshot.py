@@ -38,7 +38,8 @@ class PersistentSnapshot(nn.Cell):
             )
             for parameter in parameters
         ]
-        self.originals = ParameterTuple(parameters)
+        # Not in the Cell's registry, whose keys are the network's names and could be those of attributes.
+        self.__dict__["originals"] = ParameterTuple(parameters)
         self.copies = ParameterTuple(copies)
         self.map_ = ops.Map()
 

@@ -41,7 +41,8 @@ class Snapshot(nn.Cell):
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         super().__init__(auto_prefix=False)
-        self.kept = ms.ParameterTuple(parameters)
+        # Not in the Cell's registry, whose keys are the network's names and could be those of attributes.
+        self.__dict__["kept"] = ms.ParameterTuple(parameters)
         self.map_ = ops.Map()
 
     def read(self) -> tuple[Tensor, ...]:

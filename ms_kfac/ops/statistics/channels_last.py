@@ -7,7 +7,7 @@ from mindspore import Tensor, nn, ops
 
 
 class FromChannelsLast(nn.Cell):
-    """Convert (N, H, W, c) to (N, c, H, W), then call an operator.
+    """Convert (N, H, W, c) to (N, c, H, W), then apply the operator given.
 
     Args:
         operator: expects channels in the second axis.

@@ -8,10 +8,13 @@ from typing import Any, Callable
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
+from mindspore.ops.functional import isconstant
 from mindspore.ops.primitive import constexpr
 
-from ms_kfac.kernels.operator import is_native, native_operator
+from ms_kfac.kernels.backward_operator import backward_operator
+from ms_kfac.kernels.operator import is_native
 from ms_kfac.kernels.precision import precision
+from ms_kfac.kernels.vmap_rules import refused_by_vmap
 from ms_kfac.ops.graph.element import element
 from ms_kfac.ops.statistics.capture_check import CaptureCheck
 
@@ -149,7 +152,7 @@ class LayerStatistics(StatisticsOperator):
         self.assign = ops.Assign()
         self.reshape = ops.Reshape()
         self.concat = ops.Concat()
-        self.stack = ops.Stack()
+        self.stack = refused_by_vmap()
         self.cast = ops.Cast()
         self.logical_and = ops.LogicalAnd()
         self.logical_or = ops.LogicalOr()
@@ -162,11 +165,11 @@ class LayerStatistics(StatisticsOperator):
         self.kept_joined = Tensor(~(always | products))
         self.nothing = Tensor(np.zeros(STAGED_WEIGHTS + self.weights, np.float32))
         self.one_pass = Tensor([1.0, 0.0], ms.float32)
-        self.vector = constexpr(fn=_vector, name="vector", reuse_result=False)
+        self.constants = constexpr(fn=_vector, name="vector", reuse_result=False)
         geometry = operators.native_geometry() if native else None
         self.native = self.operator is not None and geometry is not None and is_native(self.operator)
         if self.operator is not None and geometry is not None and self.native:
-            self.kernel = native_operator(
+            self.kernel = backward_operator(
                 self.operator,
                 reduce=reduce,
                 mean_reduction=self.mean_reduction,
@@ -181,6 +184,15 @@ class LayerStatistics(StatisticsOperator):
         """Number of samples N of a batch: the first axis of the layer's input."""
         shape = self.shape(x)
         return shape[0] if len(shape) > 1 else 1
+
+    def vector(self, *numbers: Any) -> Tensor:
+        """Join numbers into a float32 vector, at compilation if the compiler knows them."""
+        if isconstant(numbers):
+            return self.constants(*numbers)
+        elements: tuple[Tensor, ...] = ()
+        for number in numbers:
+            elements = (*elements, ops.scalar_to_tensor(number, ms.float32))
+        return self.stack(elements)
 
     def output_gradients(self, x: Tensor, dout: Tensor) -> Tensor:
         """Convert dout to rows or columns g, the output gradients of the per-sample loss."""

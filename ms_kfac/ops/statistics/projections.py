@@ -49,6 +49,7 @@ class FactorProjections(nn.Cell):
         self.shape = ops.Shape()
 
     def _input_signs(self, features: int) -> Tensor:
+        _refuse_unknown(features)
         taken = features - int(self.bias)
         found = column_signs((1, taken // self.taps, self.taps))
         if self.bias:
@@ -56,6 +57,7 @@ class FactorProjections(nn.Cell):
         return Tensor(found.reshape(-1, 1))
 
     def _output_signs(self, shape: tuple[int, ...]) -> Tensor:
+        _refuse_unknown(*shape)
         return Tensor(signs(ROWS, int(np.prod(shape))).reshape(*shape, 1))
 
     def construct(self, x: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,4 +151,14 @@ class NormalizationProjections(nn.Cell):
 
 
 def _column(count: int) -> Tensor:
+    _refuse_unknown(count)
     return Tensor(column_signs((1, count)).reshape(-1, 1))
+
+
+def _refuse_unknown(*sizes: int | None) -> None:
+    if None in sizes:
+        raise ValueError(
+            "set_inputs: a layer whose statistics run the fallback (summary() tells which) needs inputs "
+            "without None. Leave set_inputs out, so that MindSpore compiles a step for each shape, or skip= "
+            "the layer"
+        )

@@ -126,14 +126,20 @@ class SKFACStatistics(LayerStatistics):
 
     def rows_of(self, shape: tuple[int, ...]) -> int:
         """Number of rows from a batch with locations of that shape, negative if the shape is dynamic."""
-        return -1 if any(size < 0 for size in shape) else int(self.rows_brought(shape))
+        return -1 if any(size is None or size < 0 for size in shape) else int(self.rows_brought(shape))
 
     def _expect(self, shape: tuple[int, ...]) -> bool:
         self.ranks.expect(self.rows_of(shape))
         return True
 
     def _ranks_for(self, shape: tuple[int, ...]) -> Ranks:
-        chosen: Ranks = self.ranks.for_statistics(self.rows_of(shape))
+        rows = self.rows_of(shape)
+        chosen: Ranks = self.ranks.for_statistics(rows)
+        if rows < 0 and chosen != self.ranks.dimensions:
+            raise ValueError(
+                "set_inputs: SKFAC needs inputs without None after it has stored a batch of fixed size. "
+                "Leave set_inputs out, so that MindSpore compiles a step for each shape"
+            )
         return chosen
 
     def expect(self, x: Tensor, y: Tensor) -> bool:

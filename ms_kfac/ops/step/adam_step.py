@@ -112,11 +112,14 @@ class AdamStep(nn.Cell):
         name: str,
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.weights = ParameterTuple(weights)
+        m, v = (_moments(weights, updated, f"{name}.{letter}") for letter in "mv")
+        self.moments = ParameterTuple([*m.values(), *v.values()])
         # One map over all parameters compiles in a fraction of the time that a selection of some takes. A
-        # weight stands in for the moments that it doesn't have.
-        self.m = ParameterTuple(_moments(weights, updated, f"{name}.m"))
-        self.v = ParameterTuple(_moments(weights, updated, f"{name}.v"))
+        # weight stands in for the moments that it doesn't have. Not in the Cell's registry, whose keys are
+        # the network's names and could be those of attributes.
+        self.__dict__["weights"] = ParameterTuple(weights)
+        for letter, own in (("m", m), ("v", v)):
+            self.__dict__[letter] = ParameterTuple([own.get(i, w) for i, w in enumerate(weights)])
         # c: the moments of a gradient that is always 1. Unlike 1 - beta^t, they lose no digits at small t.
         self.corrections = Parameter(
             Tensor(np.zeros(2, np.float32)), name=f"{name}.corrections", requires_grad=False
@@ -155,10 +158,12 @@ class AdamStep(nn.Cell):
         return True
 
 
-def _moments(weights: Sequence[Parameter], updated: Sequence[bool], name: str) -> list[Parameter]:
-    return [
-        Parameter(Tensor(np.zeros(w.shape, np.float32)), name=f"{name}.{w.name}", requires_grad=False)
+def _moments(weights: Sequence[Parameter], updated: Sequence[bool], name: str) -> dict[int, Parameter]:
+    """Moments of the weights that are updated, by their index."""
+    return {
+        index: Parameter(
+            Tensor(np.zeros(weight.shape, np.float32)), name=f"{name}.{weight.name}", requires_grad=False
+        )
+        for index, (weight, flag) in enumerate(zip(weights, updated))
         if flag
-        else w
-        for w, flag in zip(weights, updated)
-    ]
+    }

@@ -110,7 +110,8 @@ class MomentumStep(nn.Cell):
         own_decays: bool,
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.weights = ParameterTuple(weights)
+        # Not in the Cell's registry, whose keys are the network's names and could be those of attributes.
+        self.__dict__["weights"] = ParameterTuple(weights)
         self.moments = ParameterTuple(moments)
         self.momentum = momentum
         self.scaled = tuple(scaled)

@@ -180,7 +180,7 @@ def test_the_judge_is_told_how_many_kernels_staged_a_batch(
     inputs = [*case.inputs[:6], layer.record, np.zeros(2, np.float32), *arrays]
     inputs[3] = np.zeros(2, np.float32)
     commit = operators.operator("CommitStatistics", inputs, case.outputs, **case.attributes)
-    judge.answers = [(1, 4, 2)]
+    judge.answers = [(1, 4, 2, 0)]
     for order in ((0, 1, 0, 1), (0, 0)):
         for kernel in order:
             kernels[kernel].run()

@@ -25,7 +25,7 @@ constexpr int kMoments = 2;
 
 }  // namespace
 
-MS_KFAC_OPERATOR(EigenbasisStatistics) {
+MS_KFAC_BACKWARD_OPERATOR(EigenbasisStatistics) {
   const int gate = arguments[2].integers()[0];
   if (gate <= 0) return;
   int factors = gate % ms_kfac::kCorrectedEigenvalues;

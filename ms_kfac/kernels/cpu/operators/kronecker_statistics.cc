@@ -17,7 +17,7 @@ struct KroneckerStatisticsAttributes {
 
 }  // namespace
 
-MS_KFAC_OPERATOR(KroneckerStatistics) {
+MS_KFAC_BACKWARD_OPERATOR(KroneckerStatistics) {
   int asked = arguments[2].integers()[0] % ms_kfac::kCorrectedEigenvalues;
   if (asked <= 0) return;
   if (!attributes.separate) asked = ms_kfac::kInputs + ms_kfac::kGradients;

@@ -34,7 +34,7 @@ void stage_diagonal(const ms_kfac::LayerBatch& batch, ms_kfac::Side side, const 
 
 }  // namespace
 
-MS_KFAC_OPERATOR(ShermanMorrisonStatistics) {
+MS_KFAC_BACKWARD_OPERATOR(ShermanMorrisonStatistics) {
   int asked = arguments[2].integers()[0];
   if (asked <= 0) return;
   if (!attributes.separate) asked = ms_kfac::kInputs + ms_kfac::kGradients;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
+#include <mutex>
 
 #include "../../interface/pass_kernels.h"
 #include "../../interface/staged_batch.h"
@@ -12,12 +14,18 @@
 
 namespace ms_kfac {
 
+// Several calls of a layer in one pass may run at the same time: their kernels take turns. Layers share the mutexes.
+inline std::mutex& turn_of(const float* record) {
+  static std::array<std::mutex, 64> turns;
+  return turns[reinterpret_cast<std::uintptr_t>(record) / 64 % turns.size()];
+}
+
 // A pass of a layer with `weights` weights. `kernel` identifies the kernel that stages it. Call take() for all arrays
 // before record(): take() needs the record of the passes before this one.
 template <int weights>
 class StagedPass {
  public:
-  StagedPass(const Array& record, const void* kernel) : record_(record.floats()) {
+  StagedPass(const Array& record, const void* kernel) : record_(record.floats()), turn_(turn_of(record_)) {
     if (record.size() != kStagedWeights + weights)
       throw std::invalid_argument("the record has " + std::to_string(record.size()) + " numbers, expected " +
                                   std::to_string(kStagedWeights + weights));
@@ -44,6 +52,7 @@ class StagedPass {
 
  private:
   float* record_;
+  std::lock_guard<std::mutex> turn_;
   std::array<float, weights> taken_{};
 };
 

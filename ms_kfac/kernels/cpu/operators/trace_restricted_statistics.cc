@@ -18,7 +18,7 @@ struct TraceRestrictedStatisticsAttributes {
 
 }  // namespace
 
-MS_KFAC_OPERATOR(TraceRestrictedStatistics) {
+MS_KFAC_BACKWARD_OPERATOR(TraceRestrictedStatistics) {
   if (arguments[2].integers()[0] <= 0) return;
   const ms_kfac::FloatArray x = ms_kfac::float_array(arguments[0]), dout = ms_kfac::float_array(arguments[1]);
   const ms_kfac::LayerBatch batch(attributes.geometry, x, dout);

@@ -1,0 +1,184 @@
+"""`restore` loads all of a checkpoint or nothing: other heads, optimizers and versions, wrapped names."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+import ms_kfac
+from ms_kfac.optim.checkpoint import match_names
+from tests.support.loops import State, assert_same_state, checkpoint_of, state_of, train_by
+from tests.support.methods import fixed_intervals
+from tests.support.networks import Perceptron, SmallNet, batches
+
+OPTIONS = {"damping": 0.1, **fixed_intervals(1, 2)}
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def build(seed: int) -> tuple[SmallNet, nn.Optimizer]:
+    net = SmallNet(seed)
+    return net, ms_kfac.KFAC(net, 0.05, **OPTIONS)
+
+
+def saved(folder: Path, *cells: nn.Cell) -> dict[str, ms.Parameter]:
+    """The checkpoint of a training cell: network and optimizer."""
+    ms.save_checkpoint(nn.CellList(list(cells), auto_prefix=False), str(folder / "run.ckpt"))
+    found: dict[str, ms.Parameter] = ms.load_checkpoint(str(folder / "run.ckpt"))
+    return found
+
+
+def test_a_new_network_goes_on_exactly(mode: int, tmp_path: Path) -> None:
+    """Before the first step, with BatchNorm's moments, which no optimizer trains."""
+    data = batches(4)
+    net, optimizer = build(0)
+    train_by("functional", net, optimizer, data[:2])
+    content = saved(tmp_path, net, optimizer)
+    train_by("functional", net, optimizer, data[2:])
+    resumed, other = build(5)
+    with silent():
+        other.restore(content)
+    train_by("functional", resumed, other, data[2:])
+    assert_same_state(state_of(resumed, other), state_of(net, optimizer))
+
+
+def test_folds_of_one_network(mode: int) -> None:
+    """Cross-validation: a network and an optimizer start anew, and compiled steps are used again."""
+    net, optimizer = build(0)
+    start = {p.name: p.copy() for cell in (net, optimizer) for p in cell.get_parameters()}
+    ends: list[State] = []
+    for _ in range(2):
+        optimizer.restore(start)
+        train_by("functional", net, optimizer, batches(3))
+        ends.append(state_of(net, optimizer))
+    assert_same_state(ends[1], ends[0])
+
+
+def dense(classes: int = 3) -> tuple[nn.Cell, nn.Optimizer]:
+    net = Perceptron((5, 6, classes))
+    return net, ms_kfac.KFAC(net, 0.05, **OPTIONS)
+
+
+def other_head(content: dict[str, Any]) -> dict[str, Any]:
+    return checkpoint_of(*dense(classes=4))
+
+
+def older_version(content: dict[str, Any]) -> dict[str, Any]:
+    """Before statistics were staged: counts instead of weights, records and batches."""
+    gone = (".weights", ".record", "_batch", ".past", ".committed", ".calls", ".inverted")
+    return {
+        name.replace("kfac.global_step", "global_step"): value
+        for name, value in content.items()
+        if not name.endswith(gone)
+    }
+
+
+def other_layers(content: dict[str, Any]) -> dict[str, Any]:
+    net = Perceptron((5, 6, 3))
+    return checkpoint_of(net, ms_kfac.KFAC(net, 0.05, skip=["layers.0"], **OPTIONS))
+
+
+REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
+    "head": (other_head, r"layers.1.weight \(4, 6\) instead of \(3, 6\).* Nothing was loaded"),
+    "version": (older_version, "got one without .*another version of ms_kfac.* Nothing was loaded"),
+    "layers": (other_layers, "must hold all statistics and inverses of KFAC or none, got one without"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused_before_anything_is_written(name: str) -> None:
+    make, message = REFUSED[name]
+    net, optimizer = dense()
+    content = make({n: ms.Parameter(p + 1, name=n) for n, p in checkpoint_of(net, optimizer).items()})
+    before = state_of(net, optimizer)
+    with pytest.raises(ValueError, match=message):
+        optimizer.restore(content)
+    assert_same_state(state_of(net, optimizer), before)
+
+
+def test_a_checkpoint_of_the_network_loads_the_network() -> None:
+    source = Perceptron((5, 6, 3), seed=4)
+    net, optimizer = dense()
+    with silent():
+        optimizer.restore(checkpoint_of(source))
+    for found, expected in zip(net.get_parameters(), source.get_parameters()):
+        np.testing.assert_array_equal(found.asnumpy(), expected.asnumpy())
+
+
+def test_a_checkpoint_of_momentum_says_what_is_missing(mode: int) -> None:
+    """Weights and momentum come along; the first step then takes statistics and has an inverse."""
+    net = SmallNet(3)
+    first_order = nn.Momentum(net.trainable_params(), 0.05, 0.9)
+    train_by("functional", net, first_order, batches(2))
+    content = checkpoint_of(net, first_order)
+    resumed, optimizer = build(0)
+    with pytest.warns(UserWarning, match="momentum, but no statistics and inverses") as caught:
+        optimizer.restore(content)
+    assert len(caught) == 1
+    np.testing.assert_array_equal(
+        optimizer.moments[0].asnumpy(), content[f"moments.{resumed.conv1.weight.name}"].asnumpy()
+    )
+    train_by("functional", resumed, optimizer, batches(1))
+    assert optimizer.refreshes() == {"statistics": 1, "inverses": 1, "refused": 0}
+
+
+class Wrapped(nn.Cell):
+    """A cell of a user around the network, such as one with its loss."""
+
+    def __init__(self, net: nn.Cell) -> None:
+        super().__init__()
+        self.backbone = net
+
+
+def wrapped(order: str) -> tuple[nn.Cell, nn.Optimizer]:
+    net = Perceptron((5, 6, 3))
+    if order == "before":
+        Wrapped(net)
+    given = nn.WithLossCell(net, nn.MSELoss()) if order == "with its loss" else net
+    if order == "around":
+        given = Wrapped(net)
+    optimizer = ms_kfac.KFAC(given, 0.05, **OPTIONS)
+    if order == "after":
+        Wrapped(net)
+    return net, optimizer
+
+
+@pytest.mark.parametrize("order", ["before", "after", "around", "with its loss"])
+def test_names_that_a_wrapper_changed_are_matched(order: str) -> None:
+    """Saved without the wrapper and loaded with it, and the other way round."""
+    for source, target in (("never", order), (order, "never")):
+        net, optimizer = wrapped(source)
+        content = checkpoint_of(net, optimizer)
+        for value in content.values():
+            value.set_data(value + 1)
+        own, other = wrapped(target)
+        with silent():
+            other.restore(content)
+        values = [content[p.name].asnumpy() for p in optimizer.get_parameters()]
+        assert own is not net
+        for parameter, value in zip(other.get_parameters(), values):
+            np.testing.assert_array_equal(parameter.asnumpy(), value, err_msg=parameter.name)
+
+
+def test_names_of_another_network_are_not_matched_in_part() -> None:
+    own = ["a.weight", "b.weight", "moments.a.weight"]
+    content = ["net.a.weight", "moments.net.a.weight", "other.weight"]
+    assert match_names(own, content, ["a.weight", "b.weight"]) == {}
+    content += ["net.b.weight"]
+    found = match_names(own, content, ["a.weight", "b.weight"])
+    assert found == {
+        name: name.replace("moments.", "moments.net.") if "moments" in name else f"net.{name}" for name in own
+    }
