@@ -161,31 +161,24 @@ def outside_parameters(network: nn.Cell, trained: Iterable[Parameter]) -> list[F
 
 
 def lone_parameters(
-    first_order: Sequence[FirstOrderCell], leave: Sequence[str]
+    first_order: Sequence[FirstOrderCell], has_block: Callable[[Layer], bool]
 ) -> tuple[list[Layer], list[FirstOrderCell]]:
     """Find the parameters outside the preconditioned layers that can have a block.
 
     Args:
         first_order: the cells that :func:`discover` left first-order.
-        leave: regular expressions; a Parameter stays first-order if one of them matches its name
-            (``re.search``).
+        has_block: whether the options give a Parameter, as a layer of the kind "other", a block.
 
     Returns:
-        A layer of the kind "other" for each parameter that no option leaves first-order, and the cells that
-        stay first-order.
+        A layer of the kind "other" for each parameter with a block, and the cells that stay first-order.
     """
     # A tied Parameter belongs to several cells.
     requested = {id(parameter) for cell in first_order if cell.requested for parameter in cell.parameters}
     layers: dict[int, Layer] = {}
     staying: list[FirstOrderCell] = []
     for cell in first_order:
-        free = tuple(
-            parameter
-            for parameter in cell.parameters
-            if isinstance(parameter, Parameter)
-            and id(parameter) not in requested
-            and not any(re.search(pattern, parameter.name) for pattern in leave)
-        )
+        free = [p for p in cell.parameters if isinstance(p, Parameter) and id(p) not in requested]
+        free = [parameter for parameter in free if has_block(lone_parameter(parameter))]
         layers.update({id(parameter): lone_parameter(parameter) for parameter in free})
         rest = tuple(p for p in cell.parameters if all(p is not one for one in free))
         if rest:
