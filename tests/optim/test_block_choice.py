@@ -148,11 +148,40 @@ def test_without_a_counted_pass_nothing_is_taken(mode: int) -> None:
     np.testing.assert_array_equal(optimizer.blocks[-1].weights.asnumpy(), before[1])
 
 
-def test_parameters_that_are_not_float32_stay_first_order() -> None:
-    net = Scaled()
-    net.scale = Parameter(ms.Tensor(1.5, ms.float16), name="scale")
-    optimizer = ms_kfac.KFAC(net, 0.1, blocks={"other": DiagonalBlock})
-    assert "scale" not in blocks_of(optimizer)
+def test_a_float16_parameter_has_a_block(mode: int) -> None:
+    factors = []
+    for kind in (ms.float32, ms.float16):
+        net = Scaled()
+        net.scale = Parameter(ms.Tensor(1.5, kind), name="scale")
+        optimizer = ms_kfac.KFAC(net, 0.1, blocks={"other": DiagonalBlock}, **EVERY_STEP)
+        step = functional_step(net, optimizer, cross_entropy())
+        run(step, batches(2))
+        assert net.scale.dtype == kind
+        assert float(net.scale.asnumpy()) != 1.5
+        factors.append(optimizer.factors("scale")["s"])
+    # A float16 has 11 bits.
+    np.testing.assert_allclose(factors[1], factors[0], rtol=1e-2)
+
+
+def test_a_pattern_gives_a_parameter_outside_layers_a_block() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        optimizer = ms_kfac.KFAC(Scaled(), 0.1, blocks={"^scale$|conv1": DiagonalBlock})
+    assert blocks_of(optimizer) == {
+        "conv1": DiagonalBlock,
+        "conv2": KroneckerBlock,
+        "head": KroneckerBlock,
+        "scale": DiagonalBlock,
+    }
+
+
+def test_a_pattern_for_layers_leaves_other_parameters() -> None:
+    optimizer = ms_kfac.KFAC(Scaled(), 0.1, blocks={"^(head|scale)$": TraceRestrictedBlock})
+    assert blocks_of(optimizer) == {
+        "conv1": KroneckerBlock,
+        "conv2": KroneckerBlock,
+        "head": TraceRestrictedBlock,
+    }
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -300,6 +329,12 @@ class Three(DiagonalBlock):
         ),
         ({"other": Three}, {}, TypeError, "staged must be a batch and the record, got 3"),
         ({"other": DiagonalBlock}, {"fisher": "sampled"}, ValueError, "with fisher='sampled'"),
+        (
+            {"gamma": DiagonalBlock},
+            {"fisher": "sampled"},
+            ValueError,
+            r"blocks\['gamma'\] must be 'first_order'",
+        ),
         ({"other": DiagonalBlock}, {"skip": ["conv", "head"]}, ValueError, "there is none"),
     ],
 )
