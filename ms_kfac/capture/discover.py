@@ -104,7 +104,7 @@ def discover(
             continue
         staying: list[tuple[Layer, str, bool]] = []
         for layer in found:
-            reason, requested = _skipped(layer.name, skip), True
+            reason, requested = _skipped(name, skip) or _skipped(layer.name, skip), True
             if reason is None:
                 reason, requested = _untrainable(layer, trained_ids, owners), False
             if reason is None and objection is not None:
@@ -119,7 +119,9 @@ def discover(
             first_order.append(FirstOrderCell(name, kind, own, reason, requested))
             continue
         for layer, reason, requested in staying:
-            first_order.append(FirstOrderCell(layer.name, kind, layer.parameters(), reason, requested))
+            left = tuple(p for p in layer.parameters() if id(parameter_of(p)) in trained_ids)
+            if left:
+                first_order.append(FirstOrderCell(layer.name, kind, left, reason, requested))
         extra = tuple(parameter for parameter in own if id(parameter) not in known)
         if extra:
             reason = "a parameter in addition to the layer's weight and bias"
