@@ -315,7 +315,17 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         )
         calls.announced = self.accumulation_steps if self.accumulation_steps > 1 else None
         shared = len(set(gates)) == 1
-        self.verification = Verification(names, verify, owner, shares_gate=shared, calls=calls)
+        # Not the Parameters: reading theirs waits for the step that waits for the verification.
+        information = [[parameter_of(p).param_info for p in layer.parameters()] for layer in self._tapped]
+        self.verification = Verification(
+            names,
+            verify,
+            owner,
+            shares_gate=shared,
+            calls=calls,
+            counting=() if self.mean_reduction else self.counting_layers,
+            frozen=lambda: [not any(info.requires_grad for info in own) for own in information],
+        )
         self.commit = CommitStatistics(tapped, factor_decay, self.verification, name=self.prefix)
         parameters = [layer.parameters() for layer in self._layers]
         self.views = GradientViews(self.parameters, parameters)
