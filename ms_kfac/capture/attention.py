@@ -13,22 +13,13 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from ms_kfac.capture.attach import PlainCopies
-from ms_kfac.capture.dense import DenseOperators
+from ms_kfac.capture.dense import DenseOperators, linear
 from ms_kfac.capture.layer import Layer, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
 from ms_kfac.ops.step.parameter_rows import LayerParameter, ParameterRows
 
-_matmul = ops.MatMul(transpose_b=True)
-_bias_add = ops.BiasAdd()
 _three_rows = ops.Split(0, 3)
 _three_columns = ops.Split(-1, 3)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    y = _matmul(ops.reshape(x, (-1, x.shape[-1])), weight)
-    if bias is not None:
-        y = _bias_add(y, bias)
-    return ops.reshape(y, (*x.shape[:-1], y.shape[-1]))
 
 
 def _with_columns(mask: Tensor, count: int) -> Tensor:
@@ -110,16 +101,16 @@ class RoutedAttention(PlainCopies):
             key = ops.expand_dims(key, samples_axis)
             value = ops.expand_dims(value, samples_axis)
         if self.in_proj_weight is not None and self.q_is_k and self.k_is_v:
-            q, k, v = _three_columns(_linear(query, self.in_proj_weight, bias))
+            q, k, v = _three_columns(linear(query, self.in_proj_weight, bias))
         else:
             if self.in_proj_weight is not None:
                 q_weight, k_weight, v_weight = _three_rows(self.in_proj_weight)
             else:
                 q_weight, k_weight, v_weight = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
             q_bias, k_bias, v_bias = (None, None, None) if bias is None else _three_rows(bias)
-            q = _linear(query, q_weight, q_bias)
-            k = _linear(key, k_weight, k_bias)
-            v = _linear(value, v_weight, v_bias)
+            q = linear(query, q_weight, q_bias)
+            k = linear(key, k_weight, k_bias)
+            v = linear(value, v_weight, v_bias)
         q, k, v = self.q_tap(query, q), self.k_tap(key, k), self.v_tap(value, v)
 
         samples, length, width = q.shape[samples_axis], q.shape[time_axis], q.shape[2]
@@ -149,7 +140,7 @@ class RoutedAttention(PlainCopies):
         from_heads = (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)
         attended = ops.transpose(ops.matmul(weights, v), from_heads)
         attended = ops.reshape(attended, (*attended.shape[:2], width))
-        out = self.out_tap(attended, _linear(attended, self.out_proj.weight, self.out_proj.bias))
+        out = self.out_tap(attended, linear(attended, self.out_proj.weight, self.out_proj.bias))
         if average_attn_weights:
             weights = ops.reduce_sum(weights, 1) / heads
         if not batched:

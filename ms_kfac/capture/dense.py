@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mindspore import mint, nn
+from mindspore import Tensor, mint, nn, ops
 
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
@@ -13,7 +13,26 @@ from ms_kfac.ops.statistics.dense_locations import DenseActivations, DenseGradie
 from ms_kfac.ops.statistics.projections import FactorProjections
 from ms_kfac.ops.statistics.second_moment import RowSecondMoment
 
+_matmul = ops.MatMul(transpose_b=True)
+_bias_add = ops.BiasAdd()
 _PRIMITIVES: dict[Any, str] = {nn.Dense: "matmul", mint.nn.Linear: "dense"}
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    r"""Compute a dense layer, as ``nn.Dense`` does.
+
+    Args:
+        x: input, the features in the last axis.
+        weight: output features first.
+        bias: the bias, or None.
+
+    Returns:
+        :math:`x W^{\top} + b`.
+    """
+    y = _matmul(ops.reshape(x, (-1, x.shape[-1])), weight)
+    if bias is not None:
+        y = _bias_add(y, bias)
+    return ops.reshape(y, (*x.shape[:-1], y.shape[-1]))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""Recurrent cells in a loop over time: the same outputs, factors over time, updates of dense layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+import ms_kfac
+from ms_kfac.capture.layer_kinds import describe_layer
+from tests.oracle.factors import shared_factors
+from tests.support.bank import backward, randomise, tensor
+
+SAMPLES, STEPS, INPUTS, WIDTH = 4, 3, 3, 4
+
+
+class Cells(nn.Cell):
+    """An LSTM, a GRU and an RNN over its outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTMCell(INPUTS, WIDTH)
+        self.gru = nn.GRUCell(WIDTH, WIDTH)
+        self.rnn = nn.RNNCell(WIDTH, WIDTH, has_bias=False, nonlinearity="relu")
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        zeros = ops.zeros((x.shape[1], WIDTH), ms.float32)
+        state, gated, simple = (zeros, zeros), zeros, zeros + 0.1
+        for t in range(STEPS):
+            state = self.lstm(x[t], state)
+            gated = self.gru(state[0], gated)
+            simple = self.rnn(gated, simple)
+        return simple
+
+
+class Maps(nn.Cell):
+    """The linear maps of a cell, under its names for them."""
+
+    def __init__(self, inputs: int, gates: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.ih = nn.Dense(inputs, gates * WIDTH, has_bias=bias)
+        self.hh = nn.Dense(WIDTH, gates * WIDTH, has_bias=bias)
+
+
+class Loops(nn.Cell):
+    """The same network of dense layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.gru, self.rnn = Maps(INPUTS, 4), Maps(WIDTH, 3), Maps(WIDTH, 1, bias=False)
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        h = ops.zeros((x.shape[1], WIDTH), ms.float32)
+        c, gated, simple = h, h, h + 0.1
+        for t in range(STEPS):
+            i, f, g, o = ops.split(self.lstm.ih(x[t]) + self.lstm.hh(h), WIDTH, 1)
+            c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+            h = ops.sigmoid(o) * ops.tanh(c)
+            r, z, n = ops.split(self.gru.ih(h), WIDTH, 1)
+            hidden_r, hidden_z, hidden_n = ops.split(self.gru.hh(gated), WIDTH, 1)
+            n = ops.tanh(n + ops.sigmoid(r + hidden_r) * hidden_n)
+            z = ops.sigmoid(z + hidden_z)
+            gated = (1 - z) * n + z * gated
+            simple = ops.relu(self.rnn.ih(gated) + self.rnn.hh(simple))
+        return simple
+
+
+def squared_error(net: nn.Cell) -> Any:
+    def forward(x: ms.Tensor) -> ms.Tensor:
+        return ops.square(net(x) - 0.3).sum() / SAMPLES
+
+    return forward
+
+
+def as_dense(name: str) -> str:
+    """The name of a cell's Parameter in `Loops`."""
+    prefix, last = name.split(".")
+    letter, part = last.split("_")
+    return f"{prefix}.{part}.{letter}"
+
+
+def test_cells_train_like_dense_layers(mode: int, rng: np.random.Generator) -> None:
+    cells, loops = Cells(), Loops()
+    randomise(cells, rng)
+    start = {as_dense(name): p.asnumpy().copy() for name, p in cells.parameters_and_names()}
+    for name, parameter in loops.parameters_and_names():
+        parameter.set_data(tensor(start[name]))
+    data = [rng.standard_normal((STEPS, SAMPLES, INPUTS)).astype(np.float32) for _ in range(2)]
+    plain = cells(tensor(data[0])).asnumpy()
+    # Statistics of the last batch alone: the first commit finds how often a pass calls a layer.
+    options: Any = {"damping": 0.1, "factor_interval": 1, "inverse_interval": 1, "factor_decay": 0.0}
+    optimizers = [ms_kfac.KFAC(net, 0.1, **options) for net in (cells, loops)]
+    np.testing.assert_allclose(cells(tensor(data[0])).asnumpy(), plain, rtol=1e-5, atol=1e-6)
+    for x in data:
+        for net, optimizer in zip((cells, loops), optimizers):
+            optimizer(backward(squared_error(net), optimizer.parameters, x))
+    # The input is known: all steps of a sample are its locations.
+    a = np.swapaxes(data[-1], 0, 1)
+    A, _ = shared_factors(a, a, True)
+    np.testing.assert_allclose(optimizers[0].factors("lstm.ih")["A"], A, rtol=1e-5, atol=1e-5)
+    assert optimizers[0].summary().count("verified") == 7
+    for name in optimizers[1].layers:
+        for factor, expected in optimizers[1].factors(name).items():
+            found = optimizers[0].factors(name)[factor]
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    for name, parameter in cells.parameters_and_names():
+        expected = dict(loops.parameters_and_names())[as_dense(name)].asnumpy()
+        assert np.abs(expected - start[as_dense(name)]).max() > 1e-4, name
+        np.testing.assert_allclose(parameter.asnumpy(), expected, rtol=0, atol=2e-5, err_msg=name)
+
+
+def test_layers_over_time_stay_first_order() -> None:
+    described = describe_layer("lstm", nn.LSTM(INPUTS, WIDTH))
+    assert described == "LSTM hides the gradients of its gates (a loop over LSTMCell is preconditioned)"
