@@ -87,7 +87,7 @@ def test_the_table_by_the_clock() -> None:
     assert "| adamw | learning_rate=0.001 beta2=0.99 | 1 | 222 | 3 |" in lines[2]
     assert lines[2].endswith("| 2.2500 (2.2500) | 0.4000 | 2 of 2 |")
     # 3.0 after one second and 1.5 after two: 2.25 in the middle.
-    assert "edge: learning_rate" in lines[3]
+    assert "edge: kl_clip" in lines[3]
     assert lines[3].endswith(
         "| 2 (1 failed) | 222 | 3 | 3.0000 | 3.0000 | 1.5000 (1.0000, 2.0000) | 0.4000 | 2 of 2 |"
     )
@@ -156,7 +156,7 @@ def test_a_command_repeats_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     command.main([*arguments[:-4], "--seeds", "3", "--output", str(tmp_path)])
     assert len(commands) == 30
     text = (tmp_path / "vit_digits.md").read_text(encoding="utf-8")
-    assert "| kfac | learning_rate=0.003 damping=0.0001 (edge: learning_rate, damping) | 3 |" in text
+    assert "| kfac | kl_clip=1e-06 damping=1e-05 (edge: kl_clip, damping) | 3 |" in text
     assert "| adamw | learning_rate=0.004 beta2=0.999 | RuntimeError: broken | 0 | 0 |" in text
 
 
