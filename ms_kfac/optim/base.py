@@ -219,6 +219,19 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._create_update()
         set_in_place([*network.get_parameters(), *self.get_parameters()])
 
+    @property
+    def init_args(self) -> Any:
+        """What MindSpore's boost makes copies of an optimizer from; this optimizer has no copies.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            "boost_level: less_bn and grad_freeze, which levels O1 and O2 turn on, replace the optimizer by "
+            f"copies, which {type(self).__name__} does not support: use boost_level='O0', or a "
+            "boost_config_dict that sets both to False"
+        )
+
     def _create_blocks(self, network: nn.Cell, rule: str) -> None:
         """Create the blocks: first of the layers found, then of Parameters outside layers."""
         self.statistics_options = StatisticsOptions(
