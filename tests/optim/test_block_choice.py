@@ -148,11 +148,19 @@ def test_without_a_counted_pass_nothing_is_taken(mode: int) -> None:
     np.testing.assert_array_equal(optimizer.blocks[-1].weights.asnumpy(), before[1])
 
 
-def test_parameters_that_are_not_float32_stay_first_order() -> None:
-    net = Scaled()
-    net.scale = Parameter(ms.Tensor(1.5, ms.float16), name="scale")
-    optimizer = ms_kfac.KFAC(net, 0.1, blocks={"other": DiagonalBlock})
-    assert "scale" not in blocks_of(optimizer)
+def test_a_float16_parameter_has_a_block(mode: int) -> None:
+    factors = []
+    for kind in (ms.float32, ms.float16):
+        net = Scaled()
+        net.scale = Parameter(ms.Tensor(1.5, kind), name="scale")
+        optimizer = ms_kfac.KFAC(net, 0.1, blocks={"other": DiagonalBlock}, **EVERY_STEP)
+        step = functional_step(net, optimizer, cross_entropy())
+        run(step, batches(2))
+        assert net.scale.dtype == kind
+        assert float(net.scale.asnumpy()) != 1.5
+        factors.append(optimizer.factors("scale")["s"])
+    # A float16 has 11 bits.
+    np.testing.assert_allclose(factors[1], factors[0], rtol=1e-2)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
