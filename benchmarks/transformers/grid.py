@@ -12,7 +12,7 @@ TASKS = {
     "vit_cifar10": ("model_zoo/vit/vit_cifar10", ()),
 }
 
-RATE, DAMPING = "optimizer.learning_rate", "optimizer.damping"
+RATE, DAMPING, CLIP = "optimizer.learning_rate", "optimizer.damping", "optimizer.kl_clip"
 
 
 @dataclass(frozen=True)
@@ -21,39 +21,38 @@ class Method:
 
     Attributes:
         recipe: the last word of its recipes.
-        rates: the learning rates.
-        second: the second key of the grid.
-        values: the values of that key.
+        grid: the values of the two keys that are tuned.
         settings: overrides of the recipe.
     """
 
     recipe: str
-    rates: tuple[float, ...]
-    second: str
-    values: tuple[float, ...]
+    grid: dict[str, tuple[float, ...]]
     settings: tuple[str, ...] = ()
 
     def points(self) -> list[str]:
         """The points of the grid, each as overrides separated by spaces."""
-        pairs = itertools.product(self.rates, self.values)
-        return [f"{RATE}={rate:g} {self.second}={value:g}" for rate, value in pairs]
+        return [
+            " ".join(f"{key}={value:g}" for key, value in zip(self.grid, values))
+            for values in itertools.product(*self.grid.values())
+        ]
 
     def edges(self, point: str) -> list[str]:
         """The keys whose value at a point is the first or the last of the grid."""
-        rate, value = (float(part.partition("=")[2]) for part in point.split())
-        found = [RATE] if rate in (self.rates[0], self.rates[-1]) else []
-        return found + ([self.second] if value in (self.values[0], self.values[-1]) else [])
+        chosen = dict(part.split("=") for part in point.split())
+        return [key for key, values in self.grid.items() if float(chosen[key]) in (values[0], values[-1])]
 
 
 def _second_order(recipe: str, *settings: str) -> Method:
     # The loss of a text is a mean over T positions, which makes K-FAC's curvature about T times smaller than
-    # that of one position. Small dampings are in the grid for that reason.
-    return Method(recipe, (0.003, 0.01, 0.03, 0.1), DAMPING, (1e-4, 1e-3, 1e-2), settings)
+    # that of one position: small dampings pay, and with them small clips. While the clip is active it sets
+    # the step's length, and the learning rate has hardly any effect.
+    grid = {CLIP: (1e-6, 1e-5, 1e-4, 1e-3), DAMPING: (1e-5, 1e-4, 1e-3)}
+    return Method(recipe, grid, (f"{RATE}=0.1", *settings))
 
 
 METHODS = {
-    "adamw": Method("adamw", (0.0005, 0.001, 0.002, 0.004), "optimizer.beta2", (0.95, 0.99, 0.999)),
-    "sgdm": Method("sgdm", (0.03, 0.1, 0.3, 1.0), "optimizer.momentum", (0.8, 0.9, 0.95)),
+    "adamw": Method("adamw", {RATE: (0.0005, 0.001, 0.002, 0.004), "optimizer.beta2": (0.95, 0.99, 0.999)}),
+    "sgdm": Method("sgdm", {RATE: (0.03, 0.1, 0.3, 1.0), "optimizer.momentum": (0.8, 0.9, 0.95)}),
     "kfac": _second_order("kfac"),
     "kfac-momentum": _second_order("kfac", "optimizer.first_order={name: momentum}"),
     "kfac-reduce": _second_order("kfac", "optimizer.sharing=reduce"),

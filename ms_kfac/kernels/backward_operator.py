@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import mindspore as ms
-
-from ms_kfac.kernels.operator import native_operator
+from ms_kfac.kernels.operator import native_operator, present_library
+from ms_kfac.kernels.registry import REGISTRY
 from ms_kfac.kernels.vmap_rules import leave_out_of_vmap
 
 
@@ -26,7 +25,7 @@ def backward_operator(name: str, **attributes: Any) -> Any:
     Returns:
         The operator. Its first inputs are x and dout.
     """
-    if ms.get_context("device_target") == "CPU":
+    if present_library().exports(f"{REGISTRY[name]}InferShape"):
         operator = native_operator(name, **attributes)
         # The name is what MindSpore's shape inference calls the operator in its messages.
         operator.add_prim_attr("reg_op_name", name)

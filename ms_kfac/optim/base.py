@@ -214,6 +214,19 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._create_update()
         set_in_place([*network.get_parameters(), *self.get_parameters()])
 
+    @property
+    def init_args(self) -> Any:
+        """What MindSpore's boost makes copies of an optimizer from; this optimizer has no copies.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(
+            "boost_level: less_bn and grad_freeze, which levels O1 and O2 turn on, replace the optimizer by "
+            f"copies, which {type(self).__name__} does not support: use boost_level='O0', or a "
+            "boost_config_dict that sets both to False"
+        )
+
     def _create_blocks(self, network: nn.Cell, rule: str) -> None:
         """Create the blocks: first of the layers found, then of Parameters outside layers."""
         self.statistics_options = StatisticsOptions(
@@ -314,7 +327,17 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         )
         calls.announced = self.accumulation_steps if self.accumulation_steps > 1 else None
         shared = len(set(gates)) == 1
-        self.verification = Verification(names, verify, owner, shares_gate=shared, calls=calls)
+        # Not the Parameters: reading theirs waits for the step that waits for the verification.
+        information = [[parameter_of(p).param_info for p in layer.parameters()] for layer in self._tapped]
+        self.verification = Verification(
+            names,
+            verify,
+            owner,
+            shares_gate=shared,
+            calls=calls,
+            counting=() if self.mean_reduction else self.counting_layers,
+            frozen=lambda: [not any(info.requires_grad for info in own) for own in information],
+        )
         self.commit = CommitStatistics(tapped, factor_decay, self.verification, name=self.prefix)
         parameters = [layer.parameters() for layer in self._layers]
         self.views = GradientViews(self.parameters, parameters)

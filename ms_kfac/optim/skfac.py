@@ -107,8 +107,8 @@ class SKFAC(SecondOrderOptimizer):
         super().__init__(network, learning_rate, *positional, blocks=with_default(block, blocks), **options)
         self.skfac_options, self._splits = skfac, damping_split == "pi"
 
-    def __repr__(self) -> str:
+    def _described(self, preconditioned: int) -> str:
         skfac = self.skfac_options
         spatial = f"{skfac.spatial!r}" + (f" of {skfac.samples}" if skfac.spatial == "subsample" else "")
         split = ", damping split by pi" if self._splits else ""
-        return f"{super().__repr__()[:-1]}, spatial {spatial}{split}, no moving average)"
+        return f"{super()._described(preconditioned)[:-1]}, spatial {spatial}{split}, no moving average)"

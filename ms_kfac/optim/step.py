@@ -199,10 +199,12 @@ class SecondOrderStep(FirstOrderOptimizer):
         return self.map_(ops.partial(_multiply, self.mean_factor(samples)), gradients)
 
     def mean_factor(self, samples: Tensor) -> Any:
-        """Factor that converts the reduced loss into the mean loss."""
+        """Factor that converts the reduced loss into the mean loss; 0 if no samples were counted."""
         if self.mean_reduction:
             return 1.0
-        return self.accumulation_steps / ops.where(samples > 0, samples, self.one)
+        # An unknown number of samples must not make the step as many times too long.
+        counted = ops.cast(samples > 0, ms.float32) * self.accumulation_steps
+        return counted / ops.where(samples > 0, samples, self.one)
 
     def refresh_inverses(self) -> bool:
         """Recompute the inverses of the blocks when the policy requires it."""

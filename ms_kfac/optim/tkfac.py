@@ -142,5 +142,5 @@ class TKFAC(SecondOrderOptimizer):
             ]
             self.inverse_schedule.damping = ExpandingDamping(self.damping, convolutions, expansion, automatic)
 
-    def __repr__(self) -> str:
-        return f"{super().__repr__()[:-1]}, {self._own})"
+    def _described(self, preconditioned: int) -> str:
+        return f"{super()._described(preconditioned)[:-1]}, {self._own})"

@@ -24,7 +24,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,9 @@ class Verification:
         owner: the optimizer's name, for warnings.
         shares_gate: whether all layers take statistics at the same steps. If each layer has its own steps, a
             layer without a pass causes a warning only at the first commit. Default: True.
+        calls: finds how many times a pass calls each layer. Default: None, to create one.
+        counting: the layers that count samples for a loss that is a sum. Default: none.
+        frozen: tells which layers have only frozen parameters now. Default: None, none of them.
 
     Attributes:
         checked: results of the last commit, one per layer.
@@ -89,6 +92,8 @@ class Verification:
         *,
         shares_gate: bool = True,
         calls: CallsPerPass | None = None,
+        counting: Sequence[int] = (),
+        frozen: Callable[[], Sequence[bool]] | None = None,
     ) -> None:
         self.layers = tuple(layers)
         self.mode = mode
@@ -101,6 +106,8 @@ class Verification:
         self._told: set[tuple[str, str]] = set()
         self._demoted: set[int] = set()
         self.shares_gate = shares_gate
+        self.counting = list(counting)
+        self.frozen = (lambda: [False] * len(self.layers)) if frozen is None else frozen
         self._first = True
         self._had_gradient = np.zeros(len(self.layers), bool)
         self._without_gradient = np.zeros(len(self.layers), int)
@@ -156,7 +163,8 @@ class Verification:
         mismatched = looked & ~right
         batch = np.where(joined, passes, (passes - 1.0) % np.maximum(period, 1.0) + 1.0)
         answers[:, 2] = self.calls(batch, kernels, right, factor)
-        missing = measurable & (passes <= 0) & (norm > 0) & (self.shares_gate or self._first)
+        expects_passes = self.shares_gate or self._first
+        missing = measurable & (passes <= 0) & (norm > 0) & expects_passes
         self._first = False
         expected = factor * (P if accumulated.any() else p)
         for index in range(len(self.layers)):
@@ -175,6 +183,10 @@ class Verification:
         self._tell_foreign(foreign)
         self._tell_mismatch(changed, others_verified=bool(enough))
         self._tell_missing(missing, passes > 0)
+        delivered = measurable & (norm > 0)
+        if self.counting and expects_passes and not (passes[self.counting] > 0).any() and delivered.any():
+            self._tell_uncounted()
+        self._tell_frozen(delivered & np.array(self.frozen(), bool))
         self._tell_dead(measurable & (passes > 0), norm)
         if right.any() and self._is_scale(factor):
             self._refuse_scaled(factor, right, answers)
@@ -279,6 +291,27 @@ class Verification:
             f"delivered: {reason}. Without statistics these layers get first-order updates. verify='off' "
             "silences this warning"
         )
+
+    def _tell_uncounted(self) -> None:
+        if ("uncounted", "") in self._told:
+            return
+        self._told.add(("uncounted", ""))
+        self._warn(
+            "the number of samples is unknown, so that the gradient of the summed loss does not move the "
+            f"weights: reduction='sum' counts samples in the backward passes of "
+            f"{_listed([self.layers[index] for index in self.counting])}, and no pass reached them. skip= "
+            "layers that passes do not reach, so that others count. verify='off' silences this warning"
+        )
+
+    def _tell_frozen(self, flags: NDArray[Any]) -> None:
+        new = self._new("frozen", flags)
+        if new:
+            self._warn(
+                f"the parameters of {_listed(new)} are frozen (requires_grad=False), but are trained on: "
+                "MindSpore compiles a step for the parameters that the optimizer was made with, as for "
+                "nn.Momentum. Make a new optimizer and a new step after freezing, or give these parameters a "
+                "group and set its learning rate to 0. verify='off' silences this warning"
+            )
 
     def _tell_dead(self, reached: NDArray[Any], norm: Vector) -> None:
         self._had_gradient |= norm > 0

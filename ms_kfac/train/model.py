@@ -87,6 +87,11 @@ class Model(MindSporeModel):
             boost_level,
             **arguments,
         )
+        if isinstance(optimizer, SecondOrderOptimizer) and self._optimizer is not optimizer:
+            raise ValueError(
+                "boost_config_dict: dim_reduce replaces the optimizer by nn.SGD, got it turned on with "
+                f"{type(optimizer).__name__}; set it to False"
+            )
 
     def _build_train_network(self) -> nn.Cell:
         optimizer = self._optimizer

@@ -127,7 +127,8 @@ class ProgressBar(Callback):
         left = (
             (time.perf_counter() - self._training_start)
             / (parameters.cur_step_num - self._done_before)
-            * (self._total - parameters.cur_step_num)
+            # On CPUs, which can't sink data, an epoch has more steps than the given sink_size.
+            * max(self._total - parameters.cur_step_num, 0)
         )
         line = (
             f"epoch {parameters.cur_epoch_num}/{parameters.epoch_num}  {self._shown('  ')}  "

@@ -17,6 +17,7 @@ from benchmarks.transformers.budget import Budget, rate_factor
 from benchmarks.transformers.grid import METHODS, TASKS
 from benchmarks.transformers.table import best_points, clock_table, mean_curve, seconds_until
 from benchmarks.transformers.train import train
+from model_zoo.common.checkpoint.resume import recipe_to_json
 from model_zoo.common.recipe import Recipe, load_recipe
 from tests.model_zoo.conftest import few_digits  # noqa: F401
 from tests.model_zoo.synthetic_data import ROOT
@@ -47,7 +48,9 @@ def test_each_point_is_accepted_by_its_recipe(task: str) -> None:
     for method in METHODS.values():
         point = method.points()[-1].split()
         recipe = load_recipe(ROOT / f"{stem}_{method.recipe}.yaml", [*method.settings, *settings, *point])
-        assert recipe.optimizer.learning_rate == max(method.rates)
+        written = recipe_to_json(recipe)["optimizer"]
+        for key, values in method.grid.items():
+            assert written[key.removeprefix("optimizer.")] == max(values)
 
 
 def test_methods_take_turns() -> None:
@@ -72,7 +75,7 @@ def test_the_best_point_has_the_lowest_loss_of_those_that_finished() -> None:
     rows = [row("kfac", kfac[0], 2.0), row("kfac", kfac[5], 1.5), row("kfac", kfac[3], 0.0, error="NaN")]
     rows += [row("adamw", METHODS["adamw"].points()[0], 1.0), row("sgdm", "x", 0.0, error="NaN")]
     assert best_points(rows) == {"adamw": METHODS["adamw"].points()[0], "kfac": kfac[5]}
-    assert METHODS["kfac"].edges(kfac[0]) == ["optimizer.learning_rate", "optimizer.damping"]
+    assert METHODS["kfac"].edges(kfac[0]) == ["optimizer.kl_clip", "optimizer.damping"]
     assert METHODS["kfac"].edges(kfac[4]) == []
 
 
@@ -84,7 +87,7 @@ def test_the_table_by_the_clock() -> None:
     assert "| adamw | learning_rate=0.001 beta2=0.99 | 1 | 222 | 3 |" in lines[2]
     assert lines[2].endswith("| 2.2500 (2.2500) | 0.4000 | 2 of 2 |")
     # 3.0 after one second and 1.5 after two: 2.25 in the middle.
-    assert "edge: learning_rate" in lines[3]
+    assert "edge: kl_clip" in lines[3]
     assert lines[3].endswith(
         "| 2 (1 failed) | 222 | 3 | 3.0000 | 3.0000 | 1.5000 (1.0000, 2.0000) | 0.4000 | 2 of 2 |"
     )
@@ -153,7 +156,7 @@ def test_a_command_repeats_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     command.main([*arguments[:-4], "--seeds", "3", "--output", str(tmp_path)])
     assert len(commands) == 30
     text = (tmp_path / "vit_digits.md").read_text(encoding="utf-8")
-    assert "| kfac | learning_rate=0.003 damping=0.0001 (edge: learning_rate, damping) | 3 |" in text
+    assert "| kfac | kl_clip=1e-06 damping=1e-05 (edge: kl_clip, damping) | 3 |" in text
     assert "| adamw | learning_rate=0.004 beta2=0.999 | RuntimeError: broken | 0 | 0 |" in text
 
 

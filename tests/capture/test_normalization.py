@@ -66,14 +66,12 @@ REASONS = {
     "own_layer": "construct",
     "axes": "begin_params_axis",
     "samples": "across samples",
-    "half": "Float16",
     "skipped": "skip",
     "own_embed": "construct",
     "tied": "tied to out",
     "out": "tied to tied",
-    "group": "GroupNorm",
 }
-UNIT_WISE = ("batch", "deep.bn2d", "layer")
+UNIT_WISE = ("batch", "deep.bn2d", "layer", "half", "group")
 
 
 @pytest.mark.parametrize("normalization", [None, "first_order", "unit_wise"])

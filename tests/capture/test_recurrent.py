@@ -89,7 +89,7 @@ def test_cells_train_like_dense_layers(mode: int, rng: np.random.Generator) -> N
         parameter.set_data(tensor(start[name]))
     data = [rng.standard_normal((STEPS, SAMPLES, INPUTS)).astype(np.float32) for _ in range(2)]
     plain = cells(tensor(data[0])).asnumpy()
-    # Statistics of the last batch alone: the first commit finds how often a pass calls each layer.
+    # Statistics of the last batch alone: the first commit finds how often a layer is called in a pass.
     options: Any = {"damping": 0.1, "factor_interval": 1, "inverse_interval": 1, "factor_decay": 0.0}
     optimizers = [ms_kfac.KFAC(net, 0.1, **options) for net in (cells, loops)]
     np.testing.assert_allclose(cells(tensor(data[0])).asnumpy(), plain, rtol=1e-5, atol=1e-6)

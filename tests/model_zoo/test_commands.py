@@ -120,7 +120,7 @@ def test_invalid_command_lines_are_refused(capsys: pytest.CaptureFixture[str]) -
         (
             "skfac",
             "epochs=1",
-            "optimizer.name is 'skfac'; accepted with --distributed: one of sgdm, adam, kfac",
+            "optimizer.name is 'skfac'; accepted with --distributed: one of sgdm, adam, adamw, kfac",
         ),
         (
             "tkfac",

@@ -20,7 +20,7 @@ from ms_kfac.optim.options import check_options
 from tests.support.methods import METHODS as TESTED
 
 CLASSES = {method.class_name for method in METHODS.values()}
-FIRST_ORDER = {"sgdm", "adam"}
+FIRST_ORDER = {"sgdm", "adam", "adamw"}
 BY_NAME = pytest.mark.parametrize(("name", "method"), METHODS.items(), ids=list(METHODS))
 
 
@@ -67,6 +67,7 @@ def test_recipes_have_the_options_and_their_defaults(name: str, method: Method) 
     found = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     defaults = signature(ms_kfac.KFAC) | signature(getattr(ms_kfac, method.class_name))
     assert set(method.options) <= set(found)
+    found["first_order"] = found["first_order"].name
     for key in set(found) - {"name", "learning_rate", "damping_schedule"}:
         assert found[key] == defaults[key], key
 

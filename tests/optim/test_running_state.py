@@ -94,8 +94,3 @@ def test_an_activation_sees_rows_as_before(mode: int) -> None:
     plain = net(x).asnumpy()
     ms_kfac.KFAC(net, 0.1)
     np.testing.assert_array_equal(net(x).asnumpy(), plain)
-
-
-def test_layers_of_half_precision_stay_first_order() -> None:
-    net = nn.SequentialCell(nn.Dense(3, 4), nn.Dense(4, 2, dtype=ms.float16))
-    assert "1.weight is Float16" in ms_kfac.KFAC(net, 0.1).summary()

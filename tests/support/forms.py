@@ -9,7 +9,7 @@ from typing import Any, Callable
 import pytest
 
 from ms_kfac.curvature.block import layer_statistics
-from ms_kfac.kernels import operator
+from ms_kfac.kernels import backward_operator, operator
 from ms_kfac.ops.statistics.skfac_statistics import _shared_graph
 from ms_kfac.statistics import judge
 from tests.support.native import has_native, needs_native
@@ -37,7 +37,7 @@ def operators_of(library: Any, because: Callable[[str, str], str]) -> Iterator[N
     """Operators made meanwhile come from that library, or are fallbacks where ``because`` says why."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator, "fallback_reason", because)
-        for module in (operator, judge):
+        for module in (operator, backward_operator, judge):
             patch.setattr(module, "present_library", lambda: library)
         forget_operators()
         try:

@@ -10,6 +10,7 @@ import pytest
 from mindspore import nn
 
 import ms_kfac
+from tests.oracle.factors import dense_factors
 from tests.support.bank import tensor
 from tests.support.loops import Batch, as_dataset, cross_entropy
 from tests.support.methods import METHODS
@@ -88,6 +89,57 @@ def test_the_same_in_pynative_mode() -> None:
 
 def test_losses_that_are_sums(mode: int) -> None:
     assert_one_batch("KFAC", "sum")
+
+
+def in_unequal_parts(
+    data: Sequence[Batch], reduction: str, mode: int, steps: int = PARTS
+) -> tuple[nn.Cell, nn.Optimizer]:
+    """One layer, trained on three rows of each batch and then on the others; or on whole batches."""
+    ms.set_context(mode=mode)
+    net = Perceptron((5, 3))
+    optimizer = ms_kfac.KFAC(
+        net, 0.1, reduction=reduction, accumulation_steps=steps, factor_interval=1, inverse_interval=1
+    )
+    cell = ms_kfac.TrainOneStepCell(
+        nn.WithLossCell(net, cross_entropy(reduction)), optimizer, accumulation_steps=steps
+    )
+    cell.set_train()
+    for x, y in data:
+        for rows in (slice(3), slice(3, None)) if steps > 1 else (slice(None),):
+            cell(tensor(x[rows]), tensor(y[rows]))
+    return net, optimizer
+
+
+def test_unequal_micro_batches_of_summed_losses_are_one_batch(mode: int) -> None:
+    data = vectors(2)
+    whole, expected = in_unequal_parts(data, "sum", mode, steps=1)
+    net, optimizer = in_unequal_parts(data, "sum", mode)
+    for key, weight in weights_of(whole).items():
+        np.testing.assert_allclose(weights_of(net)[key], weight, rtol=0, atol=1e-6, err_msg=key)
+    for key, factor in expected.factors("layers.0").items():
+        np.testing.assert_allclose(optimizer.factors("layers.0")[key], factor, rtol=1e-4, atol=1e-6)
+
+
+def test_unequal_micro_batches_of_mean_losses_have_the_statistics_of_their_samples(mode: int) -> None:
+    """One step: the samples' factors. The gradient is the mean of the two means, as for nn.Momentum."""
+    ((x, y),) = data = vectors(1)
+    start = weights_of(Perceptron((5, 3)))
+    _, optimizer = in_unequal_parts(data, "mean", mode)
+    z = x @ start["layers.0.weight"].T + start["layers.0.bias"]
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    g = p - np.eye(3)[y]
+    for factor, expected in zip("AG", dense_factors(x, g, True)):
+        np.testing.assert_allclose(optimizer.factors("layers.0")[factor], expected, rtol=1e-4, atol=1e-6)
+    means = [g[rows].T @ x[rows] / len(x[rows]) for rows in (slice(3), slice(3, None))]
+    delivered = optimizer.moments[0].asnumpy()
+    A, G = dense_factors(x, g, True)
+    bias = np.concatenate([mean.mean(axis=0, keepdims=True) for mean in (g[:3], g[3:])]).mean(axis=0)
+    dW = np.concatenate([(means[0] + means[1]) / 2, bias[:, None]], axis=1)
+    pi = np.sqrt((np.trace(A) / len(A)) / (np.trace(G) / len(G)))
+    root = np.sqrt(0.1)
+    U = np.linalg.solve(G + root / pi * np.eye(3), dW) @ np.linalg.inv(A + root * pi * np.eye(6))
+    nu = min(1.0, np.sqrt(3e-4 / (0.1**2 * (dW * U).sum())))
+    np.testing.assert_allclose(delivered, nu * U[:, :5], rtol=1e-3, atol=1e-6)
 
 
 def test_a_micro_batch_that_overflows_drops_its_step(mode: int) -> None:

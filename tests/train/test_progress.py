@@ -32,11 +32,19 @@ class Loss:
         return 0.5
 
 
-def run(bar: ProgressBar, loss: Any, epochs: int = 2, steps: int = 25, batch: int = 4, sunk: int = 1) -> None:
+def run(
+    bar: ProgressBar,
+    loss: Any,
+    epochs: int = 2,
+    steps: int = 25,
+    batch: int = 4,
+    sunk: int = 1,
+    announced: int | None = None,
+) -> None:
     """The calls that Model.train makes, one for every `sunk` steps."""
     parameters = SimpleNamespace(
         epoch_num=epochs,
-        batch_num=steps,
+        batch_num=steps if announced is None else announced,
         cur_step_num=0,
         cur_epoch_num=0,
         net_outputs=loss,
@@ -95,6 +103,13 @@ def test_a_call_may_stand_for_many_steps(sunk: int, reads: int) -> None:
     run(bar, loss, sunk=sunk)
     assert bar._bar.n == 2 * 25 * 4
     assert loss.reads == reads
+
+
+def test_more_steps_than_expected_leave_no_time() -> None:
+    """MindSpore announces sink_size steps per epoch; on a CPU, an epoch has those of the data set."""
+    lines = io.StringIO()
+    run(ProgressBar(stream=io.StringIO(), lines=lines), 0.25, steps=25, announced=10)
+    assert [line.rpartition("  ")[2] for line in lines.getvalue().splitlines()] == ["0:00 left"] * 2
 
 
 def test_the_loss_is_the_first_output_of_a_scaled_step() -> None:

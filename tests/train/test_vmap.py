@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -10,11 +12,12 @@ from mindspore import Tensor, nn, ops
 import ms_kfac
 from ms_kfac.curvature import EigenbasisBlock, KroneckerBlock, ShermanMorrisonBlock, TraceRestrictedBlock
 from tests.support.bank import randomise, tensor
-from tests.support.loops import cross_entropy
+from tests.support.loops import cross_entropy, functional_step, run
 from tests.support.methods import fixed_intervals
 from tests.support.networks import Perceptron
 
 SAMPLES = 5
+REFUSAL = r"vmap: .* in a `with optimizer\.detached\(\):` block"
 
 
 class Layers(nn.Cell):
@@ -71,32 +74,40 @@ def test_per_sample_gradients(mode: int, rng: np.random.Generator) -> None:
     assert [checked.state for checked in optimizer.verification.checked] == ["verified"] * 4
 
 
-NEED_DETACHED: dict[str, tuple[type[nn.Optimizer], dict[str, str]]] = {
-    "fallback": (ms_kfac.SKFAC, {}),
-    "sum": (ms_kfac.KFAC, {"reduction": "sum"}),
-}
-
-
-@pytest.mark.parametrize("case", NEED_DETACHED)
-def test_what_needs_detached(case: str, mode: int, rng: np.random.Generator) -> None:
-    """Fallbacks and counters write Parameters, which vmap can't do. A refusal says what to do."""
-    net = Perceptron((3, 2))
-    method, options = NEED_DETACHED[case]
-    optimizer = method(net, 0.1, **options)
-    x = tensor(rng.standard_normal((SAMPLES, 3)))
-
+def per_sample_gradients(net: nn.Cell, optimizer: nn.Optimizer, x: Tensor) -> tuple[Tensor, ...]:
     def of_one(x: Tensor) -> Tensor:
         return net(ops.expand_dims(x, 0)).sum()
 
-    with pytest.raises(ValueError, match=r"vmap: .* in a `with optimizer\.detached\(\):` block"):
-        ms.vmap(ms.grad(of_one, None, optimizer.parameters))(x)
+    return ms.vmap(ms.grad(of_one, None, optimizer.parameters))(x)
 
-    def detached(x: Tensor) -> Tensor:
-        return net(ops.expand_dims(x, 0)).sum()
 
+def test_layers_without_a_kernel_need_detached(mode: int, rng: np.random.Generator) -> None:
+    """Their fallback writes Parameters, which vmap can't do. A refusal says what to do."""
+    net = Perceptron((3, 2))
+    optimizer = ms_kfac.SKFAC(net, 0.1)
+    x = tensor(rng.standard_normal((SAMPLES, 3)))
+    with pytest.raises(ValueError, match=REFUSAL):
+        per_sample_gradients(net, optimizer, x)
     with optimizer.detached():
-        each = ms.vmap(ms.grad(detached, None, optimizer.parameters))(x)
+        each = per_sample_gradients(net, optimizer, x)
     np.testing.assert_allclose(each[0].asnumpy()[:, 0], x.asnumpy(), rtol=1e-6)
+
+
+def test_a_summed_loss_counts_no_sample_of_vmap(mode: int, rng: np.random.Generator) -> None:
+    """Either vmap is refused, or the step after it is the same as without it."""
+    x, y = rng.standard_normal((SAMPLES, 3)), rng.integers(0, 2, SAMPLES)
+    found = []
+    for per_sample in (False, True):
+        net = Perceptron((3, 2))
+        optimizer = ms_kfac.KFAC(net, 0.1, reduction="sum", **fixed_intervals(1, 1))
+        if per_sample:
+            try:
+                per_sample_gradients(net, optimizer, tensor(x))
+            except ValueError as error:
+                assert re.search(REFUSAL, str(error)), error
+        run(functional_step(net, optimizer, cross_entropy("sum")), [(x, y)])
+        found.append(net.layers[0].weight.asnumpy())
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_the_rule_is_for_the_kernels_of_this_package_only() -> None:

@@ -44,6 +44,9 @@ class Emulated:
         }
         self.created: set[str] = set()
 
+    def exports(self, function: str) -> bool:
+        return hasattr(self.handle, function)
+
     def fallback_reason(self, name: str, device: str) -> str:
         if name not in self.exported:
             return "not in the emulated library"

@@ -50,10 +50,15 @@ class ReadyMade:
 
     columns: bool
     groups: int = 1
+    locates_inputs: bool = False
 
     @property
     def channels_first(self) -> bool:
         return self.columns
+
+    @property
+    def channels_last(self) -> bool:
+        return not self.columns
 
     def activations(self, reduce: bool) -> nn.Cell:
         return nn.Identity()
