@@ -121,13 +121,18 @@ def first_order_warning(
         rule: what updates them.
 
     Returns:
-        A text; empty if the share is not above 5 %. Normalization layers and whatever an option leaves
-        first-order do not count.
+        A text; empty if the share is not above 5 %. Normalization layers, and what an option leaves
+        first-order or gives from outside the network, do not count.
     """
+    # A tied Parameter is in several cells.
+    told = {id(p) for cell in first_order if cell.requested for p in cell.parameters}
     cells = []
     for cell in first_order:
-        if not cell.requested and cell.reason != NORMALIZATION_STAYS:
-            own = tuple(p for p in cell.parameters if not any(re.search(pattern, p.name) for pattern in left))
+        if cell.requested or cell.kind == OUTSIDE or cell.reason == NORMALIZATION_STAYS:
+            continue
+        own = tuple(p for p in cell.parameters if id(p) not in told and not _matches(left, p.name))
+        told |= {id(p) for p in own}
+        if own:
             cells.append(replace(cell, parameters=own))
     preconditioned = sum(int(parameter.size) for layer in layers for parameter in layer.parameters())
     weights = preconditioned + _weights_of(first_order)
@@ -142,6 +147,10 @@ def first_order_warning(
         f"({'; '.join(reasons)}). blocks={{'other': ms_kfac.curvature.DiagonalBlock}} gives them one per "
         "weight; skip= silences this warning"
     )
+
+
+def _matches(patterns: Iterable[str], name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)
 
 
 def _share(cells: Iterable[FirstOrderCell], weights: int) -> str:

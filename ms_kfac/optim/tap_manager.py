@@ -60,16 +60,17 @@ class TapManager:
     def _warn_of_idle_patterns(self, network: nn.Cell) -> None:
         own = [parameter.name for cell in self._first_order for parameter in cell.parameters]
         lone = [layer.name for layer in self._layers[len(self._tapped) :]]
-        parameters = [*own, *lone] if self._choice.serves_lone_parameters else lone
-        for pattern in unmatched_patterns([*names_of_cells(network), *parameters], self._patterns):
+        for pattern in unmatched_patterns([*names_of_cells(network), *own, *lone], self._patterns):
             warn_user(f"skip: no layer's name has {pattern!r}, so that it skips nothing")
         requested = [cell.name for cell in self._first_order if cell.requested]
-        layers = [layer.name for layer in self._tapped]
-        for pattern in unmatched_patterns([*layers, *requested, *parameters], self._choice.patterns):
-            warn_user(
-                f"blocks: no layer that can have a block has {pattern!r} in its name, so that it changes "
-                "nothing"
-            )
+        names = [*(layer.name for layer in self._tapped), *requested, *lone]
+        left = self._choice.first_order_patterns()
+        for pattern in unmatched_patterns(names, self._choice.patterns):
+            if pattern not in left or unmatched_patterns(own, [pattern]):
+                warn_user(
+                    f"blocks: no layer that can have a block has {pattern!r} in its name, so that it changes "
+                    "nothing"
+                )
 
     def move_taps(self, network: nn.Cell) -> None:
         """Move the taps to another network that holds the same Parameters, such as amp level O1 creates.
