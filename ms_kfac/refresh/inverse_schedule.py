@@ -27,7 +27,7 @@ class InverseSchedule(nn.Cell):
         prefix: prefix of the Parameters' names.
 
     Attributes:
-        served: number of weights with statistics at the last refresh, float32.
+        served: number of weights with statistics at the last refresh, int32.
         distributed: whether the refreshes are distributed across ranks.
         by_layer: whether layers are refreshed at different steps.
         refreshes: number of refreshes so far, int32. It counts single layers, or all layers as one if they
@@ -42,7 +42,7 @@ class InverseSchedule(nn.Cell):
         self.refreshes = Parameter(
             Tensor(0, ms.int32), name=f"{prefix}.inverse_refreshes", requires_grad=False
         )
-        self.served = Parameter(Tensor(0.0, ms.float32), name=f"{prefix}.inverted", requires_grad=False)
+        self.served = Parameter(Tensor(0, ms.int32), name=f"{prefix}.inverted", requires_grad=False)
         self.counts: Any = ParameterTuple(())
         self.cast = ops.Cast()
         self.greater = ops.Greater()
@@ -67,9 +67,9 @@ class InverseSchedule(nn.Cell):
 
     def or_first(self, due: Tensor) -> Tensor:
         """``due``, or 1 if a layer has its first statistics: scalar int32. Call it once per step."""
-        total = self.served * 0.0
+        total = self.served * 0
         for count in self.counts:
-            total = total + self.reduce_sum(self.cast(count > 0, ms.float32))
+            total = total + self.reduce_sum(self.cast(count > 0, ms.int32))
         due = self.maximum(due.reshape(()), self.cast(self.greater(total, self.served), ms.int32))
         self.assign(self.served, self.select(due > 0, total, self.minimum(total, self.served)))
         return due
