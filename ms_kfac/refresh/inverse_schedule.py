@@ -14,8 +14,9 @@ from ms_kfac.refresh.due_inverses import DueInverses
 class InverseSchedule(nn.Cell):
     """Base of the schedules of inverses. A call with the step number refreshes the inverses that are due.
 
-    With ``allowed`` 0 nothing is due. ``allowed`` may be a Tensor, so that the caller needs no branch. A
-    branch would have to be decided on the host, whereas kernels that are not due return immediately.
+    With ``allowed`` 0 the policy makes nothing due. ``allowed`` may be a Tensor, so that the caller needs no
+    branch. A branch would have to be decided on the host, whereas kernels that are not due return
+    immediately.
 
     The first statistics of a layer make a refresh due at any step. Otherwise a layer whose first batch was
     refused, or a run that goes on from the checkpoint of another optimizer, would have no inverse until the
