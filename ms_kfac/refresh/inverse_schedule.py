@@ -14,8 +14,9 @@ from ms_kfac.refresh.due_inverses import DueInverses
 class InverseSchedule(nn.Cell):
     """Base of the schedules of inverses. A call with the step number refreshes the inverses that are due.
 
-    With ``allowed`` 0 nothing is due. ``allowed`` may be a Tensor, so that the caller needs no branch. A
-    branch would have to be decided on the host, whereas kernels that are not due return immediately.
+    With ``allowed`` 0 the policy makes nothing due. ``allowed`` may be a Tensor, so that the caller needs no
+    branch. A branch would have to be decided on the host, whereas kernels that are not due return
+    immediately.
 
     The first statistics of a layer make a refresh due at any step. Otherwise a layer whose first batch was
     refused, or a run that goes on from the checkpoint of another optimizer, would have no inverse until the
@@ -27,7 +28,7 @@ class InverseSchedule(nn.Cell):
         prefix: prefix of the Parameters' names.
 
     Attributes:
-        served: number of weights with statistics at the last refresh, float32.
+        served: number of weights with statistics at the last refresh, int32.
         distributed: whether the refreshes are distributed across ranks.
         by_layer: whether layers are refreshed at different steps.
         refreshes: number of refreshes so far, int32. It counts single layers, or all layers as one if they
@@ -42,7 +43,7 @@ class InverseSchedule(nn.Cell):
         self.refreshes = Parameter(
             Tensor(0, ms.int32), name=f"{prefix}.inverse_refreshes", requires_grad=False
         )
-        self.served = Parameter(Tensor(0.0, ms.float32), name=f"{prefix}.inverted", requires_grad=False)
+        self.served = Parameter(Tensor(0, ms.int32), name=f"{prefix}.inverted", requires_grad=False)
         self.counts: Any = ParameterTuple(())
         self.cast = ops.Cast()
         self.greater = ops.Greater()
@@ -67,9 +68,9 @@ class InverseSchedule(nn.Cell):
 
     def or_first(self, due: Tensor) -> Tensor:
         """``due``, or 1 if a layer has its first statistics: scalar int32. Call it once per step."""
-        total = self.served * 0.0
+        total = self.served * 0
         for count in self.counts:
-            total = total + self.reduce_sum(self.cast(count > 0, ms.float32))
+            total = total + self.reduce_sum(self.cast(count > 0, ms.int32))
         due = self.maximum(due.reshape(()), self.cast(self.greater(total, self.served), ms.int32))
         self.assign(self.served, self.select(due > 0, total, self.minimum(total, self.served)))
         return due

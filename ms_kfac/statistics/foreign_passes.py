@@ -29,7 +29,7 @@ class ForeignPasses:
 
     def __init__(self, layers: int) -> None:
         self.skipped = np.zeros(layers, int)
-        # Periods that a verification has confirmed.
+        # Periods that were announced, or that a verification has confirmed.
         self._known = np.ones(layers)
 
     def __call__(
@@ -57,7 +57,8 @@ class ForeignPasses:
         foreign = suspects & ~right
         if suspects.any() and (weak or 2 * foreign.sum() > suspects.sum()):
             foreign = suspects | (looked & ~right)
-        self._known = np.where(right & ~foreign, period, self._known)
+        tried = (self.skipped > 0) & ~(right & ~foreign)
+        self._known = np.where(tried, self._known, period)
         total = passes + self.skipped
         # The first batch may have begun with foreign passes: then all passes but one are tried.
         expected = np.where(self._known > 1, self._known, np.maximum(total - 1, 1))

@@ -352,13 +352,15 @@ def test_foreign_passes_in_front_are_skipped_from_the_next_step_on() -> None:
         assert answers_of(judge, numbers) == (ALL, [2.0] * COUNT)
 
 
-def test_a_first_batch_with_a_foreign_pass_in_front() -> None:
-    judge, order = judge_of(), ("foreign", "own", "own", "own")
+@pytest.mark.parametrize(("announced", "foreign"), [(1, 1), (3, 1), (3, 2)])
+def test_a_first_batch_with_foreign_passes_in_front(announced: int, foreign: int) -> None:
+    """Micro-batches that were announced are known; otherwise all passes but one are tried."""
+    judge, order = judge_of(), (*["foreign"] * foreign, "own", "own", "own")
     with pytest.warns(UserWarning, match="not the step's own"):
-        found = judge(passes_of(*order, own="own").astype(np.float32))
-    assert found[:, [0, 1, 3]].tolist() == [[0, 3, 1]] * COUNT
+        found = judge(passes_of(*order, own="own", period=announced).astype(np.float32))
+    assert found[:, [0, 1, 3]].tolist() == [[0, 3, foreign]] * COUNT
     with silent():
-        numbers = passes_of(*order, own="own", period=3, skipped=1, seed=1)
+        numbers = passes_of(*order, own="own", period=3, skipped=foreign, seed=1)
         assert answers_of(judge, numbers) == (ALL, [3.0] * COUNT)
 
 
