@@ -104,7 +104,7 @@ def discover(
             continue
         staying: list[tuple[Layer, str, bool]] = []
         for layer in found:
-            reason, requested = _skipped(layer.name, skip), True
+            reason, requested = _skipped(name, skip) or _skipped(layer.name, skip), True
             if reason is None:
                 reason, requested = _untrainable(layer, trained_ids, owners), False
             if reason is None and objection is not None:
@@ -119,7 +119,9 @@ def discover(
             first_order.append(FirstOrderCell(name, kind, own, reason, requested))
             continue
         for layer, reason, requested in staying:
-            first_order.append(FirstOrderCell(layer.name, kind, layer.parameters(), reason, requested))
+            left = tuple(p for p in layer.parameters() if id(parameter_of(p)) in trained_ids)
+            if left:
+                first_order.append(FirstOrderCell(layer.name, kind, left, reason, requested))
         extra = tuple(parameter for parameter in own if id(parameter) not in known)
         if extra:
             reason = "a parameter in addition to the layer's weight and bias"
@@ -161,31 +163,24 @@ def outside_parameters(network: nn.Cell, trained: Iterable[Parameter]) -> list[F
 
 
 def lone_parameters(
-    first_order: Sequence[FirstOrderCell], leave: Sequence[str]
+    first_order: Sequence[FirstOrderCell], has_block: Callable[[Layer], bool]
 ) -> tuple[list[Layer], list[FirstOrderCell]]:
     """Find the parameters outside the preconditioned layers that can have a block.
 
     Args:
         first_order: the cells that :func:`discover` left first-order.
-        leave: regular expressions; a Parameter stays first-order if one of them matches its name
-            (``re.search``).
+        has_block: whether the options give a Parameter, as a layer of the kind "other", a block.
 
     Returns:
-        A layer of the kind "other" for each parameter that no option leaves first-order, and the cells that
-        stay first-order.
+        A layer of the kind "other" for each parameter with a block, and the cells that stay first-order.
     """
     # A tied Parameter belongs to several cells.
     requested = {id(parameter) for cell in first_order if cell.requested for parameter in cell.parameters}
     layers: dict[int, Layer] = {}
     staying: list[FirstOrderCell] = []
     for cell in first_order:
-        free = tuple(
-            parameter
-            for parameter in cell.parameters
-            if isinstance(parameter, Parameter)
-            and id(parameter) not in requested
-            and not any(re.search(pattern, parameter.name) for pattern in leave)
-        )
+        free = [p for p in cell.parameters if isinstance(p, Parameter) and id(p) not in requested]
+        free = [parameter for parameter in free if has_block(lone_parameter(parameter))]
         layers.update({id(parameter): lone_parameter(parameter) for parameter in free})
         rest = tuple(p for p in cell.parameters if all(p is not one for one in free))
         if rest:

@@ -10,7 +10,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.capture.discover import kinds_of, lone_parameters, outside_parameters
-from ms_kfac.capture.layer import OTHER, Layer
+from ms_kfac.capture.layer import OTHER
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
 from ms_kfac.ops.graph.counter_based_rng import rng_state
@@ -139,11 +139,6 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
                 "accumulation_steps must be 1 with fisher='sampled' or damping=LevenbergMarquardt(...), as "
                 f"the training cell takes one backward pass per step, got {accumulation_steps!r}"
             )
-        if choice.serves_lone_parameters and fisher == "sampled":
-            raise ValueError(
-                f"blocks[{OTHER!r}] must be 'first_order' with fisher='sampled': the gradients of Parameters "
-                "outside layers come from the labels"
-            )
         world = find_world(distribution)
         if world is not None and mean_reduction and not world.averages_gradients:
             raise ValueError(
@@ -241,10 +236,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             separate=self.factor_policy.separate,
         )
         self._tapped, first_order = self._discover(network)
-        lone: list[Layer] = []
-        if self._choice.serves_lone_parameters:
-            leave = [*self._patterns, *self._choice.first_order_patterns()]
-            lone, first_order = lone_parameters(first_order, leave)
+        lone, first_order = lone_parameters(first_order, self._has_lone_block)
         self._first_order = first_order
         self._layers = [*self._tapped, *lone]
         self._warn_of_idle_patterns(network)
@@ -260,6 +252,11 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
                     f"blocks: {type(block).__name__} must be used before it is refreshed. The step of EKFAC "
                     f"does this, the step of {type(self).__name__} doesn't"
                 )
+            if layer.kind == OTHER and self.sampled:
+                raise ValueError(
+                    f"blocks[{self._choice.key(layer)!r}] must be 'first_order' with fisher='sampled': the "
+                    f"gradient of {layer.name}, which is outside all layers, comes from the labels"
+                )
             if layer.kind == OTHER and len(block.staged) != 2:
                 raise TypeError(
                     f"blocks[{OTHER!r}]: the block's staged must be a batch and the record, got "
@@ -271,6 +268,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
                 f"{type(self).__name__}: no layer of the network is preconditioned; the optimizer acts as "
                 f"{rule}. summary() gives the reasons"
             )
+        else:
+            self._warn_of_first_order(rule)
         self.blocks = nn.CellList(made, auto_prefix=False)
         self.has_lone_blocks = len(lone) > 0
 

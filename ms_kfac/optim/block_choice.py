@@ -19,6 +19,7 @@ from ms_kfac.curvature.unit_wise import UnitWiseBlock
 from ms_kfac.optim.options import check_patterns
 
 FIRST_ORDER = "first_order"
+NORMALIZATION_STAYS = "normalization='first_order' (normalization='unit_wise' preconditions it)"
 # Covers dense layers, convolutions and registered kinds without a key.
 DEFAULT = "default"
 _KINDS = (DEFAULT, "dense", "convolution", "embedding", NORMALIZATION, OTHER)
@@ -56,7 +57,8 @@ class BlockChoice:
 
     Attributes:
         patterns: the regular expressions among the keys.
-        serves_lone_parameters: whether Parameters outside all layers have blocks.
+        serves_lone_parameters: whether all Parameters outside layers have blocks.
+        leaves_lone_parameters: whether the option says that Parameters outside layers stay first-order.
 
     Raises:
         TypeError: if the option is not a mapping from strings, or a value can't create a block.
@@ -82,6 +84,7 @@ class BlockChoice:
         }
         self.patterns = check_patterns("blocks", [key for key in own if key not in {*_KINDS, *kinds}])
         self.serves_lone_parameters = self.blocks[OTHER] != FIRST_ORDER
+        self.leaves_lone_parameters = own.get(OTHER) == FIRST_ORDER
 
     def first_order_patterns(self) -> list[str]:
         """The patterns that keep layers, and Parameters outside layers, first-order."""
@@ -95,12 +98,13 @@ class BlockChoice:
 
         Returns:
             The first pattern that matches its name, else its kind, else "default". For a Parameter outside
-            layers: "other".
+            layers, patterns count only if their block needs no layer, or if they keep it first-order.
         """
-        if layer.kind != OTHER:
-            for pattern in self.patterns:
-                if re.search(pattern, layer.name):
-                    return pattern
+        for pattern in self.patterns:
+            if re.search(pattern, layer.name) and (
+                layer.kind != OTHER or _serves_lone(self.blocks[pattern], layer)
+            ):
+                return pattern
         return layer.kind if layer.kind in self.blocks or layer.kind == NORMALIZATION else DEFAULT
 
     def objection(self, layer: Layer) -> Objection | None:
@@ -114,7 +118,7 @@ class BlockChoice:
         """
         key = self.key(layer)
         if key not in self.blocks:
-            return "normalization='first_order' (normalization='unit_wise' preconditions it)", False
+            return NORMALIZATION_STAYS, False
         return (f"blocks[{key!r}] is {FIRST_ORDER!r}", True) if self.blocks[key] == FIRST_ORDER else None
 
     def create(self, layer: Layer, **arguments: Any) -> CurvatureBlock:
@@ -140,6 +144,13 @@ class BlockChoice:
             raise TypeError(f"blocks[{key!r}] must make a CurvatureBlock, made {block!r}")
         block.check_complete()
         return block
+
+
+def _serves_lone(value: BlockFactory | str, layer: Layer) -> bool:
+    block = value.func if isinstance(value, partial) else value
+    if isinstance(block, type) and issubclass(block, CurvatureBlock):
+        return block.serves(layer)
+    return value == FIRST_ORDER
 
 
 def _makes_a_block(value: Any) -> bool:

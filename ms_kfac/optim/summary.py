@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import groupby
 
 from ms_kfac.capture.discover import OUTSIDE, FirstOrderCell
+from ms_kfac.capture.layer import Layer
+from ms_kfac.optim.block_choice import NORMALIZATION_STAYS
 
 # Networks of more layers have one row for neighbours that differ in their names alone.
 _FOLDED_FROM = 17
+# Share of weights without a curvature that needs no warning.
+_UNSAID_SHARE = 0.05
 # Parameters that stay first-order for one reason, of which so many are named.
 _NAMED = 4
 
@@ -102,6 +107,59 @@ def summary_text(
         lines.append(f"{' and '.join(counted)} first-order: {left:,} weights, updated by {rule}")
         lines += [_reason_line(cells, every_layer) for cells in _by_reason(first_order)]
     return "\n".join(lines)
+
+
+def first_order_warning(
+    layers: Sequence[Layer], first_order: Sequence[FirstOrderCell], left: Sequence[str], rule: str
+) -> str:
+    """Say that many weights stay first-order without a request, and why.
+
+    Args:
+        layers: the preconditioned layers.
+        first_order: the cells that stay first-order.
+        left: regular expressions; parameters whose names match are left first-order on request.
+        rule: what updates them.
+
+    Returns:
+        A text; empty if the share is not above 5 %. Normalization layers, and what an option leaves
+        first-order or gives from outside the network, do not count.
+    """
+    # A tied Parameter is in several cells.
+    told = {id(p) for cell in first_order if cell.requested for p in cell.parameters}
+    cells = []
+    for cell in first_order:
+        if cell.requested or cell.kind == OUTSIDE or cell.reason == NORMALIZATION_STAYS:
+            continue
+        own = tuple(p for p in cell.parameters if id(p) not in told and not _matches(left, p.name))
+        told |= {id(p) for p in own}
+        if own:
+            cells.append(replace(cell, parameters=own))
+    preconditioned = sum(int(parameter.size) for layer in layers for parameter in layer.parameters())
+    weights = preconditioned + _weights_of(first_order)
+    if _weights_of(cells) <= _UNSAID_SHARE * weights:
+        return ""
+    groups = sorted(_by_reason(cells), key=_weights_of, reverse=True)
+    reasons = [
+        f"{_share(group, weights)} in {_named_cells(group)}: {group[0].reason}" for group in groups[:4]
+    ]
+    return (
+        f"{_share(cells, weights)} of the weights have no curvature and are updated as by {rule} "
+        f"({'; '.join(reasons)}). blocks={{'other': ms_kfac.curvature.DiagonalBlock}} gives them one per "
+        "weight; skip= silences this warning"
+    )
+
+
+def _matches(patterns: Iterable[str], name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns)
+
+
+def _share(cells: Iterable[FirstOrderCell], weights: int) -> str:
+    return f"{100.0 * _weights_of(cells) / weights:.1f} %"
+
+
+def _named_cells(cells: Sequence[FirstOrderCell]) -> str:
+    more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
+    return ", ".join(cell.name for cell in cells[:_NAMED]) + more
 
 
 def _table(layers: Sequence[LayerRow], *, folds: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from ms_kfac.ops.statistics.samples_first import samples_first
 from ms_kfac.ops.step.parameter_rows import ParameterRows, parameter_of
 from ms_kfac.optim.block_choice import BlockChoice
 from ms_kfac.optim.pause import Pause
+from ms_kfac.optim.summary import first_order_warning
 from ms_kfac.user_warning import warn_user
 
 
@@ -44,19 +46,31 @@ class TapManager:
     def _discover(self, network: nn.Cell) -> tuple[list[Layer], list[FirstOrderCell]]:
         return discover(network, self.parameters, self._patterns, objection=self._choice.objection)
 
+    def _has_lone_block(self, layer: Layer) -> bool:
+        if any(re.search(pattern, layer.name) for pattern in self._patterns):
+            return False
+        return self._choice.objection(layer) is None
+
+    def _warn_of_first_order(self, rule: str) -> None:
+        left = [*self._patterns, *self._choice.first_order_patterns()]
+        text = first_order_warning(self._layers, self._first_order, left, rule)
+        if text and not self._choice.leaves_lone_parameters:
+            warn_user(f"{type(self).__name__}: {text}")
+
     def _warn_of_idle_patterns(self, network: nn.Cell) -> None:
         own = [parameter.name for cell in self._first_order for parameter in cell.parameters]
         lone = [layer.name for layer in self._layers[len(self._tapped) :]]
-        parameters = [*own, *lone] if self._choice.serves_lone_parameters else []
-        for pattern in unmatched_patterns([*names_of_cells(network), *parameters], self._patterns):
+        for pattern in unmatched_patterns([*names_of_cells(network), *own, *lone], self._patterns):
             warn_user(f"skip: no layer's name has {pattern!r}, so that it skips nothing")
         requested = [cell.name for cell in self._first_order if cell.requested]
-        layers = [layer.name for layer in self._tapped]
-        for pattern in unmatched_patterns([*layers, *requested, *parameters], self._choice.patterns):
-            warn_user(
-                f"blocks: no layer that can have a block has {pattern!r} in its name, so that it changes "
-                "nothing"
-            )
+        names = [*(layer.name for layer in self._tapped), *requested, *lone]
+        left = self._choice.first_order_patterns()
+        for pattern in unmatched_patterns(names, self._choice.patterns):
+            if pattern not in left or unmatched_patterns(own, [pattern]):
+                warn_user(
+                    f"blocks: no layer that can have a block has {pattern!r} in its name, so that it changes "
+                    "nothing"
+                )
 
     def move_taps(self, network: nn.Cell) -> None:
         """Move the taps to another network that holds the same Parameters, such as amp level O1 creates.

@@ -163,6 +163,27 @@ def test_a_float16_parameter_has_a_block(mode: int) -> None:
     np.testing.assert_allclose(factors[1], factors[0], rtol=1e-2)
 
 
+def test_a_pattern_gives_a_parameter_outside_layers_a_block() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        optimizer = ms_kfac.KFAC(Scaled(), 0.1, blocks={"^scale$|conv1": DiagonalBlock})
+    assert blocks_of(optimizer) == {
+        "conv1": DiagonalBlock,
+        "conv2": KroneckerBlock,
+        "head": KroneckerBlock,
+        "scale": DiagonalBlock,
+    }
+
+
+def test_a_pattern_for_layers_leaves_other_parameters() -> None:
+    optimizer = ms_kfac.KFAC(Scaled(), 0.1, blocks={"^(head|scale)$": TraceRestrictedBlock})
+    assert blocks_of(optimizer) == {
+        "conv1": KroneckerBlock,
+        "conv2": KroneckerBlock,
+        "head": TraceRestrictedBlock,
+    }
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_other_parameters_take_the_reference_steps(mode: int, reduction: str) -> None:
     """Of gamma and beta the square of the summed gradient over N, moving-averaged."""
@@ -308,6 +329,12 @@ class Three(DiagonalBlock):
         ),
         ({"other": Three}, {}, TypeError, "staged must be a batch and the record, got 3"),
         ({"other": DiagonalBlock}, {"fisher": "sampled"}, ValueError, "with fisher='sampled'"),
+        (
+            {"gamma": DiagonalBlock},
+            {"fisher": "sampled"},
+            ValueError,
+            r"blocks\['gamma'\] must be 'first_order'",
+        ),
         ({"other": DiagonalBlock}, {"skip": ["conv", "head"]}, ValueError, "there is none"),
     ],
 )
