@@ -122,8 +122,9 @@ def soak(share: float = 1.0) -> list[Tally]:
         }
         reference = grown.get(REFERENCE, 0.0)
         for method in METHODS:
-            if method in grown and grown[method] - reference >= LIMIT:
-                failures.append(f"{method}: {grown[method] - reference:.0f} bytes per step beyond nn.Momentum's")
+            more = grown.get(method, reference) - reference
+            if more >= LIMIT:
+                failures.append(f"{method}: {more:.0f} bytes per step beyond nn.Momentum's")
             if method in grown and not found[method]["finite"]:
                 failures.append(f"{method}: the loss is not finite")
         note = ", ".join(f"{method} {size:.0f} B" for method, size in grown.items())
