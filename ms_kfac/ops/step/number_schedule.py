@@ -15,7 +15,7 @@ class NumberSchedule(nn.Cell):
     Args:
         numbers: one number for all steps, or one per step, the last of them for all later steps; or a Cell
             that is called with the step, like a ``mindspore.nn.LearningRateSchedule``.
-        name: makes the numbers a Parameter of this name. Default: None, a constant.
+        name: name of the Parameter that holds the numbers. Default: None, they are constants.
 
     Inputs:
         - **step** (Tensor) - number of steps taken so far, int32, shape (1,).
