@@ -1,35 +1,26 @@
-"""How long a run trains, and the learning rate that follows from it."""
+"""The learning rate over a run, and how many steps a number of seconds is."""
 
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass
 
-# The share of the budget in which the learning rate grows, and where it starts.
+# The share of a run in which the learning rate grows, and where it starts.
 WARM_UP = 0.05
 LEAST = 0.01
 
 
-@dataclass(frozen=True)
-class Budget:
-    """A number of seconds of training, or of steps.
+def steps_in(seconds: float, step_seconds: float, evaluations: int) -> int:
+    """The number of steps that take so many seconds on an idle machine.
 
-    Attributes:
-        amount: how many.
-        unit: "s" or "steps".
+    Args:
+        seconds: the budget.
+        step_seconds: seconds per step.
+        evaluations: the number of evaluations, which is the least number of steps.
+
+    Returns:
+        The nearest number of steps.
     """
-
-    amount: float
-    unit: str
-
-    def __str__(self) -> str:
-        """A label such as "120s"."""
-        return f"{self.amount:g}{self.unit}"
-
-    def progress(self, steps: int, seconds: float) -> float:
-        """The share of the budget that is spent, from 0 to 1 or more."""
-        return (seconds if self.unit == "s" else steps) / self.amount
+    return max(round(seconds / step_seconds), evaluations)
 
 
 def rate_factor(progress: float) -> float:
@@ -38,7 +29,7 @@ def rate_factor(progress: float) -> float:
     It follows the budget, so that every method ends its schedule when its time is over.
 
     Args:
-        progress: the share of the budget that is spent.
+        progress: the share of the steps that are done.
 
     Returns:
         A number from 0 to 1.
@@ -47,23 +38,3 @@ def rate_factor(progress: float) -> float:
         return max(progress / WARM_UP, LEAST)
     done = min((progress - WARM_UP) / (1 - WARM_UP), 1.0)
     return 0.5 * (1 + math.cos(math.pi * done))
-
-
-class Clock:
-    """Stopwatch of wall seconds and of the process's processor seconds.
-
-    The second tells how much a busy machine slowed a run down.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = self.cpu_seconds = 0.0
-
-    def __enter__(self) -> Clock:
-        """Starts the clock."""
-        self._since = time.perf_counter(), time.process_time()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Stops the clock."""
-        self.seconds += time.perf_counter() - self._since[0]
-        self.cpu_seconds += time.process_time() - self._since[1]

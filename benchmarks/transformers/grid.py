@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Tasks: the recipes without the optimizer's name, and overrides for the benchmark.
@@ -63,3 +65,32 @@ METHODS = {
     "skfac": _second_order("skfac"),
     "skfac-reduce": _second_order("skfac", "optimizer.sharing=reduce"),
 }
+DEFAULT_METHODS = "adamw,sgdm,kfac,kfac-reduce,ekfac,skfac"
+
+
+def known_methods(text: str) -> list[str]:
+    """Reads names of methods that are separated by commas, for argparse."""
+    names = text.split(",")
+    for name in names:
+        if name not in METHODS:
+            raise argparse.ArgumentTypeError(f"must be of {', '.join(METHODS)}, got {name}")
+    return names
+
+
+def recipe_of(task: str, method: str) -> str:
+    """The recipe's path from the root of the project."""
+    return f"{TASKS[task][0]}_{METHODS[method].recipe}.yaml"
+
+
+def settings_of(task: str, method: str, others: Sequence[str]) -> list[str]:
+    """The overrides of a method's recipe, without those of a point.
+
+    Args:
+        task: the task.
+        method: the method.
+        others: overrides of the command line.
+
+    Returns:
+        Overrides as ``KEY=VALUE``.
+    """
+    return [*METHODS[method].settings, *TASKS[task][1], *others]

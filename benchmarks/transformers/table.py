@@ -19,7 +19,7 @@ REFERENCE = "adamw"
 def final_loss(row: Row) -> float:
     """The last validation loss of a run; infinite if it failed."""
     curve = json.loads(row["curve"])
-    return math.inf if row["error"] or not curve else float(curve[-1][2])
+    return math.inf if row["error"] or not curve else float(curve[-1][1])
 
 
 def best_points(rows: Sequence[Row]) -> dict[str, str]:
@@ -46,10 +46,11 @@ def mean_curve(rows: Sequence[Row]) -> list[tuple[float, float, float]]:
         rows: the runs of one point.
 
     Returns:
-        Seconds, loss and metric at each evaluation.
+        Seconds, loss and metric at each evaluation. The seconds are steps times the seconds per step.
     """
     curves = np.array([json.loads(row["curve"]) for row in rows if not row["error"]], float)
-    return [tuple(line) for line in curves[:, :, 1:].mean(0)]
+    step_ms = float(rows[0]["step_ms"])
+    return [(steps * step_ms / 1000, loss, metric) for steps, loss, metric in curves.mean(0)]
 
 
 def seconds_until(curve: Sequence[tuple[float, float, float]], loss: float) -> float | None:
@@ -73,12 +74,15 @@ def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def clock_table(finals: Mapping[str, Sequence[Row]], metric: str) -> list[str]:
+def clock_table(
+    finals: Mapping[str, Sequence[Row]], metric: str, times: Mapping[str, Mapping[str, str]]
+) -> list[str]:
     """The table by the clock, one line per method.
 
     Args:
         finals: the runs of each method's best point, one per seed. A method without a finished run has no
             line.
+        times: the lines of the step times, by method.
         metric: name of the metric.
 
     Returns:
@@ -87,14 +91,12 @@ def clock_table(finals: Mapping[str, Sequence[Row]], metric: str) -> list[str]:
     finished = {method: [row for row in rows if not row["error"]] for method, rows in finals.items()}
     curves = {method: mean_curve(rows) for method, rows in finished.items() if rows}
     target = curves[REFERENCE][-1][1] if REFERENCE in curves else None
-    head = ["method", "point", "seeds", "ms/step", "compile s"]
+    head = ["method", "point", "seeds", "ms/step", "compile s", "steps"]
     head += [f"loss at {share:.0%}" for share in SHARES[:-1]]
     head += ["loss at the end (seeds)", f"{metric.replace('_', ' ')} at the end", "seconds to AdamW's loss"]
     body = []
     for method, curve in curves.items():
         rows, failed = finished[method], len(finals[method]) - len(finished[method])
-        steps = sum(int(row["steps"]) for row in rows)
-        seconds = sum(float(row["seconds"]) for row in rows)
         until = None if target is None else seconds_until(curve, target)
         edges = METHODS[method].edges(rows[0]["point"])
         point = rows[0]["point"].replace("optimizer.", "")
@@ -103,8 +105,9 @@ def clock_table(finals: Mapping[str, Sequence[Row]], metric: str) -> list[str]:
                 method,
                 point + (f" (edge: {', '.join(edges).replace('optimizer.', '')})" if edges else ""),
                 f"{len(rows)}" + (f" ({failed} failed)" if failed else ""),
-                f"{1000 * seconds / max(steps - len(rows), 1):.0f}",
-                f"{np.mean([float(row['compile_seconds']) for row in rows]):.0f}",
+                f"{float(rows[0]['step_ms']):.1f}",
+                f"{float(times[method]['compile_seconds']):.0f}",
+                rows[0]["steps"],
                 *(f"{curve[max(math.ceil(share * len(curve)), 1) - 1][1]:.4f}" for share in SHARES[:-1]),
                 f"{curve[-1][1]:.4f} ({', '.join(f'{final_loss(row):.4f}' for row in rows)})",
                 f"{curve[-1][2]:.4f}",
@@ -129,5 +132,5 @@ def grid_table(trials: Sequence[Row]) -> list[str]:
         for row in sorted(own, key=lambda row: METHODS[method].points().index(row["point"])):
             loss = final_loss(row)
             shown = f"{loss:.4f}" if math.isfinite(loss) else row["error"]
-            body.append([method, row["point"].replace("optimizer.", ""), shown, row["steps"], row["seconds"]])
-    return _lines(["method", "point", "loss", "steps", "seconds"], body)
+            body.append([method, row["point"].replace("optimizer.", ""), shown, row["steps"]])
+    return _lines(["method", "point", "loss", "steps"], body)

@@ -1,0 +1,148 @@
+"""Measures the seconds per step of every method, in turn, on an idle machine.
+
+    python -m benchmarks.transformers.step_times --task gpt_stdlib
+
+The comparison turns seconds into steps by these times. Runs can then be spread over hours, and other programs
+don't disturb them. All methods train in one process: each round trains every method for as many steps as its
+inverses' interval, so that the cost of refreshes is in the mean. OUTPUT/TASK_step_times.csv has one line per
+method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.support.run_log import RunLog
+from benchmarks.transformers.grid import DEFAULT_METHODS, TASKS, known_methods, recipe_of, settings_of
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "docs" / "results" / "transformers"
+KEY = ("method", "settings")
+COLUMNS = (
+    *KEY,
+    "step_ms",
+    "least_ms",
+    "largest_ms",
+    "compile_seconds",
+    "commit",
+    "date",
+    "processor",
+    "cpus",
+)
+
+
+def step_times_log(folder: Path, task: str) -> RunLog:
+    """The file of step times of a task."""
+    return RunLog(folder / f"{task}_step_times.csv", COLUMNS, KEY)
+
+
+def time_in_turn(
+    steps: Mapping[str, Callable[[], object]], length: int, rounds: int
+) -> dict[str, tuple[float, list[float]]]:
+    """Times functions in turn.
+
+    Args:
+        steps: one function per name. It returns when its step is done.
+        length: calls per name and round.
+        rounds: the number of rounds.
+
+    Returns:
+        For each name, the seconds of its first call, and its mean seconds per call in each round.
+    """
+    first: dict[str, float] = {}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for name, step in steps.items():
+        start = time.perf_counter()
+        step()
+        first[name] = time.perf_counter() - start
+    for _ in range(rounds):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            for _ in range(length):
+                step()
+            times[name].append((time.perf_counter() - start) / length)
+    return {name: (first[name], times[name]) for name in steps}
+
+
+def _step_of(recipe: Any, data_dir: Path | None) -> Callable[[], object]:
+    from benchmarks.transformers.train import endless_batches
+    from model_zoo.common.data.pipelines import load_data
+    from model_zoo.common.factory import build
+    from model_zoo.common.training import start_mindspore
+
+    start_mindspore(recipe, "CPU")
+    data = load_data(recipe.data, data_dir)
+    train_network = build(recipe, data.classes, 1).model.train_network
+    batches: Iterator[Any] = endless_batches(recipe, data)
+    return lambda: train_network(*next(batches)).asnumpy()
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.transformers.step_times",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument(
+        "--methods", default=DEFAULT_METHODS, type=known_methods, help="default: the comparison's"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=100, help="per method and round (default: 100, the recipes' interval)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override the recipes"
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of CIFAR-10")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and writes the step times."""
+    from model_zoo.common.environment import limit_onednn
+
+    limit_onednn("CPU")
+    from benchmarks.machine import describe_run
+    from model_zoo.common.recipe import load_recipe
+
+    parsed = parse_arguments(arguments)
+    steps = {
+        method: _step_of(
+            load_recipe(ROOT / recipe_of(parsed.task, method), settings_of(parsed.task, method, parsed.set)),
+            parsed.data_dir,
+        )
+        for method in parsed.methods
+    }
+    described = describe_run()
+    log = step_times_log(parsed.output, parsed.task)
+    for method, (first, times) in time_in_turn(steps, parsed.steps, parsed.rounds).items():
+        middle = statistics.median(times)
+        log.append(
+            {
+                "method": method,
+                "settings": " ".join(parsed.set),
+                "step_ms": f"{1000 * middle:.2f}",
+                "least_ms": f"{1000 * min(times):.2f}",
+                "largest_ms": f"{1000 * max(times):.2f}",
+                "compile_seconds": f"{first - middle:.1f}",
+                "commit": described["commit"],
+                "date": described["date"],
+                "processor": described["machine"]["processor"],
+                "cpus": described["machine"]["cpus"],
+            }
+        )
+        print(f"{method}: {1000 * middle:.1f} ms ({1000 * min(times):.1f} to {1000 * max(times):.1f})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
