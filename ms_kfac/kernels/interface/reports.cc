@@ -1,15 +1,16 @@
 #include "reports.h"
 
-#include <atomic>
-
 namespace ms_kfac {
 namespace {
 
 std::atomic<Reporter> registered{nullptr};
+std::atomic<bool> failed{false};
 
 }  // namespace
 
 Reporter reporter() { return registered.load(); }
+
+std::atomic<bool>& failure_reported() { return failed; }
 
 }  // namespace ms_kfac
 

@@ -1,6 +1,7 @@
 // A callback into Python: what in a step is NaN or infinite, and which inverses could not be computed.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 namespace ms_kfac {
@@ -21,6 +22,9 @@ using Reporter = void (*)(int64_t handle, int64_t step, int64_t count, const Fin
 
 // The registered function. Null until Python registers one.
 Reporter reporter();
+
+// Whether a failure was reported since the last end of a step.
+std::atomic<bool>& failure_reported();
 
 }  // namespace ms_kfac
 

@@ -10,7 +10,8 @@
 // Inputs:
 //
 //   step           int32, number of steps before this one
-//   due            int32; with another number than 0 the reporter is told of a finite step, too
+//   due            int32; with another number than 0 the reporter is told of a finite step, too. It is also told at
+//                  the first step after a failed refresh
 //   scale          float32, that of the updates
 //   products       float32
 //   skipped        int32 (3,): number of skipped steps, the first and the last of them
@@ -88,6 +89,8 @@ MS_KFAC_OPERATOR(CheckStep) {
     counts[2] = step;
     if (report != nullptr) found = findings(arguments, attributes, parameters);
   }
-  if (report != nullptr && (!finite || arguments[1].integers()[0] != 0))
+  if (report == nullptr) return;
+  const bool failed = ms_kfac::failure_reported().exchange(false);
+  if (!finite || failed || arguments[1].integers()[0] != 0)
     report(attributes.reporter, step, static_cast<int64_t>(found.size()), found.data(), nullptr);
 }

@@ -59,6 +59,7 @@ void refresh_each(const Arguments& arguments, const Attributes& attributes,
       if (layer == due.size() || !due[layer]) throw;
       due[layer] = 0;
       report(attributes.reporter, -1, 0, nullptr, failure.what());
+      failure_reported() = true;
     }
   }
 }
