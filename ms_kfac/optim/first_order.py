@@ -79,11 +79,11 @@ class FirstOrderOptimizer(MomentumOptimizer):
         """
         if self.takes_momentum:
             self.apply_momentum(learning_rate, updates, scale)
-        # MindSpore's operator can't be told to do nothing.
-        if self.takes_adam and scale == scale:
-            rate, decay = self.adam_rate(self.global_step), self.adam_decay(self.global_step)
-            gradients = updates[-self.param_length :]
-            self.adam_step(rate, decay, learning_rate, self.get_weight_decay(), gradients)
+        if self.takes_adam:  # noqa: SIM102
+            if ops.isfinite(scale):
+                rate, decay = self.adam_rate(self.global_step), self.adam_decay(self.global_step)
+                gradients = updates[-self.param_length :]
+                self.adam_step(rate, decay, learning_rate, self.get_weight_decay(), gradients)
         return True
 
 

@@ -49,7 +49,8 @@ class NonFiniteReports:
         self._raises = raises
         self._tells_end = tells_end
         self._told: set[tuple[str, str]] = set()
-        self._batch: tuple[Found, Found] = ((), ())
+        self._statistics: list[tuple[str, int]] = []
+        self._weights: list[tuple[str, int]] = []
         self._failures: list[str] = []
         self._latest = ""
 
@@ -61,7 +62,8 @@ class NonFiniteReports:
             weights: layers whose weights are not finite.
             skipped: whether a gradient is not finite, so that the check of the same step finds it, too.
         """
-        self._batch = statistics, weights
+        self._statistics += statistics
+        self._weights += weights
         if not self._tells_end:
             self._tell_batch("", told_elsewhere=skipped)
 
@@ -96,8 +98,9 @@ class NonFiniteReports:
 
     def forget(self) -> None:
         """Forget all findings: other weights and statistics were loaded."""
-        self._told.clear()
-        self._batch, self._failures, self._latest = ((), ()), [], ""
+        for kept in (self._told, self._statistics, self._weights, self._failures):
+            kept.clear()
+        self._latest = ""
 
     def _tell_step(self, step: int, findings: NDArray[np.int64]) -> None:
         gradients, updates, weights = (
@@ -128,7 +131,8 @@ class NonFiniteReports:
             )
 
     def _tell_batch(self, at: str, *, told_elsewhere: bool) -> None:
-        (statistics, weights), self._batch = self._batch, ((), ())
+        statistics, self._statistics = self._statistics, []
+        weights, self._weights = self._weights, []
         if told_elsewhere:
             return
         if weights:

@@ -149,7 +149,7 @@ class MomentumStep(nn.Cell):
                 self.kernel(self.momentum, scale, learning_rate, decay, used, *self.weights, *self.moments)
             else:
                 self.kernel(self.momentum, scale, learning_rate, used, *self.weights, *self.moments)
-        elif scale == scale:
+        elif ops.isfinite(scale):
             own: tuple[Tensor, ...] = ()
             for source in self.sources:
                 own = (*own, updates[source])
