@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import itertools
 import weakref
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ms_kfac.kernels.operator import present_library
 
-# Called with the step, the findings, int64 (count, 3), and the text of a failure (kernels/interface/reports.h).
+# Called with the step, the findings, int64 (count, 3), and the text of a failure: kernels/interface/reports.h.
 Reporter = Callable[[int, NDArray[np.int64], str], None]
 
 _PROTOTYPE = ctypes.CFUNCTYPE(
@@ -41,14 +41,14 @@ class ReporterHandle:
             library.ms_kfac_set_reporter(_callback)
 
 
-def _report(number: int, step: int, count: int, findings: object, failure: bytes | None) -> None:
+def _report(number: int, step: int, count: int, findings: Any, failure: bytes | None) -> None:
     handle = _handles.get(number)
     if handle is None:
         # The optimizer no longer exists, but its last step may still run.
         return
     found = np.zeros((0, 3), np.int64)
     if count > 0:
-        found = np.ctypeslib.as_array(findings, (count, 3)).copy()  # type: ignore[call-overload]
+        found = np.ctypeslib.as_array(findings, (count, 3)).copy()
     handle.reporter(step, found, "" if failure is None else failure.decode())
 
 

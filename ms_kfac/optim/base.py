@@ -380,9 +380,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.records = ParameterTuple([block.record for block in tapped])
         if lone:
             # There is no tapped pass to verify against, so only NaN and Inf are refused.
-            judge = Verification(
-                [block.layer_name for block in lone], "off", owner, reports=self._reports
-            )
+            judge = Verification([block.layer_name for block in lone], "off", owner, reports=self._reports)
             self.commit_lone = CommitStatistics(lone, factor_decay, judge, name=f"{self.prefix}.{OTHER}")
         commits = [self.commit, self.commit_lone] if lone else [self.commit]
         # On several devices what a rank has committed may differ, but not which gates were open.

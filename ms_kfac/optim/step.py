@@ -28,8 +28,8 @@ class SecondOrderStep(FirstOrderOptimizer):
     """The training step; :class:`ms_kfac.optim.base.SecondOrderOptimizer` assembles its parts.
 
     The order of a step: commit the staged statistics, unscale the gradients, refresh the inverses when due,
-    precondition, check that the step is finite, apply trust region, weight decay, momentum and learning rate, set the gates for the next
-    step.
+    precondition, check that the step is finite, apply trust region, weight decay, momentum and learning rate,
+    set the gates for the next step.
     """
 
     mean_reduction: bool

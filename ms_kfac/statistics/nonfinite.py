@@ -84,8 +84,8 @@ class NonFiniteReports:
         for text in dict.fromkeys(self._failures):
             self._tell(
                 [("inverse", text.partition(": ")[0])],
-                f"the inverses of a layer were not computed{at}: {text}. The layer keeps its earlier inverses; "
-                "other layers are refreshed. Load a checkpoint from before (optimizer.restore)",
+                f"the inverses of a layer were not computed{at}: {text}. The layer keeps its earlier "
+                "inverses; other layers are refreshed. Load an earlier checkpoint (optimizer.restore)",
             )
         self._failures = []
         self._tell_step(step, findings)
@@ -138,16 +138,16 @@ class NonFiniteReports:
         if weights:
             self._tell(
                 [("weight of", name) for name, _ in weights],
-                f"the weights hold {_listed(weights, 'layer ')}{at}, although their gradients are finite: load "
-                "earlier weights (optimizer.restore, mindspore.load_param_into_net)",
+                f"the weights hold {_listed(weights, 'layer ')}{at}, although their gradients are finite: "
+                "load earlier weights (optimizer.restore, mindspore.load_param_into_net)",
             )
         for kind, name in _KINDS.items():
             own = [layer for layer, found in statistics if found == kind]
             if own:
                 self._tell(
                     [("statistics", layer) for layer in own],
-                    f"a batch's statistics of layer{'s' if len(own) > 1 else ''} {_names(own)} hold {name}{at}; "
-                    "the batch was refused and the averages are unchanged. Later refused batches cause no "
+                    f"a batch's statistics of layer{'s' if len(own) > 1 else ''} {_names(own)} hold {name}"
+                    f"{at}; the batch was refused and the averages are unchanged. Later refused batches cause no "
                     "warning for the same layers; refreshes() counts them",
                 )
 

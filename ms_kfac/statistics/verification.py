@@ -120,7 +120,7 @@ class Verification:
             layer per pass, and the number of passes to skip before the next batch.
         """
         numbers = told.astype(np.float64)
-        passes, period, finite = numbers[:, 0], numbers[:, 1], numbers[:, 8] > 0.5
+        period, finite = numbers[:, 1], numbers[:, 8] > 0.5
         answers = np.stack(
             [
                 finite.astype(np.float64),

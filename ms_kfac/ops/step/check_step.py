@@ -19,7 +19,7 @@ _NAN, _INF = 1, 2
 
 
 class CheckStep(nn.Cell):
-    r"""Replace the scale of the updates by NaN if the step is not finite. The momentum step then does nothing.
+    r"""Replace the scale of the updates by NaN if the step is not finite, so that the step moves no weight.
 
     A preconditioned parameter is finite if its :math:`\langle dW, U \rangle` is, which is computed anyway.
     Gradients of first-order parameters are read. So the check costs no read of the preconditioned gradients,
