@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ms_kfac.kernels.operator import present_library
 
-# Called with the step, the findings, int64 (count, 3), and the text of a failure: kernels/interface/reports.h.
+# Called with the step, the findings, int64 (count, 3), and the text of a failure (interface/reports.h).
 Reporter = Callable[[int, NDArray[np.int64], str], None]
 
 _PROTOTYPE = ctypes.CFUNCTYPE(
