@@ -147,8 +147,8 @@ class NonFiniteReports:
                 self._tell(
                     [("statistics", layer) for layer in own],
                     f"a batch's statistics of layer{'s' if len(own) > 1 else ''} {_names(own)} hold {name}"
-                    f"{at}; the batch was refused and the averages are unchanged. Later refused batches cause "
-                    "no warning for the same layers; refreshes() counts them",
+                    f"{at}; the batch was refused and the averages are unchanged. Later refused batches "
+                    "cause no warning for the same layers; refreshes() counts them",
                 )
 
     def _tell(self, keys: Iterable[tuple[str, str]], text: str) -> None:

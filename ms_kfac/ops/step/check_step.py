@@ -76,6 +76,7 @@ class CheckStep(nn.Cell):
         self.nan = Tensor(float("nan"), ms.float32)
         self.cast = ops.Cast()
         self.assign = ops.Assign()
+        self.equal = ops.Equal()
         self.report = ops.Custom(
             self._report,
             out_shape=lambda *shapes: (1,),
@@ -107,27 +108,27 @@ class CheckStep(nn.Cell):
         return ops.where(finite, scale, self.nan)
 
     def tell(self, step: Tensor, products: Tensor, gradients: tuple[Tensor, ...]) -> Tensor:
-        """Hand all arrays to the reporter."""
-        arrays: tuple[Tensor, ...] = ()
+        """Tell the reporter which gradients and weights hold NaN or Inf."""
+        finite: tuple[Tensor, ...] = ()
         for array in (*gradients, *self.weights):
-            arrays = (*arrays, self.cast(array, ms.float32))
-        return self.report(step, products, *arrays)
+            finite = (*finite, self.reduce_all(self.isfinite(array)))
+        known: tuple[Tensor, ...] = ()
+        for array in (*gradients, *self.weights):
+            known = (*known, self.reduce_all(self.equal(array, array)))
+        flags = self.cast(ops.stack((ops.stack(finite), ops.stack(known))), ms.int32)
+        return self.report(step, products, flags)
 
-    def _report(
-        self, step: NDArray[Any], products: NDArray[Any], *arrays: NDArray[Any]
-    ) -> NDArray[np.float32]:
-        count = len(arrays) // 2
-        gradients, weights = [_kind(array) for array in arrays[:count]], list(map(_kind, arrays[count:]))
-        found = [(_GRADIENT, index, kind) for index, kind in enumerate(gradients) if kind]
-        found += [(_WEIGHT, index, kind) for index, kind in enumerate(weights) if kind]
+    def _report(self, step: NDArray[Any], products: NDArray[Any], flags: NDArray[Any]) -> NDArray[np.float32]:
+        # Per array: whether it is finite, and whether it has no NaN.
+        kinds = np.where(flags[0] > 0, 0, np.where(flags[1] > 0, _INF, _NAN)).reshape(2, -1)
+        found = [
+            (array, index, kind)
+            for array, own in ((_GRADIENT, kinds[0]), (_WEIGHT, kinds[1]))
+            for index, kind in enumerate(own)
+            if kind
+        ]
         for index, product in zip(self.owners, products):
-            if not np.isfinite(product) and not gradients[index]:
-                found.append((_UPDATE, index, _kind(product)))
+            if not np.isfinite(product) and not kinds[0][index]:
+                found.append((_UPDATE, index, _NAN if np.isnan(product) else _INF))
         self.reporter.reporter(int(step[0]), np.array(found, np.int64).reshape(-1, 3), "")
         return np.zeros(1, np.float32)
-
-
-def _kind(array: NDArray[Any]) -> int:
-    if np.isfinite(array).all():
-        return 0
-    return _NAN if np.isnan(array).any() else _INF
