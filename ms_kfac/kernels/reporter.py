@@ -15,7 +15,7 @@ from ms_kfac.kernels.operator import present_library
 # Called with the step, the findings, int64 (count, 3), and the text of a failure (interface/reports.h).
 Reporter = Callable[[int, NDArray[np.int64], str], None]
 
-_PROTOTYPE = ctypes.CFUNCTYPE(
+PROTOTYPE = ctypes.CFUNCTYPE(
     None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.POINTER(ctypes.c_int64), ctypes.c_char_p
 )
 _numbers = itertools.count(1)
@@ -53,4 +53,4 @@ def _report(number: int, step: int, count: int, findings: Any, failure: bytes | 
 
 
 # Never freed: the native libraries hold its address.
-_callback = _PROTOTYPE(_report)
+_callback = PROTOTYPE(_report)

@@ -78,9 +78,9 @@ class NonFiniteReports:
         """
         if failure:
             self._failures.append(failure)
-        if step < 0:
+        if step < 0 and self._tells_end:
             return
-        at = f" in step {step}"
+        at = f" in step {step}" if step >= 0 else ""
         for text in dict.fromkeys(self._failures):
             self._tell(
                 [("inverse", text.partition(": ")[0])],
@@ -88,8 +88,9 @@ class NonFiniteReports:
                 "inverses; other layers are refreshed. Load an earlier checkpoint (optimizer.restore)",
             )
         self._failures = []
-        self._tell_step(step, findings)
-        self._tell_batch(at, told_elsewhere=len(findings) > 0)
+        if step >= 0:
+            self._tell_step(step, findings)
+            self._tell_batch(at, told_elsewhere=len(findings) > 0)
 
     def take(self) -> str:
         """The latest finding since the last call; empty if there is none."""
