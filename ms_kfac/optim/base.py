@@ -180,6 +180,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         # The training cell, which runs the additional passes, sets this to True.
         self.has_train_cell = not self.needs_train_cell
         self.one = Tensor(1.0, ms.float32)
+        self.no_statistics = Tensor(0, ms.int32)
         self.ones = Tensor([1.0, 1.0], ms.float32)
         self.assign = ops.Assign()
         self.gather = ops.Gather()

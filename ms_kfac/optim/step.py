@@ -44,6 +44,7 @@ class SecondOrderStep(FirstOrderOptimizer):
     curvature: Any
     commit: Any
     commit_lone: Any
+    no_statistics: Tensor
     views: GradientViews
     check_step: CheckStep
     raises_nonfinite: bool
@@ -70,9 +71,9 @@ class SecondOrderStep(FirstOrderOptimizer):
             )
         gradients = self.on_device(gradients)
         self.statistics_schedule.count(gradients)
-        due = self.statistics_schedule.number_pending()
+        due = self.no_statistics
         if len(self.blocks) > 0:
-            self.commit_statistics(gradients)
+            due = self.commit_statistics(gradients)
         samples = self.counted_samples(gradients)
         if self.centralizes:
             gradients = self.gradients_centralization(gradients)
@@ -105,8 +106,15 @@ class SecondOrderStep(FirstOrderOptimizer):
             self.prepare_statistics()
         return True
 
-    def commit_statistics(self, gradients: tuple[Tensor, ...]) -> bool:
-        """Verify the staged batches against the received gradients and commit them, if there are any."""
+    def commit_statistics(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Verify the staged batches against the received gradients and commit them, if there are any.
+
+        Args:
+            gradients: the received gradients.
+
+        Returns:
+            Number of gates that were open in this step.
+        """
         due = self.statistics_schedule.number_pending()
         unscale, expected = self.inverse_scale(), self.one
         if self.sampled:
@@ -121,7 +129,7 @@ class SecondOrderStep(FirstOrderOptimizer):
         if self.averages_new:  # noqa: SIM102
             if due > 0:
                 self.curvature.average_new(self.statistics_schedule.taken())
-        return True
+        return due
 
     def commit_lone_statistics(self, gradients: tuple[Tensor, ...], samples: Tensor) -> bool:
         """Stage and commit the statistics of Parameters outside layers, from gradients of the mean loss."""
