@@ -95,6 +95,7 @@ class CurvatureBlock(nn.Cell):
             not.
         applies_remote_refresh: whether :meth:`apply_remote_refresh` has side effects.
         used_before_refresh: whether a step uses the block before it refreshes it, as in EKFAC.
+        reporter: number of the reporter that is told of inverses that can't be computed; 0 makes them errors.
 
     Raises:
         TypeError: if a subclass lacks an abstract method, or does not support the layer.
@@ -105,6 +106,7 @@ class CurvatureBlock(nn.Cell):
     read_by_all_reason = ""
     applies_remote_refresh = False
     used_before_refresh = False
+    reporter = 0
     operator: StatisticsOperator
     statistics: tuple[Statistic, ...]
     staged: tuple[Parameter, ...]

@@ -12,10 +12,13 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from ms_kfac.capture.discover import kinds_of, lone_parameters, outside_parameters
 from ms_kfac.capture.layer import OTHER
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
+from ms_kfac.kernels.operator import is_native
+from ms_kfac.kernels.reporter import ReporterHandle
 from ms_kfac.ops.graph.counter_based_rng import rng_state
 from ms_kfac.ops.graph.device_residency import DeviceResidency
 from ms_kfac.ops.graph.snapshot import Snapshot
 from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
+from ms_kfac.ops.step.check_step import CheckStep
 from ms_kfac.ops.step.gradient_views import GradientViews
 from ms_kfac.ops.step.parameter_rows import parameter_of
 from ms_kfac.optim.adam import MOMENTUM, AdamW, first_order_rule
@@ -57,6 +60,8 @@ from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
 from ms_kfac.statistics.commit import CommitStatistics
 from ms_kfac.statistics.lone import StageLone
 from ms_kfac.statistics.measure import MeasureGradients, zero_measurements
+from ms_kfac.statistics.nonfinite import MODES as NONFINITE_MODES
+from ms_kfac.statistics.nonfinite import NonFiniteReports
 from ms_kfac.statistics.verification import MODES, Verification
 from ms_kfac.user_warning import warn_user
 
@@ -101,6 +106,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         blocks: Blocks | None = None,
         damping_split: str = "pi",
         verify: str = "warn",
+        on_nonfinite: str = "skip",
         name: str | None = None,
         distribution: Distribution | None = None,
     ) -> None:
@@ -120,6 +126,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             kl_clip = check_number("kl_clip", kl_clip, low=0.0, low_open=True)
         scale = LossScale.of(loss_scale)
         verify = check_choice("verify", verify, MODES)
+        on_nonfinite = check_choice("on_nonfinite", on_nonfinite, NONFINITE_MODES)
         patterns = check_patterns("skip", skip)
         damping_schedule = DampingSchedule(damping)
         if averaging is not None:
@@ -173,6 +180,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         # The training cell, which runs the additional passes, sets this to True.
         self.has_train_cell = not self.needs_train_cell
         self.one = Tensor(1.0, ms.float32)
+        self.no_statistics = Tensor(0, ms.int32)
         self.ones = Tensor([1.0, 1.0], ms.float32)
         self.assign = ops.Assign()
         self.gather = ops.Gather()
@@ -188,8 +196,10 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             "reduction": reduction,
             "momentum": momentum,
             "verify": verify,
+            "on_nonfinite": on_nonfinite,
             "averaging": averaging,
         }
+        self._create_reports(on_nonfinite)
         self._create_blocks(network, "nn.Momentum" if settings is None else "AdamW")
         self._create_adam_step(settings, trained)
         self._create_schedules()
@@ -218,6 +228,22 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             "boost_config_dict that sets both to False"
         )
 
+    def _create_reports(self, on_nonfinite: str) -> None:
+        """Create the reports of NaN and Inf."""
+        # The prefix tells apart the optimizers of a generator and a discriminator.
+        owner = type(self).__name__ + ("" if self.prefix == self.method else f" ({self.prefix})")
+        self.raises_nonfinite = on_nonfinite == "raise"
+        reports = NonFiniteReports(
+            owner,
+            [parameter.name for parameter in self.parameters],
+            raises=self.raises_nonfinite,
+            tells_end=is_native("check_step"),
+        )
+        self.__dict__["_owner"] = owner
+        self.__dict__["_reports"] = reports
+        self.__dict__["_reporter"] = ReporterHandle(reports)
+        self._skips_seen = 0
+
     def _create_blocks(self, network: nn.Cell, rule: str) -> None:
         """Create the blocks: first of the layers found, then of Parameters outside layers."""
         self.statistics_options = StatisticsOptions(
@@ -242,6 +268,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             used_before_refresh=self.corrects_eigenvalues,
             sampled=self.sampled,
         )
+        for block in made:
+            block.reporter = self._reporter.number
         if not made:
             warn_user(
                 f"{type(self).__name__}: no layer of the network is preconditioned; the optimizer acts as "
@@ -292,10 +320,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
 
     def _create_commits(self, factor_decay: float, verify: str) -> None:
         """Create verification and commit: of staged statistics, and of Parameters outside layers."""
-        # The prefix tells apart the optimizers of a generator and a discriminator.
-        owner, gates = type(self).__name__, self.statistics_schedule.gates
-        if self.prefix != self.method:
-            owner += f" ({self.prefix})"
+        owner, gates = self._owner, self.statistics_schedule.gates
         count = len(self._tapped)
         tapped, lone = list(self.blocks)[:count], list(self.blocks)[count:]
         self.verification = verification_of(
@@ -307,6 +332,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             accumulation_steps=self.accumulation_steps,
             shares_gate=len(set(gates)) == 1,
             counting=() if self.mean_reduction else self.counting_layers,
+            reports=self._reports,
         )
         self.commit = CommitStatistics(tapped, factor_decay, self.verification, name=self.prefix)
         parameters = [layer.parameters() for layer in self._layers]
@@ -326,7 +352,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.records = ParameterTuple([block.record for block in tapped])
         if lone:
             # There is no tapped pass to verify against, so only NaN and Inf are refused.
-            judge = Verification([block.layer_name for block in lone], "off", owner)
+            judge = Verification([block.layer_name for block in lone], "off", owner, reports=self._reports)
             self.commit_lone = CommitStatistics(lone, factor_decay, judge, name=f"{self.prefix}.{OTHER}")
         commits = [self.commit, self.commit_lone] if lone else [self.commit]
         # On several devices what a rank has committed may differ, but not which gates were open.
@@ -357,6 +383,12 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         places = [1 + index + (index >= count) for index in range(len(blocks))]
         owners = {position: places[index] for index, own in enumerate(self.positions) for position in own}
         self.outcome_of_product = Tensor([owners[p] for p in self.preconditioner.order] or [0], ms.int32)
+        self.check_step = CheckStep(
+            self.parameters,
+            [views.owners[position] for position in self.preconditioner.order],
+            name=f"{self.prefix}.skipped",
+            reporter=self._reporter,
+        )
         scaled = [flag and self.clips for flag in self.preconditioned]
         self.create_momentum_step(scaled, self.sources, [not flag for flag in self.by_adam])
         parameters = [layer.parameters() for layer in self._layers]

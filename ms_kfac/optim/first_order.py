@@ -72,17 +72,18 @@ class FirstOrderOptimizer(MomentumOptimizer):
         Args:
             learning_rate: that of the optimizer, or one per parameter.
             updates: U of the parameters with blocks, then the gradients of all parameters.
-            scale: that of U.
+            scale: that of U; NaN if the step is skipped.
 
         Returns:
             True.
         """
         if self.takes_momentum:
             self.apply_momentum(learning_rate, updates, scale)
-        if self.takes_adam:
-            rate, decay = self.adam_rate(self.global_step), self.adam_decay(self.global_step)
-            gradients = updates[-self.param_length :]
-            self.adam_step(rate, decay, learning_rate, self.get_weight_decay(), gradients)
+        if self.takes_adam:  # noqa: SIM102
+            if ops.isfinite(scale):
+                rate, decay = self.adam_rate(self.global_step), self.adam_decay(self.global_step)
+                gradients = updates[-self.param_length :]
+                self.adam_step(rate, decay, learning_rate, self.get_weight_decay(), gradients)
         return True
 
 

@@ -9,6 +9,7 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.capture.tap import Tap
 from ms_kfac.ops.step.parameter_rows import parameter_of
 from ms_kfac.statistics.calls import CallsPerPass
+from ms_kfac.statistics.nonfinite import NonFiniteReports
 from ms_kfac.statistics.verification import Verification
 
 
@@ -22,6 +23,7 @@ def verification_of(
     accumulation_steps: int,
     shares_gate: bool,
     counting: Sequence[int],
+    reports: NonFiniteReports,
 ) -> Verification:
     """Create the verification of an optimizer's tapped layers.
 
@@ -34,6 +36,7 @@ def verification_of(
         accumulation_steps: the option ``accumulation_steps``.
         shares_gate: whether all layers take statistics at the same steps.
         counting: the layers that count samples for a loss that is a sum.
+        reports: told of NaN and Inf.
 
     Returns:
         The verification.
@@ -54,4 +57,5 @@ def verification_of(
         calls=calls,
         counting=counting,
         frozen=lambda: [not any(info.requires_grad for info in own) for own in information],
+        reports=reports,
     )

@@ -30,6 +30,7 @@ from ms_kfac.statistics.calls import CallsPerPass
 from ms_kfac.statistics.dead_layers import DeadLayers
 from ms_kfac.statistics.explanation import OF_GRADIENT, OF_TERMS, explain, is_weak
 from ms_kfac.statistics.foreign_passes import ForeignPasses
+from ms_kfac.statistics.nonfinite import INF, NAN, NonFiniteReports
 from ms_kfac.statistics.refuted_layers import RefutedLayers
 from ms_kfac.statistics.undeclared_scale import UndeclaredScale, must_be_scale
 from ms_kfac.statistics.verification_warnings import VerificationWarnings
@@ -69,6 +70,7 @@ class Verification:
         calls: finds how many times a pass calls each layer. Default: None, to create one.
         counting: the layers that count samples for a loss that is a sum. Default: none.
         frozen: tells which layers have only frozen parameters now. Default: None, none of them.
+        reports: told of NaN and Inf. Default: None, to create one.
 
     Attributes:
         checked: results of the last commit, one per layer.
@@ -86,6 +88,7 @@ class Verification:
         calls: CallsPerPass | None = None,
         counting: Sequence[int] = (),
         frozen: Callable[[], Sequence[bool]] | None = None,
+        reports: NonFiniteReports | None = None,
     ) -> None:
         self.layers = tuple(layers)
         self.mode = mode
@@ -97,6 +100,7 @@ class Verification:
         self.dead_layers = DeadLayers(len(self.layers))
         self.undeclared_scale = UndeclaredScale()
         self.warnings = VerificationWarnings(self.layers, owner)
+        self.reports = NonFiniteReports(owner, ()) if reports is None else reports
         self._demoted: set[int] = set()
         self.shares_gate = shares_gate
         self.counting = list(counting)
@@ -116,7 +120,7 @@ class Verification:
             layer per pass, and the number of passes to skip before the next batch.
         """
         numbers = told.astype(np.float64)
-        passes, period, finite = numbers[:, 0], numbers[:, 1], numbers[:, 8] > 0.5
+        period, finite = numbers[:, 1], numbers[:, 8] > 0.5
         answers = np.stack(
             [
                 finite.astype(np.float64),
@@ -126,10 +130,27 @@ class Verification:
             ],
             axis=1,
         )
-        self.warnings.not_finite((passes > 0) & ~finite)
+        skipped = self._report(numbers)
         if self.mode != "off":
             self._verify(numbers, answers)
+        if skipped:
+            answers[:, 0] = np.minimum(answers[:, 0], 0.0)
         return answers
+
+    def _report(self, numbers: NDArray[np.float64]) -> bool:
+        """Report NaN and Inf; return whether a gradient holds them, so that the step is skipped."""
+        product, scale, q, w, norm = numbers[:, [2, 4, 5, 6, 7]].T
+        skipped = ~np.isfinite(q + norm)
+        # Without NaN in the projections, squares of the batch are too large for float32.
+        statistics = np.where(np.isnan(product + scale), NAN, INF)
+        weights = np.where(np.isnan(w), NAN, INF)
+        refused = (numbers[:, 0] > 0) & (numbers[:, 8] < 0.5)
+        self.reports.batch(
+            [(self.layers[index], int(statistics[index])) for index in np.flatnonzero(refused)],
+            [(self.layers[index], int(weights[index])) for index in np.flatnonzero(~np.isfinite(w))],
+            skipped=bool(skipped.any()),
+        )
+        return bool(skipped.any())
 
     def _verify(self, numbers: NDArray[np.float64], answers: NDArray[Any]) -> None:
         finite = numbers[:, 8] > 0.5

@@ -30,17 +30,6 @@ class VerificationWarnings:
         self._owner = owner
         self._told: set[tuple[str, str]] = set()
 
-    def not_finite(self, flags: NDArray[Any]) -> None:
-        """Warn of layers whose statistics hold NaN or Inf."""
-        new = self._new("not finite", flags)
-        if new:
-            self._warn(
-                f"a batch's statistics of {_listed(new)} hold NaN or Inf; the batch was refused and the "
-                "averages are unchanged. The batch's gradient still moves the weights, unless the training "
-                "loop drops the step: look for NaN in the weights. Later refused batches cause no warning "
-                "for the same layers; refreshes() counts them"
-            )
-
     def foreign(self, flags: NDArray[Any], ratios: Sequence[float]) -> None:
         """Warn of layers that a pass has reached which is not the step's own.
 
