@@ -9,6 +9,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from ms_kfac.values import check_numbers
+
 Damping = Union[float, Iterable[float], Tensor, nn.Cell]
 
 
@@ -22,7 +24,7 @@ class DampingSchedule(nn.Cell):
 
     Raises:
         TypeError: if ``damping`` has another type.
-        ValueError: if a number is not positive and finite, or the iterable is empty.
+        ValueError: if a number is not positive and finite in float32, or the iterable is empty.
 
     Inputs:
         - **step** (Tensor) - number of steps taken so far, int32, shape (1,).
@@ -39,22 +41,7 @@ class DampingSchedule(nn.Cell):
         if isinstance(damping, nn.Cell):
             self.schedule = damping
             return
-        if (
-            isinstance(damping, bool)
-            or not isinstance(damping, (int, float, Tensor, Iterable))
-            or isinstance(damping, (str, dict))
-        ):
-            raise TypeError(f"damping must be {accepted}, got {damping!r}")
-        if isinstance(damping, Tensor):
-            values = damping.asnumpy()
-        elif isinstance(damping, (int, float)):
-            values = np.asarray(damping)
-        else:
-            values = np.asarray(list(damping))
-        if values.ndim > 1 or values.size == 0 or values.dtype.kind not in "iuf":
-            raise ValueError(f"damping must be {accepted}, got {damping!r}")
-        if not np.all(np.isfinite(values) & (values > 0)):
-            raise ValueError(f"damping must be positive and finite, got {damping!r}")
+        values = check_numbers("damping", damping, accepted, positive=True)
         self.length = int(values.size)
         self.values = Tensor(values.reshape(-1).astype(np.float32))
         self.gather = ops.Gather()

@@ -28,17 +28,14 @@ from ms_kfac.optim.loading import set_in_place
 from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.methods import DAMPING_SPLITS
 from ms_kfac.optim.options import (
-    check_choice,
-    check_count,
-    check_flag,
     check_interval,
     check_learning_rate,
     check_name,
-    check_number,
-    check_parameters,
     check_patterns,
+    check_weight_decay,
     refuse_positional,
 )
+from ms_kfac.optim.parameter_groups import check_parameters
 from ms_kfac.optim.parameter_names import name_prefix, prefix_names
 from ms_kfac.optim.preconditioner import Preconditioner
 from ms_kfac.optim.quadratic_model import QuadraticModel
@@ -54,6 +51,7 @@ from ms_kfac.statistics.lone import StageLone
 from ms_kfac.statistics.measure import MeasureGradients, zero_measurements
 from ms_kfac.statistics.verification import MODES, Verification
 from ms_kfac.user_warning import warn_user
+from ms_kfac.values import check_choice, check_count, check_flag, check_number, shown
 
 
 class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
@@ -100,7 +98,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         distribution: Distribution | None = None,
     ) -> None:
         if not isinstance(network, nn.Cell):
-            got = f"a list of {len(network)}" if isinstance(network, list) else repr(network)
+            got = f"a list of {len(network)}" if isinstance(network, list) else shown(network)
             raise TypeError(
                 f"{type(self).__name__}: the first argument must be the network (a mindspore.nn.Cell), "
                 f"got {got}; parameters and their groups go into params="
@@ -110,8 +108,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         momentum = check_number("momentum", momentum, low=0.0, high=1.0, high_open=True)
         nesterov = check_flag("nesterov", nesterov)
         decoupled = check_flag("decoupled_weight_decay", decoupled_weight_decay)
-        if not isinstance(weight_decay, nn.Cell):
-            weight_decay = check_number("weight_decay", weight_decay, low=0.0)
+        weight_decay = check_weight_decay(weight_decay)
         settings = first_order_rule(first_order)
         factor_decay = check_number("factor_decay", factor_decay, low=0.0, high=1.0, high_open=True)
         factor_policy = check_interval("factor_interval", factor_interval)
@@ -145,8 +142,13 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
                 "gradients_mean must be True in mindspore.set_auto_parallel_context with reduction='mean', "
                 "so that gradients are averaged over ranks as losses are averaged over samples, got False"
             )
-        given = None if params is None else check_parameters(params)
+        given = None if params is None else check_parameters(params, network, learning_rate)
         trained = network.trainable_params() if given is None else given
+        if not trained:
+            raise ValueError(
+                f"{type(self).__name__}: the network must have trainable Parameters, got "
+                f"{type(network).__name__} without one"
+            )
         self.prefix = name_prefix(self.method, network, given) if name is None else check_name("name", name)
         super().__init__(
             learning_rate,

@@ -11,7 +11,6 @@ from mindspore import Parameter, Tensor, nn, ops
 from ms_kfac.ops.step.adam_step import AdamStep
 from ms_kfac.optim.adam import AdamW
 from ms_kfac.optim.momentum import MomentumOptimizer
-from ms_kfac.optim.options import number_array
 
 
 class FirstOrderOptimizer(MomentumOptimizer):
@@ -94,7 +93,7 @@ class _Schedule(nn.Cell):
         self.schedule = value if isinstance(value, nn.Cell) else None
         self.last = 0
         if self.schedule is None:
-            numbers = Tensor(number_array(value), ms.float32)
+            numbers = value if isinstance(value, Tensor) else Tensor(value, ms.float32)
             self.last = numbers.size - 1
             self.values = numbers if name is None else Parameter(numbers, name=name, requires_grad=False)
             self.gather = ops.Gather()
