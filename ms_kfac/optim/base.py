@@ -51,7 +51,7 @@ from ms_kfac.statistics.lone import StageLone
 from ms_kfac.statistics.measure import MeasureGradients, zero_measurements
 from ms_kfac.statistics.verification import MODES, Verification
 from ms_kfac.user_warning import warn_user
-from ms_kfac.values import check_choice, check_count, check_flag, check_number, shown
+from ms_kfac.values import check_choice, check_count, check_flag, check_number, plain, shown
 
 
 class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
@@ -192,7 +192,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         # Weak: an optimizer that is kept does not keep its network.
         self.__dict__["_network"] = weakref.ref(network)
         self.__dict__["_options_in_force"] = {
-            "damping": damping,
+            "damping": plain(damping),
             "kl_clip": kl_clip,
             "factor_decay": factor_decay,
             "fisher": fisher,
