@@ -67,8 +67,20 @@ def float32_fault(value: float) -> str:
     """
     if value and abs(value) < _FLOAT32.tiny:
         return "0"
+    return "" if math.isfinite(as_float32(value)) else "infinite"
+
+
+def as_float32(value: float) -> float:
+    """Round a number to float32.
+
+    Args:
+        value: a number that float64 holds.
+
+    Returns:
+        The rounded number, which may be infinite.
+    """
     with np.errstate(over="ignore"):
-        return "" if np.isfinite(np.float32(value)) else "infinite"
+        return float(np.float32(value))
 
 
 def check_number(
@@ -113,7 +125,7 @@ def check_number(
         raise ValueError(accepted)
     fault = "infinite" if abs(number) > _FLOAT32.max * 2 else float32_fault(number)
     # Strict bounds only: an end itself may round to the other side, and is accepted.
-    rounded = float(np.float32(number)) if not fault else 0.0
+    rounded = as_float32(number) if not fault else 0.0
     if not fault and ((low_open and rounded <= low) or (high_open and rounded >= high)):
         fault = f"{rounded:g}"
     if fault:
