@@ -75,7 +75,7 @@ def test_a_projection_near_zero_is_no_proof() -> None:
 @pytest.mark.filterwarnings("ignore:KFAC. the statistics of layer mid")
 def test_a_refuted_layer_keeps_nan_out() -> None:
     judge = judge_of()
-    with pytest.warns(UserWarning, match="hold NaN or Inf"):
+    with pytest.warns(UserWarning, match="layer mid hold Inf; the batch"):
         numbers = told()
         numbers[2, FINITE] = 0
         assert answers_of(judge, numbers)[0][2] == 0
