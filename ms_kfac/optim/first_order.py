@@ -9,6 +9,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.ops.step.adam_step import AdamStep
+from ms_kfac.ops.step.check_step import is_taken
 from ms_kfac.optim.adam import AdamW
 from ms_kfac.optim.momentum import MomentumOptimizer
 from ms_kfac.optim.options import number_array
@@ -80,7 +81,7 @@ class FirstOrderOptimizer(MomentumOptimizer):
         if self.takes_momentum:
             self.apply_momentum(learning_rate, updates, scale)
         if self.takes_adam:  # noqa: SIM102
-            if ops.isfinite(scale):
+            if is_taken(scale):
                 rate, decay = self.adam_rate(self.global_step), self.adam_decay(self.global_step)
                 gradients = updates[-self.param_length :]
                 self.adam_step(rate, decay, learning_rate, self.get_weight_decay(), gradients)
