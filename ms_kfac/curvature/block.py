@@ -147,6 +147,8 @@ class CurvatureBlock(nn.Cell):
             self.weight_matrix = WeightMatrix(shape, bias=layer.bias is not None, groups=layer.groups)
         self.size = sum(int(np.prod(parameter.shape)) for parameter in layer.parameters())
         self.groups = layer.groups
+        # First axes of each matrix: one matrix per group of a grouped convolution.
+        self.leading: tuple[int, ...] = (self.groups,) if self.groups > 1 else ()
         self.statistics = ()
         self.assign = ops.Assign()
         self.slice = ops.Slice()
@@ -160,6 +162,10 @@ class CurvatureBlock(nn.Cell):
         return Parameter(
             Tensor(array.reshape(np.shape(value))), name=f"{self.name_prefix}.{name}", requires_grad=False
         )
+
+    def matrix_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
+        """Create a Parameter with one copy of ``value`` per group."""
+        return self.parameter(name, np.broadcast_to(value, (*self.leading, *value.shape)))
 
     def add_statistic(
         self,
