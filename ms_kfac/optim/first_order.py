@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn
 
 from ms_kfac.ops.step.adam_step import AdamStep
+from ms_kfac.ops.step.check_step import is_taken
 from ms_kfac.ops.step.number_schedule import NumberSchedule
 from ms_kfac.optim.adam import AdamW
 from ms_kfac.optim.momentum import MomentumOptimizer
@@ -79,7 +80,7 @@ class FirstOrderOptimizer(MomentumOptimizer):
         if self.takes_momentum:
             self.apply_momentum(learning_rate, updates, scale)
         if self.takes_adam:  # noqa: SIM102
-            if ops.isfinite(scale):
+            if is_taken(scale):
                 rate, decay = self.adam_rate(self.global_step), self.adam_decay(self.global_step)
                 gradients = updates[-self.param_length :]
                 self.adam_step(rate, decay, learning_rate, self.get_weight_decay(), gradients)

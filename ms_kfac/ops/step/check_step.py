@@ -132,3 +132,15 @@ class CheckStep(nn.Cell):
                 found.append((_UPDATE, index, _NAN if np.isnan(product) else _INF))
         self.reporter.reporter(int(step[0]), np.array(found, np.int64).reshape(-1, 3), "")
         return np.zeros(1, np.float32)
+
+
+def is_taken(scale: Tensor) -> Tensor:
+    """Whether a step is taken. A GPU's host reads this, so native kernels look at the scale themselves.
+
+    Args:
+        scale: the output of :class:`CheckStep`.
+
+    Returns:
+        Scalar bool.
+    """
+    return ops.isfinite(scale)

@@ -9,6 +9,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.kernels.operator import is_native, native_operator
+from ms_kfac.ops.step.check_step import is_taken
 
 _scale = ops.MultitypeFuncGraph("scale_update")
 _decay = ops.MultitypeFuncGraph("decay_update")
@@ -149,7 +150,7 @@ class MomentumStep(nn.Cell):
                 self.kernel(self.momentum, scale, learning_rate, decay, used, *self.weights, *self.moments)
             else:
                 self.kernel(self.momentum, scale, learning_rate, used, *self.weights, *self.moments)
-        elif ops.isfinite(scale):
+        elif is_taken(scale):
             own: tuple[Tensor, ...] = ()
             for source in self.sources:
                 own = (*own, updates[source])
