@@ -65,6 +65,7 @@ def wrong_values(accepts: str) -> list[Any] | None:
     if accepts.startswith("a number"):
         ends = [float(found) for found in re.findall(r"(?:above|below) ([\d.]+)", accepts)]
         beyond = [float(found) - 1 for found in re.findall(r"at least ([\d.]+)", accepts)]
+        beyond += [float(found) * 2 for found in re.findall(r"at most ([\d.e+]+)", accepts)]
         rounded = [1 - 1e-12] if "below 1" in accepts else []
         return [*NO_NUMBER, -1.0, *ends[:1], *beyond, *rounded]
     if accepts == "true or false":
