@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Union
 
-import mindspore as ms
-import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
+from ms_kfac.ops.step.number_schedule import NumberSchedule
 from ms_kfac.values import check_numbers
 
 Damping = Union[float, Iterable[float], Tensor, nn.Cell]
 
 
-class DampingSchedule(nn.Cell):
+class DampingSchedule(NumberSchedule):
     r""":math:`\lambda` as a function of the step.
 
     Args:
@@ -34,22 +33,8 @@ class DampingSchedule(nn.Cell):
     """
 
     def __init__(self, damping: Damping) -> None:
-        super().__init__(auto_prefix=False)
         accepted = "a positive number, an iterable of them (one per step) or a LearningRateSchedule-like Cell"
-        self.schedule: nn.Cell | None = None
-        self.length = 1
         if isinstance(damping, nn.Cell):
-            self.schedule = damping
-            return
-        values = check_numbers("damping", damping, accepted, positive=True)
-        self.length = int(values.size)
-        self.values = Tensor(values.reshape(-1).astype(np.float32))
-        self.gather = ops.Gather()
-
-    def construct(self, step: Tensor) -> Tensor:
-        if self.schedule is not None:
-            return ops.cast(self.schedule(step), ms.float32).reshape(())
-        if self.length == 1:
-            return self.values.reshape(())
-        index = ops.minimum(step, self.length - 1)
-        return self.gather(self.values, index, 0).reshape(())
+            super().__init__(damping)
+        else:
+            super().__init__(check_numbers("damping", damping, accepted, positive=True).reshape(-1))
