@@ -281,3 +281,11 @@ def test_the_command_refuses_before_it_loads_anything(
     )
     assert re.fullmatch(r"error: recipe .*r\.yaml[^\n]*\n", capsys.readouterr().err)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_similarity_has_a_square_in_float32() -> None:
+    content = {**CONTENT, "optimizer": {"name": "spngd", "learning_rate": 0.1, "similarity": 1e20}}
+    with pytest.raises(
+        RecipeError, match=r"^optimizer\.similarity is 1e\+20; accepted: .* of at most 1e\+18\.$"
+    ):
+        parse_recipe(content)

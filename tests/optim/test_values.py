@@ -133,6 +133,7 @@ SHARED: dict[str, list[Any]] = {
     "blocks": BLOCKS,
     "damping_split": NO_WORD,
     "verify": NO_WORD,
+    "on_nonfinite": NO_WORD,
     "name": PLACES,
     "distribution": [*NEVER, *WORDS, 1],
 }
