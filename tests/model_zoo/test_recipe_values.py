@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from hypothesis import given, settings
@@ -120,8 +120,15 @@ def put(content: dict[str, Any], path: str, name: str, value: Any) -> str:
 @pytest.mark.parametrize(
     ("path", "name", "content", "kind"), SECTIONS, ids=[f"{s[0]}-{s[1]}" for s in SECTIONS]
 )
-def test_wrong_values_are_refused_by_key(path: str, name: str, content: dict[str, Any], kind: Any) -> None:
+def test_wrong_values_are_refused_by_key(
+    path: str,
+    name: str,
+    content: dict[str, Any],
+    kind: Any,
+    record_property: Callable[[str, object], None],
+) -> None:
     parse_recipe(content)
+    tried = 0
     for field in dataclasses.fields(kind):
         rule = field.metadata["rule"]
         values: list[Any] | None = [value for value in NO_WORD if not isinstance(value, dict)]
@@ -129,6 +136,7 @@ def test_wrong_values_are_refused_by_key(path: str, name: str, content: dict[str
             assert isinstance(rule, Value)
             values = wrong_values(rule.accepts)
         assert values is not None, f"{field.name}: no wrong values for {rule.accepts!r}; see wrong_values"
+        tried += len(values)
         for value in values:
             changed = copy.deepcopy(content)
             key = put(changed, path, field.name, value)
@@ -140,6 +148,7 @@ def test_wrong_values_are_refused_by_key(path: str, name: str, content: dict[str
                 assert len(message) < 500
             else:
                 pytest.fail(f"{key}: {str(value)[:50]!r} is accepted")
+    record_property("inputs", tried)
 
 
 def test_many_values_are_tried() -> None:

@@ -214,9 +214,12 @@ def refuse(cls: type, name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(("cls", "name"), CASES, ids=[f"{cls.__name__}-{name}" for cls, name in CASES])
-def test_wrong_values_are_refused_by_name(cls: type, name: str) -> None:
+def test_wrong_values_are_refused_by_name(
+    cls: type, name: str, record_property: Callable[[str, object], None]
+) -> None:
     values = wrong_values(cls, name)
     assert values is not None, f"{cls.__name__}: no test of the option {name}; see SHARED and OWN"
+    record_property("inputs", len(values))
     for value in values:
         refuse(cls, name, value)
 
