@@ -17,7 +17,14 @@ INPUTS = "inputs"
 # Lines of the table: their kinds and what pytest is to run.
 SUITES = {
     "faults": ("faults: damaged files, disks, signals, NaN", ("tests/model_zoo/checkpoint",)),
-    "inputs": ("wrong values, recipes, command lines and images", ("tests/model_zoo/test_recipe.py",)),
+    "inputs": (
+        "wrong values, recipes, command lines and images",
+        (
+            "tests/optim/test_values.py",
+            "tests/model_zoo/test_recipe_values.py",
+            "tests/model_zoo/test_recipe.py",
+        ),
+    ),
     "ranks": ("several ranks", ("tests/parallel", "tests/model_zoo/test_distributed.py")),
 }
 

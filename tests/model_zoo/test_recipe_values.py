@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from hypothesis import given, settings
@@ -65,6 +65,7 @@ def wrong_values(accepts: str) -> list[Any] | None:
     if accepts.startswith("a number"):
         ends = [float(found) for found in re.findall(r"(?:above|below) ([\d.]+)", accepts)]
         beyond = [float(found) - 1 for found in re.findall(r"at least ([\d.]+)", accepts)]
+        beyond += [float(found) * 2 for found in re.findall(r"at most ([\d.e+]+)", accepts)]
         rounded = [1 - 1e-12] if "below 1" in accepts else []
         return [*NO_NUMBER, -1.0, *ends[:1], *beyond, *rounded]
     if accepts == "true or false":
@@ -119,8 +120,15 @@ def put(content: dict[str, Any], path: str, name: str, value: Any) -> str:
 @pytest.mark.parametrize(
     ("path", "name", "content", "kind"), SECTIONS, ids=[f"{s[0]}-{s[1]}" for s in SECTIONS]
 )
-def test_wrong_values_are_refused_by_key(path: str, name: str, content: dict[str, Any], kind: Any) -> None:
+def test_wrong_values_are_refused_by_key(
+    path: str,
+    name: str,
+    content: dict[str, Any],
+    kind: Any,
+    record_property: Callable[[str, object], None],
+) -> None:
     parse_recipe(content)
+    tried = 0
     for field in dataclasses.fields(kind):
         rule = field.metadata["rule"]
         values: list[Any] | None = [value for value in NO_WORD if not isinstance(value, dict)]
@@ -128,6 +136,7 @@ def test_wrong_values_are_refused_by_key(path: str, name: str, content: dict[str
             assert isinstance(rule, Value)
             values = wrong_values(rule.accepts)
         assert values is not None, f"{field.name}: no wrong values for {rule.accepts!r}; see wrong_values"
+        tried += len(values)
         for value in values:
             changed = copy.deepcopy(content)
             key = put(changed, path, field.name, value)
@@ -139,6 +148,7 @@ def test_wrong_values_are_refused_by_key(path: str, name: str, content: dict[str
                 assert len(message) < 500
             else:
                 pytest.fail(f"{key}: {str(value)[:50]!r} is accepted")
+    record_property("inputs", tried)
 
 
 def test_many_values_are_tried() -> None:
@@ -280,3 +290,11 @@ def test_the_command_refuses_before_it_loads_anything(
     )
     assert re.fullmatch(r"error: recipe .*r\.yaml[^\n]*\n", capsys.readouterr().err)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_similarity_has_a_square_in_float32() -> None:
+    content = {**CONTENT, "optimizer": {"name": "spngd", "learning_rate": 0.1, "similarity": 1e20}}
+    with pytest.raises(
+        RecipeError, match=r"^optimizer\.similarity is 1e\+20; accepted: .* of at most 1e\+18\.$"
+    ):
+        parse_recipe(content)
