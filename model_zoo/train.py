@@ -217,8 +217,10 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit status is 2 for an error in the recipe, the data or the command line."""
     options = parse_arguments(arguments)
+    # Ranks that wait for each other are ended by msrun: they would not come to the end of their step.
     return run_command(
-        lambda signals: run(options, signals) if options.compare is None else compare_recipes(options)
+        lambda signals: run(options, signals) if options.compare is None else compare_recipes(options),
+        default_signals=options.distributed,
     )
 
 

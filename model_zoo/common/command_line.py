@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import sys
 from pathlib import Path
 from typing import Callable
 
 from model_zoo.common.errors import Interrupted, RunFailedError, UsageError
-from model_zoo.common.interruption import StopSignals
+from model_zoo.common.interruption import SIGNAL_STATUS, StopSignals
 
 FAILURE_STATUS = 1
 USAGE_STATUS = 2
-# Plus the number of the signal, as shells do.
-SIGNAL_STATUS = 128
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,18 +50,20 @@ def describe_os_error(error: OSError) -> str:
     return f"{names}: {reason}" if names else reason
 
 
-def run_command(command: Callable[[StopSignals], int]) -> int:
+def run_command(command: Callable[[StopSignals], int], default_signals: bool = False) -> int:
     """Runs a command and prints its errors as one sentence.
 
     Args:
         command: called with the signals that stop it; returns the exit status.
+        default_signals: whether signals keep their default actions. Default: False.
 
     Returns:
         The exit status: the command's; 2 for a usage error and for an error of the operating system before
         training; 1 for an error during training; 130 after SIGINT and 143 after SIGTERM.
     """
+    signals = StopSignals()
     try:
-        with StopSignals() as signals:
+        with contextlib.nullcontext() if default_signals else signals:
             return command(signals)
     except UsageError as error:
         sentence, status = str(error), USAGE_STATUS
@@ -71,5 +73,7 @@ def run_command(command: Callable[[StopSignals], int]) -> int:
         sentence, status = f"{describe_os_error(error)}.", USAGE_STATUS
     except Interrupted as error:
         sentence, status = str(error), SIGNAL_STATUS + error.signum
+    except KeyboardInterrupt:
+        sentence, status = "stopped by SIGINT.", SIGNAL_STATUS + signal.SIGINT
     print(f"error: {sentence}", file=sys.stderr)
     return status

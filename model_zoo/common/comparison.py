@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from model_zoo.common.command_line import SIGNAL_STATUS
 from model_zoo.common.curves import CURVES_FILE, draw_curves, read_metrics
 from model_zoo.common.errors import Interrupted
+from model_zoo.common.interruption import SIGNAL_STATUS
 from model_zoo.common.options.networks import lower_is_better
 
 

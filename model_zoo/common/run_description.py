@@ -14,8 +14,6 @@ import mindspore as ms
 import numpy as np
 
 from model_zoo.common import environment
-from model_zoo.common.checkpoint.files import RUN_FILE
-from model_zoo.common.durable_files import write_text
 from model_zoo.common.options.networks import METRIC_OF_NETWORK
 from model_zoo.common.recipe import Recipe
 
@@ -72,9 +70,9 @@ def describe_run(name: str, recipe: Recipe, device: str) -> dict[str, Any]:
     }
 
 
-def write_description(folder: Path, description: dict[str, Any]) -> None:
-    """Writes run.json."""
-    write_text(folder / RUN_FILE, json.dumps(description, indent=2) + "\n")
+def write_description(path: Path, description: dict[str, Any]) -> None:
+    """Writes run.json, or the file that replaces it."""
+    path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
 def describe_section(section: Any) -> str:

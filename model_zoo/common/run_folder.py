@@ -30,7 +30,7 @@ from model_zoo.common.checkpoint.resume import how_to_resume
 from model_zoo.common.command_line import describe_os_error
 from model_zoo.common.curves import CURVES_FILE
 from model_zoo.common.data.shards import Shard
-from model_zoo.common.durable_files import replacing
+from model_zoo.common.durable_files import replacing, sync
 from model_zoo.common.errors import RunFailedError
 from model_zoo.common.run_description import write_description
 from model_zoo.common.run_lock import locked
@@ -65,18 +65,20 @@ def begin(options: RunOptions, checkpoint: Path | None, description: dict[str, A
         clear_newer(checkpoint)
     if options.shard.rank > 0:
         return
-    outdated = (MANIFEST_FILE, NETWORK_FILE, CURVES_FILE) if trains else (MANIFEST_FILE,)
-    for name in outdated:
-        (options.output / name).unlink(missing_ok=True)
-    if checkpoint is None:
-        # No process writes its first checkpoint before rank 0 has taken a step.
-        remove_all_checkpoints(options.output)
+    with replacing(options.output / RUN_FILE) as new:
+        write_description(new, description)
+        sync(new)
+        # A full disk would have been told by now.
+        for name in (MANIFEST_FILE, NETWORK_FILE, CURVES_FILE) if trains else (MANIFEST_FILE,):
+            (options.output / name).unlink(missing_ok=True)
+        if checkpoint is None:
+            # No process writes its first checkpoint before rank 0 has taken a step.
+            remove_all_checkpoints(options.output)
     if options.checkpoint_every is not None:
         # Their number tells the number of processes, also if a run is killed in its first checkpoint.
         for rank in range(options.shard.size):
             folder = checkpoints_folder(options.output, Shard(rank, options.shard.size))
             folder.mkdir(parents=True, exist_ok=True)
-    write_description(options.output, description)
 
 
 def finish(options: RunOptions, network: nn.Cell, description: dict[str, Any]) -> None:
@@ -89,7 +91,8 @@ def finish(options: RunOptions, network: nn.Cell, description: dict[str, Any]) -
     """
     with replacing(options.output / NETWORK_FILE) as file:
         ms.save_checkpoint(network, str(file))
-    write_description(options.output, description)
+    with replacing(options.output / RUN_FILE) as file:
+        write_description(file, description)
     write_manifest(options.output, [NETWORK_FILE, RUN_FILE])
 
 

@@ -23,7 +23,7 @@ _DEAD = "ZX"
 _NO_FILE_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
-def _started(pid: int) -> str:
+def process_start(pid: int) -> str:
     """When a process began: the boot and the clock ticks since then. "" if there is no such process."""
     if not _BOOT.exists():
         # Not Linux: a later process with the same ID can't be told apart.
@@ -57,11 +57,11 @@ class Owner:
     @classmethod
     def this_process(cls) -> Owner:
         """The calling process."""
-        return cls(os.getpid(), socket.gethostname(), _started(os.getpid()))
+        return cls(os.getpid(), socket.gethostname(), process_start(os.getpid()))
 
     def is_alive(self) -> bool:
         """Whether the process runs on this machine."""
-        return self.host == socket.gethostname() and self.started == _started(self.pid) != ""
+        return self.host == socket.gethostname() and self.started == process_start(self.pid) != ""
 
 
 def _owner(content: str) -> Owner | None:
@@ -131,6 +131,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         UsageError: another process holds the lock.
+        OSError: the lock can't be written.
     """
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +145,9 @@ def locked(folder: Path) -> Iterator[None]:
             process = "an unknown process" if owner is None else f"process {owner.pid}"
             print(f"{folder} was locked by {process}, which has ended: the lock is taken over")
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(own)).encode("utf-8"), 0)
+        new = json.dumps(asdict(own)).encode("utf-8")
+        if os.pwrite(descriptor, new, 0) < len(new):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(descriptor)
     try:
         yield

@@ -253,26 +253,27 @@ def _train(recipe: Recipe, options: RunOptions, signals: StopSignals) -> list[di
         recipe, options, network, loss_fn, evaluate, resume_from, written, resumed_after, signals
     )
     done = 0 if resume_from is None else resume_from.epoch
-    begin(options, checkpoint, description, trains=done < recipe.epochs)
-    with signals.deferred(), failures_told(options):
-        metrics_log.open()
-        if done < recipe.epochs:
-            model.train(recipe.epochs, batches, callbacks, dataset_sink_mode=False, initial_epoch=done)
+    with signals.deferred():
+        begin(options, checkpoint, description, trains=done < recipe.epochs)
+        with failures_told(options):
+            metrics_log.open()
+            if done < recipe.epochs:
+                model.train(recipe.epochs, batches, callbacks, dataset_sink_mode=False, initial_epoch=done)
 
-        # Updated at the end, because each process finds broken images only when it reads them.
-        description[DATA] = data.describe()
-        for line in describe_broken_images(description[DATA]):
-            print(line)
-        if shard.rank > 0:
-            return metrics_log.epochs
-        if hasattr(optimizer, "refreshes"):
-            description["refreshes"] = optimizer.refreshes()
-        draw_curves(
-            {recipe.optimizer.name: options.output},
-            headline_metric(recipe),
-            options.name,
-            options.output / CURVES_FILE,
-        )
-        with weights_to_evaluate(optimizer):
-            finish(options, network, description)
+            # Updated at the end, because each process finds broken images only when it reads them.
+            description[DATA] = data.describe()
+            for line in describe_broken_images(description[DATA]):
+                print(line)
+            if shard.rank > 0:
+                return metrics_log.epochs
+            if hasattr(optimizer, "refreshes"):
+                description["refreshes"] = optimizer.refreshes()
+            draw_curves(
+                {recipe.optimizer.name: options.output},
+                headline_metric(recipe),
+                options.name,
+                options.output / CURVES_FILE,
+            )
+            with weights_to_evaluate(optimizer):
+                finish(options, network, description)
     return metrics_log.epochs

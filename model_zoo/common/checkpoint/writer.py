@@ -143,8 +143,7 @@ class CheckpointWriter(Callback):
 class StopOnSignal(Callback):
     """Ends training after the step in which a signal arrived; place it last.
 
-    After the last step of an epoch, the evaluation is awaited. With several processes no checkpoint is
-    written, because they may be told to stop after different steps.
+    After the last step of an epoch, the evaluation is awaited.
 
     Args:
         signals: tells whether a signal has arrived.
@@ -171,7 +170,7 @@ class StopOnSignal(Callback):
             self._stop(self._signals.received, run_context.original_args())
 
     def _stop(self, received: signal.Signals, parameters: Any) -> None:
-        if self._writer is not None and self._options.shard.size == 1:
+        if self._writer is not None:
             self._writer.write(parameters)
         raise Interrupted(
             received,
