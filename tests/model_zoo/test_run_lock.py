@@ -27,7 +27,7 @@ RACE = (
     "from model_zoo.common.errors import UsageError\n"
     "sys.stdin.readline()\n"
     "try:\n"
-    "    locked(Path(sys.argv[1])).__enter__(); print('won', flush=True)\n"
+    "    lock = locked(Path(sys.argv[1])); lock.__enter__(); print('won', flush=True)\n"
     "except UsageError: print('refused', flush=True)\n"
     "sys.stdin.readline(); os._exit(0)"
 )

@@ -26,6 +26,7 @@ from model_zoo.common.checkpoint.files import checkpoints_folder, newest_checkpo
 from model_zoo.common.checkpoint.manifest import damage
 from model_zoo.common.command_line import describe_os_error, run_command
 from model_zoo.common.data.shards import Shard
+from model_zoo.common.errors import UsageError
 from model_zoo.common.interruption import StopSignals
 from model_zoo.common.metrics_log import MetricsLog
 from model_zoo.common.recipe import load_recipe
