@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from ms_kfac.capture.discover import FirstOrderCell
 from ms_kfac.capture.layer import Layer
 from ms_kfac.damping import LevenbergMarquardt
+from ms_kfac.ops.step.check_step import CheckStep
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.checkpoint import load_checkpoint
 from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
 from ms_kfac.parallel.distributed_curvature import Synchronization
 from ms_kfac.parallel.traffic import Traffic
 from ms_kfac.refresh import RefreshPolicy
+from ms_kfac.statistics.nonfinite import NonFiniteError, NonFiniteReports
 from ms_kfac.statistics.verification import Verification
 
 # Why a layer has no statistics after the first commit, by the result of the last one.
@@ -67,6 +69,9 @@ class Introspection:
     clips: bool
     damping: Any
     last_clip: Parameter
+    check_step: CheckStep
+    _reports: NonFiniteReports
+    _skips_seen: int
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Put the Polyak-averaged weights into the network for the duration of a ``with`` block.
@@ -114,6 +119,45 @@ class Introspection:
         curvature = [p for cell in cells for p in cell.get_parameters(expand=False)]
         load_checkpoint(self, others, [*self.blocks.get_parameters(), *curvature], checkpoint)
         self.statistics_schedule.expire()
+        self._reports.forget()
+        self._skips_seen = self.skipped_steps
+
+    def check_finite(self) -> None:
+        """Raise an exception if a step since the last call was not finite. Waits for the last step.
+
+        With ``on_nonfinite="raise"``, a call of the optimizer from Python, ``ms_kfac.TrainOneStepCell`` and
+        ``ms_kfac.Model`` call this method after each step. A step that is compiled as a whole otherwise
+        (``ms.jit``, ``mindspore.nn.TrainOneStepCell`` in graph mode) can't raise: call this method after it.
+
+        Raises:
+            NonFiniteError: if a step was skipped because of NaN or Inf, if a batch of statistics was refused
+                because of them, or if inverses could not be computed. The message names what, where and the
+                step. On devices other than CPUs only skipped steps are found.
+        """
+        count, first, last = (int(number) for number in self.check_step.skipped.asnumpy())
+        new, self._skips_seen = count - self._skips_seen, count
+        text = self._reports.take()
+        if new > 0 and not text:
+            names = [p.name for p in self.get_parameters() if self._is_lost(p)]
+            held = f"; NaN or Inf are in {', '.join(names[:4])}" if names else ""
+            text = (
+                f"{type(self).__name__}: {new} steps were skipped because of NaN or Inf in gradients or "
+                f"updates, the last of them step {last} (the first ever was step {first}){held}"
+            )
+        if text:
+            raise NonFiniteError(text)
+
+    @staticmethod
+    def _is_lost(parameter: Parameter) -> bool:
+        # Staged batches are replaced by the next pass, and the clip by the next step.
+        if parameter.name.endswith(("_batch", ".record", ".clip")):
+            return False
+        return not np.isfinite(parameter.asnumpy().astype(np.float64)).all()
+
+    @property
+    def skipped_steps(self) -> int:
+        """Number of steps that were skipped because of NaN or Inf. Reads a number from the device."""
+        return int(self.check_step.skipped.asnumpy()[0])
 
     def precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Precondition gradients with the present inverses, without trust region, weight decay or momentum.
@@ -279,7 +323,8 @@ class Introspection:
     def clip_factor(self) -> float:
         r"""The factor :math:`\nu` by which the KL clip scaled the last step.
 
-        1.0 if the step was inside the trust region, before the first step, and with ``kl_clip=None``.
+        1.0 if the step was inside the trust region, before the first step, and with ``kl_clip=None``. NaN if
+        the step was skipped.
         Reads a number from the device.
         """
         return float(self.last_clip.asnumpy()) if self.clips else 1.0

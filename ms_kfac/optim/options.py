@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, nn
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 from numpy.typing import NDArray
 
@@ -111,6 +111,29 @@ def check_count(name: str, value: Any) -> int:
     return value
 
 
+def check_accumulation(value: Any, *, one_pass: bool) -> int:
+    """Check the option ``accumulation_steps``.
+
+    Args:
+        value: the value given.
+        one_pass: whether the training cell takes one backward pass per step.
+
+    Returns:
+        The value.
+
+    Raises:
+        TypeError: if it is not an int.
+        ValueError: if it is below 1, or not 1 with one pass per step.
+    """
+    count = check_count("accumulation_steps", value)
+    if count > 1 and one_pass:
+        raise ValueError(
+            "accumulation_steps must be 1 with fisher='sampled' or damping=LevenbergMarquardt(...), as "
+            f"the training cell takes one backward pass per step, got {count!r}"
+        )
+    return count
+
+
 def check_options(method: str, **values: Any) -> tuple[Any, ...]:
     """Check the method-specific options against :mod:`ms_kfac.optim.methods`.
 
@@ -137,6 +160,24 @@ def check_options(method: str, **values: Any) -> tuple[Any, ...]:
         else:
             checked.append(check_number(name, value, low=option.low, low_open=option.above))
     return tuple(checked)
+
+
+def check_network(owner: str, value: Any) -> None:
+    """Check that the first argument is a network, and not parameters as ``mindspore.nn.Momentum`` takes them.
+
+    Args:
+        owner: the optimizer's name.
+        value: the value given.
+
+    Raises:
+        TypeError: if it is not a Cell.
+    """
+    if not isinstance(value, nn.Cell):
+        got = f"a list of {len(value)}" if isinstance(value, list) else repr(value)
+        raise TypeError(
+            f"{owner}: the first argument must be the network (a mindspore.nn.Cell), "
+            f"got {got}; parameters and their groups go into params="
+        )
 
 
 def refuse_positional(owner: str, values: Sequence[Any]) -> None:

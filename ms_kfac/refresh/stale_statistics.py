@@ -183,8 +183,10 @@ class StaleSchedule(StatisticsSchedule):
         unlike = self.segment_sum(self.stack(excess), self.owner_of_part, max(len(self.owners), 1))
         interval, before = self.interval, self.interval_before
         halved = ops.maximum(interval // 2, 1)
-        grown = self.select(unlike[:, 1] >= 0, interval + 0, interval + before)
-        chosen = self.select(unlike[:, 0] >= 0, halved, grown)
+        # Not ">= 0": statistics with NaN are like no others.
+        similar = unlike < 0
+        grown = self.select(similar[:, 1], interval + before, interval + 0)
+        chosen = self.select(similar[:, 0], grown, halved)
         taken = self.due > 0
         next_step = self.select(taken, chosen + step, self.next_step + 0)
         self.assign(self.interval_before, self.select(taken, interval + 0, before + 0))

@@ -149,16 +149,19 @@ class InversesOfChangedTraces(InverseSchedule):
             change = self.abs(trace - self.last_trace)
             damped = self.last_trace + damping * self.sizes
             never = self.cast(self.last_trace < 0, ms.float32)
-            # A layer without statistics has nothing to refresh yet.
-            first = never * self.cast(trace > 0, ms.float32)
-            due = ops.maximum(self.cast(change > self.omega1 * damped, ms.float32) * (1.0 - never), first)
+            # A layer without statistics has nothing to refresh yet. A trace of NaN is due: the refresh tells
+            # the user about it.
+            first = never * (1.0 - self.cast(trace <= 0, ms.float32))
+            kept = self.cast(change <= self.omega1 * damped, ms.float32)
+            due = ops.maximum((1.0 - kept) * (1.0 - never), first)
             if self.stops:
                 small = self.cast(change < self.omega2 * damped, ms.float32)
                 moved = self.cast(change > 0, ms.float32)
                 stopped = ops.maximum(self.stopped, small * moved * (1.0 - never))
                 self.assign(self.stopped, stopped)
                 due = due * (1.0 - stopped)
-            self.assign(self.last_trace, due * trace + (1.0 - due) * self.last_trace)
+            refreshed = ops.logical_and(due > 0, ops.isfinite(trace))
+            self.assign(self.last_trace, ops.where(refreshed, trace, self.last_trace))
             flags = self.cast(due, ms.int32)
             number = self.reduce_sum(flags)
             self.refresh_each(flags, number, damping)

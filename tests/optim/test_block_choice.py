@@ -259,7 +259,7 @@ def test_a_bad_gradient_is_refused_and_counted() -> None:
     (x, y), _ = batches(2)
     step(tensor(x), tensor(y))
     before = optimizer.factors("scale")["s"]
-    with pytest.warns(UserWarning, match="hold NaN or Inf"):
+    with pytest.warns(UserWarning, match="step 1 was skipped: NaN in the gradient of .*scale"):
         step(tensor(np.full_like(x, np.nan)), tensor(y))
         ms.runtime.synchronize()
     np.testing.assert_array_equal(optimizer.factors("scale")["s"], before)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable
 
@@ -18,15 +15,9 @@ from ms_kfac.optim.checkpoint import match_names
 from tests.support.loops import State, assert_same_state, checkpoint_of, state_of, train_by
 from tests.support.methods import fixed_intervals
 from tests.support.networks import Perceptron, SmallNet, batches
+from tests.support.silence import silent
 
 OPTIONS = {"damping": 0.1, **fixed_intervals(1, 2)}
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def build(seed: int) -> tuple[SmallNet, nn.Optimizer]:
