@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -123,6 +125,20 @@ def test_a_lock_that_was_given_away_is_not_removed(tmp_path: Path) -> None:
         (tmp_path / LOCK_FILE).unlink()
         leave(tmp_path, other)
     assert json.loads((tmp_path / LOCK_FILE).read_text()) == asdict(other)
+
+
+def test_two_processes_do_not_decide_at_the_same_time(tmp_path: Path) -> None:
+    leave(tmp_path, "{")
+    with (tmp_path / LOCK_FILE).open() as deciding:
+        fcntl.flock(deciding, fcntl.LOCK_EX)
+        other = process(WAIT, tmp_path)
+        assert other.stdout is not None
+        # Long enough for a process that imports nothing large.
+        readable, _, _ = select.select([other.stdout], [], [], 1.5)
+        assert not readable and (tmp_path / LOCK_FILE).read_text() == "{"
+    assert other.stdout.readline().endswith("the lock is taken over\n")
+    assert other.stdout.readline() == "locked\n"
+    other.communicate()
 
 
 def test_one_of_several_wins_a_stale_lock(tmp_path: Path) -> None:
