@@ -37,17 +37,15 @@ from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.methods import DAMPING_SPLITS
 from ms_kfac.optim.options import (
     check_accumulation,
-    check_choice,
-    check_flag,
     check_interval,
     check_learning_rate,
     check_name,
     check_network,
-    check_number,
-    check_parameters,
     check_patterns,
+    check_weight_decay,
     refuse_positional,
 )
+from ms_kfac.optim.parameter_groups import check_parameters
 from ms_kfac.optim.parameter_names import name_prefix, prefix_names
 from ms_kfac.optim.preconditioner import Preconditioner
 from ms_kfac.optim.quadratic_model import QuadraticModel
@@ -64,6 +62,7 @@ from ms_kfac.statistics.nonfinite import MODES as NONFINITE_MODES
 from ms_kfac.statistics.nonfinite import NonFiniteReports
 from ms_kfac.statistics.verification import MODES, Verification
 from ms_kfac.user_warning import warn_user
+from ms_kfac.values import check_choice, check_flag, check_number, plain
 
 
 class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
@@ -116,8 +115,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         momentum = check_number("momentum", momentum, low=0.0, high=1.0, high_open=True)
         nesterov = check_flag("nesterov", nesterov)
         decoupled = check_flag("decoupled_weight_decay", decoupled_weight_decay)
-        if not isinstance(weight_decay, nn.Cell):
-            weight_decay = check_number("weight_decay", weight_decay, low=0.0)
+        weight_decay = check_weight_decay(weight_decay)
         settings = first_order_rule(first_order)
         factor_decay = check_number("factor_decay", factor_decay, low=0.0, high=1.0, high_open=True)
         factor_policy = check_interval("factor_interval", factor_interval)
@@ -143,8 +141,13 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         world = find_world(distribution)
         if world is not None:
             check_mean_over_ranks(world, mean_reduction)
-        given = None if params is None else check_parameters(params)
+        given = None if params is None else check_parameters(params, network, learning_rate)
         trained = network.trainable_params() if given is None else given
+        if not trained:
+            raise ValueError(
+                f"{type(self).__name__}: the network must have trainable Parameters, got "
+                f"{type(network).__name__} without one"
+            )
         self.prefix = name_prefix(self.method, network, given) if name is None else check_name("name", name)
         super().__init__(
             learning_rate,
@@ -189,7 +192,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         # Weak: an optimizer that is kept does not keep its network.
         self.__dict__["_network"] = weakref.ref(network)
         self.__dict__["_options_in_force"] = {
-            "damping": damping,
+            "damping": plain(damping),
             "kl_clip": kl_clip,
             "factor_decay": factor_decay,
             "fisher": fisher,

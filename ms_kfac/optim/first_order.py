@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.ops.step.adam_step import AdamStep
 from ms_kfac.ops.step.number_schedule import NumberSchedule
 from ms_kfac.optim.adam import AdamW
 from ms_kfac.optim.momentum import MomentumOptimizer
-from ms_kfac.optim.options import number_array
 
 
 class FirstOrderOptimizer(MomentumOptimizer):
@@ -49,8 +48,8 @@ class FirstOrderOptimizer(MomentumOptimizer):
             for flag, of_group in zip(self.decay_flags, decays)
         ]
         name = f"{self.prefix}.adam"
-        self.adam_rate = _schedule(settings.learning_rate, f"{name}.learning_rate")
-        self.adam_decay = _schedule(settings.weight_decay)
+        self.adam_rate = NumberSchedule(settings.learning_rate, f"{name}.learning_rate")
+        self.adam_decay = NumberSchedule(settings.weight_decay)
         self.adam_step = AdamStep(
             self.parameters,
             by_adam,
@@ -85,10 +84,6 @@ class FirstOrderOptimizer(MomentumOptimizer):
                 gradients = updates[-self.param_length :]
                 self.adam_step(rate, decay, learning_rate, self.get_weight_decay(), gradients)
         return True
-
-
-def _schedule(value: Any, name: str | None = None) -> NumberSchedule:
-    return NumberSchedule(value if isinstance(value, nn.Cell) else number_array(value), name)
 
 
 def _sets(groups: Iterable[Any], key: str, parameters: Sequence[Parameter]) -> list[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -15,7 +16,7 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.ops.step.check_step import CheckStep
 from ms_kfac.optim.averaging import PolyakAverage
-from ms_kfac.optim.checkpoint import load_checkpoint
+from ms_kfac.optim.checkpoint import Restored, load_checkpoint
 from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
 from ms_kfac.parallel.distributed_curvature import Synchronization
 from ms_kfac.parallel.traffic import Traffic
@@ -95,21 +96,26 @@ class Introspection:
             return nullcontext()
         return self.average.in_place()
 
-    def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
+    def restore(self, checkpoint: Mapping[str, Parameter] | str | os.PathLike[str]) -> Restored:
         """Load a checkpoint into this optimizer and its network, before or after training has started.
 
         ``mindspore.load_param_into_net`` writes one Parameter after the other until one does not fit. This
         method checks first.
 
         Args:
-            checkpoint: the result of ``mindspore.load_checkpoint``. Unknown names are ignored, and Parameters
-                that it lacks stay unchanged; it must hold all statistics and inverses or none. Names may
-                differ by a cell around the network ("backbone.conv.weight").
+            checkpoint: the result of ``mindspore.load_checkpoint``, or the path of the file. Unknown names
+                are ignored, and Parameters that it lacks stay unchanged, with a warning if they are the
+                network's; it must hold all statistics and inverses or none. Names may differ by a cell around
+                the network ("backbone.conv.weight").
+
+        Returns:
+            The names of the Parameters that were loaded, kept and ignored. ``print`` tells them in one line.
 
         Raises:
-            ValueError: if a shape differs, if it holds a part of the statistics and inverses, or if compiled
-                steps can't continue from it (SKFAC's factors have different ranks in it). Nothing was written
-                then.
+            TypeError: if it is neither a mapping of Tensors nor a path. Nothing was written then.
+            ValueError: if the file can't be read, if no name is the network's, if a shape differs, if it
+                holds a part of the statistics and inverses, or if compiled steps can't continue from it
+                (SKFAC's factors have different ranks in it). Nothing was written then.
         """
         network = self._network()
         others = () if network is None else network.get_parameters()
@@ -117,10 +123,11 @@ class Introspection:
         cells += [self.commit_lone] if self.has_lone_blocks else []
         # Without the cells inside the schedules: their damping may be a schedule of the user.
         curvature = [p for cell in cells for p in cell.get_parameters(expand=False)]
-        load_checkpoint(self, others, [*self.blocks.get_parameters(), *curvature], checkpoint)
+        restored = load_checkpoint(self, others, [*self.blocks.get_parameters(), *curvature], checkpoint)
         self.statistics_schedule.expire()
         self._reports.forget()
         self._skips_seen = self.skipped_steps
+        return restored
 
     def check_finite(self) -> None:
         """Raise an exception if a step since the last call was not finite. Waits for the last step.

@@ -14,12 +14,12 @@ from ms_kfac.ops.graph.snapshot import Snapshot
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.optim.loading import set_in_place
 from ms_kfac.optim.loss_scale import LossScale
-from ms_kfac.optim.options import check_count
 from ms_kfac.train.accumulation import GradientAccumulation
 from ms_kfac.train.loss_scaling import LossScaling
 from ms_kfac.train.rollback import Rollback
 from ms_kfac.train.sampled_targets import SampledLoss, SampleTargets, targets_cell
 from ms_kfac.user_warning import warn_user
+from ms_kfac.values import check_count
 
 
 class TrainOneStepCell(nn.TrainOneStepCell):

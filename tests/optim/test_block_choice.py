@@ -319,7 +319,7 @@ class Three(DiagonalBlock):
         ),
         ({"con(v": DiagonalBlock}, {}, ValueError, "must hold regular expressions, got"),
         ({"dense": EigenbasisBlock}, {}, TypeError, "EigenbasisBlock must be used before it is refreshed"),
-        ({"dense": no_block}, {}, TypeError, r"blocks\['dense'\] must make a CurvatureBlock, made ReLU"),
+        ({"dense": no_block}, {}, TypeError, r"blocks\['dense'\] must make a CurvatureBlock, got ReLU"),
         ({"dense": half_made}, {}, TypeError, "must create operator, staged, record, weights, a statistic"),
         (
             {"other": KroneckerBlock},
