@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_zoo.common.command_line import print_usage_error
-from model_zoo.common.errors import UsageError
+from model_zoo.common.command_line import run_command
 
 
 def _at_least_one(text: str) -> int:
@@ -58,10 +57,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; the exit status is 2 for an error in the images or the command line."""
-    options = parse_arguments(arguments)
-
+def convert_images(options: argparse.Namespace) -> int:
+    """Converts a folder and prints what was skipped."""
     # Imported late, because importing MindSpore takes seconds and a usage error should appear at once.
     from model_zoo.common.data.record_writer import Conversion, convert
 
@@ -73,16 +70,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.size,
         options.workers,
     )
-    try:
-        index = convert(conversion)
-    except UsageError as error:
-        return print_usage_error(error)
+    index = convert(conversion)
     broken = {name: why for file in index["files"].values() for name, why in file["broken"].items()}
     for name, why in broken.items():
         print(f"skipped: {name} {why}")
     rows = sum(file["rows"] for file in index["files"].values())
     print(f"{rows:,} images in {len(index['files'])} files, {len(broken):,} skipped: {options.output}")
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; the exit status is 2 for an error in the images or the command line."""
+    options = parse_arguments(arguments)
+    return run_command(lambda _: convert_images(options))
 
 
 if __name__ == "__main__":

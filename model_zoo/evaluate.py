@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_zoo.common.checkpoint.find_checkpoint import find_checkpoint
-from model_zoo.common.command_line import add_network_arguments, print_usage_error
-from model_zoo.common.errors import UsageError
+from model_zoo.common.command_line import add_network_arguments, run_command
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -30,22 +29,24 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; the exit status is 2 for an error in the recipe, the data or the checkpoint."""
-    options = parse_arguments(arguments)
-    try:
-        recipe, file = find_checkpoint(options.checkpoint, options.recipe, options.set)
+def evaluate(options: argparse.Namespace) -> int:
+    """Evaluates a checkpoint and prints its metrics."""
+    recipe, file = find_checkpoint(options.checkpoint, options.recipe, options.set)
 
-        # Imported late, because importing MindSpore takes seconds and a recipe error should appear at once.
-        from model_zoo.common.evaluation import evaluate_checkpoint
+    # Imported late, because importing MindSpore takes seconds and a recipe error should appear at once.
+    from model_zoo.common.evaluation import evaluate_checkpoint
 
-        results = evaluate_checkpoint(recipe, file, options.data_dir, options.split, options.device)
-    except UsageError as error:
-        return print_usage_error(error)
+    results = evaluate_checkpoint(recipe, file, options.data_dir, options.split, options.device)
     print(
         "  ".join(f"{options.split} {name.replace('_', ' ')} {value:.4f}" for name, value in results.items())
     )
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; the exit status is 2 for an error in the recipe, the data or the checkpoint."""
+    options = parse_arguments(arguments)
+    return run_command(lambda _: evaluate(options))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model_zoo.common.checkpoint.find_checkpoint import find_checkpoint
-from model_zoo.common.command_line import add_network_arguments, print_usage_error
-from model_zoo.common.errors import UsageError
+from model_zoo.common.command_line import add_network_arguments, run_command
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -37,20 +36,22 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parsed
 
 
+def export(options: argparse.Namespace) -> int:
+    """Exports a network and prints its input shape."""
+    recipe, file = find_checkpoint(options.checkpoint, options.recipe, options.set)
+
+    # Imported late, because importing MindSpore takes seconds and a recipe error should appear at once.
+    from model_zoo.common.export import export_network
+
+    shape = export_network(recipe, file, options.output, options.batch_size, options.device)
+    print(f"{options.output}: {recipe.network.name} from {file}, for images of shape {shape}")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit status is 2 for a wrong recipe, checkpoint or command line."""
     options = parse_arguments(arguments)
-    try:
-        recipe, file = find_checkpoint(options.checkpoint, options.recipe, options.set)
-
-        # Imported late, because importing MindSpore takes seconds and a recipe error should appear at once.
-        from model_zoo.common.export import export_network
-
-        shape = export_network(recipe, file, options.output, options.batch_size, options.device)
-    except UsageError as error:
-        return print_usage_error(error)
-    print(f"{options.output}: {recipe.network.name} from {file}, for images of shape {shape}")
-    return 0
+    return run_command(lambda _: export(options))
 
 
 if __name__ == "__main__":

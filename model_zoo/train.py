@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from model_zoo.common.checkpoint.files import newest_checkpoint, ranks_of, read_position
 from model_zoo.common.checkpoint.interval import CheckpointInterval
-from model_zoo.common.checkpoint.resume import resumed_recipe
-from model_zoo.common.command_line import print_usage_error
-from model_zoo.common.data.shards import Shard
+from model_zoo.common.checkpoint.resume import refuse_occupied, resumed_recipe, stored_run
+from model_zoo.common.command_line import run_command
 from model_zoo.common.errors import UsageError
+from model_zoo.common.interruption import StopSignals
 from model_zoo.common.recipe import check_distributed, load_recipe, sibling_recipe
+from model_zoo.common.run_lock import refuse_if_locked
 from model_zoo.common.run_options import RunOptions, resumed
 
 
@@ -73,6 +73,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "epochs and the options given here may change",
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the run in the output folder; without it, a finished run and checkpoints are kept",
+    )
+    parser.add_argument(
         "--distributed",
         action="store_true",
         help="train with the other processes that msrun started; set by scripts/run_distributed_train.sh",
@@ -86,6 +91,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("one of --recipe and --resume is required")
     if parsed.resume is not None and (parsed.output is not None or parsed.compare is not None):
         parser.error("--resume writes to the run's folder: it can't be combined with --output or --compare")
+    if parsed.resume is not None and parsed.overwrite:
+        parser.error("--resume continues a run: it can't be combined with --overwrite")
     if parsed.distributed and parsed.compare is not None:
         parser.error("--compare starts single-process runs: it can't be combined with --distributed")
     return parsed
@@ -108,7 +115,7 @@ def _interval(text: str) -> CheckpointInterval:
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     names = ("data_dir", "device", "log_every", "checkpoint_every", "keep")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return {**given, "progress": not options.no_progress}
+    return {**given, "progress": not options.no_progress, "overwrite": options.overwrite}
 
 
 def _passed_on(options: argparse.Namespace) -> list[str]:
@@ -120,8 +127,9 @@ def _passed_on(options: argparse.Namespace) -> list[str]:
         arguments += ["--set", override]
     if options.data_dir is not None:
         arguments += ["--data-dir", str(options.data_dir)]
-    if options.no_progress:
-        arguments.append("--no-progress")
+    for flag in ("no_progress", "overwrite"):
+        if getattr(options, flag):
+            arguments.append(f"--{flag.replace('_', '-')}")
     return arguments
 
 
@@ -130,6 +138,9 @@ def compare_recipes(options: argparse.Namespace) -> int:
     name = options.recipe.stem
     paths = {optimizer: sibling_recipe(options.recipe, optimizer) for optimizer in options.compare.split(",")}
     recipes = [load_recipe(path, options.set) for path in paths.values()]
+    output = output_of(options)
+    for optimizer in paths:
+        check_output(output / optimizer, options.overwrite)
     if options.check:
         return 0
 
@@ -138,7 +149,7 @@ def compare_recipes(options: argparse.Namespace) -> int:
     from model_zoo.common.run_description import headline_metric
 
     metric = headline_metric(recipes[0])
-    return compare(paths, output_of(options), _passed_on(options), metric, name.rpartition("_")[0])
+    return compare(paths, output, _passed_on(options), metric, name.rpartition("_")[0])
 
 
 def output_of(options: argparse.Namespace) -> Path:
@@ -147,10 +158,29 @@ def output_of(options: argparse.Namespace) -> Path:
     return output or Path("runs") / f"{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def run(options: argparse.Namespace) -> int:
+def check_output(output: Path, overwrite: bool) -> None:
+    """Checks that a new run can have a folder.
+
+    Args:
+        output: the folder, which may not exist.
+        overwrite: whether it may replace another run.
+
+    Raises:
+        UsageError: another process writes to the folder, or it holds another run.
+    """
+    refuse_if_locked(output)
+    if not overwrite:
+        refuse_occupied(output)
+
+
+def run(options: argparse.Namespace, signals: StopSignals) -> int:
     """Trains a recipe or resumes a run."""
+    # Rank 0 may have locked the folder already; it checks the folder itself.
+    started_by_msrun = options.distributed and not options.check
     if options.resume is not None:
-        position = read_position(newest_checkpoint(options.resume, Shard(0, ranks_of(options.resume))))
+        if not started_by_msrun:
+            refuse_if_locked(options.resume)
+        position = stored_run(options.resume)
         recipe = resumed_recipe(options.resume, position, options.recipe, options.set)
         run_options = resumed(position.options, options.resume, **_given(options))
     else:
@@ -158,6 +188,8 @@ def run(options: argparse.Namespace) -> int:
         run_options = RunOptions(
             **{"name": options.recipe.stem, "data_dir": None, "output": output_of(options), **_given(options)}
         )
+        if not started_by_msrun:
+            check_output(run_options.output, run_options.overwrite)
 
     if options.distributed:
         if run_options.device == "Ascend":
@@ -175,7 +207,7 @@ def run(options: argparse.Namespace) -> int:
         serve_as_scheduler()
         run_options = replace(run_options, shard=start(run_options.device))
     with silence_other_ranks(run_options.shard):
-        epochs = train_recipe(recipe, run_options)
+        epochs = train_recipe(recipe, run_options, signals)
     if run_options.shard.rank == 0:
         table = results_table({run_options.name: epochs}, headline_metric(recipe))
         print(f"\n{table}\n\nwritten to {run_options.output}")
@@ -185,10 +217,11 @@ def run(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit status is 2 for an error in the recipe, the data or the command line."""
     options = parse_arguments(arguments)
-    try:
-        return run(options) if options.compare is None else compare_recipes(options)
-    except UsageError as error:
-        return print_usage_error(error)
+    # Ranks that wait for each other are ended by msrun: they would not come to the end of their step.
+    return run_command(
+        lambda signals: run(options, signals) if options.compare is None else compare_recipes(options),
+        default_signals=options.distributed,
+    )
 
 
 if __name__ == "__main__":

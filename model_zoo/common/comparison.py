@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from model_zoo.common.curves import CURVES_FILE, draw_curves, read_metrics
+from model_zoo.common.errors import Interrupted
+from model_zoo.common.interruption import SIGNAL_STATUS
 from model_zoo.common.options.networks import lower_is_better
 
 
@@ -22,6 +25,9 @@ def run_each(recipes: Mapping[str, Path], output: Path, arguments: Sequence[str]
 
     Returns:
         The exit status of the first run that failed, or 0.
+
+    Raises:
+        Interrupted: a signal arrived; the run has ended with a checkpoint, if it writes any.
     """
     for optimizer, recipe in recipes.items():
         command = [
@@ -34,9 +40,18 @@ def run_each(recipes: Mapping[str, Path], output: Path, arguments: Sequence[str]
             str(output / optimizer),
         ]
         print(f"\n== {optimizer}: {recipe}", flush=True)
-        status = subprocess.run([*command, *arguments], check=False).returncode
+        process = subprocess.Popen([*command, *arguments])
+        try:
+            status = process.wait()
+        except Interrupted as error:
+            # Ctrl-C reaches both processes.
+            if error.signum != signal.SIGINT:
+                process.send_signal(error.signum)
+            process.wait()
+            raise
         if status:
-            return status
+            # A process that a signal has ended has the negative number.
+            return status if status > 0 else SIGNAL_STATUS - status
     return 0
 
 

@@ -13,14 +13,16 @@ matplotlib.use("Agg")  # Writes files without a display.
 
 import matplotlib.pyplot as plt
 
+from model_zoo.common.durable_files import replacing
 from model_zoo.common.metrics_log import METRICS_FILE
 
 CURVES_FILE = "curves.png"
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The objects of a run's metrics.jsonl, in order."""
-    return [json.loads(line) for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
+    """The objects of a run's metrics.jsonl, in order, without a last line that a killed run has cut."""
+    lines = (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _draw_run(axes: Any, label: str, metrics: Sequence[Mapping[str, Any]], metric: str) -> None:
@@ -58,5 +60,6 @@ def draw_curves(runs: Mapping[str, Path], metric: str, title: str, target: Path)
         axes[1, 0].set_yscale("log")
     axes[0, 0].legend()
     picture.suptitle(title)
-    picture.savefig(target, dpi=120)
+    with replacing(target) as new:
+        picture.savefig(new, dpi=120)
     plt.close(picture)

@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 
 from model_zoo.common.checkpoint.state import load_network, read_parameters
+from model_zoo.common.durable_files import replacing
 from model_zoo.common.errors import CheckpointError
 from model_zoo.common.networks import build_network
 from model_zoo.common.options.data import DataOptions, EncodedImages, PixelVectors, TextWindows
@@ -78,5 +79,6 @@ def export_network(recipe: Recipe, file: Path, output: Path, batch: int, device:
     shape = input_shape(recipe.data, batch)
     output.parent.mkdir(parents=True, exist_ok=True)
     inputs = ms.Tensor(np.zeros(shape, np.int32 if isinstance(recipe.data, TextWindows) else np.float32))
-    ms.export(network, inputs, file_name=str(output.with_suffix("")), file_format="MINDIR")
+    with replacing(output) as new:
+        ms.export(network, inputs, file_name=str(new.with_suffix("")), file_format="MINDIR")
     return shape

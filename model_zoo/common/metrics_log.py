@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any, Callable
 
 from mindspore.train import Callback
 
+from model_zoo.common.durable_files import write_bytes
 from model_zoo.common.losses import RunningLoss
 
 METRICS_FILE = "metrics.jsonl"
@@ -60,7 +62,6 @@ class MetricsLogState:
     """The state that a resumed run needs to continue the metrics log.
 
     Attributes:
-        bytes_written: length of metrics.jsonl.
         seconds: the clock's value.
         epoch_start: the clock's value at the start of the epoch.
         first_step_seconds: seconds of the run's first step.
@@ -71,7 +72,6 @@ class MetricsLogState:
         evaluated: the last evaluation.
     """
 
-    bytes_written: int = 0
     seconds: float = 0.0
     epoch_start: float = 0.0
     first_step_seconds: float = 0.0
@@ -93,13 +93,13 @@ class MetricsLog(Callback):
     excludes the first step of a process because that step compiles.
 
     Args:
-        path: the file to write. An existing file is replaced, or truncated to the length in `resumed`. None
-            writes nothing.
+        path: the file to write. An existing file is replaced. None writes nothing.
         loss_fn: the loss function of the training.
         metric: the network's metric, such as "accuracy".
         evaluate: called after each epoch; its results are added to the epoch object.
         log_every: steps between two step objects.
         resumed: the state of the resumed run. Default: None, a new run.
+        written: what the resumed run had written at that state. Default: b"".
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class MetricsLog(Callback):
         evaluate: Callable[[], dict[str, float]],
         log_every: int,
         resumed: MetricsLogState | None = None,
+        written: bytes = b"",
     ) -> None:
         """Stores the arguments; `open` creates the file."""
         super().__init__()
@@ -122,13 +123,14 @@ class MetricsLog(Callback):
         self.clock = TrainingClock(self._state.seconds)
         self._steps_of_epoch = 0
         self._compiled = False
-        self.epochs: list[dict[str, Any]] = []
+        self._written = written
+        lines = map(json.loads, written.splitlines())
+        self.epochs: list[dict[str, Any]] = [line for line in lines if line["kind"] == "epoch"]
 
     def state(self) -> MetricsLogState:
         """The current state, for a checkpoint."""
         return replace(
             self._state,
-            bytes_written=0 if self._path is None else self._path.stat().st_size,
             seconds=self.clock.seconds,
             evaluated=dict(self._state.evaluated),
         )
@@ -148,13 +150,14 @@ class MetricsLog(Callback):
         return {**running, **shown}
 
     def open(self) -> None:
-        """Creates the file, or truncates what a killed run wrote after its last checkpoint."""
-        if self._path is None:
-            return
-        with self._path.open("ab") as file:
-            file.truncate(self._state.bytes_written)
-        lines = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
-        self.epochs = [line for line in lines if line["kind"] == "epoch"]
+        """Creates the file, without what a killed run wrote after its last checkpoint."""
+        if self._path is not None:
+            write_bytes(self._path, self._written)
+
+    def copy_to(self, folder: Path) -> None:
+        """Copies the file to a folder, if there is one."""
+        if self._path is not None:
+            shutil.copyfile(self._path, folder / self._path.name)
 
     def on_train_begin(self, run_context: Any) -> None:
         """Starts the clock."""

@@ -17,8 +17,9 @@ from model_zoo.common import environment
 from model_zoo.common.options.networks import METRIC_OF_NETWORK
 from model_zoo.common.recipe import Recipe
 
-RUN_FILE = "run.json"
 DATA = "data"
+OPTIONS = "options"
+RANKS = "ranks"
 RESUMED = "resumed_after_steps"
 
 
@@ -69,25 +70,9 @@ def describe_run(name: str, recipe: Recipe, device: str) -> dict[str, Any]:
     }
 
 
-def write_description(folder: Path, description: dict[str, Any]) -> None:
-    """Writes run.json."""
-    (folder / RUN_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-
-
-def resumed_after(folder: Path) -> list[int]:
-    """The steps after which a run has been resumed.
-
-    Args:
-        folder: the run's folder.
-
-    Returns:
-        The list in run.json; empty if there is no run.json.
-    """
-    path = folder / RUN_FILE
-    if not path.is_file():
-        return []
-    steps: list[int] = json.loads(path.read_text(encoding="utf-8")).get(RESUMED, [])
-    return steps
+def write_description(path: Path, description: dict[str, Any]) -> None:
+    """Writes run.json, or the file that replaces it."""
+    path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
 def describe_section(section: Any) -> str:

@@ -24,6 +24,7 @@ class RunOptions:
         checkpoint_every: the checkpoint interval; None writes no checkpoints.
         keep: how many checkpoints are kept.
         resume: whether to continue the run in `output` from its newest checkpoint.
+        overwrite: whether a new run replaces another one in `output`.
         shard: this process's rank and the number of processes.
     """
 
@@ -36,6 +37,7 @@ class RunOptions:
     checkpoint_every: CheckpointInterval | None = None
     keep: int = 2
     resume: bool = False
+    overwrite: bool = False
     shard: Shard = Shard()  # noqa: RUF009
 
     def stored(self) -> dict[str, Any]:

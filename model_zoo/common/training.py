@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Callable
 
 import mindspore as ms
@@ -10,10 +11,15 @@ from mindspore.communication import GlobalComm
 from mindspore.train import Callback
 
 from model_zoo.common import environment
-from model_zoo.common.checkpoint.files import NETWORK_FILE, STATE_FILE, Position, read_position
+from model_zoo.common.checkpoint.files import STATE_FILE, Position, read_position
 from model_zoo.common.checkpoint.resume import starting_checkpoint
 from model_zoo.common.checkpoint.state import load_state
-from model_zoo.common.checkpoint.writer import CheckpointWriter, StepCounters, weights_to_evaluate
+from model_zoo.common.checkpoint.writer import (
+    CheckpointWriter,
+    StepCounters,
+    StopOnSignal,
+    weights_to_evaluate,
+)
 from model_zoo.common.curves import CURVES_FILE, draw_curves
 from model_zoo.common.data.pipelines import (
     AnyDataSet,
@@ -25,6 +31,7 @@ from model_zoo.common.data.pipelines import (
 from model_zoo.common.distribution import require_equal_on_all_ranks, set_device, weight_bytes
 from model_zoo.common.epoch_dataset import EpochDataset
 from model_zoo.common.factory import build
+from model_zoo.common.interruption import StopSignals
 from model_zoo.common.losses import RunningLoss
 from model_zoo.common.metrics_log import METRICS_FILE, MetricsLog, MetricsLogState
 from model_zoo.common.networks import parameter_count
@@ -34,15 +41,16 @@ from model_zoo.common.precision import check_step
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.run_description import (
     DATA,
+    OPTIONS,
+    RANKS,
     RESUMED,
     describe_broken_images,
     describe_run,
     describe_section,
     describe_sizes,
     headline_metric,
-    resumed_after,
-    write_description,
 )
+from model_zoo.common.run_folder import begin, failures_told, finish, owned
 from model_zoo.common.run_options import RunOptions
 from ms_kfac import Model
 from ms_kfac.parallel import average_moving_statistics
@@ -135,6 +143,9 @@ def create_callbacks(
     loss_fn: RunningLoss,
     evaluate: Callable[[], dict[str, float]],
     resume_from: Position | None,
+    written: bytes,
+    resumed_after: Sequence[int],
+    signals: StopSignals,
 ) -> tuple[MetricsLog, list[Callback]]:
     """Creates the metrics log and the callbacks of a run.
 
@@ -145,6 +156,9 @@ def create_callbacks(
         loss_fn: the loss with its running sums.
         evaluate: evaluates the model; called after each epoch.
         resume_from: the position of a resumed run; None for a new run.
+        written: the metrics log of a resumed run at that position.
+        resumed_after: the steps after which the run was resumed.
+        signals: tells when to stop.
 
     Returns:
         The metrics log, and all callbacks in order.
@@ -156,6 +170,7 @@ def create_callbacks(
         evaluate,
         options.log_every,
         None if resume_from is None else MetricsLogState(**resume_from.journal),
+        written,
     )
     # A bar asks for the metrics by time, but their reduction needs all processes at the same step.
     show_bar = None if options.progress and options.shard.size == 1 else False
@@ -163,39 +178,53 @@ def create_callbacks(
     callbacks: list[Callback] = [metrics_log, bar]
     if resume_from is not None:
         callbacks.insert(0, StepCounters(resume_from.step, recipe.epochs))
+    writer = None
     if options.checkpoint_every is not None:
-        callbacks.append(CheckpointWriter(recipe, options, network, metrics_log))
+        writer = CheckpointWriter(recipe, options, network, metrics_log, resumed_after)
+        callbacks.append(writer)
+    callbacks.append(StopOnSignal(signals, options, writer))
     return metrics_log, callbacks
 
 
-def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
+def train_recipe(
+    recipe: Recipe, options: RunOptions, signals: StopSignals | None = None
+) -> list[dict[str, Any]]:
     """Trains a recipe and writes metrics.jsonl, run.json, network.ckpt and curves.png.
 
     Args:
         recipe: the recipe; for a resumed run, its stored recipe.
         options: the run options.
+        signals: the signals that stop the run. Default: None, which leaves them to the caller.
 
     Returns:
         The epoch objects of metrics.jsonl.
 
     Raises:
         DataError: the data can't be read, or an epoch has no batch.
-        CheckpointError: the run can't be resumed.
+        CheckpointError: the run can't be resumed, or the folder holds another run.
+        UsageError: another process trains in the folder.
+        RunFailedError: the operating system refused to write during training.
+        Interrupted: a signal arrived.
     """
+    with owned(options):
+        return _train(recipe, options, signals or StopSignals())
+
+
+def _train(recipe: Recipe, options: RunOptions, signals: StopSignals) -> list[dict[str, Any]]:
     data = load_data(recipe.data, options.data_dir)
     check_batch_size(data, recipe.data, options.shard)
     checkpoint = starting_checkpoint(options)
     resume_from = None if checkpoint is None else read_position(checkpoint)
+    written = b""
+    if checkpoint is not None and options.shard.rank == 0:
+        written = (checkpoint / METRICS_FILE).read_bytes()
     machine = start_mindspore(recipe, options.device)
     shard = options.shard
     description = describe_run(options.name, recipe, options.device)
     description[DATA] = data.describe()
-    description[RESUMED] = [] if resume_from is None else [*resumed_after(options.output), resume_from.step]
-    if shard.rank == 0:
-        options.output.mkdir(parents=True, exist_ok=True)
-        # The network of an earlier end of the run is outdated from here on.
-        (options.output / NETWORK_FILE).unlink(missing_ok=True)
-        write_description(options.output, description)
+    description[OPTIONS], description[RANKS] = options.stored(), shard.size
+    resumed_after = [] if resume_from is None else [*resume_from.resumed_after, resume_from.step]
+    description[RESUMED] = resumed_after
 
     batches = create_training_dataset(recipe, data, options, resume_from)
     steps = batches.get_dataset_size()
@@ -220,27 +249,31 @@ def train_recipe(recipe: Recipe, options: RunOptions) -> list[dict[str, Any]]:
     )
     require_equal_on_all_ranks("the weights", weight_bytes(network), shard)
     evaluate = create_evaluation(recipe, data, network, model, options)
-    metrics_log, callbacks = create_callbacks(recipe, options, network, loss_fn, evaluate, resume_from)
-    metrics_log.open()
-    done = 0 if resume_from is None else resume_from.epoch
-    if done < recipe.epochs:
-        model.train(recipe.epochs, batches, callbacks, dataset_sink_mode=False, initial_epoch=done)
-
-    # Updated at the end, because each process finds broken images only when it reads them.
-    description[DATA] = data.describe()
-    for line in describe_broken_images(description[DATA]):
-        print(line)
-    if shard.rank > 0:
-        return metrics_log.epochs
-    if hasattr(optimizer, "refreshes"):
-        description["refreshes"] = optimizer.refreshes()
-    write_description(options.output, description)
-    with weights_to_evaluate(optimizer):
-        ms.save_checkpoint(network, str(options.output / NETWORK_FILE))
-    draw_curves(
-        {recipe.optimizer.name: options.output},
-        headline_metric(recipe),
-        options.name,
-        options.output / CURVES_FILE,
+    metrics_log, callbacks = create_callbacks(
+        recipe, options, network, loss_fn, evaluate, resume_from, written, resumed_after, signals
     )
+    done = 0 if resume_from is None else resume_from.epoch
+    with signals.deferred():
+        begin(options, checkpoint, description, trains=done < recipe.epochs)
+        with failures_told(options):
+            metrics_log.open()
+            if done < recipe.epochs:
+                model.train(recipe.epochs, batches, callbacks, dataset_sink_mode=False, initial_epoch=done)
+
+            # Updated at the end, because each process finds broken images only when it reads them.
+            description[DATA] = data.describe()
+            for line in describe_broken_images(description[DATA]):
+                print(line)
+            if shard.rank > 0:
+                return metrics_log.epochs
+            if hasattr(optimizer, "refreshes"):
+                description["refreshes"] = optimizer.refreshes()
+            draw_curves(
+                {recipe.optimizer.name: options.output},
+                headline_metric(recipe),
+                options.name,
+                options.output / CURVES_FILE,
+            )
+            with weights_to_evaluate(optimizer):
+                finish(options, network, description)
     return metrics_log.epochs

@@ -18,6 +18,7 @@ import pytest
 from model_zoo import convert as command
 from model_zoo.common.data import pipelines, record_writer
 from model_zoo.common.data.record_writer import Conversion, convert
+from model_zoo.common.data.records import load, row_checksum
 from model_zoo.common.errors import DataError
 from model_zoo.common.options.data import MindRecordOptions
 from tests.model_zoo.synthetic_data import ROOT, write_image_folder
@@ -96,11 +97,72 @@ def test_damage_inside_a_record_file_is_reported(converted: tuple[Path, Path], t
     assert content.count(image) == 1
     path.write_bytes(content.replace(image, bytes(len(image))))
     data = pipelines.load_data(OPTIONS, folder)
-    with pytest.raises(DataError, match=rf"^MindRecord: image 1 of {folder} is not one of JPEG, "):
+    with pytest.raises(
+        DataError, match=rf"^MindRecord: image 1 of {folder} is damaged: its checksum differs"
+    ):
         evaluated(data, OPTIONS, "test")
     path.write_bytes(bytes(len(content)))
     with pytest.raises(DataError, match=rf"^MindRecord: a file of {folder} is damaged: "):
         evaluated(data, OPTIONS, "test")
+
+
+def all_rows(folder: Path) -> list[tuple[int, bytes]]:
+    split = load(folder).train
+    return [(image.label, image.read()) for image in split.images(range(len(split)))]
+
+
+@pytest.mark.parametrize("suffix", ["", ".db"])
+def test_a_flipped_bit_of_a_record_file_changes_nothing_silently(
+    suffix: str, converted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(converted[1], tmp_path / "records")
+    expected = all_rows(tmp_path / "records")
+    path = tmp_path / "records" / f"train-00001-of-00002.mindrecord{suffix}"
+    whole = path.read_bytes()
+    # The rest is padding.
+    used = [place for place, byte in enumerate(whole) if byte]
+    damaged = 0
+    for place in used[:: max(len(used) // 24, 1)]:
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(bytes([whole[place] ^ 1]))
+        try:
+            assert all_rows(tmp_path / "records") == expected, place
+        except DataError as error:
+            damaged += 1
+            assert "damaged" in str(error) or "has class" in str(error)
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(whole[place : place + 1])
+    assert damaged
+
+
+@pytest.mark.parametrize("label", [-1, 3, 1000])
+def test_a_class_that_does_not_exist_is_refused(
+    label: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_image_folder(tmp_path / "images")
+    monkeypatch.setattr(record_writer, "row_checksum", lambda _, content: row_checksum(9, content))
+    checked = record_writer._checked
+
+    def write_another_label(*arguments: Any) -> dict[str, Any] | None:
+        row = checked(*arguments)
+        return row and {**row, "label": label}
+
+    monkeypatch.setattr(record_writer, "_checked", write_another_label)
+    convert(Conversion(folder, tmp_path / "records", shards=1))
+    with pytest.raises(DataError, match=rf"image 0 of .* has class {label}; expected 0 to 2\."):
+        all_rows(tmp_path / "records")
+
+
+def test_files_without_checksums_are_refused(converted: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(converted[1], tmp_path / "records")
+    index = tmp_path / "records" / "index.json"
+    content = json.loads(index.read_text())
+    del content["plan"]["checksum"]
+    index.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="have no checksums, because an earlier version wrote them; convert"):
+        load(tmp_path / "records")
 
 
 def test_broken_images_are_reported_or_skipped(tmp_path: Path) -> None:

@@ -174,7 +174,9 @@ def test_image_folder_run_reports_classes_and_broken_images(
 
     content["data"]["broken"] = "refuse"
     with pytest.raises(DataError, match=f"^{broken[0]} can't be decoded"):
-        train_recipe(parse_recipe(content), RunOptions("run", image_folder, output, progress=False))
+        train_recipe(
+            parse_recipe(content), RunOptions("run", image_folder, output, overwrite=True, progress=False)
+        )
 
 
 def test_a_language_model_trains_and_is_exported(

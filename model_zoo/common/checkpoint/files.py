@@ -5,6 +5,8 @@ In a run's folder:
     checkpoints/step_00000440/state.ckpt       every Parameter of the training cell
     checkpoints/step_00000440/network.ckpt     the network alone (averaged weights, if kept)
     checkpoints/step_00000440/position.json    the position of the run, and its recipe
+    checkpoints/step_00000440/metrics.jsonl    the metrics log so far (rank 0)
+    checkpoints/step_00000440/manifest.sha256  the checksums of these files
 
 With several ranks, each rank writes below checkpoints/rank_0, checkpoints/rank_1 and so on.
 """
@@ -13,24 +15,28 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
+from model_zoo.common.checkpoint.manifest import damage, write_manifest
 from model_zoo.common.data.shards import Shard
-from model_zoo.common.errors import CheckpointError
+from model_zoo.common.durable_files import sync, write_text
+from model_zoo.common.errors import CheckpointError, NoCheckpointError
 
 CHECKPOINTS_FOLDER = "checkpoints"
 STATE_FILE = "state.ckpt"
 NETWORK_FILE = "network.ckpt"
 POSITION_FILE = "position.json"
+# In the run's folder.
+RUN_FILE = "run.json"
 
 _RANK = "rank_"
 _PREFIX = "step_"
 _UNFINISHED = "unfinished_"
+_DAMAGED = "damaged_"
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Position:
         journal: the state of the metrics log.
         options: the stored command-line options of the run.
         recipe: the recipe, as plain mappings and values.
+        resumed_after: the steps after which the run was resumed.
     """
 
     epoch: int
@@ -58,6 +65,7 @@ class Position:
     journal: dict[str, Any]
     options: dict[str, Any]
     recipe: dict[str, Any]
+    resumed_after: list[int] = field(default_factory=list)
 
 
 def checkpoints_folder(run: Path, shard: Shard) -> Path:
@@ -106,19 +114,25 @@ def checkpoint_at(folder: Path, step: int) -> Path:
     return folder / f"{_PREFIX}{step:08d}"
 
 
-def newest_checkpoint(run: Path, shard: Shard) -> Path:
-    """The newest checkpoint of a run that every process has finished.
+def _say_nothing(sentence: str) -> None:
+    """The default of `newest_checkpoint`."""
+
+
+def newest_checkpoint(run: Path, shard: Shard, report: Callable[[str], None] = _say_nothing) -> Path:
+    """The newest checkpoint of a run that every process has finished and whose files are undamaged.
 
     Args:
         run: the run's folder.
         shard: the calling process.
+        report: called with a sentence for each newer checkpoint that is damaged. Default: none is.
 
     Returns:
         The folder of that checkpoint for this process.
 
     Raises:
-        CheckpointError: the run does not exist, has no such checkpoint, or was trained by another number of
-            processes.
+        NoCheckpointError: no checkpoint is finished.
+        CheckpointError: the run does not exist, all of its checkpoints are damaged, or it was trained by
+            another number of processes.
     """
     if not run.is_dir():
         raise CheckpointError(f"run {run} does not exist.")
@@ -130,10 +144,20 @@ def newest_checkpoint(run: Path, shard: Shard) -> Path:
     folders = [checkpoints_folder(run, Shard(rank, shard.size)) for rank in range(shard.size)]
     common = set.intersection(*(set(steps_in(folder)) for folder in folders))
     if not common:
-        raise CheckpointError(
+        raise NoCheckpointError(
             f"run {run} has no checkpoint to resume from; train with --checkpoint-every to write them."
         )
-    return checkpoint_at(folders[shard.rank], max(common))
+    problems: list[str] = []
+    for step in sorted(common, reverse=True):
+        # All processes must come to the same decision, so each looks at the files of all.
+        checkpoints = [checkpoint_at(folder, step) for folder in folders]
+        found = [f"{path} {problem}" for path in checkpoints if (problem := damage(path)) is not None]
+        if not found:
+            for problem in problems:
+                report(f"checkpoint {problem}: it is passed over")
+            return checkpoints[shard.rank]
+        problems += found
+    raise CheckpointError(f"run {run} has no whole checkpoint: {'; '.join(problems)}.")
 
 
 def read_position(checkpoint: Path) -> Position:
@@ -157,14 +181,6 @@ def read_position(checkpoint: Path) -> Position:
         raise CheckpointError(f"checkpoint {checkpoint}: {path.name} is damaged.") from error
 
 
-def _write_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextlib.contextmanager
 def new_checkpoint(folder: Path, position: Position) -> Iterator[Path]:
     """Writes a checkpoint: the files that the `with` block creates, and the position.
@@ -185,11 +201,12 @@ def new_checkpoint(folder: Path, position: Position) -> Iterator[Path]:
     unfinished = folder / f"{_UNFINISHED}{position.step:08d}"
     unfinished.mkdir()
     yield unfinished
-    (unfinished / POSITION_FILE).write_text(json.dumps(asdict(position), indent=2) + "\n", encoding="utf-8")
+    write_text(unfinished / POSITION_FILE, json.dumps(asdict(position), indent=2) + "\n")
     for path in unfinished.iterdir():
-        _write_to_disk(path)
+        sync(path)
+    write_manifest(unfinished, [path.name for path in unfinished.iterdir()])
     unfinished.rename(checkpoint_at(folder, position.step))
-    _write_to_disk(folder)
+    sync(folder)
 
 
 def remove_checkpoints(folder: Path, steps: Iterable[int]) -> None:
@@ -205,3 +222,36 @@ def remove_checkpoints(folder: Path, steps: Iterable[int]) -> None:
         doomed = path.with_name(f"{_UNFINISHED}{path.name}")
         path.rename(doomed)
         shutil.rmtree(doomed)
+
+
+def clear_newer(checkpoint: Path) -> None:
+    """Makes room for the checkpoints that a resumed process writes.
+
+    Newer checkpoints that other processes lack are removed, because ranks are killed one by one. Damaged ones
+    are renamed.
+
+    Args:
+        checkpoint: the checkpoint that the process has resumed from.
+    """
+    folder, resumed = checkpoint.parent, int(checkpoint.name[len(_PREFIX) :])
+    for step in [step for step in steps_in(folder) if step > resumed]:
+        path = checkpoint_at(folder, step)
+        if damage(path) is None:
+            remove_checkpoints(folder, [step])
+        else:
+            aside = path.with_name(f"{_DAMAGED}{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+
+
+def remove_all_checkpoints(run: Path) -> None:
+    """Removes the checkpoints of all processes, finished or not.
+
+    Args:
+        run: the run's folder.
+    """
+    folder = run / CHECKPOINTS_FOLDER
+    for part in (folder, *folder.glob(f"{_RANK}*")):
+        remove_checkpoints(part, steps_in(part))
+    if folder.is_dir():
+        shutil.rmtree(folder)

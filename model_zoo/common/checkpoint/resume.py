@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from model_zoo.common.checkpoint.files import (
-    CHECKPOINTS_FOLDER,
+    NETWORK_FILE,
+    RUN_FILE,
     Position,
+    checkpoints_folder,
     newest_checkpoint,
+    ranks_of,
     read_position,
-    remove_checkpoints,
     steps_in,
 )
-from model_zoo.common.errors import CheckpointError, RecipeError
+from model_zoo.common.data.shards import Shard
+from model_zoo.common.errors import CheckpointError, NoCheckpointError, RecipeError
 from model_zoo.common.recipe import Recipe, apply_override, load_recipe, parse_recipe
 from model_zoo.common.run_options import RunOptions
 
@@ -112,6 +115,59 @@ def resumed_recipe(run: Path, position: Position, path: Path | None, overrides: 
     return now
 
 
+def refuse_occupied(output: Path) -> None:
+    """Checks that a new run would not overwrite another.
+
+    A run that has ended without a checkpoint and without a network has nothing to lose.
+
+    Args:
+        output: the output folder, which may not exist.
+
+    Raises:
+        CheckpointError: the folder holds a finished run, or checkpoints.
+    """
+    ranks = ranks_of(output)
+    if any(steps_in(checkpoints_folder(output, Shard(rank, ranks))) for rank in range(ranks)):
+        raise CheckpointError(
+            f"{output} holds the checkpoints of a run: --resume {output} continues it, --overwrite replaces "
+            "it, another --output starts a new one."
+        )
+    if (output / NETWORK_FILE).exists():
+        raise CheckpointError(
+            f"{output} holds a finished run: --overwrite replaces it, another --output starts a new one."
+        )
+
+
+def stored_run(run: Path) -> Position:
+    """The position that a run resumes from, with its recipe and options.
+
+    Args:
+        run: the run's folder.
+
+    Returns:
+        The position in the newest whole checkpoint. The beginning, from run.json, for a run that writes
+        checkpoints and was killed before the first was finished.
+
+    Raises:
+        CheckpointError: as in `newest_checkpoint`; also if the run has no checkpoint and run.json does not
+            tell that it writes any.
+    """
+    ranks = ranks_of(run)
+    try:
+        return read_position(newest_checkpoint(run, Shard(0, ranks)))
+    except NoCheckpointError as nothing:
+        try:
+            content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+            options, recipe = content["options"], content["recipe"]
+            written = options["checkpoint_every"] is not None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            # Nothing tells how the run began.
+            written = False
+        if not written:
+            raise CheckpointError(str(nothing)) from nothing
+    return Position(0, 0, 0, 0, ranks, {}, options, recipe)
+
+
 def starting_checkpoint(options: RunOptions) -> Path | None:
     """The checkpoint that a process starts from.
 
@@ -119,22 +175,39 @@ def starting_checkpoint(options: RunOptions) -> Path | None:
         options: the run options.
 
     Returns:
-        Its folder; None for a new run.
+        Its folder; None for a run that starts from the beginning.
 
     Raises:
         CheckpointError: there is no checkpoint to resume from, another number of processes wrote the
-            checkpoints, or a new run would write to a folder that already has checkpoints.
+            checkpoints, or a new run would overwrite another one.
     """
     if not options.resume:
-        if (options.output / CHECKPOINTS_FOLDER).exists():
-            raise CheckpointError(
-                f"{options.output} holds the checkpoints of a run: --resume {options.output} continues it, "
-                "another --output starts a new one."
-            )
+        if not options.overwrite:
+            refuse_occupied(options.output)
+            if (options.output / RUN_FILE).exists():
+                print(f"{options.output} holds a run that ended without a checkpoint: it starts again")
         return None
-    checkpoint = newest_checkpoint(options.output, options.shard)
-    folder = checkpoint.parent
-    # Ranks are killed one by one: some may have written a checkpoint that others lack.
-    newer = [step for step in steps_in(folder) if step > read_position(checkpoint).step]
-    remove_checkpoints(folder, newer)
-    return checkpoint
+    try:
+        return newest_checkpoint(options.output, options.shard, print)
+    except NoCheckpointError:
+        # Raises unless the beginning is known.
+        stored_run(options.output)
+        print(f"run {options.output} had not finished a checkpoint: it starts from the beginning")
+        return None
+
+
+def how_to_resume(options: RunOptions) -> str:
+    """Tells how a run that was stopped continues.
+
+    Args:
+        options: the run options.
+
+    Returns:
+        Half a sentence.
+    """
+    steps = steps_in(checkpoints_folder(options.output, options.shard))
+    if steps:
+        return f"--resume {options.output} continues it after step {steps[-1]:,}"
+    if options.checkpoint_every is not None:
+        return f"no checkpoint was finished, --resume {options.output} starts from the beginning"
+    return "it can't be resumed, because it writes no checkpoints (--checkpoint-every)"

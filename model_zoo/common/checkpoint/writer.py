@@ -1,7 +1,9 @@
-"""Callbacks that write checkpoints and restore the step counters of a resumed run."""
+"""Callbacks that write checkpoints, stop on a signal, and restore the step counters of a resumed run."""
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -19,8 +21,10 @@ from model_zoo.common.checkpoint.files import (
     remove_checkpoints,
     steps_in,
 )
-from model_zoo.common.checkpoint.resume import recipe_to_json
+from model_zoo.common.checkpoint.resume import how_to_resume, recipe_to_json
 from model_zoo.common.checkpoint.state import save_state
+from model_zoo.common.errors import Interrupted
+from model_zoo.common.interruption import StopSignals
 from model_zoo.common.metrics_log import MetricsLog
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.run_options import RunOptions
@@ -63,10 +67,19 @@ class CheckpointWriter(Callback):
         options: the checkpoint interval, how many checkpoints to keep, and the output folder. With several
             processes one more is kept, because another process may still be writing the newest.
         network: the plain network.
-        metrics_log: its state is stored in the checkpoint, and its clock is paused during the write.
+        metrics_log: its state and its file are stored in the checkpoint, and its clock is paused during the
+            write.
+        resumed_after: the steps after which the run was resumed. Default: none.
     """
 
-    def __init__(self, recipe: Recipe, options: RunOptions, network: Cell, metrics_log: MetricsLog) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        options: RunOptions,
+        network: Cell,
+        metrics_log: MetricsLog,
+        resumed_after: Sequence[int] = (),
+    ) -> None:
         """Reads the options."""
         super().__init__()
         if options.checkpoint_every is None:
@@ -79,6 +92,7 @@ class CheckpointWriter(Callback):
         self._options = options.stored()
         self._network = network
         self._metrics_log = metrics_log
+        self._resumed_after = list(resumed_after)
 
     def on_train_step_end(self, run_context: Any) -> None:
         """Writes a checkpoint when one is due in the middle of an epoch."""
@@ -87,7 +101,7 @@ class CheckpointWriter(Callback):
         if parameters.cur_step_num % parameters.batch_num and self._interval.is_due(
             "step", parameters.cur_step_num
         ):
-            self._write(parameters)
+            self.write(parameters)
 
     def on_train_epoch_end(self, run_context: Any) -> None:
         """Writes a checkpoint when one is due after an epoch."""
@@ -95,9 +109,16 @@ class CheckpointWriter(Callback):
         epoch, step = parameters.cur_epoch_num, parameters.cur_step_num
         last = epoch == parameters.epoch_num
         if last or self._interval.is_due("epoch", epoch) or self._interval.is_due("step", step):
-            self._write(parameters)
+            self.write(parameters)
 
-    def _write(self, parameters: Any) -> None:
+    def write(self, parameters: Any) -> None:
+        """Writes a checkpoint after the current step, unless there is one.
+
+        Args:
+            parameters: the arguments of the run, from `run_context.original_args()`.
+        """
+        if parameters.cur_step_num in steps_in(self._folder):
+            return
         with self._metrics_log.clock.standing():
             epoch, step_of_epoch = divmod(parameters.cur_step_num, parameters.batch_num)
             position = Position(
@@ -109,9 +130,50 @@ class CheckpointWriter(Callback):
                 asdict(self._metrics_log.state()),
                 self._options,
                 self._recipe,
+                self._resumed_after,
             )
             with new_checkpoint(self._folder, position) as folder:
                 save_state(parameters.train_network, folder / STATE_FILE)
                 with weights_to_evaluate(parameters.optimizer):
                     ms.save_checkpoint(self._network, str(folder / NETWORK_FILE))
+                self._metrics_log.copy_to(folder)
             remove_checkpoints(self._folder, steps_in(self._folder)[: -self._keep])
+
+
+class StopOnSignal(Callback):
+    """Ends training after the step in which a signal arrived; place it last.
+
+    After the last step of an epoch, the evaluation is awaited.
+
+    Args:
+        signals: tells whether a signal has arrived.
+        options: the run options.
+        writer: writes the last checkpoint; None if the run writes none.
+    """
+
+    def __init__(self, signals: StopSignals, options: RunOptions, writer: CheckpointWriter | None) -> None:
+        """Stores the arguments."""
+        super().__init__()
+        self._signals = signals
+        self._options = options
+        self._writer = writer
+
+    def on_train_step_end(self, run_context: Any) -> None:
+        """Stops in the middle of an epoch."""
+        parameters = run_context.original_args()
+        if self._signals.received is not None and parameters.cur_step_num % parameters.batch_num:
+            self._stop(self._signals.received, parameters)
+
+    def on_train_epoch_end(self, run_context: Any) -> None:
+        """Stops after an epoch."""
+        if self._signals.received is not None:
+            self._stop(self._signals.received, run_context.original_args())
+
+    def _stop(self, received: signal.Signals, parameters: Any) -> None:
+        if self._writer is not None:
+            self._writer.write(parameters)
+        raise Interrupted(
+            received,
+            f"stopped by {received.name} after step {parameters.cur_step_num:,}: "
+            f"{how_to_resume(self._options)}.",
+        )

@@ -20,12 +20,24 @@ from tqdm import tqdm
 from model_zoo.common.data.class_folders import FolderSplit, read_folders
 from model_zoo.common.data.decoding import BrokenImageError, decode
 from model_zoo.common.data.encoded import BrokenImages, EncodedImage
-from model_zoo.common.data.records import INDEX_FILE, SPLITS, database, file_bytes, file_names, read_index
+from model_zoo.common.data.records import (
+    CHECKSUM,
+    INDEX_FILE,
+    SPLITS,
+    database,
+    file_bytes,
+    file_names,
+    read_index,
+    row_checksum,
+    structure_checksum,
+)
+from model_zoo.common.durable_files import sync, write_text
 from model_zoo.common.errors import DataError
+from model_zoo.common.run_lock import locked
 
 # Incomplete files have their final names in this folder, because a MindRecord file contains its name.
 PARTIAL_FOLDER = "partial"
-_SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}}
+_SCHEMA = {"image": {"type": "bytes"}, "label": {"type": "int32"}, "checksum": {"type": "int64"}}
 # Images per read, check and write.
 _IMAGES_A_PORTION = 256
 _JPEG_QUALITY = 95
@@ -65,8 +77,16 @@ def convert(conversion: Conversion) -> dict[str, Any]:
     Raises:
         DataError: the layout of the image folder is wrong, an image is broken, or the output folder holds
             another conversion.
+        UsageError: another process writes to the output folder.
     """
     train, test, classes = read_folders(conversion.images)
+    with locked(conversion.output):
+        return _convert(conversion, train, test, classes)
+
+
+def _convert(
+    conversion: Conversion, train: FolderSplit, test: FolderSplit, classes: Sequence[str]
+) -> dict[str, Any]:
     splits = dict(zip(SPLITS, (train, test)))
     for name, split in splits.items():
         if len(split) < conversion.shards:
@@ -91,10 +111,17 @@ def convert(conversion: Conversion) -> dict[str, Any]:
                 broken = BrokenImages(conversion.skip_broken)
                 rows = _write_file(partial / name, split, numbers, conversion.size, broken, threads, bar)
                 # The database is moved first: the data file then exists only if both are complete.
+                for part in (database(partial / name), partial / name):
+                    sync(part)
                 os.replace(database(partial / name), database(path))
                 os.replace(partial / name, path)
-                index["files"][name] = {"rows": rows, "bytes": file_bytes(path), "broken": broken.found()}
-                _write_index(conversion.output, index)
+                index["files"][name] = {
+                    "rows": rows,
+                    "bytes": file_bytes(path),
+                    "structure": structure_checksum(path),
+                    "broken": broken.found(),
+                }
+                write_text(conversion.output / INDEX_FILE, json.dumps(index, indent=1) + "\n")
     shutil.rmtree(partial)
     return index
 
@@ -111,6 +138,7 @@ def _started_index(
         "skip_broken": conversion.skip_broken,
         "size": conversion.size,
         "classes": list(classes),
+        "checksum": CHECKSUM,
     }
     index = read_index(conversion.output)
     if index is None:
@@ -122,13 +150,6 @@ def _started_index(
             "another --output, or remove it."
         )
     return index
-
-
-def _write_index(folder: Path, index: dict[str, Any]) -> None:
-    path = folder / INDEX_FILE
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    os.replace(new, path)
 
 
 def _numbers_of_shard(count: int, shard: int, shards: int) -> range:
@@ -145,7 +166,7 @@ def _write_file(
     bar: Any,
 ) -> int:
     writer = FileWriter(str(path), shard_num=1, overwrite=True)
-    writer.add_schema(_SCHEMA, "an image's bytes and its class")
+    writer.add_schema(_SCHEMA, "an image's bytes, its class, and the checksum of both")
     count = 0
     for portion in _portions(numbers):
         checked = threads.map(lambda image: _checked(image, size, broken), split.images(portion))
@@ -174,7 +195,11 @@ def _checked(encoded: EncodedImage, size: int | None, broken: BrokenImages) -> d
         return None
     if size is not None and min(image.size) > size:
         content = _scaled(image, size)
-    return {"image": content, "label": encoded.label}
+    return {
+        "image": content,
+        "label": encoded.label,
+        "checksum": row_checksum(encoded.label, content),
+    }
 
 
 def _scaled(image: Image.Image, size: int) -> bytes:
