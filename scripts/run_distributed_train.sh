@@ -127,7 +127,7 @@ log_dir="${log_dir:-$output/logs}"
 mkdir -p "$log_dir"
 rm -f "$log_dir"/worker_[0-9]*.log "$log_dir/scheduler.log" "$log_dir/msrun.log"
 if [[ -z "$master_port" ]]; then
-    master_port="$("$VENV_PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')"
+    master_port="$("$VENV_PYTHON" -I -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')"
 fi
 
 # nproc returns OMP_NUM_THREADS if it is set.
@@ -139,6 +139,11 @@ export PYTHONUNBUFFERED=1
 # At MindSpore's default level (warnings), it logs a page about its connections.
 export GLOG_v="${GLOG_v:-3}"
 
+# mindspore.parallel.cluster.run, without the working folder, from which Python would import.
+MSRUN='import sys
+sys.path[:] = filter(None, sys.path)
+from mindspore.parallel.cluster.run import main
+main()'
 launch="$$-$(date +%s%N)"
 # Workers have their own sessions and outlive msrun if it is killed, so they are identified by this mark. The search
 # repeats, because msrun may start more workers in the meantime.
@@ -163,7 +168,7 @@ trap 'exit 143' TERM
 
 first_rank=$((node_rank * local_worker_num))
 echo "workers: $worker_num, $local_worker_num here from rank $first_rank on, at $master_addr:$master_port; their output: $log_dir"
-MS_KFAC_LAUNCH="$launch" "$VENV_PYTHON" -m mindspore.parallel.cluster.run --worker_num "$worker_num" \
+MS_KFAC_LAUNCH="$launch" "$VENV_PYTHON" -c "$MSRUN" --worker_num "$worker_num" \
     --local_worker_num "$local_worker_num" --master_addr "$master_addr" --master_port "$master_port" --node_rank "$node_rank" \
     --log_dir "$log_dir" --join True python "${train[@]}" >"$log_dir/msrun.log" 2>&1 &
 msrun=$!
