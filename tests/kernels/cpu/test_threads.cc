@@ -25,6 +25,13 @@ int main(int argc, char** argv) {
     for (const auto& run : runs) expect(run == 1, "a task did not run exactly once");
   }
 
+  // Calls that are over before all threads are awake. Each call's memory is gone when the next one begins.
+  for (int round = 0; round < 2000; ++round) {
+    std::vector<int> results(round % 6);
+    ms_kfac::parallel_for(round % 6, [&](int64_t index) { results[index] = round; });
+    for (int result : results) expect(result == round, "a short task was lost");
+  }
+
   std::atomic<int> nested{0};
   ms_kfac::parallel_for(4, [&](int64_t) { ms_kfac::parallel_for(5, [&](int64_t) { ++nested; }); });
   expect(nested == 20, "nested tasks were lost");

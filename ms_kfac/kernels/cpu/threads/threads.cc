@@ -37,13 +37,15 @@ class Pool {
       next_ = 0;
       failure_ = nullptr;
       wanted_ = helpers;
-      busy_ = helpers;
+      open_ = true;
       ++round_;
     }
     wake_.notify_all();
     take(task, count);
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return busy_ == 0; });
+    // Short calls are done before the helpers are awake, on a busy machine long before. Those are not waited for.
+    open_ = false;
+    done_.wait(lock, [this] { return active_ == 0; });
     if (failure_) std::rethrow_exception(failure_);
   }
 
@@ -57,15 +59,18 @@ class Pool {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, [&] { return round_ != seen && index < wanted_; });
         seen = round_;
+        if (!open_) continue;
+        ++active_;
         task = task_;
         count = count_;
       }
       take(*task, count);
+      bool last;
       {
         std::lock_guard<std::mutex> lock(mutex_);
-        --busy_;
+        last = --active_ == 0;
       }
-      done_.notify_one();
+      if (last) done_.notify_one();
     }
   }
 
@@ -91,7 +96,9 @@ class Pool {
   int64_t count_ = 0;
   std::atomic<int64_t> next_{0};
   std::exception_ptr failure_;
-  int started_ = 0, wanted_ = 0, busy_ = 0;
+  // Whether helpers may still join the round.
+  bool open_ = false;
+  int started_ = 0, wanted_ = 0, active_ = 0;
   uint64_t round_ = 0;
 };
 

@@ -1,0 +1,1 @@
+"""Breaks training on purpose and counts what holds."""
