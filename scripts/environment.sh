@@ -49,7 +49,8 @@ help_if_asked() {
 }
 
 suitable_python() {
-    "$1" -I -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1
+    # sys is built in.
+    "$1" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1
 }
 
 find_python() {

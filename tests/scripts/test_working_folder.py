@@ -34,6 +34,7 @@ LAUNCHERS = {
     "run_tests.sh": (["--version"], 0, "pytest"),
     "build_docs.sh": (["--no-such-option"], 2, "unknown options"),
     "build_cuda_kernels.sh": (["--list"], None, ""),
+    "run_reliability.sh": (["--no-such-option"], 2, "unrecognized arguments"),
 }
 
 
@@ -91,7 +92,9 @@ def test_launchers_import_nothing_from_the_working_folder(script: str, path: str
     command = ["bash", str(ROOT / "scripts" / script), *arguments]
     # Another folder named scripts, which cd would enter.
     (trapped / "scripts").mkdir()
-    done = run(command, trapped, MS_KFAC_PYTHON=sys.executable, PYTHONPATH=path, CDPATH=str(trapped))
+    # Without nvcc, which is then looked for among the packages.
+    variables = {"PYTHONPATH": path, "CDPATH": str(trapped), "PATH": "/usr/bin:/bin"}
+    done = run(command, trapped, MS_KFAC_PYTHON=sys.executable, **variables)
     check(done, trapped, status, words)
 
 
