@@ -1,4 +1,4 @@
-"""Long runs: how much memory each step adds, beside nn.Momentum."""
+"""Long runs: how much memory each step adds, compared with nn.Momentum."""
 
 from __future__ import annotations
 
@@ -120,10 +120,11 @@ def soak(share: float = 1.0) -> list[Tally]:
             for method, result in found.items()
             if "error" not in result
         }
-        beside = grown.get(REFERENCE, 0.0)
+        reference = grown.get(REFERENCE, 0.0)
         for method in METHODS:
-            if method in grown and grown[method] - beside >= LIMIT:
-                failures.append(f"{method}: {grown[method] - beside:.0f} bytes per step beyond nn.Momentum's")
+            more = grown.get(method, reference) - reference
+            if more >= LIMIT:
+                failures.append(f"{method}: {more:.0f} bytes per step beyond nn.Momentum's")
             if method in grown and not found[method]["finite"]:
                 failures.append(f"{method}: the loss is not finite")
         note = ", ".join(f"{method} {size:.0f} B" for method, size in grown.items())
