@@ -37,7 +37,6 @@ def listening_port(address: str, port: int, machines: int = 1) -> int:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(place)
-            listener.listen()
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise UsageError(

@@ -182,7 +182,7 @@ def test_a_killed_process_is_named(
         assert launched.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     # The launcher looks for them twice a second.
-    time.sleep(1.5)
+    time.sleep(2.5)
     (process,) = (
         process
         for process in workers_of(output)

@@ -90,12 +90,18 @@ PATHS = [*((script, "") for script in LAUNCHERS), *(("run_eval.sh", path) for pa
 def test_launchers_import_nothing_from_the_working_folder(script: str, path: str, trapped: Path) -> None:
     arguments, status, words = LAUNCHERS[script]
     command = ["bash", str(ROOT / "scripts" / script), *arguments]
-    # Another folder named scripts, which cd would enter.
-    (trapped / "scripts").mkdir()
     # Without nvcc, which is then looked for among the packages.
-    variables = {"PYTHONPATH": path, "CDPATH": str(trapped), "PATH": "/usr/bin:/bin"}
+    variables = {"PYTHONPATH": path, "PATH": "/usr/bin:/bin"}
     done = run(command, trapped, MS_KFAC_PYTHON=sys.executable, **variables)
     check(done, trapped, status, words)
+
+
+def test_a_folder_of_cdpath_is_not_taken_for_the_project(tmp_path: Path) -> None:
+    (tmp_path / "project").symlink_to(ROOT)
+    (tmp_path / "other/project/scripts").mkdir(parents=True)
+    command = ["bash", "project/scripts/run_eval.sh", *COMMANDS["evaluate"][0]]
+    done = run(command, tmp_path, MS_KFAC_PYTHON=sys.executable, CDPATH=str(tmp_path / "other"))
+    check(done, tmp_path / "project", *COMMANDS["evaluate"][1:])
 
 
 def test_the_set_up_imports_nothing_from_the_working_folder(trapped: Path, tmp_path: Path) -> None:
