@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from model_zoo.common.checkpoint.files import newest_checkpoint, ranks_of, read_position
+from model_zoo.common.checkpoint.files import newest_checkpoint, ranks_of, read_position, require_ranks
 from model_zoo.common.checkpoint.interval import CheckpointInterval
 from model_zoo.common.checkpoint.resume import resumed_recipe
 from model_zoo.common.command_line import print_usage_error
 from model_zoo.common.data.shards import Shard, check_batch_divides
 from model_zoo.common.errors import UsageError
-from model_zoo.common.recipe import check_distributed, load_recipe, sibling_recipe
+from model_zoo.common.recipe import Recipe, check_distributed, load_recipe, sibling_recipe
 from model_zoo.common.run_options import RunOptions, resumed
 
 _RANKS_VARIABLE = "MS_WORKER_NUM"
@@ -167,14 +167,28 @@ def announced_ranks() -> int | None:
     return int(text)
 
 
+def check_ranks(recipe: Recipe, options: argparse.Namespace) -> None:
+    """Checks what the number of processes alone can tell, before MindSpore starts.
+
+    Args:
+        recipe: the recipe.
+        options: the command line.
+
+    Raises:
+        DataError: the processes can't divide a batch equally.
+        CheckpointError: another number of processes wrote the checkpoints of the run to resume.
+    """
+    ranks = announced_ranks() if options.distributed else 1
+    if ranks is not None:
+        check_batch_divides(recipe.data.batch_size, ranks)
+        if options.resume is not None:
+            require_ranks(options.resume, ranks)
+
+
 def run(options: argparse.Namespace) -> int:
     """Trains a recipe or resumes a run."""
-    ranks = announced_ranks() if options.distributed else 1
     if options.resume is not None:
         position = read_position(newest_checkpoint(options.resume, Shard(0, ranks_of(options.resume))))
-        if ranks is not None:
-            # Refuses another number of processes than the checkpoints are of.
-            newest_checkpoint(options.resume, Shard(0, ranks))
         recipe = resumed_recipe(options.resume, position, options.recipe, options.set)
         run_options = resumed(position.options, options.resume, **_given(options))
     else:
@@ -187,7 +201,7 @@ def run(options: argparse.Namespace) -> int:
         if run_options.device == "Ascend":
             raise UsageError("--distributed needs --device CPU or GPU, got Ascend.")
         check_distributed(recipe, run_options.device)
-    check_batch_divides(recipe.data.batch_size, ranks or 1)
+    check_ranks(recipe, options)
     if options.check:
         return 0
 

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 from model_zoo import train
+from model_zoo.common.checkpoint.files import require_ranks
 from model_zoo.common.curves import read_metrics
 from model_zoo.common.distribution import set_device
-from model_zoo.common.errors import UsageError
+from model_zoo.common.errors import CheckpointError, UsageError
 from model_zoo.common.master_port import listening_port
 from tests.model_zoo.synthetic_data import ROOT, write_mnist
 from tests.support.traps import set_traps
@@ -277,6 +278,17 @@ def test_check_knows_the_number_of_ranks(
     # Of another program, for a run of one process.
     monkeypatch.setenv("MS_WORKER_NUM", "3")
     assert train.main(hundred) == 0
+
+
+def test_checkpoints_of_other_ranks_are_refused(tmp_path: Path) -> None:
+    for rank in range(2):
+        (tmp_path / f"checkpoints/rank_{rank}").mkdir(parents=True)
+    for ranks in (1, 3):
+        with pytest.raises(CheckpointError, match=f"were written by 2 processes: {ranks} can't resume it"):
+            require_ranks(tmp_path, ranks)
+    require_ranks(tmp_path, 2)
+    # Nothing tells the number of ranks of a run without checkpoints.
+    require_ranks(tmp_path / "other", 2)
 
 
 def test_missing_device_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
