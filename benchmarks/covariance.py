@@ -31,9 +31,9 @@ from benchmarks.machine import describe_run  # noqa: E402
 from ms_kfac.capture.convolution import ConvolutionOperators  # noqa: E402
 from ms_kfac.capture.dense import DenseOperators  # noqa: E402
 from ms_kfac.kernels import status  # noqa: E402
+from ms_kfac.ops.statistics.convolution_geometry import ConvolutionGeometry  # noqa: E402
 from ms_kfac.ops.statistics.kronecker_statistics import KroneckerStatistics  # noqa: E402
 from ms_kfac.ops.statistics.layer_statistics import EVERYTHING, PERIOD, STAGED_WEIGHTS, StatisticsOptions  # noqa: E402
-from ms_kfac.ops.statistics.patches import ConvolutionGeometry  # noqa: E402
 
 WARM_UP_ROUNDS = 3
 

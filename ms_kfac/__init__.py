@@ -16,6 +16,7 @@ from ms_kfac.refresh import (
     TraceChange,
     WarmUpInterval,
 )
+from ms_kfac.statistics.nonfinite import NonFiniteError
 from ms_kfac.train import CurvatureMonitor, Model, TrainOneStepCell
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "IntervalSchedule",
     "LevenbergMarquardt",
     "Model",
+    "NonFiniteError",
     "OnNewStatistics",
     "RefreshPolicy",
     "StaleStatistics",

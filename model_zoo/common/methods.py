@@ -8,13 +8,22 @@ from pathlib import Path
 from typing import Any
 
 
-def _registry() -> dict[str, Any]:
+def run_module(path: str) -> dict[str, Any]:
+    """Runs a file of ms_kfac that does not need MindSpore, without the package around it.
+
+    Args:
+        path: the file, relative to the package.
+
+    Returns:
+        Its names.
+
+    Raises:
+        ModuleNotFoundError: ms_kfac is not installed.
+    """
     package = find_spec("ms_kfac")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("No module named 'ms_kfac'", name="ms_kfac")
-    registry = Path(package.origin).parent / "optim" / "methods.py"
-    methods: dict[str, Any] = runpy.run_path(str(registry))["METHODS"]
-    return methods
+    return runpy.run_path(str(Path(package.origin).parent / path))
 
 
-METHODS = _registry()
+METHODS: dict[str, Any] = run_module("optim/methods.py")["METHODS"]

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from model_zoo.common.errors import RecipeError
 from model_zoo.common.methods import METHODS
 from model_zoo.common.options.data import DATA, DataOptions, EncodedImages, TextWindows
@@ -27,7 +25,7 @@ from model_zoo.common.options.optimizers import (
 )
 from model_zoo.common.options.parallel import ParallelOptions
 from model_zoo.common.options.precision import PrecisionOptions
-from model_zoo.common.schedules import SCHEDULES, Constant, Schedule, check_schedule
+from model_zoo.common.schedules import SCHEDULES, Constant, Schedule, check_end, check_schedule
 from model_zoo.common.schema import (
     Section,
     Variant,
@@ -38,6 +36,8 @@ from model_zoo.common.schema import (
     read_section,
     setting,
 )
+from model_zoo.common.values import shown
+from model_zoo.common.yaml_text import read_yaml
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ def parse_recipe(content: object) -> Recipe:
         )
     check_schedule("schedule", recipe.schedule, recipe.epochs)
     if isinstance(recipe.optimizer, SecondOrderOptions):
-        check_schedule("optimizer.damping_schedule", recipe.optimizer.damping_schedule, recipe.epochs)
+        damping = recipe.optimizer.damping_schedule
+        check_schedule("optimizer.damping_schedule", damping, recipe.epochs)
+        check_end("optimizer.damping_schedule", damping, recipe.optimizer.damping, recipe.epochs)
     return recipe
 
 
@@ -164,18 +166,19 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     path, equals, value = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise RecipeError(f"--set {override!r}: must have the form dotted.key=value.")
+        raise RecipeError(f"--set {shown(override)}: must have the form dotted.key=value.")
     section = content
     for depth, key in enumerate(keys[:-1], start=1):
         section = section.setdefault(key, {})
         if not isinstance(section, dict):
             raise RecipeError(
-                f"--set {override!r}: {'.'.join(keys[:depth])} is {section!r}, which is not a mapping."
+                f"--set {shown(override)}: {'.'.join(keys[:depth])} is {shown(section)}, which is not a "
+                "mapping."
             )
     try:
-        section[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {override!r}: {value!r} is not valid YAML.") from None
+        section[keys[-1]] = read_yaml(value)
+    except RecipeError as error:
+        raise RecipeError(f"--set {shown(override)}: {shown(value)} {error}") from None
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -192,11 +195,18 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file can't be read, or the recipe or an override is not accepted.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise RecipeError(f"recipe {path} is not a regular file.")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"recipe {path} can't be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise RecipeError(f"recipe {path} is not text in UTF-8: line {line}, {error.reason}.") from None
+    try:
+        content = read_yaml(text)
+    except RecipeError as error:
+        raise RecipeError(f"recipe {path} {error}") from None
     if not isinstance(content, Mapping):
         raise RecipeError(f"recipe {path} is not a mapping.")
     content = dict(content)

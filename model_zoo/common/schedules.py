@@ -8,6 +8,7 @@ from typing import Union
 
 from model_zoo.common.errors import RecipeError
 from model_zoo.common.schema import integer, list_of, number, one_of, optional, setting
+from model_zoo.common.values import float32_fault
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,28 @@ def check_schedule(path: str, schedule: Schedule, epochs: int) -> None:
         raise RecipeError(
             f"{path}.until_epoch is {schedule.until_epoch!r}; accepted with {path}.final 0: null or at least "
             f"epochs, which is {epochs}."
+        )
+
+
+def check_end(path: str, schedule: Schedule, base: float, epochs: int) -> None:
+    """Checks that a schedule by powers of gamma stays positive in float32, as a damping must.
+
+    Args:
+        path: dotted path of the schedule's section.
+        schedule: the schedule.
+        base: the value that it scales.
+        epochs: the number of epochs.
+
+    Raises:
+        RecipeError: the value at the end of training is 0 in float32.
+    """
+    if not isinstance(schedule, (Exponential, Step)):
+        return
+    end = base * schedule.factor(TrainingProgress(float(epochs), 1.0, epochs))
+    if end == 0.0 or float32_fault(end):
+        raise RecipeError(
+            f"{path}.gamma is {schedule.gamma!r}, which ends at {end:g}, 0 in float32; accepted: a number "
+            "that ends above 1.2e-38."
         )
 
 

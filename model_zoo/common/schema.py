@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Protocol, TypeVar
 
 from model_zoo.common.errors import RecipeError
+from model_zoo.common.values import LARGEST_COUNT, as_float32, float32_fault, shown
 
 T = TypeVar("T")
 
@@ -29,7 +30,8 @@ def setting(rule: Rule, default: Any = dataclasses.MISSING) -> Any:
 
 def dotted(path: str, key: object) -> str:
     """The dotted path of `key` inside the section `path` (the recipe itself is "")."""
-    return f"{path}.{key}" if path else str(key)
+    name = key if isinstance(key, str) and key.isprintable() and len(key) < 60 else shown(key)
+    return f"{path}.{name}" if path else name
 
 
 def check_key(path: str, key: object, known: Sequence[str]) -> None:
@@ -45,7 +47,7 @@ def check_key(path: str, key: object, known: Sequence[str]) -> None:
     """
     if key in known:
         return
-    near = difflib.get_close_matches(str(key), known, n=1)
+    near = difflib.get_close_matches(key, known, n=1) if isinstance(key, str) else []
     hint = f" (did you mean {dotted(path, near[0])}?)" if near else ""
     raise RecipeError(
         f"{dotted(path, key)} is not a key of a recipe{hint}; accepted there: {', '.join(known)}."
@@ -69,7 +71,8 @@ def read_section(kind: Callable[..., T], value: object, path: str) -> T:
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(value, Mapping):
         raise RecipeError(
-            f"{path or 'the recipe'} is {value!r}; accepted: a mapping with the keys {', '.join(fields)}."
+            f"{path or 'the recipe'} is {shown(value)}; accepted: a mapping with the keys "
+            f"{', '.join(fields)}."
         )
     for key in value:
         check_key(path, key, list(fields))
@@ -115,10 +118,15 @@ class Variant:
         """
         if not isinstance(value, Mapping) or "name" not in value:
             raise RecipeError(
-                f"{path} is {value!r}; accepted: a mapping with the key name: {one_of(self.kinds).accepts}."
+                f"{path} is {shown(value)}; accepted: a mapping with the key name: "
+                f"{one_of(self.kinds).accepts}."
             )
         name = one_of(self.kinds).read(dotted(path, "name"), value["name"])
         return read_section(self.kinds[name], value, path)
+
+
+class UnrepresentableError(ValueError):
+    """A number changes where it is used, in float32 or int32; the text says what it becomes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +151,9 @@ class Value:
         """
         try:
             return self.convert(value)
-        except (TypeError, ValueError, OverflowError):
-            raise RecipeError(f"{path} is {value!r}; accepted: {self.accepts}.") from None
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            fault = f", {error}" if isinstance(error, UnrepresentableError) else ""
+            raise RecipeError(f"{path} is {shown(value)}{fault}; accepted: {self.accepts}.") from None
 
 
 def one_of(names: Any) -> Value:
@@ -165,6 +174,8 @@ def integer(least: int) -> Value:
     def convert(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError
+        if value > LARGEST_COUNT:
+            raise UnrepresentableError(f"which is above {LARGEST_COUNT:,}, the largest int32")
         return value
 
     return Value(f"an integer of at least {least}", convert)
@@ -176,7 +187,7 @@ def number(
     below: float | None = None,
     most: float | None = None,
 ) -> Value:
-    """A finite number within the given bounds. 1e-3 is accepted, though YAML 1.1 reads it as a string."""
+    """A finite number within the given bounds, also in float32."""
     bounds: list[tuple[float | None, str, Callable[[float, float], bool]]] = [
         (above, "above", operator.gt),
         (least, "of at least", operator.ge),
@@ -185,13 +196,20 @@ def number(
     ]
 
     def convert(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError
         result = float(value)
-        if not math.isfinite(result) or not all(
-            holds(result, bound) for bound, _, holds in bounds if bound is not None
-        ):
+
+        def inside(found: float) -> bool:
+            return all(holds(found, bound) for bound, _, holds in bounds if bound is not None)
+
+        if not math.isfinite(result) or not inside(result):
             raise ValueError
+        fault = float32_fault(result)
+        if not fault and result < (below or 0.0) <= as_float32(result):
+            fault = f"{below:g}"
+        if fault:
+            raise UnrepresentableError(f"which is {fault} in float32")
         return result
 
     words = " and ".join(f"{word} {bound:g}" for bound, word, _ in bounds if bound is not None)

@@ -1,7 +1,12 @@
-"""Two-dimensional convolutions: ``nn.Conv2d``, ``mint.nn.Conv2d`` and their subclasses."""
+"""Two-dimensional convolutions: ``nn.Conv2d``, ``mint.nn.Conv2d`` and their subclasses.
+
+The operators, and the description of a cell's geometry, serve convolutions of rows and volumes, too.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +15,16 @@ from mindspore import mint, nn
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
 from ms_kfac.ops.statistics.channels_last import ChannelsLastPatches, FromChannelsLast
-from ms_kfac.ops.statistics.patches import ChannelLocations, ConvolutionGeometry, ConvolutionPatches
+from ms_kfac.ops.statistics.convolution_geometry import ConvolutionGeometry
+from ms_kfac.ops.statistics.patches import ChannelLocations, ConvolutionPatches
 from ms_kfac.ops.statistics.projections import FactorProjections
 from ms_kfac.ops.statistics.second_moment import ColumnSecondMoment
+from ms_kfac.ops.statistics.volume_patches import patches_of
 
 
 @dataclass(frozen=True)
 class ConvolutionOperators(LayerOperators):
-    """Operators of a convolution, for one geometry. They give columns.
+    """Operators of a convolution of images or volumes, for one geometry. They give columns.
 
     Attributes:
         geometry: kernel, stride, padding, dilation and groups.
@@ -31,8 +38,13 @@ class ConvolutionOperators(LayerOperators):
     def groups(self) -> int:
         return self.geometry.groups
 
+    @property
+    def taps(self) -> int:
+        """Number of weights behind the first two axes of the weight."""
+        return math.prod(self.geometry.kernel_size)
+
     def activations(self, reduce: bool) -> nn.Cell:
-        return ConvolutionPatches(self.geometry, bias=self.bias, reduce=reduce)
+        return patches_of(self.geometry, bias=self.bias, reduce=reduce)
 
     def gradients(self, reduce: bool) -> nn.Cell:
         return ChannelLocations(groups=self.geometry.groups, reduce=reduce)
@@ -41,17 +53,15 @@ class ConvolutionOperators(LayerOperators):
         return ColumnSecondMoment()
 
     def projections(self) -> nn.Cell:
-        height, width = self.geometry.kernel_size
         return FactorProjections(
-            self.activations(False),
-            self.gradients(False),
-            bias=self.bias,
-            columns=True,
-            taps=height * width,
+            self.activations(False), self.gradients(False), bias=self.bias, columns=True, taps=self.taps
         )
 
     def native_geometry(self) -> dict[str, Any] | None:
         geometry = self.geometry
+        if len(geometry.kernel_size) != 2:
+            # Native kernels require four axes.
+            return None
         return {
             "convolution": True,
             "bias": self.bias,
@@ -78,24 +88,90 @@ class ChannelsLastOperators(ConvolutionOperators):
     def channels_last(self) -> bool:
         return True
 
+    @property
+    def taps(self) -> int:
+        # The weight's second axis is the kernel's height.
+        return self.geometry.kernel_size[1] * self.channels
+
     def activations(self, reduce: bool) -> nn.Cell:
         patches = ConvolutionPatches(self.geometry, bias=False, reduce=reduce)
-        height, width = self.geometry.kernel_size
-        return ChannelsLastPatches(patches, taps=height * width, bias=self.bias)
+        return ChannelsLastPatches(patches, taps=math.prod(self.geometry.kernel_size), bias=self.bias)
 
     def gradients(self, reduce: bool) -> nn.Cell:
         return FromChannelsLast(super().gradients(reduce))
 
-    def projections(self) -> nn.Cell:
-        # The weight's second axis is the kernel's height.
-        taps = self.geometry.kernel_size[1] * self.channels
-        return FactorProjections(
-            self.activations(False), self.gradients(False), bias=self.bias, columns=True, taps=taps
-        )
-
     def native_geometry(self) -> dict[str, Any] | None:
         # Native kernels require channels in the second axis.
         return None
+
+
+def geometry_of(cell: Any) -> ConvolutionGeometry:
+    """Read the geometry of a convolution or a transposed convolution.
+
+    Args:
+        cell: a cell of ``nn`` or ``mint.nn``.
+
+    Returns:
+        Its geometry, with as many axes as its kernel.
+    """
+    axes = cell.weight.ndim - 2
+    if hasattr(cell, "pad_mode"):
+        # ``nn`` pads each side, ``mint.nn`` both sides of an axis.
+        pad_mode, padding, groups = cell.pad_mode, _spread(cell.padding, 2 * axes), cell.group
+    elif isinstance(cell.padding, str):
+        pad_mode, padding, groups = cell.padding, (0,) * (2 * axes), cell.groups
+    else:
+        sides = _spread(cell.padding, axes)
+        pad_mode, padding, groups = "pad", tuple(side for side in sides for _ in range(2)), cell.groups
+    return ConvolutionGeometry(
+        kernel_size=_spread(cell.kernel_size, axes),
+        stride=_spread(cell.stride, axes),
+        dilation=_spread(cell.dilation, axes),
+        pad_mode=pad_mode,
+        padding=padding,
+        groups=groups,
+    )
+
+
+def padding_objection(cell: Any) -> str:
+    """Why a ``mint.nn`` convolution can't be preconditioned: its padding isn't zeros.
+
+    Args:
+        cell: a convolution of ``nn`` or ``mint.nn``.
+
+    Returns:
+        The reason, or an empty string.
+    """
+    mode = getattr(cell, "padding_mode", "zeros")
+    return "" if mode == "zeros" else f"padding_mode {mode!r} (only zeros are supported)"
+
+
+def convolution_layer(name: str, cell: Any, operators: LayerOperators, tapped_primitive: str) -> Layer:
+    """Describe a convolution.
+
+    Args:
+        name: the cell's name in the network.
+        cell: the cell.
+        operators: its operators.
+        tapped_primitive: the attribute that computes the convolution, if the tap is there; else "".
+
+    Returns:
+        The layer.
+    """
+    return Layer(
+        name=name,
+        kind="convolution",
+        cell=cell,
+        weight=cell.weight,
+        bias=cell.bias,
+        operators=operators,
+        groups=operators.groups,
+        tapped_primitive=tapped_primitive,
+    )
+
+
+def _spread(value: int | Sequence[int], count: int) -> tuple[int, ...]:
+    return (value,) * count if isinstance(value, int) else tuple(value)
 
 
 @register_layer(nn.Conv2d, mint.nn.Conv2d)
@@ -110,43 +186,9 @@ def describe_convolution(name: str, cell: Any) -> Layer | str:
         The layer, or the reason why it can't be preconditioned: non-zero padding.
     """
     base: Any = nn.Conv2d if isinstance(cell, nn.Conv2d) else mint.nn.Conv2d
-    if base is nn.Conv2d:
-        padding = (cell.padding,) * 4 if isinstance(cell.padding, int) else tuple(cell.padding)
-        pad_mode, groups = cell.pad_mode, cell.group
-    else:
-        if cell.padding_mode != "zeros":
-            return f"padding_mode {cell.padding_mode!r} (only zeros are supported)"
-        groups = cell.groups
-        if isinstance(cell.padding, str):
-            pad_mode, padding = cell.padding, (0, 0, 0, 0)
-        else:
-            height, width = _pair(cell.padding)
-            pad_mode, padding = "pad", (height, height, width, width)
-    geometry = ConvolutionGeometry(
-        kernel_size=_pair(cell.kernel_size),
-        stride=_pair(cell.stride),
-        dilation=_pair(cell.dilation),
-        pad_mode=pad_mode,
-        padding=padding,
-        groups=groups,
-    )
-    bias = cell.bias is not None
+    bias, geometry = cell.bias is not None, geometry_of(cell)
     operators = ConvolutionOperators(bias=bias, geometry=geometry)
     if getattr(cell, "data_format", "NCHW") == "NHWC":
         operators = ChannelsLastOperators(bias=bias, geometry=geometry, channels=int(cell.weight.shape[3]))
-    return Layer(
-        name=name,
-        kind="convolution",
-        cell=cell,
-        weight=cell.weight,
-        bias=cell.bias,
-        groups=groups,
-        operators=operators,
-        tapped_primitive="conv2d" if overrides_construct(cell, base) else "",
-    )
-
-
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    if isinstance(value, int):
-        return (value, value)
-    return (int(value[0]), int(value[-1]))
+    tapped = "conv2d" if overrides_construct(cell, base) else ""
+    return padding_objection(cell) or convolution_layer(name, cell, operators, tapped)

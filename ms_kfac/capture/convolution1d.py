@@ -5,15 +5,19 @@ A convolution of rows (N, C, L) is a convolution of images of height 1 with a ke
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mindspore import Tensor, mint, nn, ops
 
-from ms_kfac.capture.convolution import ConvolutionOperators
+from ms_kfac.capture.convolution import (
+    ConvolutionOperators,
+    convolution_layer,
+    geometry_of,
+    padding_objection,
+)
 from ms_kfac.capture.layer import Layer, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
-from ms_kfac.ops.statistics.patches import ConvolutionGeometry
 
 
 class _AsImages(nn.Cell):
@@ -54,16 +58,8 @@ def describe_conv1d(name: str, cell: Any) -> Layer | str:
     Returns:
         The layer. Every ``nn.Conv1d`` can be preconditioned.
     """
-    geometry = ConvolutionGeometry(
-        kernel_size=cell.kernel_size,
-        stride=cell.stride,
-        dilation=cell.dilation,
-        pad_mode=cell.pad_mode,
-        padding=cell.padding,
-        groups=cell.group,
-    )
-    operators = ConvolutionOperators(bias=cell.bias is not None, geometry=geometry)
-    return _layer(name, cell, operators, tapped_primitive="conv2d")
+    operators = ConvolutionOperators(bias=cell.bias is not None, geometry=geometry_of(cell))
+    return convolution_layer(name, cell, operators, "conv2d")
 
 
 @register_layer(mint.nn.Conv1d)
@@ -77,31 +73,14 @@ def describe_mint_conv1d(name: str, cell: Any) -> Layer | str:
     Returns:
         The layer, or the reason why it can't be preconditioned: non-zero padding.
     """
-    if cell.padding_mode != "zeros":
-        return f"padding_mode {cell.padding_mode!r} (only zeros are supported)"
-    named = isinstance(cell.padding, str)
-    sides = 0 if named else cell.padding[0]
-    geometry = ConvolutionGeometry(
-        kernel_size=(1, cell.kernel_size[0]),
-        stride=(1, cell.stride[0]),
-        dilation=(1, cell.dilation[0]),
-        pad_mode=cell.padding if named else "pad",
-        padding=(0, 0, sides, sides),
-        groups=cell.groups,
+    row = geometry_of(cell)
+    geometry = replace(
+        row,
+        kernel_size=(1, *row.kernel_size),
+        stride=(1, *row.stride),
+        dilation=(1, *row.dilation),
+        padding=(0, 0, *row.padding),
     )
     operators = RowConvolutionOperators(bias=cell.bias is not None, geometry=geometry)
-    overridden = overrides_construct(cell, mint.nn.Conv1d)
-    return _layer(name, cell, operators, tapped_primitive="conv1d" if overridden else "")
-
-
-def _layer(name: str, cell: Any, operators: ConvolutionOperators, tapped_primitive: str) -> Layer:
-    return Layer(
-        name=name,
-        kind="convolution",
-        cell=cell,
-        weight=cell.weight,
-        bias=cell.bias,
-        operators=operators,
-        groups=operators.geometry.groups,
-        tapped_primitive=tapped_primitive,
-    )
+    tapped = "conv1d" if overrides_construct(cell, mint.nn.Conv1d) else ""
+    return padding_objection(cell) or convolution_layer(name, cell, operators, tapped)

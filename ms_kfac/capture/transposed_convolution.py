@@ -13,17 +13,19 @@ The bias is added to each element of the output, not to each patch. It stays fir
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mindspore import Tensor, mint, nn, ops
 
+from ms_kfac.capture.convolution import convolution_layer, geometry_of
 from ms_kfac.capture.layer import Layer, LayerOperators, overrides_construct
 from ms_kfac.capture.layer_kinds import register_layer
-from ms_kfac.ops.statistics.patches import ChannelLocations, ConvolutionGeometry, ConvolutionPatches
+from ms_kfac.ops.statistics.convolution_geometry import ConvolutionGeometry
+from ms_kfac.ops.statistics.patches import ChannelLocations
 from ms_kfac.ops.statistics.projections import FactorProjections
 from ms_kfac.ops.statistics.second_moment import ColumnSecondMoment
-from ms_kfac.ops.statistics.volume_patches import VolumeGeometry, VolumePatches
+from ms_kfac.ops.statistics.volume_patches import patches_of
 
 
 class _PatchSums(nn.Cell):
@@ -57,7 +59,7 @@ class TransposedOperators(LayerOperators):
         geometry: kernel, stride, padding, dilation and groups of the convolution from output to input.
     """
 
-    geometry: ConvolutionGeometry | VolumeGeometry
+    geometry: ConvolutionGeometry
 
     channels_first = True
     locates_inputs = True
@@ -70,10 +72,7 @@ class TransposedOperators(LayerOperators):
         return ChannelLocations(groups=self.geometry.groups, reduce=reduce, average=True)
 
     def gradients(self, reduce: bool) -> nn.Cell:
-        if isinstance(self.geometry, VolumeGeometry):
-            patches: nn.Cell = VolumePatches(self.geometry, bias=False, reduce=False)
-        else:
-            patches = ConvolutionPatches(self.geometry, bias=False, reduce=False)
+        patches = patches_of(self.geometry, bias=False, reduce=False)
         return _PatchSums(patches) if reduce else patches
 
     def second_moment(self) -> nn.Cell:
@@ -101,16 +100,7 @@ def describe_transposed(name: str, cell: Any) -> Layer | str:
     Returns:
         The layer. Each can be preconditioned.
     """
-    padding = (cell.padding,) * 4 if isinstance(cell.padding, int) else tuple(cell.padding)
-    geometry = ConvolutionGeometry(
-        kernel_size=tuple(cell.kernel_size),
-        stride=tuple(cell.stride),
-        dilation=tuple(cell.dilation),
-        pad_mode=cell.pad_mode,
-        padding=padding,
-        groups=cell.group,
-    )
-    return _layer(name, cell, geometry, tapped_primitive="conv2d_transpose")
+    return _layer(name, cell, tapped_primitive="conv2d_transpose")
 
 
 @register_layer(nn.Conv3dTranspose)
@@ -124,21 +114,7 @@ def describe_transposed3d(name: str, cell: Any) -> Layer | str:
     Returns:
         The layer, or the reason why it can't be preconditioned: an output padding of a whole stride.
     """
-    if any(extra >= stride for extra, stride in zip(cell.output_padding, cell.stride)):
-        return _PADDED.format(cell.output_padding, cell.stride)
-    padding = (cell.padding,) * 6 if isinstance(cell.padding, int) else tuple(cell.padding)
-    geometry = VolumeGeometry(
-        kernel_size=tuple(cell.kernel_size),
-        stride=tuple(cell.stride),
-        dilation=tuple(cell.dilation),
-        pad_mode=cell.pad_mode,
-        padding=padding,
-        groups=cell.group,
-    )
-    return _layer(name, cell, geometry, tapped_primitive="conv3d_transpose")
-
-
-_PADDED = "output_padding {} is not smaller than the stride {}"
+    return _output_padding_objection(cell) or _layer(name, cell, tapped_primitive="conv3d_transpose")
 
 
 @register_layer(mint.nn.ConvTranspose2d)
@@ -155,31 +131,16 @@ def describe_mint_transposed(name: str, cell: Any) -> Layer | str:
     """
     if overrides_construct(cell, mint.nn.ConvTranspose2d):
         return "it overrides the construct of ConvTranspose2d"
+    return _output_padding_objection(cell) or _layer(name, cell, tapped_primitive="")
+
+
+def _output_padding_objection(cell: Any) -> str:
     if any(extra >= stride for extra, stride in zip(cell.output_padding, cell.stride)):
-        return _PADDED.format(cell.output_padding, cell.stride)
-    height, width = cell.padding
-    geometry = ConvolutionGeometry(
-        kernel_size=tuple(cell.kernel_size),
-        stride=tuple(cell.stride),
-        dilation=tuple(cell.dilation),
-        pad_mode="pad",
-        padding=(height, height, width, width),
-        groups=cell.groups,
-    )
-    return _layer(name, cell, geometry, tapped_primitive="")
+        return f"output_padding {cell.output_padding} is not smaller than the stride {cell.stride}"
+    return ""
 
 
-def _layer(
-    name: str, cell: Any, geometry: ConvolutionGeometry | VolumeGeometry, tapped_primitive: str
-) -> Layer:
-    return Layer(
-        name=name,
-        kind="convolution",
-        cell=cell,
-        weight=cell.weight,
-        bias=None,
-        operators=TransposedOperators(bias=False, geometry=geometry),
-        groups=geometry.groups,
-        input_first=True,
-        tapped_primitive=tapped_primitive,
-    )
+def _layer(name: str, cell: Any, *, tapped_primitive: str) -> Layer:
+    operators = TransposedOperators(bias=False, geometry=geometry_of(cell))
+    layer = convolution_layer(name, cell, operators, tapped_primitive)
+    return replace(layer, bias=None, input_first=True)

@@ -95,6 +95,7 @@ class CurvatureBlock(nn.Cell):
             not.
         applies_remote_refresh: whether :meth:`apply_remote_refresh` has side effects.
         used_before_refresh: whether a step uses the block before it refreshes it, as in EKFAC.
+        reporter: number of the reporter that is told of inverses that can't be computed; 0 makes them errors.
 
     Raises:
         TypeError: if a subclass lacks an abstract method, or does not support the layer.
@@ -105,6 +106,7 @@ class CurvatureBlock(nn.Cell):
     read_by_all_reason = ""
     applies_remote_refresh = False
     used_before_refresh = False
+    reporter = 0
     operator: StatisticsOperator
     statistics: tuple[Statistic, ...]
     staged: tuple[Parameter, ...]
@@ -145,6 +147,8 @@ class CurvatureBlock(nn.Cell):
             self.weight_matrix = WeightMatrix(shape, bias=layer.bias is not None, groups=layer.groups)
         self.size = sum(int(np.prod(parameter.shape)) for parameter in layer.parameters())
         self.groups = layer.groups
+        # First axes of each matrix: one matrix per group of a grouped convolution.
+        self.leading: tuple[int, ...] = (self.groups,) if self.groups > 1 else ()
         self.statistics = ()
         self.assign = ops.Assign()
         self.slice = ops.Slice()
@@ -158,6 +162,10 @@ class CurvatureBlock(nn.Cell):
         return Parameter(
             Tensor(array.reshape(np.shape(value))), name=f"{self.name_prefix}.{name}", requires_grad=False
         )
+
+    def matrix_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
+        """Create a Parameter with one copy of ``value`` per group."""
+        return self.parameter(name, np.broadcast_to(value, (*self.leading, *value.shape)))
 
     def add_statistic(
         self,

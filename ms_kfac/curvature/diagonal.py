@@ -56,8 +56,7 @@ class DiagonalBlock(CurvatureBlock):
             self.operator = gradient_square()
         else:
             self.operator = layer_statistics(DiagonalStatistics, layer.operators, options)
-        leading = (self.groups,) if self.groups > 1 else ()
-        shape = (*leading, layer.output_dimension, layer.input_dimension)
+        shape = (*self.leading, layer.output_dimension, layer.input_dimension)
         self.add_statistic("s", shape, weight=0, gate=EVERYTHING, power=2)
         self.create_weights(1, period)
         self.staged = (self.s_batch, self.record)

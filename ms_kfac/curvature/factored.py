@@ -2,12 +2,8 @@ r"""Base of the blocks with two factors: A of a layer's inputs and G of its outp
 
 from __future__ import annotations
 
-from typing import Any
-
 import mindspore as ms
-import numpy as np
-from mindspore import Parameter, Tensor, ops
-from numpy.typing import NDArray
+from mindspore import Tensor, ops
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock
@@ -28,7 +24,6 @@ class FactoredBlock(CurvatureBlock):
         super().__init__(layer, prefix=prefix)
         self.dim_A = layer.input_dimension
         self.dim_G = layer.output_dimension
-        self.leading: tuple[int, ...] = (self.groups,) if self.groups > 1 else ()
         self.matmul = ops.MatMul() if self.groups == 1 else ops.BatchMatMul()
         self.reduce_sum = ops.ReduceSum(keep_dims=self.groups > 1)
         self.sum_all = ops.ReduceSum()
@@ -43,10 +38,6 @@ class FactoredBlock(CurvatureBlock):
             self.add_statistic(
                 name, shape, weight=weight, gate=gate, power=2 * weight, symmetric=True, samples=name == "A"
             )
-
-    def matrix_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
-        """Create a Parameter with one copy of ``value`` per group."""
-        return self.parameter(name, np.broadcast_to(value, (*self.leading, *value.shape)))
 
     def averages(self) -> tuple[Tensor, Tensor]:
         """A and G. Both are zero before the first statistics."""

@@ -71,7 +71,6 @@ class SKFACBlock(CurvatureBlock):
         super().__init__(layer, prefix=prefix)
         self.dim_A = layer.input_dimension
         self.dim_G = layer.output_dimension
-        self.leading: tuple[int, ...] = (self.groups,) if self.groups > 1 else ()
         for weight, (name, dim, gate) in enumerate((("A", self.dim_A, INPUTS), ("G", self.dim_G, GRADIENTS))):
             shape = (*self.leading, dim, dim)
             # Not declared symmetric: the buffer may hold rows, so that all its numbers are checked for NaN.
@@ -103,10 +102,6 @@ class SKFACBlock(CurvatureBlock):
         self.matmul = ops.BatchMatMul() if grouped else ops.MatMul()
         self.outer = (ops.BatchMatMul if grouped else ops.MatMul)(transpose_a=True)
         self.sum_all = ops.ReduceSum()
-
-    def matrix_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
-        """Create a Parameter with one copy of ``value`` per group."""
-        return self.parameter(name, np.broadcast_to(value, (*self.leading, *value.shape)))
 
     def stored_ranks(self) -> Ranks:
         """Ranks with which the current statistics were written; 0 without statistics."""

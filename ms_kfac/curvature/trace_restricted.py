@@ -19,8 +19,6 @@ exact block. The damped inverse acts as
 
 from __future__ import annotations
 
-from typing import Any
-
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, ops
@@ -99,7 +97,6 @@ class TraceRestrictedBlock(CurvatureBlock):
         self.homogeneous = automatic is not None and automatic.homogeneous
         self.expands = automatic is not None and layer.kind != "convolution"
         self.expansion = expansion if self.expands else None
-        self.leading: tuple[int, ...] = (self.groups,) if self.groups > 1 else ()
         self.operator = layer_statistics(TraceRestrictedStatistics, layer.operators, options)
         for name, dim in (("Phi", self.dim_Phi), ("Psi", self.dim_Psi)):
             shape = (*self.leading, dim, dim)
@@ -108,8 +105,8 @@ class TraceRestrictedBlock(CurvatureBlock):
         self.add_statistic("delta", traces, weight=0, gate=EVERYTHING, power=2)
         self.create_weights(1, period)
         self.staged = (self.Phi_batch, self.Psi_batch, self.delta_batch, self.record)
-        self.Phi_inverse = self.grouped_parameter("Phi_inverse", np.eye(self.dim_Phi))
-        self.Psi_inverse = self.grouped_parameter("Psi_inverse", np.eye(self.dim_Psi))
+        self.Phi_inverse = self.matrix_parameter("Phi_inverse", np.eye(self.dim_Phi))
+        self.Psi_inverse = self.matrix_parameter("Psi_inverse", np.eye(self.dim_Psi))
         self.layer_refresh = self.refresh_operator()
         self.matmul = ops.MatMul() if self.groups == 1 else ops.BatchMatMul()
         self.sqrt = ops.Sqrt()
@@ -132,10 +129,6 @@ class TraceRestrictedBlock(CurvatureBlock):
             roots=self.sums_roots,
         )
         return TraceRestrictedRefresh(self.layer_name, (*sums, *inverses, beta), options)
-
-    def grouped_parameter(self, name: str, value: NDArray[Any]) -> Parameter:
-        """Create a Parameter with one copy of ``value`` per group."""
-        return self.parameter(name, np.broadcast_to(value, (*self.leading, *value.shape)))
 
     def delta(self) -> Tensor:
         r""":math:`\delta`: scalar, or :math:`(g, 1, 1)` for g groups."""

@@ -2,20 +2,12 @@ r"""Damping that adapts to the accuracy of the quadratic model of the loss."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from functools import partial
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-
-def _check_positive(name: str, value: Any) -> float:
-    accepted = "a positive, finite number"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"LevenbergMarquardt: {name} must be {accepted}, got {value!r}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"LevenbergMarquardt: {name} must be {accepted}, got {value!r}")
-    return float(value)
+from ms_kfac.values import check_count, check_number, float32_fault, shown
 
 
 class LevenbergMarquardt(nn.Cell):
@@ -56,7 +48,7 @@ class LevenbergMarquardt(nn.Cell):
 
     Raises:
         TypeError: if an argument is not a number.
-        ValueError: if an argument is outside its range.
+        ValueError: if an argument is outside its range, or float32 can't hold it.
 
     Inputs:
         - **step** (Tensor) - number of steps taken so far. It is ignored: the rule depends only on losses.
@@ -95,24 +87,19 @@ class LevenbergMarquardt(nn.Cell):
         maximum: float = 1e4,
     ) -> None:
         super().__init__(auto_prefix=False)
-        if isinstance(interval, bool) or not isinstance(interval, int):
-            raise TypeError(f"LevenbergMarquardt: interval must be an int of at least 1, got {interval!r}")
-        if interval < 1:
-            raise ValueError(f"LevenbergMarquardt: interval must be an int of at least 1, got {interval!r}")
-        self.interval = interval
-        self.decrease = (19 / 20) ** interval if decrease is None else _check_positive("decrease", decrease)
-        if self.decrease >= 1.0:
-            raise ValueError(f"LevenbergMarquardt: decrease must be a number in (0, 1), got {decrease!r}")
-        self.minimum = _check_positive("minimum", minimum)
-        self.maximum = _check_positive("maximum", maximum)
-        if not self.minimum <= self.maximum:
-            raise ValueError(
-                f"LevenbergMarquardt: minimum must be a number of at most {maximum!r}, got {minimum!r}"
-            )
-        if not self.minimum <= _check_positive("initial", initial) <= self.maximum:
-            raise ValueError(
-                f"LevenbergMarquardt: initial must be a number in [{minimum!r}, {maximum!r}], got {initial!r}"
-            )
+        self.interval = check_count("LevenbergMarquardt: interval", interval)
+        if decrease is None:
+            decrease = (19 / 20) ** self.interval
+            if float32_fault(decrease) or decrease == 0.0:
+                raise ValueError(
+                    "LevenbergMarquardt: decrease must be given for long intervals, as (19/20)^interval is 0 "
+                    f"in float32 with interval={shown(interval)}, got None"
+                )
+        positive = partial(check_number, low=0.0, low_open=True)
+        self.decrease = positive("LevenbergMarquardt: decrease", decrease, high=1.0, high_open=True)
+        self.maximum = positive("LevenbergMarquardt: maximum", maximum)
+        self.minimum = positive("LevenbergMarquardt: minimum", minimum, high=self.maximum)
+        initial = check_number("LevenbergMarquardt: initial", initial, low=self.minimum, high=self.maximum)
         self.good = self._GOOD
         self.bad = self._BAD
         self.value = Parameter(Tensor(initial, ms.float32), name="damping.value", requires_grad=False)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Union
 
-import mindspore as ms
-import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
+
+from ms_kfac.ops.step.number_schedule import NumberSchedule
+from ms_kfac.values import check_numbers
 
 Damping = Union[float, Iterable[float], Tensor, nn.Cell]
 
 
-class DampingSchedule(nn.Cell):
+class DampingSchedule(NumberSchedule):
     r""":math:`\lambda` as a function of the step.
 
     Args:
@@ -22,7 +23,7 @@ class DampingSchedule(nn.Cell):
 
     Raises:
         TypeError: if ``damping`` has another type.
-        ValueError: if a number is not positive and finite, or the iterable is empty.
+        ValueError: if a number is not positive and finite in float32, or the iterable is empty.
 
     Inputs:
         - **step** (Tensor) - number of steps taken so far, int32, shape (1,).
@@ -32,37 +33,8 @@ class DampingSchedule(nn.Cell):
     """
 
     def __init__(self, damping: Damping) -> None:
-        super().__init__(auto_prefix=False)
         accepted = "a positive number, an iterable of them (one per step) or a LearningRateSchedule-like Cell"
-        self.schedule: nn.Cell | None = None
-        self.length = 1
         if isinstance(damping, nn.Cell):
-            self.schedule = damping
-            return
-        if (
-            isinstance(damping, bool)
-            or not isinstance(damping, (int, float, Tensor, Iterable))
-            or isinstance(damping, (str, dict))
-        ):
-            raise TypeError(f"damping must be {accepted}, got {damping!r}")
-        if isinstance(damping, Tensor):
-            values = damping.asnumpy()
-        elif isinstance(damping, (int, float)):
-            values = np.asarray(damping)
+            super().__init__(damping)
         else:
-            values = np.asarray(list(damping))
-        if values.ndim > 1 or values.size == 0 or values.dtype.kind not in "iuf":
-            raise ValueError(f"damping must be {accepted}, got {damping!r}")
-        if not np.all(np.isfinite(values) & (values > 0)):
-            raise ValueError(f"damping must be positive and finite, got {damping!r}")
-        self.length = int(values.size)
-        self.values = Tensor(values.reshape(-1).astype(np.float32))
-        self.gather = ops.Gather()
-
-    def construct(self, step: Tensor) -> Tensor:
-        if self.schedule is not None:
-            return ops.cast(self.schedule(step), ms.float32).reshape(())
-        if self.length == 1:
-            return self.values.reshape(())
-        index = ops.minimum(step, self.length - 1)
-        return self.gather(self.values, index, 0).reshape(())
+            super().__init__(check_numbers("damping", damping, accepted, positive=True).reshape(-1))

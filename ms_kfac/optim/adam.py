@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mindspore import nn
-
-from ms_kfac.optim.options import check_learning_rate, check_number
+from ms_kfac.optim.options import check_learning_rate, check_weight_decay
+from ms_kfac.values import check_number, shown
 
 MOMENTUM = "momentum"
 ADAM = "adam"
@@ -66,14 +65,12 @@ class AdamW:
         eps: float = 1e-8,
         weight_decay: Any = 0.0,
     ) -> None:
-        if not isinstance(weight_decay, nn.Cell):
-            weight_decay = check_number("AdamW: weight_decay", weight_decay, low=0.0)
         checked = {
             "learning_rate": check_learning_rate(learning_rate, "AdamW: learning_rate"),
             "beta1": check_number("AdamW: beta1", beta1, low=0.0, high=1.0, high_open=True),
             "beta2": check_number("AdamW: beta2", beta2, low=0.0, high=1.0, high_open=True),
             "eps": check_number("AdamW: eps", eps, low=0.0, low_open=True),
-            "weight_decay": weight_decay,
+            "weight_decay": check_weight_decay(weight_decay, "AdamW: weight_decay"),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -99,9 +96,9 @@ def first_order_rule(value: Any) -> AdamW | None:
     if isinstance(value, AdamW):
         return value
     if not isinstance(value, str):
-        raise TypeError(f"{accepted}, got {value!r}")
+        raise TypeError(f"{accepted}, got {shown(value)}")
     if value not in (MOMENTUM, ADAM):
-        raise ValueError(f"{accepted}, got {value!r}")
+        raise ValueError(f"{accepted}, got {shown(value)}")
     return AdamW() if value == ADAM else None
 
 

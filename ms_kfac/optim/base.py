@@ -11,34 +11,41 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.capture.discover import kinds_of, lone_parameters, outside_parameters
 from ms_kfac.capture.layer import OTHER
-from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
+from ms_kfac.kernels.operator import is_native
+from ms_kfac.kernels.reporter import ReporterHandle
 from ms_kfac.ops.graph.counter_based_rng import rng_state
 from ms_kfac.ops.graph.device_residency import DeviceResidency
 from ms_kfac.ops.graph.snapshot import Snapshot
 from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
+from ms_kfac.ops.step.check_step import CheckStep
 from ms_kfac.ops.step.gradient_views import GradientViews
 from ms_kfac.ops.step.parameter_rows import parameter_of
 from ms_kfac.optim.adam import MOMENTUM, AdamW, first_order_rule
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.block_choice import BlockChoice, Blocks
-from ms_kfac.optim.distribute import distribute_curvature, distribute_preconditioning
+from ms_kfac.optim.block_creation import create_blocks
+from ms_kfac.optim.distribute import (
+    check_mean_over_ranks,
+    distribute_curvature,
+    distribute_preconditioning,
+)
 from ms_kfac.optim.introspection import Introspection
+from ms_kfac.optim.layer_verification import verification_of
 from ms_kfac.optim.loading import set_in_place
 from ms_kfac.optim.loss_scale import LossScale
 from ms_kfac.optim.methods import DAMPING_SPLITS
 from ms_kfac.optim.options import (
-    check_choice,
-    check_count,
-    check_flag,
+    check_accumulation,
     check_interval,
     check_learning_rate,
     check_name,
-    check_number,
-    check_parameters,
+    check_network,
     check_patterns,
+    check_weight_decay,
     refuse_positional,
 )
+from ms_kfac.optim.parameter_groups import check_parameters
 from ms_kfac.optim.parameter_names import name_prefix, prefix_names
 from ms_kfac.optim.preconditioner import Preconditioner
 from ms_kfac.optim.quadratic_model import QuadraticModel
@@ -48,12 +55,14 @@ from ms_kfac.optim.trust_region import KLClip
 from ms_kfac.parallel.distribution import Distribution, World, find_world
 from ms_kfac.parallel.network_consistency import warn_of_different_weights
 from ms_kfac.refresh import RefreshPolicy, ScheduleOptions
-from ms_kfac.statistics.calls import CallsPerPass
 from ms_kfac.statistics.commit import CommitStatistics
 from ms_kfac.statistics.lone import StageLone
 from ms_kfac.statistics.measure import MeasureGradients, zero_measurements
+from ms_kfac.statistics.nonfinite import MODES as NONFINITE_MODES
+from ms_kfac.statistics.nonfinite import NonFiniteReports
 from ms_kfac.statistics.verification import MODES, Verification
 from ms_kfac.user_warning import warn_user
+from ms_kfac.values import check_choice, check_flag, check_number, plain
 
 
 class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
@@ -96,22 +105,17 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         blocks: Blocks | None = None,
         damping_split: str = "pi",
         verify: str = "warn",
+        on_nonfinite: str = "skip",
         name: str | None = None,
         distribution: Distribution | None = None,
     ) -> None:
-        if not isinstance(network, nn.Cell):
-            got = f"a list of {len(network)}" if isinstance(network, list) else repr(network)
-            raise TypeError(
-                f"{type(self).__name__}: the first argument must be the network (a mindspore.nn.Cell), "
-                f"got {got}; parameters and their groups go into params="
-            )
+        check_network(type(self).__name__, network)
         refuse_positional(type(self).__name__, positional)
         learning_rate = check_learning_rate(learning_rate)
         momentum = check_number("momentum", momentum, low=0.0, high=1.0, high_open=True)
         nesterov = check_flag("nesterov", nesterov)
         decoupled = check_flag("decoupled_weight_decay", decoupled_weight_decay)
-        if not isinstance(weight_decay, nn.Cell):
-            weight_decay = check_number("weight_decay", weight_decay, low=0.0)
+        weight_decay = check_weight_decay(weight_decay)
         settings = first_order_rule(first_order)
         factor_decay = check_number("factor_decay", factor_decay, low=0.0, high=1.0, high_open=True)
         factor_policy = check_interval("factor_interval", factor_interval)
@@ -120,6 +124,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             kl_clip = check_number("kl_clip", kl_clip, low=0.0, low_open=True)
         scale = LossScale.of(loss_scale)
         verify = check_choice("verify", verify, MODES)
+        on_nonfinite = check_choice("on_nonfinite", on_nonfinite, NONFINITE_MODES)
         patterns = check_patterns("skip", skip)
         damping_schedule = DampingSchedule(damping)
         if averaging is not None:
@@ -131,22 +136,18 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         damping_split = check_choice("damping_split", damping_split, DAMPING_SPLITS)
         choice = BlockChoice(blocks, normalization, damping_split, kinds_of(network))
         mean_reduction = check_choice("reduction", reduction, ("mean", "sum")) == "mean"
-        accumulation_steps = check_count("accumulation_steps", accumulation_steps)
-
         adapts = isinstance(damping, LevenbergMarquardt)
-        if accumulation_steps > 1 and (fisher == "sampled" or adapts):
-            raise ValueError(
-                "accumulation_steps must be 1 with fisher='sampled' or damping=LevenbergMarquardt(...), as "
-                f"the training cell takes one backward pass per step, got {accumulation_steps!r}"
-            )
+        accumulation_steps = check_accumulation(accumulation_steps, one_pass=fisher == "sampled" or adapts)
         world = find_world(distribution)
-        if world is not None and mean_reduction and not world.averages_gradients:
-            raise ValueError(
-                "gradients_mean must be True in mindspore.set_auto_parallel_context with reduction='mean', "
-                "so that gradients are averaged over ranks as losses are averaged over samples, got False"
-            )
-        given = None if params is None else check_parameters(params)
+        if world is not None:
+            check_mean_over_ranks(world, mean_reduction)
+        given = None if params is None else check_parameters(params, network, learning_rate)
         trained = network.trainable_params() if given is None else given
+        if not trained:
+            raise ValueError(
+                f"{type(self).__name__}: the network must have trainable Parameters, got "
+                f"{type(network).__name__} without one"
+            )
         self.prefix = name_prefix(self.method, network, given) if name is None else check_name("name", name)
         super().__init__(
             learning_rate,
@@ -182,6 +183,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         # The training cell, which runs the additional passes, sets this to True.
         self.has_train_cell = not self.needs_train_cell
         self.one = Tensor(1.0, ms.float32)
+        self.no_statistics = Tensor(0, ms.int32)
         self.ones = Tensor([1.0, 1.0], ms.float32)
         self.assign = ops.Assign()
         self.gather = ops.Gather()
@@ -190,15 +192,17 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         # Weak: an optimizer that is kept does not keep its network.
         self.__dict__["_network"] = weakref.ref(network)
         self.__dict__["_options_in_force"] = {
-            "damping": damping,
+            "damping": plain(damping),
             "kl_clip": kl_clip,
             "factor_decay": factor_decay,
             "fisher": fisher,
             "reduction": reduction,
             "momentum": momentum,
             "verify": verify,
+            "on_nonfinite": on_nonfinite,
             "averaging": averaging,
         }
+        self._create_reports(on_nonfinite)
         self._create_blocks(network, "nn.Momentum" if settings is None else "AdamW")
         self._create_adam_step(settings, trained)
         self._create_schedules()
@@ -227,6 +231,22 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             "boost_config_dict that sets both to False"
         )
 
+    def _create_reports(self, on_nonfinite: str) -> None:
+        """Create the reports of NaN and Inf."""
+        # The prefix tells apart the optimizers of a generator and a discriminator.
+        owner = type(self).__name__ + ("" if self.prefix == self.method else f" ({self.prefix})")
+        self.raises_nonfinite = on_nonfinite == "raise"
+        reports = NonFiniteReports(
+            owner,
+            [parameter.name for parameter in self.parameters],
+            raises=self.raises_nonfinite,
+            tells_end=is_native("check_step"),
+        )
+        self.__dict__["_owner"] = owner
+        self.__dict__["_reports"] = reports
+        self.__dict__["_reporter"] = ReporterHandle(reports)
+        self._skips_seen = 0
+
     def _create_blocks(self, network: nn.Cell, rule: str) -> None:
         """Create the blocks: first of the layers found, then of Parameters outside layers."""
         self.statistics_options = StatisticsOptions(
@@ -241,28 +261,18 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._layers = [*self._tapped, *lone]
         self._warn_of_idle_patterns(network)
         self._first_order = [*first_order, *outside_parameters(network, self.parameters)]
-        made: list[CurvatureBlock] = []
-        for layer in self._layers:
-            prefix = f"{self.prefix}.{OTHER}" if layer.kind == OTHER else self.prefix
-            block = self._choice.create(
-                layer, prefix=prefix, options=self.statistics_options, period=self.accumulation_steps
-            )
-            if block.used_before_refresh and not self.corrects_eigenvalues:
-                raise TypeError(
-                    f"blocks: {type(block).__name__} must be used before it is refreshed. The step of EKFAC "
-                    f"does this, the step of {type(self).__name__} doesn't"
-                )
-            if layer.kind == OTHER and self.sampled:
-                raise ValueError(
-                    f"blocks[{self._choice.key(layer)!r}] must be 'first_order' with fisher='sampled': the "
-                    f"gradient of {layer.name}, which is outside all layers, comes from the labels"
-                )
-            if layer.kind == OTHER and len(block.staged) != 2:
-                raise TypeError(
-                    f"blocks[{OTHER!r}]: the block's staged must be a batch and the record, got "
-                    f"{len(block.staged)} Parameters"
-                )
-            made.append(block)
+        made = create_blocks(
+            self._layers,
+            self._choice,
+            owner=type(self).__name__,
+            prefix=self.prefix,
+            options=self.statistics_options,
+            period=self.accumulation_steps,
+            used_before_refresh=self.corrects_eigenvalues,
+            sampled=self.sampled,
+        )
+        for block in made:
+            block.reporter = self._reporter.number
         if not made:
             warn_user(
                 f"{type(self).__name__}: no layer of the network is preconditioned; the optimizer acts as "
@@ -313,30 +323,19 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
 
     def _create_commits(self, factor_decay: float, verify: str) -> None:
         """Create verification and commit: of staged statistics, and of Parameters outside layers."""
-        # The prefix tells apart the optimizers of a generator and a discriminator.
-        owner, gates = type(self).__name__, self.statistics_schedule.gates
-        if self.prefix != self.method:
-            owner += f" ({self.prefix})"
+        owner, gates = self._owner, self.statistics_schedule.gates
         count = len(self._tapped)
         tapped, lone = list(self.blocks)[:count], list(self.blocks)[count:]
-        names = [layer.name for layer in self._tapped]
-        calls = CallsPerPass(
-            count,
-            lambda: [tap.calls for tap in self._taps],
-            lambda index, *numbers: tapped[index].expect_calls(*numbers),
-        )
-        calls.announced = self.accumulation_steps if self.accumulation_steps > 1 else None
-        shared = len(set(gates)) == 1
-        # Not the Parameters: reading theirs waits for the step that waits for the verification.
-        information = [[parameter_of(p).param_info for p in layer.parameters()] for layer in self._tapped]
-        self.verification = Verification(
-            names,
+        self.verification = verification_of(
+            self._tapped,
+            tapped,
+            lambda: self._taps,
             verify,
-            owner,
-            shares_gate=shared,
-            calls=calls,
+            owner=owner,
+            accumulation_steps=self.accumulation_steps,
+            shares_gate=len(set(gates)) == 1,
             counting=() if self.mean_reduction else self.counting_layers,
-            frozen=lambda: [not any(info.requires_grad for info in own) for own in information],
+            reports=self._reports,
         )
         self.commit = CommitStatistics(tapped, factor_decay, self.verification, name=self.prefix)
         parameters = [layer.parameters() for layer in self._layers]
@@ -356,7 +355,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.records = ParameterTuple([block.record for block in tapped])
         if lone:
             # There is no tapped pass to verify against, so only NaN and Inf are refused.
-            judge = Verification([block.layer_name for block in lone], "off", owner)
+            judge = Verification([block.layer_name for block in lone], "off", owner, reports=self._reports)
             self.commit_lone = CommitStatistics(lone, factor_decay, judge, name=f"{self.prefix}.{OTHER}")
         commits = [self.commit, self.commit_lone] if lone else [self.commit]
         # On several devices what a rank has committed may differ, but not which gates were open.
@@ -387,6 +386,12 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         places = [1 + index + (index >= count) for index in range(len(blocks))]
         owners = {position: places[index] for index, own in enumerate(self.positions) for position in own}
         self.outcome_of_product = Tensor([owners[p] for p in self.preconditioner.order] or [0], ms.int32)
+        self.check_step = CheckStep(
+            self.parameters,
+            [views.owners[position] for position in self.preconditioner.order],
+            name=f"{self.prefix}.skipped",
+            reporter=self._reporter,
+        )
         scaled = [flag and self.clips for flag in self.preconditioned]
         self.create_momentum_step(scaled, self.sources, [not flag for flag in self.by_adam])
         parameters = [layer.parameters() for layer in self._layers]

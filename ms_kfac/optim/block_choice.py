@@ -17,6 +17,7 @@ from ms_kfac.curvature.embedding import EmbeddingBlock
 from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.curvature.unit_wise import UnitWiseBlock
 from ms_kfac.optim.options import check_patterns
+from ms_kfac.values import shown
 
 FIRST_ORDER = "first_order"
 NORMALIZATION_STAYS = "normalization='first_order' (normalization='unit_wise' preconditions it)"
@@ -72,8 +73,8 @@ class BlockChoice:
         for key, value in own.items():
             if not _makes_a_block(value):
                 raise TypeError(
-                    f"blocks[{key!r}] must be a subclass of CurvatureBlock, a function that returns one, or "
-                    f"{FIRST_ORDER!r}, got {value!r}"
+                    f"blocks[{shown(key)}] must be a subclass of CurvatureBlock, a function that returns "
+                    f"one, or {FIRST_ORDER!r}, got {shown(value)}"
                 )
         self.blocks: dict[str, BlockFactory | str] = {
             DEFAULT: partial(KroneckerBlock, damping_split=damping_split),
@@ -141,7 +142,7 @@ class BlockChoice:
         except TypeError as error:
             raise TypeError(f"blocks[{key!r}]: {error}") from error
         if not isinstance(block, CurvatureBlock):
-            raise TypeError(f"blocks[{key!r}] must make a CurvatureBlock, made {block!r}")
+            raise TypeError(f"blocks[{key!r}] must make a CurvatureBlock, got {shown(block)}")
         block.check_complete()
         return block
 
@@ -156,7 +157,9 @@ def _serves_lone(value: BlockFactory | str, layer: Layer) -> bool:
 def _makes_a_block(value: Any) -> bool:
     if isinstance(value, type):
         return issubclass(value, CurvatureBlock)
-    return value == FIRST_ORDER or (callable(value) and not isinstance(value, nn.Cell))
+    if isinstance(value, str):
+        return value == FIRST_ORDER
+    return callable(value) and not isinstance(value, nn.Cell)
 
 
 def _checked_mapping(blocks: Any) -> Blocks:
@@ -165,6 +168,6 @@ def _checked_mapping(blocks: Any) -> Blocks:
     if not isinstance(blocks, Mapping) or not all(isinstance(key, str) for key in blocks):
         raise TypeError(
             "blocks must be a dict from kinds of layers, or regular expressions on their names, to block "
-            f"factories, got {blocks!r}"
+            f"factories, got {shown(blocks)}"
         )
     return blocks

@@ -15,6 +15,23 @@ from ms_kfac.parallel.distribution import Distribution, World
 from ms_kfac.refresh import RefreshPolicy
 
 
+def check_mean_over_ranks(world: World, mean_reduction: bool) -> None:
+    """Check that gradients are reduced over ranks as losses are reduced over samples.
+
+    Args:
+        world: the ranks.
+        mean_reduction: whether the loss is a mean.
+
+    Raises:
+        ValueError: if the loss is a mean, but gradients are summed.
+    """
+    if mean_reduction and not world.averages_gradients:
+        raise ValueError(
+            "gradients_mean must be True in mindspore.set_auto_parallel_context with reduction='mean', "
+            "so that gradients are averaged over ranks as losses are averaged over samples, got False"
+        )
+
+
 def distribute_curvature(
     blocks: Sequence[Any],
     world: World,

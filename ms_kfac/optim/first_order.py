@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.ops.step.adam_step import AdamStep
+from ms_kfac.ops.step.number_schedule import NumberSchedule
 from ms_kfac.optim.adam import AdamW
 from ms_kfac.optim.momentum import MomentumOptimizer
-from ms_kfac.optim.options import number_array
 
 
 class FirstOrderOptimizer(MomentumOptimizer):
@@ -49,8 +48,8 @@ class FirstOrderOptimizer(MomentumOptimizer):
             for flag, of_group in zip(self.decay_flags, decays)
         ]
         name = f"{self.prefix}.adam"
-        self.adam_rate = _Schedule(settings.learning_rate, f"{name}.learning_rate")
-        self.adam_decay = _Schedule(settings.weight_decay)
+        self.adam_rate = NumberSchedule(settings.learning_rate, f"{name}.learning_rate")
+        self.adam_decay = NumberSchedule(settings.weight_decay)
         self.adam_step = AdamStep(
             self.parameters,
             by_adam,
@@ -72,39 +71,19 @@ class FirstOrderOptimizer(MomentumOptimizer):
         Args:
             learning_rate: that of the optimizer, or one per parameter.
             updates: U of the parameters with blocks, then the gradients of all parameters.
-            scale: that of U.
+            scale: that of U; NaN if the step is skipped.
 
         Returns:
             True.
         """
         if self.takes_momentum:
             self.apply_momentum(learning_rate, updates, scale)
-        if self.takes_adam:
-            rate, decay = self.adam_rate(self.global_step), self.adam_decay(self.global_step)
-            gradients = updates[-self.param_length :]
-            self.adam_step(rate, decay, learning_rate, self.get_weight_decay(), gradients)
+        if self.takes_adam:  # noqa: SIM102
+            if ops.isfinite(scale):
+                rate, decay = self.adam_rate(self.global_step), self.adam_decay(self.global_step)
+                gradients = updates[-self.param_length :]
+                self.adam_step(rate, decay, learning_rate, self.get_weight_decay(), gradients)
         return True
-
-
-class _Schedule(nn.Cell):
-    """A number as a function of the step: constant, one per step, or from a Cell. A name makes it state."""
-
-    def __init__(self, value: Any, name: str | None = None) -> None:
-        super().__init__(auto_prefix=False)
-        self.schedule = value if isinstance(value, nn.Cell) else None
-        self.last = 0
-        if self.schedule is None:
-            numbers = Tensor(number_array(value), ms.float32)
-            self.last = numbers.size - 1
-            self.values = numbers if name is None else Parameter(numbers, name=name, requires_grad=False)
-            self.gather = ops.Gather()
-
-    def construct(self, step: Tensor) -> Tensor:
-        if self.schedule is not None:
-            return ops.cast(self.schedule(step), ms.float32).reshape(())
-        if self.last == 0:
-            return self.values.reshape(())
-        return self.gather(self.values, ops.minimum(step, self.last), 0).reshape(())
 
 
 def _sets(groups: Iterable[Any], key: str, parameters: Sequence[Parameter]) -> list[bool]:

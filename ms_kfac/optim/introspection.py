@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 from ms_kfac.capture.discover import FirstOrderCell
 from ms_kfac.capture.layer import Layer
 from ms_kfac.damping import LevenbergMarquardt
+from ms_kfac.ops.step.check_step import CheckStep
 from ms_kfac.optim.averaging import PolyakAverage
-from ms_kfac.optim.checkpoint import load_checkpoint
+from ms_kfac.optim.checkpoint import Restored, load_checkpoint
 from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
 from ms_kfac.parallel.distributed_curvature import Synchronization
 from ms_kfac.parallel.traffic import Traffic
 from ms_kfac.refresh import RefreshPolicy
+from ms_kfac.statistics.nonfinite import NonFiniteError, NonFiniteReports
 from ms_kfac.statistics.verification import Verification
 
 # Why a layer has no statistics after the first commit, by the result of the last one.
@@ -67,6 +70,9 @@ class Introspection:
     clips: bool
     damping: Any
     last_clip: Parameter
+    check_step: CheckStep
+    _reports: NonFiniteReports
+    _skips_seen: int
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Put the Polyak-averaged weights into the network for the duration of a ``with`` block.
@@ -90,21 +96,26 @@ class Introspection:
             return nullcontext()
         return self.average.in_place()
 
-    def restore(self, checkpoint: Mapping[str, Parameter]) -> None:
+    def restore(self, checkpoint: Mapping[str, Parameter] | str | os.PathLike[str]) -> Restored:
         """Load a checkpoint into this optimizer and its network, before or after training has started.
 
         ``mindspore.load_param_into_net`` writes one Parameter after the other until one does not fit. This
         method checks first.
 
         Args:
-            checkpoint: the result of ``mindspore.load_checkpoint``. Unknown names are ignored, and Parameters
-                that it lacks stay unchanged; it must hold all statistics and inverses or none. Names may
-                differ by a cell around the network ("backbone.conv.weight").
+            checkpoint: the result of ``mindspore.load_checkpoint``, or the path of the file. Unknown names
+                are ignored, and Parameters that it lacks stay unchanged, with a warning if they are the
+                network's; it must hold all statistics and inverses or none. Names may differ by a cell around
+                the network ("backbone.conv.weight").
+
+        Returns:
+            The names of the Parameters that were loaded, kept and ignored. ``print`` tells them in one line.
 
         Raises:
-            ValueError: if a shape differs, if it holds a part of the statistics and inverses, or if compiled
-                steps can't continue from it (SKFAC's factors have different ranks in it). Nothing was written
-                then.
+            TypeError: if it is neither a mapping of Tensors nor a path. Nothing was written then.
+            ValueError: if the file can't be read, if no name is the network's, if a shape differs, if it
+                holds a part of the statistics and inverses, or if compiled steps can't continue from it
+                (SKFAC's factors have different ranks in it). Nothing was written then.
         """
         network = self._network()
         others = () if network is None else network.get_parameters()
@@ -112,8 +123,48 @@ class Introspection:
         cells += [self.commit_lone] if self.has_lone_blocks else []
         # Without the cells inside the schedules: their damping may be a schedule of the user.
         curvature = [p for cell in cells for p in cell.get_parameters(expand=False)]
-        load_checkpoint(self, others, [*self.blocks.get_parameters(), *curvature], checkpoint)
+        restored = load_checkpoint(self, others, [*self.blocks.get_parameters(), *curvature], checkpoint)
         self.statistics_schedule.expire()
+        self._reports.forget()
+        self._skips_seen = self.skipped_steps
+        return restored
+
+    def check_finite(self) -> None:
+        """Raise an exception if a step since the last call was not finite. Waits for the last step.
+
+        With ``on_nonfinite="raise"``, a call of the optimizer from Python, ``ms_kfac.TrainOneStepCell`` and
+        ``ms_kfac.Model`` call this method after each step. A step that is compiled as a whole otherwise
+        (``ms.jit``, ``mindspore.nn.TrainOneStepCell`` in graph mode) can't raise: call this method after it.
+
+        Raises:
+            NonFiniteError: if a step was skipped because of NaN or Inf, if a batch of statistics was refused
+                because of them, or if inverses could not be computed. The message names what, where and the
+                step. On devices other than CPUs only skipped steps are found.
+        """
+        count, first, last = (int(number) for number in self.check_step.skipped.asnumpy())
+        new, self._skips_seen = count - self._skips_seen, count
+        text = self._reports.take()
+        if new > 0 and not text:
+            names = [p.name for p in self.get_parameters() if self._is_lost(p)]
+            held = f"; NaN or Inf are in {', '.join(names[:4])}" if names else ""
+            text = (
+                f"{type(self).__name__}: {new} steps were skipped because of NaN or Inf in gradients or "
+                f"updates, the last of them step {last} (the first ever was step {first}){held}"
+            )
+        if text:
+            raise NonFiniteError(text)
+
+    @staticmethod
+    def _is_lost(parameter: Parameter) -> bool:
+        # Staged batches are replaced by the next pass, and the clip by the next step.
+        if parameter.name.endswith(("_batch", ".record", ".clip")):
+            return False
+        return not np.isfinite(parameter.asnumpy().astype(np.float64)).all()
+
+    @property
+    def skipped_steps(self) -> int:
+        """Number of steps that were skipped because of NaN or Inf. Reads a number from the device."""
+        return int(self.check_step.skipped.asnumpy()[0])
 
     def precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Precondition gradients with the present inverses, without trust region, weight decay or momentum.
@@ -279,7 +330,8 @@ class Introspection:
     def clip_factor(self) -> float:
         r"""The factor :math:`\nu` by which the KL clip scaled the last step.
 
-        1.0 if the step was inside the trust region, before the first step, and with ``kl_clip=None``.
+        1.0 if the step was inside the trust region, before the first step, and with ``kl_clip=None``. NaN if
+        the step was skipped.
         Reads a number from the device.
         """
         return float(self.last_clip.asnumpy()) if self.clips else 1.0

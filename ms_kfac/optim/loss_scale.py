@@ -8,7 +8,10 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, amp
 
-from ms_kfac.optim.options import check_number
+from ms_kfac.values import check_number
+
+# Gradients are multiplied by the reciprocal, which float32 must hold, too.
+_LARGEST = 2.0**126
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class LossScale:
 
         Raises:
             TypeError: if it has another type.
-            ValueError: if a number is not positive, or a Parameter has more than one element or no float
-                type.
+            ValueError: if a number is not positive or float32 can't hold it and its reciprocal, or if a
+                Parameter has more than one element or no float type.
         """
         if isinstance(value, amp.LossScaler):
             source = getattr(value, "scale_value", None)
@@ -57,4 +60,4 @@ class LossScale:
                     f"{tuple(value.shape)} of {value.dtype}"
                 )
             return cls(source=value)
-        return cls(number=check_number("loss_scale", value, low=0.0, low_open=True))
+        return cls(number=check_number("loss_scale", value, low=0.0, high=_LARGEST, low_open=True))

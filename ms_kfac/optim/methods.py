@@ -6,6 +6,7 @@ library only, so that a recipe can be checked before MindSpore is loaded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ class Option:
         choices: the accepted strings; empty for a number.
         single_device: the choices that do not support several devices.
         low: the lower end of a number.
+        high: the upper end of a number.
         above: whether the lower end itself is rejected.
         whole: whether the number is an int.
         optional: whether None is accepted.
@@ -29,6 +31,7 @@ class Option:
     choices: tuple[str, ...] = ()
     single_device: tuple[str, ...] = ()
     low: float = 0.0
+    high: float = math.inf
     above: bool = False
     whole: bool = False
     optional: bool = False
@@ -53,6 +56,8 @@ class Method:
     single_device: bool = False
 
 
+# What float32 can still square.
+SQUARABLE = 1e18
 # How the damping is split between a layer's two factors.
 DAMPING_SPLITS = ("pi", "none")
 _SPLIT = {"damping_split": Option("pi", DAMPING_SPLITS)}
@@ -97,7 +102,7 @@ METHODS: dict[str, Method] = {
     "spngd": Method(
         "SPNGD",
         "K-FAC with statistics that are taken as they go stale, and unit-wise normalization",
-        {"similarity": Option(0.1, above=True), **_SPLIT},
+        {"similarity": Option(0.1, high=SQUARABLE, above=True), **_SPLIT},
         {
             "factor_interval": None,
             "inverse_interval": None,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 
 from ms_kfac.capture.tap import SampleCounter
 from ms_kfac.ops.graph.element import element
+from ms_kfac.ops.step.check_step import CheckStep
 from ms_kfac.ops.step.gradient_views import GradientViews
 from ms_kfac.optim.first_order import FirstOrderOptimizer
 from ms_kfac.optim.loss_scale import LossScale
@@ -27,8 +28,8 @@ class SecondOrderStep(FirstOrderOptimizer):
     """The training step; :class:`ms_kfac.optim.base.SecondOrderOptimizer` assembles its parts.
 
     The order of a step: commit the staged statistics, unscale the gradients, refresh the inverses when due,
-    precondition, apply trust region, weight decay, momentum and learning rate, set the gates for the next
-    step.
+    precondition, check that the step is finite, apply trust region, weight decay, momentum and learning rate,
+    set the gates for the next step.
     """
 
     mean_reduction: bool
@@ -43,7 +44,11 @@ class SecondOrderStep(FirstOrderOptimizer):
     curvature: Any
     commit: Any
     commit_lone: Any
+    no_statistics: Tensor
     views: GradientViews
+    check_step: CheckStep
+    raises_nonfinite: bool
+    check_finite: Callable[[], None]
 
     # Number of paused() blocks around the current line.
     pauses = 0
@@ -53,6 +58,8 @@ class SecondOrderStep(FirstOrderOptimizer):
             raise RuntimeError(refusal(self))
         outputs = super().__call__(*inputs)
         self.statistics_schedule.expire()
+        if self.raises_nonfinite:
+            self.check_finite()
         return outputs
 
     @ms.jit
@@ -64,8 +71,9 @@ class SecondOrderStep(FirstOrderOptimizer):
             )
         gradients = self.on_device(gradients)
         self.statistics_schedule.count(gradients)
+        due = self.no_statistics
         if len(self.blocks) > 0:
-            self.commit_statistics(gradients)
+            due = self.commit_statistics(gradients)
         samples = self.counted_samples(gradients)
         if self.centralizes:
             gradients = self.gradients_centralization(gradients)
@@ -75,17 +83,16 @@ class SecondOrderStep(FirstOrderOptimizer):
         if len(self.blocks) > 0:
             self.refresh_inverses()
         learning_rate = self.get_lr()
-        updates, scale = gradients, self.one
+        updates, scale, products = gradients, self.one, self.one
         if len(self.blocks) > 0:
             updates, products = self.preconditioned_updates(gradients)
             if self.clips:
                 # A layer without statistics is first-order: its gradient is not part of the step's length.
                 present = self.gather(self.outcomes(), self.outcome_of_product, 0)
                 scale = self.trust_region(products * present, self.product_rates(learning_rate))
-                scale = self.assign(self.last_clip, scale)
-            else:
-                # Keeps the products used: MindSpore warns about an unused output at each compilation.
-                scale = ops.depend(self.one, products)
+        scale = self.check_step(self.global_step, due, scale, products, gradients)
+        if self.clips:
+            scale = self.assign(self.last_clip, scale)
         if self.adapts_damping:
             self.predicted_step(learning_rate, gradients, updates, scale, samples)
         else:
@@ -99,8 +106,15 @@ class SecondOrderStep(FirstOrderOptimizer):
             self.prepare_statistics()
         return True
 
-    def commit_statistics(self, gradients: tuple[Tensor, ...]) -> bool:
-        """Verify the staged batches against the received gradients and commit them, if there are any."""
+    def commit_statistics(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Verify the staged batches against the received gradients and commit them, if there are any.
+
+        Args:
+            gradients: the received gradients.
+
+        Returns:
+            Number of gates that were open in this step.
+        """
         due = self.statistics_schedule.number_pending()
         unscale, expected = self.inverse_scale(), self.one
         if self.sampled:
@@ -115,7 +129,7 @@ class SecondOrderStep(FirstOrderOptimizer):
         if self.averages_new:  # noqa: SIM102
             if due > 0:
                 self.curvature.average_new(self.statistics_schedule.taken())
-        return True
+        return due
 
     def commit_lone_statistics(self, gradients: tuple[Tensor, ...], samples: Tensor) -> bool:
         """Stage and commit the statistics of Parameters outside layers, from gradients of the mean loss."""

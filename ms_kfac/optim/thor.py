@@ -13,8 +13,9 @@ from ms_kfac.curvature.block_split import BlockSplitBlock
 from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.optim.block_choice import Blocks, with_default
-from ms_kfac.optim.options import check_interval, check_number, check_options
+from ms_kfac.optim.options import check_interval, check_options
 from ms_kfac.refresh import RefreshPolicy, TraceChange
+from ms_kfac.values import check_number
 
 
 class THOR(SecondOrderOptimizer):

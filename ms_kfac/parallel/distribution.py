@@ -8,6 +8,8 @@ import mindspore as ms
 from mindspore.communication import get_group_size, get_rank
 from mindspore.communication.management import GlobalComm
 
+from ms_kfac.values import check_choice, shown
+
 EXCHANGES = ("inverses", "gradients")
 COLLECTIVES = ("auto", "all_reduce", "reduce_scatter")
 
@@ -29,7 +31,8 @@ class Distribution:
             GPU and Ascend if only the owner needs a layer's statistics and it sends less, else "all_reduce".
 
     Raises:
-        ValueError: if a value is not one of these strings.
+        TypeError: if a value is not a string.
+        ValueError: if it is not one of these.
     """
 
     exchange: str = "inverses"
@@ -37,10 +40,7 @@ class Distribution:
 
     def __post_init__(self) -> None:
         for name, accepted in (("exchange", EXCHANGES), ("collective", COLLECTIVES)):
-            value = getattr(self, name)
-            if value not in accepted:
-                words = ", ".join(map(repr, accepted))
-                raise ValueError(f"Distribution: {name} must be one of {words}, got {value!r}")
+            check_choice(f"Distribution: {name}", getattr(self, name), accepted)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ def find_world(distribution: Distribution | None) -> World | None:
         RuntimeError: if communication is not initialized.
     """
     if distribution is not None and not isinstance(distribution, Distribution):
-        raise TypeError(f"distribution must be None or a ms_kfac.parallel.Distribution, got {distribution!r}")
+        raise TypeError(
+            f"distribution must be None or a ms_kfac.parallel.Distribution, got {shown(distribution)}"
+        )
     mode = ms.get_auto_parallel_context("parallel_mode")
     data_parallel = mode == ms.ParallelMode.DATA_PARALLEL
     if not data_parallel and mode != ms.ParallelMode.STAND_ALONE:

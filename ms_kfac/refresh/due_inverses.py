@@ -19,11 +19,12 @@ class _JointCall(nn.Cell):
         parts: specifications from ``native_refresh`` of the layers' blocks, all for one operator.
         layers: indices of these layers among all layers.
         of: total number of layers.
+        reporter: number of the reporter that is told of layers whose inverses can't be computed.
     """
 
-    def __init__(self, parts: Sequence[Any], layers: Sequence[int], of: int) -> None:
+    def __init__(self, parts: Sequence[Any], layers: Sequence[int], of: int, reporter: int) -> None:
         super().__init__(auto_prefix=False)
-        self.kernel = fused_refresh(parts)
+        self.kernel = fused_refresh(parts, reporter)
         self.arrays = ParameterTuple([array for part in parts for array in part.arrays])
         self.takes_all = len(layers) == of
         self.layers = Tensor(np.array(layers, np.int32))
@@ -87,7 +88,9 @@ class DueInverses(nn.Cell):
                 members.setdefault(part.operator, []).append(index)
         self.calls = nn.CellList(
             [
-                _JointCall([parts[index] for index in indices], indices, len(blocks))
+                _JointCall(
+                    [parts[index] for index in indices], indices, len(blocks), blocks[indices[0]].reporter
+                )
                 for indices in members.values()
             ],
             auto_prefix=False,

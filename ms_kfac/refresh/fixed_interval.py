@@ -5,6 +5,7 @@ from __future__ import annotations
 from mindspore import Tensor
 
 from ms_kfac.refresh.policy import RefreshPolicy
+from ms_kfac.values import check_count
 
 
 class FixedInterval(RefreshPolicy):
@@ -14,14 +15,13 @@ class FixedInterval(RefreshPolicy):
         interval: number of steps between two refreshes, at least 1.
 
     Raises:
-        ValueError: if ``interval`` is not a positive int.
+        TypeError: if ``interval`` is not an int.
+        ValueError: if it is below 1 or more than int32 holds.
     """
 
     def __init__(self, interval: int) -> None:
         super().__init__()
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise ValueError(f"FixedInterval: interval must be an int of at least 1, got {interval!r}")
-        self.interval = interval
+        self.interval = check_count("FixedInterval: interval", interval)
 
     def construct(self, step: Tensor) -> Tensor:
         return step % self.interval == 0

@@ -8,6 +8,7 @@ import mindspore as ms
 from mindspore import Tensor, ops
 
 from ms_kfac.refresh.policy import RefreshPolicy
+from ms_kfac.values import check_count, shown
 
 
 class IntervalSchedule(RefreshPolicy):
@@ -21,21 +22,21 @@ class IntervalSchedule(RefreshPolicy):
             must be 0.
 
     Raises:
-        TypeError: if ``intervals`` is not a mapping.
-        ValueError: if ``intervals`` is empty, step 0 is missing, a step is not an int of at least 0, or an
-            interval is not an int of at least 1.
+        TypeError: if ``intervals`` is not a mapping of ints to ints.
+        ValueError: if step 0 is missing, a step is below 0, an interval is below 1, or one of them is more
+            than int32 holds.
     """
 
     def __init__(self, intervals: Mapping[int, int]) -> None:
         super().__init__()
         accepted = "a mapping from first steps, 0 among them, to intervals of at least 1"
         if not isinstance(intervals, Mapping):
-            raise TypeError(f"IntervalSchedule: intervals must be {accepted}, got {intervals!r}")
-        numbers = [*intervals, *intervals.values()]
-        whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
-        if not whole or 0 not in intervals or min(intervals) < 0 or min(intervals.values()) < 1:
-            raise ValueError(f"IntervalSchedule: intervals must be {accepted}, got {intervals!r}")
-        self.intervals = tuple(sorted(intervals.items()))
+            raise TypeError(f"IntervalSchedule: intervals must be {accepted}, got {shown(intervals)}")
+        steps = [check_count("IntervalSchedule: a first step in intervals", s, least=0) for s in intervals]
+        given = [check_count(f"IntervalSchedule: intervals[{s}]", intervals[s]) for s in intervals]
+        if 0 not in steps:
+            raise ValueError(f"IntervalSchedule: intervals must be {accepted}, got {shown(intervals)}")
+        self.intervals = tuple(sorted(zip(steps, given)))
         self.cast = ops.Cast()
 
     def construct(self, step: Tensor) -> Tensor:

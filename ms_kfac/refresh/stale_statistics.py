@@ -13,6 +13,7 @@ from ms_kfac.ops.statistics.layer_statistics import EVERYTHING, GRADIENTS, INPUT
 from ms_kfac.refresh.gate import Gate
 from ms_kfac.refresh.policy import RefreshPolicy
 from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSchedule
+from ms_kfac.values import check_number
 
 
 class StaleStatistics(RefreshPolicy):
@@ -44,7 +45,8 @@ class StaleStatistics(RefreshPolicy):
         similarity: :math:`\alpha`, positive. Default: 0.1.
 
     Raises:
-        ValueError: if ``similarity`` is not a positive number, or if the policy is given as
+        TypeError: if ``similarity`` is not a number.
+        ValueError: if it is not positive and at most 1e18, or if the policy is given as
             ``inverse_interval``, when the optimizer is created.
     """
 
@@ -53,10 +55,10 @@ class StaleStatistics(RefreshPolicy):
 
     def __init__(self, similarity: float = 0.1) -> None:
         super().__init__()
-        number = isinstance(similarity, (int, float)) and not isinstance(similarity, bool)
-        if not number or not 0.0 < similarity < float("inf"):
-            raise ValueError(f"StaleStatistics: similarity must be a positive number, got {similarity!r}")
-        self.similarity = float(similarity)
+        # Statistics are compared by squared norms.
+        self.similarity = check_number(
+            "StaleStatistics: similarity", similarity, low=0.0, high=1e18, low_open=True
+        )
 
     def for_statistics(self, blocks: Sequence[Any], options: ScheduleOptions) -> StatisticsSchedule:
         return StaleSchedule(self.similarity, blocks, options)
@@ -183,8 +185,10 @@ class StaleSchedule(StatisticsSchedule):
         unlike = self.segment_sum(self.stack(excess), self.owner_of_part, max(len(self.owners), 1))
         interval, before = self.interval, self.interval_before
         halved = ops.maximum(interval // 2, 1)
-        grown = self.select(unlike[:, 1] >= 0, interval + 0, interval + before)
-        chosen = self.select(unlike[:, 0] >= 0, halved, grown)
+        # Not ">= 0": statistics with NaN are like no others.
+        similar = unlike < 0
+        grown = self.select(similar[:, 1], interval + before, interval + 0)
+        chosen = self.select(similar[:, 0], grown, halved)
         taken = self.due > 0
         next_step = self.select(taken, chosen + step, self.next_step + 0)
         self.assign(self.interval_before, self.select(taken, interval + 0, before + 0))

@@ -14,6 +14,7 @@ from ms_kfac.refresh.inverse_schedule import InverseSchedule
 from ms_kfac.refresh.policy import RefreshPolicy
 from ms_kfac.refresh.statistics_schedule import ScheduleOptions, StatisticsSchedule
 from ms_kfac.refresh.warm_up_interval import WarmUpInterval
+from ms_kfac.values import check_count, check_number
 
 
 class TraceChange(RefreshPolicy):
@@ -55,12 +56,8 @@ class TraceChange(RefreshPolicy):
         self, omega1: float = 0.01, omega2: float = 0.0, *, interval: int | RefreshPolicy = 1
     ) -> None:
         super().__init__()
-        for name, value, high in (("omega1", omega1, float("inf")), ("omega2", omega2, omega1)):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0.0 <= value <= high or value == float("inf"):
-                accepted = "a number of at least 0" + (" and at most omega1" if name == "omega2" else "")
-                raise ValueError(f"TraceChange: {name} must be {accepted}, got {value!r}")
-        self.omega1, self.omega2 = float(omega1), float(omega2)
+        self.omega1 = check_number("TraceChange: omega1", omega1, low=0.0)
+        self.omega2 = check_number("TraceChange: omega2", omega2, low=0.0, high=self.omega1)
         if isinstance(interval, RefreshPolicy):
             if type(interval).construct is RefreshPolicy.construct:
                 raise ValueError(
@@ -68,10 +65,8 @@ class TraceChange(RefreshPolicy):
                     f"{type(interval).__name__}"
                 )
             self.look = interval
-        elif isinstance(interval, int) and not isinstance(interval, bool):
-            self.look = WarmUpInterval(interval)
         else:
-            raise TypeError(f"TraceChange: interval must be an int or a RefreshPolicy, got {interval!r}")
+            self.look = WarmUpInterval(check_count("TraceChange: interval", interval, " or a RefreshPolicy"))
 
     def construct(self, step: Tensor) -> Tensor:
         return self.look(step)
@@ -149,16 +144,19 @@ class InversesOfChangedTraces(InverseSchedule):
             change = self.abs(trace - self.last_trace)
             damped = self.last_trace + damping * self.sizes
             never = self.cast(self.last_trace < 0, ms.float32)
-            # A layer without statistics has nothing to refresh yet.
-            first = never * self.cast(trace > 0, ms.float32)
-            due = ops.maximum(self.cast(change > self.omega1 * damped, ms.float32) * (1.0 - never), first)
+            # A layer without statistics has nothing to refresh yet. A trace of NaN is due: the refresh tells
+            # the user about it.
+            first = never * (1.0 - self.cast(trace <= 0, ms.float32))
+            kept = self.cast(change <= self.omega1 * damped, ms.float32)
+            due = ops.maximum((1.0 - kept) * (1.0 - never), first)
             if self.stops:
                 small = self.cast(change < self.omega2 * damped, ms.float32)
                 moved = self.cast(change > 0, ms.float32)
                 stopped = ops.maximum(self.stopped, small * moved * (1.0 - never))
                 self.assign(self.stopped, stopped)
                 due = due * (1.0 - stopped)
-            self.assign(self.last_trace, due * trace + (1.0 - due) * self.last_trace)
+            refreshed = ops.logical_and(due > 0, ops.isfinite(trace))
+            self.assign(self.last_trace, ops.where(refreshed, trace, self.last_trace))
             flags = self.cast(due, ms.int32)
             number = self.reduce_sum(flags)
             self.refresh_each(flags, number, damping)

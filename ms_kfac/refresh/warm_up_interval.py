@@ -5,6 +5,7 @@ from __future__ import annotations
 from mindspore import Tensor, ops
 
 from ms_kfac.refresh.policy import RefreshPolicy
+from ms_kfac.values import check_count
 
 # Last steps of the two phases of the warm-up: every step is due, then every fifth step.
 EVERY_STEP, EVERY_FIFTH = 10, 50
@@ -24,15 +25,14 @@ class WarmUpInterval(RefreshPolicy):
         interval: number of steps between two refreshes after the warm-up, at least 1.
 
     Raises:
-        ValueError: if ``interval`` is not a positive int.
+        TypeError: if ``interval`` is not an int.
+        ValueError: if it is below 1 or more than int32 holds.
     """
 
     def __init__(self, interval: int) -> None:
         super().__init__()
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise ValueError(f"WarmUpInterval: interval must be an int of at least 1, got {interval!r}")
-        self.interval = interval
-        self.middle = min(interval, 5)
+        self.interval = check_count("WarmUpInterval: interval", interval)
+        self.middle = min(self.interval, 5)
         self.every_step, self.every_fifth = EVERY_STEP, EVERY_FIFTH
         self.either = ops.LogicalOr()
         self.both = ops.LogicalAnd()

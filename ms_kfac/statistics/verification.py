@@ -12,16 +12,13 @@ legitimate differences:
 * an L2 term in the loss: :math:`q = c p + \beta\, r^{\top} W s` with one :math:`\beta`, of all layers or of
   at least three.
 
-A layer whose statistics are refuted while those of other layers are verified takes none: its weight is also
-used outside the layer, or transformed before use.
-
-Verification also detects collapsed training: layers whose gradients were non-zero and are now exactly 0, for
-example because all later ReLUs are dead.
+Its further findings have one module each: :mod:`~ms_kfac.statistics.foreign_passes`,
+:mod:`~ms_kfac.statistics.refuted_layers`, :mod:`~ms_kfac.statistics.dead_layers` and
+:mod:`~ms_kfac.statistics.undeclared_scale`. :mod:`~ms_kfac.statistics.verification_warnings` tells the user.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -29,21 +26,17 @@ from typing import Any, Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ms_kfac.statistics.calls import CallsPerPass, is_mean_of
-from ms_kfac.statistics.explanation import OF_GRADIENT, OF_TERMS, Vector, explain, is_weak
+from ms_kfac.statistics.calls import CallsPerPass
+from ms_kfac.statistics.dead_layers import DeadLayers
+from ms_kfac.statistics.explanation import OF_GRADIENT, OF_TERMS, explain, is_weak
 from ms_kfac.statistics.foreign_passes import ForeignPasses
+from ms_kfac.statistics.nonfinite import INF, NAN, NonFiniteReports
+from ms_kfac.statistics.refuted_layers import RefutedLayers
+from ms_kfac.statistics.undeclared_scale import UndeclaredScale, must_be_scale
+from ms_kfac.statistics.verification_warnings import VerificationWarnings
 
 MODES = ("warn", "first_order", "off")
 
-# Least factor between gradients that can only be a loss scale.
-_LEAST_SCALE = 32.0
-# Number of consecutive commits with a zero gradient after which a layer counts as dead.
-_DEAD = 3
-# Number of refuted batches after which a layer's earlier statistics are discarded. Afterwards it must be
-# verified as many times: one verification in a hundred is a coincidence.
-_REFUTED = 3
-# A factor counts as constant if it is the same in this many commits in a row, up to this relative difference.
-_CONSTANT, _OF_FACTOR = 4, 3e-3
 # Number of layers up to which one verified layer shows that the pass was that of the step.
 _FEW = 4
 
@@ -77,6 +70,7 @@ class Verification:
         calls: finds how many times a pass calls each layer. Default: None, to create one.
         counting: the layers that count samples for a loss that is a sum. Default: none.
         frozen: tells which layers have only frozen parameters now. Default: None, none of them.
+        reports: told of NaN and Inf. Default: None, to create one.
 
     Attributes:
         checked: results of the last commit, one per layer.
@@ -94,25 +88,24 @@ class Verification:
         calls: CallsPerPass | None = None,
         counting: Sequence[int] = (),
         frozen: Callable[[], Sequence[bool]] | None = None,
+        reports: NonFiniteReports | None = None,
     ) -> None:
         self.layers = tuple(layers)
         self.mode = mode
-        self.owner = owner
         self.checked = [Checked() for _ in layers]
         self.factor = 1.0
         self.calls = CallsPerPass(len(self.layers)) if calls is None else calls
         self.foreign_passes = ForeignPasses(len(self.layers))
-        self._factors: tuple[float, ...] = ()
-        self._told: set[tuple[str, str]] = set()
+        self.refuted_layers = RefutedLayers(len(self.layers))
+        self.dead_layers = DeadLayers(len(self.layers))
+        self.undeclared_scale = UndeclaredScale()
+        self.warnings = VerificationWarnings(self.layers, owner)
+        self.reports = NonFiniteReports(owner, ()) if reports is None else reports
         self._demoted: set[int] = set()
         self.shares_gate = shares_gate
         self.counting = list(counting)
         self.frozen = (lambda: [False] * len(self.layers)) if frozen is None else frozen
         self._first = True
-        self._had_gradient = np.zeros(len(self.layers), bool)
-        self._without_gradient = np.zeros(len(self.layers), int)
-        self._refuted = np.zeros(len(self.layers), int)
-        self._trusted = np.zeros(len(self.layers), bool)
 
     def __call__(self, told: NDArray[np.float32]) -> NDArray[Any]:
         """Decide about one commit.
@@ -127,7 +120,7 @@ class Verification:
             layer per pass, and the number of passes to skip before the next batch.
         """
         numbers = told.astype(np.float64)
-        passes, period, finite = numbers[:, 0], numbers[:, 1], numbers[:, 8] > 0.5
+        period, finite = numbers[:, 1], numbers[:, 8] > 0.5
         answers = np.stack(
             [
                 finite.astype(np.float64),
@@ -137,10 +130,27 @@ class Verification:
             ],
             axis=1,
         )
-        self._tell_not_finite((passes > 0) & ~finite)
+        skipped = self._report(numbers)
         if self.mode != "off":
             self._verify(numbers, answers)
+        if skipped:
+            answers[:, 0] = np.minimum(answers[:, 0], 0.0)
         return answers
+
+    def _report(self, numbers: NDArray[np.float64]) -> bool:
+        """Report NaN and Inf; return whether a gradient holds them, so that the step is skipped."""
+        product, scale, q, w, norm = numbers[:, [2, 4, 5, 6, 7]].T
+        skipped = ~np.isfinite(q + norm)
+        # Without NaN in the projections, squares of the batch are too large for float32.
+        statistics = np.where(np.isnan(product + scale), NAN, INF)
+        weights = np.where(np.isnan(w), NAN, INF)
+        refused = (numbers[:, 0] > 0) & (numbers[:, 8] < 0.5)
+        self.reports.batch(
+            [(self.layers[index], int(statistics[index])) for index in np.flatnonzero(refused)],
+            [(self.layers[index], int(weights[index])) for index in np.flatnonzero(~np.isfinite(w))],
+            skipped=bool(skipped.any()),
+        )
+        return bool(skipped.any())
 
     def _verify(self, numbers: NDArray[np.float64], answers: NDArray[Any]) -> None:
         finite = numbers[:, 8] > 0.5
@@ -180,197 +190,32 @@ class Verification:
         # A few layers may fit the gradient of another pass by chance: one in a hundred.
         enough = right.sum() >= max(1 + (looked.sum() > _FEW), 0.1 * looked.sum())
         changed = mismatched & ~foreign
-        self._tell_foreign(foreign)
-        self._tell_mismatch(changed, others_verified=bool(enough))
-        self._tell_missing(missing, passes > 0)
+        ratios = [checked.ratio for checked in self.checked]
+        self.warnings.foreign(foreign, ratios)
+        self.warnings.mismatch(
+            changed,
+            ratios,
+            others_verified=bool(enough),
+            stays_first_order=self.mode == "first_order",
+        )
+        self.warnings.missing(missing, passes > 0)
         delivered = measurable & (norm > 0)
         if self.counting and expects_passes and not (passes[self.counting] > 0).any() and delivered.any():
-            self._tell_uncounted()
-        self._tell_frozen(delivered & np.array(self.frozen(), bool))
-        self._tell_dead(measurable & (passes > 0), norm)
-        if right.any() and self._is_scale(factor):
-            self._refuse_scaled(factor, right, answers)
-        self._tell_ambiguous()
+            self.warnings.uncounted(self.counting)
+        self.warnings.frozen(delivered & np.array(self.frozen(), bool))
+        self.warnings.dead(self.dead_layers(measurable & (passes > 0), norm))
+        if right.any() and self.undeclared_scale(factor, self.calls.micro_batches):
+            if must_be_scale(factor):
+                # Emptied, because a judge on a GPU answers after the first batch was committed.
+                answers[right, 0] = -1.0
+            self.warnings.undeclared_scale(factor, refused=must_be_scale(factor))
+        if self.calls.ambiguous:
+            self.warnings.ambiguous(self.calls.micro_batches)
         if enough:
-            self._refuse(changed, right, np.abs(q) > 3.0 * tolerance, answers)
+            refused, emptied = self.refuted_layers(changed, right, np.abs(q) > 3.0 * tolerance)
+            answers[refused, 0] = 0.0
+            answers[emptied, 0] = -1.0
         answers[foreign, 0] = 0.0
         if self.mode == "first_order":
             self._demoted |= set(np.flatnonzero(changed).tolist())
             answers[sorted(self._demoted), 0] = -1.0
-
-    def _refuse(
-        self,
-        mismatched: NDArray[Any],
-        right: NDArray[Any],
-        significant: NDArray[Any],
-        answers: NDArray[Any],
-    ) -> None:
-        changed = np.where(mismatched & ~self._trusted, _REFUTED, self._refuted + mismatched - right)
-        self._refuted = np.clip(changed, 0, _REFUTED)
-        refused = (mismatched | right) & (self._refuted > 0)
-        answers[refused, 0] = 0.0
-        emptied = mismatched & (self._refuted == _REFUTED)
-        answers[emptied, 0] = -1.0
-        self._trusted = (self._trusted | (right & significant & ~refused)) & ~emptied
-
-    def _warn(self, text: str) -> None:
-        warnings.warn(f"{self.owner}: {text}", stacklevel=2)
-
-    def _new(self, kind: str, flags: NDArray[Any]) -> list[str]:
-        names = [self.layers[index] for index in np.flatnonzero(flags)]
-        new = [name for name in names if (kind, name) not in self._told]
-        self._told |= {(kind, name) for name in new}
-        return new
-
-    def _tell_not_finite(self, flags: NDArray[Any]) -> None:
-        new = self._new("not finite", flags)
-        if new:
-            self._warn(
-                f"a batch's statistics of {_listed(new)} hold NaN or Inf; the batch was refused and the "
-                "averages are unchanged. The batch's gradient still moves the weights, unless the training "
-                "loop drops the step: look for NaN in the weights. Later refused batches cause no warning "
-                "for the same layers; refreshes() counts them"
-            )
-
-    def _ratios(self, flags: NDArray[Any], names: Sequence[str]) -> str:
-        shown = [index for index in np.flatnonzero(flags) if self.layers[index] in names[:4]]
-        return ", ".join(f"{self.checked[index].ratio:.3g}" for index in shown)
-
-    def _tell_foreign(self, flags: NDArray[Any]) -> None:
-        new = self._new("foreign", flags)
-        if new:
-            self._warn(
-                f"a backward pass that is not the step's own reached {_listed(new)} since the last step "
-                f"(ratio of the gradient to the expected one: {self._ratios(flags, new)}). The batch of "
-                "statistics is refused; a layer without statistics is first-order. Put such passes into "
-                "`with optimizer.paused():`. verify='off' commits the last pass without this check"
-            )
-
-    def _tell_mismatch(self, flags: NDArray[Any], *, others_verified: bool) -> None:
-        new = self._new("mismatch", flags)
-        if not new:
-            return
-        if not others_verified:
-            reason = "the gradients were changed per layer, or added to other gradients"
-        else:
-            reason = (
-                "the weight is also used outside its layer or transformed before use, a call of the layer "
-                "has a backward pass that does not reach the statistics, or the gradients were changed per "
-                "layer"
-            )
-        way_out = "skip= makes that explicit, verify='off' preconditions all layers without this check"
-        if self.mode == "first_order":
-            consequence = "These layers stay first-order"
-        elif others_verified:
-            consequence = "The batch is refused: without earlier statistics these layers are first-order"
-        else:
-            consequence = "These layers are still preconditioned"
-            way_out = "skip= leaves layers first-order, verify='off' silences this warning"
-        self._warn(
-            f"the statistics of {_listed(new)} do not belong to the delivered gradient (ratio of the "
-            f"gradient to the expected one: {self._ratios(flags, new)}). Likely cause: {reason}. "
-            f"{consequence}. {way_out}"
-        )
-
-    def _tell_missing(self, flags: NDArray[Any], reached: NDArray[Any]) -> None:
-        new = self._new("no pass", flags)
-        if not new:
-            return
-        if reached.any():
-            reason = (
-                "a layer is bypassed, recomputed without its tap, or tapped by a later optimizer. skip= "
-                "makes that explicit"
-            )
-        else:
-            reason = (
-                "the gradients were computed before the last step, or by a function that was compiled before "
-                "this optimizer was made. Compile functions after that"
-            )
-        self._warn(
-            f"no backward pass reached the statistics of {_listed(new)}, although a gradient was "
-            f"delivered: {reason}. Without statistics these layers get first-order updates. verify='off' "
-            "silences this warning"
-        )
-
-    def _tell_uncounted(self) -> None:
-        if ("uncounted", "") in self._told:
-            return
-        self._told.add(("uncounted", ""))
-        self._warn(
-            "the number of samples is unknown, so that the gradient of the summed loss does not move the "
-            f"weights: reduction='sum' counts samples in the backward passes of "
-            f"{_listed([self.layers[index] for index in self.counting])}, and no pass reached them. skip= "
-            "layers that passes do not reach, so that others count. verify='off' silences this warning"
-        )
-
-    def _tell_frozen(self, flags: NDArray[Any]) -> None:
-        new = self._new("frozen", flags)
-        if new:
-            self._warn(
-                f"the parameters of {_listed(new)} are frozen (requires_grad=False), but are trained on: "
-                "MindSpore compiles a step for the parameters that the optimizer was made with, as for "
-                "nn.Momentum. Make a new optimizer and a new step after freezing, or give these parameters a "
-                "group and set its learning rate to 0. verify='off' silences this warning"
-            )
-
-    def _tell_dead(self, reached: NDArray[Any], norm: Vector) -> None:
-        self._had_gradient |= norm > 0
-        without = reached & self._had_gradient & (norm == 0)
-        before = self._without_gradient
-        self._without_gradient = np.where(without, before + 1, np.where(reached, 0, before))
-        new = self._new("dead", self._without_gradient >= _DEAD)
-        if new:
-            self._warn(
-                f"the gradient of {_listed(new)} has been exactly 0 in {_DEAD} batches of statistics in a "
-                "row, but was not 0 before. Either all later activations are dead (ReLU) and training has "
-                "collapsed: restart from earlier weights with a smaller learning rate or kl_clip, or a "
-                "larger damping. Or the loss or its branch is exactly 0, the layer is disconnected, or "
-                "float16 gradients underflow without a loss scale. The optimizer continues as before; "
-                "verify='off' silences this warning"
-            )
-
-    def _tell_ambiguous(self) -> None:
-        if not self.calls.ambiguous or ("calls", "") in self._told:
-            return
-        self._told.add(("calls", ""))
-        count = self.calls.micro_batches
-        self._warn(
-            f"all layers had {count} backward passes in this step, or a multiple of them. They count as "
-            f"{count} micro-batches with whole losses. If the losses are divided by {count}, pass "
-            f"accumulation_steps={count}. If the passes are calls within one pass (Siamese towers), train "
-            "with ms_kfac.TrainOneStepCell or ms_kfac.Model"
-        )
-
-    def _is_scale(self, factor: float) -> bool:
-        power = np.log2(abs(factor)) if factor != 0 else 0.5
-        is_power = abs(power - round(power)) < 1e-3 and abs(power) > 0.5
-        # Clipping by the global norm has another factor for each batch.
-        self._factors = (*self._factors, factor)[-_CONSTANT:]
-        spread = max(self._factors) - min(self._factors)
-        is_constant = len(self._factors) == _CONSTANT and spread <= _OF_FACTOR * abs(factor)
-        is_factor = is_power or (is_constant and abs(factor - 1.0) > OF_GRADIENT)
-        return bool(is_factor) and not is_mean_of(self.calls.micro_batches, factor)
-
-    def _refuse_scaled(self, factor: float, right: NDArray[Any], answers: NDArray[Any]) -> None:
-        # Smaller powers may be the loop's own: a mean of two gradients.
-        refused = not _LEAST_SCALE > abs(factor) > 1.0 / _LEAST_SCALE
-        if refused:
-            # Emptied, because a judge on a GPU answers after the first batch was committed.
-            answers[right, 0] = -1.0
-        if ("factor", "") not in self._told:
-            self._told.add(("factor", ""))
-            self._warn(
-                f"delivered gradients are {factor:.6g} times those of the backward pass, a power of two or "
-                "the same factor in several batches. If the loss was scaled and the gradients were unscaled "
-                "before the step, the statistics still contain the scale: pass the scaler as loss_scale=. "
-                "With loss_scale=, unscale the gradients before the step and adjust the scaler after it. "
-                "The batch is "
-                f"{'refused' if refused else 'committed'}; verify='off' commits all batches"
-            )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:4])
-    return f"layer{'s' if len(names) > 1 else ''} {shown}" + (
-        f" and {len(names) - 4} more" if len(names) > 4 else ""
-    )

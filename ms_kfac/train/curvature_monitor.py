@@ -10,7 +10,7 @@ import numpy as np
 from mindspore.train import Callback
 
 from ms_kfac.optim.base import SecondOrderOptimizer
-from ms_kfac.optim.options import check_count
+from ms_kfac.values import check_count, check_flag
 
 # The factors of the curvature blocks, among all that :meth:`ms_kfac.KFAC.factors` returns.
 _FACTORS = ("A", "G", "Phi", "Psi", "F")
@@ -54,7 +54,7 @@ class CurvatureMonitor(Callback):
     ) -> None:
         super().__init__()
         self.interval = check_count("interval", interval)
-        self.traces = traces
+        self.traces = check_flag("traces", traces)
         self.write = write
         self.path = None if path is None else Path(path)
         self.records: list[dict[str, Any]] = []

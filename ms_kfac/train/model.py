@@ -10,9 +10,9 @@ from mindspore.amp import DynamicLossScaleManager
 from mindspore.train import Model as MindSporeModel
 
 from ms_kfac.optim.base import SecondOrderOptimizer
-from ms_kfac.optim.options import check_count
 from ms_kfac.train.one_step import TrainOneStepCell
 from ms_kfac.train.sampled_targets import SampleTargets
+from ms_kfac.values import check_count
 
 
 class Model(MindSporeModel):

@@ -14,12 +14,12 @@ from ms_kfac.ops.graph.snapshot import Snapshot
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.optim.loading import set_in_place
 from ms_kfac.optim.loss_scale import LossScale
-from ms_kfac.optim.options import check_count
 from ms_kfac.train.accumulation import GradientAccumulation
 from ms_kfac.train.loss_scaling import LossScaling
 from ms_kfac.train.rollback import Rollback
 from ms_kfac.train.sampled_targets import SampledLoss, SampleTargets, targets_cell
 from ms_kfac.user_warning import warn_user
+from ms_kfac.values import check_count
 
 
 class TrainOneStepCell(nn.TrainOneStepCell):
@@ -76,6 +76,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             ``accumulation_steps`` has the wrong type.
         ValueError: if ``sample_targets`` is an unknown string, ``sens`` is 0, ``accumulation_steps`` differs
             from the optimizer's, or ``scale_sense`` is combined with another loss scale.
+        NonFiniteError: raised by a step of an optimizer with ``on_nonfinite="raise"``.
 
     Platforms: CPU, GPU, Ascend (MindSpore operators).
 
@@ -112,6 +113,7 @@ class TrainOneStepCell(nn.TrainOneStepCell):
                     f"cell itself scales and unscales; got sens={sens!r} and loss_scale={own_scale!r}"
                 )
         super().__init__(network, optimizer, sens)
+        self.raises_nonfinite = second_order and optimizer.raises_nonfinite
         if second_order:
             _warn_of_reduction(network, optimizer)
         self.takes_sampled_pass = second_order and optimizer.fisher == "sampled" and len(optimizer.blocks) > 0
@@ -163,6 +165,13 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             self.before_step = Rollback(self.network, self.optimizer)
             state += self.before_step.copies
         self.on_device = DeviceResidency(state)
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        outputs = super().__call__(*inputs, **named)
+        # A compiled step can't raise.
+        if self.raises_nonfinite:
+            self.optimizer.check_finite()
+        return outputs
 
     def construct(self, *inputs: Tensor) -> Any:
         if self.takes_step_if:

@@ -11,6 +11,8 @@ from mindspore import Tensor
 from mindspore.train import Callback
 from tqdm import tqdm
 
+from ms_kfac.values import check_count
+
 
 def _scalar(value: Any) -> float:
     """The loss from the outputs of a training step, which are (loss, overflow, scale) with loss scaling."""
@@ -63,12 +65,8 @@ class ProgressBar(Callback):
         lines: TextIO | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(every, bool) or not isinstance(every, int):
-            raise TypeError(f"every must be an int of at least 1, got {every!r}")
-        if every < 1:
-            raise ValueError(f"every must be an int of at least 1, got {every!r}")
         self._figures = figures
-        self._every = every
+        self._every = check_count("every", every)
         self._stream = stream if stream is not None else sys.stderr
         self._lines = lines if lines is not None else sys.stdout
         self._drawn = self._stream.isatty() if bar is None else bar

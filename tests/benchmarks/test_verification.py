@@ -18,7 +18,7 @@ REASONS = {
     "adversarial pass before the step": "not the step.s own reached layers first, second, head",
     "undeclared loss scale": "pass the scaler as loss_scale=",
     "wrong reduction": "pass reduction='sum' to the optimizer",
-    "NaN batch, gradients zeroed": "hold NaN or Inf; the batch was refused",
+    "NaN batch, gradients zeroed": "hold NaN in step 1; the batch was refused",
 }
 # Batches; a layer that is emptied does not count.
 REFUSED = {

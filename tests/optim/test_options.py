@@ -129,7 +129,7 @@ def test_generators_are_read_once(given: Callable[[nn.Cell], Any]) -> None:
         (lambda net: net[0].weight, "params must be an iterable of Parameters"),
         (lambda net: [{"params": net[0].weight}], "params: 'params' of a group must be an iterable of Param"),
         (lambda net: [{"params": iter(["0.weight"])}], "group must hold only Parameters, got '0.weight'"),
-        (lambda net: [{"params": []}], "params. must not be empty"),
+        (lambda net: [{"params": []}], "'params' of a group must hold at least one Parameter"),
     ],
     ids=["dict", "pairs", "Parameter", "Parameter_in_group", "names", "empty"],
 )

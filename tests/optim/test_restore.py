@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from pathlib import Path
 from typing import Any, Callable
 
@@ -18,15 +16,9 @@ from ms_kfac.optim.checkpoint import match_names
 from tests.support.loops import State, assert_same_state, checkpoint_of, state_of, train_by
 from tests.support.methods import fixed_intervals
 from tests.support.networks import Perceptron, SmallNet, batches
+from tests.support.silence import silent
 
 OPTIONS = {"damping": 0.1, **fixed_intervals(1, 2)}
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def build(seed: int) -> tuple[SmallNet, nn.Optimizer]:
@@ -182,3 +174,101 @@ def test_names_of_another_network_are_not_matched_in_part() -> None:
     assert found == {
         name: name.replace("moments.", "moments.net.") if "moments" in name else f"net.{name}" for name in own
     }
+
+
+def file_of(content: bytes) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        (folder / "run.ckpt").write_bytes(content)
+        return folder / "run.ckpt"
+
+    return write
+
+
+def cut(folder: Path) -> Path:
+    """A checkpoint whose end is missing."""
+    saved(folder, *dense())
+    (folder / "run.ckpt").write_bytes((folder / "run.ckpt").read_bytes()[:-7])
+    return folder / "run.ckpt"
+
+
+def another_network(folder: Path) -> dict[str, Any]:
+    net = nn.SequentialCell(nn.Dense(5, 3))
+    return checkpoint_of(net, nn.Momentum(net.trainable_params(), 0.1, 0.9))
+
+
+NO_CHECKPOINT: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no such path": (lambda folder: folder / "none.ckpt", r"got '.*none\.ckpt', which does not exist"),
+    "text": (lambda folder: "none.ckpt", r"got 'none\.ckpt', which does not exist"),
+    "empty text": (lambda folder: "", "got '', which is no file"),
+    "long name": (lambda folder: "n" * 300, "which can't be read: File name too long"),
+    "folder": (lambda folder: folder, "which is no file"),
+    "no checkpoint": (file_of(b"weights" * 40), "which is no such file or is damaged"),
+    "empty file": (file_of(b""), "which is no such file or is damaged"),
+    "cut": (cut, "which is no such file or is damaged"),
+    "empty mapping": (
+        lambda folder: {},
+        "names of the network, such as layers.0.weight, .*, got an empty one",
+    ),
+    "another network": (
+        another_network,
+        r"names of the network, such as layers.0.weight, .*, got .*0\.weight",
+    ),
+    "None": (lambda folder: None, "got None"),
+    "bytes": (lambda folder: b"run.ckpt", "got b'run.ckpt'"),
+    "list": (lambda folder: [1], r"got \[1\]"),
+    "numbers": (
+        lambda folder: {"layers.0.weight": 1.0},
+        "map names to Parameters or Tensors, got 'layers.*: 1.0",
+    ),
+    "arrays": (
+        lambda folder: {"layers.0.weight": np.zeros((6, 5))},
+        "map names to Parameters or Tensors, got",
+    ),
+    "keys": (lambda folder: {1: ms.Tensor(1.0)}, "map names to Parameters or Tensors, got 1: Tensor"),
+}
+
+
+@pytest.mark.parametrize("name", NO_CHECKPOINT)
+def test_what_is_no_checkpoint_of_the_network_is_refused(name: str, tmp_path: Path) -> None:
+    make, message = NO_CHECKPOINT[name]
+    net, optimizer = dense()
+    given, before = make(tmp_path), state_of(net, optimizer)
+    with pytest.raises(
+        (TypeError, ValueError), match=f"^checkpoint must .*{message}[^\n]*Nothing was loaded$"
+    ):
+        optimizer.restore(given)
+    assert_same_state(state_of(net, optimizer), before)
+
+
+def test_restore_reads_a_file_and_tells_what_it_loaded(tmp_path: Path) -> None:
+    net, optimizer = dense()
+    for parameter in (*net.get_parameters(), *optimizer.moments):
+        parameter.set_data(parameter + 1)
+    content = saved(tmp_path, net, optimizer)
+    resumed, other = dense()
+    with silent():
+        told = other.restore(tmp_path / "run.ckpt")
+    assert_same_state(state_of(resumed, other), state_of(net, optimizer))
+    weights = tuple(p.name for p in net.get_parameters())
+    assert set(told.network) == set(weights)
+    assert {*told.network, *told.optimizer} == set(content)
+    assert (told.kept, told.ignored) == ((), ())
+    assert str(told) == f"loaded 4 Parameters of the network and {len(content) - 4} of the optimizer"
+
+
+def test_a_part_of_the_network_is_told(tmp_path: Path) -> None:
+    """Its other weights stay as they are: with a warning, and in what comes back."""
+    net, optimizer = dense()
+    kept = net.layers[1].weight.asnumpy().copy()
+    content = {p.name: ms.Tensor(p + 1) for p in net.get_parameters() if p.name != "layers.1.weight"}
+    with pytest.warns(UserWarning, match="lacks 1 of 4 Parameters of the network, .*: layers.1.weight$"):
+        told = optimizer.restore({**content, "other.weight": ms.Tensor(1.0)})
+    np.testing.assert_array_equal(net.layers[1].weight.asnumpy(), kept)
+    np.testing.assert_array_equal(net.layers[0].weight.asnumpy(), content["layers.0.weight"].asnumpy())
+    assert told.ignored == ("other.weight",)
+    assert "layers.1.weight" in told.kept
+    assert re.search(
+        r"^loaded 3 Parameters of the network and 0 of the optimizer; kept \d+ \(.* more\); "
+        r"ignored 1 \(other\.weight\)$",
+        str(told),
+    )

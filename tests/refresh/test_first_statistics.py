@@ -51,7 +51,7 @@ def test_the_first_step_has_an_inverse_whatever_its_number(name: str) -> None:
         # The batch is refused, and the step is taken all the same.
         x, y = batch(1)
         lost = gradient(x * float("nan"), y)[1]
-        with pytest.warns(UserWarning, match="hold NaN or Inf"):
+        with pytest.warns(UserWarning, match="hold NaN"):
             optimizer(tuple(ops.zeros_like(part) for part in lost))
         assert optimizer.refreshes()["inverses"] == 0
         optimizer(gradient(*batch(0))[1])
@@ -71,7 +71,7 @@ def test_a_trace_below_the_threshold_is_the_first_one_all_the_same(mode: int) ->
     gradient = gradient_function(net, optimizer, cross_entropy())
     x, y = batch(1)
     lost = gradient(x * float("nan"), y)[1]
-    with pytest.warns(UserWarning, match="hold NaN or Inf"):
+    with pytest.warns(UserWarning, match="hold NaN"):
         optimizer(tuple(ops.zeros_like(part) for part in lost))
     assert optimizer.refreshes()["inverses"] == 0
     optimizer(gradient(x, y)[1])

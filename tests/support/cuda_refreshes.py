@@ -41,7 +41,13 @@ class Refresh:
     """An operator created for some layers, with arrays of its own."""
 
     def __init__(
-        self, library: AotLibrary, name: str, layers: Sequence[Layer], damping: float, due: Any = 1
+        self,
+        library: AotLibrary,
+        name: str,
+        layers: Sequence[Layer],
+        damping: float,
+        due: Any = 1,
+        reporter: int = 0,
     ) -> None:
         self.layers = layers
         self.due = np.array(due, np.int32)
@@ -52,7 +58,9 @@ class Refresh:
         names = "\n".join(f"layer {index}" for index in range(len(layers)))
         flat = [array for arrays in self.arrays for array in arrays]
         inputs = [self.due, self.damping, *flat]
-        self.operator = library.operator(name, inputs, [self.output], layers=names, **attributes)
+        self.operator = library.operator(
+            name, inputs, [self.output], layers=names, reporter=reporter, **attributes
+        )
 
     def run(self) -> None:
         self.operator.run()

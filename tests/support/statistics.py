@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mindspore import Parameter, Tensor, nn, ops
 
 from ms_kfac.capture.convolution import ConvolutionOperators
+from ms_kfac.ops.statistics.convolution_geometry import ConvolutionGeometry
 from ms_kfac.ops.statistics.layer_statistics import (
     EVERYTHING,
     PERIOD,
@@ -22,7 +23,6 @@ from ms_kfac.ops.statistics.layer_statistics import (
     LayerStatistics,
     StatisticsOptions,
 )
-from ms_kfac.ops.statistics.patches import ConvolutionGeometry
 from tests.oracle.patches import Geometry
 
 # Sums of at most some thousand products in float32, each rounded to 6e-8; measured errors are below 1e-6.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import mindspore as ms
@@ -24,15 +21,9 @@ from tests.support.loops import (
 )
 from tests.support.methods import METHODS, fixed_intervals
 from tests.support.networks import Perceptron
+from tests.support.silence import silent
 
 WIDTHS, CLASSES, SAMPLES = (5, 6, 3), 3, 8
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def data(count: int, seed: int = 0) -> list[Batch]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import mindspore as ms
@@ -25,16 +24,10 @@ from tests.support.loops import (
 )
 from tests.support.methods import fixed_intervals
 from tests.support.networks import Perceptron
+from tests.support.silence import silent
 
 WIDTHS, CLASSES, SAMPLES = (5, 6, 4, 3), 3, 8
 INTERVALS = fixed_intervals(1, 2)
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def data(count: int, samples: int = SAMPLES, seed: int = 0) -> list[Batch]:

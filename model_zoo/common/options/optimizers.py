@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Union
@@ -34,12 +36,16 @@ def _interval(value: Any) -> Interval:
     if not isinstance(value, Mapping):
         steps: int = integer(1).convert(value)
         return steps
-    # A recipe stored as JSON has string keys.
-    firsts = [integer(0).convert(int(first) if isinstance(first, str) else first) for first in value]
+    firsts = [integer(0).convert(_from_json(first)) for first in value]
     intervals = dict(zip(firsts, map(integer(1).convert, value.values())))
-    if 0 not in intervals:
+    if 0 not in intervals or len(intervals) < len(firsts):
         raise ValueError
     return dict(sorted(intervals.items()))
+
+
+def _from_json(key: Any) -> Any:
+    """The first step of an interval. A recipe stored as JSON has string keys."""
+    return int(key) if isinstance(key, str) and re.fullmatch("0|[1-9][0-9]{0,9}", key) else key
 
 
 _INTERVAL = Value(
@@ -131,7 +137,8 @@ def _rule(option: Any) -> Value:
     if option.whole:
         rule = integer(int(option.low))
     else:
-        rule = number(above=option.low) if option.above else number(least=option.low)
+        most = option.high if option.high < math.inf else None
+        rule = number(**{"above" if option.above else "least": option.low}, most=most)
     return optional(rule) if option.optional else rule
 
 

@@ -24,11 +24,13 @@
 
 namespace ms_kfac {
 
-// Attribute "layers": the names of the layers, one per line.
+// Attributes "layers": the names of the layers, one per line; "reporter": whom to tell of inverses that can't be
+// computed. Without a reporter they are errors of the operator.
 struct RefreshAttributes {
   std::vector<std::string> layers;
+  int64_t reporter;
 
-  explicit RefreshAttributes(AotExtra& extra) {
+  explicit RefreshAttributes(AotExtra& extra) : reporter(extra.HasAttr("reporter") ? extra.GetAttrInt("reporter") : 0) {
     std::istringstream lines(extra.GetAttrStr("layers"));
     for (std::string line; std::getline(lines, line);) layers.push_back(line);
   }

@@ -6,6 +6,8 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.ops.operations.math_ops import CholeskySolve
 
+from ms_kfac.ops.linalg.guarded_cholesky import GuardedCholesky
+
 
 class DampedInverse(nn.Cell):
     r"""Compute :math:`(F + c I)^{-1} = L^{-\top} L^{-1}` with :math:`F + c I = L L^{\top}`.
@@ -20,8 +22,8 @@ class DampedInverse(nn.Cell):
 
     Raises:
         RuntimeError: raised by MindSpore's Cholesky on CPU if the damped factor is not positive definite in
-            float32 (damping below about :math:`10^{-7}` of the factor's largest eigenvalue), or if it holds
-            NaN or Inf.
+            float32 (damping below about :math:`10^{-7}` of the factor's largest eigenvalue). With NaN or Inf
+            in the factor the inverse is NaN.
 
     Platforms: CPU, GPU (composed of Cholesky and CholeskySolve).
     """
@@ -30,7 +32,7 @@ class DampedInverse(nn.Cell):
         super().__init__(auto_prefix=False)
         self.shape = ops.Shape()
         self.eye = ops.Eye()
-        self.cholesky = ops.Cholesky()
+        self.cholesky = GuardedCholesky()
         self.solve = CholeskySolve()
 
     def construct(self, factor: Tensor, damping: Tensor) -> Tensor:

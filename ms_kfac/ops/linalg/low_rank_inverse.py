@@ -6,6 +6,8 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.ops.auto_generate import SolveTriangular
 
+from ms_kfac.ops.linalg.guarded_cholesky import GuardedCholesky
+
 
 class LowRankInverse(nn.Cell):
     r"""Apply :math:`(D I + X^{\top} X)^{-1}` for R < d rows :math:`X \in \mathbb{R}^{R \times d}`.
@@ -30,7 +32,7 @@ class LowRankInverse(nn.Cell):
 
     Raises:
         RuntimeError: raised by MindSpore's Cholesky on CPU if the damped :math:`X X^{\top}` is not positive
-            definite in float32, or if it holds NaN or Inf.
+            definite in float32. With NaN or Inf in the rows Z is NaN.
 
     Platforms: CPU (composed of Cholesky, SolveTriangular and matrix products).
     """
@@ -43,7 +45,7 @@ class LowRankInverse(nn.Cell):
         self.transposed_times = product(transpose_a=True)
         self.shape = ops.Shape()
         self.eye = ops.Eye()
-        self.cholesky = ops.Cholesky()
+        self.cholesky = GuardedCholesky()
         self.solve = SolveTriangular()
 
     def construct(self, rows: Tensor, damping: Tensor) -> Tensor:

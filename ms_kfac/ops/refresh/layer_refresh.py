@@ -32,11 +32,13 @@ class RefreshSpec:
     attributes: Mapping[str, Number]
 
 
-def fused_refresh(parts: Sequence[RefreshSpec]) -> Any:
+def fused_refresh(parts: Sequence[RefreshSpec], reporter: int = 0) -> Any:
     """Create the native operator that refreshes several layers in parallel.
 
     Args:
         parts: the layers' arguments, at least one, all of the same operator.
+        reporter: number of the reporter that is told of layers whose inverses can't be computed. These layers
+            keep their inverses. Default: 0, which makes them errors of the operator.
 
     Returns:
         The operator. Its inputs are ``due``, the damping (scalar float32), then the arrays of each part in
@@ -52,7 +54,7 @@ def fused_refresh(parts: Sequence[RefreshSpec]) -> Any:
         key: [part.attributes[key] for part in parts] for key in parts[0].attributes
     }
     layers = "\n".join(part.layer for part in parts)
-    return native_operator(parts[0].operator, layers=layers, **attributes)
+    return native_operator(parts[0].operator, layers=layers, reporter=reporter, **attributes)
 
 
 class LayerRefresh(nn.Cell):

@@ -8,10 +8,11 @@ import mindspore as ms
 from mindspore import Parameter, Tensor
 
 from ms_kfac.ops.statistics.eigenbasis_moments import EigenbasisMoments
-from ms_kfac.ops.statistics.layer_statistics import LayerStatistics, StatisticsOptions
+from ms_kfac.ops.statistics.kronecker_statistics import FactorStatistics
+from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
 
 
-class EigenbasisStatistics(LayerStatistics):
+class EigenbasisStatistics(FactorStatistics):
     r"""Stage the factors and the second moments of a batch in the current eigenbasis.
 
     .. math::
@@ -95,14 +96,6 @@ class EigenbasisStatistics(LayerStatistics):
                 flags = self.stack((both, both, both * 0 + 1))
             self.record_pass(x, dout, record, taken * self.cast(flags, ms.float32))
         return True
-
-    def stage_inputs(self, x: Tensor, A: Parameter, record: Parameter) -> bool:
-        """Stage the factor of inputs."""
-        return self.stage(A, self.second_moment(self.activations(x)), record, 0)
-
-    def stage_gradients(self, x: Tensor, dout: Tensor, G: Parameter, record: Parameter) -> bool:
-        """Stage the factor of output gradients."""
-        return self.stage(G, self.second_moment(self.output_gradients(x, dout)), record, 1)
 
     def stage_moments(
         self, x: Tensor, dout: Tensor, record: Parameter, Q_A: Parameter, Q_G: Parameter, s: Parameter

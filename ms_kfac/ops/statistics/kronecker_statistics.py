@@ -11,7 +11,19 @@ from mindspore import Parameter, Tensor
 from ms_kfac.ops.statistics.layer_statistics import CORRECTED_EIGENVALUES, LayerStatistics
 
 
-class KroneckerStatistics(LayerStatistics):
+class FactorStatistics(LayerStatistics):
+    """Base of the operators that stage A and G as :math:`(d, d)`."""
+
+    def stage_inputs(self, x: Tensor, A: Parameter, record: Parameter) -> bool:
+        """Stage the sum over inputs."""
+        return self.stage(A, self.second_moment(self.activations(x)), record, 0)
+
+    def stage_gradients(self, x: Tensor, dout: Tensor, G: Parameter, record: Parameter) -> bool:
+        """Stage the sum over output gradients."""
+        return self.stage(G, self.second_moment(self.output_gradients(x, dout)), record, 1)
+
+
+class KroneckerStatistics(FactorStatistics):
     r"""Stage the sums and weights of a batch, when the gate is open.
 
     .. math::
@@ -72,11 +84,3 @@ class KroneckerStatistics(LayerStatistics):
                 self.stage_gradients(x, dout, G, record)
             self.record_pass(x, dout, record, taken)
         return True
-
-    def stage_inputs(self, x: Tensor, A: Parameter, record: Parameter) -> bool:
-        """Stage the sum over inputs."""
-        return self.stage(A, self.second_moment(self.activations(x)), record, 0)
-
-    def stage_gradients(self, x: Tensor, dout: Tensor, G: Parameter, record: Parameter) -> bool:
-        """Stage the sum over output gradients."""
-        return self.stage(G, self.second_moment(self.output_gradients(x, dout)), record, 1)

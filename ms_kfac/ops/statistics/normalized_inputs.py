@@ -11,7 +11,24 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 
-class BatchNormalizedInputs(nn.Cell):
+class _NormalizedInputs(nn.Cell):
+    """Standardization over some axes, and division by the root mean square."""
+
+    def __init__(self, epsilon: float | None) -> None:
+        super().__init__(auto_prefix=False)
+        self.epsilon = epsilon
+        self.reduce_mean = ops.ReduceMean(keep_dims=True)
+        self.square = ops.Square()
+        self.rsqrt = ops.Rsqrt()
+
+    def standardized(self, x: Tensor, axes: int | tuple[int, ...]) -> Tensor:
+        return self.scaled(x - self.reduce_mean(x, axes), axes)
+
+    def scaled(self, x: Tensor, axes: int | tuple[int, ...]) -> Tensor:
+        return x * self.rsqrt(self.reduce_mean(self.square(x), axes) + self.epsilon)
+
+
+class BatchNormalizedInputs(_NormalizedInputs):
     r""":math:`\hat x` of a batch normalization layer, with the moments of the current batch.
 
     .. math::
@@ -33,21 +50,14 @@ class BatchNormalizedInputs(nn.Cell):
     """
 
     def __init__(self, epsilon: float) -> None:
-        super().__init__(auto_prefix=False)
-        self.epsilon = epsilon
+        super().__init__(epsilon)
         self.columns = ChannelColumns()
-        self.reduce_mean = ops.ReduceMean(keep_dims=True)
-        self.square = ops.Square()
-        self.rsqrt = ops.Rsqrt()
 
     def construct(self, x: Tensor) -> Tensor:
-        x = self.columns(x)
-        centred = x - self.reduce_mean(x, (0, 2))
-        variance = self.reduce_mean(self.square(centred), (0, 2))
-        return centred * self.rsqrt(variance + self.epsilon)
+        return self.standardized(self.columns(x), (0, 2))
 
 
-class LayerNormalizedInputs(nn.Cell):
+class LayerNormalizedInputs(_NormalizedInputs):
     r""":math:`\hat x` of a layer normalization layer.
 
     .. math::
@@ -70,21 +80,14 @@ class LayerNormalizedInputs(nn.Cell):
     """
 
     def __init__(self, epsilon: float, channels: int) -> None:
-        super().__init__(auto_prefix=False)
-        self.epsilon = epsilon
+        super().__init__(epsilon)
         self.rows = ChannelRows(channels)
-        self.reduce_mean = ops.ReduceMean(keep_dims=True)
-        self.square = ops.Square()
-        self.rsqrt = ops.Rsqrt()
 
     def construct(self, x: Tensor) -> Tensor:
-        x = self.rows(x)
-        centred = x - self.reduce_mean(x, 2)
-        variance = self.reduce_mean(self.square(centred), 2)
-        return centred * self.rsqrt(variance + self.epsilon)
+        return self.standardized(self.rows(x), 2)
 
 
-class GroupNormalizedInputs(nn.Cell):
+class GroupNormalizedInputs(_NormalizedInputs):
     r""":math:`\hat x` of a group or instance normalization layer.
 
     The moments of each sample are computed over the channels of a group and all positions (Wu & He 2018,
@@ -104,26 +107,20 @@ class GroupNormalizedInputs(nn.Cell):
     """
 
     def __init__(self, epsilon: float, groups: int) -> None:
-        super().__init__(auto_prefix=False)
-        self.epsilon = epsilon
+        super().__init__(epsilon)
         self.groups = groups
         self.columns = ChannelColumns()
         self.shape = ops.Shape()
         self.reshape = ops.Reshape()
-        self.reduce_mean = ops.ReduceMean(keep_dims=True)
-        self.square = ops.Square()
-        self.rsqrt = ops.Rsqrt()
 
     def construct(self, x: Tensor) -> Tensor:
         x = self.columns(x)
         shape = self.shape(x)
-        x = self.reshape(x, (shape[0], self.groups, -1))
-        centred = x - self.reduce_mean(x, 2)
-        variance = self.reduce_mean(self.square(centred), 2)
-        return self.reshape(centred * self.rsqrt(variance + self.epsilon), shape)
+        x = self.standardized(self.reshape(x, (shape[0], self.groups, -1)), 2)
+        return self.reshape(x, shape)
 
 
-class RootMeanSquareInputs(nn.Cell):
+class RootMeanSquareInputs(_NormalizedInputs):
     r"""Inputs of a scale :math:`\gamma`, divided by their root mean square or as they are.
 
     .. math::
@@ -145,18 +142,12 @@ class RootMeanSquareInputs(nn.Cell):
     """
 
     def __init__(self, epsilon: float | None, channels: int) -> None:
-        super().__init__(auto_prefix=False)
-        self.epsilon = epsilon
+        super().__init__(epsilon)
         self.rows = ChannelRows(channels)
-        self.reduce_mean = ops.ReduceMean(keep_dims=True)
-        self.square = ops.Square()
-        self.rsqrt = ops.Rsqrt()
 
     def construct(self, x: Tensor) -> Tensor:
         x = self.rows(x)
-        if self.epsilon is None:
-            return x
-        return x * self.rsqrt(self.reduce_mean(self.square(x), 2) + self.epsilon)
+        return x if self.epsilon is None else self.scaled(x, 2)
 
 
 class ChannelColumns(nn.Cell):

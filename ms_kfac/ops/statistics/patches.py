@@ -7,55 +7,44 @@ activations). Padding, stride and dilation are those of the layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.ops.operations.array_ops import Im2Col
 
-Pair = tuple[int, int]
+from ms_kfac.ops.statistics.convolution_geometry import ConvolutionGeometry
 
 
-@dataclass(frozen=True)
-class ConvolutionGeometry:
-    """Kernel, stride, dilation, padding and groups of a two-dimensional convolution.
+class PatchColumns(nn.Cell):
+    """Base of the operators that give columns of patches, with the homogeneous coordinate of the bias.
 
-    Attributes:
-        kernel_size: height and width of the kernel.
-        stride: stride in height and width.
-        dilation: dilation in height and width.
-        pad_mode: "pad" (uses ``padding``), "same" (the output size is the input size divided by the stride,
-            rounded up; an odd element of padding goes to the bottom and right, as in MindSpore's Conv2D) or
-            "valid".
-        padding: elements added at the top, bottom, left and right. Used only with pad_mode "pad".
-        groups: number of channel groups.
+    Args:
+        bias: True to append a one to each patch.
+        reduce: True to average the patches over the locations.
     """
 
-    kernel_size: Pair
-    stride: Pair
-    dilation: Pair
-    pad_mode: str
-    padding: tuple[int, int, int, int]
-    groups: int
+    def __init__(self, *, bias: bool, reduce: bool) -> None:
+        super().__init__(auto_prefix=False)
+        self.bias = bias
+        self.reduce = reduce
+        self.shape = ops.Shape()
+        self.reshape = ops.Reshape()
+        self.cast = ops.Cast()
+        self.ones = ops.Ones()
+        self.concat = ops.Concat(axis=-2)
+        self.reduce_mean = ops.ReduceMean(keep_dims=True)
 
-    def padding_for(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Padding at the top, bottom, left and right of an image of this size."""
-        if self.pad_mode == "valid":
-            return (0, 0, 0, 0)
-        if self.pad_mode == "pad":
-            return self.padding
-        amounts: list[int] = []
-        for size, kernel, stride, dilation in zip(
-            (height, width), self.kernel_size, self.stride, self.dilation
-        ):
-            outputs = -(-size // stride)
-            total = max((outputs - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
-            amounts += [total // 2, total - total // 2]
-        return (amounts[0], amounts[1], amounts[2], amounts[3])
+    def finished(self, patches: Tensor) -> Tensor:
+        if self.reduce:
+            patches = self.reduce_mean(patches, -1)
+        if self.bias:
+            ones_shape = (*self.shape(patches)[:-2], 1, self.shape(patches)[-1])
+            patches = self.concat((patches, self.ones(ones_shape, ms.float32)))
+        return patches
 
 
-class ConvolutionPatches(nn.Cell):
+class ConvolutionPatches(PatchColumns):
     r"""Layer input as columns of patches, with the homogeneous coordinate of the bias.
 
     Args:
@@ -72,9 +61,7 @@ class ConvolutionPatches(nn.Cell):
     """
 
     def __init__(self, geometry: ConvolutionGeometry, *, bias: bool, reduce: bool) -> None:
-        super().__init__(auto_prefix=False)
-        self.bias = bias
-        self.reduce = reduce
+        super().__init__(bias=bias, reduce=reduce)
         self.groups = geometry.groups
         self.geometry = geometry
         self.pointwise = (
@@ -90,12 +77,6 @@ class ConvolutionPatches(nn.Cell):
             dilations=geometry.dilation,
             pads=(top, left) if self.pads_evenly else 0,
         )
-        self.shape = ops.Shape()
-        self.reshape = ops.Reshape()
-        self.cast = ops.Cast()
-        self.ones = ops.Ones()
-        self.concat = ops.Concat(axis=-2)
-        self.reduce_mean = ops.ReduceMean(keep_dims=True)
 
     def construct(self, x: Tensor) -> Tensor:
         x = self.cast(x, ms.float32)
@@ -106,7 +87,8 @@ class ConvolutionPatches(nn.Cell):
         elif self.pads_evenly:
             patches = self.im2col(x)
         else:
-            patches = self.im2col(self.padded(x, shape[2], shape[3]))
+            top, bottom, left, right = self.geometry.padding_for(shape[2:])
+            patches = self.im2col(ops.pad(x, (left, right, top, bottom)))
         locations = (
             self.shape(patches)[2] * self.shape(patches)[3] if self.pointwise else self.shape(patches)[3]
         )
@@ -114,16 +96,7 @@ class ConvolutionPatches(nn.Cell):
             patches = self.reshape(patches, (samples, -1, locations))
         else:
             patches = self.reshape(patches, (samples, self.groups, -1, locations))
-        if self.reduce:
-            patches = self.reduce_mean(patches, -1)
-        if self.bias:
-            ones_shape = (*self.shape(patches)[:-2], 1, self.shape(patches)[-1])
-            patches = self.concat((patches, self.ones(ones_shape, ms.float32)))
-        return patches
-
-    def padded(self, x: Tensor, height: int, width: int) -> Tensor:
-        top, bottom, left, right = self.geometry.padding_for(height, width)
-        return ops.pad(x, (left, right, top, bottom))
+        return self.finished(patches)
 
 
 class ChannelLocations(nn.Cell):

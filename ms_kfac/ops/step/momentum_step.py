@@ -86,7 +86,7 @@ class MomentumStep(nn.Cell):
           parameter.
         - **decay** (Union[Tensor, tuple[Tensor]]) - :math:`w_d`, scalar float32, or one per parameter. Unused
           if no parameter decays.
-        - **scale** (Tensor) - :math:`\nu`, scalar float32.
+        - **scale** (Tensor) - :math:`\nu`, scalar float32. With NaN nothing changes.
         - **updates** (tuple[Tensor]) - U, in the shapes of the weights, possibly with others.
 
     Outputs:
@@ -149,7 +149,7 @@ class MomentumStep(nn.Cell):
                 self.kernel(self.momentum, scale, learning_rate, decay, used, *self.weights, *self.moments)
             else:
                 self.kernel(self.momentum, scale, learning_rate, used, *self.weights, *self.moments)
-        else:
+        elif ops.isfinite(scale):
             own: tuple[Tensor, ...] = ()
             for source in self.sources:
                 own = (*own, updates[source])

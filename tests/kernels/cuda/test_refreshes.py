@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.support.aot import AotError, AotLibrary
+from ms_kfac.kernels.reporter import PROTOTYPE
 from tests.support.cuda_refreshes import Layer, Refresh, block_split, kronecker, skfac, trace_restricted
 
 DAMPING = 0.03
@@ -132,6 +133,28 @@ def test_nan_leaves_all_layers_as_they_were(
     refuses_and_leaves(
         Refresh(operators, name, layers, DAMPING), f"{name}: layer 1: .*factor .* holds NaN or infinity"
     )
+
+
+def test_with_a_reporter_nan_is_no_error(operators: AotLibrary, rng: np.random.Generator) -> None:
+    """An error would end the compiled step for good."""
+    layers = LAYERS["KroneckerRefresh"](rng)[:2]
+    layers[1].arrays[SECOND_FACTOR][..., -1, -1] = np.nan
+    told: list[str] = []
+
+    def keep(handle: int, step: int, count: int, findings: Any, failure: bytes) -> None:
+        told.append(f"{handle} {step} {count} {failure.decode()}")
+
+    function = PROTOTYPE(keep)
+    operators.library.ms_kfac_set_reporter(function)
+    try:
+        refresh = Refresh(operators, "KroneckerRefresh", layers, DAMPING, reporter=7)
+        refresh.run()
+        refresh.run()
+    finally:
+        operators.library.ms_kfac_set_reporter(None)
+    for index in range(len(layers)):
+        refresh.check_untouched(index)
+    assert told == ["7 -1 0 layer 1: factor G holds NaN or infinity, at an earlier refresh"]
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -15,6 +15,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from benchmarks.support.aot import AotError, AotLibrary
 from ms_kfac.kernels.library import library
 from ms_kfac.kernels.registry import REGISTRY
+from ms_kfac.kernels.reporter import ReporterHandle
 from ms_kfac.ops.refresh.block_split_refresh import BlockSplitRefresh
 from ms_kfac.ops.refresh.eigenbasis_refresh import EigenbasisRefresh
 from ms_kfac.ops.refresh.kronecker_refresh import KroneckerRefresh
@@ -314,22 +315,28 @@ def refused_in_a_graph(name: str, layers: list[list[Any]]) -> str:
     return library("CPU").last_error()
 
 
-def refused(aot: AotLibrary, name: str, layers: list[list[Any]]) -> str:
-    """The same without MindSpore, which would compile a graph for each call."""
+def joint_refresh(aot: AotLibrary, name: str, arrays: list[Any], **more: Any) -> None:
+    """Refreshes both layers in one call, without MindSpore."""
     own, create = OPERATORS[name]
     parts: Any = [create(parameters(values), index).spec for index, values in enumerate(own)]
     attributes = {key: [part.attributes[key] for part in parts] for key in parts[0].attributes}
+    inputs = [np.array(1, np.int32), np.array(0.1, np.float32), *arrays]
+    aot.operator(
+        REGISTRY[f"{name}_refresh"],
+        inputs,
+        [np.zeros(1, np.float32)],
+        layers="layer 0\nlayer 1",
+        **attributes,
+        **more,
+    ).run()
+
+
+def refused(aot: AotLibrary, name: str, layers: list[list[Any]]) -> str:
+    """The same without MindSpore, which would compile a graph for each call."""
     arrays = [np.array(value, np.float32) for layer in layers for value in layer]
     before = copy.deepcopy(arrays)
-    inputs = [np.array(1, np.int32), np.array(0.1, np.float32), *arrays]
     with pytest.raises(AotError) as error:
-        aot.operator(
-            REGISTRY[f"{name}_refresh"],
-            inputs,
-            [np.zeros(1, np.float32)],
-            layers="layer 0\nlayer 1",
-            **attributes,
-        ).run()
+        joint_refresh(aot, name, arrays)
     for index, (found, expected) in enumerate(zip(arrays, before)):
         np.testing.assert_array_equal(found, expected, err_msg=str(index))
     return str(error.value)
@@ -356,6 +363,27 @@ def test_nan_in_a_diagonal_leaves_all_layers_as_they_were(aot: AotLibrary) -> No
     layers = copy.deepcopy(OPERATORS["sherman_morrison"][0])
     layers[1][3][2] = np.nan
     assert "layer 1: the diagonal of factor G" in refused(aot, "sherman_morrison", layers)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_with_a_reporter_only_the_layer_with_nan_keeps_its_arrays(aot: AotLibrary, name: str) -> None:
+    """An error would end a compiled step for good. The other layer is refreshed as without the broken one."""
+    told: list[str] = []
+    handle = ReporterHandle(lambda step, found, text: told.append(f"{step} {len(found)} {text}"))
+    broken = 0 if name == "sherman_morrison" else 1
+    layers = copy.deepcopy(OPERATORS[name][0])
+    layers[broken][1][..., -1, -1] = np.nan
+    found = [np.array(value, np.float32) for layer in layers for value in layer]
+    before = copy.deepcopy(found)
+    joint_refresh(aot, name, found, reporter=handle.number)
+    assert len(told) == 1
+    assert told[0].startswith(f"-1 0 layer {broken}: ")
+    expected = [np.array(value, np.float32) for layer in OPERATORS[name][0] for value in layer]
+    joint_refresh(aot, name, expected)
+    count = len(layers[0])
+    for index, array in enumerate(found):
+        wanted = before if index // count == broken else expected
+        np.testing.assert_array_equal(array, wanted[index], err_msg=str(index))
 
 
 @pytest.mark.parametrize("name", OPERATORS)

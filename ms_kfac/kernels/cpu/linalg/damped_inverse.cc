@@ -5,7 +5,6 @@
 #include <mutex>
 #include <set>
 #include <sstream>
-#include <stdexcept>
 #include <vector>
 
 #include "../../interface/messages.h"
@@ -90,8 +89,8 @@ void invert_in_float64(const DampedFactor& of) {
     if (invert(of.size, matrix.data(), blas::dpotrf, blas::dpotri)) break;
     if (!(damping <= largest)) {
       std::ostringstream text;
-      text << of.name << " has trace " << largest << " and is not positive definite with damping " << damping;
-      throw std::runtime_error(text.str());
+      text << " has trace " << largest << " and is not positive definite with damping " << damping;
+      throw FactorFailure(of.name, text.str());
     }
     // Smaller damping would vanish in float64 next to the trace and change nothing.
     damping = std::max(10 * damping, 1e-15 * largest);
@@ -140,7 +139,7 @@ void require_finite(const std::vector<DampedFactor>& factors) {
   require_each_finite(factors, [](const DampedFactor& of) { return upper_finite(of.factor, of.stride, of.size); });
   for (const DampedFactor& of : factors)
     if (!std::isfinite(of.scale) || !std::isfinite(of.damping))
-      throw std::runtime_error(of.name + " has a scale or a damping of NaN or infinity");
+      throw FactorFailure(of.name, " has a scale or a damping of NaN or infinity");
 }
 
 void invert_damped(std::vector<DampedFactor> factors) {

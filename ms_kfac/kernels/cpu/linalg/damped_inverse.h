@@ -18,14 +18,13 @@ struct DampedFactor {
   float* inverse;  // size rows without gaps; both triangles are written
 };
 
-// Throws std::runtime_error with the name of the first factor whose entries, scale or damping are NaN or infinite.
+// Throws FactorFailure for the first factor whose entries, scale or damping are NaN or infinite.
 void require_finite(const std::vector<DampedFactor>& factors);
 
 // Computes all inverses. Calls require_finite first, so nothing is written if it throws. Reads the upper triangle of F.
 // A factor that is not positive definite in float32 is inverted in float64. If that fails, the damping grows by factors
-// of ten until it succeeds, with a warning. Throws std::runtime_error with the factor's name if damping beyond its
-// trace fails. That factor then keeps its old inverse, restored from the lower triangle. Other factors may have new
-// inverses.
+// of ten until it succeeds, with a warning. Throws FactorFailure if damping beyond its trace fails. That factor then
+// keeps its old inverse, restored from the lower triangle. Other factors may have new inverses.
 void invert_damped(std::vector<DampedFactor> factors);
 
 // Copies the upper triangle onto the lower one.

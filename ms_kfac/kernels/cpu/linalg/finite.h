@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "../threads/threads.h"
@@ -15,14 +16,20 @@ bool all_finite(const float* values, int64_t count, float scale = 1.0f);
 // The same for the upper triangle of a matrix whose rows are `stride` numbers apart.
 bool upper_finite(const float* matrix, int64_t stride, int size, float scale = 1.0f);
 
-// Throws std::runtime_error with the name of the first factor for which `finite` is false. It checks all factors and
+// A factor that can't be inverted or decomposed, because of its numbers. `name` is the factor's.
+struct FactorFailure : std::runtime_error {
+  FactorFailure(const std::string& name, const std::string& why) : std::runtime_error(name + why), name(name) {}
+  std::string name;
+};
+
+// Throws FactorFailure for the first factor for which `finite` is false. It checks all factors and
 // writes nothing, so a caller that calls it first leaves everything unchanged.
 template <typename Factor, typename Finite>
 void require_each_finite(const std::vector<Factor>& factors, Finite finite) {
   std::vector<char> fine(factors.size());
   parallel_for(static_cast<int64_t>(factors.size()), [&](int64_t index) { fine[index] = finite(factors[index]); });
   for (size_t index = 0; index < factors.size(); ++index)
-    if (!fine[index]) throw std::runtime_error(factors[index].name + " holds NaN or infinity");
+    if (!fine[index]) throw FactorFailure(factors[index].name, " holds NaN or infinity");
 }
 
 }  // namespace ms_kfac

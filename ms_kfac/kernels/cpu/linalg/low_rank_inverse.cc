@@ -31,7 +31,7 @@ void factorize_in_float64(const LowRankFactor& of, std::vector<float>& small) {
   blas::dgemm(blas::kRowMajor, blas::kNo, blas::kYes, rank, rank, of.size, double(of.scale) * of.scale, X.data(),
               of.size, X.data(), of.size, 1.0, precise.data(), rank);
   if (!factorize(rank, precise, blas::dpotrf))
-    throw std::runtime_error(of.name + " is not positive definite with its damping");
+    throw FactorFailure(of.name, " is not positive definite with its damping");
   std::copy(precise.begin(), precise.end(), small.begin());
 }
 

@@ -46,28 +46,29 @@ void add_blocks(std::vector<ms_kfac::DampedFactor>& factors, const ms_kfac::Damp
 
 }  // namespace
 
-MS_KFAC_OPERATOR(BlockSplitRefresh) {
+MS_KFAC_REFRESH_OPERATOR(BlockSplitRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   std::vector<ms_kfac::DampedFactor> factors;
-  ms_kfac::for_due_layers(arguments, attributes, Layout::kArrays, [&](int layer, const ms_kfac::LayerArrays& arrays) {
-    const std::string& name = attributes.layers[layer];
-    const int split = static_cast<int>(attributes.split.at(layer));
-    if (split < 1) throw std::invalid_argument(name + ": split must be positive, got " + std::to_string(split));
-    const ms_kfac::Matrices sum_A = arrays.matrices(Layout::A_sum, 1), sum_G = arrays.matrices(Layout::G_sum, 1);
-    const int size_A = sum_A.size, size_G = sum_G.size;
-    const float* A = sum_A.data;
-    const float* G = sum_G.data;
-    const float* weights = arrays.floats(Layout::weights, 2);
-    const float scale_A = ms_kfac::average_scale(weights[0]), scale_G = ms_kfac::average_scale(weights[1]);
-    ms_kfac::SplitDamping damping{1.0f, 1.0f};
-    if (weights[0] != 0.0f)
-      damping =
-          ms_kfac::pi_split(scale_A * ms_kfac::diagonal_sum(A, size_A), size_A,
-                            scale_G * ms_kfac::diagonal_sum(G, size_G), size_G, lambda, attributes.splits[layer] != 0);
-    add_blocks(factors, {name + ": a block of factor A", A, size_A, size_A, scale_A, damping.A, nullptr}, split, arrays,
-               Layout::A_inverses);
-    add_blocks(factors, {name + ": a block of factor G", G, size_G, size_G, scale_G, damping.G, nullptr}, split, arrays,
-               Layout::G_inverses);
-  });
+  ms_kfac::for_due_layers(
+      arguments, attributes, due, Layout::kArrays, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+        const std::string& name = attributes.layers[layer];
+        const int split = static_cast<int>(attributes.split.at(layer));
+        if (split < 1) throw std::invalid_argument(name + ": split must be positive, got " + std::to_string(split));
+        const ms_kfac::Matrices sum_A = arrays.matrices(Layout::A_sum, 1), sum_G = arrays.matrices(Layout::G_sum, 1);
+        const int size_A = sum_A.size, size_G = sum_G.size;
+        const float* A = sum_A.data;
+        const float* G = sum_G.data;
+        const float* weights = arrays.floats(Layout::weights, 2);
+        const float scale_A = ms_kfac::average_scale(weights[0]), scale_G = ms_kfac::average_scale(weights[1]);
+        ms_kfac::SplitDamping damping{1.0f, 1.0f};
+        if (weights[0] != 0.0f)
+          damping = ms_kfac::pi_split(scale_A * ms_kfac::diagonal_sum(A, size_A), size_A,
+                                      scale_G * ms_kfac::diagonal_sum(G, size_G), size_G, lambda,
+                                      attributes.splits[layer] != 0);
+        add_blocks(factors, {name + ": a block of factor A", A, size_A, size_A, scale_A, damping.A, nullptr}, split,
+                   arrays, Layout::A_inverses);
+        add_blocks(factors, {name + ": a block of factor G", G, size_G, size_G, scale_G, damping.G, nullptr}, split,
+                   arrays, Layout::G_inverses);
+      });
   ms_kfac::invert_damped(std::move(factors));
 }

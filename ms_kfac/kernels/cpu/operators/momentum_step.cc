@@ -9,10 +9,12 @@
 //   nesterov, decoupled        flags
 //
 // Inputs, float32: momentum, the scale of preconditioned updates, learning rates, weight decays; then the updates, the
-// weights and the moments. Output: a float32 scalar without meaning. Other operators depend on it to run after this
-// one.
+// weights and the moments. With a scale of NaN nothing changes. Output: a float32 scalar without meaning. Other
+// operators depend on it to run after this one.
 
 #include "../step/momentum_step.h"
+
+#include <cmath>
 
 #include "../operator.h"
 
@@ -48,6 +50,8 @@ MS_KFAC_OPERATOR(MomentumStep) {
     throw std::invalid_argument("the number of inputs differs from the attributes");
   const ms_kfac::MomentumRule rule{scalar(arguments[0]), attributes.nesterov, attributes.decoupled};
   const float scale = scalar(arguments[1]);
+  // The step is skipped (check_step.cc).
+  if (std::isnan(scale)) return;
   std::vector<ms_kfac::MomentumArrays> arrays;
   for (int index = 0; index < count; ++index) {
     const ms_kfac::Array update = arguments[updates + static_cast<int>(attributes.sources[index])];

@@ -127,8 +127,9 @@ class Layer {
       trace += scale * diagonal[i];
     }
     if (!ms_kfac::all_finite(result.data(), size))
-      throw std::runtime_error(attributes_.layers[layer_] + ": the diagonal of factor " +
-                               (index == Layout::A_diagonal ? "A" : "G") + " holds NaN, infinity or a negative number");
+      throw ms_kfac::FactorFailure(
+          attributes_.layers[layer_] + ": the diagonal of factor " + (index == Layout::A_diagonal ? "A" : "G"),
+          " holds NaN, infinity or a negative number");
     return result;
   }
 
@@ -152,13 +153,13 @@ class Layer {
 
 }  // namespace
 
-MS_KFAC_OPERATOR(ShermanMorrisonRefresh) {
+MS_KFAC_REFRESH_OPERATOR(ShermanMorrisonRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   const auto& rescales = attributes.rescales;
   const bool traces = std::any_of(rescales.begin(), rescales.end(), [](int64_t rescale) { return rescale != 0; });
   Batch batch;
   std::vector<Layer> layers;
-  ms_kfac::for_due_layers(arguments, attributes, traces ? Layout::kArrays : Layout::A_trace,
+  ms_kfac::for_due_layers(arguments, attributes, due, traces ? Layout::kArrays : Layout::A_trace,
                           [&](int index, const ms_kfac::LayerArrays& arrays) {
                             layers.emplace_back(attributes, index, arrays);
                             layers.back().add_to(batch, lambda);

@@ -80,29 +80,30 @@ class Factor {
 
 }  // namespace
 
-MS_KFAC_OPERATOR(SKFACRefresh) {
+MS_KFAC_REFRESH_OPERATOR(SKFACRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   Batch batch;
-  ms_kfac::for_due_layers(arguments, attributes, Layout::kArrays, [&](int layer, const ms_kfac::LayerArrays& arrays) {
-    const float* weights = arrays.floats(Layout::weights, 4);
-    if (weights[0] == 0.0f || weights[1] == 0.0f) return;
-    const Factor A(attributes.layers[layer] + ": factor A", arrays, weights, 0);
-    const Factor G(attributes.layers[layer] + ": factor G", arrays, weights, 1);
-    if (A.groups() != G.groups())
-      throw std::invalid_argument(attributes.layers[layer] + ": the factors have " + std::to_string(A.groups()) +
-                                  " and " + std::to_string(G.groups()) + " groups");
-    const bool splits = attributes.splits[layer] != 0;
-    float* damping_A = arrays.floats(Layout::A_damping, A.groups());
-    float* damping_G = arrays.floats(Layout::G_damping, A.groups());
-    for (int64_t group = 0; group < A.groups(); ++group) {
-      const double trace_A = splits ? A.trace(group) : 0, trace_G = splits ? G.trace(group) : 0;
-      const ms_kfac::SplitDamping damping = ms_kfac::pi_split(trace_A, A.size(), trace_G, G.size(), lambda, splits);
-      A.add_to(batch, group, damping.A);
-      G.add_to(batch, group, damping.G);
-      batch.numbers.push_back({damping_A + group, damping.A});
-      batch.numbers.push_back({damping_G + group, damping.G});
-    }
-    batch.numbers.push_back({arrays.floats(Layout::refreshed, 1), 1.0f});
-  });
+  ms_kfac::for_due_layers(
+      arguments, attributes, due, Layout::kArrays, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+        const float* weights = arrays.floats(Layout::weights, 4);
+        if (weights[0] == 0.0f || weights[1] == 0.0f) return;
+        const Factor A(attributes.layers[layer] + ": factor A", arrays, weights, 0);
+        const Factor G(attributes.layers[layer] + ": factor G", arrays, weights, 1);
+        if (A.groups() != G.groups())
+          throw std::invalid_argument(attributes.layers[layer] + ": the factors have " + std::to_string(A.groups()) +
+                                      " and " + std::to_string(G.groups()) + " groups");
+        const bool splits = attributes.splits[layer] != 0;
+        float* damping_A = arrays.floats(Layout::A_damping, A.groups());
+        float* damping_G = arrays.floats(Layout::G_damping, A.groups());
+        for (int64_t group = 0; group < A.groups(); ++group) {
+          const double trace_A = splits ? A.trace(group) : 0, trace_G = splits ? G.trace(group) : 0;
+          const ms_kfac::SplitDamping damping = ms_kfac::pi_split(trace_A, A.size(), trace_G, G.size(), lambda, splits);
+          A.add_to(batch, group, damping.A);
+          G.add_to(batch, group, damping.G);
+          batch.numbers.push_back({damping_A + group, damping.A});
+          batch.numbers.push_back({damping_G + group, damping.G});
+        }
+        batch.numbers.push_back({arrays.floats(Layout::refreshed, 1), 1.0f});
+      });
   batch.run();
 }

@@ -50,33 +50,35 @@ GrowthAndShift growth_and_shift(const TraceRestrictedRefreshAttributes& attribut
 
 }  // namespace
 
-MS_KFAC_OPERATOR(TraceRestrictedRefresh) {
+MS_KFAC_REFRESH_OPERATOR(TraceRestrictedRefresh) {
   const float lambda = ms_kfac::damping_of(arguments);
   std::vector<ms_kfac::DampedFactor> factors;
-  ms_kfac::for_due_layers(arguments, attributes, Layout::kArrays, [&](int layer, const ms_kfac::LayerArrays& arrays) {
-    const std::string& name = attributes.layers[layer];
-    const ms_kfac::Matrices Phi = arrays.matrices(Layout::Phi_sum), Psi = arrays.matrices(Layout::Psi_sum, Phi.groups);
-    const ms_kfac::Matrices Phi_inverse = arrays.like(Phi, Layout::Phi_inverse),
-                            Psi_inverse = arrays.like(Psi, Layout::Psi_inverse);
-    const int64_t groups = Phi.groups;
-    const float* traces = arrays.floats(Layout::traces, attributes.roots.at(layer) ? 2 * groups : groups);
-    const double count = ms_kfac::number(arrays, Layout::weights);
-    for (int64_t group = 0; group < groups; ++group) {
-      float scale = 0.0f, shift_Phi = 1.0f, shift_Psi = 1.0f;
-      if (count != 0.0) {
-        const double root_shift = attributes.roots[layer] ? traces[groups + group] / count : 0.0;
-        const GrowthAndShift found = growth_and_shift(attributes, layer, count, traces[group] / count, root_shift,
-                                                      ms_kfac::number(arrays, Layout::beta));
-        const bool automatic = attributes.automatic[layer];
-        scale = static_cast<float>(found.scale);
-        shift_Phi = automatic ? static_cast<float>(found.shift / Phi.size) : std::sqrt(lambda);
-        shift_Psi = automatic ? static_cast<float>(found.shift / Psi.size) : std::sqrt(lambda);
-      }
-      factors.push_back(
-          {name + ": factor Phi", Phi.of(group), Phi.size, Phi.size, scale, shift_Phi, Phi_inverse.of(group)});
-      factors.push_back(
-          {name + ": factor Psi", Psi.of(group), Psi.size, Psi.size, scale, shift_Psi, Psi_inverse.of(group)});
-    }
-  });
+  ms_kfac::for_due_layers(
+      arguments, attributes, due, Layout::kArrays, [&](int layer, const ms_kfac::LayerArrays& arrays) {
+        const std::string& name = attributes.layers[layer];
+        const ms_kfac::Matrices Phi = arrays.matrices(Layout::Phi_sum),
+                                Psi = arrays.matrices(Layout::Psi_sum, Phi.groups);
+        const ms_kfac::Matrices Phi_inverse = arrays.like(Phi, Layout::Phi_inverse),
+                                Psi_inverse = arrays.like(Psi, Layout::Psi_inverse);
+        const int64_t groups = Phi.groups;
+        const float* traces = arrays.floats(Layout::traces, attributes.roots.at(layer) ? 2 * groups : groups);
+        const double count = ms_kfac::number(arrays, Layout::weights);
+        for (int64_t group = 0; group < groups; ++group) {
+          float scale = 0.0f, shift_Phi = 1.0f, shift_Psi = 1.0f;
+          if (count != 0.0) {
+            const double root_shift = attributes.roots[layer] ? traces[groups + group] / count : 0.0;
+            const GrowthAndShift found = growth_and_shift(attributes, layer, count, traces[group] / count, root_shift,
+                                                          ms_kfac::number(arrays, Layout::beta));
+            const bool automatic = attributes.automatic[layer];
+            scale = static_cast<float>(found.scale);
+            shift_Phi = automatic ? static_cast<float>(found.shift / Phi.size) : std::sqrt(lambda);
+            shift_Psi = automatic ? static_cast<float>(found.shift / Psi.size) : std::sqrt(lambda);
+          }
+          factors.push_back(
+              {name + ": factor Phi", Phi.of(group), Phi.size, Phi.size, scale, shift_Phi, Phi_inverse.of(group)});
+          factors.push_back(
+              {name + ": factor Psi", Psi.of(group), Psi.size, Psi.size, scale, shift_Psi, Psi_inverse.of(group)});
+        }
+      });
   ms_kfac::invert_damped(std::move(factors));
 }

@@ -141,7 +141,7 @@ DampedInverses::DampedInverses(AotExtra& extra, std::vector<int> sizes, std::vec
 
 DampedInverses::~DampedInverses() = default;
 
-void DampedInverses::raise_failures() const { state_->failures.take(); }
+void DampedInverses::take_failures(int64_t reporter) const { state_->failures.take(reporter); }
 
 float DampedInverses::growth(int index) const { return state_->failures.growth(index); }
 

@@ -38,9 +38,9 @@ class DampedInverses {
   DampedInverses(AotExtra& extra, std::vector<int> sizes, std::vector<std::string> names);
   ~DampedInverses();
 
-  // Throws std::runtime_error if a factor failed in an earlier call. Each call must call it, even if no layer is due,
-  // after the stream is synchronized by the call's read on the host.
-  void raise_failures() const;
+  // Tells the reporter of a factor that failed in an earlier call; without a reporter, throws std::runtime_error. Each
+  // call must call it, even if no layer is due, after the stream is synchronized by the call's read on the host.
+  void take_failures(int64_t reporter) const;
 
   // Launches all the work. Reads the lower triangle of each F.
   Verdicts run(const std::vector<DampedFactor>& factors, const Call& call) const { return run(factors, {}, call); }

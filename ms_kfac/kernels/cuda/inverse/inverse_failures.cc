@@ -6,13 +6,14 @@
 #include <utility>
 
 #include "../../interface/messages.h"
+#include "../../interface/reports.h"
 
 namespace ms_kfac {
 
 InverseFailures::InverseFailures(std::vector<std::string> names)
     : names_(std::move(names)), growth_(names_.size(), 1.0f), outcomes_(names_.size()) {}
 
-void InverseFailures::take() {
+void InverseFailures::take(int64_t handle) {
   int worst = kFine;
   std::string name;
   for (size_t i = 0; i < names_.size(); ++i) {
@@ -29,7 +30,10 @@ void InverseFailures::take() {
   const char* what = worst == kNotFinite          ? " holds NaN or infinity"
                      : worst == kDampingNotFinite ? " has a scale or a damping of NaN or infinity"
                                                   : " is not positive definite with damping beyond its trace";
-  throw std::runtime_error(name + what + ", at an earlier refresh");
+  const std::string text = name + what + ", at an earlier refresh";
+  const Reporter report = reporter();
+  if (handle == 0 || report == nullptr) throw std::runtime_error(text);
+  report(handle, -1, 0, nullptr, text.c_str());
 }
 
 void InverseFailures::grow(size_t index) {

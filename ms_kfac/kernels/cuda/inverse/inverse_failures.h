@@ -1,6 +1,7 @@
 // Reports failed inverses of earlier calls to the host, in mapped memory that the device writes.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -17,8 +18,9 @@ class InverseFailures {
   int* device() const { return outcomes_.device(); }
 
   // Reads and clears the outcomes. If a factor was not positive definite, its damping grows tenfold, with a warning.
-  // Any other failure throws std::runtime_error, which names the most severe cause and the first factor with it.
-  void take();
+  // Any other failure is told to the reporter, or thrown as std::runtime_error if there is none. The text names the
+  // most severe cause and the first factor with it.
+  void take(int64_t reporter);
 
   // The multiple of the damping of a factor.
   float growth(int index) const { return growth_[index]; }

@@ -32,7 +32,7 @@ void refresh_pairs(const Call& call, const RefreshAttributes& attributes, int ar
                    const Collect& collect, const Damp& damp) {
   const float* damping = damping_of(call.arguments);
   const std::vector<int32_t> due = read_due(call, attributes, arrays);
-  inverses.raise_failures();
+  inverses.take_failures(attributes.reporter);
   std::vector<Pair> pairs;
   std::vector<DampedFactor> factors;
   for_due_layers(call.arguments, due.data(), attributes, arrays,

@@ -114,8 +114,8 @@ class ShermanMorrisonRefreshKernel {
       list.add(layers.back().refreshes);
     });
     const HostNumbers read = gathered_.read(list, call);
-    inverses_->raise_failures();
-    failures_->take();
+    inverses_->take_failures(attributes_.reporter);
+    failures_->take(attributes_.reporter);
     Work work;
     for (int index = 0; index < static_cast<int>(layers.size()); ++index)
       if (read.integer(dues == 1 ? 0 : index) != 0) add(layers[index], index, read, dues + 6 * index, call, work);

@@ -159,7 +159,7 @@ class SKFACRefreshKernel {
       weights[index] = list.add(arrays.floats(Layout::weights, 4), 4);
     }
     const HostNumbers read = gathered_->read(list, call);
-    inverses_->raise_failures();
+    inverses_->take_failures(attributes_.reporter);
     std::vector<int32_t> due;
     for (int64_t i = 0; i < call.arguments[0].size(); ++i) due.push_back(read.integer(static_cast<int>(i)));
     Work work;

@@ -27,8 +27,10 @@ struct MomentumArrays {
 };
 
 // With u = scale update + decay w: v <- momentum v + u, then w <- w - learning_rate v. With Nesterov momentum
-// w <- w - learning_rate (u + momentum v).
+// w <- w - learning_rate (u + momentum v). With a scale of NaN nothing changes.
 __device__ inline void step_chunk(const MomentumRule& rule, const MomentumArrays& arrays, unsigned chunk) {
+  // The step is skipped.
+  if (isnan(*rule.scale)) return;
   const float momentum = *rule.momentum, scale = arrays.scaled ? *rule.scale : 1.0f;
   const float rate = *arrays.learning_rate, weight_decay = arrays.decay != nullptr ? *arrays.decay : 0.0f;
   const float decay = rule.decoupled ? 0.0f : weight_decay;
