@@ -6,7 +6,6 @@ To continue an interrupted run: python -m model_zoo.train --resume runs/FOLDER.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -14,16 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from model_zoo.common.checkpoint.files import newest_checkpoint, ranks_of, read_position, require_ranks
+from model_zoo.common.checkpoint.files import newest_checkpoint, ranks_of, read_position
 from model_zoo.common.checkpoint.interval import CheckpointInterval
 from model_zoo.common.checkpoint.resume import resumed_recipe
 from model_zoo.common.command_line import print_usage_error
-from model_zoo.common.data.shards import Shard, check_batch_divides
+from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import UsageError
-from model_zoo.common.recipe import Recipe, check_distributed, load_recipe, sibling_recipe
+from model_zoo.common.ranks import announced_ranks, check_ranks
+from model_zoo.common.recipe import check_distributed, load_recipe, sibling_recipe
 from model_zoo.common.run_options import RunOptions, resumed
-
-_RANKS_VARIABLE = "MS_WORKER_NUM"
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -150,41 +148,6 @@ def output_of(options: argparse.Namespace) -> Path:
     return output or Path("runs") / f"{options.recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def announced_ranks() -> int | None:
-    """The number of processes, which msrun tells its workers, and the launcher tells --check.
-
-    Returns:
-        Their number; None if this process was started without them.
-
-    Raises:
-        UsageError: the variable holds no number.
-    """
-    text = os.environ.get(_RANKS_VARIABLE)
-    if text is None:
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{_RANKS_VARIABLE} must be an integer of at least 1, got {text!r}.")
-    return int(text)
-
-
-def check_ranks(recipe: Recipe, options: argparse.Namespace) -> None:
-    """Checks what the number of processes alone can tell, before MindSpore starts.
-
-    Args:
-        recipe: the recipe.
-        options: the command line.
-
-    Raises:
-        DataError: the processes can't divide a batch equally.
-        CheckpointError: another number of processes wrote the checkpoints of the run to resume.
-    """
-    ranks = announced_ranks() if options.distributed else 1
-    if ranks is not None:
-        check_batch_divides(recipe.data.batch_size, ranks)
-        if options.resume is not None:
-            require_ranks(options.resume, ranks)
-
-
 def run(options: argparse.Namespace) -> int:
     """Trains a recipe or resumes a run."""
     if options.resume is not None:
@@ -201,7 +164,7 @@ def run(options: argparse.Namespace) -> int:
         if run_options.device == "Ascend":
             raise UsageError("--distributed needs --device CPU or GPU, got Ascend.")
         check_distributed(recipe, run_options.device)
-    check_ranks(recipe, options)
+    check_ranks(recipe, options.resume, announced_ranks() if options.distributed else 1)
     if options.check:
         return 0
 
