@@ -18,6 +18,7 @@ from model_zoo.common.checkpoint.resume import refuse_occupied, resumed_recipe, 
 from model_zoo.common.command_line import run_command
 from model_zoo.common.errors import UsageError
 from model_zoo.common.interruption import StopSignals
+from model_zoo.common.ranks import announced_ranks, check_ranks
 from model_zoo.common.recipe import check_distributed, load_recipe, sibling_recipe
 from model_zoo.common.run_lock import refuse_if_locked
 from model_zoo.common.run_options import RunOptions, resumed
@@ -195,6 +196,7 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
         if run_options.device == "Ascend":
             raise UsageError("--distributed needs --device CPU or GPU, got Ascend.")
         check_distributed(recipe, run_options.device)
+    check_ranks(recipe, options.resume, announced_ranks() if options.distributed else 1)
     if options.check:
         return 0
 

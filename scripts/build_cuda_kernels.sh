@@ -66,6 +66,8 @@ find_nvcc() {
             return
         fi
     done < <("$python" -c '
+import sys
+sys.path[:] = filter(None, sys.path)
 import glob, importlib.util
 package = importlib.util.find_spec("nvidia")
 for folder in package.submodule_search_locations if package else ():
@@ -113,7 +115,7 @@ if [[ -n "$list" ]]; then
 fi
 
 mapfile -t sources < <(find "$KERNELS/cuda" "$KERNELS/interface" \( -name '*.cu' -o -name '*.cc' \) -type f | sort)
-fingerprint="$("$python" -c '
+fingerprint="$("$python" -I -c '
 import pathlib, runpy, sys
 print(runpy.run_path(sys.argv[1])["fingerprint"](*map(pathlib.Path, sys.argv[2:])))
 ' "$KERNELS/fingerprint.py" "$KERNELS/interface" "$KERNELS/cuda")"

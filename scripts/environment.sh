@@ -9,7 +9,15 @@
 #   MS_KFAC_PYTHON              an interpreter that already has ms_kfac[zoo]; nothing is created or installed
 #   VENV_PYTHON                 set here: the interpreter of .venv, or MS_KFAC_PYTHON
 
-PROJECT_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# With CDPATH, cd would prefer another folder of the same name.
+PROJECT_ROOT="$(unset CDPATH && cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# Python takes empty entries of PYTHONPATH for the working folder.
+if [[ -n "${PYTHONPATH+set}" ]]; then
+    PYTHONPATH="$(tr ':' '\n' <<<"$PYTHONPATH" | sed '/^$/d' | paste -sd :)"
+fi
+
+# Python puts the working folder in front of its search path for -m and -c: a file there with the name of a module would
+# be run. -I leaves it out, and everything of the user's; the zoo's own commands leave it out in other ways.
 VENV_PYTHON="${MS_KFAC_PYTHON:-$PROJECT_ROOT/.venv/bin/python}"
 
 # On AVX-512 machines, oneDNN 3 uses a reference convolution for some of MindSpore's layouts, tens of times slower than
@@ -41,6 +49,7 @@ help_if_asked() {
 }
 
 suitable_python() {
+    # sys is built in.
     "$1" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1
 }
 
@@ -63,17 +72,17 @@ find_python() {
 create_venv() {
     local python
     python="$(find_python)" || exit 1
-    "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
+    "$python" -I -c 'import ensurepip, venv' >/dev/null 2>&1 ||
         fail "$python can't create virtual environments; on Debian, install the package python3-venv."
     rm -f "$PROJECT_ROOT"/.venv/ms_kfac-*
     echo "Creating .venv with $("$python" --version)"
-    "$python" -m venv "$PROJECT_ROOT/.venv" || fail "$python could not create $PROJECT_ROOT/.venv."
+    "$python" -I -m venv "$PROJECT_ROOT/.venv" || fail "$python could not create $PROJECT_ROOT/.venv."
 }
 
 # Fails with a clear message if a system library is missing.
 check_mindspore() {
     local message
-    message="$("$VENV_PYTHON" -c 'import mindspore' 2>&1)" && return
+    message="$("$VENV_PYTHON" -I -c 'import mindspore' 2>&1)" && return
     case "$message" in
         *libgomp.so.1*) fail "MindSpore needs libgomp.so.1; on Debian, install the package libgomp1." ;;
         *) fail "MindSpore was installed but can't be imported: $(tail -n 1 <<<"$message")" ;;
@@ -91,7 +100,7 @@ ensure_environment() {
         suitable_python "$MS_KFAC_PYTHON" || fail "MS_KFAC_PYTHON=$MS_KFAC_PYTHON is not a Python from 3.9 to 3.12."
         return
     fi
-    "$VENV_PYTHON" -m pip --version >/dev/null 2>&1 || create_venv
+    "$VENV_PYTHON" -I -m pip --version >/dev/null 2>&1 || create_venv
     # The install is editable, so only the metadata and the compiled kernels can become outdated.
     wanted="$(cd "$PROJECT_ROOT" && find pyproject.toml setup.py ms_kfac/kernels/interface ms_kfac/kernels/cpu -type f -exec sha256sum {} + |
         sort | sha256sum | cut -d ' ' -f 1)"
@@ -100,15 +109,18 @@ ensure_environment() {
         return
     fi
     echo "Installing ms_kfac[$extra] into .venv (once; MindSpore is a large download)"
-    "$VENV_PYTHON" -m pip install --quiet --quiet --disable-pip-version-check \
+    "$VENV_PYTHON" -I -m pip install --quiet --quiet --disable-pip-version-check \
         --editable "${PROJECT_ROOT}[$extra]" || fail "pip could not install ms_kfac[$extra]; see its message above."
     check_mindspore
-    "$VENV_PYTHON" -c 'from ms_kfac import kernels; print(*kernels.status().splitlines()[:2], sep="\n")' 2>/dev/null || true
+    "$VENV_PYTHON" -I -c 'from ms_kfac import kernels; print(*kernels.status().splitlines()[:2], sep="\n")' 2>/dev/null || true
     printf '%s\n' "$wanted" >"$stamp"
 }
 
 use_model_zoo() {
     ensure_environment zoo
-    # The zoo is not part of the installed package. The working folder stays, so that relative paths are valid.
+    # The zoo is not part of the installed package. The working folder stays, so that relative paths are valid, but
+    # nothing is imported from it.
     export PYTHONPATH="$PROJECT_ROOT${PYTHONPATH:+:$PYTHONPATH}"
+    # Python 3.11 and newer; model_zoo/__init__.py is for the older ones.
+    export PYTHONSAFEPATH=1
 }

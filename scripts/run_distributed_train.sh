@@ -14,7 +14,9 @@
 #   --recipe FILE           the YAML recipe
 #   --resume FOLDER         continue the run in this folder, with the same number of processes
 #   --output DIR            folder to write to (default: runs/RECIPE-TIME)
-#   --log-dir DIR           folder of the workers' logs (default: logs in the output folder)
+#   --log-dir DIR           folder of the workers' logs (default: logs in the output folder); those of earlier starts are
+#                           kept in its folders 1, 2 and so on
+#   --check                 check the options, the recipe and the number of processes, and start nothing
 #
 # All other options go to `python -m model_zoo.train`. Once .venv exists, this lists them:
 #
@@ -23,8 +25,8 @@
 # For several machines, start the script on each with the same --worker-num, --local-worker-num, --master-addr and
 # --master-port, and a different --node-rank.
 #
-# The output of rank 0 appears here. If a worker fails, all others are terminated, and the exit status is that of the
-# failed worker. Ctrl-C terminates all workers. The workers on a machine divide its processors, unless OMP_NUM_THREADS or
+# The output of rank 0 appears here. If a worker fails, all others are terminated within seconds, and the exit status is
+# that of the failed worker, or 128 and the number of the signal that ended it. Ctrl-C terminates all workers. The workers on a machine divide its processors, unless OMP_NUM_THREADS or
 # MS_KFAC_THREADS is set.
 set -euo pipefail
 
@@ -42,6 +44,7 @@ recipe=""
 resume=""
 output=""
 log_dir=""
+check_only=""
 passed_on=()
 
 while (($#)); do
@@ -68,6 +71,10 @@ while (($#)); do
                 --log-dir) log_dir="$2" ;;
             esac
             shift 2
+            ;;
+        --check)
+            check_only=1
+            shift
             ;;
         *)
             passed_on+=("$1")
@@ -122,13 +129,25 @@ else
 fi
 train+=(${passed_on[@]+"${passed_on[@]}"})
 # Errors that can be found without MindSpore are reported at once, and by one process.
-"$VENV_PYTHON" "${train[@]}" --check
+MS_WORKER_NUM="$worker_num" "$VENV_PYTHON" "${train[@]}" --check
+master_port="$("$VENV_PYTHON" -m model_zoo.common.master_port "$master_addr" "${master_port:-0}" "$machines")"
+[[ -z "$check_only" ]] || exit 0
+
 log_dir="${log_dir:-$output/logs}"
 mkdir -p "$log_dir"
-rm -f "$log_dir"/worker_[0-9]*.log "$log_dir/scheduler.log" "$log_dir/msrun.log"
-if [[ -z "$master_port" ]]; then
-    master_port="$("$VENV_PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')"
-fi
+# The logs of an earlier start of the run.
+logs=("$log_dir"/worker_[0-9]*.log "$log_dir/scheduler.log" "$log_dir/msrun.log")
+for log in "${logs[@]}"; do
+    [[ -f "$log" ]] || continue
+    if [[ -z "${earlier:-}" ]]; then
+        earlier=1
+        while [[ -e "$log_dir/$earlier" ]]; do
+            earlier=$((earlier + 1))
+        done
+        mkdir "$log_dir/$earlier"
+    fi
+    mv "$log" "$log_dir/$earlier/"
+done
 
 # nproc returns OMP_NUM_THREADS if it is set.
 processors="$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)"
@@ -139,6 +158,11 @@ export PYTHONUNBUFFERED=1
 # At MindSpore's default level (warnings), it logs a page about its connections.
 export GLOG_v="${GLOG_v:-3}"
 
+# mindspore.parallel.cluster.run, without the working folder, from which Python would import.
+MSRUN='import sys
+sys.path[:] = filter(None, sys.path)
+from mindspore.parallel.cluster.run import main
+main()'
 launch="$$-$(date +%s%N)"
 # Workers have their own sessions and outlive msrun if it is killed, so they are identified by this mark. The search
 # repeats, because msrun may start more workers in the meantime.
@@ -156,6 +180,55 @@ end_all_but() {
         done
     done
 }
+
+# Who a process is: a rank, or "scheduler". Known while they live, because msrun tells only the number of a process.
+declare -A role_of=()
+find_processes() {
+    local environment process variables stat parent role rank environments
+    ((${#role_of[@]} <= local_worker_num)) || return 0
+    mapfile -t environments < <(grep -lsz "^MS_KFAC_LAUNCH=$launch\$" /proc/[0-9]*/environ)
+    for environment in ${environments[@]+"${environments[@]}"}; do
+        process="${environment//[^0-9]/}"
+        # It may have ended in the meantime.
+        variables="$(tr '\0' '\n' 2>/dev/null <"$environment")" || continue
+        read -r stat 2>/dev/null <"/proc/$process/stat" || continue
+        # Their children have the mark and the same variables.
+        read -r _ parent _ <<<"${stat##*) }"
+        [[ "$parent" == "$msrun" ]] || continue
+        role="$(sed -n 's/^MS_ROLE=//p' <<<"$variables")"
+        rank="$(sed -n 's/^RANK_ID=//p' <<<"$variables")"
+        case "$role" in
+            MS_SCHED) role_of["$process"]=scheduler ;;
+            MS_WORKER) role_of["$process"]="$rank" ;;
+        esac
+    done
+}
+
+# STATUS: how a process ended, from the status as a shell has it.
+ending_of() {
+    local signal
+    if (($1 > 128)) && signal="$(kill -l $(($1 - 128)) 2>/dev/null)"; then
+        printf 'was ended by SIG%s' "$signal"
+        [[ "$signal" != KILL ]] || printf ', as the system does when memory runs out'
+    else
+        printf 'ended with status %s' "$1"
+    fi
+}
+
+# Sets scheduler_status if the scheduler has failed. Nothing else notices: workers go on looking for it. It waits for
+# msrun as a zombie, whose last field is the status, in the form of wait.
+scheduler_status=""
+watch_scheduler() {
+    local process state
+    for process in "${!role_of[@]}"; do
+        [[ "${role_of[$process]}" == scheduler ]] || continue
+        read -r state 2>/dev/null <"/proc/$process/stat" || return 0
+        [[ "$state" == *") Z "* ]] || return 0
+        state="${state##* }"
+        ((state == 0)) || scheduler_status=$((state & 127 ? 128 + (state & 127) : state >> 8))
+    done
+}
+
 trap 'end_all_but none' EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
@@ -163,7 +236,7 @@ trap 'exit 143' TERM
 
 first_rank=$((node_rank * local_worker_num))
 echo "workers: $worker_num, $local_worker_num here from rank $first_rank on, at $master_addr:$master_port; their output: $log_dir"
-MS_KFAC_LAUNCH="$launch" "$VENV_PYTHON" -m mindspore.parallel.cluster.run --worker_num "$worker_num" \
+MS_KFAC_LAUNCH="$launch" "$VENV_PYTHON" -c "$MSRUN" --worker_num "$worker_num" \
     --local_worker_num "$local_worker_num" --master_addr "$master_addr" --master_port "$master_port" --node_rank "$node_rank" \
     --log_dir "$log_dir" --join True python "${train[@]}" >"$log_dir/msrun.log" 2>&1 &
 msrun=$!
@@ -175,7 +248,13 @@ printer=$!
 
 # After a failure, msrun terminates the workers and then waits for half a minute until the scheduler notices.
 while kill -0 "$msrun" 2>/dev/null; do
-    ! grep -qs 'exit with exception' "$log_dir/msrun.log" || end_all_but "$msrun"
+    find_processes
+    if grep -qs 'exit with exception' "$log_dir/msrun.log"; then
+        end_all_but "$msrun"
+    else
+        watch_scheduler
+        [[ -z "$scheduler_status" ]] || end_all_but "$msrun"
+    fi
     sleep 0.5
 done
 status=0
@@ -183,12 +262,19 @@ wait "$msrun" || status=$?
 wait "$printer" || true
 ((status)) || exit 0
 
-code="$(sed -n 's/.*exit with exception\. Error code: \(-\{0,1\}[0-9]*\).*/\1/p' "$log_dir/msrun.log" | head -n 1)"
-case "$code" in
-    "") tail -n 3 "$log_dir/msrun.log" >&2 ;;
-    -*) status=$((128 - code)) ;;
-    *) status="$code" ;;
-esac
+failure="$(sed -n 's/.*Worker process \([0-9]*\) exit with exception\. Error code: \(-\{0,1\}[0-9]*\).*/\1 \2/p' "$log_dir/msrun.log" | head -n 1)"
+if [[ -n "$scheduler_status" ]]; then
+    printf 'error: the scheduler %s; is port %s of %s in use by another program? See %s\n' \
+        "$(ending_of "$scheduler_status")" "$master_port" "$master_addr" "$log_dir/scheduler.log" >&2
+    status=1
+elif [[ -n "$failure" ]]; then
+    read -r process code <<<"$failure"
+    status=$((code < 0 ? 128 - code : code))
+    printf 'error: rank %s %s\n' "${role_of[$process]:-of process $process}" "$(ending_of "$status")" >&2
+else
+    ((status <= 128)) || printf 'error: msrun %s\n' "$(ending_of "$status")" >&2
+    tail -n 3 "$log_dir/msrun.log" >&2
+fi
 for log in "$log_dir"/worker_*.log; do
     [[ "$log" != "$log_dir/worker_$first_rank.log" ]] || continue
     message="$(grep -E '^(error:|[A-Za-z_.]+(Error|Exception):)' "$log" | tail -n 1)" || continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+import importlib.metadata
 import os
 import sysconfig
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from ms_kfac.kernels.native_library import FOLDER, NativeLibrary
 
 THREADS = "MS_KFAC_THREADS"
 MOST_THREADS = 1024
+_OPENBLAS = "scipy_openblas32/lib/libscipy_openblas*.so*"
 # A script that runs inside a clone imports the sources, not the package that `pip install .` built.
 _IN_SOURCES = (FOLDER.parents[1] / "pyproject.toml").is_file()
 _NOT_BUILT = "not built: the C++ compiler was missing or failed (pip install -v shows why)"
@@ -74,13 +75,18 @@ def _thread_count(text: str) -> int:
 def find_openblas() -> Path | None:
     """Find the OpenBLAS library of the package ``scipy-openblas32``.
 
+    Its list of installed files names the library, so that a mere folder of the package's name, such as one in
+    the working folder, is not taken for it.
+
     Returns:
         The path of the shared library; None if the package is not installed or contains no library.
     """
-    package = importlib.util.find_spec("scipy_openblas32")
-    if package is None or package.origin is None:
+    try:
+        files = importlib.metadata.files("scipy-openblas32") or ()
+    except importlib.metadata.PackageNotFoundError:
         return None
-    return next(iter(sorted((Path(package.origin).parent / "lib").glob("libscipy_openblas*.so*"))), None)
+    found = (Path(str(file.locate())).absolute() for file in files if file.match(_OPENBLAS))
+    return next((path for path in sorted(found) if path.is_file()), None)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from ms_kfac.kernels.fingerprint import fingerprint
 SWITCH = "MS_KFAC_NATIVE"
 # The release whose Custom AOT interface interface/aot_extra.h mirrors.
 CHECKED_WITH = "2.10"
-FOLDER = Path(__file__).parent
+# Absolute, because a program may change its working folder before the library is loaded.
+FOLDER = Path(__file__).absolute().parent
 
 
 class NativeLibrary:

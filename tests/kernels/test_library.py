@@ -135,6 +135,27 @@ def test_a_wrong_number_of_threads_is_refused(count: object) -> None:
         kernels.set_threads(count)  # type: ignore[arg-type]
 
 
+@needs_library
+def test_libraries_are_not_searched_for_outside_of_their_packages(tmp_path: Path) -> None:
+    """Files of their names in the working folder, on LD_LIBRARY_PATH and on the search path of Python."""
+    blas = tmp_path / "scipy_openblas32/lib"
+    for folder in (tmp_path, tmp_path / "ms_kfac/kernels", blas):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (Path(library("CPU").path).name, "_cuda.so", "libscipy_openblas.so"):
+            (folder / name).write_text("no library")
+    (blas.parent / "__init__.py").touch()
+    code = (
+        f"import os, sys; os.chdir({str(tmp_path)!r}); sys.path.insert(0, ''); "
+        "from ms_kfac.kernels.library import library as of; "
+        "print(of('CPU').path, of('CPU').openblas, of('GPU').reason, sep='\\n')"
+    )
+    finished = run(code, LD_LIBRARY_PATH=f"{tmp_path}:{blas}")
+    path, openblas, reason = finished.stdout.splitlines()
+    assert path == library("CPU").path
+    assert openblas == str(library("CPU").openblas)
+    assert "can't be loaded" not in reason
+
+
 def test_there_is_no_library_for_other_devices() -> None:
     with pytest.raises(ValueError, match="library: device must be one of CPU, GPU, got 'Ascend'"):
         library("Ascend")

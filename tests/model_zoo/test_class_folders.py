@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from model_zoo.common.data.class_folders import read_folders
+from model_zoo.common.data.folders import read_bytes
 from model_zoo.common.errors import DataError
 
 
@@ -70,6 +73,54 @@ def test_unexpected_files_are_reported(image_folder: Path) -> None:
         "val/dog is a class without training images",
         folder=True,
     )
+
+
+def make_special(kind: str, path: Path) -> None:
+    """Makes something that is not a regular file; opening the pipe would wait forever."""
+    if kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to({"a device": "/dev/zero", "a broken link": path.name}[kind])
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a device", "a folder", "a broken link"])
+@pytest.mark.parametrize("place", ["train/bee", "train"])
+def test_only_regular_files_are_images(
+    image_folder: Path, kind: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The path of a socket has at most 107 characters.
+    monkeypatch.chdir(image_folder)
+    make_special(kind, Path(place, "x.png"))
+    said = "empty" if (place, kind) == ("train", "a folder") else kind
+    with pytest.raises(DataError, match=rf"{place}/x\.png is {said}"):
+        read_folders(Path("."))
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a device", "a folder"])
+def test_what_is_not_a_regular_file_is_never_opened(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An image may be replaced after it was listed, and other data sets have files at fixed names.
+    monkeypatch.chdir(tmp_path)
+    make_special(kind, Path("x.png"))
+    opened = []
+    monkeypatch.setattr(Path, "open", lambda path, *_: opened.append(path))
+    with pytest.raises(DataError, match=rf"^Data: x\.png is {kind}, not a regular file\.$"):
+        read_bytes("Data", Path("x.png"))
+    assert not opened
+
+
+def test_links_to_files_and_folders_are_followed(image_folder: Path) -> None:
+    bee = image_folder / "train" / "bee"
+    bee.rename(image_folder / "elsewhere")
+    bee.symlink_to(image_folder / "elsewhere")
+    (bee / "link.png").symlink_to("001.png")
+    assert "bee/link.png" in read_folders(image_folder)[0].paths
 
 
 def test_split_without_classes_is_reported(image_folder: Path) -> None:

@@ -37,7 +37,8 @@ class Rank:
     shown: dict[str, Any]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that no program listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -58,7 +59,7 @@ def launch(size: int, cases: Sequence[str], folder: Path) -> dict[str, list[Rank
         AssertionError: if a rank failed or did not end in time.
     """
     msrun = "import sys; from mindspore.parallel.cluster.run import main; sys.exit(main())"
-    ranks = [f"--worker_num={size}", f"--local_worker_num={size}", f"--master_port={_free_port()}"]
+    ranks = [f"--worker_num={size}", f"--local_worker_num={size}", f"--master_port={free_port()}"]
     options = [*ranks, f"--log_dir={folder}", "--join=True", f"--cluster_time_out={SECONDS}"]
     worker = [str(Path(__file__).with_name("worker.py")), str(folder), str(SECONDS), *cases]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

@@ -94,6 +94,23 @@ def ranks_of(run: Path) -> int:
     return max(1, len(list((run / CHECKPOINTS_FOLDER).glob(f"{_RANK}*"))))
 
 
+def require_ranks(run: Path, ranks: int) -> None:
+    """Checks that this number of processes can resume a run.
+
+    Args:
+        run: the run's folder.
+        ranks: the number of processes.
+
+    Raises:
+        CheckpointError: another number of processes wrote its checkpoints.
+    """
+    writers = ranks_of(run)
+    if (run / CHECKPOINTS_FOLDER).exists() and writers != ranks:
+        raise CheckpointError(
+            f"the checkpoints of run {run} were written by {writers} processes: {ranks} can't resume it."
+        )
+
+
 def steps_in(folder: Path) -> list[int]:
     """The steps of the finished checkpoints in a folder.
 
@@ -136,11 +153,7 @@ def newest_checkpoint(run: Path, shard: Shard, report: Callable[[str], None] = _
     """
     if not run.is_dir():
         raise CheckpointError(f"run {run} does not exist.")
-    if ranks_of(run) != shard.size:
-        raise CheckpointError(
-            f"the checkpoints of run {run} were written by {ranks_of(run)} processes: {shard.size} can't "
-            "resume it."
-        )
+    require_ranks(run, shard.size)
     folders = [checkpoints_folder(run, Shard(rank, shard.size)) for rank in range(shard.size)]
     common = set.intersection(*(set(steps_in(folder)) for folder in folders))
     if not common:

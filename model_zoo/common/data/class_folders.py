@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_zoo.common.data.encoded import EncodedImage
-from model_zoo.common.data.folders import read_bytes
+from model_zoo.common.data.folders import A_FILE, A_FOLDER, kind_of_file, read_bytes
 from model_zoo.common.errors import DataError
 
 TITLE = "An image folder"
@@ -83,8 +83,9 @@ def class_names(folder: Path) -> tuple[str, ...]:
     """
     entries = _entries(folder)
     for entry in entries:
-        if not entry.is_dir():
-            raise DataError(f"{TITLE}: {entry.path} is a file; only class folders are accepted here.")
+        kind = _kind(entry)
+        if kind != A_FOLDER:
+            raise DataError(f"{TITLE}: {entry.path} is {kind}; only class folders are accepted here.")
     if not entries:
         raise DataError(f"{TITLE}: {folder} has no class folder.")
     return tuple(entry.name for entry in entries)
@@ -102,7 +103,7 @@ def read_split(folder: Path, classes: Sequence[str]) -> FolderSplit:
 
     Raises:
         DataError: a folder is not one of the classes or is empty, or it contains a folder or a file that is
-            not an image.
+            not an image file.
     """
     labels = {name: label for label, name in enumerate(classes)}
     paths: list[str] = []
@@ -114,9 +115,9 @@ def read_split(folder: Path, classes: Sequence[str]) -> FolderSplit:
         if not entries:
             raise DataError(f"{TITLE}: {folder / name} is empty; remove it, or add images.")
         for entry in entries:
-            folder_there = entry.is_dir()
-            if folder_there or not entry.name.lower().endswith(SUFFIXES):
-                what = "a folder" if folder_there else "not an image"
+            kind = _kind(entry)
+            if kind != A_FILE or not entry.name.lower().endswith(SUFFIXES):
+                what = "not an image" if kind == A_FILE else kind
                 raise DataError(
                     f"{TITLE}: {entry.path} is {what}; accepted in a class folder: "
                     f"files that end in {', '.join(SUFFIXES)}."
@@ -139,6 +140,18 @@ def read_folders(data_dir: Path | None) -> tuple[FolderSplit, FolderSplit, tuple
     train, test = split_folders(data_dir)
     classes = class_names(train)
     return read_split(train, classes), read_split(test, classes), classes
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    # Known from the listing, which saves the system call for nearly every file.
+    if entry.is_file(follow_symlinks=False):
+        return A_FILE
+    try:
+        mode = entry.stat().st_mode
+    except OSError:
+        # The link itself, which leads nowhere or to itself.
+        mode = entry.stat(follow_symlinks=False).st_mode
+    return kind_of_file(mode)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -6,6 +6,7 @@ import io
 import math
 import random
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 # The format is detected from the content: some of ImageNet's .JPEG files are PNG.
@@ -24,7 +25,11 @@ class BrokenImageError(Exception):
 
 
 def decode(content: bytes) -> Image.Image:
-    """Decodes an image.
+    """Decodes an image to the colours that it stores, as `Image.convert("RGB")` and so torchvision do.
+
+    Alpha and transparent colours are dropped, without a background. CMYK is converted without a profile. An
+    EXIF orientation is ignored. An animation gives its first frame. Unlike in Pillow, 16-bit grey keeps its
+    high byte, as 16-bit colours do; Pillow clips it at 255, which makes nearly every pixel white.
 
     Args:
         content: the bytes of an image file.
@@ -38,7 +43,10 @@ def decode(content: bytes) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return image.convert("RGB")
+            # Pillow would warn that it is dropped, or search the palette for a colour that stands for it.
+            image.info.pop("transparency", None)
+            # I;16, or I in older versions of Pillow.
+            return (_high_byte(image) if image.mode.startswith("I") else image).convert("RGB")
     except MemoryError:
         raise
     except UnidentifiedImageError:
@@ -46,6 +54,10 @@ def decode(content: bytes) -> Image.Image:
     # Pillow's parsers raise many types of errors on damaged files.
     except Exception as error:
         raise BrokenImageError(f"can't be decoded: {str(error).rstrip('.')}") from error
+
+
+def _high_byte(image: Image.Image) -> Image.Image:
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def random_crop_box(width: int, height: int, least_area: float, generator: random.Random) -> Box:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from model_zoo.common.errors import DataError
+
+A_FILE, A_FOLDER = "a file", "a folder"
+_KINDS = {
+    stat.S_IFREG: A_FILE,
+    stat.S_IFDIR: A_FOLDER,
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a broken link",
+}
 
 
 def find_folder(title: str, data_dir: Path | None, subfolder: str, names: Sequence[str]) -> Path:
@@ -45,8 +57,13 @@ def find_folder(title: str, data_dir: Path | None, subfolder: str, names: Sequen
     raise DataError(f"{title} was not found: {meant} lacks {', '.join(missing[meant])}.")
 
 
+def kind_of_file(mode: int) -> str:
+    """What `os.stat` says that a path is, for messages: "a folder", "a named pipe" and so on."""
+    return _KINDS.get(stat.S_IFMT(mode), "a special file")
+
+
 def read_bytes(title: str, path: Path) -> bytes:
-    """Reads a file.
+    """Reads a regular file. Nothing else is opened: a named pipe would wait forever, a device may act.
 
     Args:
         title: the data set's name, for messages.
@@ -56,9 +73,12 @@ def read_bytes(title: str, path: Path) -> bytes:
         Its bytes.
 
     Raises:
-        DataError: the file can't be read.
+        DataError: the path is not a regular file, or can't be read.
     """
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise DataError(f"{title}: {path} is {kind_of_file(mode)}, not a regular file.")
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{title}: {path} can't be read: {error.strerror}.") from error

@@ -34,7 +34,7 @@ from model_zoo.common.data.sampler import (
     training_batch_indices,
     window_starts,
 )
-from model_zoo.common.data.shards import Shard
+from model_zoo.common.data.shards import Shard, check_batch_divides
 from model_zoo.common.data.splits import DataSet, Split
 from model_zoo.common.data.text import TextDataSet
 from model_zoo.common.errors import DataError
@@ -154,10 +154,7 @@ def check_batch_size(data: AnyDataSet, options: DataOptions, shard: Shard) -> No
         raise DataError(
             f"{data.title} has {count:,} {what}, fewer than one batch (data.batch_size {options.batch_size})."
         )
-    if options.batch_size % shard.size:
-        raise DataError(
-            f"data.batch_size {options.batch_size} can't be divided equally among {shard.size} processes."
-        )
+    check_batch_divides(options.batch_size, shard.size)
 
 
 def _training_samples(data: AnyDataSet) -> tuple[int, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from model_zoo.common.errors import DataError
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -27,3 +29,17 @@ class Shard:
             raise ValueError(f"size: must be an integer of at least 1, got {self.size!r}")
         if not 0 <= self.rank < self.size:
             raise ValueError(f"rank: must be an integer from 0 to {self.size - 1}, got {self.rank!r}")
+
+
+def check_batch_divides(batch_size: int, ranks: int) -> None:
+    """Checks that processes can divide a batch equally.
+
+    Args:
+        batch_size: the samples of a batch of all processes.
+        ranks: the number of processes.
+
+    Raises:
+        DataError: they can't.
+    """
+    if batch_size % ranks:
+        raise DataError(f"data.batch_size {batch_size} can't be divided equally among {ranks} processes.")
