@@ -73,7 +73,8 @@ class SecondOrderStep(FirstOrderOptimizer):
         self.statistics_schedule.count(gradients)
         due = self.no_statistics
         if len(self.blocks) > 0:
-            due = self.commit_statistics(gradients)
+            due = self.statistics_schedule.number_pending()
+            self.commit_statistics(gradients, due)
         samples = self.counted_samples(gradients)
         if self.centralizes:
             gradients = self.gradients_centralization(gradients)
@@ -106,16 +107,13 @@ class SecondOrderStep(FirstOrderOptimizer):
             self.prepare_statistics()
         return True
 
-    def commit_statistics(self, gradients: tuple[Tensor, ...]) -> Tensor:
+    def commit_statistics(self, gradients: tuple[Tensor, ...], due: Tensor) -> bool:
         """Verify the staged batches against the received gradients and commit them, if there are any.
 
         Args:
             gradients: the received gradients.
-
-        Returns:
-            Number of gates that were open in this step.
+            due: number of gates that were open in this step.
         """
-        due = self.statistics_schedule.number_pending()
         unscale, expected = self.inverse_scale(), self.one
         if self.sampled:
             measured = self.sampled_measured
@@ -129,7 +127,7 @@ class SecondOrderStep(FirstOrderOptimizer):
         if self.averages_new:  # noqa: SIM102
             if due > 0:
                 self.curvature.average_new(self.statistics_schedule.taken())
-        return due
+        return True
 
     def commit_lone_statistics(self, gradients: tuple[Tensor, ...], samples: Tensor) -> bool:
         """Stage and commit the statistics of Parameters outside layers, from gradients of the mean loss."""
