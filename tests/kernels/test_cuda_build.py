@@ -25,6 +25,7 @@ SHARED = {
     "ms_kfac_warnings",
     "ms_kfac_refresh_layouts",
     "ms_kfac_set_judge",
+    "ms_kfac_set_reporter",
     "ms_kfac_cuda_architectures",
 }
 
