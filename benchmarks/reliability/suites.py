@@ -16,13 +16,29 @@ ROOT = Path(__file__).resolve().parents[2]
 INPUTS = "inputs"
 # Lines of the table: their kinds and what pytest is to run.
 SUITES = {
-    "faults": ("faults: damaged files, disks, signals, NaN", ("tests/model_zoo/checkpoint",)),
+    "faults": (
+        "damaged files, errors of the system, signals, NaN",
+        (
+            "tests/model_zoo/checkpoint/test_damage.py",
+            "tests/model_zoo/test_run_lock.py",
+            "tests/model_zoo/test_stopping.py",
+            "tests/model_zoo/test_records.py",
+            "tests/kernels/test_check_step.py",
+            "tests/optim/test_nonfinite.py",
+            "tests/statistics/test_nonfinite.py",
+            "tests/train/test_own_loops_with_overflow.py",
+        ),
+    ),
     "inputs": (
-        "wrong values, recipes, command lines and images",
+        "wrong values, recipes, checkpoints, images and working folders",
         (
             "tests/optim/test_values.py",
+            "tests/optim/test_restore.py",
             "tests/model_zoo/test_recipe_values.py",
             "tests/model_zoo/test_recipe.py",
+            "tests/model_zoo/test_decoding.py",
+            "tests/model_zoo/test_class_folders.py",
+            "tests/scripts/test_working_folder.py",
         ),
     ),
     "ranks": ("several ranks", ("tests/parallel", "tests/model_zoo/test_distributed.py")),

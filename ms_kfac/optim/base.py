@@ -130,7 +130,6 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         if averaging is not None:
             averaging = check_number("averaging", averaging, low=0.0, high=1.0, high_open=True)
         fisher = check_choice("fisher", fisher, ("empirical", "sampled"))
-
         sharing = check_choice("sharing", sharing, ("expand", "reduce"))
         normalization = check_choice("normalization", normalization, ("first_order", "unit_wise"))
         damping_split = check_choice("damping_split", damping_split, DAMPING_SPLITS)

@@ -113,6 +113,9 @@ class SecondOrderStep(FirstOrderOptimizer):
         Args:
             gradients: the received gradients.
             due: number of gates that were open in this step.
+
+        Returns:
+            True. A Tensor would not be ordered behind the branch.
         """
         unscale, expected = self.inverse_scale(), self.one
         if self.sampled:
