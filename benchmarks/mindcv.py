@@ -273,7 +273,8 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     """
     head = ("family", "model", "weights", "preconditioned", "layers at the first commit")
     head += ("compilation", "step", "step with refresh")
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = ["# mindcv's families with K-FAC", ""]
+    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in sorted(rows, key=lambda row: row["family"]):
         cells = [row["family"], row["model"]]
         if row["error"]:

@@ -66,7 +66,10 @@ class VerificationWarnings:
         if not new:
             return
         if not others_verified:
-            reason = "the gradients were changed per layer, or added to other gradients"
+            reason = (
+                "the weights are transformed before use (as in standardized convolutions), or the gradients "
+                "were changed per layer, or added to other gradients"
+            )
         else:
             reason = (
                 "the weight is also used outside its layer or transformed before use, a call of the layer "

@@ -47,7 +47,7 @@ def test_families_are_measured_once_and_tabulated(tmp_path: Path, monkeypatch: p
     mindcv.main([*arguments, "vit,resnet,volo"])
     assert children == ["vit", "resnet", "volo"]
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
-    assert lines[2:5] == [
+    assert lines[4:7] == [
         "| resnet | resnet18 | 1,234,567 | 97.5 % | 27 verified, 1 no pass | 1.50 (15.0 s, 10.0 s) | "
         "1.10 (55 ms, 50 ms) | 4.00 (200 ms, 50 ms) |",
         "| vit | vit_b_32_224 |  |  | not finished after 60 s |  |  |  |",
