@@ -105,6 +105,8 @@ def test_commit_of_what_was_staged_between_two(mode: int) -> None:
 class Block(nn.Cell):
     """As much of a curvature block as a schedule's call for many layers asks for."""
 
+    reporter = 0
+
     def __init__(self, name: str) -> None:
         super().__init__(auto_prefix=False)
         values = {"A_sum": [[3.0]], "G_sum": [[2.0]], "weights": [1.0, 1.0]}
