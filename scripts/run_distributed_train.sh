@@ -26,8 +26,8 @@
 # --master-port, and a different --node-rank.
 #
 # The output of rank 0 appears here. If a worker fails, all others are terminated within seconds, and the exit status is
-# that of the failed worker, or 128 and the number of the signal that ended it. Ctrl-C terminates all workers. The workers on a machine divide its processors, unless OMP_NUM_THREADS or
-# MS_KFAC_THREADS is set.
+# that of the failed worker, or 128 and the number of the signal that ended it. Ctrl-C terminates all workers. The
+# workers on a machine divide its processors, unless OMP_NUM_THREADS or MS_KFAC_THREADS is set.
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh

@@ -8,7 +8,7 @@
 #   --parts NAMES        some of the parts, separated by commas
 #   --kills N            how many kills (default: 50)
 #   --soak-share SHARE   share of the soak's steps (default: 1)
-#   --output DIR         folder of the table (default: docs/results/reliability)
+#   --output DIR         folder of the table, from the project's root (default: docs/results/reliability)
 #
 # The arguments go to `python -m benchmarks.reliability`.
 set -euo pipefail

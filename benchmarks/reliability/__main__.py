@@ -50,32 +50,34 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def tallies(parsed: argparse.Namespace) -> Iterator[Tally]:
     """Runs the parts and yields their lines."""
     for part in parsed.parts:
-        if part == "kills":
-            with tempfile.TemporaryDirectory() as folder:
-                yield from kills(parsed.kills, Path(folder))
-        elif part == "soak":
-            yield from soak(parsed.soak_share)
-        else:
-            yield run_suite(*SUITES[part])
+        try:
+            if part == "kills":
+                with tempfile.TemporaryDirectory() as folder:
+                    yield from kills(parsed.kills, Path(folder))
+            elif part == "soak":
+                yield from soak(parsed.soak_share)
+            else:
+                yield run_suite(*SUITES[part])
+        except RuntimeError as error:
+            yield Tally(part, 1, 0, failures=[str(error)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the parts and writes the table."""
     parsed = parse_arguments(arguments)
-    lines = []
-    for line in tallies(parsed):
-        print(f"{line.kind}: {line.held} of {line.tried} held", flush=True)
-        lines.append(line)
     described = describe_run()
     machine = described["machine"]
     head = (
         f"Commit {described['commit']}, {described['date']}, {machine['processor']}, {machine['cpus']} "
         f"processors, MindSpore {machine['mindspore']}, Python {machine['python']}.\n\n"
     )
-    text = head + table(lines)
     parsed.output.mkdir(parents=True, exist_ok=True)
-    (parsed.output / "table.md").write_text(text, encoding="utf-8")
-    print(text)
+    lines: list[Tally] = []
+    for line in tallies(parsed):
+        print(f"{line.kind}: {line.held} of {line.tried} held", flush=True)
+        lines.append(line)
+        (parsed.output / "table.md").write_text(head + table(lines), encoding="utf-8")
+    print(head + table(lines))
     return int(any(line.held < line.tried or line.failures for line in lines))
 
 

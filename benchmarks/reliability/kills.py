@@ -76,6 +76,10 @@ def kill_at(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return process.wait() == -9
 
 
+def _unfinished(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("unfinished_*") if path.name[len("unfinished_") :].isdigit()}
+
+
 def kill_in_checkpoint(process: subprocess.Popen[bytes], folder: Path, which: int) -> bool:
     """Kills a process while it writes its n-th checkpoint.
 
@@ -87,11 +91,11 @@ def kill_in_checkpoint(process: subprocess.Popen[bytes], folder: Path, which: in
     Returns:
         Whether it was killed; False if it had ended.
     """
+    # A killed process leaves its unfinished checkpoint behind.
+    left = _unfinished(folder)
     seen: set[str] = set()
     while process.poll() is None:
-        names = {path.name for path in folder.glob("*")} if folder.is_dir() else set()
-        finished = {f"{step:08d}" for step in steps_in(folder)}
-        seen |= {name for name in names if not any(name.endswith(step) for step in finished)}
+        seen |= _unfinished(folder) - left
         if len(seen) >= which:
             process.kill()
         time.sleep(0.0005)
@@ -112,7 +116,7 @@ def kills(count: int, folder: Path, seed: int = 1) -> list[Tally]:
         One line for random moments, one for kills during checkpoints.
 
     Raises:
-        RuntimeError: the uninterrupted run failed.
+        RuntimeError: a run failed that was not killed.
     """
     moments = random.Random(seed)
     whole = Training(folder / "whole", folder / "whole.txt")
@@ -144,12 +148,14 @@ def kills(count: int, folder: Path, seed: int = 1) -> list[Tally]:
             made.append(kind)
             process = run.again()
         problem = ""
-        if process.wait():
+        if process.wait() and not made:
+            raise RuntimeError(f"a run failed before it was killed: {run.last_line()}")
+        if process.returncode:
             problem = f"exit status {process.returncode} after a kill: {run.last_line()}"
         elif run.state() != expected:
             problem = "the resumed run differs from the uninterrupted one"
         if problem:
-            # The kill before it is to blame; a run that fails without a kill is none of these.
+            # The kill before it is to blame.
             failures[made[-1] if made else RANDOM].append(problem)
             made = made[:-1]
         for kind in made:

@@ -85,7 +85,7 @@ def run_suite(kind: str, tests: Sequence[str]) -> Tally:
         The line.
 
     Raises:
-        RuntimeError: pytest wrote no report.
+        RuntimeError: pytest did not run the tests.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -93,6 +93,7 @@ def run_suite(kind: str, tests: Sequence[str]) -> Tally:
         finished = subprocess.run(
             [*command, f"--junitxml={report}"], cwd=ROOT, capture_output=True, text=True, check=False
         )
-        if not report.exists():
-            raise RuntimeError(f"pytest wrote no report: {(finished.stdout + finished.stderr)[-2000:]}")
+        # 1: some tests failed.
+        if finished.returncode not in (0, 1):
+            raise RuntimeError(f"pytest failed: {(finished.stdout + finished.stderr)[-2000:]}")
         return read_report(kind, report)

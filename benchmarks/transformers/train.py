@@ -72,6 +72,9 @@ def train(recipe: Recipe, steps: int, evaluations: int, data_dir: Path | None) -
         if done * evaluations >= (len(curve) + 1) * steps:
             found = parts.model.eval(tested, dataset_sink_mode=False)
             step.set_train(True)
+            if not math.isfinite(found["loss"]):
+                error = f"the validation loss is {found['loss']} after step {done}"
+                return {"steps": done, "curve": curve, "error": error}
             curve.append([done, float(found["loss"]), float(found[metric])])
     return {"steps": steps, "curve": curve, "error": ""}
 

@@ -31,8 +31,9 @@ def listening_port(address: str, port: int, machines: int = 1) -> int:
     """
     try:
         family, kind, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise UsageError(f"--master-addr {address} can't be found: {error.strerror}.") from error
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no name of a host"
+        raise UsageError(f"--master-addr {address} can't be found: {reason}.") from error
     with socket.socket(family, kind) as listener:
         # As MindSpore does; a port whose last connection ended a moment ago is free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -64,12 +64,20 @@ class Owner:
         return self.host == socket.gethostname() and self.started == process_start(self.pid) != ""
 
 
-def _owner(content: str) -> Owner | None:
+def _owner(content: bytes) -> Owner | None:
     try:
-        return Owner(**json.loads(content))
-    except (ValueError, TypeError):
+        return Owner(**json.loads(content.decode("utf-8", errors="replace")))
+    except (ValueError, TypeError, RecursionError):
         # An owner that was killed while it wrote the lock.
         return None
+
+
+def _content(path: Path) -> bytes:
+    """The content of a lock; empty if there is none, or if its owner has just removed it."""
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except FileNotFoundError:
+        return b""
 
 
 def _refuse(folder: Path, owner: Owner) -> None:
@@ -92,8 +100,7 @@ def refuse_if_locked(folder: Path) -> None:
     Raises:
         UsageError: a process on this machine or on another one holds the lock.
     """
-    path = folder / LOCK_FILE
-    owner = _owner(path.read_text(encoding="utf-8")) if path.is_file() else None
+    owner = _owner(_content(folder / LOCK_FILE))
     if owner is not None:
         _refuse(folder, owner)
 
@@ -137,7 +144,7 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path, own = folder / LOCK_FILE, Owner.this_process()
     with _guarded(path) as descriptor:
-        content = os.pread(descriptor, 4096, 0).decode("utf-8", errors="replace")
+        content = os.pread(descriptor, 4096, 0)
         owner = _owner(content)
         if owner is not None:
             _refuse(folder, owner)
@@ -153,7 +160,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         # Whoever removed the lock by hand may have given it to another process.
-        if path.is_file() and _owner(path.read_text(encoding="utf-8")) == own:
+        if _owner(_content(path)) == own:
             path.unlink()
         # A command that refuses its input leaves no empty folders.
         with contextlib.suppress(OSError):

@@ -113,6 +113,10 @@ def read_yaml(text: str) -> Any:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         problem = f"the character {chr(error.character)!a} is not accepted"
+    except (ValueError, OverflowError):
+        # PyYAML's reader of escapes makes characters of any number.
+        problem = "an escape is no character"
+        line = next((at for at, own in enumerate(text.splitlines(), start=1) if "\\U" in own), 1)
     except RecursionError:
         raise RecipeError("can't be read as YAML: it has too many levels.") from None
     raise RecipeError(f"can't be read as YAML: line {line}, {_one_line(problem)}.")

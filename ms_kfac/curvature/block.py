@@ -95,7 +95,8 @@ class CurvatureBlock(nn.Cell):
             not.
         applies_remote_refresh: whether :meth:`apply_remote_refresh` has side effects.
         used_before_refresh: whether a step uses the block before it refreshes it, as in EKFAC.
-        reporter: number of the reporter that is told of inverses that can't be computed; 0 makes them errors.
+        reporter: number of the reporter that a joint refresh tells of inverses that can't be computed. They
+            are errors with 0, and in a refresh of the block alone.
 
     Raises:
         TypeError: if a subclass lacks an abstract method, or does not support the layer.

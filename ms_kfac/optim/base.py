@@ -216,6 +216,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._create_commits(factor_decay, verify)
         self._create_update()
         set_in_place([*network.get_parameters(), *self.get_parameters()])
+        self.check_step.skipped.on_set = self._note_loaded_skips
 
     @property
     def init_args(self) -> Any:
@@ -240,6 +241,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             [parameter.name for parameter in self.parameters],
             raises=self.raises_nonfinite,
             tells_end=is_native("check_step"),
+            sampled=self.sampled,
         )
         self.__dict__["_owner"] = owner
         self.__dict__["_reports"] = reports

@@ -139,7 +139,7 @@ class Introspection:
         Raises:
             NonFiniteError: if a step was skipped because of NaN or Inf, if a batch of statistics was refused
                 because of them, or if inverses could not be computed. The message names what, where and the
-                step. On devices other than CPUs only skipped steps are found.
+                step. On devices other than CPUs, statistics and inverses are found one commit later.
         """
         count, first, last = (int(number) for number in self.check_step.skipped.asnumpy())
         new, self._skips_seen = count - self._skips_seen, count
@@ -153,6 +153,10 @@ class Introspection:
             )
         if text:
             raise NonFiniteError(text)
+
+    def _note_loaded_skips(self, loaded: Tensor) -> None:
+        # Skips of the run that a checkpoint comes from are not new.
+        self._skips_seen = int(loaded.asnumpy()[0])
 
     @staticmethod
     def _is_lost(parameter: Parameter) -> bool:

@@ -103,11 +103,11 @@ class KFAC(SecondOrderOptimizer):
             layer first-order for good, from its next refresh on. Both refuse batches of a pass that was not
             the step's own (see :meth:`paused`), and of a loss scale that is not given as ``loss_scale``.
             "off" checks for NaN and Inf only. A batch with NaN or Inf is never committed. Default: "warn".
-        on_nonfinite: what a step does whose gradients or updates hold NaN or Inf. It never changes weights,
-            momentum or statistics. "skip" warns once per parameter and counts the step
-            (:attr:`skipped_steps`). "raise" raises :class:`ms_kfac.NonFiniteError`, from a call of the
-            optimizer, of ``ms_kfac.TrainOneStepCell`` or of ``ms_kfac.Model``; it waits for each step. After
-            other compiled steps call :meth:`check_finite`. Default: "skip".
+        on_nonfinite: what a step does whose gradients or updates hold NaN or Inf. It changes neither weights
+            nor momentum, nor the statistics of layers with such gradients. "skip" warns once per parameter
+            and counts the step (:attr:`skipped_steps`). "raise" raises :class:`ms_kfac.NonFiniteError`, from
+            a call of the optimizer, of ``ms_kfac.TrainOneStepCell`` or of ``ms_kfac.Model``; it waits for
+            each step. After other compiled steps call :meth:`check_finite`. Default: "skip".
         name: prefix of the names of the optimizer's Parameters. Optimizers in one graph need different names.
             None uses the method's name. If ``network`` is part of a larger network, or ``params`` lie in one
             part of it, None appends the path of that part ("kfac.generator"). Default: None.

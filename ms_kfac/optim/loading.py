@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Any, Callable
 
 from mindspore import Parameter, Tensor, ops
 from mindspore.common.dtype import float_type
@@ -23,6 +23,8 @@ class SetInPlace:
     shape: tuple[int, ...]
     dtype: Any
     sliced: bool
+    # Called with the data after they were set.
+    on_set: Callable[[Tensor], None] | None = None
 
     def set_data(self, data: Any, slice_shape: bool = False) -> Any:
         """Set the data, as ``mindspore.Parameter.set_data``.
@@ -45,6 +47,8 @@ class SetInPlace:
             return above.set_data(data, slice_shape)
         ops.assign(self, ops.cast(data, self.dtype))
         self.sliced = False
+        if self.on_set is not None:
+            self.on_set(data)
         return self
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ms_kfac.user_warning import warn_user
 
 MODES = ("skip", "raise")
 # Codes of kernels/interface/reports.h.
@@ -23,7 +24,8 @@ Found = Sequence[tuple[str, int]]
 class NonFiniteError(FloatingPointError):
     """NaN or Inf in a training step, with ``on_nonfinite="raise"`` or found by ``check_finite()``.
 
-    The step was skipped. The optimizer and its compiled steps can still be used.
+    A step with gradients or updates that are not finite was skipped. After refused statistics, or inverses
+    that were not computed, the step was taken. The optimizer and its compiled steps can still be used.
     """
 
 
@@ -39,10 +41,17 @@ class NonFiniteReports:
         raises: whether findings are raised from Python, by the user of :meth:`take`, instead of told. A
             finding that no one has raised when the next one comes is told.
         tells_end: whether the check of a step reports each step that took statistics, even if it is finite.
+        sampled: whether statistics come from a pass of their own, whose gradients the check does not see.
     """
 
     def __init__(
-        self, owner: str, parameters: Sequence[str], *, raises: bool = False, tells_end: bool = False
+        self,
+        owner: str,
+        parameters: Sequence[str],
+        *,
+        raises: bool = False,
+        tells_end: bool = False,
+        sampled: bool = False,
     ) -> None:
         self._owner = owner
         self._parameters = tuple(parameters)
@@ -52,7 +61,8 @@ class NonFiniteReports:
         self._statistics: list[tuple[str, int]] = []
         self._weights: list[tuple[str, int]] = []
         self._failures: list[str] = []
-        self._latest = ""
+        self._sampled = sampled
+        self._latest: tuple[set[tuple[str, str]], str] = (set(), "")
 
     def batch(self, statistics: Found, weights: Found, *, skipped: bool) -> None:
         """Findings of a judge: layers with their kind of number.
@@ -65,7 +75,7 @@ class NonFiniteReports:
         self._statistics += statistics
         self._weights += weights
         if not self._tells_end:
-            self._tell_batch("", told_elsewhere=skipped)
+            self._tell_batch("", told_elsewhere=skipped and not self._sampled)
 
     def __call__(self, step: int, findings: NDArray[np.int64], failure: str = "") -> None:
         """Report the end of a step, or a failed refresh.
@@ -84,24 +94,24 @@ class NonFiniteReports:
         for text in dict.fromkeys(self._failures):
             self._tell(
                 [("inverse", text.partition(": ")[0])],
-                f"the inverses of a layer were not computed{at}: {text}. The layer keeps its earlier "
+                f"the inverses of a layer were not computed{at}: {text}. The layer goes on with earlier "
                 "inverses; other layers are refreshed. Load an earlier checkpoint (optimizer.restore)",
             )
         self._failures = []
         if step >= 0:
             self._tell_step(step, findings)
-            self._tell_batch(at, told_elsewhere=len(findings) > 0)
+            self._tell_batch(at, told_elsewhere=len(findings) > 0 and not self._sampled)
 
     def take(self) -> str:
         """The latest finding since the last call; empty if there is none."""
-        latest, self._latest = self._latest, ""
+        (_, latest), self._latest = self._latest, (set(), "")
         return latest
 
     def forget(self) -> None:
         """Forget all findings: other weights and statistics were loaded."""
         for kept in (self._told, self._statistics, self._weights, self._failures):
             kept.clear()
-        self._latest = ""
+        self._latest = set(), ""
 
     def _tell_step(self, step: int, findings: NDArray[np.int64]) -> None:
         gradients, updates, weights = (
@@ -119,9 +129,10 @@ class NonFiniteReports:
         elif gradients:
             self._tell(
                 [("gradient", name) for name, _ in gradients],
-                f"{skipped}: {_listed(gradients, 'the gradient of ')}. Weights, momentum and statistics are "
-                "unchanged. Later skipped steps cause no warning for the same parameters; "
-                "optimizer.skipped_steps counts them. on_nonfinite='raise' raises an exception instead",
+                f"{skipped}: {_listed(gradients, 'the gradient of ')}. Weights, momentum and the statistics "
+                "of these layers are unchanged. Later skipped steps cause no warning for the same "
+                "parameters; optimizer.skipped_steps counts them. on_nonfinite='raise' raises an exception "
+                "instead",
             )
         elif updates:
             self._tell(
@@ -153,15 +164,13 @@ class NonFiniteReports:
                 )
 
     def _tell(self, keys: Iterable[tuple[str, str]], text: str) -> None:
-        message = f"{self._owner}: {text}"
-        new = set(keys) - self._told
-        if self._raises:
-            message, self._latest = self._latest, message
-        else:
-            self._latest = message
-        if message and new:
-            self._told |= new
-            warnings.warn(message, stacklevel=2)
+        finding = set(keys), f"{self._owner}: {text}"
+        # With exceptions, what is told is the finding before, which nobody has raised.
+        told, message = self._latest if self._raises else finding
+        self._latest = finding
+        if message and told - self._told:
+            warn_user(message)
+            self._told |= told
 
 
 def _names(names: Sequence[str]) -> str:

@@ -238,6 +238,12 @@ def test_what_can_be_known_is_reported_once_before_workers_start(
     assert not output.exists()
 
 
+@pytest.mark.parametrize("address", ["a..b", "x" * 70])
+def test_an_address_that_is_no_name_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match=r"--master-addr .* can't be found"):
+        listening_port(address, 0)
+
+
 def test_a_busy_port_is_refused_and_check_starts_nothing(mnist: Path, output: Path) -> None:
     base = command("run_distributed_train.sh", "mlp_mnist14_sgdm", mnist, output, "--worker-num", "2")
     with socket.socket() as listener:

@@ -216,6 +216,8 @@ REFUSED = {
     "nul": ("a: 1\nb: \0", r"line 2, the character '\\x00' is not"),
     "documents": ("a: 1\n---\nb: 1", "line 2, expected a single document"),
     "key": ("? [a]\n: 1", r"line 1, the key \['a'\] is not accepted: must be a single value"),
+    "escape beyond all characters": (r'a: "\UFFFFFFFF"', "line 1, an escape is no character"),
+    "escape beyond unicode": (r'a: "\U00110000"', "line 1, an escape is no character"),
     "directive": ("%YAML 3.0\n---\na: 1", "line 1, .*incompatible"),
 }
 

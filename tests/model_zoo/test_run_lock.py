@@ -127,6 +127,15 @@ def test_a_lock_that_was_given_away_is_not_removed(tmp_path: Path) -> None:
     assert json.loads((tmp_path / LOCK_FILE).read_text()) == asdict(other)
 
 
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 4096, b"{"])
+def test_a_damaged_lock_is_taken_over(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / LOCK_FILE).write_bytes(content)
+    refuse_if_locked(tmp_path)
+    with locked(tmp_path):
+        assert b"pid" in (tmp_path / LOCK_FILE).read_bytes()
+    assert not (tmp_path / LOCK_FILE).exists()
+
+
 def test_two_processes_do_not_decide_at_the_same_time(tmp_path: Path) -> None:
     leave(tmp_path, "{")
     with (tmp_path / LOCK_FILE).open() as deciding:

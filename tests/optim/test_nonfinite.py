@@ -229,3 +229,25 @@ def test_the_option_is_checked(name: str) -> None:
         build(name, on_nonfinite="ignore")
     if name == "KFAC":
         assert "on_nonfinite='skip'" in build(name, **INTERVALS)[1].summary()
+
+
+def test_skips_of_a_loaded_run_are_not_new() -> None:
+    loss = cross_entropy()
+    net, optimizer = build(on_nonfinite="raise")
+    gradient = ms.value_and_grad(lambda x, y: loss(net(x), y), None, optimizer.parameters)
+    with pytest.raises(ms_kfac.NonFiniteError):
+        optimizer(gradient(*map(tensor, lost()))[1])
+    saved = checkpoint_of(optimizer)
+    _, other = build(on_nonfinite="raise")
+    ms.load_param_into_net(other, saved)
+    assert other.skipped_steps == 1
+    other.check_finite()
+
+
+def test_the_fallback_without_blocks_skips_too(mode: int) -> None:
+    with fallback():
+        net, optimizer = build(skip=["."])
+        step = functional_step(net, optimizer, cross_entropy())
+        with pytest.warns(UserWarning, match="step 0 was skipped"):
+            assert_skips(step, optimizer, lost())
+        assert_trains(step, optimizer, data(1))

@@ -99,7 +99,7 @@ def test_a_failed_refresh_is_told_with_the_step() -> None:
     with silent():
         reports(-1, FINITE, "conv: factor A holds NaN or infinity")
     (message,) = told(reports, 12, FINITE)
-    assert "not computed in step 12: conv: factor A holds NaN or infinity. The layer keeps" in message
+    assert "not computed in step 12: conv: factor A holds NaN or infinity. The layer goes on" in message
     reports(-1, FINITE, "conv: factor G holds NaN or infinity")
     assert not told(reports, 13, FINITE)
 
@@ -113,3 +113,22 @@ def test_an_exception_takes_each_finding_and_warns_only_of_what_no_one_took() ->
     assert not told(reports, 3, findings((GRADIENT, 0, NAN)))
     (message,) = told(reports, 4, findings((GRADIENT, 0, NAN)))
     assert "step 3 was skipped" in message
+
+
+def test_with_exceptions_a_finding_that_nobody_raised_is_told_when_the_next_one_comes() -> None:
+    reports = reports_of(raises=True)
+    parameters = (0, 2, 2, 2, 0)
+    found = [told(reports, step, findings((GRADIENT, of, NAN))) for step, of in enumerate(parameters)]
+    assert [len(texts) for texts in found] == [0, 1, 1, 0, 0]
+    assert "step 0 was skipped: NaN in the gradient of conv.weight" in found[1][0]
+    assert "step 1 was skipped: NaN in the gradient of head.weight" in found[2][0]
+    assert "step 4" in reports.take()
+
+
+@pytest.mark.parametrize("tells_end", [False, True])
+def test_a_pass_over_sampled_targets_is_told_in_any_case(tells_end: bool) -> None:
+    """The check of the step sees other gradients than the judge."""
+    reports = reports_of(sampled=True, tells_end=tells_end)
+    with pytest.warns(UserWarning, match="a batch's statistics of layer conv hold NaN"):
+        reports.batch([("conv", NAN)], [], skipped=True)
+        reports(3, FINITE)

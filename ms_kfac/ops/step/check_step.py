@@ -23,7 +23,7 @@ class CheckStep(nn.Cell):
 
     A preconditioned parameter is finite if its :math:`\langle dW, U \rangle` is, which is computed anyway.
     Gradients of first-order parameters are read. So the check costs no read of the preconditioned gradients,
-    and nothing is read by the host.
+    and the check itself makes the host read nothing.
 
     On CPUs a reporter is told of what is not finite, by name. On other devices the step is only counted.
 
@@ -127,7 +127,7 @@ class CheckStep(nn.Cell):
             for index, kind in enumerate(own)
             if kind
         ]
-        for index, product in zip(self.owners, products):
+        for index, product in zip(self.owners, np.ravel(products)):
             if not np.isfinite(product) and not kinds[0][index]:
                 found.append((_UPDATE, index, _NAN if np.isnan(product) else _INF))
         self.reporter.reporter(int(step[0]), np.array(found, np.int64).reshape(-1, 3), "")

@@ -46,7 +46,8 @@ void decompose_one(const EigenFactor& of) {
   std::vector<int> integers(integer_size);
   blas::ssyevd("V", "L", &size, of.vectors, &size, of.values, work.data(), &work_size, integers.data(), &integer_size,
                &info);
-  if (info != 0) throw FactorFailure(of.name, ": LAPACK's ssyevd did not converge");
+  // Not a FactorFailure: the basis is lost, so the layer can't go on with it.
+  if (info != 0) throw std::runtime_error(of.name + ": LAPACK's ssyevd did not converge");
   for (int i = 0; i < size; ++i) of.values[i] = std::max(of.values[i], 0.0f);
   transpose(of.vectors, size);
 }
