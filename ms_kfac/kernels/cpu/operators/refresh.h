@@ -41,8 +41,8 @@ inline DueLayers due_layers(const Arguments& arguments, size_t layers) {
 }
 
 // Refreshes the layers that are due. A layer with a factor that can't be inverted keeps the inverse of that factor: the
-// reporter is told, and the others are refreshed without the layer. An error would end the compiled step for good. Repeating is safe: an
-// operator throws before it writes anything that it reads.
+// reporter is told, and the others are refreshed without the layer. An error would end the compiled step for good.
+// Repeating is safe: an operator throws before it writes anything that it reads.
 template <typename Attributes>
 void refresh_each(const Arguments& arguments, const Attributes& attributes,
                   void (*refresh)(const Arguments&, const Attributes&, const DueLayers&)) {
