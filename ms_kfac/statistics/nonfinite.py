@@ -165,7 +165,7 @@ class NonFiniteReports:
 
     def _tell(self, keys: Iterable[tuple[str, str]], text: str) -> None:
         finding = set(keys), f"{self._owner}: {text}"
-        # With exceptions, what is told is the finding before, which nobody has raised.
+        # With exceptions, what is told is the earlier finding, which was not raised.
         told, message = self._latest if self._raises else finding
         self._latest = finding
         if message and told - self._told:
