@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     described = describe_run()
     machine = described["machine"]
     head = (
-        f"Commit {described['commit']}, {described['date']}, {machine['processor']}, {machine['cpus']} "
+        f"# Reliability\n\nCommit {described['commit']}, {described['date']}, {machine['processor']}, {machine['cpus']} "
         f"processors, MindSpore {machine['mindspore']}, Python {machine['python']}.\n\n"
     )
     parsed.output.mkdir(parents=True, exist_ok=True)
