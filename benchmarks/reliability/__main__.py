@@ -68,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     described = describe_run()
     machine = described["machine"]
     head = (
-        f"# Reliability\n\nCommit {described['commit']}, {described['date']}, {machine['processor']}, {machine['cpus']} "
-        f"processors, MindSpore {machine['mindspore']}, Python {machine['python']}.\n\n"
+        f"# Reliability\n\nCommit {described['commit']}, {described['date']}, {machine['processor']}, "
+        f"{machine['cpus']} processors, MindSpore {machine['mindspore']}, Python {machine['python']}.\n\n"
     )
     parsed.output.mkdir(parents=True, exist_ok=True)
     lines: list[Tally] = []
