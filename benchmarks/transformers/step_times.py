@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,12 @@ def _step_of(recipe: Any, data_dir: Path | None) -> Callable[[], object]:
     from benchmarks.transformers.train import endless_batches
     from model_zoo.common.data.pipelines import load_data
     from model_zoo.common.factory import build
+    from model_zoo.common.schedules import Constant
     from model_zoo.common.training import start_mindspore
 
     start_mindspore(recipe, "CPU")
     data = load_data(recipe.data, data_dir)
-    train_network = build(recipe, data.classes, 1).model.train_network
+    train_network = build(replace(recipe, schedule=Constant()), data.classes, 1).model.train_network
     batches: Iterator[Any] = endless_batches(recipe, data)
     return lambda: train_network(*next(batches)).asnumpy()
 
