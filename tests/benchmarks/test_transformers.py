@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.support.run_log import RunLog, error_line
 from benchmarks.transformers import __main__ as command
+from benchmarks.transformers import step_times
 from benchmarks.transformers.budget import rate_factor, steps_in
 from benchmarks.transformers.grid import METHODS, TASKS, recipe_of, settings_of
 from benchmarks.transformers.step_times import step_times_log, time_in_turn
@@ -119,10 +120,17 @@ def test_an_exception_is_found_above_a_stack() -> None:
     assert error_line("", -9) == "exit status -9"
 
 
+DESCRIBED = {"commit": "c", "date": "d", "machine": {"processor": "p", "cpus": 2}}
+
+
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    described = {"commit": "c", "date": "d", "machine": {"processor": "p", "cpus": 2}}
-    monkeypatch.setattr(command, "describe_run", lambda: described)
+    monkeypatch.setattr(command, "describe_run", lambda: DESCRIBED)
+
+
+@pytest.fixture
+def machine_of_step_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.machine.describe_run", lambda: DESCRIBED)
 
 
 def write_step_times(folder: Path, **milliseconds: float) -> None:
@@ -203,10 +211,11 @@ def graph_mode() -> Iterator[None]:
     ms.set_context(mode=mode)
 
 
+SMALL = ("network.depth=1", "network.width=8", "network.heads=2", "network.patch=16", "data.batch_size=10")
+
+
 def small_recipe(*overrides: str) -> Recipe:
-    small = ["network.depth=1", "network.width=8", "network.heads=2", "network.patch=16"]
-    path = ROOT / "model_zoo/vit/vit_digits_sgdm.yaml"
-    return load_recipe(path, [*small, "data.batch_size=10", *overrides])
+    return load_recipe(ROOT / "model_zoo/vit/vit_digits_sgdm.yaml", [*SMALL, *overrides])
 
 
 @pytest.mark.usefixtures("few_digits", "graph_mode")
@@ -219,6 +228,17 @@ def test_a_run_trains_and_evaluates_as_often_as_asked(monkeypatch: pytest.Monkey
     assert steps == (1, 2, 3, 4)
     assert losses[0] == losses[1]
     assert len(set(losses)) == 3
+
+
+@pytest.mark.usefixtures("few_digits", "graph_mode", "machine_of_step_times")
+def test_step_times_outlast_the_schedule_of_the_recipe(tmp_path: Path) -> None:
+    small = [*SMALL, "epochs=1", "schedule.warmup_epochs=0"]
+    settings = [part for setting in small for part in ("--set", setting)]
+    arguments = ["--task", "vit_digits", "--methods", "sgdm", "--steps", "60", "--rounds", "1", *settings]
+    assert step_times.main([*arguments, "--output", str(tmp_path)]) == 0
+    row = step_times_log(tmp_path, "vit_digits").find(method="sgdm", settings=" ".join(small))
+    assert row is not None
+    assert 0 < float(row["least_ms"]) <= float(row["step_ms"]) <= float(row["largest_ms"])
 
 
 @pytest.mark.usefixtures("few_digits", "graph_mode")

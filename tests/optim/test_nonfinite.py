@@ -25,25 +25,12 @@ from tests.support.loops import (
 )
 from tests.support.methods import INTERVALS, METHODS
 from tests.support.native import needs_native
-from tests.support.networks import Perceptron
+from tests.support.networks import WIDTHS, Perceptron, vectors
 from tests.support.silence import silent
-
-WIDTHS, CLASSES, SAMPLES = (5, 6, 3), 3, 8
-
-
-def data(count: int, seed: int = 0) -> list[Batch]:
-    rng = np.random.default_rng(seed)
-    return [
-        (
-            rng.standard_normal((SAMPLES, WIDTHS[0])).astype(np.float32),
-            rng.integers(0, CLASSES, SAMPLES).astype(np.int32),
-        )
-        for _ in range(count)
-    ]
 
 
 def lost(value: float = np.nan) -> Batch:
-    x, y = data(1, seed=9)[0]
+    x, y = vectors(1, seed=9)[0]
     x[1, 2] = value
     return x, y
 
@@ -102,10 +89,10 @@ def test_a_skipped_step_leaves_no_trace(mode: int, name: str) -> None:
         UserWarning, match=r"step 0 was skipped: NaN in the gradient of layers\.0\.weight"
     ) as told:
         assert_skips(step, optimizer, lost())
-        assert_trains(step, optimizer, data(1))
+        assert_trains(step, optimizer, vectors(1))
         assert_skips(step, optimizer, lost(np.inf))
-        assert_skips(step, optimizer, data(1, seed=7)[0], nan)
-        assert_trains(step, optimizer, data(2, seed=1))
+        assert_skips(step, optimizer, vectors(1, seed=7)[0], nan)
+        assert_trains(step, optimizer, vectors(2, seed=1))
     assert len(told) == 1, [str(warning.message) for warning in told]
     assert optimizer.skipped_steps == 3
     # SPNGD takes no statistics in some of these steps.
@@ -120,7 +107,7 @@ def test_statistics_with_nan_leave_the_layer_its_inverses(name: str) -> None:
     try:
         net, optimizer = build(name)
         step, start = functional_step(net, optimizer, cross_entropy()), checkpoint_of(optimizer)
-        assert_trains(step, optimizer, data(2))
+        assert_trains(step, optimizer, vectors(2))
         for parameter in optimizer.blocks[0].get_parameters():
             if parameter.name.endswith("_sum"):
                 parameter.set_data(ms.Tensor(np.full(parameter.shape, np.nan, np.float32)))
@@ -129,11 +116,11 @@ def test_statistics_with_nan_leave_the_layer_its_inverses(name: str) -> None:
             optimizer.blocks[0].s_sum.set_data(ms.Tensor(np.ones_like(optimizer.blocks[0].s_sum.asnumpy())))
         words = r"the inverses of a layer were not computed in step \d: layers\.0: .*(NaN|positive definite)"
         with pytest.warns(UserWarning, match=words) as told:
-            assert_trains(step, optimizer, data(3, seed=1))
+            assert_trains(step, optimizer, vectors(3, seed=1))
         assert len(told) == 1, [str(warning.message) for warning in told]
         optimizer.restore(start)
         with silent():
-            assert_trains(step, optimizer, data(3))
+            assert_trains(step, optimizer, vectors(3))
     finally:
         ms.set_context(mode=ms.PYNATIVE_MODE)
 
@@ -143,7 +130,7 @@ def test_an_exception_is_raised_and_can_be_caught(mode: int) -> None:
     step = functional_step(net, optimizer, cross_entropy())
     assert "on_nonfinite='raise'" in optimizer.summary()
     with silent():
-        assert_trains(step, optimizer, data(1))
+        assert_trains(step, optimizer, vectors(1))
         before = kept(optimizer)
         for number in (1, 2):
             words = rf"KFAC: step {number} was skipped: NaN in the gradient of layers\.0\.weight"
@@ -151,7 +138,7 @@ def test_an_exception_is_raised_and_can_be_caught(mode: int) -> None:
                 step(*map(tensor, lost()))
             assert isinstance(error.value, FloatingPointError)
         assert_same_state(kept(optimizer), before)
-        assert_trains(step, optimizer, data(2, seed=1))
+        assert_trains(step, optimizer, vectors(2, seed=1))
         optimizer.check_finite()
 
 
@@ -168,7 +155,7 @@ def test_training_cells(mode: int, cell: Any) -> None:
         with raises:
             optimizer.check_finite()
     optimizer.check_finite()
-    assert_trains(step, optimizer, data(1))
+    assert_trains(step, optimizer, vectors(1))
 
 
 @pytest.mark.parametrize("native", [pytest.param(True, marks=needs_native("check_step")), False])
@@ -178,13 +165,13 @@ def test_adamw_the_fallback_and_averages_skip_too(native: bool) -> None:
         with nullcontext() if native else fallback():
             net, optimizer = build(first_order="adam", skip=["layers.1"], averaging=0.9)
             step = functional_step(net, optimizer, cross_entropy())
-            assert_trains(step, optimizer, data(1))
+            assert_trains(step, optimizer, vectors(1))
             words = r"step 1 was skipped: NaN in the gradient of layers\.0\.weight"
             with pytest.warns(UserWarning, match=words) as told:
                 assert_skips(step, optimizer, lost())
             assert len(told) == 1, [str(warning.message) for warning in told]
             with silent():
-                assert_trains(step, optimizer, data(1, seed=1))
+                assert_trains(step, optimizer, vectors(1, seed=1))
             assert optimizer.skipped_steps == 1
             assert all(np.isfinite(value).all() for value in state_of(optimizer).values())
     finally:
@@ -194,8 +181,8 @@ def test_adamw_the_fallback_and_averages_skip_too(native: bool) -> None:
 def test_a_nan_in_one_gradient_alone_refuses_the_statistics_of_all_layers(mode: int) -> None:
     net, optimizer = build()
     gradient = gradient_function(net, optimizer, cross_entropy())
-    optimizer(gradient(*map(tensor, data(1)[0]))[1])
-    second = [*gradient(*map(tensor, data(1, seed=1)[0]))[1]]
+    optimizer(gradient(*map(tensor, vectors(1)[0]))[1])
+    second = [*gradient(*map(tensor, vectors(1, seed=1)[0]))[1]]
     second[3] = second[3] * float("inf")
     before = kept(optimizer)
     with pytest.warns(
@@ -209,18 +196,18 @@ def test_a_nan_in_one_gradient_alone_refuses_the_statistics_of_all_layers(mode: 
 def test_weights_that_hold_nan_are_named(mode: int) -> None:
     net, optimizer = build()
     step, start = functional_step(net, optimizer, cross_entropy()), checkpoint_of(optimizer)
-    assert_trains(step, optimizer, data(1))
+    assert_trains(step, optimizer, vectors(1))
     weight = optimizer.parameters[2]
     weight.set_data(ms.Tensor(np.full(weight.shape, np.nan, np.float32)))
     words = r"step 1 was skipped: the weights already hold NaN in layers\.1\.weight\. No later step"
     with pytest.warns(UserWarning, match=words) as told:
-        for batch in data(3):
+        for batch in vectors(3):
             step(*map(tensor, batch))
         assert optimizer.skipped_steps == 3
     assert len(told) == 1
     optimizer.restore(start)
     with silent():
-        assert_trains(step, optimizer, data(2))
+        assert_trains(step, optimizer, vectors(2))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -250,4 +237,4 @@ def test_the_fallback_without_blocks_skips_too(mode: int) -> None:
         step = functional_step(net, optimizer, cross_entropy())
         with pytest.warns(UserWarning, match="step 0 was skipped"):
             assert_skips(step, optimizer, lost())
-        assert_trains(step, optimizer, data(1))
+        assert_trains(step, optimizer, vectors(1))

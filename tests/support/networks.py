@@ -98,3 +98,19 @@ def perceptron_reference(depth: int, linear: bool = False, bias: bool = True) ->
             modules.append(network.Tanh())
         modules.append(network.Dense(f"layers.{i}", bias))
     return modules
+
+
+# Widths of a small Perceptron, and its batches.
+WIDTHS = (5, 6, 3)
+
+
+def vectors(count: int, seed: int = 0, samples: int = 8) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Batches for a Perceptron of WIDTHS: float32 inputs and int32 labels."""
+    rng = np.random.default_rng(seed)
+    return [
+        (
+            rng.standard_normal((samples, WIDTHS[0])).astype(np.float32),
+            rng.integers(0, WIDTHS[-1], samples).astype(np.int32),
+        )
+        for _ in range(count)
+    ]

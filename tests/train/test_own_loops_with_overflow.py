@@ -20,21 +20,8 @@ from tests.support.loops import (
     state_of,
 )
 from tests.support.methods import METHODS, fixed_intervals
-from tests.support.networks import Perceptron
+from tests.support.networks import WIDTHS, Perceptron, vectors
 from tests.support.silence import silent
-
-WIDTHS, CLASSES, SAMPLES = (5, 6, 3), 3, 8
-
-
-def data(count: int, seed: int = 0) -> list[Batch]:
-    rng = np.random.default_rng(seed)
-    return [
-        (
-            rng.standard_normal((SAMPLES, WIDTHS[0])).astype(np.float32),
-            rng.integers(0, CLASSES, SAMPLES).astype(np.int32),
-        )
-        for _ in range(count)
-    ]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -47,7 +34,7 @@ def test_dropped_steps_leave_no_trace(mode: int, name: str) -> None:
     start = checkpoint_of(optimizer)
     lost = []
     for value in (np.inf, np.nan):
-        x, y = data(1, seed=9)[0]
+        x, y = vectors(1, seed=9)[0]
         x[1, 2] = value
         lost.append((x, y))
 
@@ -57,7 +44,7 @@ def test_dropped_steps_leave_no_trace(mode: int, name: str) -> None:
             if all(bool(ops.isfinite(part).all()) for part in gradients):
                 optimizer(gradients)
 
-    first, second, third, fourth = data(4)
+    first, second, third, fourth = vectors(4)
     with silent():
         run([first, second, third, fourth])
     expected = state_of(optimizer)
@@ -117,13 +104,13 @@ def trained(optimizer: nn.Optimizer, net: nn.Cell, batches: list[Batch]) -> None
 def test_a_loss_scaler_by_hand_that_the_optimizer_knows(mode: int, compiled: bool) -> None:
     """A scale of 2²⁰ that grows and shrinks, and a step that overflows: as without a scale."""
     plain = Perceptron(WIDTHS)
-    trained(ms_kfac.KFAC(plain, 0.05, **options()), plain, data(4))
+    trained(ms_kfac.KFAC(plain, 0.05, **options()), plain, vectors(4))
     net, scaler = Perceptron(WIDTHS), amp.DynamicLossScaler(SCALE, 2, 2)
     optimizer = ms_kfac.KFAC(net, 0.05, loss_scale=scaler, **options())
     step = scaled_loop(net, optimizer, scaler, compiled=compiled)
-    lost = data(1, seed=9)[0]
+    lost = vectors(1, seed=9)[0]
     lost[0][0, 0] = np.inf
-    batches = data(4)
+    batches = vectors(4)
     with silent():
         for x, y in [*batches[:3], lost, batches[3]]:
             step(tensor(x), tensor(y))
@@ -137,12 +124,12 @@ def test_a_loss_scaler_by_hand_that_the_optimizer_knows(mode: int, compiled: boo
 def test_a_loss_scaler_by_hand_that_the_optimizer_does_not_know(mode: int) -> None:
     """G would be 2⁴⁰ times too large. It is refused with the way out, and the layers are first-order."""
     plain = Perceptron(WIDTHS)
-    trained(nn.Momentum(plain.trainable_params(), 0.05, 0.9), plain, data(3))
+    trained(nn.Momentum(plain.trainable_params(), 0.05, 0.9), plain, vectors(3))
     net, scaler = Perceptron(WIDTHS), amp.DynamicLossScaler(SCALE, 2, 100)
     optimizer = ms_kfac.KFAC(net, 0.05, **options())
     step = scaled_loop(net, optimizer, scaler, compiled=False)
     with pytest.warns(UserWarning, match="pass the scaler as loss_scale=.* The batch is refused") as caught:
-        for x, y in data(3):
+        for x, y in vectors(3):
             step(tensor(x), tensor(y))
     assert len(caught) == 1
     assert not optimizer.factors("layers.0")["G"].any()
