@@ -22,6 +22,7 @@ def verification_of(
     owner: str,
     accumulation_steps: int,
     shares_gate: bool,
+    corrects_eigenvalues: bool,
     counting: Sequence[int],
     reports: NonFiniteReports,
 ) -> Verification:
@@ -35,6 +36,7 @@ def verification_of(
         owner: the optimizer's name, for warnings.
         accumulation_steps: the option ``accumulation_steps``.
         shares_gate: whether all layers take statistics at the same steps.
+        corrects_eigenvalues: whether some batches are for EKFAC's second moments alone.
         counting: the layers that count samples for a loss that is a sum.
         reports: told of NaN and Inf.
 
@@ -53,7 +55,9 @@ def verification_of(
         [layer.name for layer in layers],
         verify,
         owner,
-        shares_gate=shares_gate,
+        in_every_batch=[
+            shares_gate and (block.used_before_refresh or not corrects_eigenvalues) for block in blocks
+        ],
         calls=calls,
         counting=counting,
         frozen=lambda: [not any(info.requires_grad for info in own) for own in information],

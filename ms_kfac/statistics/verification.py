@@ -43,7 +43,7 @@ _FEW = 4
 
 @dataclass(frozen=True)
 class Checked:
-    """Result of the last commit for one layer.
+    """Result of the last commit that was to have a batch of a layer.
 
     Attributes:
         state: "verified", "mismatch", "no pass", "zero gradient", "not finite" (the statistics or the
@@ -65,8 +65,8 @@ class Verification:
             and no other pass ran. "first_order" also empties the statistics of a layer with a mismatch for
             good, so that it is first-order from its next refresh. "off" checks only for NaN and Inf.
         owner: the optimizer's name, for warnings.
-        shares_gate: whether all layers take statistics at the same steps. If each layer has its own steps, a
-            layer without a pass causes a warning only at the first commit. Default: True.
+        in_every_batch: which layers take part in every batch of statistics. A layer with steps of its own
+            causes a warning for a missing pass only at the first commit. Default: None, all layers.
         calls: finds how many times a pass calls each layer. Default: None, to create one.
         counting: the layers that count samples for a loss that is a sum. Default: none.
         frozen: tells which layers have only frozen parameters now. Default: None, none of them.
@@ -84,7 +84,7 @@ class Verification:
         mode: str,
         owner: str,
         *,
-        shares_gate: bool = True,
+        in_every_batch: Sequence[bool] | None = None,
         calls: CallsPerPass | None = None,
         counting: Sequence[int] = (),
         frozen: Callable[[], Sequence[bool]] | None = None,
@@ -102,7 +102,9 @@ class Verification:
         self.warnings = VerificationWarnings(self.layers, owner)
         self.reports = NonFiniteReports(owner, ()) if reports is None else reports
         self._demoted: set[int] = set()
-        self.shares_gate = shares_gate
+        self.in_every_batch = np.array(
+            [True] * len(self.layers) if in_every_batch is None else in_every_batch
+        )
         self.counting = list(counting)
         self.frozen = (lambda: [False] * len(self.layers)) if frozen is None else frozen
         self._first = True
@@ -173,11 +175,11 @@ class Verification:
         mismatched = looked & ~right
         batch = np.where(joined, passes, (passes - 1.0) % np.maximum(period, 1.0) + 1.0)
         answers[:, 2] = self.calls(batch, kernels, right, factor)
-        expects_passes = self.shares_gate or self._first
+        expects_passes = self.in_every_batch | self._first
         missing = measurable & (passes <= 0) & (norm > 0) & expects_passes
         self._first = False
         expected = factor * (P if accumulated.any() else p)
-        for index in range(len(self.layers)):
+        for index in np.flatnonzero(expects_passes | (passes > 0)):
             state = "unchecked"
             if looked[index]:
                 state = "verified" if right[index] else "mismatch"
@@ -200,8 +202,9 @@ class Verification:
         )
         self.warnings.missing(missing, passes > 0)
         delivered = measurable & (norm > 0)
-        if self.counting and expects_passes and not (passes[self.counting] > 0).any() and delivered.any():
-            self.warnings.uncounted(self.counting)
+        counting = self.counting
+        if expects_passes[counting].any() and not (passes[counting] > 0).any() and delivered.any():
+            self.warnings.uncounted(counting)
         self.warnings.frozen(delivered & np.array(self.frozen(), bool))
         self.warnings.dead(self.dead_layers(measurable & (passes > 0), norm))
         if right.any() and self.undeclared_scale(factor, self.calls.micro_batches):

@@ -8,12 +8,15 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import nn
 
 import ms_kfac
+from ms_kfac.curvature import DiagonalBlock, KroneckerBlock
 from tests.support.layer_bank import CASES, build, gradient_function
 from tests.support.loops import train_by
 from tests.support.methods import fixed_intervals
 from tests.support.networks import SMALL_NET_LAYERS, SmallNet, batches, weights_of
+from tests.support.silence import silent
 
 OPTIONS = {"damping": 0.05, **fixed_intervals(2, 3)}
 STEPS = 5
@@ -87,6 +90,37 @@ def test_gates(mode: int) -> None:
     assert counts[1] > 0
     assert counts[4] == 0
     assert counts[5] > 0
+
+
+class EveryBlock(nn.Cell):
+    """Layers whose blocks have no eigenbasis, before one that has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, 4)
+        self.norm = nn.LayerNorm([4])
+        self.kronecker = nn.Dense(4, 4)
+        self.diagonal = nn.Dense(4, 4)
+        self.head = nn.Dense(4, 3)
+
+    def construct(self, ids: ms.Tensor) -> ms.Tensor:
+        return self.head(self.diagonal(self.kronecker(self.norm(self.table(ids)))))
+
+
+def test_blocks_without_an_eigenbasis_may_miss_a_batch_of_second_moments(mode: int) -> None:
+    net = EveryBlock()
+    blocks = {"kronecker": KroneckerBlock, "diagonal": DiagonalBlock}
+    options = {"normalization": "unit_wise", "blocks": blocks, **fixed_intervals(2, 4)}
+    optimizer = ms_kfac.EKFAC(net, 0.1, damping=0.1, **options)
+    rng = np.random.default_rng(4)
+    gates = []
+    for _ in range(6):
+        ids = ms.Tensor(rng.integers(0, 5, 8), ms.int32)
+        with silent():
+            train_by("functional", net, optimizer, [(ids, ms.Tensor(rng.integers(0, 3, 8), ms.int32))])
+        gates.append(int(optimizer.statistics_schedule.pending[0].asnumpy()))
+    assert gates == [4, 3, 0, 3, 4, 3]
+    assert [check.state for check in optimizer.verification.checked] == 5 * ["verified"]
 
 
 def test_resumed_run_equals_the_whole_run(mode: int, tmp_path: Path) -> None:

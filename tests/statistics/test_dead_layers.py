@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.silence import silent
-from tests.support.verification import FINITE, NORM, P_OF_ALL, P, Q, judge_of, told
+from tests.support.verification import COUNT, FINITE, NORM, P_OF_ALL, P, Q, judge_of, told
 
 
 def without_gradient(*layers: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_idle_batches_and_layers_that_never_had_a_gradient_are_no_collapse() -> 
 
 def test_commits_that_do_not_reach_a_layer_do_not_count() -> None:
     """With a gate per layer, as in SP-NGD."""
-    judge = judge_of(shares_gate=False)
+    judge = judge_of(in_every_batch=[False] * COUNT)
     idle = told()
     idle[0] = 0.0
     idle[0, FINITE] = 1

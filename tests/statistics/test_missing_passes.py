@@ -54,7 +54,7 @@ def test_a_layer_without_a_pass_and_without_a_gradient_is_unused() -> None:
 
 
 def test_layers_with_gates_of_their_own_may_come_without_a_pass() -> None:
-    judge = judge_of(shares_gate=False)
+    judge = judge_of(in_every_batch=[False] * COUNT)
     with pytest.warns(UserWarning, match="no backward pass reached the statistics of layer head"):
         answers_of(judge, without_pass())
     numbers = told()

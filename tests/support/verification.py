@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ms_kfac.statistics.verification import Verification
@@ -37,7 +39,7 @@ def without_pass() -> np.ndarray:
     return numbers
 
 
-def judge_of(mode: str = "warn", **options: bool) -> Verification:
+def judge_of(mode: str = "warn", **options: Any) -> Verification:
     return Verification(LAYERS, mode, "KFAC", **options)
 
 
