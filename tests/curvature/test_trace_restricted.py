@@ -72,6 +72,10 @@ def assert_factors(
     np.testing.assert_allclose(found["delta"], delta if grouped else delta[0], rtol=1e-5, err_msg=message)
 
 
+def commit(optimizer: ms_kfac.TKFAC, gradients: tuple[ms.Tensor, ...]) -> None:
+    optimizer.commit_statistics(gradients, optimizer.statistics_schedule.number_pending())
+
+
 @pytest.mark.parametrize(("sharing", "ema"), [("expand", "partial_trace"), ("reduce", "paper")])
 def test_definition_product_and_trace(mode: int, sharing: str, ema: str, rng: np.random.Generator) -> None:
     """After one batch both averages hold the batch: the definition, and the trace of the exact block."""
@@ -79,7 +83,7 @@ def test_definition_product_and_trace(mode: int, sharing: str, ema: str, rng: np
     optimizer = ms_kfac.TKFAC(case.net, 0.1, sharing=sharing, ema=ema)
     for i in range(len(case.x)):
         assert not any(factor.any() for factor in optimizer.factors(f"layers.{i}").values())
-    optimizer.commit_statistics(case.gradients(optimizer))
+    commit(optimizer, case.gradients(optimizer))
     for i, block in enumerate(optimizer.blocks):
         name = f"layers.{i}"
         expected = case.blocks(i, sharing)
@@ -114,7 +118,7 @@ def test_reduction_scale_and_micro_batches(
     passes = []
     for start in range(0, SAMPLES, size):
         passes.append(gradient(*(tensor(array[start : start + size]) for array in (*case.x, *case.c)))[1])
-    optimizer.commit_statistics(tuple(sum(shares[1:], shares[0]) for shares in zip(*passes)))
+    commit(optimizer, tuple(sum(shares[1:], shares[0]) for shares in zip(*passes)))
     for i in range(count):
         assert_factors(optimizer.factors(f"layers.{i}"), case.blocks(i), f"layers.{i}")
 
@@ -157,7 +161,7 @@ def test_trace_of_the_exact_fisher_block(mode: int, rng: np.random.Generator) ->
     def forward(inputs: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
         return loss(net(inputs), labels)
 
-    optimizer.commit_statistics(backward(forward, optimizer.parameters, x, y))
+    commit(optimizer, backward(forward, optimizer.parameters, x, y))
     affine = [module for module in modules if isinstance(module, Dense)]
     for i, module in enumerate(affine):
         exact = np.trace(tkfac.exact_block(tkfac.module_rows(module)[0]))
@@ -204,7 +208,7 @@ def assert_solves(options: dict[str, object], rng: np.random.Generator, whole_st
         optimizer(gradients)
         directions = optimizer.precondition(gradients)
     else:
-        optimizer.commit_statistics(gradients)
+        commit(optimizer, gradients)
         optimizer.refresh_inverses()
         directions = optimizer.preconditioned_gradients(gradients)
     found = dict(zip((p.name for p in optimizer.parameters), directions))
@@ -254,7 +258,7 @@ def test_layers_without_signal(damping_mode: str, ema: str, rng: np.random.Gener
     c[-1][:, 1] = 0
     optimizer = ms_kfac.TKFAC(net, 0.1, damping=1e-3, damping_mode=damping_mode, ema=ema, nu=0.5)
     gradients = backward(linear_loss(net, c), optimizer.parameters, *x)
-    optimizer.commit_statistics(gradients)
+    commit(optimizer, gradients)
     optimizer.refresh_inverses()
     for parameter, direction in zip(optimizer.parameters, optimizer.preconditioned_gradients(gradients)):
         assert np.isfinite(direction.asnumpy()).all(), parameter.name
