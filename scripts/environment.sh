@@ -91,7 +91,7 @@ check_mindspore() {
 
 # A new compiler, or a deleted library, requires another installation.
 kernels_built_or_no_compiler() {
-    compgen -G "$PROJECT_ROOT/ms_kfac/kernels/_cpu*.so" >/dev/null || ! command -v g++ >/dev/null
+    [[ -f "$PROJECT_ROOT/ms_kfac/kernels/_cpu.so" ]] || ! command -v g++ >/dev/null
 }
 
 ensure_environment() {
