@@ -9,10 +9,11 @@
 # The wheel's tag is manylinux_2_28. If g++ uses newer functions of the system's libraries than that allows, auditwheel
 # names them: build in the container quay.io/pypa/manylinux_2_28_x86_64 then. With MS_KFAC_PYTHON the script uses that
 # interpreter, which needs the packages of the extra release alone.
+if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/environment.sh"
 help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 output="$PROJECT_ROOT/dist"
@@ -32,10 +33,6 @@ ensure_environment release
 PATH="$(dirname "$VENV_PYTHON"):$PATH"
 export PATH
 in_release() { "$VENV_PYTHON" -I -m "$@"; }
-for module in auditwheel build check_wheel_contents setuptools twine; do
-    "$VENV_PYTHON" -I -c "import $module" 2>/dev/null ||
-        fail "$VENV_PYTHON lacks $module; the extra release has it: pip install 'ms_kfac[release]'."
-done
 
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT

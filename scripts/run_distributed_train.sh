@@ -28,10 +28,11 @@
 # The output of rank 0 appears here. If a worker fails, all others are terminated within seconds, and the exit status is
 # that of the failed worker, or 128 and the number of the signal that ended it. Ctrl-C terminates all workers. The
 # workers on a machine divide its processors, unless OMP_NUM_THREADS or MS_KFAC_THREADS is set.
+if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/environment.sh"
 help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 worker_num=""

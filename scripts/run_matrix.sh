@@ -11,10 +11,11 @@
 #   --output DIR          folder of the files (default: docs/results/packaging)
 #
 # The exit status is 1 if a pair failed. A pair for which there is no wheel of MindSpore fails, and its file says so.
+if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/environment.sh"
 help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 wheel=""
