@@ -13,6 +13,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
+import ms_kfac
 from model_zoo.common import environment
 from model_zoo.common.options.networks import METRIC_OF_NETWORK
 from model_zoo.common.recipe import Recipe
@@ -50,7 +51,7 @@ def describe_run(name: str, recipe: Recipe, device: str) -> dict[str, Any]:
         device: "CPU", "GPU" or "Ascend".
 
     Returns:
-        The recipe, the versions and the machine, as JSON values.
+        The recipe, the versions, the kernels and the machine, as JSON values.
     """
     return {
         "name": name,
@@ -59,8 +60,10 @@ def describe_run(name: str, recipe: Recipe, device: str) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "mindspore": ms.__version__,
+            "ms_kfac": ms_kfac.__version__,
             "numpy": np.__version__,
         },
+        "kernels": ms_kfac.kernels.status().splitlines(),
         "machine": {
             "platform": platform.platform(),
             "processors": os.cpu_count(),
