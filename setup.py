@@ -55,10 +55,12 @@ class BuildKernels(build_ext):
             built.unlink()
         try:
             super().build_extension(ext)
-        except (BaseError, CCompilerError) as error:
+        except (BaseError, CCompilerError):
             built.unlink(missing_ok=True)
+            program = self.compiler.compiler_cxx[0]
+            state = "failed (see above)" if shutil.which(program) else "is missing"
             print(
-                f"ms_kfac: no native CPU kernels, because the C++ compiler was missing or failed ({error}); "
+                f"ms_kfac: no native CPU kernels, because {program} {state}; "
                 "training runs without them, more slowly",
                 file=sys.stderr,
             )

@@ -102,7 +102,7 @@ for python in $pythons; do
             echo "Commit $commit, $(date +%F), ${wheel##*/}, Python $version"
             echo
         } >"$file"
-        if try "$python" "$mindspore" >>"$file"; then
+        if try "$python" "$mindspore" | sed "s|$folder/||g" >>"$file"; then
             result="trained"
         else
             result="FAILED: see $file"
