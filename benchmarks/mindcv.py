@@ -329,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(measure(FAMILIES[parsed.child], parsed.batch_size, parsed.rounds)))
         return 0
     if find_spec("mindcv") is None:
-        print("error: this benchmark needs mindcv: pip install 'ms_kfac[mindcv]' has it.", file=sys.stderr)
+        print("error: this benchmark needs mindcv; install ms_kfac[mindcv].", file=sys.stderr)
         return 1
     log = RunLog(parsed.output / "families.csv", COLUMNS, ("family", "model", "side", "batch"))
     for name in parsed.families:
