@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -85,12 +85,12 @@ class MetricsLogState:
 class MetricsLog(Callback):
     """Writes metrics.jsonl: one JSON object every `log_every` steps and one per epoch.
 
-    Every object holds `kind` ("step" or "epoch"), `epoch`, `step` and `seconds`. The seconds of training
-    include compilation, but neither evaluation nor checkpoint writing. A step object adds `running_loss`, the
-    mean since the last step object of the epoch. An epoch object adds the means over its steps
-    (`running_loss`, `running_<metric>`; training mode, augmented images) and the results of `evaluate`. It
-    also adds `epoch_seconds`, `first_step_seconds` and `images_per_second` (for a text, windows), which
-    excludes the first step of a process because that step compiles.
+    Every object holds `kind`, `epoch`, `step` and `seconds`. The seconds of training include compilation, but
+    neither evaluation nor checkpoint writing. An object of the kind "step" adds `running_loss`, the mean
+    since the last step object of the epoch. An "epoch" object adds the means over its steps (`running_loss`,
+    `running_<metric>`; training mode, augmented images) and the results of `evaluate`. It also adds
+    `epoch_seconds`, `first_step_seconds` and `images_per_second` (for a text, windows), which excludes the
+    first step of a process because that step compiles. `add_curvature` writes "curvature" objects.
 
     Args:
         path: the file to write. An existing file is replaced. None writes nothing.
@@ -159,8 +159,13 @@ class MetricsLog(Callback):
         if self._path is not None:
             shutil.copyfile(self._path, folder / self._path.name)
 
+    def add_curvature(self, record: Mapping[str, Any]) -> None:
+        """Writes a record of `ms_kfac.CurvatureMonitor`."""
+        self._write("curvature", self._parameters, {k: v for k, v in record.items() if k != "step"})
+
     def on_train_begin(self, run_context: Any) -> None:
         """Starts the clock."""
+        self._parameters = run_context.original_args()
         self.clock.start()
 
     def on_train_epoch_begin(self, run_context: Any) -> None:
@@ -233,7 +238,7 @@ class MetricsLog(Callback):
             )
         )
 
-    def _write(self, kind: str, parameters: Any, values: dict[str, float]) -> dict[str, Any]:
+    def _write(self, kind: str, parameters: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         line = {
             "kind": kind,
             "epoch": parameters.cur_epoch_num,

@@ -52,7 +52,7 @@ from model_zoo.common.run_description import (
 )
 from model_zoo.common.run_folder import begin, failures_told, finish, owned
 from model_zoo.common.run_options import RunOptions
-from ms_kfac import Model
+from ms_kfac import CurvatureMonitor, Model
 from ms_kfac.parallel import average_moving_statistics
 from ms_kfac.train import ProgressBar
 
@@ -186,6 +186,33 @@ def create_callbacks(
     return metrics_log, callbacks
 
 
+def create_monitor(options: RunOptions, optimizer: nn.Optimizer, metrics_log: MetricsLog) -> list[Callback]:
+    """Creates the callback that writes the optimizer's diagnostics to the metrics log.
+
+    Args:
+        options: the run options.
+        optimizer: the optimizer.
+        metrics_log: the metrics log.
+
+    Returns:
+        The callback; nothing if the options ask for none, or on ranks other than 0.
+    """
+    if options.monitor_every is None or options.shard.rank > 0:
+        return []
+    if not hasattr(optimizer, "diagnostics"):
+        # Not refused, because --compare passes the option on to first-order optimizers, too.
+        print(f"--monitor-every: {type(optimizer).__name__} has no curvature to write")
+        return []
+    monitor = CurvatureMonitor(
+        options.monitor_every,
+        traces=True,
+        eigenvalues=options.monitor_eigenvalues,
+        write=None,
+        on_record=metrics_log.add_curvature,
+    )
+    return [monitor]
+
+
 def train_recipe(
     recipe: Recipe, options: RunOptions, signals: StopSignals | None = None
 ) -> list[dict[str, Any]]:
@@ -252,6 +279,9 @@ def _train(recipe: Recipe, options: RunOptions, signals: StopSignals) -> list[di
     metrics_log, callbacks = create_callbacks(
         recipe, options, network, loss_fn, evaluate, resume_from, written, resumed_after, signals
     )
+    # In front of the writer of checkpoints, which copies the log.
+    after_log = callbacks.index(metrics_log) + 1
+    callbacks[after_log:after_log] = create_monitor(options, optimizer, metrics_log)
     done = 0 if resume_from is None else resume_from.epoch
     with signals.deferred():
         begin(options, checkpoint, description, trains=done < recipe.epochs)
