@@ -15,8 +15,7 @@ from mindspore.train import Callback
 
 from model_zoo.common.durable_files import write_bytes
 from model_zoo.common.losses import RunningLoss
-
-METRICS_FILE = "metrics.jsonl"
+from ms_kfac import CurvatureMonitor
 
 
 class TrainingClock:
@@ -90,7 +89,7 @@ class MetricsLog(Callback):
     since the last step object of the epoch. An "epoch" object adds the means over its steps (`running_loss`,
     `running_<metric>`; training mode, augmented images) and the results of `evaluate`. It also adds
     `epoch_seconds`, `first_step_seconds` and `images_per_second` (for a text, windows), which excludes the
-    first step of a process because that step compiles. `add_curvature` writes "curvature" objects.
+    first step of a process because that step compiles. `CurvatureLog` adds "curvature" objects.
 
     Args:
         path: the file to write. An existing file is replaced. None writes nothing.
@@ -250,3 +249,25 @@ class MetricsLog(Callback):
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         return line
+
+
+class CurvatureLog(CurvatureMonitor):
+    """Writes the optimizer's diagnostics to metrics.jsonl; place it between the log and the checkpoints.
+
+    Args:
+        metrics_log: the metrics log; its clock is paused while the curvature is read.
+        interval: steps between two curvature objects.
+        eigenvalues: whether they hold the extreme eigenvalues of the factors.
+    """
+
+    def __init__(self, metrics_log: MetricsLog, interval: int, eigenvalues: bool) -> None:
+        """Stores the arguments."""
+        super().__init__(interval, traces=True, eigenvalues=eigenvalues, write=None)
+        self._metrics_log = metrics_log
+
+    def take_record(self, step: int) -> dict[str, Any]:
+        """Reads the optimizer and writes the object."""
+        with self._metrics_log.clock.standing():
+            record = super().take_record(step)
+            self._metrics_log.add_curvature(record)
+        return record

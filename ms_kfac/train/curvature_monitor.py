@@ -35,7 +35,6 @@ class CurvatureMonitor(Callback):
         write: called with a line of text per record; None for silence. Default: print.
         path: a file that receives each record as a line of JSON; None for no file. Each rank of a
             distributed run reports: give each its own file. Default: None.
-        on_record: called with each record; None for nothing. Default: None.
         summary: whether each number of a record goes to ``mindspore.ops.ScalarSummary``, for a
             ``SummaryCollector`` behind this callback in the list, or a ``SummaryRecord``. The collector
             writes them if its ``collect_freq`` divides ``interval``. Without a collector they pile up in
@@ -62,7 +61,6 @@ class CurvatureMonitor(Callback):
         eigenvalues: bool = False,
         write: Callable[[str], object] | None = print,
         path: str | Path | None = None,
-        on_record: Callable[[dict[str, Any]], object] | None = None,
         summary: bool = False,
     ) -> None:
         super().__init__()
@@ -73,7 +71,6 @@ class CurvatureMonitor(Callback):
             raise ValueError("eigenvalues must be False with traces=False, got True")
         self.write = write
         self.path = None if path is None else Path(path)
-        self.on_record = on_record
         self.summary = check_flag("summary", summary)
         self.records: list[dict[str, Any]] = []
         self._before = 0
@@ -107,11 +104,19 @@ class CurvatureMonitor(Callback):
             self._seconds += time.perf_counter() - self._mark
         self._compiled = True
         if due:
-            self._take_record(step)
+            self.take_record(step)
             self._steps, self._seconds = 0, 0.0
         self._mark, self._before = time.perf_counter(), step
 
-    def _take_record(self, step: int) -> None:
+    def take_record(self, step: int) -> dict[str, Any]:
+        """Read the optimizer and report; a subclass can do more with a record.
+
+        Args:
+            step: Model's number of the step.
+
+        Returns:
+            The record.
+        """
         record = {
             "step": step,
             **self._optimizer.diagnostics(traces=self.traces, eigenvalues=self.eigenvalues),
@@ -123,11 +128,10 @@ class CurvatureMonitor(Callback):
                 file.write(json.dumps(record) + "\n")
         if self.write is not None:
             self.write(_line(record))
-        if self.on_record is not None:
-            self.on_record(record)
         if self.summary:
             for name, value in _scalars(record).items():
                 ops.ScalarSummary()(f"curvature/{name}", Tensor(value, ms.float32))
+        return record
 
 
 def _line(record: dict[str, Any]) -> str:

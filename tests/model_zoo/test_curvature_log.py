@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +14,11 @@ from model_zoo.common.checkpoint.interval import CheckpointInterval
 from model_zoo.common.curves import read_metrics
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.losses import RunningLoss
-from model_zoo.common.metrics_log import MetricsLog
+from model_zoo.common.metrics_log import CurvatureLog, MetricsLog
 from model_zoo.common.recipe import load_recipe
 from model_zoo.common.run_options import RunOptions, resumed
 from model_zoo.common.training import create_monitor, train_recipe
+from ms_kfac import CurvatureMonitor
 from tests.model_zoo.checkpoint.run_comparison import as_if_killed
 from tests.model_zoo.synthetic_data import ROOT
 
@@ -60,18 +60,28 @@ def test_a_run_writes_its_curvature_and_a_resumed_one_goes_on(tmp_path: Path, mn
     assert curvature_lines(copy) == lines
 
 
-def test_records_go_to_the_log_at_the_step_of_the_run(tmp_path: Path) -> None:
+def test_records_have_the_step_of_the_run_and_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading takes 50 seconds here, which are not seconds of training."""
+    now = [0.0]
+    monkeypatch.setattr("model_zoo.common.metrics_log.time.perf_counter", lambda: now[0])
+
+    def read(monitor: CurvatureMonitor, step: int) -> dict[str, Any]:
+        now[0] += 50.0
+        return {"step": step, "steps": 10, "damping": 0.1, "layers": {}}
+
+    monkeypatch.setattr(CurvatureMonitor, "take_record", read)
     log = MetricsLog(tmp_path / "metrics.jsonl", RunningLoss.__new__(RunningLoss), "accuracy", dict, 10)
     log.open()
-    log.on_train_begin(
-        SimpleNamespace(original_args=lambda: SimpleNamespace(cur_epoch_num=2, cur_step_num=20))
-    )
-    log.clock.stop()
-    log.add_curvature({"step": 20, "steps": 10, "damping": 0.1, "layers": {}})
-    (line,) = read_metrics(tmp_path)
-    assert line.pop("seconds") >= 0
-    expected = {"kind": "curvature", "epoch": 2, "step": 20, "steps": 10, "damping": 0.1, "layers": {}}
-    assert line == json.loads(json.dumps(expected))
+    arguments = SimpleNamespace(cur_epoch_num=2, cur_step_num=20)
+    log.on_train_begin(SimpleNamespace(original_args=lambda: arguments))
+    now[0] += 3.0
+    CurvatureLog(log, 10, eigenvalues=False).take_record(20)
+    now[0] += 4.0
+    assert log.clock.seconds == 7.0
+    expected = {"epoch": 2, "step": 20, "seconds": 3.0, "steps": 10, "damping": 0.1, "layers": {}}
+    assert read_metrics(tmp_path) == [{"kind": "curvature", **expected}]
 
 
 def test_other_optimizers_and_ranks_write_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,7 +166,7 @@ OWN: dict[str, dict[str, list[Any]]] = {
         "summary": NO_FLAG,
     },
 }
-UNCHECKED = {"CurvatureMonitor": {"write", "path", "on_record"}}
+UNCHECKED = {"CurvatureMonitor": {"write", "path"}}
 OTHER_ARGUMENTS = {"LevenbergMarquardt": {"initial": 1.0}}
 
 
