@@ -86,9 +86,9 @@ class Diagnostics:
 
             - "trace": :math:`\mathrm{tr} F_l`, the trace of its Fisher block.
             - "damping_ratio": the damping over the block's mean eigenvalue,
-              :math:`\lambda \dim F_l / \mathrm{tr} F_l`. Far above 1, the layer's step is
-              nearly that of gradient descent. None without statistics and with TKFAC's automatic damping, which does not use
-              :math:`\lambda`.
+              :math:`\lambda \dim F_l / \mathrm{tr} F_l`. Far above 1, the layer's step is nearly that of
+              gradient descent. None without statistics and with TKFAC's automatic damping, which does not
+              use :math:`\lambda`.
             - "traces": the trace of each factor in :meth:`factors`, summed over groups.
 
             With ``eigenvalues``, "eigenvalues" has the smallest and the largest eigenvalue of each factor

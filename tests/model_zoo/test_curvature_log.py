@@ -55,7 +55,7 @@ def test_a_run_writes_its_curvature_and_a_resumed_one_goes_on(tmp_path: Path, mn
         assert [layer["verified"] for layer in line["layers"].values()] == ["verified"] * 4
         assert all(layer["damping_ratio"] > 0 for layer in line["layers"].values())
         assert all(set(layer["eigenvalues"]) == {"A", "G"} for layer in line["layers"].values())
-    copy = as_if_killed(options.output, tmp_path / "killed", 3)
+    copy = as_if_killed(options.output, tmp_path / "killed", 6)
     train_recipe(recipe, replace(options, output=copy, resume=True))
     assert curvature_lines(copy) == lines
 
