@@ -23,10 +23,7 @@ _TRACKED = "_diagonal"
 
 
 class Diagnostics:
-    """Mixin of :class:`ms_kfac.optim.base.SecondOrderOptimizer`.
-
-    None of its methods runs inside a compiled training step.
-    """
+    """What every optimizer tells about itself."""
 
     blocks: Any
     statistics_schedule: Any
@@ -51,10 +48,15 @@ class Diagnostics:
         """Number of curvature refreshes so far.
 
         Returns:
-            "statistics": batches of statistics taken; "inverses": inverses recomputed. If the policy decides
-            for all layers together, one refresh of all layers counts once. If the policy decides per layer,
-            every layer counts separately. "refused": batches that some layer refused, because of NaN or Inf
-            or because they do not belong to the gradient.
+            Counts by name.
+
+            - "statistics": batches of statistics taken.
+            - "inverses": inverses recomputed.
+            - "refused": batches that some layer refused, because of NaN or Inf or because they do not belong
+              to the gradient.
+
+            If the policy decides for all layers together, one refresh of all layers counts once. If it
+            decides per layer, every layer counts separately.
         """
         commits = [self.commit, self.commit_lone] if self.has_lone_blocks else [self.commit]
         return {
@@ -75,6 +77,8 @@ class Diagnostics:
                 ``eigvalsh``: seconds for factors of some thousand rows. Default: False.
 
         Returns:
+            Numbers by name.
+
             - "steps": steps taken. "damping": :attr:`current_damping`. "clip_factor": :attr:`clip_factor`.
             - "statistics", "inverses", "refused": as in :meth:`refreshes`. "skipped_steps":
               :attr:`skipped_steps`. "bytes": memory of statistics and inverses.

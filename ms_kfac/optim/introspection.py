@@ -34,10 +34,7 @@ _WITHOUT_PASS = (
 
 
 class Introspection(Diagnostics):
-    """Mixin of :class:`ms_kfac.optim.base.SecondOrderOptimizer`.
-
-    None of its methods runs inside a compiled training step.
-    """
+    """What every optimizer can be asked for."""
 
     parameters: Any
     preconditioner: Any
@@ -232,7 +229,7 @@ class Introspection(Diagnostics):
                 first-order parameters. Default: False: adjacent layers that differ only in name share a row.
 
         Returns:
-            A text: the options; the fraction of weights that is preconditioned; one row per layer; then the
+            A text with the options; the fraction of weights that is preconditioned; one row per layer; then the
             first-order parameters with the rule that updates them, by reason. A layer without statistics
             after the first commit is first-order. A row has name, kind, block, dimensions, KiB, form of the
             operators, and the result of the last commit ("verified", "mismatch", "no pass", "not finite",
