@@ -229,8 +229,8 @@ class Introspection(Diagnostics):
                 first-order parameters. Default: False: adjacent layers that differ only in name share a row.
 
         Returns:
-            A text with the options; the fraction of weights that is preconditioned; one row per layer; then the
-            first-order parameters with the rule that updates them, by reason. A layer without statistics
+            A text with the options, the fraction of weights that is preconditioned, one row per layer, and
+            the first-order parameters with the rule that updates them, by reason. A layer without statistics
             after the first commit is first-order. A row has name, kind, block, dimensions, KiB, form of the
             operators, and the result of the last commit ("verified", "mismatch", "no pass", "not finite",
             "unchecked").
