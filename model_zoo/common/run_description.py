@@ -13,11 +13,13 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
+import ms_kfac
 from model_zoo.common import environment
 from model_zoo.common.options.networks import METRIC_OF_NETWORK
 from model_zoo.common.recipe import Recipe
 
 DATA = "data"
+KERNELS = "kernels"
 OPTIONS = "options"
 RANKS = "ranks"
 RESUMED = "resumed_after_steps"
@@ -50,7 +52,7 @@ def describe_run(name: str, recipe: Recipe, device: str) -> dict[str, Any]:
         device: "CPU", "GPU" or "Ascend".
 
     Returns:
-        The recipe, the versions and the machine, as JSON values.
+        The recipe, the versions, the machine and the status of the kernels, as JSON values.
     """
     return {
         "name": name,
@@ -58,6 +60,7 @@ def describe_run(name: str, recipe: Recipe, device: str) -> dict[str, Any]:
         "headline": headline_metric(recipe),
         "versions": {
             "python": platform.python_version(),
+            "ms_kfac": ms_kfac.__version__,
             "mindspore": ms.__version__,
             "numpy": np.__version__,
         },
@@ -67,6 +70,7 @@ def describe_run(name: str, recipe: Recipe, device: str) -> dict[str, Any]:
             "device": device,
             environment.ONEDNN_VARIABLE: os.environ.get(environment.ONEDNN_VARIABLE),
         },
+        KERNELS: ms_kfac.kernels.status().splitlines(),
     }
 
 

@@ -11,7 +11,7 @@ from mindspore.communication import GlobalComm
 from mindspore.train import Callback
 
 from model_zoo.common import environment
-from model_zoo.common.checkpoint.files import STATE_FILE, Position, read_position
+from model_zoo.common.checkpoint.files import METRICS_FILE, STATE_FILE, Position, read_position
 from model_zoo.common.checkpoint.resume import starting_checkpoint
 from model_zoo.common.checkpoint.state import load_state
 from model_zoo.common.checkpoint.writer import (
@@ -33,7 +33,7 @@ from model_zoo.common.epoch_dataset import EpochDataset
 from model_zoo.common.factory import build
 from model_zoo.common.interruption import StopSignals
 from model_zoo.common.losses import RunningLoss
-from model_zoo.common.metrics_log import METRICS_FILE, MetricsLog, MetricsLogState
+from model_zoo.common.metrics_log import CurvatureLog, MetricsLog, MetricsLogState
 from model_zoo.common.networks import parameter_count
 from model_zoo.common.options.networks import METRIC_OF_NETWORK
 from model_zoo.common.options.precision import PrecisionOptions
@@ -41,6 +41,7 @@ from model_zoo.common.precision import check_step
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.run_description import (
     DATA,
+    KERNELS,
     OPTIONS,
     RANKS,
     RESUMED,
@@ -52,7 +53,7 @@ from model_zoo.common.run_description import (
 )
 from model_zoo.common.run_folder import begin, failures_told, finish, owned
 from model_zoo.common.run_options import RunOptions
-from ms_kfac import Model
+from ms_kfac import Model, kernels
 from ms_kfac.parallel import average_moving_statistics
 from ms_kfac.train import ProgressBar
 
@@ -186,6 +187,26 @@ def create_callbacks(
     return metrics_log, callbacks
 
 
+def create_monitor(options: RunOptions, optimizer: nn.Optimizer, metrics_log: MetricsLog) -> list[Callback]:
+    """Creates the callback that writes the optimizer's diagnostics to the metrics log.
+
+    Args:
+        options: the run options.
+        optimizer: the optimizer.
+        metrics_log: the metrics log.
+
+    Returns:
+        The callback; nothing if the options ask for none, or on ranks other than 0.
+    """
+    if options.monitor_every is None or options.shard.rank > 0:
+        return []
+    if not hasattr(optimizer, "diagnostics"):
+        # Not refused, because --compare passes the option on to first-order optimizers, too.
+        print(f"--monitor-every: {type(optimizer).__name__} has no curvature to write")
+        return []
+    return [CurvatureLog(metrics_log, options.monitor_every, options.monitor_eigenvalues)]
+
+
 def train_recipe(
     recipe: Recipe, options: RunOptions, signals: StopSignals | None = None
 ) -> list[dict[str, Any]]:
@@ -252,6 +273,9 @@ def _train(recipe: Recipe, options: RunOptions, signals: StopSignals) -> list[di
     metrics_log, callbacks = create_callbacks(
         recipe, options, network, loss_fn, evaluate, resume_from, written, resumed_after, signals
     )
+    # In front of the writer of checkpoints, which copies the log.
+    after_log = callbacks.index(metrics_log) + 1
+    callbacks[after_log:after_log] = create_monitor(options, optimizer, metrics_log)
     done = 0 if resume_from is None else resume_from.epoch
     with signals.deferred():
         begin(options, checkpoint, description, trains=done < recipe.epochs)
@@ -260,8 +284,9 @@ def _train(recipe: Recipe, options: RunOptions, signals: StopSignals) -> list[di
             if done < recipe.epochs:
                 model.train(recipe.epochs, batches, callbacks, dataset_sink_mode=False, initial_epoch=done)
 
-            # Updated at the end, because each process finds broken images only when it reads them.
-            description[DATA] = data.describe()
+            # Updated at the end, because each process finds broken images only when it reads them, and
+            # kernels warn when they run.
+            description[DATA], description[KERNELS] = data.describe(), kernels.status().splitlines()
             for line in describe_broken_images(description[DATA]):
                 print(line)
             if shard.rank > 0:

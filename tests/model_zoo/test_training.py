@@ -121,7 +121,8 @@ def test_run_writes_its_record(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run["recipe"]["optimizer"]["learning_rate"] == recipe.optimizer.learning_rate
     assert run["headline"] == "test_accuracy"
     assert run["data"] == {"title": "digits", "training_images": 20, "test_images": 10, "classes": 10}
-    assert set(run["versions"]) == {"python", "mindspore", "numpy"}
+    assert set(run["versions"]) == {"python", "ms_kfac", "mindspore", "numpy"}
+    assert any(line.startswith("check_step ") for line in run["kernels"])
     assert run["machine"]["processors"] >= 1
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "network.ckpt").stat().st_size > 0

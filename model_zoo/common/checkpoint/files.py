@@ -30,8 +30,9 @@ CHECKPOINTS_FOLDER = "checkpoints"
 STATE_FILE = "state.ckpt"
 NETWORK_FILE = "network.ckpt"
 POSITION_FILE = "position.json"
-# In the run's folder.
+# In the run's folder; METRICS_FILE also in a checkpoint.
 RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
 
 _RANK = "rank_"
 _PREFIX = "step_"
