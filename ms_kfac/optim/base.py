@@ -13,7 +13,7 @@ from ms_kfac.capture.discover import kinds_of, lone_parameters, outside_paramete
 from ms_kfac.capture.layer import OTHER
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
 from ms_kfac.kernels.operator import is_native
-from ms_kfac.kernels.reporter import ReporterHandle
+from ms_kfac.kernels.reporter import register_reporter
 from ms_kfac.ops.graph.counter_based_rng import rng_state
 from ms_kfac.ops.graph.device_residency import DeviceResidency
 from ms_kfac.ops.graph.snapshot import Snapshot
@@ -245,7 +245,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         )
         self.__dict__["_owner"] = owner
         self.__dict__["_reports"] = reports
-        self.__dict__["_reporter"] = ReporterHandle(reports)
+        self.__dict__["_reporter"] = register_reporter(reports)
         self._skips_seen = 0
 
     def _create_blocks(self, network: nn.Cell, rule: str) -> None:

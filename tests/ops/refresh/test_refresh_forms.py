@@ -15,7 +15,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from benchmarks.support.aot import AotError, AotLibrary
 from ms_kfac.kernels.library import library
 from ms_kfac.kernels.registry import REGISTRY
-from ms_kfac.kernels.reporter import ReporterHandle
+from ms_kfac.kernels.reporter import register_reporter
 from ms_kfac.ops.refresh.block_split_refresh import BlockSplitRefresh
 from ms_kfac.ops.refresh.eigenbasis_refresh import EigenbasisRefresh
 from ms_kfac.ops.refresh.kronecker_refresh import KroneckerRefresh
@@ -369,7 +369,7 @@ def test_nan_in_a_diagonal_leaves_all_layers_as_they_were(aot: AotLibrary) -> No
 def test_with_a_reporter_only_the_layer_with_nan_keeps_its_arrays(aot: AotLibrary, name: str) -> None:
     """An error would end a compiled step for good. The other layer is refreshed as without the broken one."""
     told: list[str] = []
-    handle = ReporterHandle(lambda step, found, text: told.append(f"{step} {len(found)} {text}"))
+    handle = register_reporter(lambda step, found, text: told.append(f"{step} {len(found)} {text}"))
     broken = 0 if name == "sherman_morrison" else 1
     layers = copy.deepcopy(OPERATORS[name][0])
     layers[broken][1][..., -1, -1] = np.nan
