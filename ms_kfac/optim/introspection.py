@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 from mindspore import Parameter, Tensor
@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from ms_kfac.capture.discover import FirstOrderCell
 from ms_kfac.capture.layer import Layer
 from ms_kfac.damping import LevenbergMarquardt
-from ms_kfac.ops.step.check_step import CheckStep
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.checkpoint import Restored, load_checkpoint
 from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
 from ms_kfac.parallel.distributed_curvature import Synchronization
 from ms_kfac.parallel.traffic import Traffic
 from ms_kfac.refresh import RefreshPolicy
-from ms_kfac.statistics.nonfinite import NonFiniteError, NonFiniteReports
 from ms_kfac.statistics.verification import Verification
 
 # Why a layer has no statistics after the first commit, by the result of the last one.
@@ -70,9 +68,7 @@ class Introspection:
     clips: bool
     damping: Any
     last_clip: Parameter
-    check_step: CheckStep
-    _reports: NonFiniteReports
-    _skips_seen: int
+    _forget_findings: Callable[[], None]
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Put the Polyak-averaged weights into the network for the duration of a ``with`` block.
@@ -125,50 +121,8 @@ class Introspection:
         curvature = [p for cell in cells for p in cell.get_parameters(expand=False)]
         restored = load_checkpoint(self, others, [*self.blocks.get_parameters(), *curvature], checkpoint)
         self.statistics_schedule.expire()
-        self._reports.forget()
-        self._skips_seen = self.skipped_steps
+        self._forget_findings()
         return restored
-
-    def check_finite(self) -> None:
-        """Raise an exception if a step since the last call was not finite. Waits for the last step.
-
-        With ``on_nonfinite="raise"``, a call of the optimizer from Python, ``ms_kfac.TrainOneStepCell`` and
-        ``ms_kfac.Model`` call this method after each step. A step that is compiled as a whole otherwise
-        (``ms.jit``, ``mindspore.nn.TrainOneStepCell`` in graph mode) can't raise: call this method after it.
-
-        Raises:
-            NonFiniteError: if a step was skipped because of NaN or Inf, if a batch of statistics was refused
-                because of them, or if inverses could not be computed. The message names what, where and the
-                step. On devices other than CPUs, statistics and inverses are found one commit later.
-        """
-        count, first, last = (int(number) for number in self.check_step.skipped.asnumpy())
-        new, self._skips_seen = count - self._skips_seen, count
-        text = self._reports.take()
-        if new > 0 and not text:
-            names = [p.name for p in self.get_parameters() if self._is_lost(p)]
-            held = f"; NaN or Inf are in {', '.join(names[:4])}" if names else ""
-            text = (
-                f"{type(self).__name__}: {new} steps were skipped because of NaN or Inf in gradients or "
-                f"updates, the last of them step {last} (the first ever was step {first}){held}"
-            )
-        if text:
-            raise NonFiniteError(text)
-
-    def _note_loaded_skips(self, loaded: Tensor) -> None:
-        # Skips of the run that a checkpoint comes from are not new.
-        self._skips_seen = int(loaded.asnumpy()[0])
-
-    @staticmethod
-    def _is_lost(parameter: Parameter) -> bool:
-        # Staged batches are replaced by the next pass, and the clip by the next step.
-        if parameter.name.endswith(("_batch", ".record", ".clip")):
-            return False
-        return not np.isfinite(parameter.asnumpy().astype(np.float64)).all()
-
-    @property
-    def skipped_steps(self) -> int:
-        """Number of steps that were skipped because of NaN or Inf. Reads a number from the device."""
-        return int(self.check_step.skipped.asnumpy()[0])
 
     def precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Precondition gradients with the present inverses, without trust region, weight decay or momentum.
