@@ -13,8 +13,8 @@ matplotlib.use("Agg")  # Writes files without a display.
 
 import matplotlib.pyplot as plt
 
+from model_zoo.common.checkpoint.files import METRICS_FILE
 from model_zoo.common.durable_files import replacing
-from model_zoo.common.metrics_log import METRICS_FILE
 
 CURVES_FILE = "curves.png"
 

@@ -16,8 +16,6 @@ from mindspore.train import Callback
 from model_zoo.common.durable_files import write_bytes
 from model_zoo.common.losses import RunningLoss
 
-METRICS_FILE = "metrics.jsonl"
-
 
 class TrainingClock:
     """A stopwatch of training seconds, paused during evaluation.
