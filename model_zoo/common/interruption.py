@@ -25,7 +25,7 @@ class StopSignals:
 
     While MindSpore runs a step, its own handler turns SIGINT into SIGTERM, and no handler of Python runs.
     Therefore the signals are blocked, and a thread waits for them. The second signal ends the process at
-    once.
+    once, unless the parent process passes on the first one: Ctrl-C in a terminal reaches both.
 
     Attributes:
         received: the signal that has arrived; None so far.
@@ -34,6 +34,7 @@ class StopSignals:
     def __init__(self) -> None:
         """Waits for `__enter__` before it looks at signals."""
         self.received: signal.Signals | None = None
+        self._sender = 0
         self._deferred = False
         self._ended = False
         self._told = False
@@ -62,10 +63,13 @@ class StopSignals:
 
     def _wait(self) -> None:
         while True:
-            number = signal.sigwait(_SIGNALS)
+            info = signal.sigwaitinfo(_SIGNALS)
             if self._ended:
                 return
-            self._note(signal.Signals(number))
+            if info.si_signo == self.received and info.si_pid == os.getppid() != self._sender:
+                continue
+            self._sender = info.si_pid
+            self._note(signal.Signals(info.si_signo))
             if not self._deferred:
                 self._waker.start()
 

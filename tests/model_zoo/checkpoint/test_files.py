@@ -33,8 +33,8 @@ def position(step: int, ranks: int = 1) -> Position:
 def write(run: Path, step: int, shard: Shard = Shard()) -> None:  # noqa: B008
     with new_checkpoint(checkpoints_folder(run, shard), position(step, shard.size)) as folder:
         (folder / "state.ckpt").write_text(f"state of {step}")
-
         (folder / "metrics.jsonl").write_text("")
+
 
 def test_checkpoint_restores_what_was_written(tmp_path: Path) -> None:
     write(tmp_path, 25)
