@@ -237,7 +237,8 @@ def _train(recipe: Recipe, options: RunOptions, signals: StopSignals) -> list[di
     require_equal_on_all_ranks("the weights", weight_bytes(network), shard)
     evaluate = create_evaluation(recipe, data, parts, options)
     metrics_log, callbacks = create_callbacks(recipe, options, parts, evaluate, start, signals)
-    with signals.deferred():
+    every = f"at a step that {options.log_every} divides"
+    with signals.deferred(every) if shard.size > 1 else signals.deferred():
         begin(options, start.checkpoint, description, trains=done < recipe.epochs)
         with failures_told(options):
             metrics_log.open()

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,6 @@ from model_zoo import convert, evaluate, export, train
 from model_zoo.common.checkpoint.files import checkpoints_folder, newest_checkpoint, steps_in
 from model_zoo.common.checkpoint.manifest import damage
 from model_zoo.common.command_line import describe_os_error, run_command
-from model_zoo.common.comparison import run_each
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import UsageError
 from model_zoo.common.interruption import StopSignals
@@ -36,6 +34,7 @@ from model_zoo.common.run_options import RunOptions
 from model_zoo.common.training import train_recipe
 from tests.model_zoo.checkpoint.run_comparison import assert_same_bits, metrics_without_times
 from tests.model_zoo.synthetic_data import ROOT, write_mnist
+from tests.support.signals import send
 
 MLP = ROOT / "model_zoo/mlp/mlp_mnist14_sgdm.yaml"
 
@@ -58,15 +57,6 @@ def whole(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("whole") / "run"
     assert train.main(arguments(output, mnist)) == 0
     return output
-
-
-def send(number: signal.Signals) -> None:
-    """Sends a signal to this process.
-
-    A command starts MindSpore's threads after it has blocked the signals; here they run already.
-    """
-    (waiting,) = (thread for thread in threading.enumerate() if thread.name == "signals")
-    signal.pthread_kill(waiting.ident or 0, number)
 
 
 def assert_one_sentence(err: str) -> str:
@@ -159,68 +149,6 @@ def test_a_second_signal_ends_a_step_that_hangs() -> None:
         [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, timeout=50
     )
     assert done.returncode == 143, done.stderr
-
-
-@pytest.mark.parametrize(("first", "status"), [("another process", None), ("the parent", 130)])
-def test_a_parent_may_pass_on_what_both_have_received(first: str, status: int | None) -> None:
-    code = (
-        "import time; from model_zoo.common.interruption import StopSignals\n"
-        "with StopSignals() as signals, signals.deferred():\n"
-        "    print('ready', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline() == "ready\n"
-        if first == "the parent":
-            process.send_signal(signal.SIGINT)
-        else:
-            # From a terminal, it comes from no process.
-            subprocess.run([sys.executable, "-c", f"import os; os.kill({process.pid}, 2)"], check=True)
-        assert (
-            process.stderr.readline() == "SIGINT: stopping after this step; a second signal stops at once\n"
-        )
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        assert process.poll() == status
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == (status or 143)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_comparison_ends_its_run_with_it(
-    number: signal.Signals,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Only the comparison gets the signal; the run, here a script, may write a checkpoint."""
-    run = tmp_path / "run"
-    run.write_text(
-        f"#!{sys.executable}\n"
-        f"import os, pathlib, signal, time\n"
-        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
-        f"number = signal.sigtimedwait([2, 15], 60).si_signo\n"
-        f"time.sleep(0.5)\n"
-        f"pathlib.Path({str(tmp_path / 'stopped')!r}).write_text(str(number))\n"
-    )
-    run.chmod(0o755)
-
-    def command(signals: StopSignals) -> int:
-        def send_when_started() -> None:
-            while not (tmp_path / "pid").exists():
-                time.sleep(0.05)
-            send(number)
-
-        threading.Thread(target=send_when_started).start()
-        return run_each({"sgdm": MLP, "kfac": MLP}, tmp_path / "out", [])
-
-    monkeypatch.setattr(sys, "executable", str(run))
-    assert run_command(command) == 128 + number
-    assert (tmp_path / "stopped").read_text() == str(int(number))
-    assert capsys.readouterr().err == f"error: stopped by {number.name}.\n"
 
 
 @contextmanager
