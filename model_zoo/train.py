@@ -18,7 +18,7 @@ from model_zoo.common.checkpoint.resume import refuse_occupied, resumed_recipe, 
 from model_zoo.common.command_line import run_command
 from model_zoo.common.errors import UsageError
 from model_zoo.common.interruption import StopSignals
-from model_zoo.common.ranks import announced_ranks, check_ranks
+from model_zoo.common.ranks import SCHEDULER, announced_ranks, check_ranks, role_in_msrun
 from model_zoo.common.recipe import check_distributed, load_recipe, sibling_recipe
 from model_zoo.common.run_lock import refuse_if_locked
 from model_zoo.common.run_options import RunOptions, resumed
@@ -242,10 +242,10 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit status is 2 for an error in the recipe, the data or the command line."""
     options = parse_arguments(arguments)
-    # Ranks that wait for each other are ended by msrun: they would not come to the end of their step.
+    # The scheduler waits in MindSpore until the ranks have ended.
     return run_command(
         lambda signals: run(options, signals) if options.compare is None else compare_recipes(options),
-        default_signals=options.distributed,
+        default_signals=options.distributed and role_in_msrun() == SCHEDULER,
     )
 
 

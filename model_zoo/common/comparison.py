@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,9 +43,7 @@ def run_each(recipes: Mapping[str, Path], output: Path, arguments: Sequence[str]
         try:
             status = process.wait()
         except Interrupted as error:
-            # Ctrl-C reaches both processes.
-            if error.signum != signal.SIGINT:
-                process.send_signal(error.signum)
+            process.send_signal(error.signum)
             process.wait()
             raise
         if status:

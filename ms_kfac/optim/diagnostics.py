@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.damping import LevenbergMarquardt
-from ms_kfac.ops.step.check_step import CheckStep
+from ms_kfac.optim.finite_steps import FiniteSteps
 from ms_kfac.statistics.verification import Verification
 from ms_kfac.values import check_flag
 
@@ -22,7 +22,7 @@ _DIAGONALS = ("s",)
 _TRACKED = "_diagonal"
 
 
-class Diagnostics:
+class Diagnostics(FiniteSteps):
     """What every optimizer tells about itself."""
 
     blocks: Any
@@ -36,7 +36,6 @@ class Diagnostics:
     clips: bool
     damping: Any
     last_clip: Parameter
-    check_step: CheckStep
     _layers: Sequence[Layer]
 
     @property
@@ -131,11 +130,6 @@ class Diagnostics:
                 self._layers, self.blocks, verified, self._without_statistics()
             )
         }
-
-    @property
-    def skipped_steps(self) -> int:
-        """Number of steps that were skipped because of NaN or Inf. Reads a number from the device."""
-        return int(self.check_step.skipped.asnumpy()[0])
 
     def _without_statistics(self) -> list[bool]:
         if self.refreshes()["statistics"] == 0:

@@ -19,7 +19,6 @@ from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
 from ms_kfac.parallel.distributed_curvature import Synchronization
 from ms_kfac.parallel.traffic import Traffic
 from ms_kfac.refresh import RefreshPolicy
-from ms_kfac.statistics.nonfinite import NonFiniteError, NonFiniteReports
 
 # Why a layer has no statistics after the first commit, by the result of the last one.
 _WITHOUT_STATISTICS = {
@@ -52,8 +51,6 @@ class Introspection(Diagnostics):
     _first_order: Sequence[FirstOrderCell]
     _first_order_rule: str
     _options_in_force: Mapping[str, object]
-    _reports: NonFiniteReports
-    _skips_seen: int
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Put the Polyak-averaged weights into the network for the duration of a ``with`` block.
@@ -106,45 +103,8 @@ class Introspection(Diagnostics):
         curvature = [p for cell in cells for p in cell.get_parameters(expand=False)]
         restored = load_checkpoint(self, others, [*self.blocks.get_parameters(), *curvature], checkpoint)
         self.statistics_schedule.expire()
-        self._reports.forget()
-        self._skips_seen = self.skipped_steps
+        self._forget_findings()
         return restored
-
-    def check_finite(self) -> None:
-        """Raise an exception if a step since the last call was not finite. Waits for the last step.
-
-        With ``on_nonfinite="raise"``, a call of the optimizer from Python, ``ms_kfac.TrainOneStepCell`` and
-        ``ms_kfac.Model`` call this method after each step. A step that is compiled as a whole otherwise
-        (``ms.jit``, ``mindspore.nn.TrainOneStepCell`` in graph mode) can't raise: call this method after it.
-
-        Raises:
-            NonFiniteError: if a step was skipped because of NaN or Inf, if a batch of statistics was refused
-                because of them, or if inverses could not be computed. The message names what, where and the
-                step. On devices other than CPUs, statistics and inverses are found one commit later.
-        """
-        count, first, last = (int(number) for number in self.check_step.skipped.asnumpy())
-        new, self._skips_seen = count - self._skips_seen, count
-        text = self._reports.take()
-        if new > 0 and not text:
-            names = [p.name for p in self.get_parameters() if self._is_lost(p)]
-            held = f"; NaN or Inf are in {', '.join(names[:4])}" if names else ""
-            text = (
-                f"{type(self).__name__}: {new} steps were skipped because of NaN or Inf in gradients or "
-                f"updates, the last of them step {last} (the first ever was step {first}){held}"
-            )
-        if text:
-            raise NonFiniteError(text)
-
-    def _note_loaded_skips(self, loaded: Tensor) -> None:
-        # Skips of the run that a checkpoint comes from are not new.
-        self._skips_seen = int(loaded.asnumpy()[0])
-
-    @staticmethod
-    def _is_lost(parameter: Parameter) -> bool:
-        # Staged batches are replaced by the next pass, and the clip by the next step.
-        if parameter.name.endswith(("_batch", ".record", ".clip")):
-            return False
-        return not np.isfinite(parameter.asnumpy().astype(np.float64)).all()
 
     def precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Precondition gradients with the present inverses, without trust region, weight decay or momentum.
