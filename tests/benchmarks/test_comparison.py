@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -310,6 +311,8 @@ def test_a_command_repeats_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         found = {"steps": 20, "error": "", "curve": [[10, 3.0, 0.1, *ends], [20, 2.0, accuracy, *ends]]}
         return SimpleNamespace(returncode=0, stdout=f"noise\n{json.dumps(found)}\n", stderr="")
 
+    pictures: list[tuple[dict[str, list[object]], Path]] = []
+    monkeypatch.setattr(command, "draw", lambda *given: pictures.append(given[2:]))
     monkeypatch.setattr(runs.subprocess, "run", run)
     arguments = ["--task", "convnet_cifar10", "--methods", "adamw,kfac", "--budget", "2s"]
     arguments += ["--final-budgets", "4s,8s", "--output", str(tmp_path), "--evaluations", "3"]
@@ -335,7 +338,9 @@ def test_a_command_repeats_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "| kfac | damping=0.01 kl_clip=0.0005 weight_decay=0.0005 (edge: damping) | 250.0 |" in text
     assert "| adamw | learning_rate=0.008 weight_decay=0.05 (edge: learning_rate) | 200.0 |" in text
     assert "| adamw | learning_rate=0.004 weight_decay=0.5 | RuntimeError: broken |  | 0 |" in text
-    assert (tmp_path / "convnet_cifar10.png").read_bytes().startswith(b"\x89PNG")
+    finals, target = pictures[-1]
+    assert {name: len(rows) for name, rows in finals.items()} == {"adamw": 6, "kfac": 6}
+    assert target == tmp_path / "convnet_cifar10.png"
     # A changed recipe is another run.
     method = TASKS["convnet_cifar10"].methods["kfac"]
     changed = Method(method.recipe, method.grid, (*method.settings, "optimizer.fisher=empirical"))
@@ -417,13 +422,22 @@ def test_step_times_outlast_the_schedule_of_the_recipe(tmp_path: Path) -> None:
     row = step_times_log(tmp_path, "vit_digits").find(**key)
     assert row is not None
     assert 0 < float(row["least_ms"]) <= float(row["step_ms"]) <= float(row["largest_ms"])
+
+
+@pytest.mark.usefixtures("few_digits", "graph_mode")
+def test_step_times_of_a_diverging_recipe_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([1.0, math.nan])
+    network = SimpleNamespace(train_network=lambda *batch: ms.Tensor(next(losses)))
+    monkeypatch.setattr("model_zoo.common.factory.build", lambda *given: SimpleNamespace(model=network))
+    step = step_times._step_of(small_recipe(), None)
+    step()
     with pytest.raises(FloatingPointError, match="sgdm: the loss is nan"):
-        step_times.main([*arguments, "--steps", "30", "--set", "optimizer.learning_rate=1e30"])
+        step()
 
 
 @pytest.mark.usefixtures("graph_mode")
 def test_a_run_that_diverges_ends_with_an_error(few_digits: DataSet) -> None:  # noqa: F811
-    recipe = small_recipe("optimizer.learning_rate=1e30")
+    recipe = small_recipe("optimizer.learning_rate=1e30", "mode=pynative")
     schedule = Schedule("constant", 0.0, 1.0)
     result = training.train(recipe, few_digits, Budget(5), 100.0, 1, schedule, 0)
     assert result["error"].startswith("the loss is nan at step")
