@@ -360,6 +360,23 @@ def test_an_unknown_method_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         assert "--methods: must be of sgdm, nesterov, adam, kfac" in capsys.readouterr().err
 
 
+def test_a_command_counts_the_runs_of_the_earlier_benchmark(tmp_path: Path) -> None:
+    point = "optimizer.learning_rate=0.0005 optimizer.beta2=0.95"
+    line = f'adamw,{point},,1,60,6,94.64,634,"[[106, 2.6, 3.7]]",,c,d,AMD,2'
+    for task in ("gpt_stdlib", "convnet_cifar10"):
+        (tmp_path / f"{task}.csv").write_text(f"{OLD_COLUMNS}\n{line}\n")
+    write_step_times(tmp_path, "gpt_stdlib", adamw=94.64)
+    arguments = ["--methods", "adamw", "--budget", "60s", "--evaluations", "6", "--tables-only"]
+    arguments += ["--output", str(tmp_path)]
+    command.main(["--task", "gpt_stdlib", *arguments])
+    text = (tmp_path / "gpt_stdlib.md").read_text(encoding="utf-8")
+    assert "Trials made: 1 of 12, 12 per method, 60 s each, seed 1." in text
+    assert "| adamw | learning_rate=0.0005 beta2=0.95 | 3.7000 | 2.6000 | 634 |" in text
+    # Such a file can't say what a trial held out.
+    with pytest.raises(ValueError, match=r"convnet_cifar10\.csv must have the columns"):
+        command.main(["--task", "convnet_cifar10", *arguments])
+
+
 @pytest.mark.usefixtures("machine")
 def test_a_run_that_takes_too_long_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(arguments: list[str], **options: float) -> None:
