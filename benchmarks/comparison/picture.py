@@ -11,6 +11,7 @@ matplotlib.use("Agg")  # Writes files without a display.
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from benchmarks.comparison.curves import Row, curve_of, in_shown_units, shown_name
 from benchmarks.comparison.tasks import LOSS, METRIC, TRAIN_METRIC, Task
@@ -52,6 +53,9 @@ def draw(name: str, task: Task, finals: Mapping[str, Sequence[Row]], target: Pat
         axis.grid(alpha=0.3)
         if task.as_error or task.metric != "accuracy":
             axis.set_yscale("log")
+            axis.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
     axes[0].legend()
     picture.suptitle(f"{name}: best point of each grid")
     with replacing(target) as new:
