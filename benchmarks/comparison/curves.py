@@ -118,14 +118,15 @@ def seconds_to_level(task: Task, level: Level, value: float, rows: Sequence[Row]
 
     Returns:
         Sorted seconds of the seeds, infinite for one that failed or does not reach the level. If there are
-        several budgets, those of the one with the smallest median.
+        several budgets, those of the one with the smallest median, of those with the most seeds made so far.
     """
     lower = lower_is_better_at(task, level.place)
     budgets: dict[str, list[float]] = {}
     for row in rows:
         curve = [] if row["error"] else curve_of(row, level.place)
         budgets.setdefault(row["budget"], []).append(seconds_until(curve, value, lower))
-    return sorted(min(budgets.values(), key=statistics.median))
+    most = max(map(len, budgets.values()))
+    return sorted(min((own for own in budgets.values() if len(own) == most), key=statistics.median))
 
 
 def is_accuracy(task: Task, place: int) -> bool:

@@ -134,6 +134,8 @@ def test_of_several_budgets_the_fastest_counts() -> None:
         run["budget"] = "9"
     level = Level("", METRIC, 0.8)
     assert seconds_to_level(CONVNET, level, 0.8, short + long) == [2.0, 3.0, math.inf]
+    # A budget whose seeds are not finished does not count yet.
+    assert seconds_to_level(CONVNET, level, 0.8, short[:1] + long) == [5.0, 6.0, 7.0]
     short[0]["error"] = "NaN"
     assert seconds_to_level(CONVNET, level, 0.8, short + long) == [5.0, 6.0, 7.0]
 
