@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.child is not None:
         print(json.dumps(measure(FAMILIES[parsed.child], parsed.batch_size, parsed.rounds)))
         return 0
+    if find_spec("mindcv") is None:
+        print("error: this benchmark needs mindcv; install ms_kfac[mindcv].", file=sys.stderr)
+        return 1
     log = RunLog(parsed.output / "families.csv", COLUMNS, ("family", "model", "side", "batch"))
     for name in parsed.families:
         family = FAMILIES[name]

@@ -1,8 +1,9 @@
 """Networks, recipes and commands of the zoo; run the commands from the root of the repository."""
 
-# Both are loaded before Python puts the working folder in front of its search path.
+# These are loaded before Python puts the working folder in front of its search path.
 import os
 import sys
+from importlib.util import find_spec
 
 
 def _named_on_the_command_line() -> bool:
@@ -25,4 +26,27 @@ def _leave_out_the_working_folder() -> None:
         del sys.path[0]
 
 
+# Packages by the modules that they bring.
+_PACKAGES = {
+    "PIL": "pillow",
+    "matplotlib": "matplotlib",
+    "mindspore": "mindspore",
+    "ms_kfac": "ms_kfac",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
+
+
+def _require_packages() -> None:
+    """Names what is missing in one sentence, instead of by a traceback of the first import."""
+    missing = [package for module, package in _PACKAGES.items() if find_spec(module) is None]
+    if not missing:
+        return
+    sentence = f"the model zoo needs {', '.join(missing)}; install ms_kfac[zoo]"
+    if _named_on_the_command_line():
+        raise SystemExit(f"error: {sentence}.")
+    raise ModuleNotFoundError(sentence, name=missing[0])
+
+
 _leave_out_the_working_folder()
+_require_packages()

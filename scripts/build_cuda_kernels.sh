@@ -13,10 +13,11 @@
 # .venv (or of python3 without .venv), in this order. The packages must be version 13 or newer: those for CUDA 11 and 12
 # have no nvcc. nvcc reads $NVCC_PREPEND_FLAGS, such as "-ccbin g++-11" if it does not support a new g++. The GPU driver
 # must support nvcc's CUDA version.
+if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/environment.sh"
 help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 WANTED_ARCHITECTURES=(70 75 80 86 89 90)

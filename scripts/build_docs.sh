@@ -7,10 +7,11 @@
 #
 # With MS_KFAC_PYTHON it uses the interpreter that it names, which needs the packages of the extra docs
 # alone: neither MindSpore nor this package.
+if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/environment.sh"
 help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 # MkDocs 1 is what the theme is made for; its note on a successor would be in every log.

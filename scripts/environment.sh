@@ -91,13 +91,45 @@ check_mindspore() {
 
 # A new compiler, or a deleted library, requires another installation.
 kernels_built_or_no_compiler() {
-    compgen -G "$PROJECT_ROOT/ms_kfac/kernels/_cpu*.so" >/dev/null || ! command -v g++ >/dev/null
+    [[ -f "$PROJECT_ROOT/ms_kfac/kernels/_cpu.so" ]] || ! command -v g++ >/dev/null
+}
+
+# Fails with pip's own last error; all of its output stays in a file.
+install_editable() {
+    local log="$PROJECT_ROOT/.venv/install.log" message
+    "$VENV_PYTHON" -I -m pip install --disable-pip-version-check --editable "${PROJECT_ROOT}[$1]" >"$log" 2>&1 && return
+    if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeoutError|Network is unreachable' "$log"; then
+        message="its package index can't be reached"
+    else
+        message="$(sed -n 's/^ *ERROR: //p' "$log" | tail -n 1)"
+    fi
+    fail "pip could not install ms_kfac[$1]: ${message:-no reason was given}; its output is in $log"
+}
+
+# Fails if the interpreter of MS_KFAC_PYTHON lacks packages. The zoo checks its own.
+check_modules() {
+    local modules="" missing
+    case "$1" in
+        docs) modules="latex2mathml material mkdocs mkdocstrings pymdownx ruff" ;;
+        lint) modules="mypy ruff" ;;
+        release) modules="auditwheel build check_wheel_contents setuptools twine" ;;
+        test) modules="hypothesis mindspore pytest pytest_cov pytest_timeout xdist yaml" ;;
+    esac
+    # shellcheck disable=SC2086 # One argument per module.
+    missing="$("$MS_KFAC_PYTHON" -c '
+import sys
+sys.path[:] = filter(None, sys.path)
+from importlib.util import find_spec
+print(*(name for name in sys.argv[1:] if find_spec(name) is None))
+' $modules)" || fail "MS_KFAC_PYTHON=$MS_KFAC_PYTHON can't look for its packages."
+    [[ -z "$missing" ]] || fail "MS_KFAC_PYTHON=$MS_KFAC_PYTHON lacks ${missing// /, }, which the extra $1 of ms_kfac brings."
 }
 
 ensure_environment() {
     local extra="$1" stamp wanted
     if [[ -n "${MS_KFAC_PYTHON:-}" ]]; then
         suitable_python "$MS_KFAC_PYTHON" || fail "MS_KFAC_PYTHON=$MS_KFAC_PYTHON is not a Python from 3.9 to 3.12."
+        check_modules "$extra"
         return
     fi
     "$VENV_PYTHON" -I -m pip --version >/dev/null 2>&1 || create_venv
@@ -109,8 +141,7 @@ ensure_environment() {
         return
     fi
     echo "Installing ms_kfac[$extra] into .venv (once; MindSpore is a large download)"
-    "$VENV_PYTHON" -I -m pip install --quiet --quiet --disable-pip-version-check \
-        --editable "${PROJECT_ROOT}[$extra]" || fail "pip could not install ms_kfac[$extra]; see its message above."
+    install_editable "$extra"
     check_mindspore
     "$VENV_PYTHON" -I -c 'from ms_kfac import kernels; print(*kernels.status().splitlines()[:2], sep="\n")' 2>/dev/null || true
     printf '%s\n' "$wanted" >"$stamp"

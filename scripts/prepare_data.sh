@@ -21,10 +21,11 @@
 #
 # `images` sets up .venv on the first call and passes its options to `python -m model_zoo.convert`; see its --help. The
 # other commands need gzip, tar and md5sum, and curl or wget to download.
+if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/environment.sh"
 help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 (($#)) || refuse "name the data: mnist, cifar10, cifar100 or images; see --help."

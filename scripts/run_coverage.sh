@@ -6,10 +6,11 @@
 #
 # MindSpore compiles the bodies of steps, so that no Python runs in them that could be counted. The tests of PyNative
 # mode therefore run once more with MS_JIT=0, which compiles nothing; only the first run decides the exit status.
+if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/environment.sh"
 help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 ensure_environment test

@@ -30,10 +30,11 @@
 # the next step that is logged (--log-every) and write a checkpoint, if the run writes any; after a minute, or at a second
 # signal, they are terminated. The workers on a machine divide its processors, unless OMP_NUM_THREADS or MS_KFAC_THREADS
 # is set.
+if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/environment.sh"
 help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 worker_num=""

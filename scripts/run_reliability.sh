@@ -11,10 +11,11 @@
 #   --output DIR         folder of the table, from the project's root (default: docs/results/reliability)
 #
 # The arguments go to `python -m benchmarks.reliability`.
+if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/environment.sh"
 help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 ensure_environment test

@@ -9,10 +9,11 @@
 #   bash scripts/run_tests.sh tests/optim -k momentum
 #
 # Once .venv exists, `.venv/bin/python -m pytest --help` lists pytest's options.
+if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
 
 # shellcheck source=scripts/environment.sh
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/environment.sh"
 help_if_asked "${BASH_SOURCE[0]}" "$@"
 
 ensure_environment test

@@ -174,7 +174,7 @@ def _give_blas(library: AotLibrary) -> None:
 
 
 def _library_of(device: str) -> Path:
-    found = sorted(KERNELS.glob("_cuda*.so" if device == "cuda" else "_cpu*.so"))
-    if not found:
+    built = KERNELS / f"_{device}.so"
+    if not built.is_file():
         raise FileNotFoundError(f"no library of kernels for {device} in {KERNELS}")
-    return found[0]
+    return built

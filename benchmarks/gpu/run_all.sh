@@ -10,6 +10,7 @@
 # FILE is relative to the project folder. The exit status is 0 if all went well, 1 if a part failed or ran out of time
 # (the file says which and why), and 2 without a GPU. --dry-run runs the same code on the CPU with small sizes and marks
 # the file. It measures nothing, and needs torch (a CPU build is enough) and MindSpore.
+if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
 
 python="${PYTHON:-python3}"
@@ -36,7 +37,7 @@ elif ! nvidia-smi -L >/dev/null 2>&1 &&
     exit 2
 fi
 
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 exec "$python" -m benchmarks.gpu.run_all --output "$output" \
     ${MINDSPORE_PYTHON:+--mindspore-python "$MINDSPORE_PYTHON"} \

@@ -5,23 +5,22 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import os
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ms_kfac.kernels.native_library import FOLDER, NativeLibrary
+from ms_kfac.kernels.native_library import FOLDER, IN_SOURCES, NativeLibrary
 
 THREADS = "MS_KFAC_THREADS"
 MOST_THREADS = 1024
 _OPENBLAS = "scipy_openblas32/lib/libscipy_openblas*.so*"
-# A script that runs inside a clone imports the sources, not the package that `pip install .` built.
-_IN_SOURCES = (FOLDER.parents[1] / "pyproject.toml").is_file()
-_NOT_BUILT = "not built: the C++ compiler was missing or failed (pip install -v shows why)"
-_NOT_BUILT_IN_SOURCES = (
-    f"not built in {FOLDER.parents[1]}, the sources that Python imports here: pip install -e . builds it "
-    "(with -v: why a compiler failed)"
+# pip keeps a wheel that was built without a compiler, and would install it again.
+_AGAIN = (
+    "pip install -e . builds it (-v: why g++ failed)"
+    if IN_SOURCES
+    else "with g++, pip install --force-reinstall --no-deps --no-cache-dir builds it (-v: why g++ failed)"
 )
+_WHERE = f" in {FOLDER.parents[1]}, the sources that Python imports here" if IN_SOURCES else ""
 
 
 class CpuLibrary(NativeLibrary):
@@ -30,10 +29,10 @@ class CpuLibrary(NativeLibrary):
     def __init__(self) -> None:
         self.openblas: Path | None = None
         super().__init__(
-            FOLDER / f"_cpu{sysconfig.get_config_var('EXT_SUFFIX')}",
+            FOLDER / "_cpu.so",
             FOLDER / "cpu",
-            not_built=_NOT_BUILT_IN_SOURCES if _IN_SOURCES else _NOT_BUILT,
-            rebuild="install the package again",
+            not_built=f"not built{_WHERE}: {_AGAIN}",
+            rebuild=_AGAIN,
         )
         wanted = os.environ.get(THREADS)
         if self.path:

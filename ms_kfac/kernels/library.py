@@ -6,11 +6,13 @@ from functools import cache
 from typing import Literal, overload
 
 from ms_kfac.kernels.cpu_library import CpuLibrary
-from ms_kfac.kernels.native_library import FOLDER, NativeLibrary
+from ms_kfac.kernels.native_library import FOLDER, IN_SOURCES, NativeLibrary
 from ms_kfac.kernels.precision import precision
 
 DEVICES = ("CPU", "GPU")
 BUILD = "bash scripts/build_cuda_kernels.sh"
+# `pip install .` takes a library that was built in a clone along.
+_WHERE = "" if IN_SOURCES else " in a clone; then pip install . there"
 
 
 class CudaLibrary(NativeLibrary):
@@ -20,8 +22,8 @@ class CudaLibrary(NativeLibrary):
         super().__init__(
             FOLDER / "_cuda.so",
             FOLDER / "cuda",
-            not_built=f"not built ({BUILD} does that)",
-            rebuild=f"run {BUILD} again",
+            not_built=f"not built ({BUILD} does that{_WHERE})",
+            rebuild=f"run {BUILD} again{_WHERE}",
         )
 
     def settings(self) -> str:

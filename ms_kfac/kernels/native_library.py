@@ -7,13 +7,15 @@ import importlib.metadata
 import os
 from pathlib import Path
 
-from ms_kfac.kernels.fingerprint import fingerprint
+from ms_kfac.kernels.fingerprint import expected_fingerprint
 
 SWITCH = "MS_KFAC_NATIVE"
 # The release whose Custom AOT interface interface/aot_extra.h mirrors.
 CHECKED_WITH = "2.10"
 # Absolute, because a program may change its working folder before the library is loaded.
 FOLDER = Path(__file__).absolute().parent
+# A script that runs inside a clone imports the sources, not the package that `pip install .` built.
+IN_SOURCES = (FOLDER.parents[1] / "pyproject.toml").is_file()
 
 
 class NativeLibrary:
@@ -21,7 +23,7 @@ class NativeLibrary:
 
     Args:
         built: path of the built shared object.
-        sources: the folder of its sources, in addition to ``interface``.
+        sources: the folder of its sources, in addition to ``interface``. Installed packages lack both.
         not_built: the reason to report if the shared object does not exist.
         rebuild: the instruction to report if it was built from different sources.
 
@@ -41,7 +43,7 @@ class NativeLibrary:
         except OSError as error:
             self.reason = f"{built.name} can't be loaded: {error}"
             return
-        if _sources_of(handle) != fingerprint(FOLDER / "interface", sources):
+        if _sources_of(handle) != expected_fingerprint(sources):
             self.reason = f"{built.name} was built from other sources: {rebuild}"
             return
         self.reason = self.prepare(handle)

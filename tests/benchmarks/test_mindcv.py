@@ -42,6 +42,7 @@ def test_families_are_measured_once_and_tabulated(tmp_path: Path, monkeypatch: p
     described = {"commit": "c", "date": "d"}
     monkeypatch.setattr("benchmarks.machine.describe_run", lambda: described)
     monkeypatch.setattr(mindcv.subprocess, "run", run)
+    monkeypatch.setattr(mindcv, "find_spec", lambda name: name)
     arguments = ["--output", str(tmp_path), "--time-limit", "60", "--families"]
     mindcv.main([*arguments, "vit,resnet"])
     mindcv.main([*arguments, "vit,resnet,volo"])
@@ -53,6 +54,15 @@ def test_families_are_measured_once_and_tabulated(tmp_path: Path, monkeypatch: p
         "| vit | vit_b_32_224 |  |  | not finished after 60 s |  |  |  |",
         "| volo | volo_d1 |  |  | ValueError: a / b |  |  |  |",
     ]
+
+
+def test_without_mindcv_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mindcv, "find_spec", lambda name: None)
+    assert mindcv.main(["--output", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == ("error: this benchmark needs mindcv; install ms_kfac[mindcv].\n")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("MS_KFAC_NATIVE", raising=False)
     # The package exports a function of the module's name.
     monkeypatch.setitem(CudaLibrary.__init__.__globals__, "FOLDER", tmp_path)
+    (tmp_path / "interface").symlink_to(INTERFACE)
     (tmp_path / "cuda").mkdir()
     (tmp_path / "cuda" / "kernels.cc").write_text(KERNELS)
     library.cache_clear()

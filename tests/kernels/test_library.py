@@ -13,7 +13,7 @@ from ms_kfac import kernels
 from ms_kfac.kernels import cpu_library as cpu
 from ms_kfac.kernels import native_library as native
 from ms_kfac.kernels.cpu_library import CpuLibrary
-from ms_kfac.kernels.fingerprint import fingerprint
+from ms_kfac.kernels.fingerprint import expected_fingerprint, fingerprint
 from ms_kfac.kernels.library import library
 from tests.support.native import needs_native
 
@@ -65,10 +65,10 @@ def test_status_without_openblas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_library
 def test_a_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "fingerprint", lambda *folders: "0123456789abcdef")
+    monkeypatch.setattr(native, "expected_fingerprint", lambda sources: "0123456789abcdef")
     refused = CpuLibrary()
     assert not refused.path
-    assert "was built from other sources: install the package again" in refused.reason
+    assert "was built from other sources: pip install -e . builds it" in refused.reason
 
 
 def test_another_mindspore_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,20 +92,12 @@ def test_the_fingerprint_follows_the_sources(tmp_path: Path) -> None:
     assert fingerprint(tmp_path) == second
 
 
-def test_without_a_compiler_the_package_builds_without_a_library(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools", minversion="77", reason="building needs setuptools 77")
-    finished = subprocess.run(
-        [
-            *(sys.executable, "setup.py", "build_ext"),
-            *("--build-lib", str(tmp_path / "lib"), "--build-temp", str(tmp_path / "temp")),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "CC": "/bin/false", "CXX": "/bin/false"},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert not list(tmp_path.rglob("*.so"))
+def test_an_installed_package_has_fingerprints_instead_of_sources(tmp_path: Path) -> None:
+    (tmp_path / "_fingerprints.txt").write_text("cpu 0123456789abcdef\ncuda 123456789abcdef0\n")
+    assert expected_fingerprint(tmp_path / "cuda") == "123456789abcdef0"
+    for folder in ("interface", "cuda"):
+        (tmp_path / folder).mkdir()
+    assert expected_fingerprint(tmp_path / "cuda") == fingerprint(tmp_path / "interface", tmp_path / "cuda")
 
 
 @needs_library

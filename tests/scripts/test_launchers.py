@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 LAUNCHERS = sorted(
     path.name for path in (ROOT / "scripts").glob("*.sh") if path.read_bytes().startswith(b"#!")
 )
+# scripts/run_coverage.sh is for developers of the tests.
+FOR_ALL_SHELLS = sorted({*LAUNCHERS} - {"run_coverage.sh"})
+# A script that needs Python fails with another message.
+NO_PYTHON = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHON": "/nonexistent/python"}
 DISTRIBUTED = "run_distributed_train.sh"
 RECIPE = ["--recipe", "model_zoo/mlp/mlp_mnist14_sgdm.yaml"]
 
@@ -27,8 +32,7 @@ def launch(project: Path, script: str, *arguments: str) -> subprocess.CompletedP
     return subprocess.run(
         ["bash", f"scripts/{script}", *arguments],
         cwd=project,
-        # No Python either: a script that needs one fails with another message.
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHON": "/nonexistent/python"},
+        env=NO_PYTHON,
         capture_output=True,
         text=True,
         check=False,
@@ -55,6 +59,18 @@ def test_help_needs_nothing_and_changes_nothing(script: str, option: str, bare_c
     assert f"bash scripts/{script}" in done.stdout
     assert "set -euo" not in done.stdout
     assert everything_in(bare_copy) == before
+
+
+# `sh` is another shell on some systems, and bash without its extensions on others.
+@pytest.mark.parametrize("shell", [["sh"], ["bash", "--posix"]])
+@pytest.mark.parametrize("script", FOR_ALL_SHELLS)
+def test_sh_and_symbolic_links_do(script: str, shell: list[str], bare_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(bare_copy / "scripts" / script)
+    done = subprocess.run(
+        [*shell, "link", "--help"], cwd=tmp_path, env=NO_PYTHON, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == launch(bare_copy, script, "--help").stdout
 
 
 @pytest.mark.parametrize("script", LAUNCHERS)
@@ -154,3 +170,87 @@ def test_without_a_recipe_the_digits_are_learned(bare_copy: Path, tmp_path: Path
         assert done.returncode == 3, done.stderr
         assert f"--recipe {bare_copy}/model_zoo/resnet/resnet20_digits_kfac.yaml" in done.stdout
     assert not (bare_copy / "runs").exists()
+
+
+def write_python(path: Path) -> None:
+    """An interpreter of the tests' version, without any package."""
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "$@"\n')
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "sentence"),
+    [
+        ("run_tests.sh", [], "lacks hypothesis, mindspore, pytest,"),
+        ("build_docs.sh", [], "lacks latex2mathml, material,"),
+        ("build_wheel.sh", [], "lacks auditwheel, build,"),
+        ("run_reliability.sh", [], "lacks hypothesis, mindspore, pytest,"),
+    ],
+)
+def test_missing_packages_are_named(
+    script: str, arguments: list[str], sentence: str, bare_copy: Path, tmp_path: Path
+) -> None:
+    write_python(tmp_path / "python")
+    done = subprocess.run(
+        ["bash", f"scripts/{script}", *arguments],
+        cwd=bare_copy,
+        env={"PATH": "/usr/bin:/bin", "MS_KFAC_PYTHON": str(tmp_path / "python")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "export", "convert"])
+def test_the_zoo_names_its_missing_packages(module: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-S", "-m", f"model_zoo.{module}"]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    missing = "pillow, matplotlib, mindspore, scikit-learn, PyYAML"
+    assert done.stderr == f"error: the model zoo needs {missing}; install ms_kfac[zoo].\n"
+    imported = subprocess.run(
+        [sys.executable, "-S", "-c", "import model_zoo"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert imported.stderr.splitlines()[-1].startswith("ModuleNotFoundError: the model zoo needs pillow")
+
+
+@pytest.mark.parametrize("script", ["run_standalone_train.sh", "run_tests.sh", "build_wheel.sh"])
+def test_a_missing_interpreter_is_named(script: str, bare_copy: Path) -> None:
+    done = launch(bare_copy, script)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: PYTHON=/nonexistent/python is not a Python from 3.9 to 3.12, which MindSpore needs.\n"
+    )
+
+
+@pytest.mark.slow
+def test_without_a_network_one_sentence_says_so(bare_copy: Path) -> None:
+    for folder in ("interface", "cpu"):
+        (bare_copy / "ms_kfac/kernels" / folder).mkdir(parents=True)
+    for name in ("pyproject.toml", "setup.py"):
+        (bare_copy / name).touch()
+    done = subprocess.run(
+        ["bash", "scripts/run_tests.sh"],
+        cwd=bare_copy,
+        env={
+            **{"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHON": sys.executable},
+            # Nothing listens at this port.
+            **{"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "1"},
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: pip could not install ms_kfac[test]: its package index can't be reached; its output is in "
+        f"{bare_copy}/.venv/install.log\n"
+    )

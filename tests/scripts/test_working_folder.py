@@ -34,6 +34,9 @@ LAUNCHERS = {
     "run_tests.sh": (["--version"], 0, "pytest"),
     "build_docs.sh": (["--no-such-option"], 2, "unknown options"),
     "build_cuda_kernels.sh": (["--list"], None, ""),
+    "run_coverage.sh": (["--help"], 0, "bash scripts/run_coverage.sh"),
+    "build_wheel.sh": (["--no-such-option"], 2, "unknown option"),
+    "run_matrix.sh": (["--no-such-option"], 2, "unknown option"),
     "run_reliability.sh": (["--no-such-option"], 2, "unrecognized arguments"),
 }
 

@@ -1,8 +1,13 @@
 // The attributes of a Custom AOT operator, as set in Python.
 //
-// The class mirrors mindspore::AotExtra of MindSpore 2.10: its virtual functions and members must keep their order. The
-// installed header can't be included, because it pulls in MindSpore's internals. Strings cross this boundary by value.
-// Therefore everything is built with -D_GLIBCXX_USE_CXX11_ABI=0, like MindSpore's own binaries.
+// SPDX-FileCopyrightText: 2022 Huawei Technologies Co., Ltd
+// SPDX-FileCopyrightText: 2026 The ms_kfac developers
+// SPDX-License-Identifier: Apache-2.0
+//
+// The class mirrors mindspore::AotExtra of MindSpore 2.10 (ccsrc/utils/custom_aot_extra.h): its virtual functions and
+// members must keep their order. The installed header can't be included, because it pulls in MindSpore's internals.
+// Strings cross this boundary by value. Therefore everything is built with -D_GLIBCXX_USE_CXX11_ABI=0, like MindSpore's
+// own binaries.
 #pragma once
 
 #include <cstddef>

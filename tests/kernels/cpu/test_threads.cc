@@ -6,9 +6,11 @@
 #include <mutex>
 #include <set>
 #include <stdexcept>
+#include <string>
 #include <thread>
 
 #include "check.h"
+#include "threads/factor_failure.h"
 
 static void expect(bool condition, const char* what) {
   if (!condition) {
@@ -71,6 +73,12 @@ int main(int argc, char** argv) {
     thrown = true;
   }
   expect(thrown, "a task's exception was swallowed");
+  try {
+    ms_kfac::parallel_for(10, [](int64_t) { throw ms_kfac::FactorFailure("a factor", " failed"); });
+    expect(false, "a factor's failure was swallowed");
+  } catch (const ms_kfac::FactorFailure& failure) {
+    expect(failure.name == "a factor" && failure.what() == std::string("a factor failed"), "a failure lost its name");
+  }
 
   ms_kfac::set_threads(1);
   int alone = 0;

@@ -2,10 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
+#include "../threads/factor_failure.h"
 #include "../threads/threads.h"
 
 namespace ms_kfac {
@@ -15,12 +14,6 @@ bool all_finite(const float* values, int64_t count, float scale = 1.0f);
 
 // The same for the upper triangle of a matrix whose rows are `stride` numbers apart.
 bool upper_finite(const float* matrix, int64_t stride, int size, float scale = 1.0f);
-
-// A factor that can't be inverted or decomposed, because of its numbers. `name` is the factor's.
-struct FactorFailure : std::runtime_error {
-  FactorFailure(const std::string& name, const std::string& why) : std::runtime_error(name + why), name(name) {}
-  std::string name;
-};
 
 // Throws FactorFailure for the first factor for which `finite` is false. It checks all factors and
 // writes nothing, so a caller that calls it first leaves everything unchanged.

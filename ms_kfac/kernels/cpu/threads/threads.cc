@@ -7,7 +7,12 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 #include <thread>
+#include <utility>
+
+#include "factor_failure.h"
 
 namespace ms_kfac {
 namespace {
@@ -46,7 +51,7 @@ class Pool {
     // Short calls are done before the helpers are awake, on a busy machine long before. Those are not waited for.
     open_ = false;
     done_.wait(lock, [this] { return active_ == 0; });
-    if (failure_) std::rethrow_exception(failure_);
+    if (failure_) failure_();
   }
 
  private:
@@ -81,12 +86,18 @@ class Pool {
       if (index >= count) break;
       try {
         task(index);
-      } catch (...) {
-        std::lock_guard<std::mutex> lock(mutex_);
-        if (!failure_) failure_ = std::current_exception();
+      } catch (const FactorFailure& failure) {
+        keep([failure] { throw failure; });
+      } catch (const std::exception& error) {
+        keep([message = std::string(error.what())] { throw std::runtime_error(message); });
       }
     }
     inside = false;
+  }
+
+  void keep(std::function<void()> failure) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!failure_) failure_ = std::move(failure);
   }
 
   std::atomic<int> threads_{static_cast<int>(std::max(std::thread::hardware_concurrency(), 1u))};
@@ -95,7 +106,8 @@ class Pool {
   const std::function<void(int64_t)>* task_ = nullptr;
   int64_t count_ = 0;
   std::atomic<int64_t> next_{0};
-  std::exception_ptr failure_;
+  // Throws. std::exception_ptr of GCC 11 and newer would need a newer libstdc++ than that of manylinux_2_28.
+  std::function<void()> failure_;
   // Whether helpers may still join the round.
   bool open_ = false;
   int started_ = 0, wanted_ = 0, active_ = 0;

@@ -1,0 +1,19 @@
+// Included in front of every file, so that the library also loads where glibc and libstdc++ are older than those it was
+// built with: glibc 2.28 and GCC 8, which the wheels' tag manylinux_2_28 names. Each function here has an older version
+// that does the same, which the linker would not choose by itself.
+//
+// libstdc++ can't be linked statically instead: strings with the old ABI, which cross the boundary to MindSpore, must
+// have the same empty string on both sides.
+#pragma once
+
+#include <features.h>
+
+#if defined(__x86_64__) && defined(__GLIBC__)
+__asm__(".symver dlopen,dlopen@GLIBC_2.2.5");
+__asm__(".symver dlsym,dlsym@GLIBC_2.2.5");
+__asm__(".symver pow,pow@GLIBC_2.2.5");
+__asm__(".symver pthread_mutex_trylock,pthread_mutex_trylock@GLIBC_2.2.5");
+__asm__(
+    ".symver _ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE,"
+    "_ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE@GLIBCXX_3.4.11");
+#endif
