@@ -18,7 +18,7 @@ from model_zoo.common.checkpoint.resume import refuse_occupied, resumed_recipe, 
 from model_zoo.common.command_line import run_command
 from model_zoo.common.errors import UsageError
 from model_zoo.common.interruption import StopSignals
-from model_zoo.common.ranks import announced_ranks, check_ranks
+from model_zoo.common.ranks import SCHEDULER, announced_ranks, check_ranks, role_in_msrun
 from model_zoo.common.recipe import check_distributed, load_recipe, sibling_recipe
 from model_zoo.common.run_lock import refuse_if_locked
 from model_zoo.common.run_options import RunOptions, resumed
@@ -59,6 +59,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="steps between losses in metrics.jsonl (default: 10)",
     )
     parser.add_argument(
+        "--monitor-every",
+        type=_count,
+        metavar="STEPS",
+        help="write damping, KL clip and each layer's curvature to metrics.jsonl at this interval "
+        "(default: never)",
+    )
+    parser.add_argument(
+        "--monitor-eigenvalues",
+        action="store_true",
+        default=None,
+        help="with --monitor-every: also the extreme eigenvalues, seconds for factors of some thousand rows",
+    )
+    parser.add_argument(
         "--checkpoint-every",
         type=_interval,
         metavar="INTERVAL",
@@ -94,6 +107,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--resume writes to the run's folder: it can't be combined with --output or --compare")
     if parsed.resume is not None and parsed.overwrite:
         parser.error("--resume continues a run: it can't be combined with --overwrite")
+    if parsed.monitor_eigenvalues and parsed.monitor_every is None and parsed.resume is None:
+        parser.error("--monitor-eigenvalues needs --monitor-every")
     if parsed.distributed and parsed.compare is not None:
         parser.error("--compare starts single-process runs: it can't be combined with --distributed")
     return parsed
@@ -114,21 +129,29 @@ def _interval(text: str) -> CheckpointInterval:
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("data_dir", "device", "log_every", "checkpoint_every", "keep")
+    names = (
+        "data_dir",
+        "device",
+        "log_every",
+        "monitor_every",
+        "monitor_eigenvalues",
+        "checkpoint_every",
+        "keep",
+    )
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return {**given, "progress": not options.no_progress, "overwrite": options.overwrite}
 
 
 def _passed_on(options: argparse.Namespace) -> list[str]:
     arguments = []
-    for name in ("device", "log_every", "checkpoint_every", "keep"):
+    for name in ("device", "log_every", "monitor_every", "checkpoint_every", "keep"):
         if getattr(options, name) is not None:
             arguments += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     for override in options.set:
         arguments += ["--set", override]
     if options.data_dir is not None:
         arguments += ["--data-dir", str(options.data_dir)]
-    for flag in ("no_progress", "overwrite"):
+    for flag in ("monitor_eigenvalues", "no_progress", "overwrite"):
         if getattr(options, flag):
             arguments.append(f"--{flag.replace('_', '-')}")
     return arguments
@@ -219,10 +242,10 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit status is 2 for an error in the recipe, the data or the command line."""
     options = parse_arguments(arguments)
-    # Ranks that wait for each other are ended by msrun: they would not come to the end of their step.
+    # The scheduler waits in MindSpore until the ranks have ended.
     return run_command(
         lambda signals: run(options, signals) if options.compare is None else compare_recipes(options),
-        default_signals=options.distributed,
+        default_signals=options.distributed and role_in_msrun() == SCHEDULER,
     )
 
 

@@ -26,8 +26,10 @@
 # --master-port, and a different --node-rank.
 #
 # The output of rank 0 appears here. If a worker fails, all others are terminated within seconds, and the exit status is
-# that of the failed worker, or 128 and the number of the signal that ended it. Ctrl-C terminates all workers. The
-# workers on a machine divide its processors, unless OMP_NUM_THREADS or MS_KFAC_THREADS is set.
+# that of the failed worker, or 128 and the number of the signal that ended it. Ctrl-C or SIGTERM lets the workers stop at
+# the next step that is logged (--log-every) and write a checkpoint, if the run writes any; after a minute, or at a second
+# signal, they are terminated. The workers on a machine divide its processors, unless OMP_NUM_THREADS or MS_KFAC_THREADS
+# is set.
 if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
 
@@ -159,8 +161,10 @@ export PYTHONUNBUFFERED=1
 # At MindSpore's default level (warnings), it logs a page about its connections.
 export GLOG_v="${GLOG_v:-3}"
 
-# mindspore.parallel.cluster.run, without the working folder, from which Python would import.
-MSRUN='import sys
+# mindspore.parallel.cluster.run, without the working folder, from which Python would import. A signal to the whole group
+# of processes is not for msrun: it would kill the workers.
+MSRUN='import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
 sys.path[:] = filter(None, sys.path)
 from mindspore.parallel.cluster.run import main
 main()'
@@ -185,22 +189,23 @@ end_all_but() {
 # Who a process is: a rank, or "scheduler". Known while they live, because msrun tells only the number of a process.
 declare -A role_of=()
 find_processes() {
-    local environment process variables stat parent role rank environments
+    local environment process variables stat parent session role rank environments
     ((${#role_of[@]} <= local_worker_num)) || return 0
     mapfile -t environments < <(grep -lsz "^MS_KFAC_LAUNCH=$launch\$" /proc/[0-9]*/environ)
     for environment in ${environments[@]+"${environments[@]}"}; do
         process="${environment//[^0-9]/}"
-        # It may have ended in the meantime.
+        # It may have ended in the meantime, or Ctrl-C ends the command here.
         variables="$(tr '\0' '\n' 2>/dev/null <"$environment")" || continue
         read -r stat 2>/dev/null <"/proc/$process/stat" || continue
         # Their children have the mark and the same variables.
-        read -r _ parent _ <<<"${stat##*) }"
+        read -r _ parent _ session _ <<<"${stat##*) }"
         [[ "$parent" == "$msrun" ]] || continue
-        role="$(sed -n 's/^MS_ROLE=//p' <<<"$variables")"
-        rank="$(sed -n 's/^RANK_ID=//p' <<<"$variables")"
+        role="$(sed -n 's/^MS_ROLE=//p' <<<"$variables")" || continue
+        rank="$(sed -n 's/^RANK_ID=//p' <<<"$variables")" || continue
         case "$role" in
             MS_SCHED) role_of["$process"]=scheduler ;;
-            MS_WORKER) role_of["$process"]="$rank" ;;
+            # msrun also starts a tail for each worker, which has no session of its own.
+            MS_WORKER) [[ "$session" != "$process" ]] || role_of["$process"]="$rank" ;;
         esac
     done
 }
@@ -230,10 +235,25 @@ watch_scheduler() {
     done
 }
 
+# SIGNAL STATUS: passes the first signal on to the workers, if all have started.
+stopping=""
+# shellcheck disable=SC2329  # traps call it
+stop() {
+    local process workers=()
+    find_processes
+    for process in "${!role_of[@]}"; do
+        [[ "${role_of[$process]}" == scheduler ]] || workers+=("$process")
+    done
+    [[ -z "$stopping" ]] && ((${#workers[@]} == local_worker_num)) || exit "$2"
+    stopping="$2"
+    end_of_patience=$((SECONDS + 60))
+    kill -s "$1" "${workers[@]}" 2>/dev/null || true
+}
+
 trap 'end_all_but none' EXIT
 trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'stop INT 130' INT
+trap 'stop TERM 143' TERM
 
 first_rank=$((node_rank * local_worker_num))
 echo "workers: $worker_num, $local_worker_num here from rank $first_rank on, at $master_addr:$master_port; their output: $log_dir"
@@ -243,8 +263,11 @@ MS_KFAC_LAUNCH="$launch" "$VENV_PYTHON" -c "$MSRUN" --worker_num "$worker_num" \
 msrun=$!
 # tail ends with msrun, after it has printed everything. The filtered line is noise that every worker logs at its end,
 # whatever GLOG_v is.
-tail --pid="$msrun" -n +1 -F "$log_dir/worker_$first_rank.log" 2>/dev/null |
-    { grep --line-buffered -v 'Event base dispatch success' || true; } &
+(
+    trap '' INT
+    tail --pid="$msrun" -n +1 -F "$log_dir/worker_$first_rank.log" 2>/dev/null |
+        { grep --line-buffered -v 'Event base dispatch success' || true; }
+) &
 printer=$!
 
 # After a failure, msrun terminates the workers and then waits for half a minute until the scheduler notices.
@@ -256,11 +279,17 @@ while kill -0 "$msrun" 2>/dev/null; do
         watch_scheduler
         [[ -z "$scheduler_status" ]] || end_all_but "$msrun"
     fi
-    sleep 0.5
+    if [[ -n "$stopping" ]] && ((SECONDS > end_of_patience)); then
+        echo "error: the workers did not stop within a minute and were ended" >&2
+        exit "$stopping"
+    fi
+    # Ctrl-C ends it, too.
+    sleep 0.5 || true
 done
 status=0
 wait "$msrun" || status=$?
 wait "$printer" || true
+[[ -z "$stopping" ]] || exit "$stopping"
 ((status)) || exit 0
 
 failure="$(sed -n 's/.*Worker process \([0-9]*\) exit with exception\. Error code: \(-\{0,1\}[0-9]*\).*/\1 \2/p' "$log_dir/msrun.log" | head -n 1)"

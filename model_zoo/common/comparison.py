@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,9 +43,7 @@ def run_each(recipes: Mapping[str, Path], output: Path, arguments: Sequence[str]
         try:
             status = process.wait()
         except Interrupted as error:
-            # Ctrl-C reaches both processes.
-            if error.signum != signal.SIGINT:
-                process.send_signal(error.signum)
+            process.send_signal(error.signum)
             process.wait()
             raise
         if status:
@@ -55,15 +52,15 @@ def run_each(recipes: Mapping[str, Path], output: Path, arguments: Sequence[str]
     return 0
 
 
-def results_table(runs: Mapping[str, list[dict[str, Any]]], metric: str) -> str:
-    """Formats one line per run: epochs, seconds, speed, training loss, final and best metric.
+def results_rows(runs: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> list[list[str]]:
+    """The cells of a table with one row per run: epochs, seconds, speed, training loss, last and best metric.
 
     Args:
         runs: the epoch objects of each run, by label.
         metric: the key of the metric in the epoch objects.
 
     Returns:
-        A text table.
+        The rows; the first one has the names of the columns.
     """
     best = min if lower_is_better(metric) else max
     head = [
@@ -91,6 +88,12 @@ def results_table(runs: Mapping[str, list[dict[str, Any]]], metric: str) -> str:
                 f"{top['epoch']}",
             ]
         )
+    return rows
+
+
+def results_table(runs: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> str:
+    """Formats :func:`results_rows` as a text table."""
+    rows = results_rows(runs, metric)
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
 

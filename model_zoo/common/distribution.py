@@ -15,8 +15,8 @@ from mindspore.communication import get_group_size, get_rank, init
 
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import UsageError
+from model_zoo.common.ranks import SCHEDULER, role_in_msrun
 
-_ROLE_VARIABLE = "MS_ROLE"
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 
@@ -26,10 +26,10 @@ def serve_as_scheduler() -> None:
     Raises:
         UsageError: msrun did not start this process.
     """
-    role = os.environ.get(_ROLE_VARIABLE)
+    role = role_in_msrun()
     if role is None:
         raise UsageError("--distributed needs msrun: start the run with scripts/run_distributed_train.sh.")
-    if role == "MS_SCHED":
+    if role == SCHEDULER:
         # Blocks until all workers have left.
         init()
         sys.exit(0)

@@ -12,10 +12,11 @@ from types import FrameType
 
 from model_zoo.common.errors import Interrupted
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Sent to the main thread alone, so that it wakes up from a system call.
 _WAKE = signal.SIGUSR2
 _SECONDS_BETWEEN_WAKES = 0.1
+_SECONDS_TO_PASS_ON = 5
 # Plus the number of the signal, as shells do.
 SIGNAL_STATUS = 128
 
@@ -25,7 +26,7 @@ class StopSignals:
 
     While MindSpore runs a step, its own handler turns SIGINT into SIGTERM, and no handler of Python runs.
     Therefore the signals are blocked, and a thread waits for them. The second signal ends the process at
-    once.
+    once, unless another process passes on the first one: Ctrl-C in a terminal reaches a launcher, too.
 
     Attributes:
         received: the signal that has arrived; None so far.
@@ -34,7 +35,8 @@ class StopSignals:
     def __init__(self) -> None:
         """Waits for `__enter__` before it looks at signals."""
         self.received: signal.Signals | None = None
-        self._deferred = False
+        self._sender, self._time = 0, 0.0
+        self._deferred = ""
         self._ended = False
         self._told = False
         self._main = threading.get_ident()
@@ -43,9 +45,9 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         """Blocks the signals, also for the threads that start from now on, and waits for them."""
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         # Threads that have started before may still receive the signals.
-        self._handlers = {number: signal.signal(number, self._handle) for number in (*_SIGNALS, _WAKE)}
+        self._handlers = {number: signal.signal(number, self._handle) for number in (*SIGNALS, _WAKE)}
         self._thread.start()
         return self
 
@@ -62,10 +64,14 @@ class StopSignals:
 
     def _wait(self) -> None:
         while True:
-            number = signal.sigwait(_SIGNALS)
+            info = signal.sigwaitinfo(SIGNALS)
             if self._ended:
                 return
-            self._note(signal.Signals(number))
+            recent = time.monotonic() - self._time < _SECONDS_TO_PASS_ON
+            if recent and info.si_signo == self.received and info.si_pid != self._sender:
+                continue
+            self._sender, self._time = info.si_pid, time.monotonic()
+            self._note(signal.Signals(info.si_signo))
             if not self._deferred:
                 self._waker.start()
 
@@ -81,7 +87,7 @@ class StopSignals:
         self.received = number
         if self._deferred:
             # Not print: the main thread may be printing.
-            text = f"{number.name}: stopping after this step; a second signal stops at once\n"
+            text = f"{number.name}: stopping {self._deferred}; a second signal stops at once\n"
             os.write(2, text.encode("ascii"))
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
@@ -92,12 +98,16 @@ class StopSignals:
             raise Interrupted(self.received, f"stopped by {self.received.name}.")
 
     @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Inside the `with` block a signal only sets `received`."""
-        self._deferred = True
+    def deferred(self, until: str = "after this step") -> Iterator[None]:
+        """Inside the `with` block a signal only sets `received`.
+
+        Args:
+            until: when the block looks at it, for the message. Default: after this step.
+        """
+        self._deferred = until
         try:
             yield
         finally:
             # Whoever asked has seen that a signal was received.
             self._told = self.received is not None
-            self._deferred = False
+            self._deferred = ""

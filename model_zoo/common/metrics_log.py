@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +15,7 @@ from mindspore.train import Callback
 
 from model_zoo.common.durable_files import write_bytes
 from model_zoo.common.losses import RunningLoss
-
-METRICS_FILE = "metrics.jsonl"
+from ms_kfac import CurvatureMonitor
 
 
 class TrainingClock:
@@ -85,12 +84,12 @@ class MetricsLogState:
 class MetricsLog(Callback):
     """Writes metrics.jsonl: one JSON object every `log_every` steps and one per epoch.
 
-    Every object holds `kind` ("step" or "epoch"), `epoch`, `step` and `seconds`. The seconds of training
-    include compilation, but neither evaluation nor checkpoint writing. A step object adds `running_loss`, the
-    mean since the last step object of the epoch. An epoch object adds the means over its steps
-    (`running_loss`, `running_<metric>`; training mode, augmented images) and the results of `evaluate`. It
-    also adds `epoch_seconds`, `first_step_seconds` and `images_per_second` (for a text, windows), which
-    excludes the first step of a process because that step compiles.
+    Every object holds `kind`, `epoch`, `step` and `seconds`. The seconds of training include compilation, but
+    neither evaluation nor checkpoint writing. An object of the kind "step" adds `running_loss`, the mean
+    since the last step object of the epoch. An "epoch" object adds the means over its steps (`running_loss`,
+    `running_<metric>`; training mode, augmented images) and the results of `evaluate`. It also adds
+    `epoch_seconds`, `first_step_seconds` and `images_per_second` (for a text, windows), which excludes the
+    first step of a process because that step compiles. `CurvatureLog` adds "curvature" objects.
 
     Args:
         path: the file to write. An existing file is replaced. None writes nothing.
@@ -159,8 +158,13 @@ class MetricsLog(Callback):
         if self._path is not None:
             shutil.copyfile(self._path, folder / self._path.name)
 
+    def add_curvature(self, record: Mapping[str, Any]) -> None:
+        """Writes a record of `ms_kfac.CurvatureMonitor`."""
+        self._write("curvature", self._parameters, {k: v for k, v in record.items() if k != "step"})
+
     def on_train_begin(self, run_context: Any) -> None:
         """Starts the clock."""
+        self._parameters = run_context.original_args()
         self.clock.start()
 
     def on_train_epoch_begin(self, run_context: Any) -> None:
@@ -233,7 +237,7 @@ class MetricsLog(Callback):
             )
         )
 
-    def _write(self, kind: str, parameters: Any, values: dict[str, float]) -> dict[str, Any]:
+    def _write(self, kind: str, parameters: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         line = {
             "kind": kind,
             "epoch": parameters.cur_epoch_num,
@@ -245,3 +249,25 @@ class MetricsLog(Callback):
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         return line
+
+
+class CurvatureLog(CurvatureMonitor):
+    """Writes the optimizer's diagnostics to metrics.jsonl; place it between the log and the checkpoints.
+
+    Args:
+        metrics_log: the metrics log; its clock is paused while the curvature is read.
+        interval: steps between two curvature objects.
+        eigenvalues: whether they hold the extreme eigenvalues of the factors.
+    """
+
+    def __init__(self, metrics_log: MetricsLog, interval: int, eigenvalues: bool) -> None:
+        """Stores the arguments."""
+        super().__init__(interval, traces=True, eigenvalues=eigenvalues, write=None)
+        self._metrics_log = metrics_log
+
+    def take_record(self, step: int) -> dict[str, Any]:
+        """Reads the optimizer and writes the object."""
+        with self._metrics_log.clock.standing():
+            record = super().take_record(step)
+            self._metrics_log.add_curvature(record)
+        return record

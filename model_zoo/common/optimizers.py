@@ -67,12 +67,10 @@ def create_optimizer(
     step_counts = (recipe.epochs, batches_per_epoch, recipe.accumulation_steps)
     learning_rate = step_values(recipe.schedule, options.learning_rate, *step_counts)
     if isinstance(options, SGDMOptions):
-        return nn.Momentum(
-            network.trainable_params(),
-            learning_rate,
-            options.momentum,
-            weight_decay=options.weight_decay,
-        )
+        parameters, decay = network.trainable_params(), options.weight_decay
+        if options.nesterov:
+            return nn.SGD(parameters, learning_rate, options.momentum, weight_decay=decay, nesterov=True)
+        return nn.Momentum(parameters, learning_rate, options.momentum, weight_decay=decay)
     if isinstance(options, (AdamOptions, AdamWOptions)):
         adam = nn.AdamWeightDecay if isinstance(options, AdamWOptions) else nn.Adam
         return adam(

@@ -11,6 +11,8 @@ from model_zoo.common.errors import UsageError
 from model_zoo.common.recipe import Recipe
 
 _VARIABLE = "MS_WORKER_NUM"
+_ROLE = "MS_ROLE"
+SCHEDULER = "MS_SCHED"
 
 
 def announced_ranks() -> int | None:
@@ -28,6 +30,11 @@ def announced_ranks() -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"{_VARIABLE} must be an integer of at least 1, got {text!r}.")
     return int(text)
+
+
+def role_in_msrun() -> str | None:
+    """What msrun has started this process as: "MS_WORKER" or `SCHEDULER`; None without msrun."""
+    return os.environ.get(_ROLE)
 
 
 def check_ranks(recipe: Recipe, resume: Path | None, ranks: int | None) -> None:

@@ -19,6 +19,7 @@ from model_zoo.common.options.networks import METRIC_OF_NETWORK
 from model_zoo.common.recipe import Recipe
 
 DATA = "data"
+KERNELS = "kernels"
 OPTIONS = "options"
 RANKS = "ranks"
 RESUMED = "resumed_after_steps"
@@ -51,7 +52,7 @@ def describe_run(name: str, recipe: Recipe, device: str) -> dict[str, Any]:
         device: "CPU", "GPU" or "Ascend".
 
     Returns:
-        The recipe, the versions, the kernels and the machine, as JSON values.
+        The recipe, the versions, the machine and the status of the kernels, as JSON values.
     """
     return {
         "name": name,
@@ -59,17 +60,17 @@ def describe_run(name: str, recipe: Recipe, device: str) -> dict[str, Any]:
         "headline": headline_metric(recipe),
         "versions": {
             "python": platform.python_version(),
-            "mindspore": ms.__version__,
             "ms_kfac": ms_kfac.__version__,
+            "mindspore": ms.__version__,
             "numpy": np.__version__,
         },
-        "kernels": ms_kfac.kernels.status().splitlines(),
         "machine": {
             "platform": platform.platform(),
             "processors": os.cpu_count(),
             "device": device,
             environment.ONEDNN_VARIABLE: os.environ.get(environment.ONEDNN_VARIABLE),
         },
+        KERNELS: ms_kfac.kernels.status().splitlines(),
     }
 
 

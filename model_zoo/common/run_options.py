@@ -20,6 +20,8 @@ class RunOptions:
         output: the folder to write to.
         device: "CPU", "GPU" or "Ascend".
         log_every: steps between two step objects in metrics.jsonl.
+        monitor_every: steps between two curvature objects in metrics.jsonl; None writes none.
+        monitor_eigenvalues: whether they hold the extreme eigenvalues of the factors.
         progress: whether a progress bar is shown on a terminal.
         checkpoint_every: the checkpoint interval; None writes no checkpoints.
         keep: how many checkpoints are kept.
@@ -33,6 +35,8 @@ class RunOptions:
     output: Path
     device: str = "CPU"
     log_every: int = 10
+    monitor_every: int | None = None
+    monitor_eigenvalues: bool = False
     progress: bool = True
     checkpoint_every: CheckpointInterval | None = None
     keep: int = 2
@@ -51,6 +55,8 @@ class RunOptions:
             "data_dir": None if self.data_dir is None else str(self.data_dir.resolve()),
             "device": self.device,
             "log_every": self.log_every,
+            "monitor_every": self.monitor_every,
+            "monitor_eigenvalues": self.monitor_eigenvalues,
             "checkpoint_every": None if self.checkpoint_every is None else str(self.checkpoint_every),
             "keep": self.keep,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, Callable
 
 import mindspore as ms
@@ -11,8 +11,8 @@ from mindspore.communication import GlobalComm
 from mindspore.train import Callback
 
 from model_zoo.common import environment
-from model_zoo.common.checkpoint.files import STATE_FILE, Position, read_position
-from model_zoo.common.checkpoint.resume import starting_checkpoint
+from model_zoo.common.checkpoint.files import METRICS_FILE, STATE_FILE, Position
+from model_zoo.common.checkpoint.resume import Start, start_of
 from model_zoo.common.checkpoint.state import load_state
 from model_zoo.common.checkpoint.writer import (
     CheckpointWriter,
@@ -28,12 +28,11 @@ from model_zoo.common.data.pipelines import (
     load_data,
     training_batches,
 )
-from model_zoo.common.distribution import require_equal_on_all_ranks, set_device, weight_bytes
+from model_zoo.common.distribution import require_equal_on_all_ranks, set_device, sum_over_ranks, weight_bytes
 from model_zoo.common.epoch_dataset import EpochDataset
-from model_zoo.common.factory import build
+from model_zoo.common.factory import TrainingComponents, build
 from model_zoo.common.interruption import StopSignals
-from model_zoo.common.losses import RunningLoss
-from model_zoo.common.metrics_log import METRICS_FILE, MetricsLog, MetricsLogState
+from model_zoo.common.metrics_log import CurvatureLog, MetricsLog, MetricsLogState
 from model_zoo.common.networks import parameter_count
 from model_zoo.common.options.networks import METRIC_OF_NETWORK
 from model_zoo.common.options.precision import PrecisionOptions
@@ -41,6 +40,7 @@ from model_zoo.common.precision import check_step
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.run_description import (
     DATA,
+    KERNELS,
     OPTIONS,
     RANKS,
     RESUMED,
@@ -52,7 +52,7 @@ from model_zoo.common.run_description import (
 )
 from model_zoo.common.run_folder import begin, failures_told, finish, owned
 from model_zoo.common.run_options import RunOptions
-from ms_kfac import Model
+from ms_kfac import kernels
 from ms_kfac.parallel import average_moving_statistics
 from ms_kfac.train import ProgressBar
 
@@ -106,15 +106,14 @@ def create_training_dataset(
 
 
 def create_evaluation(
-    recipe: Recipe, data: AnyDataSet, network: nn.Cell, model: Model, options: RunOptions
+    recipe: Recipe, data: AnyDataSet, parts: TrainingComponents, options: RunOptions
 ) -> Callable[[], dict[str, float]]:
     """Creates the function that evaluates a model on the splits of a recipe.
 
     Args:
         recipe: the recipe that names the splits.
         data: the data set.
-        network: the plain network.
-        model: the model.
+        parts: the network and the model.
         options: the run options, with this process's part of every batch.
 
     Returns:
@@ -126,11 +125,11 @@ def create_evaluation(
 
     def evaluate() -> dict[str, float]:
         if recipe.parallel.batch_norm == "averaged":
-            average_moving_statistics(network)
+            average_moving_statistics(parts.network)
         return {
             f"{split}_{name}": float(value)
             for split, rows in evaluated.items()
-            for name, value in model.eval(rows, dataset_sink_mode=False).items()
+            for name, value in parts.model.eval(rows, dataset_sink_mode=False).items()
         }
 
     return evaluate
@@ -139,12 +138,9 @@ def create_evaluation(
 def create_callbacks(
     recipe: Recipe,
     options: RunOptions,
-    network: nn.Cell,
-    loss_fn: RunningLoss,
+    parts: TrainingComponents,
     evaluate: Callable[[], dict[str, float]],
-    resume_from: Position | None,
-    written: bytes,
-    resumed_after: Sequence[int],
+    start: Start,
     signals: StopSignals,
 ) -> tuple[MetricsLog, list[Callback]]:
     """Creates the metrics log and the callbacks of a run.
@@ -152,12 +148,9 @@ def create_callbacks(
     Args:
         recipe: the recipe.
         options: the run options.
-        network: the plain network.
-        loss_fn: the loss with its running sums.
+        parts: the network and its loss.
         evaluate: evaluates the model; called after each epoch.
-        resume_from: the position of a resumed run; None for a new run.
-        written: the metrics log of a resumed run at that position.
-        resumed_after: the steps after which the run was resumed.
+        start: where the run starts.
         signals: tells when to stop.
 
     Returns:
@@ -165,25 +158,45 @@ def create_callbacks(
     """
     metrics_log = MetricsLog(
         options.output / METRICS_FILE if options.shard.rank == 0 else None,
-        loss_fn,
+        parts.loss_fn,
         METRIC_OF_NETWORK[recipe.network.name],
         evaluate,
         options.log_every,
-        None if resume_from is None else MetricsLogState(**resume_from.journal),
-        written,
+        None if start.position is None else MetricsLogState(**start.position.journal),
+        start.metrics_log,
     )
     # A bar asks for the metrics by time, but their reduction needs all processes at the same step.
     show_bar = None if options.progress and options.shard.size == 1 else False
     bar = ProgressBar(figures=metrics_log.running_metrics, bar=show_bar)
     callbacks: list[Callback] = [metrics_log, bar]
-    if resume_from is not None:
-        callbacks.insert(0, StepCounters(resume_from.step, recipe.epochs))
+    if start.position is not None:
+        callbacks.insert(0, StepCounters(start.position.step, recipe.epochs))
     writer = None
     if options.checkpoint_every is not None:
-        writer = CheckpointWriter(recipe, options, network, metrics_log, resumed_after)
+        writer = CheckpointWriter(recipe, options, parts.network, metrics_log, start.resumed_after)
         callbacks.append(writer)
     callbacks.append(StopOnSignal(signals, options, writer))
     return metrics_log, callbacks
+
+
+def create_monitor(options: RunOptions, optimizer: nn.Optimizer, metrics_log: MetricsLog) -> list[Callback]:
+    """Creates the callback that writes the optimizer's diagnostics to the metrics log.
+
+    Args:
+        options: the run options.
+        optimizer: the optimizer.
+        metrics_log: the metrics log.
+
+    Returns:
+        The callback; nothing if the options ask for none, or on ranks other than 0.
+    """
+    if options.monitor_every is None or options.shard.rank > 0:
+        return []
+    if not hasattr(optimizer, "diagnostics"):
+        # Not refused, because --compare passes the option on to first-order optimizers, too.
+        print(f"--monitor-every: {type(optimizer).__name__} has no curvature to write")
+        return []
+    return [CurvatureLog(metrics_log, options.monitor_every, options.monitor_eigenvalues)]
 
 
 def train_recipe(
@@ -213,24 +226,19 @@ def train_recipe(
 def _train(recipe: Recipe, options: RunOptions, signals: StopSignals) -> list[dict[str, Any]]:
     data = load_data(recipe.data, options.data_dir)
     check_batch_size(data, recipe.data, options.shard)
-    checkpoint = starting_checkpoint(options)
-    resume_from = None if checkpoint is None else read_position(checkpoint)
-    written = b""
-    if checkpoint is not None and options.shard.rank == 0:
-        written = (checkpoint / METRICS_FILE).read_bytes()
-    machine = start_mindspore(recipe, options.device)
     shard = options.shard
+    machine = start_mindspore(recipe, options.device)
+    start = start_of(options, partial(sum_over_ranks, shard=shard))
     description = describe_run(options.name, recipe, options.device)
     description[DATA] = data.describe()
     description[OPTIONS], description[RANKS] = options.stored(), shard.size
-    resumed_after = [] if resume_from is None else [*resume_from.resumed_after, resume_from.step]
-    description[RESUMED] = resumed_after
+    description[RESUMED] = start.resumed_after
 
-    batches = create_training_dataset(recipe, data, options, resume_from)
+    batches = create_training_dataset(recipe, data, options, start.position)
     steps = batches.get_dataset_size()
     check_step(recipe, steps)
     parts = build(recipe, data.classes, steps, shard)
-    network, loss_fn, optimizer, model = parts.network, parts.loss_fn, parts.optimizer, parts.model
+    network, optimizer = parts.network, parts.optimizer
     print(f"{options.name}: {describe_section(recipe.network)}, {parameter_count(network):,} weights")
     print(f"optimizer: {describe_section(recipe.optimizer)}; schedule: {describe_section(recipe.schedule)}")
     if recipe.precision != PrecisionOptions() or recipe.accumulation_steps > 1:
@@ -241,27 +249,33 @@ def _train(recipe: Recipe, options: RunOptions, signals: StopSignals) -> list[di
     if hasattr(optimizer, "summary"):
         print(optimizer.summary())
 
-    if checkpoint is not None and resume_from is not None:
-        load_state(model.train_network, checkpoint / STATE_FILE)
-        print(f"resumed after {resume_from.step:,} steps from {checkpoint}")
+    done = 0
+    if start.checkpoint is not None and start.position is not None:
+        load_state(parts.model.train_network, start.checkpoint / STATE_FILE)
+        print(f"resumed after {start.position.step:,} steps from {start.checkpoint}")
+        done = start.position.epoch
     require_equal_on_all_ranks(
-        "the recipe and the steps done", repr((recipe, resume_from and resume_from.step)).encode(), shard
+        "the recipe and the steps done", repr((recipe, start.resumed_after)).encode(), shard
     )
     require_equal_on_all_ranks("the weights", weight_bytes(network), shard)
-    evaluate = create_evaluation(recipe, data, network, model, options)
-    metrics_log, callbacks = create_callbacks(
-        recipe, options, network, loss_fn, evaluate, resume_from, written, resumed_after, signals
-    )
-    done = 0 if resume_from is None else resume_from.epoch
-    with signals.deferred():
-        begin(options, checkpoint, description, trains=done < recipe.epochs)
+    evaluate = create_evaluation(recipe, data, parts, options)
+    metrics_log, callbacks = create_callbacks(recipe, options, parts, evaluate, start, signals)
+    # In front of the writer of checkpoints, which copies the log.
+    after_log = callbacks.index(metrics_log) + 1
+    callbacks[after_log:after_log] = create_monitor(options, optimizer, metrics_log)
+    every = f"at a step that {options.log_every} divides"
+    with signals.deferred(every) if shard.size > 1 else signals.deferred():
+        begin(options, start.checkpoint, description, trains=done < recipe.epochs)
         with failures_told(options):
             metrics_log.open()
             if done < recipe.epochs:
-                model.train(recipe.epochs, batches, callbacks, dataset_sink_mode=False, initial_epoch=done)
+                parts.model.train(
+                    recipe.epochs, batches, callbacks, dataset_sink_mode=False, initial_epoch=done
+                )
 
-            # Updated at the end, because each process finds broken images only when it reads them.
-            description[DATA] = data.describe()
+            # Updated at the end, because each process finds broken images only when it reads them, and
+            # kernels warn when they run.
+            description[DATA], description[KERNELS] = data.describe(), kernels.status().splitlines()
             for line in describe_broken_images(description[DATA]):
                 print(line)
             if shard.rank > 0:

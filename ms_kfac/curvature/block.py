@@ -94,6 +94,7 @@ class CurvatureBlock(nn.Cell):
         read_by_all_reason: why ranks that do not refresh this layer need its statistics; empty if they do
             not.
         applies_remote_refresh: whether :meth:`apply_remote_refresh` has side effects.
+        follows_trace: whether the damping is derived from the traces, and not from the optimizer's option.
         used_before_refresh: whether a step uses the block before it refreshes it, as in EKFAC.
         reporter: number of the reporter that a joint refresh tells of inverses that can't be computed. They
             are errors with 0, and in a refresh of the block alone.
@@ -106,6 +107,7 @@ class CurvatureBlock(nn.Cell):
     not_additive_reason = ""
     read_by_all_reason = ""
     applies_remote_refresh = False
+    follows_trace = False
     used_before_refresh = False
     reporter = 0
     operator: StatisticsOperator

@@ -17,11 +17,11 @@ def status() -> str:
     """Report which implementation of each operator runs on the current device target, and why.
 
     Returns:
-        A text table with these rows:
+        A text table.
 
-        - one per device: its library; the current device comes first.
-        - one per operator: "native", or "fallback" (composed of MindSpore operators) with the reason.
-        - the warnings of kernels, and the last error of each library.
+        - One row per device: its library; the current device comes first.
+        - One row per operator: "native", or "fallback" (composed of MindSpore operators) with the reason.
+        - The warnings of kernels, and the last error of each library.
     """
     present = ms.get_context("device_target")
     devices = sorted({*DEVICES, present}, key=lambda device: (device != present, device))

@@ -12,8 +12,6 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from ms_kfac.capture.discover import kinds_of, lone_parameters, outside_parameters
 from ms_kfac.capture.layer import OTHER
 from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
-from ms_kfac.kernels.operator import is_native
-from ms_kfac.kernels.reporter import ReporterHandle
 from ms_kfac.ops.graph.counter_based_rng import rng_state
 from ms_kfac.ops.graph.device_residency import DeviceResidency
 from ms_kfac.ops.graph.snapshot import Snapshot
@@ -59,7 +57,6 @@ from ms_kfac.statistics.commit import CommitStatistics
 from ms_kfac.statistics.lone import StageLone
 from ms_kfac.statistics.measure import MeasureGradients, zero_measurements
 from ms_kfac.statistics.nonfinite import MODES as NONFINITE_MODES
-from ms_kfac.statistics.nonfinite import NonFiniteReports
 from ms_kfac.statistics.verification import MODES, Verification
 from ms_kfac.user_warning import warn_user
 from ms_kfac.values import check_choice, check_flag, check_number, plain
@@ -216,7 +213,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self._create_commits(factor_decay, verify)
         self._create_update()
         set_in_place([*network.get_parameters(), *self.get_parameters()])
-        self.check_step.skipped.on_set = self._note_loaded_skips
+        self._watch_loaded_skips()
 
     @property
     def init_args(self) -> Any:
@@ -230,23 +227,6 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             f"copies, which {type(self).__name__} does not support: use boost_level='O0', or a "
             "boost_config_dict that sets both to False"
         )
-
-    def _create_reports(self, on_nonfinite: str) -> None:
-        """Create the reports of NaN and Inf."""
-        # The prefix tells apart the optimizers of a generator and a discriminator.
-        owner = type(self).__name__ + ("" if self.prefix == self.method else f" ({self.prefix})")
-        self.raises_nonfinite = on_nonfinite == "raise"
-        reports = NonFiniteReports(
-            owner,
-            [parameter.name for parameter in self.parameters],
-            raises=self.raises_nonfinite,
-            tells_end=is_native("check_step"),
-            sampled=self.sampled,
-        )
-        self.__dict__["_owner"] = owner
-        self.__dict__["_reports"] = reports
-        self.__dict__["_reporter"] = ReporterHandle(reports)
-        self._skips_seen = 0
 
     def _create_blocks(self, network: nn.Cell, rule: str) -> None:
         """Create the blocks: first of the layers found, then of Parameters outside layers."""

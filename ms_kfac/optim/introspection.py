@@ -1,4 +1,4 @@
-"""User-facing queries between steps: factors, updates, counts, averages, traffic."""
+"""User-facing queries between steps: factors, updates, averages, traffic, the summary."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ from mindspore import Parameter, Tensor
 from numpy.typing import NDArray
 
 from ms_kfac.capture.discover import FirstOrderCell
-from ms_kfac.capture.layer import Layer
-from ms_kfac.damping import LevenbergMarquardt
-from ms_kfac.ops.step.check_step import CheckStep
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.checkpoint import Restored, load_checkpoint
+from ms_kfac.optim.diagnostics import Diagnostics
 from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
 from ms_kfac.parallel.distributed_curvature import Synchronization
 from ms_kfac.parallel.traffic import Traffic
 from ms_kfac.refresh import RefreshPolicy
-from ms_kfac.statistics.nonfinite import NonFiniteError, NonFiniteReports
-from ms_kfac.statistics.verification import Verification
 
 # Why a layer has no statistics after the first commit, by the result of the last one.
 _WITHOUT_STATISTICS = {
@@ -36,43 +32,25 @@ _WITHOUT_PASS = (
 )
 
 
-class Introspection:
-    """Mixin of :class:`ms_kfac.optim.base.SecondOrderOptimizer`.
-
-    None of its methods runs inside a compiled training step.
-    """
+class Introspection(Diagnostics):
+    """What every optimizer can be asked for."""
 
     parameters: Any
     preconditioner: Any
-    blocks: Any
     sharing: str
     factor_policy: RefreshPolicy
     inverse_policy: RefreshPolicy
-    statistics_schedule: Any
-    inverse_schedule: Any
-    commit: Any
-    commit_lone: Any
-    has_lone_blocks: bool
-    verification: Verification
     distributed: bool
     curvature: Any
     _synchronization: Any
     averages: bool
     average: PolyakAverage
-    global_step: Any
     get_parameters: Any
     preconditioned_gradients: Any
     _network: Any
-    _layers: Sequence[Layer]
     _first_order: Sequence[FirstOrderCell]
     _first_order_rule: str
     _options_in_force: Mapping[str, object]
-    clips: bool
-    damping: Any
-    last_clip: Parameter
-    check_step: CheckStep
-    _reports: NonFiniteReports
-    _skips_seen: int
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Put the Polyak-averaged weights into the network for the duration of a ``with`` block.
@@ -125,50 +103,8 @@ class Introspection:
         curvature = [p for cell in cells for p in cell.get_parameters(expand=False)]
         restored = load_checkpoint(self, others, [*self.blocks.get_parameters(), *curvature], checkpoint)
         self.statistics_schedule.expire()
-        self._reports.forget()
-        self._skips_seen = self.skipped_steps
+        self._forget_findings()
         return restored
-
-    def check_finite(self) -> None:
-        """Raise an exception if a step since the last call was not finite. Waits for the last step.
-
-        With ``on_nonfinite="raise"``, a call of the optimizer from Python, ``ms_kfac.TrainOneStepCell`` and
-        ``ms_kfac.Model`` call this method after each step. A step that is compiled as a whole otherwise
-        (``ms.jit``, ``mindspore.nn.TrainOneStepCell`` in graph mode) can't raise: call this method after it.
-
-        Raises:
-            NonFiniteError: if a step was skipped because of NaN or Inf, if a batch of statistics was refused
-                because of them, or if inverses could not be computed. The message names what, where and the
-                step. On devices other than CPUs, statistics and inverses are found one commit later.
-        """
-        count, first, last = (int(number) for number in self.check_step.skipped.asnumpy())
-        new, self._skips_seen = count - self._skips_seen, count
-        text = self._reports.take()
-        if new > 0 and not text:
-            names = [p.name for p in self.get_parameters() if self._is_lost(p)]
-            held = f"; NaN or Inf are in {', '.join(names[:4])}" if names else ""
-            text = (
-                f"{type(self).__name__}: {new} steps were skipped because of NaN or Inf in gradients or "
-                f"updates, the last of them step {last} (the first ever was step {first}){held}"
-            )
-        if text:
-            raise NonFiniteError(text)
-
-    def _note_loaded_skips(self, loaded: Tensor) -> None:
-        # Skips of the run that a checkpoint comes from are not new.
-        self._skips_seen = int(loaded.asnumpy()[0])
-
-    @staticmethod
-    def _is_lost(parameter: Parameter) -> bool:
-        # Staged batches are replaced by the next pass, and the clip by the next step.
-        if parameter.name.endswith(("_batch", ".record", ".clip")):
-            return False
-        return not np.isfinite(parameter.asnumpy().astype(np.float64)).all()
-
-    @property
-    def skipped_steps(self) -> int:
-        """Number of steps that were skipped because of NaN or Inf. Reads a number from the device."""
-        return int(self.check_step.skipped.asnumpy()[0])
 
     def precondition(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Precondition gradients with the present inverses, without trust region, weight decay or momentum.
@@ -219,27 +155,6 @@ class Introspection:
         known = ", ".join(layer.name for layer in self._layers)
         raise KeyError(f"no preconditioned layer {layer_name!r}; there are: {known}")
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the preconditioned layers, then of the Parameters outside layers that have blocks."""
-        return tuple(layer.name for layer in self._layers)
-
-    def refreshes(self) -> dict[str, int]:
-        """Number of curvature refreshes so far.
-
-        Returns:
-            "statistics": batches of statistics taken; "inverses": inverses recomputed. If the policy decides
-            for all layers together, one refresh of all layers counts once. If the policy decides per layer,
-            every layer counts separately. "refused": batches that some layer refused, because of NaN or Inf
-            or because they do not belong to the gradient.
-        """
-        commits = [self.commit, self.commit_lone] if self.has_lone_blocks else [self.commit]
-        return {
-            "statistics": int(self.statistics_schedule.refreshes.asnumpy()),
-            "inverses": int(self.inverse_schedule.refreshes.asnumpy()),
-            "refused": max(int(commit.outcome.asnumpy()[0]) for commit in commits),
-        }
-
     def synchronize(self) -> None:
         """Make the state of all ranks equal, so that the checkpoint of one rank is valid for all.
 
@@ -274,20 +189,17 @@ class Introspection:
                 first-order parameters. Default: False: adjacent layers that differ only in name share a row.
 
         Returns:
-            A text: the options; the fraction of weights that is preconditioned; one row per layer; then the
-            first-order parameters with the rule that updates them, by reason. A layer without statistics
+            A text with the options, the fraction of weights that is preconditioned, one row per layer, and
+            the first-order parameters with the rule that updates them, by reason. A layer without statistics
             after the first commit is first-order. A row has name, kind, block, dimensions, KiB, form of the
             operators, and the result of the last commit ("verified", "mismatch", "no pass", "not finite",
             "unchecked").
         """
-        verified = [checked.state for checked in self.verification.checked]
-        # Parameters outside layers have no tapped pass to verify against.
-        verified += ["unchecked"] * (len(self.blocks) - len(verified))
         rows, first_order = [], list(self._first_order)
-        for layer, block, preconditioning, state, idle in zip(
-            self._layers, self.blocks, self.preconditioner.native, verified, self._without_statistics()
-        ):
-            if idle:
+        told = self._layer_states()
+        for layer, block, preconditioning in zip(self._layers, self.blocks, self.preconditioner.native):
+            state = told[layer.name]["verified"]
+            if not told[layer.name]["preconditioned"]:
                 reason = _WITHOUT_STATISTICS.get(state, _WITHOUT_PASS)
                 kind = type(layer.cell).__name__
                 first_order.append(FirstOrderCell(layer.name, kind, layer.parameters(), reason))
@@ -301,7 +213,14 @@ class Introspection:
             weights = sum(int(parameter.size) for parameter in layer.parameters())
             rows.append(
                 LayerRow(
-                    layer.name, kind, block.kind, block.dimensions(), block.bytes(), form, state, weights
+                    layer.name,
+                    kind,
+                    block.kind,
+                    block.dimensions(),
+                    told[layer.name]["bytes"],
+                    form,
+                    state,
+                    weights,
                 )
             )
         return summary_text(
@@ -312,33 +231,6 @@ class Introspection:
             self._first_order_rule,
             every_layer=every_layer,
         )
-
-    def _without_statistics(self) -> list[bool]:
-        if self.refreshes()["statistics"] == 0:
-            return [False] * len(self._layers)
-        commits = [self.commit, self.commit_lone] if self.has_lone_blocks else [self.commit]
-        return [present == 0 for commit in commits for present in commit.outcome.asnumpy()[1:]]
-
-    @property
-    def current_damping(self) -> float:
-        r"""The damping :math:`\lambda` of the next step. Reads a number from the device."""
-        schedule = self.damping.schedule
-        if schedule is None:
-            values = self.damping.values.asnumpy()
-            return float(values[min(int(self.global_step.asnumpy().item()), len(values) - 1)])
-        if isinstance(schedule, LevenbergMarquardt):
-            return float(schedule.value.asnumpy())
-        return float(self.damping(self.global_step).asnumpy())
-
-    @property
-    def clip_factor(self) -> float:
-        r"""The factor :math:`\nu` by which the KL clip scaled the last step.
-
-        1.0 if the step was inside the trust region, before the first step, and with ``kl_clip=None``. NaN if
-        the step was skipped.
-        Reads a number from the device.
-        """
-        return float(self.last_clip.asnumpy()) if self.clips else 1.0
 
     def __repr__(self) -> str:
         return self._described(len(self._layers))

@@ -24,10 +24,7 @@ from ms_kfac.user_warning import warn_user
 
 
 class TapManager:
-    """Mixin of :class:`ms_kfac.optim.base.SecondOrderOptimizer`.
-
-    None of its methods runs inside a compiled training step.
-    """
+    """How an optimizer observes its network, and how to pause that."""
 
     parameters: Any
     blocks: Any

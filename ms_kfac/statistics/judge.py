@@ -3,72 +3,43 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
-import weakref
 from typing import Any, Callable
 
 import numpy as np
 from mindspore import ops
 from numpy.typing import NDArray
 
-from ms_kfac.kernels.operator import present_library
+from ms_kfac.kernels.callbacks import Handle, registered
 
 Judge = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 # Numbers per layer that the judge gets, and that it returns (kernels/interface/judge.h).
 TOLD, ANSWERS = 10, 4
 
-_PROTOTYPE = ctypes.CFUNCTYPE(
+
+@ctypes.CFUNCTYPE(
     None, ctypes.c_int64, ctypes.c_int64, ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_int64)
 )
-_numbers = itertools.count(1)
-_handles: weakref.WeakValueDictionary[int, JudgeHandle] = weakref.WeakValueDictionary()
-
-
-class JudgeHandle:
-    """Registers a judge under a number that kernels use, for as long as this object exists.
-
-    Args:
-        judge: the function to register.
-
-    Attributes:
-        number: the positive number of the judge.
-    """
-
-    def __init__(self, judge: Judge) -> None:
-        self.judge = judge
-        self.number = next(_numbers)
-        _handles[self.number] = self
-
-
 def _answer(number: int, layers: int, told: Any, answers: Any) -> None:
     numbers = np.ctypeslib.as_array(told, (layers, TOLD))
     written = np.ctypeslib.as_array(answers, (layers, ANSWERS))
-    handle = _handles.get(number)
-    if handle is None:
-        # The optimizer no longer exists, but its last step may still run.
+    judge = registered(number)
+    if judge is None:
         written[...] = np.stack([numbers[:, 8] > 0, numbers[:, 1], np.ones(layers), np.zeros(layers)], 1)
     else:
-        written[...] = handle.judge(numbers.copy())
+        written[...] = judge(numbers.copy())
 
 
-# Never freed: the native libraries hold its address.
-_callback = _PROTOTYPE(_answer)
-
-
-def register_judge(judge: Judge) -> JudgeHandle:
+def register_judge(judge: Judge) -> Handle[Judge]:
     """Register a judge with the kernels of the current device.
 
     Args:
-        judge: function from float32 (layers, 10) to (layers, 4). Any thread may call it.
+        judge: function from float32 (layers, 10) to (layers, 4).
 
     Returns:
         The handle. It must exist as long as the kernel exists.
     """
-    library = present_library().handle
-    if library is not None:
-        library.ms_kfac_set_judge(_callback)
-    return JudgeHandle(judge)
+    return Handle(judge, "ms_kfac_set_judge", _answer)
 
 
 def fallback_judge(judge: Judge) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.support.aot import AotLibrary
 from ms_kfac.kernels.library import library
-from ms_kfac.kernels.reporter import ReporterHandle
+from ms_kfac.kernels.reporter import register_reporter
 from ms_kfac.statistics.nonfinite import GRADIENT, INF, NAN, UPDATE, WEIGHT
 
 pytestmark = pytest.mark.skipif(not library("CPU").path, reason=library("CPU").reason)
@@ -25,7 +25,7 @@ class Step:
 
     def __init__(self, aot: AotLibrary, dtype: Any = np.float32) -> None:
         self.told: list[tuple[int, list[list[int]]]] = []
-        self.handle = ReporterHandle(lambda step, found, text: self.told.append((step, found.tolist())))
+        self.handle = register_reporter(lambda step, found, text: self.told.append((step, found.tolist())))
         self.step, self.due = np.array([6], np.int32), np.array(0, np.int32)
         self.products, self.skipped = np.ones(2, np.float32), np.zeros(3, np.int32)
         self.gradients = [np.ones(shape, dtype) for shape in SHAPES]

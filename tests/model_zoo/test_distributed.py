@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 
 from model_zoo import train
-from model_zoo.common.checkpoint.files import require_ranks
+from model_zoo.common.checkpoint.files import newest_checkpoint, require_ranks
 from model_zoo.common.curves import read_metrics
+from model_zoo.common.data.shards import Shard
 from model_zoo.common.distribution import set_device
 from model_zoo.common.errors import CheckpointError, UsageError
 from model_zoo.common.master_port import listening_port
+from model_zoo.common.run_lock import LOCK_FILE
 from tests.model_zoo.synthetic_data import ROOT, write_mnist
 from tests.support.traps import set_traps
 
@@ -216,6 +218,26 @@ def test_a_signal_ends_all_workers(sent: int, status: int, mnist: Path, output: 
     assert launched.wait(timeout=60) == status
     assert workers_of(output) == []
     finish(launched)
+
+
+def test_a_signal_during_training_leaves_a_checkpoint_of_all_ranks(mnist: Path, output: Path) -> None:
+    endless = ["--set", "epochs=1000000", "--checkpoint-every", "1000epochs", "--worker-num", "2"]
+    launched = launch(command("run_distributed_train.sh", "mlp_mnist14_sgdm", mnist, output, *endless))
+    log, deadline = output / "metrics.jsonl", time.monotonic() + SECONDS
+    while not (log.exists() and log.stat().st_size):
+        assert launched.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    # As a terminal does.
+    os.killpg(launched.pid, signal.SIGINT)
+    status, printed, errors = finish(launched)
+    assert (status, errors) == (130, ""), printed + errors
+    assert workers_of(output) == [] and not (output / LOCK_FILE).exists()
+    checkpoints = [newest_checkpoint(output, Shard(rank, 2)) for rank in range(2)]
+    (step,) = {int(checkpoint.name.removeprefix("step_")) for checkpoint in checkpoints}
+    stopped = (
+        f"error: stopped by SIGINT after step {step:,}: --resume {output} continues it after step {step:,}."
+    )
+    assert printed.endswith(f"{stopped}\n"), printed
 
 
 @pytest.mark.parametrize(

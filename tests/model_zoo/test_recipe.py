@@ -216,6 +216,15 @@ def test_a_vision_transformer_refuses_patches_that_do_not_fill_the_image() -> No
         load_recipe(path, ["network.heads=3"])
 
 
+def test_nesterov_steps_need_a_momentum() -> None:
+    path = ROOT / "model_zoo/mlp/mlp_mnist14_sgdm.yaml"
+    assert load_recipe(path, ["optimizer.nesterov=true"]).optimizer.nesterov
+    with pytest.raises(
+        RecipeError, match=r"optimizer\.nesterov is True; accepted with optimizer\.momentum 0"
+    ):
+        load_recipe(path, ["optimizer.nesterov=true", "optimizer.momentum=0"])
+
+
 @pytest.mark.parametrize("key", ["network", "epochs"])
 def test_missing_key_is_reported(content: dict, key: str) -> None:
     del content[key]

@@ -117,6 +117,26 @@ def test_first_order_rule_reaches_the_optimizer() -> None:
     assert not optimizer.takes_adam
 
 
+def test_nesterov_steps_of_sgd_follow_the_formula() -> None:
+    path = ROOT / "model_zoo/mlp/mlp_mnist14_sgdm.yaml"
+    settings = ["optimizer.nesterov=true", "optimizer.momentum=0.5", "optimizer.weight_decay=0.1"]
+    parts = build(
+        load_recipe(path, ["schedule={name: constant}", "optimizer.learning_rate=0.1", *settings]), 10, 2
+    )
+    weights = parts.network.trainable_params()
+    expected = [weight.asnumpy().astype(np.float64) for weight in weights]
+    velocity = [np.zeros_like(weight) for weight in expected]
+    for step in (1, 2, 3):
+        gradients = [np.full(weight.shape, 0.5 * step, np.float32) for weight in weights]
+        parts.optimizer(tuple(ms.Tensor(gradient) for gradient in gradients))
+        for number, gradient in enumerate(gradients):
+            decayed = gradient + 0.1 * expected[number]
+            velocity[number] = 0.5 * velocity[number] + decayed
+            expected[number] = expected[number] - 0.1 * (decayed + 0.5 * velocity[number])
+    for weight, wanted in zip(weights, expected):
+        np.testing.assert_allclose(weight.asnumpy(), wanted, rtol=0, atol=1e-6)
+
+
 def test_label_smoothing_reaches_the_loss() -> None:
     path = ROOT / "model_zoo/mlp/mlp_mnist14_sgdm.yaml"
     logits, labels = ms.Tensor(np.eye(10)[:3] * 9, ms.float32), ms.Tensor([0, 1, 2], ms.int32)

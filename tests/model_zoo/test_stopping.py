@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from model_zoo.common.run_options import RunOptions
 from model_zoo.common.training import train_recipe
 from tests.model_zoo.checkpoint.run_comparison import assert_same_bits, metrics_without_times
 from tests.model_zoo.synthetic_data import ROOT, write_mnist
+from tests.support.signals import send
 
 MLP = ROOT / "model_zoo/mlp/mlp_mnist14_sgdm.yaml"
 
@@ -57,15 +57,6 @@ def whole(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("whole") / "run"
     assert train.main(arguments(output, mnist)) == 0
     return output
-
-
-def send(number: signal.Signals) -> None:
-    """Sends a signal to this process.
-
-    A command starts MindSpore's threads after it has blocked the signals; here they run already.
-    """
-    (waiting,) = (thread for thread in threading.enumerate() if thread.name == "signals")
-    signal.pthread_kill(waiting.ident or 0, number)
 
 
 def assert_one_sentence(err: str) -> str:

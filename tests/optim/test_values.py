@@ -159,7 +159,12 @@ OWN: dict[str, dict[str, list[Any]]] = {
     },
     "Distribution": {"exchange": NO_WORD, "collective": NO_WORD},
     # The others are functions, paths and streams.
-    "CurvatureMonitor": {"interval": COUNTS, "traces": NO_FLAG},
+    "CurvatureMonitor": {
+        "interval": COUNTS,
+        "traces": NO_FLAG,
+        "eigenvalues": NO_FLAG,
+        "summary": NO_FLAG,
+    },
 }
 UNCHECKED = {"CurvatureMonitor": {"write", "path"}}
 OTHER_ARGUMENTS = {"LevenbergMarquardt": {"initial": 1.0}}

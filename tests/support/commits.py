@@ -43,6 +43,9 @@ class Kept:
     average_shape: tuple[int, ...] | None = None
 
 
+FACTORS = (Kept((3, 3), 0, 0, symmetric=True), Kept((2, 4, 4), 1, 2, symmetric=True))
+
+
 class Layer:
     """As much of a curvature block as a commit asks for."""
 
@@ -142,3 +145,8 @@ class Committing(nn.Cell):
     def past(self) -> np.ndarray:
         """Weights of the past, of all layers' weights."""
         return np.asarray(self.commit.past.asnumpy())
+
+
+def batches_of(layer: Layer, rng: np.random.Generator) -> list[np.ndarray]:
+    """A random array for each statistic, as float32 holds it."""
+    return [rng.standard_normal(s.batch.shape).astype(np.float32) for s in layer.statistics]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import pytest
 
 from ms_kfac.curvature.block import layer_statistics
-from ms_kfac.kernels import backward_operator, operator
+from ms_kfac.kernels import backward_operator, callbacks, operator
 from ms_kfac.ops.statistics.skfac_statistics import _shared_graph
-from ms_kfac.statistics import judge
 from tests.support.native import has_native, needs_native
+
+NO_LIBRARY = SimpleNamespace(handle=None)
 
 
 def native_and_fallback(name: str) -> Any:
@@ -37,7 +39,7 @@ def operators_of(library: Any, because: Callable[[str, str], str]) -> Iterator[N
     """Operators made meanwhile come from that library, or are fallbacks where ``because`` says why."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator, "fallback_reason", because)
-        for module in (operator, backward_operator, judge):
+        for module in (operator, backward_operator, callbacks):
             patch.setattr(module, "present_library", lambda: library)
         forget_operators()
         try:
@@ -49,5 +51,5 @@ def operators_of(library: Any, because: Callable[[str, str], str]) -> Iterator[N
 @contextmanager
 def fallback() -> Iterator[None]:
     """Operators that are made meanwhile are fallbacks."""
-    with operators_of(None, lambda name, device: "as the test says"):
+    with operators_of(NO_LIBRARY, lambda name, device: "as the test says"):
         yield

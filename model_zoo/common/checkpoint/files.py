@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Callable
@@ -30,7 +30,9 @@ CHECKPOINTS_FOLDER = "checkpoints"
 STATE_FILE = "state.ckpt"
 NETWORK_FILE = "network.ckpt"
 POSITION_FILE = "position.json"
-# In the run's folder.
+# In the run's folder, too.
+METRICS_FILE = "metrics.jsonl"
+# In the run's folder alone.
 RUN_FILE = "run.json"
 
 _RANK = "rank_"
@@ -135,13 +137,25 @@ def _say_nothing(sentence: str) -> None:
     """The default of `newest_checkpoint`."""
 
 
-def newest_checkpoint(run: Path, shard: Shard, report: Callable[[str], None] = _say_nothing) -> Path:
+def _problems(checkpoints: Sequence[Path]) -> list[str]:
+    """The default of `newest_checkpoint`: reads the files of all processes."""
+    return [f"{path} {problem}" for path in checkpoints if (problem := damage(path)) is not None]
+
+
+def newest_checkpoint(
+    run: Path,
+    shard: Shard,
+    report: Callable[[str], None] = _say_nothing,
+    problems_of: Callable[[Sequence[Path]], list[str]] = _problems,
+) -> Path:
     """The newest checkpoint of a run that every process has finished and whose files are undamaged.
 
     Args:
         run: the run's folder.
         shard: the calling process.
         report: called with a sentence for each newer checkpoint that is damaged. Default: none is.
+        problems_of: gets the folder of each process, and tells what is damaged, the same on all processes.
+            Default: reads all of their files.
 
     Returns:
         The folder of that checkpoint for this process.
@@ -162,9 +176,8 @@ def newest_checkpoint(run: Path, shard: Shard, report: Callable[[str], None] = _
         )
     problems: list[str] = []
     for step in sorted(common, reverse=True):
-        # All processes must come to the same decision, so each looks at the files of all.
         checkpoints = [checkpoint_at(folder, step) for folder in folders]
-        found = [f"{path} {problem}" for path in checkpoints if (problem := damage(path)) is not None]
+        found = problems_of(checkpoints)
         if not found:
             for problem in problems:
                 report(f"checkpoint {problem}: it is passed over")

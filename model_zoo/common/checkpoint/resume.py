@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from model_zoo.common.checkpoint.files import (
+    METRICS_FILE,
     NETWORK_FILE,
+    POSITION_FILE,
     RUN_FILE,
     Position,
     checkpoints_folder,
@@ -19,6 +21,7 @@ from model_zoo.common.checkpoint.files import (
     read_position,
     steps_in,
 )
+from model_zoo.common.checkpoint.manifest import damage
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import CheckpointError, NoCheckpointError, RecipeError
 from model_zoo.common.recipe import Recipe, apply_override, load_recipe, parse_recipe
@@ -138,15 +141,22 @@ def refuse_occupied(output: Path) -> None:
         )
 
 
+def _damaged_position(checkpoints: Sequence[Path]) -> list[str]:
+    problem = damage(checkpoints[0], POSITION_FILE)
+    return [] if problem is None else [f"{checkpoints[0]} {problem}"]
+
+
 def stored_run(run: Path) -> Position:
-    """The position that a run resumes from, with its recipe and options.
+    """The recipe, the options and the position of a run, as far as they are known before it is resumed.
+
+    Reads one small file of a checkpoint. :func:`start_of` reads the others, and may find them damaged.
 
     Args:
         run: the run's folder.
 
     Returns:
-        The position in the newest whole checkpoint. The beginning, from run.json, for a run that writes
-        checkpoints and was killed before the first was finished.
+        The newest undamaged position. The beginning, from run.json, for a run that writes checkpoints and
+        was killed before the first was finished.
 
     Raises:
         CheckpointError: as in `newest_checkpoint`; also if the run has no checkpoint and run.json does not
@@ -154,7 +164,7 @@ def stored_run(run: Path) -> Position:
     """
     ranks = ranks_of(run)
     try:
-        return read_position(newest_checkpoint(run, Shard(0, ranks)))
+        return read_position(newest_checkpoint(run, Shard(0, ranks), problems_of=_damaged_position))
     except NoCheckpointError as nothing:
         try:
             content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
@@ -168,32 +178,67 @@ def stored_run(run: Path) -> Position:
     return Position(0, 0, 0, 0, ranks, {}, options, recipe)
 
 
-def starting_checkpoint(options: RunOptions) -> Path | None:
-    """The checkpoint that a process starts from.
+@dataclass(frozen=True)
+class Start:
+    """Where a process starts, with its defaults for a run that starts from the beginning.
+
+    Attributes:
+        checkpoint: the folder of the checkpoint to load.
+        position: the position in it.
+        metrics_log: the metrics log up to it; empty on other ranks than 0.
+    """
+
+    checkpoint: Path | None = None
+    position: Position | None = None
+    metrics_log: bytes = b""
+
+    @property
+    def resumed_after(self) -> list[int]:
+        """The steps after which the run was resumed, this time included."""
+        return [] if self.position is None else [*self.position.resumed_after, self.position.step]
+
+
+def start_of(options: RunOptions, over_ranks: Callable[[list[float]], list[float]]) -> Start:
+    """Finds where a process starts; a collective call if there are several.
+
+    Each process reads its own checkpoints, and learns which ones of the others are damaged.
 
     Args:
         options: the run options.
+        over_ranks: sums values over all processes.
 
     Returns:
-        Its folder; None for a run that starts from the beginning.
+        The start.
 
     Raises:
         CheckpointError: there is no checkpoint to resume from, another number of processes wrote the
             checkpoints, or a new run would overwrite another one.
     """
+    shard = options.shard
+
+    def problems_of(checkpoints: Sequence[Path]) -> list[str]:
+        own = damage(checkpoints[shard.rank])
+        flags = [0.0] * shard.size
+        flags[shard.rank] = float(own is not None)
+        damaged = [path for path, flag in zip(checkpoints, over_ranks(flags)) if flag]
+        # Those of others are read after all, to tell what is wrong.
+        return [f"{path} {damage(path) or 'is damaged'}" for path in damaged]
+
     if not options.resume:
         if not options.overwrite:
             refuse_occupied(options.output)
             if (options.output / RUN_FILE).exists():
                 print(f"{options.output} holds a run that ended without a checkpoint: it starts again")
-        return None
+        return Start()
     try:
-        return newest_checkpoint(options.output, options.shard, print)
+        checkpoint = newest_checkpoint(options.output, shard, print, problems_of)
     except NoCheckpointError:
         # Raises unless the beginning is known.
         stored_run(options.output)
         print(f"run {options.output} had not finished a checkpoint: it starts from the beginning")
-        return None
+        return Start()
+    log = (checkpoint / METRICS_FILE).read_bytes() if shard.rank == 0 else b""
+    return Start(checkpoint, read_position(checkpoint), log)
 
 
 def how_to_resume(options: RunOptions) -> str:

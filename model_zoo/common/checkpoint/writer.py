@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -23,11 +24,14 @@ from model_zoo.common.checkpoint.files import (
 )
 from model_zoo.common.checkpoint.resume import how_to_resume, recipe_to_json
 from model_zoo.common.checkpoint.state import save_state
+from model_zoo.common.distribution import sum_over_ranks
 from model_zoo.common.errors import Interrupted
-from model_zoo.common.interruption import StopSignals
+from model_zoo.common.interruption import SIGNALS, StopSignals
 from model_zoo.common.metrics_log import MetricsLog
 from model_zoo.common.recipe import Recipe
 from model_zoo.common.run_options import RunOptions
+
+_SECONDS_AFTER_RANK_0 = 2
 
 
 def weights_to_evaluate(optimizer: Any) -> AbstractContextManager[None]:
@@ -143,7 +147,9 @@ class CheckpointWriter(Callback):
 class StopOnSignal(Callback):
     """Ends training after the step in which a signal arrived; place it last.
 
-    After the last step of an epoch, the evaluation is awaited.
+    After the last step of an epoch, the evaluation is awaited. Several processes agree on the step, so they
+    stop where they meet anyway: at a step that is logged. None ends before all have written their
+    checkpoint, because msrun then kills the others.
 
     Args:
         signals: tells whether a signal has arrived.
@@ -161,17 +167,29 @@ class StopOnSignal(Callback):
     def on_train_step_end(self, run_context: Any) -> None:
         """Stops in the middle of an epoch."""
         parameters = run_context.original_args()
-        if self._signals.received is not None and parameters.cur_step_num % parameters.batch_num:
-            self._stop(self._signals.received, parameters)
+        alone = self._options.shard.size == 1
+        meets = alone or parameters.cur_step_num % self._options.log_every == 0
+        if meets and parameters.cur_step_num % parameters.batch_num:
+            self._stop_if_received(parameters)
 
     def on_train_epoch_end(self, run_context: Any) -> None:
         """Stops after an epoch."""
-        if self._signals.received is not None:
-            self._stop(self._signals.received, run_context.original_args())
+        self._stop_if_received(run_context.original_args())
+
+    def _stop_if_received(self, parameters: Any) -> None:
+        shard = self._options.shard
+        flags = [float(self._signals.received == number) for number in SIGNALS]
+        received = [number for number, flag in zip(SIGNALS, sum_over_ranks(flags, shard)) if flag]
+        if received:
+            self._stop(received[0], parameters)
 
     def _stop(self, received: signal.Signals, parameters: Any) -> None:
         if self._writer is not None:
             self._writer.write(parameters)
+        sum_over_ranks([0.0], self._options.shard)
+        if self._options.shard.rank > 0:
+            # Rank 0 ends first: it has to tell how to resume.
+            time.sleep(_SECONDS_AFTER_RANK_0)
         raise Interrupted(
             received,
             f"stopped by {received.name} after step {parameters.cur_step_num:,}: "

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Union
 
+from model_zoo.common.errors import RecipeError
 from model_zoo.common.methods import METHODS
 from model_zoo.common.schedules import SCHEDULES, Constant, Schedule
 from model_zoo.common.schema import (
@@ -55,12 +56,27 @@ _INTERVAL = Value(
 
 @dataclass(frozen=True)
 class SGDMOptions:
-    """mindspore.nn.Momentum (heavy ball): on CPU, MindSpore 2.10 accepts use_nesterov and ignores it."""
+    """mindspore.nn.Momentum (heavy ball), or mindspore.nn.SGD with `nesterov`.
+
+    On CPU, nn.Momentum of MindSpore 2.10 accepts use_nesterov and ignores it.
+    """
 
     name: str = setting(one_of(["sgdm"]))
     learning_rate: float = setting(_POSITIVE)
     momentum: float = setting(_MOMENTUM, 0.9)
+    nesterov: bool = setting(boolean, False)
     weight_decay: float = setting(_NOT_NEGATIVE, 0.0)
+
+    def __post_init__(self) -> None:
+        """Checks that Nesterov's step has a momentum.
+
+        Raises:
+            RecipeError: `nesterov` is true and `momentum` is 0.
+        """
+        if self.nesterov and self.momentum == 0:
+            raise RecipeError(
+                f"optimizer.nesterov is {self.nesterov!r}; accepted with optimizer.momentum 0: false."
+            )
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,7 @@ class DampedInverse(nn.Cell):
         - **damping** (Tensor) - scalar, or shape :math:`(g, 1, 1)`, float32, positive.
 
     Outputs:
-        Tensor of the factor's shape, float32.
-
-    Raises:
-        RuntimeError: raised by MindSpore's Cholesky on CPU if the damped factor is not positive definite in
-            float32 (damping below about :math:`10^{-7}` of the factor's largest eigenvalue). With NaN or Inf
-            in the factor the inverse is NaN.
+        Tensor of the factor's shape, float32; NaN where :class:`GuardedCholesky` gives up.
 
     Platforms: CPU, GPU (composed of Cholesky and CholeskySolve).
     """

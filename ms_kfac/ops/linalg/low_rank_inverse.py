@@ -28,11 +28,7 @@ class LowRankInverse(nn.Cell):
         - **damping** (Tensor) - D, scalar float32, positive.
 
     Outputs:
-        Tensor, Z, shape of ``rows``, float32.
-
-    Raises:
-        RuntimeError: raised by MindSpore's Cholesky on CPU if the damped :math:`X X^{\top}` is not positive
-            definite in float32. With NaN or Inf in the rows Z is NaN.
+        Tensor, Z, shape of ``rows``, float32; NaN where :class:`GuardedCholesky` gives up.
 
     Platforms: CPU (composed of Cholesky, SolveTriangular and matrix products).
     """

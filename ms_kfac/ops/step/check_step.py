@@ -10,8 +10,9 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from numpy.typing import NDArray
 
+from ms_kfac.kernels.callbacks import Handle
 from ms_kfac.kernels.operator import is_native, native_operator
-from ms_kfac.kernels.reporter import ReporterHandle
+from ms_kfac.kernels.reporter import Reporter
 
 # Codes of kernels/interface/reports.h.
 _GRADIENT, _UPDATE, _WEIGHT = range(3)
@@ -50,7 +51,7 @@ class CheckStep(nn.Cell):
     """
 
     def __init__(
-        self, weights: Sequence[Parameter], owners: Sequence[int], *, name: str, reporter: ReporterHandle
+        self, weights: Sequence[Parameter], owners: Sequence[int], *, name: str, reporter: Handle[Reporter]
     ) -> None:
         super().__init__(auto_prefix=False)
         # Not in the Cell's registry, whose keys are the network's names and could be those of attributes.
@@ -130,7 +131,7 @@ class CheckStep(nn.Cell):
         for index, product in zip(self.owners, np.ravel(products)):
             if not np.isfinite(product) and not kinds[0][index]:
                 found.append((_UPDATE, index, _NAN if np.isnan(product) else _INF))
-        self.reporter.reporter(int(step[0]), np.array(found, np.int64).reshape(-1, 3), "")
+        self.reporter.function(int(step[0]), np.array(found, np.int64).reshape(-1, 3), "")
         return np.zeros(1, np.float32)
 
 

@@ -106,9 +106,26 @@ static void refused(const Matrix& factor, float damping, const char* what) {
   }
   expect(named, what);
   expect(inverse == before, "the inverse of a refused factor changed");
-  const bool finite = std::isfinite(factor[0]) && std::isfinite(damping);
-  expect(!finite || other != before, "a valid factor was not inverted");
-  expect(finite || other == before, "an inverse changed although a factor of the call is not finite");
+  expect(other == before, "an inverse changed although a factor of the call is refused");
+}
+
+// The first factor has a Z, the second a Cholesky decomposition with a negative pivot.
+static void no_z_is_written_if_one_fails() {
+  const Matrix fine = gram(40, 40, 5), before(1600, 7.0f);
+  Matrix Z[2] = {before, before}, inverse{3.0f, 1.0f, 1.0f, 4.0f};
+  const Matrix factor{2.0f, 0.0f, 0.0f, 2.0f}, kept = inverse;
+  bool refused = false;
+  try {
+    ms_kfac::invert_damped({{"dense", factor.data(), 2, 2, 1.0f, 0.1f, inverse.data()}}, [&] {
+      ms_kfac::invert_low_rank({{"fine", fine.data(), 10, 40, 1.0f, 1.0f, Z[0].data()},
+                                {"broken", fine.data(), 10, 40, 1.0f, -1e6f, Z[1].data()}});
+    });
+  } catch (const std::runtime_error& error) {
+    refused = std::strstr(error.what(), "broken is not positive definite") != nullptr;
+  }
+  expect(refused, "an indefinite low-rank factor was accepted");
+  expect(Z[0] == before && Z[1] == before, "Z was written although a factor of the call is refused");
+  expect(inverse == kept, "an inverse was written although a low-rank factor is refused");
 }
 
 // Eigenvectors and Z of a call whose second factor holds NaN.
@@ -224,6 +241,7 @@ int main(int argc, char** argv) {
   refused({0.1f, 5.0f, 5.0f, 0.1f}, 1e-3f,
           "a factor that no damping up to the trace makes positive definite was accepted");
   nothing_written_beside_nan();
+  no_z_is_written_if_one_fails();
   too_large_for_lapack();
   rank_one();
   eigenvectors();

@@ -7,12 +7,15 @@ import os
 import re
 import shutil
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Callable
 
 import pytest
 
+from model_zoo.common.checkpoint import manifest
 from model_zoo.common.checkpoint.files import (
     Position,
     checkpoint_at,
@@ -24,7 +27,7 @@ from model_zoo.common.checkpoint.files import (
 )
 from model_zoo.common.checkpoint.find_checkpoint import network_file, stored_recipe
 from model_zoo.common.checkpoint.manifest import MANIFEST_FILE, check_file, damage, write_manifest
-from model_zoo.common.checkpoint.resume import refuse_occupied, starting_checkpoint, stored_run
+from model_zoo.common.checkpoint.resume import Start, refuse_occupied, start_of, stored_run
 from model_zoo.common.curves import read_metrics
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.durable_files import replacing, write_text
@@ -106,13 +109,14 @@ def test_the_newest_whole_checkpoint_is_used(
     name: str, harm: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     older, newest = write(tmp_path, 10), write(tmp_path, 20)
-    assert starting_checkpoint(RunOptions("run", None, tmp_path, resume=True)) == newest
+    assert start_of(RunOptions("run", None, tmp_path, resume=True), list).checkpoint == newest
     assert capsys.readouterr().out == ""
     harm(newest / name)
-    assert starting_checkpoint(RunOptions("run", None, tmp_path, resume=True)) == older
+    assert start_of(RunOptions("run", None, tmp_path, resume=True), list).checkpoint == older
     told = rf"checkpoint {re.escape(str(newest))} (has a damaged|has an unreadable|lacks) {name}"
     assert re.match(told, capsys.readouterr().out)
-    assert stored_run(tmp_path).step == 10
+    # Without reading the large files, which is done once.
+    assert stored_run(tmp_path).step == (10 if name in ("position.json", MANIFEST_FILE) else 20)
     # A resumed run writes the checkpoint of that step again; the damaged one is kept under another name.
     clear_newer(older)
     assert steps_in(newest.parent) == [10]
@@ -152,15 +156,74 @@ def test_a_run_without_a_whole_checkpoint_is_refused_and_stays(tmp_path: Path) -
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_damage_on_one_rank_counts_for_all(tmp_path: Path) -> None:
-    for step in (10, 20):
-        for rank in range(2):
-            write(tmp_path, step, Shard(rank, 2))
-    flip_first(checkpoint_at(checkpoints_folder(tmp_path, Shard(1, 2)), 20) / "state.ckpt")
-    assert [newest_checkpoint(tmp_path, Shard(rank, 2)).name for rank in range(2)] == ["step_00000010"] * 2
-    for rank in range(2):
-        clear_newer(newest_checkpoint(tmp_path, Shard(rank, 2)))
+class Ranks:
+    """Processes that resume a run together, as threads."""
+
+    def __init__(self, run: Path, size: int) -> None:
+        self.run, self.size = run, size
+        self.read: list[tuple[str, Path]] = []
+        self._barrier = threading.Barrier(size, timeout=30)
+        self._values: list[list[float]] = []
+
+    def _sum(self, values: list[float]) -> list[float]:
+        self._values.append(values)
+        self._barrier.wait()
+        total = [sum(column) for column in zip(*self._values[-self.size :])]
+        self._barrier.wait()
+        return total
+
+    def resume(self) -> list[Path | str]:
+        """The checkpoint that each rank takes, or its refusal; lists the files that each has read."""
+
+        def read(path: Path) -> str:
+            self.read.append((threading.current_thread().name, path))
+            return checksum(path)
+
+        def start(rank: int) -> Path | str:
+            threading.current_thread().name = f"rank_{rank}"
+            shard = Shard(rank, self.size)
+            try:
+                stored_run(self.run)
+                start = start_of(RunOptions("run", None, self.run, resume=True, shard=shard), self._sum)
+            except CheckpointError as error:
+                return str(error)
+            assert start.checkpoint is not None
+            return start.checkpoint
+
+        checksum = manifest._checksum
+        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(self.size) as threads:
+            patch.setattr(manifest, "_checksum", read)
+            return list(threads.map(start, range(self.size)))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_resume_reads_the_large_files_of_its_own_rank_once(size: int, tmp_path: Path) -> None:
+    ranks = Ranks(tmp_path, size)
+    newest = [[write(tmp_path, step, Shard(rank, size)) for step in (10, 20)][1] for rank in range(size)]
+    assert ranks.resume() == newest
+    large = [(name, path) for name, path in ranks.read if path.name in WRITTEN]
+    own = [(f"rank_{rank}", path / name) for rank, path in enumerate(newest) for name in WRITTEN]
+    assert sorted(large) == sorted(own)
+
+
+def test_damage_on_one_rank_counts_for_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = [[write(tmp_path, step, Shard(rank, 2)) for rank in range(2)] for step in (10, 20)]
+    flip_first(written[1][1] / "state.ckpt")
+    assert Ranks(tmp_path, 2).resume() == written[0]
+    # Rank 0, the one that is heard, tells what is wrong on the other.
+    told = f"checkpoint {written[1][1]} has a damaged state.ckpt: it is passed over\n"
+    assert capsys.readouterr().out == 2 * told
+    for checkpoint in written[0]:
+        clear_newer(checkpoint)
     assert [steps_in(checkpoints_folder(tmp_path, Shard(rank, 2))) for rank in range(2)] == [[10], [10]]
+
+
+def test_every_rank_refuses_a_run_without_a_whole_checkpoint(tmp_path: Path) -> None:
+    written = [[write(tmp_path, step, Shard(rank, 2)) for rank in range(2)] for step in (10, 20)]
+    flip_first(written[1][1] / "state.ckpt")
+    flip_first(written[0][0] / "network.ckpt")
+    wrong = f"{written[1][1]} has a damaged state.ckpt; {written[0][0]} has a damaged network.ckpt"
+    assert Ranks(tmp_path, 2).resume() == [f"run {tmp_path} has no whole checkpoint: {wrong}."] * 2
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -175,10 +238,10 @@ def test_a_run_killed_in_its_first_checkpoint_starts_and_resumes(
     (folder / "unfinished_00000010" / "state.ckpt").write_bytes(b"half")
     content = {"recipe": {"epochs": 3}, "options": {"checkpoint_every": "10steps"}}
     (tmp_path / "run.json").write_text(json.dumps(content))
-    assert starting_checkpoint(options) is None
+    assert start_of(options, list) == Start()
     assert "ended without a checkpoint: it starts again" in capsys.readouterr().out
     resume = RunOptions("run", None, tmp_path, resume=True, shard=options.shard)
-    assert starting_checkpoint(resume) is None
+    assert start_of(resume, list) == Start()
     assert "had not finished a checkpoint: it starts from the beginning" in capsys.readouterr().out
     position = stored_run(tmp_path)
     assert (position.step, position.recipe, position.ranks) == (0, {"epochs": 3}, ranks)
@@ -202,7 +265,7 @@ def test_side_files_play_no_part_in_a_resume(tmp_path: Path) -> None:
             (tmp_path / name).unlink(missing_ok=True)
             if content is not None:
                 (tmp_path / name).write_bytes(content)
-        assert starting_checkpoint(RunOptions("run", None, tmp_path, resume=True)) == checkpoint
+        assert start_of(RunOptions("run", None, tmp_path, resume=True), list).checkpoint == checkpoint
         assert asdict(stored_run(tmp_path))["recipe"] == {"epochs": 3}
 
 
@@ -216,11 +279,11 @@ def test_other_runs_are_not_overwritten(tmp_path: Path) -> None:
     refuse_occupied(tmp_path)
     (tmp_path / "network.ckpt").write_bytes(b"trained")
     with pytest.raises(CheckpointError, match="holds a finished run: --overwrite replaces it, another --out"):
-        starting_checkpoint(RunOptions("run", None, tmp_path))
-    assert starting_checkpoint(RunOptions("run", None, tmp_path, overwrite=True)) is None
+        start_of(RunOptions("run", None, tmp_path), list)
+    assert start_of(RunOptions("run", None, tmp_path, overwrite=True), list) == Start()
     write(tmp_path, 10)
     with pytest.raises(CheckpointError, match=r"--resume .* continues it, --overwrite replaces it, another"):
-        starting_checkpoint(RunOptions("run", None, tmp_path))
+        start_of(RunOptions("run", None, tmp_path), list)
     assert (tmp_path / "network.ckpt").read_bytes() == b"trained"
 
 

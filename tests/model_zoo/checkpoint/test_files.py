@@ -20,7 +20,7 @@ from model_zoo.common.checkpoint.files import (
     steps_in,
 )
 from model_zoo.common.checkpoint.interval import CheckpointInterval
-from model_zoo.common.checkpoint.resume import starting_checkpoint
+from model_zoo.common.checkpoint.resume import Start, start_of
 from model_zoo.common.data.shards import Shard
 from model_zoo.common.errors import CheckpointError
 from model_zoo.common.run_options import RunOptions, resumed
@@ -33,6 +33,7 @@ def position(step: int, ranks: int = 1) -> Position:
 def write(run: Path, step: int, shard: Shard = Shard()) -> None:  # noqa: B008
     with new_checkpoint(checkpoints_folder(run, shard), position(step, shard.size)) as folder:
         (folder / "state.ckpt").write_text(f"state of {step}")
+        (folder / "metrics.jsonl").write_text("")
 
 
 def test_checkpoint_restores_what_was_written(tmp_path: Path) -> None:
@@ -71,7 +72,8 @@ def test_processes_resume_from_the_newest_common_checkpoint(tmp_path: Path) -> N
     assert ranks_of(tmp_path) == 3
     for rank in range(3):
         options = RunOptions("run", None, tmp_path, resume=True, shard=Shard(rank, 3))
-        checkpoint = starting_checkpoint(options)
+        checkpoint = start_of(options, list).checkpoint
+        assert checkpoint is not None
         assert checkpoint == tmp_path / "checkpoints" / f"rank_{rank}" / "step_00000020"
         clear_newer(checkpoint)
     # Otherwise, a checkpoint that only some ranks have would look newer than the next one.
@@ -116,10 +118,10 @@ def test_damaged_position_file_is_reported(tmp_path: Path) -> None:
 
 
 def test_new_run_does_not_overwrite_checkpoints(tmp_path: Path) -> None:
-    assert starting_checkpoint(RunOptions("run", None, tmp_path)) is None
+    assert start_of(RunOptions("run", None, tmp_path), list) == Start()
     write(tmp_path, 10)
     with pytest.raises(CheckpointError, match=f"--resume {re.escape(str(tmp_path))} continues it"):
-        starting_checkpoint(RunOptions("run", None, tmp_path))
+        start_of(RunOptions("run", None, tmp_path), list)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <set>
 #include <sstream>
+#include <utility>
 #include <vector>
 
 #include "../../interface/messages.h"
@@ -102,27 +103,30 @@ void invert_in_float64(const DampedFactor& of) {
     for (int64_t j = i; j < size; ++j) of.inverse[i * size + j] = static_cast<float>(matrix[i * size + j]);
 }
 
-// LAPACK overwrites the upper triangle. The lower triangle and the saved diagonal restore the old inverse.
-void restore(const DampedFactor& of, const std::vector<float>& diagonal) {
-  const int64_t size = of.size;
-  for (int64_t i = 0; i < size; ++i) {
-    of.inverse[i * size + i] = diagonal[i];
-    for (int64_t j = i + 1; j < size; ++j) of.inverse[i * size + j] = of.inverse[j * size + i];
-  }
-}
+// A new inverse in the upper triangle, which LAPACK overwrites. The lower triangle and the saved diagonal still hold
+// the old one.
+struct PendingInverse {
+  DampedFactor of;
+  std::vector<float> diagonal;  // empty before the upper triangle is touched
 
-void invert_one(const DampedFactor& of) {
-  std::vector<float> diagonal(of.size);
-  for (int64_t i = 0; i < of.size; ++i) diagonal[i] = of.inverse[i * of.size + i];
-  try {
+  void compute() {
+    const int64_t size = of.size;
+    std::vector<float> saved(size);
+    for (int64_t i = 0; i < size; ++i) saved[i] = of.inverse[i * size + i];
+    diagonal = std::move(saved);
     copy_upper_triangle(of, of.damping, of.inverse);
     if (!invert(of.size, of.inverse, blas::spotrf, blas::spotri)) invert_in_float64(of);
-  } catch (...) {
-    restore(of, diagonal);
-    throw;
   }
-  mirror_upper(of.inverse, of.size);
-}
+
+  void restore() const {
+    if (diagonal.empty()) return;
+    const int64_t size = of.size;
+    for (int64_t i = 0; i < size; ++i) {
+      of.inverse[i * size + i] = diagonal[i];
+      for (int64_t j = i + 1; j < size; ++j) of.inverse[i * size + j] = of.inverse[j * size + i];
+    }
+  }
+};
 
 }  // namespace
 
@@ -142,10 +146,20 @@ void require_finite(const std::vector<DampedFactor>& factors) {
       throw FactorFailure(of.name, " has a scale or a damping of NaN or infinity");
 }
 
-void invert_damped(std::vector<DampedFactor> factors) {
+void invert_damped(std::vector<DampedFactor> factors, const std::function<void()>& also) {
   require_finite(factors);
-  const auto cost = [](const DampedFactor& of) { return std::pow(of.size, 3.0); };
-  run_largest_first(factors, cost, invert_one);
+  std::vector<PendingInverse> pending;
+  for (DampedFactor& of : factors) pending.push_back({std::move(of), {}});
+  const auto cost = [](const PendingInverse& inverse) { return std::pow(inverse.of.size, 3.0); };
+  try {
+    run_largest_first(pending, cost, [](PendingInverse& inverse) { inverse.compute(); });
+    if (also) also();
+  } catch (...) {
+    for (const PendingInverse& inverse : pending) inverse.restore();
+    throw;
+  }
+  run_largest_first(pending, cost,
+                    [](const PendingInverse& inverse) { mirror_upper(inverse.of.inverse, inverse.of.size); });
 }
 
 }  // namespace ms_kfac

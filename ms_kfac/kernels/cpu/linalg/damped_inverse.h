@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,9 +24,9 @@ void require_finite(const std::vector<DampedFactor>& factors);
 
 // Computes all inverses. Calls require_finite first, so nothing is written if it throws. Reads the upper triangle of F.
 // A factor that is not positive definite in float32 is inverted in float64. If that fails, the damping grows by factors
-// of ten until it succeeds, with a warning. Throws FactorFailure if damping beyond its trace fails. That factor then
-// keeps its old inverse, restored from the lower triangle. Other factors may have new inverses.
-void invert_damped(std::vector<DampedFactor> factors);
+// of ten until it succeeds, with a warning. Throws FactorFailure if damping beyond its trace fails, or what `also`
+// throws, which runs when all others have succeeded. All factors then keep their old inverses.
+void invert_damped(std::vector<DampedFactor> factors, const std::function<void()>& also = {});
 
 // Copies the upper triangle onto the lower one.
 void mirror_upper(float* matrix, int size);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <utility>
 
 #include "../threads/lpt_schedule.h"
 #include "blas.h"
@@ -35,19 +36,27 @@ void factorize_in_float64(const LowRankFactor& of, std::vector<float>& small) {
   std::copy(precise.begin(), precise.end(), small.begin());
 }
 
-void invert_one(const LowRankFactor& of) {
-  const int rank = of.rank, size = of.size;
-  const int64_t count = int64_t{rank} * size;
-  std::vector<float> small(int64_t{rank} * rank);
-  blas::ssyrk(blas::kRowMajor, blas::kUpper, blas::kNo, rank, size, of.scale * of.scale, of.rows, size, 0.0f,
-              small.data(), rank);
-  for (int64_t i = 0; i < rank; ++i) small[i * rank + i] += of.damping;
-  // A row-major upper triangle is a lower one for LAPACK. The result is L' in row-major order.
-  if (!factorize(rank, small, blas::spotrf)) factorize_in_float64(of, small);
-  for (int64_t i = 0; i < count; ++i) of.Z[i] = of.scale * of.rows[i];
-  blas::strsm(blas::kRowMajor, blas::kLeft, blas::kUpper, blas::kYes, kNonUnit, rank, size, 1.0f, small.data(), rank,
-              of.Z, size);
-}
+struct PendingZ {
+  LowRankFactor of;
+  std::vector<float> small;  // L' in row-major order
+
+  void decompose() {
+    const int rank = of.rank, size = of.size;
+    small.resize(int64_t{rank} * rank);
+    blas::ssyrk(blas::kRowMajor, blas::kUpper, blas::kNo, rank, size, of.scale * of.scale, of.rows, size, 0.0f,
+                small.data(), rank);
+    for (int64_t i = 0; i < rank; ++i) small[i * rank + i] += of.damping;
+    // A row-major upper triangle is a lower one for LAPACK.
+    if (!factorize(rank, small, blas::spotrf)) factorize_in_float64(of, small);
+  }
+
+  void write() const {
+    const int64_t count = int64_t{of.rank} * of.size;
+    for (int64_t i = 0; i < count; ++i) of.Z[i] = of.scale * of.rows[i];
+    blas::strsm(blas::kRowMajor, blas::kLeft, blas::kUpper, blas::kYes, kNonUnit, of.rank, of.size, 1.0f, small.data(),
+                of.rank, of.Z, of.size);
+  }
+};
 
 }  // namespace
 
@@ -59,8 +68,11 @@ void require_finite(const std::vector<LowRankFactor>& factors) {
 
 void invert_low_rank(std::vector<LowRankFactor> factors) {
   require_finite(factors);
-  const auto cost = [](const LowRankFactor& of) { return double(of.rank) * of.rank * (of.size + of.rank); };
-  run_largest_first(factors, cost, invert_one);
+  std::vector<PendingZ> pending;
+  for (LowRankFactor& of : factors) pending.push_back({std::move(of), {}});
+  const auto cost = [](const PendingZ& Z) { return double(Z.of.rank) * Z.of.rank * (Z.of.size + Z.of.rank); };
+  run_largest_first(pending, cost, [](PendingZ& Z) { Z.decompose(); });
+  run_largest_first(pending, cost, [](const PendingZ& Z) { Z.write(); });
 }
 
 }  // namespace ms_kfac

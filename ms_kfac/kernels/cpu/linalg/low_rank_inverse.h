@@ -18,12 +18,12 @@ struct LowRankFactor {
   float* Z;  // rank rows
 };
 
-// Throws std::runtime_error with the name of the first factor whose entries or damping are NaN or infinite.
+// Throws FactorFailure for the first factor whose entries or damping are NaN or infinite.
 void require_finite(const std::vector<LowRankFactor>& factors);
 
 // Computes all Z. Calls require_finite first, so nothing is written if it throws. A factor that is not positive
-// definite in float32 is decomposed in float64. If that fails, too, throws std::runtime_error with the factor's name.
-// That factor then keeps its old Z. Other factors may have a new one.
+// definite in float32 is decomposed in float64. If that fails, too, throws FactorFailure. All factors then keep their
+// old Z.
 void invert_low_rank(std::vector<LowRankFactor> factors);
 
 }  // namespace ms_kfac

@@ -40,9 +40,9 @@ inline DueLayers due_layers(const Arguments& arguments, size_t layers) {
   return due;
 }
 
-// Refreshes the layers that are due. A layer with a factor that can't be inverted keeps the inverse of that factor: the
+// Refreshes the layers that are due. A layer with a factor that can't be inverted keeps all of its inverses: the
 // reporter is told, and the others are refreshed without the layer. An error would end the compiled step for good.
-// Repeating is safe: an operator throws before it writes anything that it reads.
+// Repeating is safe: an operator that throws a FactorFailure has written nothing.
 template <typename Attributes>
 void refresh_each(const Arguments& arguments, const Attributes& attributes,
                   void (*refresh)(const Arguments&, const Attributes&, const DueLayers&)) {

@@ -26,8 +26,7 @@ struct Batch {
     // Check all factors before anything is written.
     ms_kfac::require_finite(dense);
     ms_kfac::require_finite(low_rank);
-    ms_kfac::invert_damped(dense);
-    ms_kfac::invert_low_rank(low_rank);
+    ms_kfac::invert_damped(dense, [&] { ms_kfac::invert_low_rank(low_rank); });
     for (const ms_kfac::LowRankFactor& of : low_rank)
       std::fill_n(of.Z + int64_t{of.rank} * of.size, int64_t{of.size - of.rank} * of.size, 0.0f);
     for (const auto& [number, value] : numbers) *number = value;

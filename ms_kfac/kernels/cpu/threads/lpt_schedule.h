@@ -22,7 +22,7 @@ void run_largest_first(std::vector<Task>& tasks, Cost cost, Run run) {
   for (const Task& task : tasks) remaining += cost(task);
   size_t alone = 0;
   for (; alone < tasks.size(); ++alone) {
-    const Task& task = tasks[alone];
+    Task& task = tasks[alone];
     if (threads() == 1 || cost(task) < kSharedCost || cost(task) * threads() <= remaining) break;
     remaining -= cost(task);
     blas::Threads guard(threads());

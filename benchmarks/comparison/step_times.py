@@ -1,16 +1,20 @@
 """Measures the seconds per step of every method, in turn, on an idle machine.
 
-    python -m benchmarks.transformers.step_times --task gpt_stdlib
+    python -m benchmarks.comparison.step_times --task gpt_stdlib
 
 The comparison turns seconds into steps by these times. Runs can then be spread over hours, and other programs
 don't disturb them. All methods train in one process: each round trains every method for as many steps as its
 inverses' interval, so that the cost of refreshes is in the mean. OUTPUT/TASK_step_times.csv has one line per
 method.
+
+The steps are the first of a training. SPNGD and THOR refresh more rarely later on, so their times are upper
+bounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import time
@@ -19,14 +23,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparison.tasks import RESULTS, TASKS, check_methods, recipe_of, settings_of, setup_of
 from benchmarks.support.run_log import RunLog
-from benchmarks.transformers.grid import DEFAULT_METHODS, TASKS, known_methods, recipe_of, settings_of
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "docs" / "results" / "transformers"
-KEY = ("method", "settings")
+# An older file lacks these columns.
+ADDED = ("setup",)
+KEY = ("method", "settings", *ADDED)
 COLUMNS = (
-    *KEY,
+    "method",
+    "settings",
     "step_ms",
     "least_ms",
     "largest_ms",
@@ -35,12 +40,13 @@ COLUMNS = (
     "date",
     "processor",
     "cpus",
+    *ADDED,
 )
 
 
 def step_times_log(folder: Path, task: str) -> RunLog:
     """The file of step times of a task."""
-    return RunLog(folder / f"{task}_step_times.csv", COLUMNS, KEY)
+    return RunLog(folder / f"{task}_step_times.csv", COLUMNS, KEY, ADDED)
 
 
 def time_in_turn(
@@ -72,7 +78,7 @@ def time_in_turn(
 
 
 def _step_of(recipe: Any, data_dir: Path | None) -> Callable[[], object]:
-    from benchmarks.transformers.train import endless_batches
+    from benchmarks.comparison.train import endless_batches
     from model_zoo.common.data.pipelines import load_data
     from model_zoo.common.factory import build
     from model_zoo.common.schedules import Constant
@@ -82,20 +88,26 @@ def _step_of(recipe: Any, data_dir: Path | None) -> Callable[[], object]:
     data = load_data(recipe.data, data_dir)
     train_network = build(replace(recipe, schedule=Constant()), data.classes, 1).model.train_network
     batches: Iterator[Any] = endless_batches(recipe, data)
-    return lambda: train_network(*next(batches)).asnumpy()
+
+    def step() -> None:
+        loss = float(train_network(*next(batches)).asnumpy())
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"{recipe.optimizer.name}: the loss is {loss}, and skipped steps cost less"
+            )
+
+    return step
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.transformers.step_times",
+        prog="python -m benchmarks.comparison.step_times",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument(
-        "--methods", default=DEFAULT_METHODS, type=known_methods, help="default: the comparison's"
-    )
+    parser.add_argument("--methods", default="", metavar="NAMES", help="default: the comparison's")
     parser.add_argument(
         "--steps", type=int, default=100, help="per method and round (default: 100, the recipes' interval)"
     )
@@ -103,9 +115,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override the recipes"
     )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of CIFAR-10")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of CIFAR-10 or MNIST")
     parser.add_argument("--output", type=Path, default=RESULTS)
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    try:
+        parsed.methods = check_methods(parsed.task, parsed.methods)
+    except ValueError as error:
+        parser.error(str(error))
+    return parsed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parse_arguments(arguments)
     steps = {
         method: _step_of(
-            load_recipe(ROOT / recipe_of(parsed.task, method), settings_of(parsed.task, method, parsed.set)),
+            load_recipe(recipe_of(parsed.task, method), settings_of(parsed.task, method, parsed.set)),
             parsed.data_dir,
         )
         for method in parsed.methods
@@ -140,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "date": described["date"],
                 "processor": described["machine"]["processor"],
                 "cpus": described["machine"]["cpus"],
+                "setup": setup_of(parsed.task, method, parsed.set),
             }
         )
         print(f"{method}: {1000 * middle:.1f} ms ({1000 * min(times):.1f} to {1000 * max(times):.1f})")

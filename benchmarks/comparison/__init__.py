@@ -1,0 +1,1 @@
+"""Compares optimizers by the clock, with equal tuning."""

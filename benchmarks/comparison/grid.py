@@ -1,0 +1,167 @@
+"""The methods and their grids. All grids have the same size."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+POINTS = 12
+RATE, MOMENTUM, DECAY = "optimizer.learning_rate", "optimizer.momentum", "optimizer.weight_decay"
+BETA2, DAMPING, CLIP = "optimizer.beta2", "optimizer.damping", "optimizer.kl_clip"
+NESTEROV = "optimizer.nesterov=true"
+
+Values = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method and its grid.
+
+    Attributes:
+        recipe: the last word of its recipes.
+        grid: the values of the keys that are tuned.
+        settings: overrides of the recipe.
+    """
+
+    recipe: str
+    grid: dict[str, Values]
+    settings: tuple[str, ...] = ()
+
+    def points(self) -> list[str]:
+        """The points of the grid, each as overrides separated by spaces."""
+        return [
+            " ".join(f"{key}={value:g}" for key, value in zip(self.grid, values))
+            for values in itertools.product(*self.grid.values())
+        ]
+
+    def edges(self, point: str) -> list[str]:
+        """The keys whose value at a point is the first or the last of at least three."""
+        chosen = dict(part.split("=") for part in point.split())
+        return [
+            key
+            for key, values in self.grid.items()
+            if len(values) > 2 and float(chosen[key]) in (values[0], values[-1])
+        ]
+
+
+# How the methods without a recipe of their own follow from the recipe of K-FAC.
+DERIVED = {
+    "tkfac": ("optimizer.name=tkfac",),
+    # The intervals' warm-up takes the ten full refreshes of the default.
+    "smkfac": ("optimizer.name=smkfac", "optimizer.full_refreshes=20"),
+    "skfac": ("optimizer.name=skfac", "optimizer.damping_split=pi"),
+    "ekfac": ("optimizer.name=ekfac",),
+    # Its own policies decide when to refresh.
+    "spngd": ("optimizer.name=spngd", "optimizer.factor_interval=null", "optimizer.inverse_interval=null"),
+    "thor": ("optimizer.name=thor",),
+}
+
+
+def second_order(
+    grid: dict[str, Values],
+    *settings: str,
+    own: Sequence[str] = (),
+    grids: dict[str, dict[str, Values]] | None = None,
+) -> dict[str, Method]:
+    """All second-order methods of the package, with one grid.
+
+    Args:
+        grid: the grid.
+        settings: overrides of the recipes.
+        own: the methods with a recipe of their own, next to K-FAC.
+        grids: the grids of methods that need others.
+
+    Returns:
+        The methods by name.
+    """
+    methods = {"kfac": Method("kfac", grid, settings)}
+    for name, derived in DERIVED.items():
+        recipe, overrides = (name, ()) if name in own else ("kfac", derived)
+        methods[name] = Method(recipe, (grids or {}).get(name, grid), (*overrides, *settings))
+    return methods
+
+
+def _transformers() -> dict[str, Method]:
+    # The loss of a text is a mean over T positions, which makes K-FAC's curvature about T times smaller than
+    # that of one position: small dampings pay, and with them small clips. While the clip is active it sets
+    # the step's length, and the learning rate has hardly any effect.
+    grid: dict[str, Values] = {CLIP: (1e-6, 1e-5, 1e-4, 1e-3), DAMPING: (1e-5, 1e-4, 1e-3)}
+    rate = f"{RATE}=0.1"
+    sgdm: dict[str, Values] = {RATE: (0.03, 0.1, 0.3, 1.0), MOMENTUM: (0.8, 0.9, 0.95)}
+    all_second_order = second_order(grid, rate, own=("ekfac", "skfac"))
+    reduce = "optimizer.sharing=reduce"
+    return {
+        "adamw": Method("adamw", {RATE: (0.0005, 0.001, 0.002, 0.004), BETA2: (0.95, 0.99, 0.999)}),
+        "sgdm": Method("sgdm", sgdm),
+        "nesterov": Method("sgdm", sgdm, (NESTEROV,)),
+        **all_second_order,
+        "kfac-momentum": Method("kfac", grid, (rate, "optimizer.first_order={name: momentum}")),
+        "kfac-reduce": Method("kfac", grid, (rate, reduce)),
+        "kfac-sampled": Method("kfac", grid, (rate, "optimizer.fisher=sampled")),
+        "kfac-unitwise": Method("kfac", grid, (rate, "optimizer.normalization=unit_wise")),
+        "ekfac-reduce": Method("ekfac", grid, (rate, reduce)),
+        "skfac-reduce": Method("skfac", grid, (rate, reduce)),
+    }
+
+
+def _convnet() -> dict[str, Method]:
+    # Without augmentation the test error depends on the weight decay, so every grid has the same two values.
+    # AdamW's is decoupled, at rates of about 0.001, and larger.
+    decay: Values = (0.0005, 0.002)
+    sgdm: dict[str, Values] = {RATE: (0.005, 0.01, 0.02, 0.04, 0.08, 0.16), DECAY: decay}
+    grid: dict[str, Values] = {DAMPING: (0.01, 0.03, 0.1), CLIP: (0.0005, 0.005), DECAY: decay}
+    # Its damping is added to each product of eigenvalues, without cross terms.
+    ekfac: dict[str, Values] = {DAMPING: (0.03, 0.1, 0.3), CLIP: (0.0001, 0.001), DECAY: decay}
+    adamw: dict[str, Values] = {RATE: (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008), DECAY: (0.05, 0.5)}
+    return {
+        "sgdm": Method("sgdm", sgdm),
+        "nesterov": Method("sgdm", sgdm, (NESTEROV,)),
+        "adamw": Method("adam", adamw, ("optimizer.name=adamw",)),
+        **second_order(grid, f"{RATE}=0.03", grids={"ekfac": ekfac}),
+    }
+
+
+def _autoencoder() -> dict[str, Method]:
+    grid: dict[str, Values] = {RATE: (0.03, 0.1, 0.3), DAMPING: (0.03, 0.1, 0.3, 1.0)}
+    sgdm: dict[str, Values] = {RATE: (0.0003, 0.001, 0.003, 0.01), MOMENTUM: (0.9, 0.95, 0.99)}
+    adam: dict[str, Values] = {RATE: (0.0003, 0.001, 0.003, 0.01), BETA2: (0.95, 0.99, 0.999)}
+    return {
+        "sgdm": Method("sgdm", sgdm),
+        "nesterov": Method("sgdm", sgdm, (NESTEROV,)),
+        "adam": Method("adam", adam),
+        **second_order(grid, own=tuple(DERIVED)),
+    }
+
+
+def _resnet20() -> dict[str, Method]:
+    sgdm: dict[str, Values] = {RATE: (0.05, 0.1, 0.2, 0.4), DECAY: (0.0001, 0.0005, 0.002)}
+    grid: dict[str, Values] = {RATE: (0.03, 0.1, 0.3), DAMPING: (0.03, 0.1), DECAY: (0.0005, 0.002)}
+    # The automatic damping does not use lambda.
+    automatic: dict[str, Values] = {
+        RATE: (0.03, 0.1, 0.3),
+        "optimizer.nu": (0.01, 0.1),
+        DECAY: (0.0005, 0.002),
+    }
+    adamw: dict[str, Values] = {RATE: (0.001, 0.002, 0.004, 0.008), DECAY: (0.01, 0.05, 0.25)}
+    # The clip of the recipe would set the length of most steps, and the rate's cycle would have no effect.
+    clip = f"{CLIP}=0.01"
+    # Its damping is added to each product of eigenvalues, without cross terms, and needs the smaller clips.
+    ekfac: dict[str, Values] = {DAMPING: (0.1, 0.3), CLIP: (0.0003, 0.001, 0.003), DECAY: (0.0005, 0.002)}
+    methods = second_order(grid, clip, grids={"ekfac": ekfac})
+    new = Method("kfac", automatic, (*DERIVED["tkfac"], "optimizer.damping_mode=automatic", clip))
+    return {
+        "sgdm": Method("sgdm", sgdm),
+        "nesterov": Method("sgdm", sgdm, (NESTEROV,)),
+        "adamw": Method("adam", adamw, ("optimizer.name=adamw",)),
+        "kfac": methods.pop("kfac"),
+        "tkfac": methods.pop("tkfac"),
+        "tkfac-new": new,
+        **methods,
+    }
+
+
+TRANSFORMERS = _transformers()
+CONVNET = _convnet()
+AUTOENCODER = _autoencoder()
+RESNET20 = _resnet20()

@@ -1,1 +1,0 @@
-"""Compares the methods on the zoo's transformers, with equal tuning and by the clock."""

@@ -1,0 +1,317 @@
+"""The comparison: equal grids, held-out images, a log that continues, and its runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.comparison import __main__ as command
+from benchmarks.comparison import runs, step_times, tasks
+from benchmarks.comparison.budget import COSINE, ONE_CYCLE, Budget, read_budget, read_budgets
+from benchmarks.comparison.grid import DERIVED, POINTS, Method
+from benchmarks.comparison.step_times import step_times_log
+from benchmarks.comparison.tasks import RESULTS, TASKS, recipe_of, settings_of, setup_of
+from benchmarks.support.run_log import RunLog, error_line
+from model_zoo.common.checkpoint.resume import recipe_to_json
+from model_zoo.common.methods import METHODS
+from model_zoo.common.recipe import load_recipe
+from tests.model_zoo.conftest import few_digits  # noqa: F401
+
+# The columns and methods of the benchmark of transformers that this one continues.
+OLD_COLUMNS = (
+    "method,point,settings,seed,budget,evaluations,step_ms,steps,curve,error,commit,date,processor,cpus"
+)
+OLD_METHODS = (
+    "adamw,sgdm,kfac,kfac-momentum,kfac-reduce,kfac-sampled,kfac-unitwise,ekfac,ekfac-reduce,"
+    "skfac,skfac-reduce"
+)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_compares_all_methods_with_grids_of_one_size(task: str) -> None:
+    methods = TASKS[task].methods
+    adam = "adam" if task == "autoencoder_mnist" else "adamw"
+    assert {"sgdm", "nesterov", adam, *METHODS} <= set(methods)
+    assert {len(set(method.points())) for method in methods.values()} == {POINTS} == {12}
+    assert methods["nesterov"].grid == methods["sgdm"].grid
+    assert set(TASKS[task].compared) <= set(methods)
+    assert {TASKS[task].reference, "sgdm"} <= set(TASKS[task].compared)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_each_point_reaches_the_optimizer_that_the_method_names(task: str) -> None:
+    for name, method in TASKS[task].methods.items():
+        point = method.points()[-1].split()
+        recipe = load_recipe(recipe_of(task, name), settings_of(task, name, point))
+        written = recipe_to_json(recipe)["optimizer"]
+        for key, values in method.grid.items():
+            assert written[key.removeprefix("optimizer.")] == max(values)
+        assert written["name"] == ("sgdm" if name == "nesterov" else name.partition("-")[0])
+        if written["name"] == "sgdm":
+            assert written["nesterov"] == (name == "nesterov")
+
+
+def test_derived_methods_differ_from_the_recipe_in_their_name_and_their_own_options() -> None:
+    kfac = recipe_to_json(load_recipe(recipe_of("convnet_cifar10", "kfac")))
+    own = {"name", "damping_split", "full_refreshes", "factor_interval", "inverse_interval", "factor_decay"}
+    own |= {"normalization", "learning_rate"}
+    for name in DERIVED:
+        path = recipe_of("convnet_cifar10", name)
+        found = recipe_to_json(load_recipe(path, settings_of("convnet_cifar10", name, [])))
+        changed = {key for key, value in kfac["optimizer"].items() if found["optimizer"].get(key) != value}
+        assert "name" in changed <= own
+        assert {key: found[key] for key in found if key != "optimizer"} == {
+            key: kfac[key] for key in kfac if key != "optimizer"
+        }
+
+
+def test_files_of_the_earlier_benchmark_are_read_and_keep_their_columns(tmp_path: Path) -> None:
+    path = tmp_path / "gpt_stdlib.csv"
+    line = 'kfac,p,network.depth=2,1,60,6,94.64,634,"[[106, 2.6, 3.7]]",,c,d,AMD,2'
+    path.write_text(f"{OLD_COLUMNS}\n{line}\n")
+    log = RunLog(path, runs.COLUMNS, runs.KEY, runs.ADDED)
+    key = {"method": "kfac", "point": "p", "settings": "network.depth=2", "seed": 1, "budget": "60"}
+    key |= {"evaluations": 6, "step_ms": "94.64", "split": "test", "setup": "any"}
+    found = log.find(**key)
+    assert found is not None
+    assert (found["steps"], found["split"], found["setup"]) == ("634", "", "")
+    log.append({**key, "seed": 2, "steps": 5})
+    assert log.find(**{**key, "seed": 2})["steps"] == "5"
+    assert path.read_text().splitlines()[0] == OLD_COLUMNS
+    with pytest.raises(ValueError, match=r"gpt_stdlib\.csv must have the columns"):
+        RunLog(path, runs.COLUMNS, runs.KEY)
+
+
+def test_committed_step_times_serve_the_methods_that_have_them() -> None:
+    for task in ("gpt_stdlib", "vit_digits"):
+        assert OLD_METHODS.split(",") == [m for m in OLD_METHODS.split(",") if m in TASKS[task].methods]
+        log = step_times_log(RESULTS, task)
+        rows = [
+            log.find(method=name, settings="", setup=setup_of(task, name, []))
+            for name in TASKS[task].compared
+        ]
+        assert all(row is not None and float(row["step_ms"]) > 0 for row in rows)
+
+
+def test_a_new_file_tells_runs_apart_by_split_and_setup(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "new.csv", runs.COLUMNS, runs.KEY, runs.ADDED)
+    key = dict.fromkeys(runs.KEY, "x")
+    log.append({**key, "steps": 1})
+    assert log.find(**key)["steps"] == "1"
+    assert log.find(**{**key, "split": "test"}) is None
+    assert log.find(**{**key, "setup": "y"}) is None
+
+
+def test_the_setup_follows_what_a_run_trains_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "# one\nnetwork: {name: convnet}\noptimizer: {name: kfac, damping: 0.1}\nepochs: 3\nseed: 1\n"
+    path = tmp_path / "recipe_kfac.yaml"
+    monkeypatch.setattr(tasks, "recipe_of", lambda task, method: path)
+
+    def found(content: str, *settings: str) -> str:
+        path.write_text(content)
+        return setup_of("convnet_cifar10", "kfac", settings)
+
+    first = found(text)
+    assert len(first) == 12
+    assert found(text.replace("# one", "# two").replace("epochs: 3", "epochs: 4"), "seed=2") == first
+    assert found(text.replace("damping: 0.1", "damping: 0.2")) != first
+    assert found(text, "optimizer.damping=0.2") != first
+    for name, value in (("held_out", 10), ("schedule", ONE_CYCLE), ("train_images", 5)):
+        changed = {**TASKS["convnet_cifar10"].__dict__, name: value}
+        with monkeypatch.context() as patch:
+            patch.setitem(TASKS, "convnet_cifar10", tasks.Task(**changed))
+            assert found(text) != first
+
+
+def test_methods_take_turns() -> None:
+    plans = list(runs.trials("convnet_cifar10", ["adamw", "kfac"], Budget(5), 2))
+    methods = TASKS["convnet_cifar10"].methods
+    assert [plan.method for plan in plans] == ["adamw", "kfac"] * 12
+    assert [plan.point for plan in plans[::2]] == methods["adamw"].points()
+    assert {plan.split for plan in plans} == {"validation"}
+    ends = runs.finals({"adamw": "a", "kfac": "b"}, (Budget(1), Budget(2)), 2, 4)
+    assert [(plan.method, plan.seed, plan.budget.amount) for plan in ends[:5]] == [
+        ("adamw", 1, 1),
+        ("kfac", 1, 1),
+        ("adamw", 2, 1),
+        ("kfac", 2, 1),
+        ("adamw", 1, 2),
+    ]
+    assert {plan.split for plan in ends} == {"test"}
+    # The texts have no third split.
+    assert next(runs.trials("gpt_stdlib", ["kfac"], Budget(5), 2)).split == "test"
+
+
+def test_a_budget_is_a_number_of_seconds_or_epochs() -> None:
+    assert read_budget("60s") == Budget(60)
+    assert read_budgets("3epochs,0.5epochs") == (Budget(3, "epochs"), Budget(0.5, "epochs"))
+    assert (Budget(60).key, str(Budget(60))) == ("60", "60 s")
+    assert Budget(3, "epochs").key == "3 epochs"
+    assert Budget(2).steps(0.3, 5, 100) == 7
+    assert Budget(2).steps(3.0, 5, 100) == 5
+    assert Budget(1.5, "epochs").steps(0.3, 5, 100) == 150
+    for text in ("60", "-1s", "infs", "2 hours", "s"):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be a positive number with s or epochs"):
+            read_budget(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="all in s or all in epochs, got 1s,2epochs"):
+        read_budgets("1s,2epochs")
+
+
+def test_the_learning_rate_follows_the_budget() -> None:
+    assert COSINE.factor(0.0) == 0.01
+    assert COSINE.factor(0.025) == 0.5
+    assert COSINE.factor(0.05) == 1.0
+    assert COSINE.factor(0.525) == pytest.approx(0.5)
+    assert COSINE.factor(1.0) == COSINE.factor(1.1) == pytest.approx(0.0, abs=1e-12)
+    assert ONE_CYCLE.factor(0.0) == 0.04
+    assert ONE_CYCLE.factor(0.15) == pytest.approx(0.5)
+    assert ONE_CYCLE.factor(0.3) == 1.0
+    assert ONE_CYCLE.factor(0.65) == pytest.approx(0.5)
+
+
+def test_a_log_continues_and_drops_an_incomplete_line(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "log.csv"
+    log = RunLog(path, ("name", "seed", "text"), ("name", "seed"))
+    log.append({"name": "a", "seed": 1, "text": 'one, "two"\nthree'})
+    with path.open("a") as file:
+        file.write("b,1,cut o")
+    log = RunLog(path, ("name", "seed", "text"), ("name", "seed"))
+    log.append({"name": "a", "seed": 2})
+    assert [line["seed"] for line in log.rows()] == ["1", "2"]
+    assert log.find(name="a", seed=1) == {"name": "a", "seed": "1", "text": 'one, "two" three'}
+    assert log.find(name="b", seed=1) is None
+    with pytest.raises(ValueError, match=r"log\.csv must have the columns name, got name, seed, text"):
+        RunLog(path, ("name",), ("name",))
+
+
+def test_an_exception_is_found_above_a_stack() -> None:
+    assert (
+        error_line("Traceback\n  File x\nmindspore.X.OwnError: no\n\n- C++ Stack\nfile.cc:1\n", 1)
+        == "mindspore.X.OwnError: no"
+    )
+    assert error_line("one\ntwo\n", 1) == "two"
+    assert error_line("", -9) == "exit status -9"
+
+
+DESCRIBED = {"commit": "c", "date": "d", "machine": {"processor": "p", "cpus": 2}}
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "describe_run", lambda: DESCRIBED)
+
+
+def write_step_times(folder: Path, task: str, **milliseconds: float) -> None:
+    log = step_times_log(folder, task)
+    for method, step_ms in milliseconds.items():
+        row = {"method": method, "settings": "", "step_ms": step_ms, "compile_seconds": 1.0}
+        log.append({**row, "setup": setup_of(task, method, [])})
+
+
+def value_of(arguments: list[str], option: str) -> str:
+    return arguments[arguments.index(option) + 1]
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_command_repeats_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def run(arguments: list[str], **options: object) -> SimpleNamespace:
+        commands.append(arguments)
+        sets = [value for key, value in zip(arguments, arguments[1:]) if key == "--set"]
+        if "optimizer.weight_decay=0.5" in sets:
+            return SimpleNamespace(
+                returncode=1, stdout="", stderr="Traceback\nRuntimeError: broken\n\nstack.cc:1 f\n"
+            )
+        # The smallest damping and the largest rate are the best.
+        chosen = next(value for value in sets if "damping" in value or "learning_rate" in value)
+        number = float(chosen.partition("=")[2])
+        accuracy = 0.5 + (number if "learning_rate" in chosen else -number)
+        ends = [2.0, accuracy] if value_of(arguments, "--split") == "test" else []
+        found = {"steps": 20, "error": "", "curve": [[10, 3.0, 0.1, *ends], [20, 2.0, accuracy, *ends]]}
+        return SimpleNamespace(returncode=0, stdout=f"noise\n{json.dumps(found)}\n", stderr="")
+
+    pictures: list[tuple[dict[str, list[object]], Path]] = []
+    monkeypatch.setattr(command, "draw", lambda *given: pictures.append(given[2:]))
+    monkeypatch.setattr(runs.subprocess, "run", run)
+    arguments = ["--task", "convnet_cifar10", "--methods", "adamw,kfac", "--budget", "2s"]
+    arguments += ["--final-budgets", "4s,8s", "--output", str(tmp_path), "--evaluations", "3"]
+    with pytest.raises(SystemExit, match="no step time of adamw, kfac: first run"):
+        command.main([*arguments, "--seeds", "2"])
+    write_step_times(tmp_path, "convnet_cifar10", adamw=200.0, kfac=250.0)
+    command.main([*arguments, "--seeds", "2", "--max-hours", "0"])
+    assert commands == []
+    text = (tmp_path / "convnet_cifar10.md").read_text(encoding="utf-8")
+    assert "Trials made: 0 of 24, 12 per method, 2 s each, seed 1." in text
+    command.main([*arguments, "--seeds", "2"])
+    assert len(commands) == 2 * 12 + 2 * 2 * 2
+    assert commands[0][3:9] == ["--task", "convnet_cifar10", "--method", "adamw", "--split", "validation"]
+    assert [value_of(made, "--step-ms") for made in commands[:2]] == ["200.0", "250.0"]
+    assert [value_of(made, "--budget") for made in commands[22:]] == ["2s", "2s", *["4s"] * 4, *["8s"] * 4]
+    assert [value_of(made, "--evaluations") for made in commands[23:25]] == ["3", "24"]
+    assert {value_of(made, "--split") for made in commands[24:]} == {"test"}
+    command.main([*arguments, "--seeds", "2"])
+    assert len(commands) == 32
+    command.main([*arguments, "--seeds", "3"])
+    assert len(commands) == 36
+    text = (tmp_path / "convnet_cifar10.md").read_text(encoding="utf-8")
+    assert "| kfac | damping=0.01 kl_clip=0.0005 weight_decay=0.0005 (edge: damping) | 250.0 |" in text
+    assert "| adamw | learning_rate=0.008 weight_decay=0.05 (edge: learning_rate) | 200.0 |" in text
+    assert "| adamw | learning_rate=0.004 weight_decay=0.5 | RuntimeError: broken |  | 0 |" in text
+    finals, target = pictures[-1]
+    assert {name: len(rows) for name, rows in finals.items()} == {"adamw": 6, "kfac": 6}
+    assert target == tmp_path / "convnet_cifar10.png"
+    # A changed recipe is another run.
+    method = TASKS["convnet_cifar10"].methods["kfac"]
+    changed = Method(method.recipe, method.grid, (*method.settings, "optimizer.fisher=empirical"))
+    with monkeypatch.context() as patch:
+        patch.setitem(TASKS["convnet_cifar10"].methods, "kfac", changed)
+        with pytest.raises(SystemExit, match="no step time of kfac"):
+            command.main([*arguments, "--seeds", "3"])
+        write_step_times(tmp_path, "convnet_cifar10", kfac=250.0)
+        command.main([*arguments, "--seeds", "3"])
+    assert len(commands) == 36 + 12 + 6
+
+
+def test_an_unknown_method_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for main in (command.main, step_times.main):
+        with pytest.raises(SystemExit):
+            main(["--task", "autoencoder_mnist", "--methods", "kfac,adamw"])
+        assert "--methods: must be of sgdm, nesterov, adam, kfac" in capsys.readouterr().err
+
+
+def test_a_command_counts_the_runs_of_the_earlier_benchmark(tmp_path: Path) -> None:
+    point = "optimizer.learning_rate=0.0005 optimizer.beta2=0.95"
+    line = f'adamw,{point},,1,60,6,94.64,634,"[[106, 2.6, 3.7]]",,c,d,AMD,2'
+    for task in ("gpt_stdlib", "convnet_cifar10"):
+        (tmp_path / f"{task}.csv").write_text(f"{OLD_COLUMNS}\n{line}\n")
+    write_step_times(tmp_path, "gpt_stdlib", adamw=94.64)
+    arguments = ["--methods", "adamw", "--budget", "60s", "--evaluations", "6", "--tables-only"]
+    arguments += ["--output", str(tmp_path)]
+    command.main(["--task", "gpt_stdlib", *arguments])
+    text = (tmp_path / "gpt_stdlib.md").read_text(encoding="utf-8")
+    assert "Trials made: 1 of 12, 12 per method, 60 s each, seed 1." in text
+    assert "| adamw | learning_rate=0.0005 beta2=0.95 | 3.7000 | 2.6000 | 634 |" in text
+    # Such a file can't say what a trial held out.
+    with pytest.raises(ValueError, match=r"convnet_cifar10\.csv must have the columns"):
+        command.main(["--task", "convnet_cifar10", *arguments])
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_run_that_takes_too_long_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(arguments: list[str], **options: float) -> None:
+        raise subprocess.TimeoutExpired(arguments, options["timeout"])
+
+    monkeypatch.setattr(runs.subprocess, "run", run)
+    write_step_times(tmp_path, "vit_digits", sgdm=100.0)
+    command.main(["--task", "vit_digits", "--methods", "sgdm", "--budget", "1s", "--output", str(tmp_path)])
+    text = (tmp_path / "vit_digits.md").read_text(encoding="utf-8")
+    assert text.count("not finished after 3600 s") == 12
+    assert runs.Plan("a", "p", 1, Budget(10, "epochs"), "test", 1).timeout == 36_000
