@@ -51,7 +51,7 @@ def test_methods_that_people_call_are_shown() -> None:
     public = {
         name
         for cls in ms_kfac.KFAC.__mro__
-        if cls.__name__ in ("Diagnostics", "Introspection", "TapManager")
+        if cls.__name__ in ("Diagnostics", "FiniteSteps", "Introspection", "TapManager")
         for name in vars(cls)
         if not name.startswith("_")
     }
