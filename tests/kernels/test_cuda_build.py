@@ -71,7 +71,8 @@ def build(listed: list[int], tmp_path_factory: pytest.TempPathFactory) -> Build:
     finished = script("--output", str(output), "--build", str(folder / "build"), "--archs", names)
     assert finished.returncode == 0, finished.stderr
     # The package looks for a library's sources next to it.
-    (folder / "cuda").symlink_to(SOURCES)
+    for sources in (SOURCES, SOURCES.parent / "interface"):
+        (folder / sources.name).symlink_to(sources)
     return Build(output, (folder / "build" / "ptxas.log").read_text(), chosen)
 
 

@@ -201,5 +201,5 @@ def test_resnet50_with_spngd_has_the_numbers_of_its_authors_code() -> None:
 
 def test_resnet50_with_sgdm_is_the_baseline_of_goyal_et_al() -> None:
     recipe = load_recipe(ZOO / "resnet/resnet50_imagenet_sgdm.yaml")
-    assert dataclasses.astuple(recipe.optimizer) == ("sgdm", 0.1, 0.9, 1e-4)
+    assert dataclasses.astuple(recipe.optimizer) == ("sgdm", 0.1, 0.9, False, 1e-4)
     assert (recipe.data.batch_size, recipe.epochs, recipe.schedule.milestones) == (256, 90, (30, 60, 80))
