@@ -17,7 +17,7 @@ def collect(*arguments: str) -> list[str]:
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,
