@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up .venv on the first call, then runs the tests and prints the branch coverage of ms_kfac and model_zoo. It takes
-# about 1.5 times as long as the tests.
+# 45 minutes on two cores.
 #
 #   bash scripts/run_coverage.sh
 #

@@ -27,15 +27,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.comparison.budget import read_budget, read_budgets
+from benchmarks.comparison.command_line import parse, shared_options
 from benchmarks.comparison.curves import Row, best_points
 from benchmarks.comparison.grid import POINTS
 from benchmarks.comparison.picture import draw
 from benchmarks.comparison.runs import Plan, Runner, finals, trials
 from benchmarks.comparison.table import clock_table, final_table, grid_table
-from benchmarks.comparison.tasks import RESULTS, TASKS, check_methods
+from benchmarks.comparison.tasks import TASKS
 
 
 def _by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -80,34 +80,19 @@ def write_results(runner: Runner, parsed: argparse.Namespace, tried: Sequence[Pl
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; what it leaves out comes from the task."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.comparison",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--methods", default="", metavar="NAMES", help="separated by commas")
+    parser = shared_options("python -m benchmarks.comparison", __doc__)
     parser.add_argument("--budget", type=read_budget, help="of a trial, such as 60s or 3epochs")
     parser.add_argument("--final-budgets", type=read_budgets, help="of the best points, separated by commas")
     parser.add_argument("--seeds", type=int, default=3, help="of the best points (default: 3)")
     parser.add_argument("--evaluations", type=int, help="per trial")
     parser.add_argument("--final-evaluations", type=int, help="per final run")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override the recipes"
-    )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of CIFAR-10 or MNIST")
     parser.add_argument("--max-hours", type=float, default=1e6, help="start no run after so many hours")
     parser.add_argument("--tables-only", action="store_true", help="make no run")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    parsed = parser.parse_args(arguments)
+    parsed = parse(parser, arguments)
     task = TASKS[parsed.task]
     for name in ("budget", "final_budgets", "evaluations", "final_evaluations"):
         if getattr(parsed, name) is None:
             setattr(parsed, name, getattr(task, name))
-    try:
-        parsed.methods = check_methods(parsed.task, parsed.methods)
-    except ValueError as error:
-        parser.error(str(error))
     return parsed
 
 

@@ -23,7 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison.tasks import RESULTS, TASKS, check_methods, recipe_of, settings_of, setup_of
+from benchmarks.comparison.command_line import parse, shared_options
+from benchmarks.comparison.tasks import recipe_of, settings_of, setup_of
 from benchmarks.support.run_log import RunLog
 
 # An older file lacks these columns.
@@ -101,28 +102,12 @@ def _step_of(recipe: Any, data_dir: Path | None) -> Callable[[], object]:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.comparison.step_times",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--methods", default="", metavar="NAMES", help="default: the comparison's")
+    parser = shared_options("python -m benchmarks.comparison.step_times", __doc__)
     parser.add_argument(
         "--steps", type=int, default=100, help="per method and round (default: 100, the recipes' interval)"
     )
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override the recipes"
-    )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of CIFAR-10 or MNIST")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    parsed = parser.parse_args(arguments)
-    try:
-        parsed.methods = check_methods(parsed.task, parsed.methods)
-    except ValueError as error:
-        parser.error(str(error))
-    return parsed
+    return parse(parser, arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

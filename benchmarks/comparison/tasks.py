@@ -103,45 +103,29 @@ def _accuracies(*percents: float) -> tuple[Level, ...]:
     return tuple(Level(f"test accuracy {percent:g} %", METRIC, percent / 100) for percent in percents)
 
 
-_TRANSFORMER_METHODS = ("adamw", "sgdm", "kfac", "kfac-reduce", "ekfac", "skfac")
-_ADAMW_LOSS = (Level("AdamW's last loss", LOSS, of="adamw"),)
+_transformer = functools.partial(
+    Task,
+    methods=TRANSFORMERS,
+    levels=(Level("AdamW's last loss", LOSS, of="adamw"),),
+    default_methods=("adamw", "sgdm", "kfac", "kfac-reduce", "ekfac", "skfac"),
+    reference="adamw",
+)
+# The first two tasks, which hold nothing out. Other numbers would make their committed trials useless.
+_without_held_out = functools.partial(_transformer, selected_by=LOSS, evaluations=10, final_evaluations=10)
 
 TASKS = {
-    "gpt_stdlib": Task(
+    "gpt_stdlib": _without_held_out(
         "model_zoo/gpt/gpt_stdlib",
-        TRANSFORMERS,
-        Budget(120),
-        (Budget(600),),
-        _ADAMW_LOSS,
-        _TRANSFORMER_METHODS,
-        ("data.evaluation_windows=1024",),
+        budget=Budget(120),
+        final_budgets=(Budget(600),),
+        settings=("data.evaluation_windows=1024",),
         metric="bits_per_byte",
-        selected_by=LOSS,
-        reference="adamw",
-        evaluations=10,
-        final_evaluations=10,
     ),
-    "vit_digits": Task(
-        "model_zoo/vit/vit_digits",
-        TRANSFORMERS,
-        Budget(30),
-        (Budget(120),),
-        _ADAMW_LOSS,
-        _TRANSFORMER_METHODS,
-        selected_by=LOSS,
-        reference="adamw",
-        evaluations=10,
-        final_evaluations=10,
+    "vit_digits": _without_held_out(
+        "model_zoo/vit/vit_digits", budget=Budget(30), final_budgets=(Budget(120),)
     ),
-    "vit_cifar10": Task(
-        "model_zoo/vit/vit_cifar10",
-        TRANSFORMERS,
-        Budget(600),
-        (Budget(3600),),
-        _ADAMW_LOSS,
-        _TRANSFORMER_METHODS,
-        held_out=5000,
-        reference="adamw",
+    "vit_cifar10": _transformer(
+        "model_zoo/vit/vit_cifar10", budget=Budget(600), final_budgets=(Budget(3600),), held_out=5000
     ),
     # Grosse and Martens 2016: seconds to errors.
     "convnet_cifar10": Task(

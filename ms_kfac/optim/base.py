@@ -315,7 +315,6 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             owner=owner,
             accumulation_steps=self.accumulation_steps,
             shares_gate=len(set(gates)) == 1,
-            corrects_eigenvalues=self.corrects_eigenvalues,
             counting=() if self.mean_reduction else self.counting_layers,
             reports=self._reports,
         )

@@ -22,7 +22,6 @@ def verification_of(
     owner: str,
     accumulation_steps: int,
     shares_gate: bool,
-    corrects_eigenvalues: bool,
     counting: Sequence[int],
     reports: NonFiniteReports,
 ) -> Verification:
@@ -36,7 +35,6 @@ def verification_of(
         owner: the optimizer's name, for warnings.
         accumulation_steps: the option ``accumulation_steps``.
         shares_gate: whether all layers take statistics at the same steps.
-        corrects_eigenvalues: whether some batches are for EKFAC's second moments alone.
         counting: the layers that count samples for a loss that is a sum.
         reports: told of NaN and Inf.
 
@@ -49,15 +47,16 @@ def verification_of(
         lambda index, *numbers: blocks[index].expect_calls(*numbers),
     )
     calls.announced = accumulation_steps if accumulation_steps > 1 else None
+    # A block that is used before it is refreshed also takes batches of second moments, which the others miss.
+    extra = any(block.used_before_refresh for block in blocks)
+    in_every_batch = [shares_gate and (block.used_before_refresh or not extra) for block in blocks]
     # Not the Parameters: reading theirs waits for the step that waits for the verification.
     information = [[parameter_of(p).param_info for p in layer.parameters()] for layer in layers]
     return Verification(
         [layer.name for layer in layers],
         verify,
         owner,
-        in_every_batch=[
-            shares_gate and (block.used_before_refresh or not corrects_eigenvalues) for block in blocks
-        ],
+        in_every_batch=in_every_batch,
         calls=calls,
         counting=counting,
         frozen=lambda: [not any(info.requires_grad for info in own) for own in information],
