@@ -88,11 +88,14 @@ def start(record: Record) -> None:
 
 
 def seconds_of_step(step: nn.Cell, turns: Iterator[tuple[Any, Any]]) -> float:
-    """Takes one step, waits for the loss, and returns the seconds."""
+    """Takes one step, waits for the loss, and returns the seconds; FloatingPointError if it is not finite."""
     images, labels = next(turns)
     began = time.perf_counter()
-    step(images, labels).asnumpy()
-    return time.perf_counter() - began
+    loss = step(images, labels).asnumpy()
+    seconds = time.perf_counter() - began
+    if not np.isfinite(loss).all():
+        raise FloatingPointError(f"the loss of a step must be finite, got {loss}")
+    return seconds
 
 
 def in_turn(batches: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[ms.Tensor, ms.Tensor]]:
