@@ -33,7 +33,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 # Fixtures that compile a library or train with several processes.
-SLOW_FIXTURES = {"emulated_path", "build", "runs"}
+SLOW_FIXTURES = {"emulated_path", "races_path", "build", "runs"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -45,9 +45,9 @@ def operators(tmp_path_factory: pytest.TempPathFactory) -> AotLibrary:
 
 
 @pytest.fixture
-def order() -> str:
-    """Placeholder: the hardware determines the order of blocks."""
-    return "gpu"
+def schedule() -> int:
+    """Placeholder: the hardware schedules blocks."""
+    return 0
 
 
 @pytest.fixture

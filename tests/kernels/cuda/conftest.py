@@ -1,7 +1,11 @@
-"""The CUDA operators on the emulator, built once per test run."""
+"""The CUDA operators on the emulator, built once per test run.
+
+With EMULATOR_RACES=1 in the environment the emulator reports races in all of these tests.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,20 +21,26 @@ def emulated_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The path of the library of emulated kernels."""
     if shutil.which("g++") is None:
         pytest.skip("no C++ compiler")
-    return emulated_library(tmp_path_factory.mktemp("emulated"))
+    return emulated_library(tmp_path_factory.mktemp("emulated"), races="EMULATOR_RACES" in os.environ)
 
 
 @pytest.fixture(scope="session")
-def operators(emulated_path: Path) -> AotLibrary:
+def attributes_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of the library that passes attributes to operators."""
+    return compile_attributes(tmp_path_factory.mktemp("attributes"))
+
+
+@pytest.fixture(scope="session")
+def operators(emulated_path: Path, attributes_path: Path) -> AotLibrary:
     """The operators of the emulated library."""
-    return AotLibrary(emulated_path, compile_attributes(emulated_path.parent))
+    return AotLibrary(emulated_path, attributes_path)
 
 
-@pytest.fixture(params=["forwards", "backwards"])
-def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Runs a test with both orders of blocks and of the threads within a block.
+@pytest.fixture(params=[1, 2])
+def schedule(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Runs a test with two schedules: orders of blocks and of the threads within a block, and delays.
 
-    One of the orders reveals a missing barrier, and code that assumes that the last block finishes last.
+    A missing barrier shows where a reader runs before its writer.
     """
-    monkeypatch.setenv("EMULATOR_ORDER", request.param)
+    monkeypatch.setenv("EMULATOR_SEED", str(request.param))
     yield request.param

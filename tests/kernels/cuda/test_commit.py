@@ -50,7 +50,7 @@ def judge(operators: AotLibrary) -> Iterator[Judge]:
     registered.register(None)
 
 
-def test_every_kind_of_layer(operators: AotLibrary, rng: np.random.Generator, order: str) -> None:
+def test_every_kind_of_layer(operators: AotLibrary, rng: np.random.Generator, schedule: int) -> None:
     case = CommitCase(list(LAYERS.values()), rng)
     running = Running(operators, case)
     case.check(running.run())
@@ -63,7 +63,7 @@ def test_every_kind_of_layer(operators: AotLibrary, rng: np.random.Generator, or
 
 
 def test_a_commit_that_is_not_due_changes_nothing(
-    operators: AotLibrary, rng: np.random.Generator, order: str
+    operators: AotLibrary, rng: np.random.Generator, schedule: int
 ) -> None:
     case = CommitCase(list(LAYERS.values()), rng, due=0)
     case.check(run(operators, case))
@@ -261,7 +261,7 @@ def test_commit_refuses_mismatched_shapes(operators: AotLibrary, rng: np.random.
 
 
 @pytest.mark.parametrize("due", [0, 1])
-def test_measures(operators: AotLibrary, due: int, rng: np.random.Generator, order: str) -> None:
+def test_measures(operators: AotLibrary, due: int, rng: np.random.Generator, schedule: int) -> None:
     case = MeasureCase(rng, due=due)
     running = Running(operators, case)
     # Twice, to check that a launch resets its counters.

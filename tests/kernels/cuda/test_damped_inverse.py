@@ -37,7 +37,7 @@ def test_any_size_and_condition(
         np.testing.assert_array_equal(inverse, inverse.T)
 
 
-def test_threads_in_any_order(operators: AotLibrary, rng: np.random.Generator, order: str) -> None:
+def test_threads_in_any_order(operators: AotLibrary, rng: np.random.Generator, schedule: int) -> None:
     refresh = Refresh(
         operators, "KroneckerRefresh", [layer(factor(130, 1e2, rng), factor(321, 1e2, rng))], 1e-3
     )

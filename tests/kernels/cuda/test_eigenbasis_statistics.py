@@ -81,7 +81,9 @@ def _basis(rng: np.random.Generator, groups: int, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", [*LAYERS, *OTHERS])
-def test_factors_and_moments(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+def test_factors_and_moments(
+    operators: AotLibrary, name: str, rng: np.random.Generator, schedule: int
+) -> None:
     case = Statistics({**LAYERS, **OTHERS}[name], rng)
     operator = case.operator(operators)
     # Twice, to check that a launch resets its counters.

@@ -32,7 +32,7 @@ def test_sums(operators: AotLibrary, name: str, form: str, rng: np.random.Genera
 
 @pytest.mark.parametrize("name", ["conv3x3", "conv_groups", "small_image"])
 def test_no_barrier_is_missing(
-    operators: AotLibrary, name: str, rng: np.random.Generator, order: str
+    operators: AotLibrary, name: str, rng: np.random.Generator, schedule: int
 ) -> None:
     case = Statistics(LAG_LAYERS[name], rng)
     case.operator(operators, patches="lags").run()

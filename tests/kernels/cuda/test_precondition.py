@@ -24,7 +24,7 @@ def test_updates_and_products(
     kind: type[PreconditionCase],
     layers: tuple[PreconditionedLayer, ...],
     rng: np.random.Generator,
-    order: str,
+    schedule: int,
 ) -> None:
     case = kind(layers, rng)
     running = Running(operators, case)

@@ -79,7 +79,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_every_layer(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+def test_every_layer(operators: AotLibrary, name: str, rng: np.random.Generator, schedule: int) -> None:
     layers = LAYERS[name](rng)
     refresh = Refresh(operators, name, layers, DAMPING)
     # Twice: the second call finds workspaces that hold values of the first one.

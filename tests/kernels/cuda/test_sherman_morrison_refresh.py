@@ -18,7 +18,7 @@ from tests.support.cuda_sherman_morrison import (
 )
 
 
-def test_all_kinds_of_refreshes(operators: AotLibrary, rng: np.random.Generator, order: str) -> None:
+def test_all_kinds_of_refreshes(operators: AotLibrary, rng: np.random.Generator, schedule: int) -> None:
     case = ShermanMorrisonCase(LAYERS, rng)
     case.check(run(operators, case))
 

@@ -49,7 +49,7 @@ class Statistics(Batch):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_diagonals_alone(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+def test_diagonals_alone(operators: AotLibrary, name: str, rng: np.random.Generator, schedule: int) -> None:
     case = Statistics(LAYERS[name], rng, full=0.0)
     operator = case.operator(operators)
     case.record[PERIOD] = 3
@@ -62,14 +62,16 @@ def test_diagonals_alone(operators: AotLibrary, name: str, rng: np.random.Genera
     case.check_passes(full=False, calls=3)
 
 
-def test_more_squares_than_blocks(operators: AotLibrary, rng: np.random.Generator, order: str) -> None:
+def test_more_squares_than_blocks(operators: AotLibrary, rng: np.random.Generator, schedule: int) -> None:
     case = Statistics(Layer(900, 3, samples=20), rng, full=0.0)
     case.operator(operators).run()
     case.check(0, full=False)
 
 
 @pytest.mark.parametrize("name", ["dense", "conv_odd", "conv_groups", "conv_reduce"])
-def test_diagonals_and_sums(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+def test_diagonals_and_sums(
+    operators: AotLibrary, name: str, rng: np.random.Generator, schedule: int
+) -> None:
     case = Statistics(LAYERS[name], rng)
     operator = case.operator(operators)
     operator.run()
@@ -80,7 +82,7 @@ def test_diagonals_and_sums(operators: AotLibrary, name: str, rng: np.random.Gen
 
 
 @pytest.mark.parametrize("full", [0.0, 1.0])
-def test_sums_by_lags(operators: AotLibrary, full: float, rng: np.random.Generator, order: str) -> None:
+def test_sums_by_lags(operators: AotLibrary, full: float, rng: np.random.Generator, schedule: int) -> None:
     case = Statistics(LAYERS["conv_groups"], rng, full)
     operator = case.operator(operators, patches="lags")
     operator.run()

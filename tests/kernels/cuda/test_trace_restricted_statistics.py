@@ -47,7 +47,7 @@ class Statistics(Batch):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_partial_traces(operators: AotLibrary, name: str, rng: np.random.Generator, order: str) -> None:
+def test_partial_traces(operators: AotLibrary, name: str, rng: np.random.Generator, schedule: int) -> None:
     case = Statistics(LAYERS[name], rng)
     operator = case.operator(operators)
     case.record[PERIOD] = 3

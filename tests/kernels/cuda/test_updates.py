@@ -21,7 +21,7 @@ def test_momentum(
 
 
 def test_momentum_of_many_parameters_without_decay(
-    operators: AotLibrary, rng: np.random.Generator, order: str
+    operators: AotLibrary, rng: np.random.Generator, schedule: int
 ) -> None:
     case = MomentumCase(rng, decays=False, copies=20)
     case.check(run(operators, case))

@@ -1,10 +1,13 @@
 // An emulator of CUDA's programming model on the CPU, limited to what the kernels use. The kernels compile as C++ with
 // this header instead of NVIDIA's, so that their results can be checked without a GPU.
 //
-// Blocks run one after the other, in ascending order or, with EMULATOR_ORDER=backwards, in descending order. The
-// threads of a block are fibers of one OS thread: each runs until it waits for others. Shared memory is static storage
-// and initially holds what the previous block left. The emulator cannot show races within a warp that the order of
-// fibers hides (two orders are available), caches, or timing.
+// Several blocks are resident at a time: EMULATOR_BLOCKS, by default 4. Each runs in an OS thread of its own, so that
+// blocks race as on a GPU. The threads of a block are fibers of its OS thread: each runs until it waits for others.
+// EMULATOR_SEED determines the order of blocks, the order of the threads within a block, and short delays at atomics,
+// fences and the beginning of blocks. Shared memory initially holds what an earlier block left.
+//
+// Blocks that wait for one another forever end the launch with an error. Compiled with EMULATOR_RACES, the emulator
+// also finds races that no value shows: see races.h. It cannot show caches or timing.
 #pragma once
 
 #include <math.h>
@@ -20,7 +23,7 @@
 #define __device__
 #define __host__
 #define __constant__
-#define __shared__ static
+#define __shared__ static thread_local
 #define __forceinline__ inline
 #define __noinline__
 #define __grid_constant__
@@ -47,17 +50,24 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline int2 make_int2(int x, int y) { return {x, y}; }
 
-extern uint3 threadIdx, blockIdx;
+extern __thread uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 
 namespace emulator {
 
-// Runs a kernel's body for all threads of all blocks.
+// Runs a kernel's body for all threads of all blocks. Throws std::runtime_error for a launch that a GPU would refuse,
+// and for one that does not end.
 void run(dim3 grid, dim3 block, const std::function<void()>& body);
 // Waits for all threads of the block that have not returned.
 void wait_for_block();
 // Passes one pointer per lane of the warp to `work`. The last lane to arrive runs `work` for all; then all continue.
 void with_warp(void* own, void (*work)(void** of_lane));
+// Lets other threads and blocks run. A thread that polls must call it.
+void pause();
+void fence();
+// These return the previous value.
+unsigned add(unsigned* to, unsigned value);
+unsigned raise(unsigned* to, unsigned value);
 
 }  // namespace emulator
 
@@ -65,9 +75,11 @@ inline void __syncthreads() { emulator::wait_for_block(); }
 inline void __syncwarp(unsigned = 0xffffffffu) {
   emulator::with_warp(nullptr, [](void**) {});
 }
-inline void __threadfence() {}
-inline void __threadfence_system() {}
-inline void __nanosleep(unsigned) {}
+inline void __threadfence() { emulator::fence(); }
+inline void __threadfence_system() { emulator::fence(); }
+inline void __nanosleep(unsigned) { emulator::pause(); }
+inline unsigned atomicAdd(unsigned* to, unsigned value) { return emulator::add(to, value); }
+inline unsigned atomicMax(unsigned* to, unsigned value) { return emulator::raise(to, value); }
 
 // All 32 lanes take part in a shuffle, as the kernels' masks require.
 template <typename T>
@@ -104,30 +116,6 @@ T __shfl_sync(unsigned, T value, int source) {
   return lane.result;
 }
 
-template <typename T, typename U>
-T atomicAdd(T* to, U value) {
-  const T old = *to;
-  *to = old + static_cast<T>(value);
-  return old;
-}
-template <typename T, typename U>
-T atomicMax(T* to, U value) {
-  const T old = *to;
-  if (static_cast<T>(value) > old) *to = static_cast<T>(value);
-  return old;
-}
-template <typename T, typename U>
-T atomicExch(T* to, U value) {
-  const T old = *to;
-  *to = static_cast<T>(value);
-  return old;
-}
-template <typename T, typename U>
-T atomicCAS(T* to, U expected, U value) {
-  const T old = *to;
-  if (old == static_cast<T>(expected)) *to = static_cast<T>(value);
-  return old;
-}
 template <typename T>
 T __ldg(const T* from) {
   return *from;

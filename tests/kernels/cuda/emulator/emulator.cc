@@ -1,164 +1,233 @@
-#include <setjmp.h>
-#include <ucontext.h>
+// Launches: blocks in random order on a few OS threads.
+#include <sched.h>
+#include <unistd.h>
 
-#include <cstdio>
-#include <memory>
-#include <vector>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <thread>
 
-#include "cuda_runtime.h"
+#include "fibers.h"
+#include "races.h"
 
-uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
 namespace emulator {
 namespace {
 
-constexpr size_t kStack = 256 << 10;
-constexpr int kWarp = 32;
-
-struct Barrier {
-  int live = 0, waiting = 0;
-  unsigned generation = 0;
-};
-
-struct Warp {
-  Barrier barrier;
-  void* of_lane[kWarp] = {};
-};
-
-struct Fibre {
-  ucontext_t context;
-  jmp_buf resume;
-  bool started = false, finished = false;
-  uint3 index;
-  int lane;
-  Warp* warp;
-};
-
-[[noreturn]] void fail(const char* what) {
-  std::fprintf(stderr, "emulator: %s\n", what);
-  std::abort();
+unsigned setting(const char* name, unsigned otherwise) {
+  const char* set = std::getenv(name);
+  return set != nullptr ? static_cast<unsigned>(std::strtoul(set, nullptr, 10)) : otherwise;
 }
 
-// State of the current block; blocks run one at a time.
-jmp_buf scheduler;
-std::vector<std::unique_ptr<char[]>> stacks;
-std::vector<Fibre> fibres;
-std::vector<Warp> warps;
-Barrier block_barrier;
-Fibre* current = nullptr;
-const std::function<void()>* kernel_body = nullptr;
-unsigned long progress = 0;
+// One launch, shared by the OS threads of its blocks.
+struct Launch {
+  const std::function<void()>& body;
+  int threads;
+  unsigned seed;
+  std::vector<unsigned> order;  // in which blocks begin
+  std::atomic<size_t> begun{0};
+  // Counts what can end a wait: atomics and finished blocks.
+  std::atomic<unsigned long> changes{0};
+  std::atomic<bool> failed{false};
+  std::mutex mutex;
+  int active;     // OS threads that still run blocks
+  int stuck = 0;  // those of them whose polls found nothing new
+  unsigned long stuck_at = 0;
+  std::string failure;
 
-void yield() {
-  if (_setjmp(current->resume) == 0) _longjmp(scheduler, 1);
-  threadIdx = current->index;
-}
-
-// Returns whether the caller is the last to arrive. It then continues at once; the others continue when they are
-// resumed.
-bool arrive(Barrier& barrier) { return ++barrier.waiting == barrier.live; }
-
-void release(Barrier& barrier) {
-  barrier.waiting = 0;
-  ++barrier.generation;
-  ++progress;
-}
-
-void leave(Barrier& barrier) {
-  --barrier.live;
-  if (barrier.live > 0 && barrier.waiting == barrier.live) fail("a thread returned while others wait for it");
-}
-
-void entry() {
-  (*kernel_body)();
-  current->finished = true;
-  ++progress;
-  leave(block_barrier);
-  leave(current->warp->barrier);
-  _longjmp(scheduler, 1);
-}
-
-void start(Fibre& fibre, char* stack) {
-  getcontext(&fibre.context);
-  fibre.context.uc_stack.ss_sp = stack;
-  fibre.context.uc_stack.ss_size = kStack;
-  fibre.context.uc_link = nullptr;
-  makecontext(&fibre.context, entry, 0);
-}
-
-void step(Fibre& fibre) {
-  current = &fibre;
-  threadIdx = fibre.index;
-  if (_setjmp(scheduler) != 0) return;
-  if (fibre.started) _longjmp(fibre.resume, 1);
-  fibre.started = true;
-  setcontext(&fibre.context);
-}
-
-void run_block(int threads, bool backwards) {
-  fibres.assign(threads, Fibre{});
-  warps.assign((threads + kWarp - 1) / kWarp, Warp{});
-  block_barrier = Barrier{};
-  block_barrier.live = threads;
-  while (static_cast<int>(stacks.size()) < threads) stacks.push_back(std::make_unique<char[]>(kStack));
-  for (int thread = 0; thread < threads; ++thread) {
-    Fibre& fibre = fibres[thread];
-    const unsigned x = thread % blockDim.x, rest = thread / blockDim.x;
-    fibre.index = {x, rest % blockDim.y, rest / blockDim.y};
-    fibre.lane = thread % kWarp;
-    fibre.warp = &warps[thread / kWarp];
-    ++fibre.warp->barrier.live;
-    start(fibre, stacks[thread].get());
+  Launch(const std::function<void()>& of_body, int of_threads, unsigned blocks, unsigned of_seed)
+      : body(of_body), threads(of_threads), seed(of_seed), order(blocks) {
+    std::iota(order.begin(), order.end(), 0u);
+    std::minstd_rand random(seed + 1);
+    std::shuffle(order.begin(), order.end(), random);
   }
-  for (int left = threads; left > 0;) {
-    const unsigned long before = progress;
-    left = 0;
-    for (int i = 0; i < threads; ++i) {
-      Fibre& fibre = fibres[backwards ? threads - 1 - i : i];
-      if (!fibre.finished) step(fibre);
-      left += !fibre.finished;
+
+  void fail(const std::string& what) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (!failed) failure = what;
+    failed = true;
+  }
+};
+
+// An OS thread that runs resident blocks, one after the other.
+class Resident {
+ public:
+  static __thread Resident* current;
+
+  Resident() { current = this; }
+
+  void run(Launch& launch) {
+    launch_ = &launch;
+    seen_ = ~0ul;
+    counted_ = false;
+    const auto goes_on = [&] { return !launch.failed; };
+    for (size_t next; !launch.failed && (next = launch.begun++) < launch.order.size();) {
+      const unsigned block = launch.order[next];
+      random_.seed(launch.seed * 2654435761u + block + 1);
+      blockIdx = {block, 0, 0};
+      races::begin_block(block, launch.threads);
+      if (launch.order.size() > 1) delay(4);
+      const End end = runner_.run(launch.threads, launch.body, random_, goes_on, [&] { return wait(); });
+      if (end == End::kStuck) launch.fail("threads of a block wait for one another");
+      ++launch.changes;
     }
-    if (left > 0 && progress == before) fail("threads wait for one another: a barrier that not all of them reach");
+    const std::lock_guard<std::mutex> lock(launch.mutex);
+    --launch.active;
+    ++launch.changes;
   }
-}
+
+  // Lets other blocks run first: often for a moment, once in `rarity` times for longer.
+  void delay(unsigned rarity) {
+    const unsigned drawn = static_cast<unsigned>(random_());
+    if (drawn % 2 == 0) sched_yield();
+    if (drawn / 2 % rarity == 0) usleep(drawn / 64 % (drawn / 16 % 4 == 0 ? 1024 : 64));
+  }
+
+  void changed() { ++launch_->changes; }
+  void fail(const std::string& what) { launch_->fail(what); }
+
+ private:
+  // If the polls of all resident blocks have found nothing since the last change, they never will.
+  bool wait() {
+    Launch& launch = *launch_;
+    {
+      const std::lock_guard<std::mutex> lock(launch.mutex);
+      const unsigned long now = launch.changes;
+      if (launch.stuck_at != now) {
+        launch.stuck_at = now;
+        launch.stuck = 0;
+      }
+      // The poll before this call may be older than the last change. The one before the second call is not.
+      if (seen_ != now) {
+        seen_ = now;
+        counted_ = false;
+      } else if (!counted_ || counted_at_ != now) {
+        counted_ = true;
+        counted_at_ = now;
+        ++launch.stuck;
+      }
+      if (launch.stuck == launch.active && launch.changes == now && !launch.failed) {
+        launch.failure = "all resident blocks wait, and none of them can end the wait";
+        launch.failed = true;
+      }
+    }
+    sched_yield();
+    return !launch.failed;
+  }
+
+  BlockRunner runner_;
+  Launch* launch_ = nullptr;
+  std::minstd_rand random_;
+  unsigned long seen_ = ~0ul, counted_at_ = 0;
+  bool counted_ = false;
+};
+
+__thread Resident* Resident::current = nullptr;
+
+// The OS threads. They are never joined: at process exit they wait for a launch.
+class Residents {
+ public:
+  static Residents& all() {
+    static auto* residents = new Residents;
+    return *residents;
+  }
+
+  void run(Launch& launch, int count) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (; threads_ < count; ++threads_) std::thread([this, number = threads_] { serve(number); }).detach();
+    launch.active = count;
+    launch_ = &launch;
+    wanted_ = running_ = count;
+    ++number_;
+    begin_.notify_all();
+    end_.wait(lock, [&] { return running_ == 0; });
+  }
+
+ private:
+  [[noreturn]] void serve(int number) {
+    Resident resident;
+    unsigned done = 0;
+    for (;;) {
+      Launch* launch;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        begin_.wait(lock, [&] { return number_ != done && number < wanted_; });
+        done = number_;
+        launch = launch_;
+      }
+      resident.run(*launch);
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (--running_ == 0) {
+        wanted_ = 0;
+        end_.notify_all();
+      }
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable begin_, end_;
+  Launch* launch_ = nullptr;
+  int threads_ = 0, wanted_ = 0, running_ = 0;
+  unsigned number_ = 0;
+};
 
 }  // namespace
 
-void wait_for_block() {
-  if (arrive(block_barrier)) return release(block_barrier);
-  const unsigned generation = block_barrier.generation;
-  while (block_barrier.generation == generation) yield();
+void wait_for_block() { BlockRunner::current()->wait_for_block(); }
+void with_warp(void* own, void (*work)(void** of_lane)) { BlockRunner::current()->with_warp(own, work); }
+void pause() { BlockRunner::current()->pause(); }
+
+void fence() {
+  Resident::current->delay(8);
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  races::fence();
 }
 
-void with_warp(void* own, void (*work)(void** of_lane)) {
-  Warp& warp = *current->warp;
-  warp.of_lane[current->lane] = own;
-  if (arrive(warp.barrier)) {
-    work(warp.of_lane);
-    for (void*& pointer : warp.of_lane) pointer = nullptr;
-    return release(warp.barrier);
+unsigned add(unsigned* to, unsigned value) {
+  Resident::current->delay(8);
+  unsigned before;
+  {
+    const races::AtomicAccess access(to);
+    before = __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
   }
-  const unsigned generation = warp.barrier.generation;
-  while (warp.barrier.generation == generation) yield();
+  Resident::current->changed();
+  return before;
 }
+
+unsigned raise(unsigned* to, unsigned value) {
+  Resident::current->delay(8);
+  unsigned before;
+  {
+    const races::AtomicAccess access(to);
+    before = __atomic_load_n(to, __ATOMIC_RELAXED);
+    while (before < value &&
+           !__atomic_compare_exchange_n(to, &before, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+  }
+  Resident::current->changed();
+  return before;
+}
+
+void fail(const std::string& what) { Resident::current->fail(what); }
 
 void run(dim3 grid, dim3 block, const std::function<void()>& body) {
   const int threads = static_cast<int>(block.x * block.y * block.z);
-  if (threads < 1 || threads > 1024 || grid.x < 1 || grid.y < 1 || grid.y > 65535 || grid.z < 1 || grid.z > 65535)
-    fail("a launch that a GPU would refuse");
-  const char* order = std::getenv("EMULATOR_ORDER");
-  const bool backwards = order != nullptr && std::strcmp(order, "backwards") == 0;
+  if (threads < 1 || threads > 1024 || grid.x < 1 || grid.y != 1 || grid.z != 1)
+    throw std::runtime_error("emulator: a launch that a GPU would refuse, or a grid of several dimensions");
+  // One launch at a time, as on one stream.
+  static auto* launches = new std::mutex;
+  static unsigned launched = 0;
+  const std::lock_guard<std::mutex> lock(*launches);
   gridDim = grid;
   blockDim = block;
-  kernel_body = &body;
-  // A GPU guarantees no order of blocks either.
-  for (unsigned z = 0; z < grid.z; ++z)
-    for (unsigned y = 0; y < grid.y; ++y)
-      for (unsigned x = 0; x < grid.x; ++x) {
-        blockIdx = backwards ? uint3{grid.x - 1 - x, grid.y - 1 - y, grid.z - 1 - z} : uint3{x, y, z};
-        run_block(threads, backwards);
-      }
+  Launch launch(body, threads, grid.x, setting("EMULATOR_SEED", 0) * 8191 + launched++);
+  races::begin_launch(grid.x);
+  Residents::all().run(launch, static_cast<int>(std::min(std::max(setting("EMULATOR_BLOCKS", 4), 1u), grid.x)));
+  if (launch.failed) throw std::runtime_error("emulator: " + launch.failure);
 }
 
 }  // namespace emulator
