@@ -77,26 +77,26 @@ def check_inverses(bench: Bench, record: Record, layers: Sequence[Layer]) -> Non
 def check_precondition(bench: Bench, record: Record, layers: Sequence[Layer]) -> None:
     """All preconditioned gradients, and their inner products with the gradients, of one call."""
     gradients, inverses = random_layers(bench, layers)
-    call = PreconditionCall(bench, layers, gradients=gradients, inverses=inverses)
-    call.run()
-    bench.synchronize()
     exact = precondition_by_torch(
         [gradient.double() for gradient in gradients], [(A.double(), G.double()) for A, G in inverses]
     )
     of = [layer for layer in layers for _ in layer.parameter_shapes]
-    for index, (layer, update) in enumerate(zip(of, call.updates)):
+    sizes = [(layer.output_dimension, layer.input_dimension) for layer in of]
+    for precision in ("float32", "tf32"):
+        call = PreconditionCall(bench, layers, gradients=gradients, inverses=inverses, precision=precision)
+        call.run()
+        bench.synchronize()
+        for index, (layer, update) in enumerate(zip(of, call.updates)):
+            record.check(
+                f"update of {layer.name}, {precision}",
+                error=relative_error(update, exact[index]),
+                threshold=thresholds.precondition(precision, *sizes[index]),
+            )
         record.check(
-            f"update of {layer.name}",
-            error=relative_error(update, exact[index]),
-            threshold=thresholds.precondition(layer.output_dimension, layer.input_dimension),
+            f"inner products, {precision}",
+            error=relative_error(call.products, exact[-1]),
+            threshold=max(thresholds.inner_product(precision, *size) for size in sizes),
         )
-    record.check(
-        "inner products",
-        error=relative_error(call.products, exact[-1]),
-        threshold=max(
-            thresholds.inner_product(layer.output_dimension, layer.input_dimension) for layer in of
-        ),
-    )
 
 
 def check_momentum(bench: Bench, record: Record, layers: Sequence[Layer]) -> None:

@@ -60,9 +60,13 @@ def random_layers(
 
 
 def measure_precondition(bench: Bench, record: Record, layers: Sequence[Layer], rounds: int) -> None:
-    """Preconditions all gradients in one call, against cuBLAS in float32 and in TF32."""
+    """Preconditions all gradients in one call, in float32 and in TF32, against cuBLAS in both."""
     gradients, inverses = random_layers(bench, layers)
-    native = PreconditionCall(bench, layers, gradients=gradients, inverses=inverses)
+
+    def by_kernel(precision: str) -> Callable[[], None]:
+        return PreconditionCall(
+            bench, layers, gradients=gradients, inverses=inverses, precision=precision
+        ).run
 
     def by_torch(precision: str) -> Callable[[], None]:
         def call() -> None:
@@ -71,7 +75,12 @@ def measure_precondition(bench: Bench, record: Record, layers: Sequence[Layer], 
 
         return call
 
-    calls = {"kernel": native.run, "torch float32": by_torch("float32"), "torch tf32": by_torch("tf32")}
+    calls = {
+        "kernel": by_kernel("float32"),
+        "kernel tf32": by_kernel("tf32"),
+        "torch float32": by_torch("float32"),
+        "torch tf32": by_torch("tf32"),
+    }
     times = alternate(calls, bench.clock, rounds=rounds, warm_up=WARM_UP)
     dimensions = [(layer.output_dimension, layer.input_dimension) for layer in layers]
     record.add(

@@ -49,32 +49,36 @@ def inverse(dimension: int, condition: float) -> float:
     return 4 * sqrt(dimension) * FLOAT32 * condition
 
 
-def precondition(rows: int, columns: int) -> float:
+def precondition(precision: str, rows: int, columns: int) -> float:
     """The threshold of G D A for independent numbers without a mean.
 
     The partial sums of such numbers are a random walk themselves. So cancellation does not amplify errors.
 
     Args:
+        precision: of the products.
         rows: dimension of G.
         columns: dimension of A.
 
     Returns:
-        One random walk of roundings for each product.
+        One random walk of roundings for each product; on tensor cores also one truncation per term, and the
+        rounding of both operands.
     """
-    return (sqrt(rows) + sqrt(columns)) * FLOAT32
+    truncated = 0.0 if precision == "float32" else TRUNCATION * (rows + columns)
+    return (sqrt(rows) + sqrt(columns)) * FLOAT32 + truncated + 4 * OPERAND[precision]
 
 
-def inner_product(rows: int, columns: int) -> float:
+def inner_product(precision: str, rows: int, columns: int) -> float:
     """The threshold of the inner product of D and G D A, for such numbers.
 
     Args:
+        precision: of G D A.
         rows: dimension of G.
         columns: dimension of A.
 
     Returns:
         A random walk of roundings over all numbers of D, in addition to the errors of G D A.
     """
-    return sqrt(rows * columns) * FLOAT32 + precondition(rows, columns)
+    return sqrt(rows * columns) * FLOAT32 + precondition(precision, rows, columns)
 
 
 def momentum() -> float:

@@ -85,14 +85,18 @@ def test_precondition() -> None:
     rng = np.random.default_rng(7)
     G, D, A = (rng.standard_normal(shape).astype(np.float32) for shape in ((40, 40), (40, 90), (90, 90)))
     exact = G.astype(np.float64) @ D @ A
-    threshold = thresholds.precondition(40, 90)
+    threshold = thresholds.precondition("float32", 40, 90)
     assert relative_error(G @ D @ A, exact) < threshold
     left, middle, right = (rounded(array.astype(np.float64), 11) for array in (G, D, A))
     assert relative_error(left @ middle @ right, exact) > threshold
+    threshold = thresholds.precondition("tf32", 40, 90)
+    assert relative_error(left @ rounded(middle @ right, 11), exact) < threshold / 3
+    left, middle, right = (rounded(array.astype(np.float64), 8) for array in (G, D, A))
+    assert relative_error(left @ rounded(middle @ right, 8), exact) > threshold
     # In order, as no kernel sums; without the last row.
     products = (D.astype(np.float64) * exact).ravel()
     found = np.cumsum((D * (G @ D @ A)).ravel(), dtype=np.float32)
-    allowed = thresholds.inner_product(40, 90) * abs(products.sum())
+    allowed = thresholds.inner_product("float32", 40, 90) * abs(products.sum())
     assert abs(found[-1] - products.sum()) < allowed < abs(found[-1 - 90] - products.sum())
 
 
