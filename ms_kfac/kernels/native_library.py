@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import os
 from pathlib import Path
+
+import mindspore as ms
 
 from ms_kfac.kernels.fingerprint import expected_fingerprint
 
@@ -100,17 +101,11 @@ class NativeLibrary:
 def _refusal() -> str:
     if os.environ.get(SWITCH, "1") == "0":
         return f"{SWITCH}=0"
-    version = _version("mindspore")
+    # Not that of an installed package: MindSpore may be unpacked without its metadata.
+    version = str(ms.__version__)
     if not version.startswith(CHECKED_WITH):
         return f"kernels are tested with MindSpore {CHECKED_WITH} only, got {version}"
     return ""
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown version"
 
 
 def _sources_of(handle: ctypes.CDLL) -> str:
