@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import os
 import re
 from pathlib import Path
+
+import mindspore as ms
 
 from ms_kfac.kernels.fingerprint import expected_fingerprint
 
@@ -102,7 +103,8 @@ class NativeLibrary:
 def _refusal() -> str:
     if os.environ.get(SWITCH, "1") == "0":
         return f"{SWITCH}=0"
-    version = _version("mindspore")
+    # Not that of an installed package: MindSpore may be unpacked without its metadata.
+    version = str(ms.__version__)
     if not _numbers(OLDEST) <= _numbers(version) or _numbers(version)[:2] > _numbers(NEWEST):
         return f"kernels are tested with MindSpore {OLDEST} to {NEWEST}, got {version}"
     return ""
@@ -110,13 +112,6 @@ def _refusal() -> str:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)[:3]))
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown version"
 
 
 def _sources_of(handle: ctypes.CDLL) -> str:

@@ -98,7 +98,7 @@ def test_it_is_switched_off_with_the_other(built: Path, monkeypatch: pytest.Monk
 
 @needs_compiler
 def test_another_mindspore_is_refused(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_library, "_version", lambda package: "2.11.0")
+    monkeypatch.setattr(native_library.ms, "__version__", "2.11.0")
     assert CudaLibrary().reason == "kernels are tested with MindSpore 2.7.2 to 2.10, got 2.11.0"
 
 

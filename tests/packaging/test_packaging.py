@@ -38,7 +38,7 @@ def test_the_kernels_take_the_mindspore_of_the_metadata(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(native_library.SWITCH, raising=False)
-    monkeypatch.setattr(native_library, "_version", lambda package: version)
+    monkeypatch.setattr(native_library.ms, "__version__", version)
     refused = "kernels are tested with" in CpuLibrary().reason
     assert refused == (version not in requirement("mindspore"))
 
@@ -72,10 +72,14 @@ def test_numpy_1_is_taken(tmp_path: Path) -> None:
     assert import_with(tmp_path, "1.26.4").stderr == "MindSpore was imported\n"
 
 
-def import_with(folder: Path, numpy: str) -> subprocess.CompletedProcess[str]:
+def test_programs_can_take_numpy_2(tmp_path: Path) -> None:
+    assert import_with(tmp_path, "2.0.0", MS_KFAC_ALLOW_NUMPY_2="1").stderr == "MindSpore was imported\n"
+
+
+def import_with(folder: Path, numpy: str, **variables: str) -> subprocess.CompletedProcess[str]:
     (folder / "numpy.py").write_text(NUMPY.format(numpy))
     (folder / "mindspore.py").write_text(MINDSPORE)
-    environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}
+    environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", **variables}
     return subprocess.run(
         [sys.executable, "-c", "import ms_kfac"], env=environment, cwd=folder, capture_output=True, text=True
     )

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import mindspore as ms
+import mindspore.dataset as ds
+import numpy as np
 import pytest
 from mindspore import nn
 
-from benchmarks.gpu import sink, training
+from benchmarks.gpu import numpy2, sink, training
 from benchmarks.gpu.bring_up import SMALL_TASKS, in_turn, seconds_of_step
 from benchmarks.gpu.record import Record, read_record
 from benchmarks.gpu.training import OPTIMIZERS, MeasuredOptimizer, build_optimizer, summarize_steps
@@ -162,3 +164,18 @@ def test_sinking_must_not_change_losses_and_refreshes(
     record = Record(tmp_path / "part.jsonl")
     sink.compare(record, found)
     assert [line["of"] for line in read_record(record.path) if line["what"] == "failure"] == failed
+
+
+def test_datasets_run_with_numpy_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.array
+
+    def of_numpy_2(values: object, *arguments: object, copy: bool = True, **options: object) -> np.ndarray:
+        if not copy:
+            raise ValueError("Unable to avoid copy while creating an array as requested.")
+        return array(values, *arguments, **options)
+
+    monkeypatch.setattr(numpy2.datasets_user_defined, "np", np)
+    assert numpy2.adapt() == ""
+    monkeypatch.setattr(np, "array", of_numpy_2)
+    dataset = ds.NumpySlicesDataset({"label": [3, 4]}, shuffle=False)
+    assert [int(row["label"]) for row in dataset.create_dict_iterator(output_numpy=True)] == [3, 4]

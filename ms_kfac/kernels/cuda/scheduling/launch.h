@@ -9,7 +9,13 @@
 
 namespace ms_kfac {
 
+// CUDA keeps the last error of a thread until it is read. Otherwise launch() would take it for an error of its kernel.
+inline void ignore(cudaError_t error) {
+  if (error != cudaSuccess) cudaGetLastError();
+}
+
 inline void check(cudaError_t error, const char* what) {
+  ignore(error);
   if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
@@ -30,7 +36,8 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStre
   check(cudaGetLastError(), "launching a kernel");
 }
 
-// Multiprocessors of the current device.
+// Multiprocessors of the current device, which a kernel plans with when it is created. This creates no context. Another
+// device may be current in the calls: plans for any number are valid everywhere.
 inline int multiprocessors() {
   int device = 0, count = 0;
   check(cudaGetDevice(&device), "getting the device");
