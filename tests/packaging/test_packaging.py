@@ -87,8 +87,9 @@ def import_with(folder: Path, numpy: str, **variables: str) -> subprocess.Comple
 
 def test_every_module_is_in_a_package() -> None:
     """A folder without `__init__.py` would be left out of a wheel without a word."""
-    for module in (ROOT / "ms_kfac").rglob("*.py"):
-        assert (module.parent / "__init__.py").exists(), module
+    for package in ("ms_kfac", "model_zoo"):
+        for module in (ROOT / package).rglob("*.py"):
+            assert (module.parent / "__init__.py").exists(), module
 
 
 def test_typed_and_versioned() -> None:
