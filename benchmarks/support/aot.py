@@ -40,10 +40,15 @@ class AotLibrary:
         path: the path of the library.
         attributes: the result of :func:`compile_attributes`.
         device: the device of the arrays, "cpu" or "cuda".
+
+    Attributes:
+        offset: the distance of arrays in a call from an aligned address, in bytes. With 0 their addresses
+            are those of the given arrays on a CPU, and aligned ones on a GPU.
     """
 
     def __init__(self, path: Path, attributes: Path, device: str = "cpu") -> None:
         self.device = device
+        self.offset = 0
         self.library = ctypes.CDLL(str(path))
         self.extra = ctypes.CDLL(str(attributes))
         self.extra.extra_new.restype = ctypes.c_void_p
@@ -96,15 +101,19 @@ class AotOperator:
     def run(self) -> None:
         """Runs the operator and waits for it; raises AotError with its message if it fails."""
         if self.library.device == "cpu":
-            self._call(self.arrays, 0)
+            arrays = [self._placed(array) for array in self.arrays]
+            self.submit(arrays, 0)
+            for array, placed in zip(self.arrays, arrays):
+                if placed is not array:
+                    array[...] = placed
         else:
             import torch
 
             # Not the default stream, so that work wrongly submitted there causes errors.
             stream = torch.cuda.Stream()
             with torch.cuda.stream(stream):
-                tensors = [torch.from_numpy(np.ascontiguousarray(array)).cuda() for array in self.arrays]
-                self._call(tensors, stream.cuda_stream)
+                tensors = [self._tensor(array) for array in self.arrays]
+                self.submit(tensors, stream.cuda_stream)
             stream.synchronize()
             for array, tensor in zip(self.arrays, tensors):
                 array[...] = tensor.cpu().numpy().reshape(array.shape)
@@ -113,7 +122,31 @@ class AotOperator:
             guards = np.concatenate([bytes_[:GUARD], bytes_[GUARD + size :]])
             assert (guards == GUARD_VALUE).all(), f"{self.name} wrote beyond its workspace"
 
-    def _call(self, arrays: Sequence[Any], stream: int) -> None:
+    def _placed(self, array: np.ndarray) -> np.ndarray:
+        """The array, or with an offset a copy that is so far from an aligned address."""
+        if self.library.offset == 0:
+            return array
+        memory = np.empty(array.nbytes + self.library.offset + 16, np.uint8)
+        first = -memory.ctypes.data % 16 + self.library.offset
+        placed = memory[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+        placed[...] = array
+        return placed
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        """A copy on the GPU, at the library's offset from an aligned address."""
+        import torch
+
+        skipped = self.library.offset // array.itemsize
+        # PyTorch aligns what it allocates to 512 bytes.
+        memory = torch.empty(
+            skipped + array.size, dtype=torch.from_numpy(np.empty(0, array.dtype)).dtype, device="cuda"
+        )
+        tensor = memory[skipped:].reshape(array.shape)
+        tensor.copy_(torch.from_numpy(np.ascontiguousarray(array)))
+        return tensor
+
+    def submit(self, arrays: Sequence[Any], stream: int) -> None:
+        """Calls the operator with arrays of its device, on a stream, and does not wait for it."""
         axes, shapes, types = self._describe(self.arrays)
         pointers = [_pointer(array) for array in arrays]
         pointers += [_pointer(workspace) + GUARD for workspace in self.workspaces]

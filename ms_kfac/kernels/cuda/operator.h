@@ -13,6 +13,7 @@
 #include "../interface/aot_extra.h"
 #include "../interface/arguments.h"
 #include "../interface/messages.h"
+#include "scheduling/launch.h"
 
 namespace ms_kfac {
 
@@ -38,8 +39,17 @@ inline int add_workspace(AotExtra& extra, size_t bytes) {
 template <typename Kernel>
 struct KernelData : AotKernelData {
   KernelData(AotExtra& extra, const Arguments& shapes) : kernel(extra, shapes), workspaces(extra.workspaces.size()) {}
+  // A call uses the counters and workspaces of the call before, so it begins after it. On one stream it does anyway.
+  void enter(cudaStream_t stream) {
+    if (called && stream != of_last_call) check(cudaDeviceSynchronize(), "waiting for a call on another stream");
+    called = true;
+    of_last_call = stream;
+  }
+
   Kernel kernel;
   size_t workspaces;
+  bool called = false;
+  cudaStream_t of_last_call = nullptr;
 };
 
 template <typename Kernel>
@@ -59,6 +69,7 @@ int run_kernel(const char* name, int count, void** data, int* axes, int64_t** sh
   try {
     auto* kernel_data = static_cast<KernelData<Kernel>*>(static_cast<AotExtra*>(extra)->kernel_data);
     const int arrays = count - static_cast<int>(kernel_data->workspaces);
+    kernel_data->enter(static_cast<cudaStream_t>(stream));
     kernel_data->kernel.run(
         {Arguments(arrays, data, axes, shapes, types), data + arrays, static_cast<cudaStream_t>(stream)});
     return 0;

@@ -1,8 +1,8 @@
 // Counters by which the blocks of one launch claim work and wait for one another.
 //
 // They are zero when a launch begins, and its last block resets them to zero. This needs no extra launch or memset.
-// Each kernel that MindSpore creates has its own range of counters (counter_memory.h), and MindSpore runs the calls of
-// a kernel one after the other.
+// Each kernel that MindSpore creates has its own range of counters (counter_memory.h), and its calls run one after the
+// other (operator.h).
 #pragma once
 
 #include <cuda_runtime.h>

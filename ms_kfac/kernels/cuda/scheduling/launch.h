@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 
@@ -37,8 +38,17 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStre
 }
 
 // Multiprocessors of the current device, which a kernel plans with when it is created. This creates no context. Another
-// device may be current in the calls: plans for any number are valid everywhere.
+// device may be current in the calls: plans for any number are valid everywhere. MS_KFAC_MULTIPROCESSORS replaces the
+// number, so that tests reach the many blocks of a large GPU and the many rounds of a small one.
 inline int multiprocessors() {
+  if (const char* set = std::getenv("MS_KFAC_MULTIPROCESSORS")) {
+    char* end = nullptr;
+    const long wanted = std::strtol(set, &end, 10);
+    if (end == set || *end != '\0' || wanted < 1 || wanted > 4096)
+      throw std::invalid_argument("MS_KFAC_MULTIPROCESSORS must be a whole number from 1 to 4096, got " +
+                                  std::string(set));
+    return static_cast<int>(wanted);
+  }
   int device = 0, count = 0;
   check(cudaGetDevice(&device), "getting the device");
   check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),

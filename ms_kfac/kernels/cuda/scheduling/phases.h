@@ -34,7 +34,8 @@ struct Phases {
   __device__ Claim claim() const {
     Claim claim{0, blockIdx.x};
     if (ordered) claim.index = count_block(counters);
-    while (claim.index >= blocks[claim.phase]) claim.index -= blocks[claim.phase++];
+    // Ends even if an aborted launch has left the counters above zero.
+    while (claim.phase < kPhases - 1 && claim.index >= blocks[claim.phase]) claim.index -= blocks[claim.phase++];
     return claim;
   }
   __device__ void finish(int phase) const {

@@ -65,6 +65,7 @@ void with_warp(void* own, void (*work)(void** of_lane));
 // Lets other threads and blocks run. A thread that polls must call it.
 void pause();
 void fence();
+void count_synchronization();
 // These return the previous value.
 unsigned add(unsigned* to, unsigned value);
 unsigned raise(unsigned* to, unsigned value);
@@ -165,14 +166,17 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, size_t size, cudaStream_
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaDeviceSynchronize() {
+  emulator::count_synchronization();
+  return cudaSuccess;
+}
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
 }
 // A small default, so that small problems are split among blocks in the same ways as large ones on a GPU.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  const char* set = std::getenv("EMULATOR_MULTIPROCESSORS");
-  *value = set != nullptr ? std::atoi(set) : 6;
+  *value = 6;
   return cudaSuccess;
 }
 template <typename T>

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "fibers.h"
 #include "races.h"
@@ -17,6 +18,10 @@ dim3 blockDim, gridDim;
 
 namespace emulator {
 namespace {
+
+// For tests.
+std::atomic<unsigned> synchronizations{0};
+unsigned largest = 0;
 
 unsigned setting(const char* name, unsigned otherwise) {
   const char* set = std::getenv(name);
@@ -212,6 +217,8 @@ unsigned raise(unsigned* to, unsigned value) {
   return before;
 }
 
+void count_synchronization() { ++synchronizations; }
+
 void fail(const std::string& what) { Resident::current->fail(what); }
 
 void run(dim3 grid, dim3 block, const std::function<void()>& body) {
@@ -222,6 +229,7 @@ void run(dim3 grid, dim3 block, const std::function<void()>& body) {
   static auto* launches = new std::mutex;
   static unsigned launched = 0;
   const std::lock_guard<std::mutex> lock(*launches);
+  largest = std::max(largest, grid.x);
   gridDim = grid;
   blockDim = block;
   Launch launch(body, threads, grid.x, setting("EMULATOR_SEED", 0) * 8191 + launched++);
@@ -231,3 +239,9 @@ void run(dim3 grid, dim3 block, const std::function<void()>& body) {
 }
 
 }  // namespace emulator
+
+// The number of waits for the device.
+extern "C" unsigned emulator_synchronizations() { return emulator::synchronizations; }
+
+// The most blocks of a launch since the last call of this function.
+extern "C" unsigned emulator_largest_launch() { return std::exchange(emulator::largest, 0u); }

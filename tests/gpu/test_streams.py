@@ -1,0 +1,1 @@
+from tests.kernels.cuda.test_streams import *  # noqa: F403

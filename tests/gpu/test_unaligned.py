@@ -1,0 +1,1 @@
+from tests.kernels.cuda.test_unaligned import *  # noqa: F403
