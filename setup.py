@@ -34,7 +34,8 @@ class BuildPython(build_py):
 
     def run(self) -> None:
         if not self.editable_mode:
-            shutil.rmtree(Path(self.build_lib, "ms_kfac"), ignore_errors=True)
+            for package in ("model_zoo", "ms_kfac"):
+                shutil.rmtree(Path(self.build_lib, package), ignore_errors=True)
         super().run()
         if not self.editable_mode:
             # The wheel has no kernel sources that a library could be compared with.

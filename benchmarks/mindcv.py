@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.support.run_log import RunLog, error_line
+from model_zoo.common.environment import limit_onednn
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = (
@@ -146,8 +147,6 @@ def measure(family: Family, batch: int, rounds: int) -> dict[str, Any]:
     Returns:
         The columns of its line. Only "error" if the family does not train with ``nn.Momentum``.
     """
-    from model_zoo.common.environment import limit_onednn
-
     limit_onednn("CPU")
     import mindcv
     import mindspore as ms

@@ -1,4 +1,4 @@
-"""Converts an image folder to MindRecord: python -m model_zoo.convert --images DIR --output DIR."""
+"""Converts an image folder to MindRecord: ms-kfac-zoo convert --images DIR --output DIR."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _at_least_one(text: str) -> int:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m model_zoo.convert",
+        prog="ms-kfac-zoo convert",
         description="Converts an image folder to MindRecord files. An interrupted conversion continues "
         "when the same command runs again: complete files are kept.",
     )

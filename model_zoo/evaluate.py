@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint: python -m model_zoo.evaluate --checkpoint runs/FOLDER."""
+"""Evaluates a checkpoint: ms-kfac-zoo eval --checkpoint runs/FOLDER."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_zoo.common.command_line import add_network_arguments, run_command
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m model_zoo.evaluate", description="Evaluates a checkpoint of the zoo."
+        prog="ms-kfac-zoo eval", description="Evaluates a checkpoint of the zoo."
     )
     add_network_arguments(parser)
     parser.add_argument(

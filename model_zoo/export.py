@@ -1,4 +1,4 @@
-"""Exports a network as MindIR: python -m model_zoo.export --checkpoint runs/FOLDER --output net.mindir."""
+"""Exports a network as MindIR: ms-kfac-zoo export --checkpoint runs/FOLDER --output net.mindir."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_zoo.common.command_line import add_network_arguments, run_command
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m model_zoo.export",
+        prog="ms-kfac-zoo export",
         description="Exports a trained network of the zoo as MindIR, without taps and optimizer.",
     )
     add_network_arguments(parser)

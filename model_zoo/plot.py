@@ -1,4 +1,4 @@
-"""Plots runs: python -m model_zoo.plot runs/FIRST runs/SECOND --output curves.png --html report.html."""
+"""Plots runs: ms-kfac-zoo plot runs/FIRST runs/SECOND --output curves.png --html report.html."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_zoo.common.errors import UsageError
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m model_zoo.plot",
+        prog="ms-kfac-zoo plot",
         description="Plots the training curves of runs and, of runs with --monitor-every, their curvature. "
         "A run may still go on.",
     )

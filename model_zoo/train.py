@@ -1,6 +1,6 @@
-"""Trains a recipe: python -m model_zoo.train --recipe model_zoo/resnet/resnet20_digits_kfac.yaml.
+"""Trains a recipe: ms-kfac-zoo train --recipe resnet/resnet20_digits_kfac.
 
-To continue an interrupted run: python -m model_zoo.train --resume runs/FOLDER.
+To continue an interrupted run: ms-kfac-zoo train --resume runs/FOLDER.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ from model_zoo.common.ranks import SCHEDULER, announced_ranks, check_ranks, role
 from model_zoo.common.recipe import check_distributed, load_recipe, sibling_recipe
 from model_zoo.common.run_lock import refuse_if_locked
 from model_zoo.common.run_options import RunOptions, resumed
+from model_zoo.common.zoo_recipes import recipe_argument
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m model_zoo.train", description="Trains a recipe of the zoo."
+    parser = argparse.ArgumentParser(prog="ms-kfac-zoo train", description="Trains a recipe of the zoo.")
+    parser.add_argument(
+        "--recipe",
+        type=recipe_argument,
+        metavar="RECIPE",
+        help="a YAML file, or a name that `ms-kfac-zoo recipes` lists",
     )
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="the YAML recipe")
     parser.add_argument(
         "--set",
         action="append",

@@ -1,5 +1,9 @@
 """Second-order optimizers for MindSpore."""
 
+from ms_kfac import _numpy_version  # noqa: F401 - before MindSpore is imported
+
+# isort: split
+
 from ms_kfac import curvature, kernels, optim, parallel
 from ms_kfac._version import __version__
 from ms_kfac.capture import register_layer

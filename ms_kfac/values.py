@@ -123,7 +123,7 @@ def check_number(
 
     if not inside(number) or not (isinstance(number, int) or math.isfinite(number)):
         raise ValueError(accepted)
-    fault = "infinite" if abs(number) > _FLOAT32.max * 2 else float32_fault(number)
+    fault = "infinite" if abs(number) > float(_FLOAT32.max) * 2 else float32_fault(number)
     # Strict bounds only: an end itself may round to the other side, and is accepted.
     rounded = as_float32(number) if not fault else 0.0
     if not fault and ((low_open and rounded <= low) or (high_open and rounded >= high)):
@@ -262,5 +262,7 @@ def _number_array(value: Any) -> NDArray[Any] | None:
     items = [plain(item) for item in ([value] if single else value)]
     if any(isinstance(item, bool) or not isinstance(item, (int, float)) for item in items):
         return None
-    numbers = np.array([math.inf if abs(item) > _FLOAT32.max * 2 else item for item in items], np.float64)
+    numbers = np.array(
+        [math.inf if abs(item) > float(_FLOAT32.max) * 2 else item for item in items], np.float64
+    )
     return numbers.reshape(()) if single else numbers

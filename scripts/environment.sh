@@ -4,7 +4,8 @@
 #   ensure_environment EXTRA    creates .venv if it is missing, and installs ms_kfac[EXTRA] (editable) if pyproject.toml,
 #                               setup.py or a kernel has changed
 #   help_if_asked SCRIPT "$@"   prints SCRIPT's leading comment and exits if -h or --help is among the arguments
-#   use_model_zoo               sets up the environment, and makes model_zoo importable from any folder
+#   use_model_zoo               sets up the environment for the zoo's commands
+#   ZOO_COMMAND                 a program for "$VENV_PYTHON" -c: ms-kfac-zoo, with its arguments
 #   PYTHON                      the interpreter for .venv, instead of the first suitable one found
 #   MS_KFAC_PYTHON              an interpreter that already has ms_kfac[zoo]; nothing is created or installed
 #   VENV_PYTHON                 set here: the interpreter of .venv, or MS_KFAC_PYTHON
@@ -17,8 +18,14 @@ if [[ -n "${PYTHONPATH+set}" ]]; then
 fi
 
 # Python puts the working folder in front of its search path for -m and -c: a file there with the name of a module would
-# be run. -I leaves it out, and everything of the user's; the zoo's own commands leave it out in other ways.
+# be run. -I leaves it out, and everything of the user's. In the root of a clone, the zoo and ms_kfac would be those of the
+# clone, where MS_KFAC_PYTHON has others.
 VENV_PYTHON="${MS_KFAC_PYTHON:-$PROJECT_ROOT/.venv/bin/python}"
+# shellcheck disable=SC2034 # The launchers read it.
+ZOO_COMMAND='import sys
+sys.path[:] = filter(None, sys.path)
+from model_zoo.__main__ import main
+sys.exit(main())'
 
 # On AVX-512 machines, oneDNN 3 uses a reference convolution for some of MindSpore's layouts, tens of times slower than
 # its AVX2 kernels. It reads this variable once, before its first operator runs.
@@ -106,7 +113,7 @@ install_editable() {
     fail "pip could not install ms_kfac[$1]: ${message:-no reason was given}; its output is in $log"
 }
 
-# Fails if the interpreter of MS_KFAC_PYTHON lacks packages. The zoo checks its own.
+# Fails if the interpreter of MS_KFAC_PYTHON lacks packages. The zoo checks what else it needs.
 check_modules() {
     local modules="" missing
     case "$1" in
@@ -114,6 +121,7 @@ check_modules() {
         lint) modules="mypy ruff" ;;
         release) modules="auditwheel build check_wheel_contents setuptools twine" ;;
         test) modules="hypothesis mindspore pytest pytest_cov pytest_timeout xdist yaml" ;;
+        zoo) modules="model_zoo ms_kfac" ;;
     esac
     # shellcheck disable=SC2086 # One argument per module.
     missing="$("$MS_KFAC_PYTHON" -c '
@@ -122,7 +130,7 @@ sys.path[:] = filter(None, sys.path)
 from importlib.util import find_spec
 print(*(name for name in sys.argv[1:] if find_spec(name) is None))
 ' $modules)" || fail "MS_KFAC_PYTHON=$MS_KFAC_PYTHON can't look for its packages."
-    [[ -z "$missing" ]] || fail "MS_KFAC_PYTHON=$MS_KFAC_PYTHON lacks ${missing// /, }, which the extra $1 of ms_kfac brings."
+    [[ -z "$missing" ]] || fail "MS_KFAC_PYTHON=$MS_KFAC_PYTHON lacks ${missing// /, }; install ms_kfac[$1]."
 }
 
 ensure_environment() {
@@ -149,9 +157,6 @@ ensure_environment() {
 
 use_model_zoo() {
     ensure_environment zoo
-    # The zoo is not part of the installed package. The working folder stays, so that relative paths are valid, but
-    # nothing is imported from it.
-    export PYTHONPATH="$PROJECT_ROOT${PYTHONPATH:+:$PYTHONPATH}"
-    # Python 3.11 and newer; model_zoo/__init__.py is for the older ones.
+    # For programs that MindSpore starts, with Python 3.11 and newer.
     export PYTHONSAFEPATH=1
 }

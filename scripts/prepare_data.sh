@@ -19,7 +19,7 @@
 #   --shards N         files per split (default: 8)
 #   --broken WORD      refuse: report a broken image and stop; skip: skip and count it (default: refuse)
 #
-# `images` sets up .venv on the first call and passes its options to `python -m model_zoo.convert`; see its --help. The
+# `images` sets up .venv on the first call and passes its options to `ms-kfac-zoo convert`; see its --help. The
 # other commands need gzip, tar and md5sum, and curl or wget to download.
 if [ -z "${BASH_VERSION:-}" ] || shopt -oq posix; then exec bash "$0" "$@"; fi # as in `sh scripts/...`
 set -euo pipefail
@@ -35,7 +35,7 @@ case "$kind" in
     mnist | cifar10 | cifar100) ;;
     images)
         use_model_zoo
-        exec "$VENV_PYTHON" -m model_zoo.convert "$@"
+        exec "$VENV_PYTHON" -c "$ZOO_COMMAND" convert "$@"
         ;;
     *) refuse "the data is $kind; accepted: mnist, cifar10, cifar100 or images." ;;
 esac

@@ -2,8 +2,8 @@
 # Sets up .venv on the first call, then trains on several devices of this machine, or on several machines, with
 # MindSpore's msrun.
 #
-#   bash scripts/run_distributed_train.sh --worker-num 2                    ResNet-20 with K-FAC on the embedded digits
-#   bash scripts/run_distributed_train.sh --worker-num 2 --recipe FILE ...  any recipe
+#   bash scripts/run_distributed_train.sh --worker-num 2                       ResNet-20 with K-FAC on the embedded digits
+#   bash scripts/run_distributed_train.sh --worker-num 2 --recipe RECIPE ...  any recipe
 #
 #   --worker-num N          total number of processes, one per device; they divide each batch of the recipe evenly
 #   --local-worker-num N    processes on this machine (default: all)
@@ -11,16 +11,16 @@
 #   --master-addr ADDRESS   the machine with node rank 0 (default: 127.0.0.1)
 #   --master-port PORT      a port there (default: a free port; required with several machines)
 #   --device NAME           CPU or GPU (default: CPU)
-#   --recipe FILE           the YAML recipe
+#   --recipe RECIPE         a YAML file, or a name that `ms-kfac-zoo recipes` lists
 #   --resume FOLDER         continue the run in this folder, with the same number of processes
 #   --output DIR            folder to write to (default: runs/RECIPE-TIME)
 #   --log-dir DIR           folder of the workers' logs (default: logs in the output folder); those of earlier starts are
 #                           kept in its folders 1, 2 and so on
 #   --check                 check the options, the recipe and the number of processes, and start nothing
 #
-# All other options go to `python -m model_zoo.train`. Once .venv exists, this lists them:
+# All other options go to `ms-kfac-zoo train`. Once .venv exists, this lists them:
 #
-#   PYTHONPATH=. .venv/bin/python -m model_zoo.train --help
+#   .venv/bin/ms-kfac-zoo train --help
 #
 # For several machines, start the script on each with the same --worker-num, --local-worker-num, --master-addr and
 # --master-port, and a different --node-rank.
@@ -98,7 +98,7 @@ if ! is_whole "$local_worker_num" 1 "$worker_num" || ((worker_num % local_worker
     refuse "--local-worker-num is $local_worker_num; accepted: a divisor of --worker-num $worker_num."
 fi
 [[ -z "$device" || "$device" == CPU || "$device" == GPU ]] || refuse "--device is $device; accepted: CPU or GPU."
-[[ -n "$recipe$resume" ]] || recipe="$PROJECT_ROOT/model_zoo/resnet/resnet20_digits_kfac.yaml"
+[[ -n "$recipe$resume" ]] || recipe=resnet/resnet20_digits_kfac
 [[ -z "$resume" || -z "$output" ]] || refuse "--resume writes to the run's folder: it can't be combined with --output."
 machines=$((worker_num / local_worker_num))
 if ((machines > 1)); then
@@ -119,7 +119,11 @@ PATH="$(dirname "$VENV_PYTHON"):$PATH"
 export PATH
 [[ "$(type -P python)" -ef "$VENV_PYTHON" ]] || fail "msrun needs a program named python next to $VENV_PYTHON."
 
-train=(-m model_zoo.train --distributed)
+MASTER_PORT='import sys
+sys.path[:] = filter(None, sys.path)
+from model_zoo.common.master_port import main
+sys.exit(main())'
+train=(-c "$ZOO_COMMAND" train --distributed)
 [[ -z "$recipe" ]] || train+=(--recipe "$recipe")
 [[ -z "$device" ]] || train+=(--device "$device")
 if [[ -n "$resume" ]]; then
@@ -133,7 +137,7 @@ fi
 train+=(${passed_on[@]+"${passed_on[@]}"})
 # Errors that can be found without MindSpore are reported at once, and by one process.
 MS_WORKER_NUM="$worker_num" "$VENV_PYTHON" "${train[@]}" --check
-master_port="$("$VENV_PYTHON" -m model_zoo.common.master_port "$master_addr" "${master_port:-0}" "$machines")"
+master_port="$("$VENV_PYTHON" -c "$MASTER_PORT" "$master_addr" "${master_port:-0}" "$machines")"
 [[ -z "$check_only" ]] || exit 0
 
 log_dir="${log_dir:-$output/logs}"

@@ -13,6 +13,7 @@ import numpy as np
 from mindspore import nn
 
 import ms_kfac
+from benchmarks.gpu import numpy2
 from benchmarks.gpu.record import Record
 from model_zoo.common.networks import create_network
 from model_zoo.resnet.imagenet import ImageNetResNet
@@ -66,12 +67,7 @@ def start(record: Record) -> None:
     device = "CPU" if record.dry_run else "GPU"
     ms.set_device(device)
     ms.set_context(mode=ms.GRAPH_MODE)
-    # With NumPy 2, MindSpore 2.10 raises an error at the first scalar that it parses, but not afterwards.
-    numpy2 = ""
-    try:
-        (ms.Tensor(np.ones(2, np.float32)) * 0.5).asnumpy()
-    except SystemError as error:
-        numpy2 = str(error)
+    first_scalar = numpy2.adapt()
     total = float((ms.Tensor(np.ones(2, np.float32)) * 0.5).asnumpy().sum())
     record.add(
         "mindspore",
@@ -79,7 +75,7 @@ def start(record: Record) -> None:
         ms_kfac=ms_kfac.__version__,
         device=ms.get_context("device_target"),
         numpy=np.__version__,
-        first_scalar=numpy2,
+        first_scalar=first_scalar,
         two_halves=total,
         native=os.environ.get("MS_KFAC_NATIVE", ""),
         kernels=ms_kfac.kernels.status().splitlines(),
@@ -88,11 +84,14 @@ def start(record: Record) -> None:
 
 
 def seconds_of_step(step: nn.Cell, turns: Iterator[tuple[Any, Any]]) -> float:
-    """Takes one step, waits for the loss, and returns the seconds."""
+    """Takes one step, waits for the loss, and returns the seconds; FloatingPointError if it is not finite."""
     images, labels = next(turns)
     began = time.perf_counter()
-    step(images, labels).asnumpy()
-    return time.perf_counter() - began
+    loss = step(images, labels).asnumpy()
+    seconds = time.perf_counter() - began
+    if not np.isfinite(loss).all():
+        raise FloatingPointError(f"the loss of a step must be finite, got {loss}")
+    return seconds
 
 
 def in_turn(batches: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[ms.Tensor, ms.Tensor]]:

@@ -12,7 +12,6 @@ from math import sqrt
 import torch
 
 from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.covariances import relative_error
 from benchmarks.gpu.kernel_calls import RefreshCall
 from benchmarks.gpu.peaks import products_in
 from benchmarks.gpu.record import Record, part_parser
@@ -89,25 +88,6 @@ class TorchRefresh:
                 target.copy_(inverse)
 
 
-def record_errors(
-    record: Record, layers: Sequence[Layer], native: RefreshCall, torch_refresh: TorchRefresh
-) -> None:
-    """Errors of both against float64, per factor."""
-    for index, layer in enumerate(layers):
-        pair = damped(torch_refresh.sums[index], torch_refresh.counts[index], torch.float64)
-        for side, matrix in enumerate(pair):
-            exact = torch.linalg.inv(matrix)
-            found = {"kernel": native.inverses[index][side], "torch": torch_refresh.inverses[index][side]}
-            record.add(
-                "inverse error",
-                layer=layer.name,
-                side="AG"[side],
-                dimension=len(matrix),
-                condition=float(torch.linalg.matrix_norm(matrix, 1) * torch.linalg.matrix_norm(exact, 1)),
-                relative_error={name: relative_error(inverse, exact) for name, inverse in found.items()},
-            )
-
-
 def main() -> None:
     """Measures all forms."""
     arguments = part_parser(__doc__).parse_args()
@@ -129,15 +109,13 @@ def main() -> None:
                 bench.synchronize()
                 continue
             del calls[name]
-        with record.attempt("errors of inverses"):
-            record_errors(record, layers, native, other)
         rounds = 2 if arguments.dry_run else ROUNDS
         times = alternate(calls, bench.clock, rounds=rounds, warm_up=WARM_UP)
     sizes = sorted((len(matrix) for pair in sums for matrix in pair), reverse=True)
     record.add(
         "inverses",
         sizes=sizes,
-        # Factorization and inverse of a symmetric matrix: n^3 operations in total (LAPACK's count).
+        # Factorization and inverse of a symmetric matrix: n^3 / 2 multiplications and as many additions.
         operations=sum(size**3 for size in sizes),
         forms=summary(times),
         time_over_kernel_quartiles=paired_ratios(times, "kernel") if "kernel" in times else {},

@@ -100,6 +100,7 @@ class PreconditionCall:
         layers: the layers.
         gradients: the parameters' gradients, layer by layer.
         inverses: the inverses of A and G of each layer.
+        precision: "float32" or "tf32".
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class PreconditionCall:
         *,
         gradients: Sequence[torch.Tensor],
         inverses: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        precision: str = "float32",
     ) -> None:
         ones = [1] * len(layers)
         self.updates = [torch.zeros_like(gradient) for gradient in gradients]
@@ -124,6 +126,7 @@ class PreconditionCall:
             left_arrays=ones,
             right_arrays=ones,
             scales=[0] * len(layers),
+            precision=precision,
         )
 
 

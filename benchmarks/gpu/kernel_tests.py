@@ -1,30 +1,52 @@
-"""Runs ``tests/gpu`` and records every test that does not pass, with its message."""
+"""Runs ``tests/gpu`` and records every test that does not pass, with its message.
+
+An illegal access to memory makes CUDA unusable for the rest of the process, and a kernel may never end. So
+the tests run in a process of their own. If it ends early, another one runs the tests that are left.
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.parts import ROOT
-from benchmarks.gpu.record import LONGEST_MESSAGE, Record, part_parser
+from benchmarks.gpu.record import LONGEST_MESSAGE, Record, part_parser, read_record
+from benchmarks.gpu.sources import ROOT
+
+# Far longer than any test takes. The first one also loads the library.
+LONGEST_TEST = 30.0
+POLL_SECONDS = 0.2
 
 
 class Outcomes:
-    """A pytest plugin that counts outcomes and records all but passes.
+    """A pytest plugin that records every test.
 
     Args:
-        record: the record to write to.
+        record: the record for all that does not pass.
+        progress: the record of the tests that begin and end.
+        done: the tests not to run again.
     """
 
-    def __init__(self, record: Record) -> None:
-        self.record = record
-        self.counts: Counter[str] = Counter()
+    def __init__(self, record: Record, progress: Record, done: frozenset[str]) -> None:
+        self.record, self.progress, self.done = record, progress, done
+        self.broken = False
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Leaves out what an earlier process has run."""
+        items[:] = [item for item in items if item.nodeid not in self.done]
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Marks the test that runs when the process ends."""
+        self.progress.add("begun", of=nodeid)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Counts each test once: its call, or the set-up phase that failed or was skipped."""
         if report.when == "call" or (report.when == "setup" and not report.passed):
-            self.counts[report.outcome] += 1
+            self.progress.add("outcome", of=report.nodeid, outcome=report.outcome)
         if not report.passed:
             message = report.longreprtext if report.failed else str(report.longrepr)
             self.record.add(
@@ -34,37 +56,139 @@ class Outcomes:
                 message=message[-LONGEST_MESSAGE:],
             )
 
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Ends the process once CUDA no longer works in it."""
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.cuda.is_initialized():
+            return
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            import pytest
+
+            self.broken = True
+            pytest.exit(f"CUDA is not usable after {nodeid}: {error}", returncode=1)
+
     def pytest_collectreport(self, report: Any) -> None:
         """Counts a file that can't be collected as a failure."""
         if report.failed:
             self.record.add("failure", of=report.nodeid, message=report.longreprtext[-LONGEST_MESSAGE:])
 
 
+def run_tests(record: Record, progress: Record, folder: Path) -> int:
+    """Runs the tests that have not begun in this process.
+
+    Args:
+        record: the record for all that does not pass.
+        progress: the record of the tests that begin and end.
+        folder: the folder of the tests.
+
+    Returns:
+        The exit status of pytest.
+    """
+    # Imported here, because only these processes need it.
+    import pytest
+
+    outcomes = Outcomes(record, progress, frozenset(tests_in(progress.path, "begun")))
+    # The conftest.py of tests/ needs MindSpore, and the project's configuration needs plugins of pytest.
+    options = ["-q", "-c", os.devnull, "-p", "no:cacheprovider", "--import-mode=importlib"]
+    options += [f"--confcutdir={folder}", f"--rootdir={ROOT}", "--continue-on-collection-errors", str(folder)]
+    status = int(pytest.main(options, plugins=[outcomes]))
+    if not outcomes.broken:
+        progress.add("complete")
+    return status
+
+
+def tests_in(progress: Path, what: str) -> list[str]:
+    """The tests of a record that have begun, or that have an outcome."""
+    return [line["of"] for line in read_record(progress) if line["what"] == what]
+
+
+def supervise(process: subprocess.Popen[bytes], progress: Path, end: float) -> str:
+    """Waits for a process that runs tests.
+
+    Args:
+        process: the process.
+        progress: the record of the tests that begin and end.
+        end: the end, on the monotonic clock.
+
+    Returns:
+        Why it was killed; empty if it ended by itself.
+    """
+    size, changed = -1, time.monotonic()
+    while process.poll() is None:
+        now, written = time.monotonic(), progress.stat().st_size
+        if written != size:
+            size, changed = written, now
+        if now > end:
+            process.kill()
+            return "no time was left"
+        if now - changed > LONGEST_TEST and running_test(progress):
+            process.kill()
+            return f"did not end within {LONGEST_TEST:.0f} s"
+        time.sleep(POLL_SECONDS)
+    return ""
+
+
+def running_test(progress: Path) -> str:
+    """The test that has begun and has no outcome; empty if there is none."""
+    last = "".join(tests_in(progress, "begun")[-1:])
+    return "" if last in tests_in(progress, "outcome") else last
+
+
+def run_in_processes(record: Record, folder: Path, end: float) -> Counter[str]:
+    """Runs all tests, in as many processes as they need.
+
+    Args:
+        record: the record for all that does not pass.
+        folder: the folder of the tests.
+        end: the end, on the monotonic clock.
+
+    Returns:
+        The number of tests by outcome, and of processes.
+    """
+    progress = record.path.with_suffix(".progress")
+    progress.write_text("")
+    command = [sys.executable, "-m", "benchmarks.gpu.kernel_tests", "--record", str(record.path)]
+    command += ["--folder", str(folder), "--progress", str(progress)]
+    processes, begun = 0, -1
+    # A process that began no test would not do so the next time either.
+    while begun < len(tests_in(progress, "begun")) and time.monotonic() < end:
+        begun = len(tests_in(progress, "begun"))
+        processes += 1
+        process = subprocess.Popen(command, cwd=ROOT)
+        reason = supervise(process, progress, end)
+        process.wait()
+        if test := running_test(progress):
+            message = reason or f"ended the process with status {process.returncode}"
+            record.add("failure", of=test, message=message)
+            Record(progress).add("outcome", of=test, outcome="failed")
+        if any(line["what"] == "complete" for line in read_record(progress)):
+            break
+    else:
+        record.add("failure", of=str(folder), message="not every test has run")
+    outcomes = Counter(line["outcome"] for line in read_record(progress) if line["what"] == "outcome")
+    return outcomes + Counter(processes=processes)
+
+
 def main() -> int:
     """Runs the tests.
 
     Returns:
-        The exit status of pytest; 1 if no test passed.
+        0 if no test failed and one passed, else 1.
     """
     parser = part_parser(__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT / "tests" / "gpu")
+    parser.add_argument("--progress", type=Path, help="run the tests in this process, and record each here")
     arguments = parser.parse_args()
     record = Record(arguments.record, dry_run=arguments.dry_run)
-    # Imported here, so that a missing pytest is reported and only this part fails.
-    with record.attempt("import pytest"):
-        import pytest
-
-        outcomes = Outcomes(record)
-        folder = arguments.folder
-        # The conftest.py of tests/ needs MindSpore.
-        options = ["-q", "-p", "no:cacheprovider", f"--confcutdir={folder}", f"--rootdir={ROOT}"]
-        status = int(pytest.main([*options, str(folder)], plugins=[outcomes]))
-        record.add("tests", counts=dict(outcomes.counts), exit_status=status)
-        if status == 0 and not outcomes.counts["passed"] and not arguments.dry_run:
-            record.add("failure", of=str(folder), message="every test was skipped: nothing was checked")
-            return 1
-        return status
-    return 1
+    if arguments.progress:
+        return run_tests(record, Record(arguments.progress), arguments.folder)
+    counts = run_in_processes(record, arguments.folder, time.monotonic() + arguments.seconds)
+    record.add("tests", counts=dict(counts))
+    if not counts["passed"] and not arguments.dry_run:
+        record.add("failure", of=str(arguments.folder), message="no test passed: nothing was checked")
+    return int(any(line["what"] == "failure" for line in read_record(record.path)))
 
 
 if __name__ == "__main__":

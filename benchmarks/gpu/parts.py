@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.record import read_record
+from benchmarks.gpu.sources import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 # A part is told to finish this long before it is terminated.
 NOTICE_SECONDS = 4.0
 LAST_LINES = 40
+LONGEST_END = 5.0
 
 
 @dataclass(frozen=True)
@@ -30,48 +31,63 @@ class Part:
         module: its module in ``benchmarks.gpu``.
         least: seconds that earlier parts reserve for it.
         most: its time limit in seconds.
+        needs: what it can't run without, see ``machine.py``.
         arguments: additional arguments.
-        mindspore: whether it needs the interpreter with MindSpore.
         environment: additional environment variables.
+        prepares: whether it only prepares others. A run of such parts alone checks nothing.
     """
 
     name: str
     module: str
     least: float
     most: float
+    needs: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
-    mindspore: bool = False
     environment: dict[str, str] = field(default_factory=dict)
+    prepares: bool = False
+
+    @property
+    def mindspore(self) -> bool:
+        """Whether it runs with the interpreter that has MindSpore."""
+        return "mindspore" in self.needs
+
+
+KERNELS = ("torch", "g++", "kernels")
+NATIVE = ("gpu", "mindspore", "kernels")
+FALLBACK = ("gpu", "mindspore")
 
 
 def _training(network: str, form: str, least: float, most: float) -> Part:
+    native = form == "native"
     return Part(
         f"training, {network}, {form}",
         "training",
         least,
         most,
+        NATIVE if native else FALLBACK,
         ("--network", network),
-        mindspore=True,
-        environment={"MS_KFAC_NATIVE": "1" if form == "native" else "0"},
+        environment={"MS_KFAC_NATIVE": str(int(native))},
     )
 
 
-# Ordered by importance, in case the time runs out. The reserved times add up to less than nine minutes.
+# Always the first. It finds out what the other parts need.
+MACHINE = Part("machine", "machine", 10, 60, prepares=True)
+# Ordered by importance, in case the time runs out: errors of all kernels before times.
 PARTS = (
-    Part("machine", "machine", 10, 30),
-    Part("build", "build", 10, 240),
-    Part("tests", "kernel_tests", 50, 120),
-    Part("covariance", "covariance", 60, 150),
-    Part("inverses", "inverses", 25, 60),
-    Part("steps", "steps", 25, 50),
-    _training("resnet20", "native", 45, 90),
-    Part("sink", "sink", 30, 80, mindspore=True),
-    _training("resnet50", "native", 70, 150),
-    Part("sanitizer", "sanitizer", 30, 90),
-    _training("resnet20", "fallback", 30, 70),
-    Part("thor, resnet20", "thor", 25, 60, ("--network", "resnet20"), mindspore=True),
+    Part("build", "build", 10, 240, ("gpu", "nvcc"), prepares=True),
+    Part("tests", "kernel_tests", 40, 120, (*KERNELS, "pytest")),
+    Part("errors", "errors", 30, 60, KERNELS),
+    Part("memory errors", "sanitizer", 30, 90, (*KERNELS, "compute-sanitizer")),
+    Part("steps", "steps", 25, 50, KERNELS),
+    Part("inverses", "inverses", 20, 60, KERNELS),
+    Part("covariance", "covariance", 40, 150, KERNELS),
+    _training("resnet20", "native", 45, 150),
+    Part("sink", "sink", 30, 120, NATIVE),
+    _training("resnet50", "native", 70, 200),
+    _training("resnet20", "fallback", 30, 100),
+    Part("thor, resnet20", "thor", 25, 60, FALLBACK, ("--network", "resnet20")),
     _training("resnet50", "fallback", 50, 120),
-    Part("thor, resnet50", "thor", 40, 120, ("--network", "resnet50"), mindspore=True),
+    Part("thor, resnet50", "thor", 40, 120, FALLBACK, ("--network", "resnet50")),
 )
 
 
@@ -118,26 +134,30 @@ def command_of(
     command = [python, "-m", f"benchmarks.gpu.{part.module}", "--record", str(record)]
     command += ["--seconds", f"{max(seconds - NOTICE_SECONDS, 1):.0f}", *part.arguments]
     command += ["--dry-run"] if dry_run else []
-    if part.mindspore and interpreters.mindspore_environment:
-        # Through an array, because such files may read the arguments that they are sourced with.
-        script = (
-            'command=("$@"); environment="${command[0]}"; set --; . "$environment"; exec "${command[@]:1}"'
-        )
-        command = ["bash", "-c", script, "bash", interpreters.mindspore_environment, *command]
-    return command
+    return in_environment(command, interpreters) if part.mindspore else command
+
+
+def in_environment(command: list[str], interpreters: Interpreters) -> list[str]:
+    """A command line that sources the file for MindSpore first, if there is one."""
+    if not interpreters.mindspore_environment:
+        return command
+    # Through an array, because such files may read the arguments that they are sourced with.
+    script = 'command=("$@"); environment="${command[0]}"; set --; . "$environment"; exec "${command[@]:1}"'
+    return ["bash", "-c", script, "bash", interpreters.mindspore_environment, *command]
 
 
 def run_part(
-    part: Part, interpreters: Interpreters, folder: Path, seconds: float, dry_run: bool
+    part: Part, interpreters: Interpreters, folder: Path, seconds: float, dry_run: bool, root: Path = ROOT
 ) -> dict[str, Any]:
     """Runs a part and waits for it, up to its time limit.
 
     Args:
         part: the part.
         interpreters: the interpreters.
-        folder: the folder for its record and output.
+        folder: the folder for its record and output, and its working folder: MindSpore writes into that.
         seconds: the time limit.
         dry_run: whether to only check that it runs.
+        root: the folder of the sources.
 
     Returns:
         The status ("done", "failed", "out of time" or "not run"), seconds, exit status, the last lines of its
@@ -147,15 +167,17 @@ def run_part(
         return {"status": "not run", "message": "no time was left", "records": []}
     stem = "".join(letter if letter.isalnum() else "_" for letter in part.name)
     record, output = folder / f"{stem}.jsonl", folder / f"{stem}.txt"
-    environment = {**os.environ, **part.environment, "PYTHONUNBUFFERED": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    # The parts with MindSpore adapt it to NumPy 2, see numpy2.py.
+    fixed = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "MS_KFAC_ALLOW_NUMPY_2": "1"}
+    environment = {**os.environ, **part.environment, **fixed}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     start = time.monotonic()
     status: int | None
     with output.open("w") as printed:
         try:
             process = subprocess.Popen(
                 command_of(part, interpreters, record, seconds, dry_run),
-                cwd=ROOT,
+                cwd=folder,
                 env=environment,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
@@ -187,4 +209,6 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     # Child processes of the part must not run during the next part.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    # A process that waits for a hung device can't be ended. It must not take the other parts along.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(LONGEST_END)

@@ -39,6 +39,22 @@ class Record:
         with self.path.open("a") as file:
             file.write(line + "\n")
 
+    def check(self, of: str, *, error: float, threshold: float, **values: Any) -> None:
+        """Appends an error with its threshold, and a failure if the error is above it or NaN.
+
+        Args:
+            of: what has the error.
+            error: the error.
+            threshold: the largest error that its arithmetic explains, see ``thresholds.py``.
+            **values: further JSON values.
+        """
+        self.add("error", of=of, error=error, threshold=threshold, **values)
+        if not error <= threshold:
+            self.failures += 1
+            message = f"the error {error:.2e} is above its threshold {threshold:.2e}"
+            print(f"{of}: {message}", flush=True)
+            self.add("failure", of=of, message=message)
+
     @contextmanager
     def attempt(self, of: str) -> Iterator[None]:
         """Records an exception in the `with` block as a line, and suppresses it.

@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.gpu.parts import ROOT
 from benchmarks.gpu.record import Record, part_parser
+from benchmarks.gpu.sources import ROOT
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 PROGRAM = [sys.executable, "-m", "benchmarks.gpu.sanitizer_program"]

@@ -11,6 +11,7 @@ from typing import Callable
 
 from model_zoo.common.errors import Interrupted, RunFailedError, UsageError
 from model_zoo.common.interruption import SIGNAL_STATUS, StopSignals
+from model_zoo.common.zoo_recipes import recipe_argument
 
 FAILURE_STATUS = 1
 USAGE_STATUS = 2
@@ -31,9 +32,10 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--recipe",
-        type=Path,
-        metavar="FILE",
-        help="the recipe of the network (default: the one stored next to it)",
+        type=recipe_argument,
+        metavar="RECIPE",
+        help="the recipe of the network: a YAML file, or a name that `ms-kfac-zoo recipes` lists (default: "
+        "the one stored next to the network)",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipe"

@@ -28,16 +28,11 @@ def run_each(recipes: Mapping[str, Path], output: Path, arguments: Sequence[str]
     Raises:
         Interrupted: a signal arrived; the run has ended with a checkpoint, if it writes any.
     """
+    # -m would look for the zoo in the working folder first.
+    program = f"import sys; sys.path[:] = {sys.path!r}; from model_zoo.train import main; sys.exit(main())"
     for optimizer, recipe in recipes.items():
-        command = [
-            sys.executable,
-            "-m",
-            "model_zoo.train",
-            "--recipe",
-            str(recipe),
-            "--output",
-            str(output / optimizer),
-        ]
+        options = ["--recipe", str(recipe), "--output", str(output / optimizer)]
+        command = [sys.executable, "-c", program, *options]
         print(f"\n== {optimizer}: {recipe}", flush=True)
         process = subprocess.Popen([*command, *arguments])
         try:

@@ -1,6 +1,6 @@
 """Finds a free port, or checks a given one, before workers wait for a scheduler that can't listen there.
 
-python -m model_zoo.common.master_port ADDRESS PORT MACHINES prints the port; PORT 0 is any free one.
+scripts/run_distributed_train.sh calls `main` with ADDRESS PORT MACHINES. PORT 0 is any free port.
 """
 
 from __future__ import annotations
@@ -59,7 +59,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     return run_command(print_port)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ms_kfac.kernels.native_library import FOLDER, IN_SOURCES, NativeLibrary
+from ms_kfac.kernels.processor import processor_flags
 
 THREADS = "MS_KFAC_THREADS"
 MOST_THREADS = 1024
@@ -92,7 +93,7 @@ def find_openblas() -> Path | None:
 def _core_type() -> Iterator[None]:
     # On processors newer than its release, OpenBLAS selects AVX2 kernels, at half the speed of AVX-512.
     name = "OPENBLAS_CORETYPE"
-    if name in os.environ or "avx512bw" not in _processor_flags():
+    if name in os.environ or "avx512bw" not in processor_flags():
         yield
         return
     os.environ[name] = "SKYLAKEX"
@@ -100,11 +101,3 @@ def _core_type() -> Iterator[None]:
         yield
     finally:
         del os.environ[name]
-
-
-def _processor_flags() -> set[str]:
-    information = Path("/proc/cpuinfo")
-    if not information.exists():
-        return set()
-    lines = information.read_text().splitlines()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())

@@ -27,9 +27,10 @@ class CudaLibrary(NativeLibrary):
         )
 
     def settings(self) -> str:
-        """The GPU architectures and the precision of covariance products."""
+        """The GPU architectures and the precision of matrix products."""
         architectures = " ".join(f"sm_{number}" for number in self.architectures())
-        return f"{architectures}, covariance products in {precision()}"
+        covariances, preconditioning = precision("covariances"), precision("preconditioning")
+        return f"{architectures}, covariances in {covariances}, preconditioning in {preconditioning}"
 
     def architectures(self) -> list[int]:
         """The GPU architectures with machine code in the library, such as 80 for sm_80."""

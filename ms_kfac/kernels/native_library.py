@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import os
+import re
 from pathlib import Path
+
+import mindspore as ms
 
 from ms_kfac.kernels.fingerprint import expected_fingerprint
 
 SWITCH = "MS_KFAC_NATIVE"
-# The release whose Custom AOT interface interface/aot_extra.h mirrors.
-CHECKED_WITH = "2.10"
+# The releases with which `scripts/run_matrix.sh` runs the kernels' tests: from the first to all of the last.
+# Their Custom AOT interface is the one that interface/aot_extra.h mirrors. pyproject.toml has the same range.
+OLDEST, NEWEST = "2.7.2", "2.10"
 # Absolute, because a program may change its working folder before the library is loaded.
 FOLDER = Path(__file__).absolute().parent
 # A script that runs inside a clone imports the sources, not the package that `pip install .` built.
@@ -100,17 +103,15 @@ class NativeLibrary:
 def _refusal() -> str:
     if os.environ.get(SWITCH, "1") == "0":
         return f"{SWITCH}=0"
-    version = _version("mindspore")
-    if not version.startswith(CHECKED_WITH):
-        return f"kernels are tested with MindSpore {CHECKED_WITH} only, got {version}"
+    # Not that of an installed package: MindSpore may be unpacked without its metadata.
+    version = str(ms.__version__)
+    if not _numbers(OLDEST) <= _numbers(version) or _numbers(version)[:2] > _numbers(NEWEST):
+        return f"kernels are tested with MindSpore {OLDEST} to {NEWEST}, got {version}"
     return ""
 
 
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown version"
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
 
 
 def _sources_of(handle: ctypes.CDLL) -> str:

@@ -47,6 +47,7 @@ from ms_kfac.optim.parameter_groups import check_parameters
 from ms_kfac.optim.parameter_names import name_prefix, prefix_names
 from ms_kfac.optim.preconditioner import Preconditioner
 from ms_kfac.optim.quadratic_model import QuadraticModel
+from ms_kfac.optim.slow_convolutions import warn_of_slow_convolutions
 from ms_kfac.optim.step import SecondOrderStep
 from ms_kfac.optim.tap_manager import TapManager
 from ms_kfac.optim.trust_region import KLClip
@@ -184,6 +185,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.assign = ops.Assign()
         self.gather = ops.Gather()
 
+        warn_of_slow_convolutions(type(self).__name__, network)
         self._patterns, self._choice = patterns, choice
         # Weak: an optimizer that is kept does not keep its network.
         self.__dict__["_network"] = weakref.ref(network)

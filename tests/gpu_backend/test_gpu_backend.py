@@ -5,10 +5,6 @@ A test fails if an operator has no GPU kernel, or none for a dtype that a step u
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ import pytest
 
 from ms_kfac.statistics.judge import TOLD
 from tests.gpu_backend import stand_in
+from tests.gpu_backend.process import run, train_in_process
 from tests.gpu_backend.train import CASES, MODELS, STEPS
 
 REASON = stand_in.missing()
@@ -32,29 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def run(folder: Path, case: str, way: str) -> subprocess.CompletedProcess[str]:
-    """Runs a case in a new process, because MindSpore cannot change its device later."""
-    return subprocess.run(
-        [sys.executable, "-m", "tests.gpu_backend", str(folder), case, way],
-        env={
-            **os.environ,
-            "MS_KFAC_NATIVE": "0",
-            "MS_KFAC_REQUIRE_NATIVE": "0",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        },
-        # MindSpore creates folders in its working directory.
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-
-
 def train(folder: Path, case: str, way: str) -> dict[str, Any]:
-    process = run(folder, case, way)
-    assert process.returncode == 0, process.stderr[-4000:]
-    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    result = train_in_process(folder, case, way)
     # The host reads conditions, the status of solvers, and the judge's numbers for each layer. Reading a
     # whole factor would exceed this.
     assert result["bytes_a_step"] <= 32 + 4 * TOLD * result["layers"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Callable
 
 import mindspore as ms
@@ -10,6 +12,9 @@ import numpy as np
 from mindspore import nn
 
 import ms_kfac
+from ms_kfac.kernels import native_library
+from ms_kfac.kernels.operator import is_native
+from ms_kfac.kernels.registry import REGISTRY
 from ms_kfac.ops.step import momentum_step
 from ms_kfac.optim import base, first_order
 from ms_kfac.parallel import Distribution, collectives
@@ -20,6 +25,8 @@ from tests.support.loops import as_dataset, cross_entropy, functional_step
 from tests.support.methods import INTERVALS, METHODS
 from tests.support.networks import CLASSES, SmallNet, batches
 
+# In the package, its name is that of its function.
+LIBRARY = import_module("ms_kfac.kernels.library")
 STEPS = 4
 
 
@@ -110,6 +117,17 @@ def be_one_of_two_ranks() -> None:
     collectives.reduce_scatter = FirstHalf
 
 
+def use_operators_of(built: Path) -> None:
+    """Patches ms_kfac to load emulated CUDA operators as the library of the GPU."""
+    folder = built.parent / "as_package"
+    folder.mkdir(exist_ok=True)
+    if not (folder / "_cuda.so").exists():
+        (folder / "_cuda.so").symlink_to(built)
+    LIBRARY.FOLDER = folder
+    # It was built from the current sources, but does not say so.
+    native_library._sources_of = native_library.expected_fingerprint = lambda of: ""
+
+
 def always(scale: ms.Tensor) -> bool:
     """Every step is taken."""
     return True
@@ -176,7 +194,8 @@ def train(case: str, way: str, read: Callable[[], tuple[int, int]]) -> dict[str,
         read: returns the number of reads and of bytes read by the host so far.
 
     Returns:
-        The numbers of steps, preconditioned layers and refreshes, and the reads per step.
+        The numbers of steps, preconditioned layers and refreshes, the reads per step, the native operators
+        and their last error, and the weights of the layers' statistics.
     """
     ms.set_device("GPU")
     ms.set_context(mode=ms.GRAPH_MODE if way == "sink" else ms.PYNATIVE_MODE)
@@ -205,4 +224,7 @@ def train(case: str, way: str, read: Callable[[], tuple[int, int]]) -> dict[str,
         # Not `refreshes()`, which also reads a count of floats that the stand-in does not compute.
         "statistics": int(optimizer.statistics_schedule.refreshes.asnumpy()),
         "inverses": int(optimizer.inverse_schedule.refreshes.asnumpy()),
+        "native": sorted(filter(is_native, REGISTRY)),
+        "last_error": LIBRARY.library("GPU").last_error(),
+        "weights": [float(weight) for block in optimizer.blocks for weight in block.weights.asnumpy()],
     }

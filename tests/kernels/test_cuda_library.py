@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ms_kfac import kernels
-from ms_kfac.kernels import native_library
+from ms_kfac.kernels import native_library, precision
 from ms_kfac.kernels.fingerprint import fingerprint
 from ms_kfac.kernels.library import CudaLibrary, library
 from ms_kfac.kernels.operator import is_native, native_operator
@@ -71,8 +71,10 @@ def test_a_library_of_these_sources_is_loaded(built: Path, monkeypatch: pytest.M
     loaded = CudaLibrary()
     assert (loaded.path, loaded.reason) == (str(built), "")
     assert loaded.architectures() == [80, 90]
+    monkeypatch.setattr(precision, "_chosen", {})
     monkeypatch.delenv("MS_KFAC_PRECISION", raising=False)
-    assert loaded.settings() == "sm_80 sm_90, covariance products in tf32"
+    monkeypatch.delenv("MS_KFAC_PRECONDITIONING_PRECISION", raising=False)
+    assert loaded.settings() == "sm_80 sm_90, covariances in tf32, preconditioning in float32"
     assert loaded.exports("MomentumStep")
     assert not loaded.exports("KroneckerStatistics")
 
@@ -96,8 +98,8 @@ def test_it_is_switched_off_with_the_other(built: Path, monkeypatch: pytest.Monk
 
 @needs_compiler
 def test_another_mindspore_is_refused(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_library, "_version", lambda package: "2.11.0")
-    assert CudaLibrary().reason == "kernels are tested with MindSpore 2.10 only, got 2.11.0"
+    monkeypatch.setattr(native_library.ms, "__version__", "2.11.0")
+    assert CudaLibrary().reason == "kernels are tested with MindSpore 2.7.2 to 2.10, got 2.11.0"
 
 
 def test_the_reason_says_how_to_build_it(folder: Path) -> None:
@@ -117,7 +119,7 @@ def test_exported_operators_are_native_on_a_gpu(built: Path, monkeypatch: pytest
     assert {name for name in REGISTRY if is_native(name)} == {"momentum_step"}
     assert native_operator("momentum_step", owners=[0]).func == f"{built}:MomentumStep"
     rows = kernels.status().splitlines()
-    assert rows[0].startswith(f"GPU (in use): library {built}, sm_80 sm_90, covariance products in ")
+    assert rows[0].startswith(f"GPU (in use): library {built}, sm_80 sm_90, covariances in ")
     forms = dict(row.split(maxsplit=1) for row in rows[2 : 2 + len(REGISTRY)])
     for name, function in REGISTRY.items():
         if name == "momentum_step":

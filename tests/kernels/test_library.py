@@ -71,12 +71,20 @@ def test_a_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) 
     assert "was built from other sources: pip install -e . builds it" in refused.reason
 
 
-def test_another_mindspore_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("version", ["2.7.1", "2.7.1.post1", "2.11.0", "3.0.0", "unknown version"])
+def test_another_mindspore_is_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MS_KFAC_NATIVE", raising=False)
-    monkeypatch.setattr(native, "_version", lambda package: "2.7.1")
+    monkeypatch.setattr(native, "_version", lambda package: version)
     refused = CpuLibrary()
     assert not refused.path
-    assert refused.reason == "kernels are tested with MindSpore 2.10 only, got 2.7.1"
+    assert refused.reason == f"kernels are tested with MindSpore 2.7.2 to 2.10, got {version}"
+
+
+@needs_library
+@pytest.mark.parametrize("version", ["2.7.2", "2.8.0", "2.9.0", "2.10.0", "2.10.1"])
+def test_every_tested_mindspore_is_accepted(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_version", lambda package: version)
+    assert CpuLibrary().reason == ""
 
 
 def test_the_fingerprint_follows_the_sources(tmp_path: Path) -> None:

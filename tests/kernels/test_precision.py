@@ -1,4 +1,4 @@
-"""The precision of the GPU's covariance products: where it is set, when it is read."""
+"""The precision of the GPU's matrix products: where it is set, when it is read."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ from ms_kfac.ops.statistics.trace_restricted_statistics import TraceRestrictedSt
 from tests.support.native import needs_native
 
 module = importlib.import_module("ms_kfac.kernels.precision")
+# Variable, default, and a value of the variable.
+PRODUCTS = {
+    "covariances": ("MS_KFAC_PRECISION", "tf32", "bfloat16"),
+    "preconditioning": ("MS_KFAC_PRECONDITIONING_PRECISION", "float32", "tf32"),
+}
 
 
 @pytest.fixture(autouse=True)
 def unset(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(module, "_chosen", None)
-    monkeypatch.delenv("MS_KFAC_PRECISION", raising=False)
+    monkeypatch.setattr(module, "_chosen", {})
+    for variable, *_ in PRODUCTS.values():
+        monkeypatch.delenv(variable, raising=False)
     yield
 
 
@@ -30,19 +36,39 @@ def options() -> StatisticsOptions:
     return StatisticsOptions(sharing="expand", mean_reduction=True, gradient_scale=1.0)
 
 
-def test_tf32_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert module.precision() == "tf32"
-    monkeypatch.setenv("MS_KFAC_PRECISION", "bfloat16")
-    assert module.precision() == "bfloat16"
-    kernels.set_precision("float32")
-    assert module.precision() == "float32"
+@pytest.mark.parametrize("products", PRODUCTS)
+def test_the_default_unless_it_is_set(monkeypatch: pytest.MonkeyPatch, products: str) -> None:
+    variable, default, other = PRODUCTS[products]
+    assert module.precision(products) == default
+    monkeypatch.setenv(variable, other)
+    assert module.precision(products) == other
+    kernels.set_precision("float32", products=products)
+    assert module.precision(products) == "float32"
+
+
+def test_products_have_their_own() -> None:
+    kernels.set_precision("bfloat16")
+    kernels.set_precision("tf32", products="preconditioning")
+    assert [module.precision(products) for products in PRODUCTS] == ["bfloat16", "tf32"]
 
 
 @pytest.mark.parametrize("value", ["fp32", "", "TF32", 32, None, ["tf32"]])
 def test_others_are_refused(value: object) -> None:
     with pytest.raises(ValueError, match="set_precision: value must be one of tf32, float32, bfloat16, got"):
         kernels.set_precision(value)  # type: ignore[arg-type]
-    assert module.precision() == "tf32"
+    assert module.precision("covariances") == "tf32"
+
+
+def test_preconditioning_has_no_bfloat16() -> None:
+    with pytest.raises(ValueError, match="value must be one of float32, tf32, got 'bfloat16'"):
+        kernels.set_precision("bfloat16", products="preconditioning")
+
+
+def test_other_products_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match="products must be one of covariances, preconditioning, got 'inverses'"
+    ):
+        kernels.set_precision("tf32", products="inverses")
 
 
 def test_others_in_the_environment_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

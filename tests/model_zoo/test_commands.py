@@ -19,8 +19,8 @@ CIFAR10 = ROOT / "model_zoo/resnet/resnet20_cifar10_sgdm.yaml"
 SMALL = ["--set", "epochs=2", "--set", "data.batch_size=10", "--set", "data.evaluation_batch_size=10"]
 
 
-def run_module(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"model_zoo.{name}", *map(str, arguments)]
+def run_zoo(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "model_zoo", name, *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
@@ -79,8 +79,31 @@ def test_a_missing_recipe_ends_with_status_2(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "error: recipe nowhere.yaml can't be read: No such file or directory.\n"
 
 
+@pytest.mark.parametrize("command", [train, evaluate])
+def test_a_recipe_of_the_zoo_is_found_by_its_name(
+    command: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "resnet/sherman_morrison/resnet20w4_cifar10_sgdm"
+    # A file of the same name is named with its suffix.
+    (tmp_path / f"{name}.yaml").parent.mkdir(parents=True)
+    (tmp_path / f"{name}.yaml").write_text("mine")
+    checkpoint = ["--checkpoint", "x"] if command is evaluate else []
+    assert (
+        command.parse_arguments(["--recipe", name, *checkpoint]).recipe == ROOT / "model_zoo" / f"{name}.yaml"
+    )
+    assert command.parse_arguments(["--recipe", f"{name}.yaml", *checkpoint]).recipe == Path(f"{name}.yaml")
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--recipe", "resnet20_digits_kfac", *checkpoint])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        "argument --recipe: must be a .yaml file or a name that `ms-kfac-zoo recipes` lists, such as "
+        "resnet/resnet20_digits_kfac; got resnet20_digits_kfac\n"
+    )
+
+
 def test_a_missing_data_folder_ends_with_one_sentence_and_status_2(tmp_path: Path) -> None:
-    done = run_module(
+    done = run_zoo(
         "train", "--recipe", CIFAR10, "--data-dir", tmp_path / "nowhere", "--output", tmp_path / "out"
     )
     assert done.returncode == 2
@@ -158,7 +181,7 @@ def test_compare_runs_each_optimizer_and_evaluate_agrees_with_the_last_epoch(
 ) -> None:
     output = tmp_path / "out"
     common = ["--recipe", MLP, "--data-dir", mnist_folder]
-    done = run_module("train", *common, "--compare", "sgdm,kfac", "--output", output, "--no-progress", *SMALL)
+    done = run_zoo("train", *common, "--compare", "sgdm,kfac", "--output", output, "--no-progress", *SMALL)
     assert done.returncode == 0, done.stderr
     assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
     for optimizer in ("sgdm", "kfac"):
@@ -171,15 +194,15 @@ def test_compare_runs_each_optimizer_and_evaluate_agrees_with_the_last_epoch(
     assert done.stdout.count("epoch 2/2") == 2
 
     last = read_metrics(output / "kfac")[-1]
-    again = run_module("evaluate", *common, "--checkpoint", output / "kfac" / "network.ckpt", *SMALL)
+    again = run_zoo("eval", *common, "--checkpoint", output / "kfac" / "network.ckpt", *SMALL)
     assert again.stdout == f"test loss {last['test_loss']:.4f}  test accuracy {last['test_accuracy']:.4f}\n"
 
-    other = run_module("evaluate", *common, "--checkpoint", output / "kfac" / "run.json", *SMALL)
+    other = run_zoo("eval", *common, "--checkpoint", output / "kfac" / "run.json", *SMALL)
     assert other.returncode == 2
     assert (
         "run.json can't be read: it is damaged or not a MindSpore checkpoint" in other.stderr.splitlines()[-1]
     )
-    missing = run_module("evaluate", *common, "--checkpoint", tmp_path / "none.ckpt", *SMALL)
+    missing = run_zoo("eval", *common, "--checkpoint", tmp_path / "none.ckpt", *SMALL)
     assert (missing.returncode, missing.stderr) == (
         2,
         f"error: checkpoint {tmp_path / 'none.ckpt'} does not exist.\n",
@@ -197,7 +220,7 @@ def test_a_failed_run_stops_the_comparison(tmp_path: Path) -> None:
         "--output",
         tmp_path / "out",
     ]
-    done = run_module("train", *arguments)
+    done = run_zoo("train", *arguments)
     assert done.returncode == 2
     assert done.stderr.count("error: MNIST was not found: ") == 1
 

@@ -51,7 +51,7 @@ def launch(arguments: list[str], folder: Path | None = None) -> subprocess.Popen
     return subprocess.Popen(
         arguments,
         cwd=folder,
-        env={**os.environ, "MS_KFAC_PYTHON": sys.executable, "PYTHONPATH": ""},
+        env={**os.environ, "MS_KFAC_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -78,7 +78,7 @@ def workers_of(output: Path) -> list[int]:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"model_zoo.train" in words and str(output).encode() in words:
+        if b"train" in words and str(output).encode() in words:
             found.append(int(folder.name))
     return found
 

@@ -66,7 +66,7 @@ def test_missing_unfinished_or_truncated_conversion_is_reported(
         with pytest.raises(DataError, match=message):
             pipelines.load_data(OPTIONS, folder)
 
-    refused(None, "MindRecord needs --data-dir, a folder written by model_zoo.convert")
+    refused(None, "MindRecord needs --data-dir, a folder written by `ms-kfac-zoo convert`")
     refused(tmp_path / "nowhere", "nowhere is not a folder")
     refused(converted[0], r"images has no index\.json")
     folder = Path(shutil.copytree(converted[1], tmp_path / "copy"))

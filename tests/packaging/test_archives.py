@@ -9,11 +9,15 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.model_zoo.synthetic_data import write_mnist
+from tests.support.traps import set_traps
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = "ms_kfac/kernels"
@@ -129,10 +133,12 @@ def test_the_source_distribution_is_the_repository(clone: Path) -> None:
     assert {"CHANGELOG.md", "scripts/build_cuda_kernels.sh", f"{KERNELS}/cuda/tile/tile.h"} < held
 
 
-def test_the_wheel_is_the_package_and_its_library(clone: Path) -> None:
-    modules = {name for name in tracked() if name.startswith("ms_kfac/") and name.endswith(".py")}
+def test_the_wheel_is_the_package_its_library_and_the_zoo(clone: Path) -> None:
+    folders, suffixes = ("ms_kfac/", "model_zoo/"), (".py", ".yaml")
+    sources = {name for name in tracked() if name.startswith(folders) and name.endswith(suffixes)}
+    assert {"model_zoo/train.py", "model_zoo/resnet/tkfac/resnet20w4_cifar10_adam.yaml"} < sources
     found = contents_of_wheel(clone)
-    assert set(found) == modules | {
+    assert set(found) == sources | {
         "ms_kfac/py.typed",
         f"{KERNELS}/_cpu.so",
         f"{KERNELS}/_fingerprints.txt",
@@ -148,9 +154,11 @@ def test_a_deleted_file_does_not_come_back_from_an_old_build(project: Path) -> N
     (project / KERNELS / "cpu/step/not_finite.cc").unlink()
     (project / KERNELS / "cpu/step/not_finite.h").unlink()
     (project / "ms_kfac/values.py").unlink()
+    (project / "model_zoo/mlp/mlp_mnist14_adam.yaml").unlink()
     build(project, "bdist_wheel")
     found = contents_of_wheel(project)
     assert "ms_kfac/values.py" not in found
+    assert "model_zoo/mlp/mlp_mnist14_adam.yaml" not in found
     library = found[f"{KERNELS}/_cpu.so"]
     assert digest_of(project, "cpu").encode() in library
     assert b"NotFiniteKind not_finite(" not in library
@@ -184,3 +192,48 @@ def test_without_a_compiler_one_line_says_so_and_no_old_library_stays(
         f"ms_kfac: no native CPU kernels, because {compiler} {state}; training runs without them, more slowly"
     ]
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def environment(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with the wheel, and the other packages of this one."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-I", "-m", "venv", "--without-pip", str(folder)], check=True)
+    (packages,) = (folder / "lib").glob("python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    (wheel,) = (clone / "dist").glob("*.whl")
+    install = ["-m", "pip", "--python", str(folder / "bin/python"), "install", "--no-deps", "--no-index"]
+    subprocess.run([sys.executable, "-I", *install, "--quiet", str(wheel)], check=True)
+    return folder / "bin"
+
+
+def test_the_installed_zoo_trains_evaluates_and_plots_in_any_folder(
+    environment: Path, tmp_path: Path
+) -> None:
+    data = write_mnist(tmp_path / "idx")
+    (tmp_path / "trapped").mkdir()
+    set_traps(tmp_path / "trapped", tmp_path / "sprung")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MS_KFAC"))}
+
+    def zoo(*arguments: str) -> str:
+        done = subprocess.run(
+            [str(environment / "ms-kfac-zoo"), *arguments],
+            cwd=tmp_path / "trapped",
+            # The library of the stand-in for g++ can't be loaded.
+            env={**kept, "MS_KFAC_NATIVE": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    names = {f"model_zoo/{name}.yaml" for name in zoo("recipes").splitlines()}
+    assert names == {name for name in tracked() if name.startswith("model_zoo/") and name.endswith(".yaml")}
+    output = tmp_path / "out"
+    options = ["--data-dir", str(data), "--set", "data.batch_size=10", "--set", "epochs=1"]
+    zoo("train", "--recipe", "mlp/mlp_mnist14_kfac", "--compare", "kfac", "--output", str(output), *options)
+    assert "test accuracy" in zoo("eval", "--checkpoint", str(output / "kfac"), "--data-dir", str(data))
+    zoo("plot", str(output / "kfac"), "--output", str(tmp_path / "curves.svg"))
+    assert (tmp_path / "curves.svg").exists()
+    assert not (tmp_path / "sprung").exists()

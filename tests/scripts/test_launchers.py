@@ -133,30 +133,30 @@ def test_usage_errors_are_reported_before_the_setup(
 
 def test_named_interpreter_is_used_unchanged(bare_copy: Path, tmp_path: Path) -> None:
     interpreter = tmp_path / "python"
-    # Accepts the version check, and echoes all other commands.
-    interpreter.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$PYTHONPATH: $*"\n')
+    # Accepts the checks, and echoes the zoo's commands.
+    interpreter.write_text('#!/bin/sh\nshift 2\ncase "$1" in train | eval) echo "$PYTHONPATH: $*" ;; esac\n')
     interpreter.chmod(0o755)
-    for script, module, given in (
+    for script, command, given in (
         ("run_standalone_train.sh", "train", "--recipe"),
         ("run_standalone_train.sh", "train", "--resume"),
-        ("run_eval.sh", "evaluate", "--recipe"),
+        ("run_eval.sh", "eval", "--recipe"),
     ):
         done = subprocess.run(
             ["bash", f"scripts/{script}", given, "a b.yaml"],
             cwd=bare_copy,
-            env={"PATH": "/usr/bin:/bin", "MS_KFAC_PYTHON": str(interpreter)},
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": "mine", "MS_KFAC_PYTHON": str(interpreter)},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.stdout == f"{bare_copy}: -m model_zoo.{module} {given} a b.yaml\n", done.stderr
+        assert done.stdout == f"mine: {command} {given} a b.yaml\n", done.stderr
     assert not (bare_copy / ".venv").exists()
 
 
 def test_without_a_recipe_the_digits_are_learned(bare_copy: Path, tmp_path: Path) -> None:
     interpreter = tmp_path / "python"
-    # Fails, and echoes the command.
-    interpreter.write_text('#!/bin/sh\n[ "$1" = -c ] || { echo "$*"; exit 3; }\n')
+    # Accepts the checks; echoes the command for training and fails.
+    interpreter.write_text('#!/bin/sh\nshift 2\n[ "$1" != train ] || { echo "$*"; exit 3; }\n')
     interpreter.chmod(0o755)
     for script, arguments in (("run_standalone_train.sh", []), (DISTRIBUTED, ["--worker-num", "2"])):
         done = subprocess.run(
@@ -168,7 +168,7 @@ def test_without_a_recipe_the_digits_are_learned(bare_copy: Path, tmp_path: Path
             check=False,
         )
         assert done.returncode == 3, done.stderr
-        assert f"--recipe {bare_copy}/model_zoo/resnet/resnet20_digits_kfac.yaml" in done.stdout
+        assert "--recipe resnet/resnet20_digits_kfac" in done.stdout
     assert not (bare_copy / "runs").exists()
 
 
@@ -185,6 +185,7 @@ def write_python(path: Path) -> None:
         ("build_docs.sh", [], "lacks latex2mathml, material,"),
         ("build_wheel.sh", [], "lacks auditwheel, build,"),
         ("run_reliability.sh", [], "lacks hypothesis, mindspore, pytest,"),
+        ("run_eval.sh", ["--checkpoint", "x"], "lacks model_zoo, ms_kfac; install ms_kfac[zoo]."),
     ],
 )
 def test_missing_packages_are_named(
@@ -204,22 +205,61 @@ def test_missing_packages_are_named(
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate", "export", "convert"])
-def test_the_zoo_names_its_missing_packages(module: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-S", "-m", f"model_zoo.{module}"]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    missing = "pillow, matplotlib, mindspore, scikit-learn, PyYAML"
-    assert done.stderr == f"error: the model zoo needs {missing}; install ms_kfac[zoo].\n"
-    imported = subprocess.run(
-        [sys.executable, "-S", "-c", "import model_zoo"],
-        env=environment,
+def test_the_zoo_names_its_missing_packages(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "model_zoo", "train", "--resume", str(tmp_path)],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert imported.stderr.splitlines()[-1].startswith("ModuleNotFoundError: the model zoo needs pillow")
+    assert done.returncode == 1
+    missing = "pillow, matplotlib, mindspore, scikit-learn, PyYAML"
+    assert done.stderr == f"error: the model zoo needs {missing}; install ms_kfac[zoo].\n"
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """An interpreter with another zoo, which tells what it was called with."""
+    subprocess.run([sys.executable, "-I", "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    (packages,) = (tmp_path / "venv/lib").glob("python*/site-packages")
+    for name in ("model_zoo", "model_zoo/common", "ms_kfac"):
+        (packages / name).mkdir()
+        (packages / name / "__init__.py").touch()
+    tell = "import sys\ndef main():\n    print('installed:', *sys.argv[1:])\n"
+    (packages / "model_zoo/__main__.py").write_text(tell)
+    (packages / "model_zoo/common/master_port.py").write_text(tell)
+    return tmp_path / "venv/bin/python"
+
+
+# A clone's own folder is where Python would look first.
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "docs"], ids=["root", "below"])
+@pytest.mark.parametrize(
+    ("script", "arguments", "called"),
+    [
+        ("run_standalone_train.sh", ["--resume", "x"], "train --resume x"),
+        ("run_eval.sh", ["--checkpoint", "x"], "eval --checkpoint x"),
+        ("prepare_data.sh", ["images", "--images", "x"], "convert --images x"),
+        (
+            DISTRIBUTED,
+            ["--worker-num", "1", "--resume", "x", "--check"],
+            "train --distributed --resume x --check",
+        ),
+    ],
+)
+def test_an_installed_zoo_is_not_replaced_by_the_clone(
+    script: str, arguments: list[str], called: str, folder: Path, installed: Path
+) -> None:
+    done = subprocess.run(
+        ["bash", str(ROOT / "scripts" / script), *arguments],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "MS_KFAC_PYTHON": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"installed: {called}\n", done.stderr
 
 
 @pytest.mark.parametrize("script", ["run_standalone_train.sh", "run_tests.sh", "build_wheel.sh"])

@@ -14,22 +14,17 @@ from tests.support.traps import set_traps
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = str(ROOT / "model_zoo/mlp/mlp_mnist14_sgdm.yaml")
-# `python -m` imports runpy and what that imports before it knows the module. They are frozen in Python 3.11.
-NEEDS_FROZEN_MODULES = pytest.mark.skipif(
-    sys.version_info < (3, 11), reason="Python itself imports from the working folder"
-)
-
 # Exit status, and the words that show that the command came that far.
 COMMANDS = {
     "train": (["--recipe", RECIPE, "--set", "epochs=none"], 2, "epochs"),
-    "evaluate": (["--checkpoint", "nowhere"], 2, "nowhere"),
+    "eval": (["--checkpoint", "nowhere"], 2, "nowhere"),
     "export": (["--checkpoint", "nowhere", "--output", "x.mindir"], 2, "nowhere"),
     "convert": (["--images", "nowhere", "--output", "out"], 2, "nowhere"),
 }
 LAUNCHERS = {
     "run_standalone_train.sh": COMMANDS["train"],
     "run_distributed_train.sh": (["--worker-num", "2", *COMMANDS["train"][0]], 2, "epochs"),
-    "run_eval.sh": COMMANDS["evaluate"],
+    "run_eval.sh": COMMANDS["eval"],
     "prepare_data.sh": (["images", *COMMANDS["convert"][0]], 2, "nowhere"),
     "run_tests.sh": (["--version"], 0, "pytest"),
     "build_docs.sh": (["--no-such-option"], 2, "unknown options"),
@@ -74,19 +69,20 @@ def test_the_traps_work(trapped: Path) -> None:
     assert (trapped.parent / "sprung").exists()
 
 
-@NEEDS_FROZEN_MODULES
-@pytest.mark.parametrize("module", COMMANDS)
-def test_commands_import_nothing_from_the_working_folder(module: str, trapped: Path) -> None:
-    arguments, status, words = COMMANDS[module]
-    # Whoever names a package gets the one of the working folder; only -P changes that.
-    shutil.rmtree(trapped / "model_zoo")
-    (trapped / "model_zoo.py").unlink()
-    command = [sys.executable, "-m", f"model_zoo.{module}", *arguments]
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_import_nothing_from_the_working_folder(name: str, trapped: Path, tmp_path: Path) -> None:
+    arguments, status, words = COMMANDS[name]
+    # As pip writes it.
+    script = "import sys\nfrom model_zoo.__main__ import main\nsys.exit(main())\n"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/ms-kfac-zoo").write_text(script)
+    command = [sys.executable, str(tmp_path / "bin/ms-kfac-zoo"), name, *arguments]
     check(run(command, trapped, PYTHONPATH=str(ROOT)), trapped, status, words)
 
 
 # All launchers make the search path in the same way.
-PATHS = [*((script, "") for script in LAUNCHERS), *(("run_eval.sh", path) for path in (":", f"::{ROOT}:"))]
+PATHS = [(script, f"{ROOT}") for script in LAUNCHERS]
+PATHS += [("run_eval.sh", f":{ROOT}"), ("run_eval.sh", f"::{ROOT}:")]
 
 
 @pytest.mark.parametrize(("script", "path"), PATHS)
@@ -102,9 +98,10 @@ def test_launchers_import_nothing_from_the_working_folder(script: str, path: str
 def test_a_folder_of_cdpath_is_not_taken_for_the_project(tmp_path: Path) -> None:
     (tmp_path / "project").symlink_to(ROOT)
     (tmp_path / "other/project/scripts").mkdir(parents=True)
-    command = ["bash", "project/scripts/run_eval.sh", *COMMANDS["evaluate"][0]]
-    done = run(command, tmp_path, MS_KFAC_PYTHON=sys.executable, CDPATH=str(tmp_path / "other"))
-    check(done, tmp_path / "project", *COMMANDS["evaluate"][1:])
+    command = ["bash", "project/scripts/run_eval.sh", *COMMANDS["eval"][0]]
+    variables = {"PYTHONPATH": str(ROOT), "CDPATH": str(tmp_path / "other")}
+    done = run(command, tmp_path, MS_KFAC_PYTHON=sys.executable, **variables)
+    check(done, tmp_path / "project", *COMMANDS["eval"][1:])
 
 
 def test_the_set_up_imports_nothing_from_the_working_folder(trapped: Path, tmp_path: Path) -> None:
@@ -117,13 +114,3 @@ def test_the_set_up_imports_nothing_from_the_working_folder(trapped: Path, tmp_p
     command = ["bash", "../project/scripts/run_eval.sh", "--checkpoint", "x"]
     done = run(command, trapped, PYTHON=sys.executable, PIP_NO_INDEX="1", PIP_NO_BUILD_ISOLATION="0")
     check(done, trapped, 1, "pip could not install ms_kfac[zoo]")
-
-
-@NEEDS_FROZEN_MODULES
-def test_a_program_that_uses_the_zoo_keeps_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/__init__.py").write_text("import model_zoo\n")
-    (tmp_path / "mine/program.py").write_text("import helper\n")
-    (tmp_path / "helper.py").write_text("print('helped')\n")
-    done = run([sys.executable, "-m", "mine.program"], tmp_path, PYTHONPATH=str(ROOT))
-    assert done.stdout == "helped\n", done.stderr

@@ -11,6 +11,9 @@ import numpy as np
 from tests.support.cuda_cases import ROUNDOFF, assert_within
 from tests.support.cuda_updates import normal
 
+# Unit roundoff of TF32.
+TF32_ROUNDOFF = 2.0**-11
+
 # A value and the sum of the absolute values of what it is a sum of.
 Bounded = tuple[np.ndarray, np.ndarray]
 
@@ -54,8 +57,10 @@ class PreconditionCase:
 
     name: str
 
-    def __init__(self, layers: Sequence[PreconditionedLayer], rng: np.random.Generator) -> None:
-        self.layers = layers
+    def __init__(
+        self, layers: Sequence[PreconditionedLayer], rng: np.random.Generator, precision: str = "float32"
+    ) -> None:
+        self.layers, self.precision = layers, precision
         own = [
             normal(rng, shape)
             for layer in layers
@@ -78,7 +83,17 @@ class PreconditionCase:
             "positions": self.positions,
             "groups": [layer.groups for layer in layers],
             "biases": [int(layer.bias) for layer in layers],
+            "precision": precision,
         }
+
+    def rounding(self, depth: int) -> float:
+        """Largest error of two products in a row, relative to those of the absolute values.
+
+        Args:
+            depth: terms per sum, of both.
+        """
+        operands = (1 + TF32_ROUNDOFF) ** 4 - 1 if self.precision == "tf32" else 0.0
+        return 1.01 * depth * ROUNDOFF + operands
 
     def draw(self, layer: PreconditionedLayer, rng: np.random.Generator) -> list[np.ndarray]:
         """The operator's own arrays for a layer."""
@@ -114,11 +129,6 @@ class PreconditionCase:
             index += parts
 
 
-def rounding(depth: int) -> float:
-    """Largest error of a float32 sum of so many products, relative to the sum of their absolute values."""
-    return 1.01 * depth * ROUNDOFF
-
-
 def block_diagonal(arrays: Sequence[np.ndarray], group: int, groups: int) -> np.ndarray:
     """One side of a layer's inverse as a single matrix, float64."""
     pieces: list[np.ndarray] = []
@@ -138,8 +148,10 @@ class KroneckerCase(PreconditionCase):
 
     name = "KroneckerPrecondition"
 
-    def __init__(self, layers: Sequence[PreconditionedLayer], rng: np.random.Generator) -> None:
-        super().__init__(layers, rng)
+    def __init__(
+        self, layers: Sequence[PreconditionedLayer], rng: np.random.Generator, precision: str = "float32"
+    ) -> None:
+        super().__init__(layers, rng, precision)
         self.attributes.update(
             left_arrays=[max(len(layer.left), 1) for layer in layers],
             right_arrays=[max(len(layer.right), 1) for layer in layers],
@@ -168,7 +180,9 @@ class KroneckerCase(PreconditionCase):
         )
         bound = abs(scale) * (abs(left) @ abs(matrix) @ abs(right))
         # Both products, and the scale.
-        return scale * (left @ matrix @ right), (rounding(layer.rows + layer.width) + 2 * ROUNDOFF) * bound
+        return scale * (left @ matrix @ right), (
+            self.rounding(layer.rows + layer.width) + 2 * ROUNDOFF
+        ) * bound
 
 
 class EigenbasisCase(PreconditionCase):
@@ -176,9 +190,11 @@ class EigenbasisCase(PreconditionCase):
 
     name = "EigenbasisPrecondition"
 
-    def __init__(self, layers: Sequence[PreconditionedLayer], rng: np.random.Generator) -> None:
+    def __init__(
+        self, layers: Sequence[PreconditionedLayer], rng: np.random.Generator, precision: str = "float32"
+    ) -> None:
         self.measured = True
-        super().__init__(layers, rng)
+        super().__init__(layers, rng, precision)
 
     def draw(self, layer: PreconditionedLayer, rng: np.random.Generator) -> list[np.ndarray]:
         """Q_A, Q_G, the sums of s, counts, S_A, S_G and the damping."""
@@ -197,7 +213,7 @@ class EigenbasisCase(PreconditionCase):
         Q_G = arrays[1].astype(np.float64).reshape(layer.groups, layer.rows, layer.rows)
         s = (sums / counts[2] if counts[2] > 0 else S_G * S_A).reshape(matrix.shape) + damping
         Q_At, Q_Gt = np.swapaxes(Q_A, 1, 2), np.swapaxes(Q_G, 1, 2)
-        of_products = rounding(layer.rows + layer.width)
+        of_products = self.rounding(layer.rows + layer.width)
         rotated = Q_Gt @ matrix @ Q_A / s
         # Two products, three roundings of s + damping and the division.
         error = (of_products + 4 * ROUNDOFF) * (abs(Q_Gt) @ abs(matrix) @ abs(Q_A)) / s

@@ -1,4 +1,4 @@
-"""Images in MindRecord files, as written by `python -m model_zoo.convert`, and their index.
+"""Images in MindRecord files, as written by `ms-kfac-zoo convert`, and their index.
 
 The index, a JSON file, holds the options of the conversion (`plan`) and the content of each finished file
 (`files`): rows, bytes, and the broken images that were skipped.
@@ -93,7 +93,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
         # Checks that the keys used below exist.
         index["plan"]["shards"], index["plan"]["classes"], index["files"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{TITLE}: {path} is not an index written by model_zoo.convert.") from error
+        raise DataError(f"{TITLE}: {path} is not an index written by `ms-kfac-zoo convert`.") from error
     return dict(index)
 
 
@@ -166,13 +166,13 @@ def load(data_dir: Path | None) -> EncodedDataSet:
         DataError: there is no conversion, it is incomplete, or a file is missing or truncated.
     """
     if data_dir is None:
-        raise DataError(f"{TITLE} needs --data-dir, a folder written by model_zoo.convert.")
+        raise DataError(f"{TITLE} needs --data-dir, a folder written by `ms-kfac-zoo convert`.")
     if not data_dir.is_dir():
         raise DataError(f"{TITLE} was not found: {data_dir} is not a folder.")
     index = read_index(data_dir)
     if index is None:
         raise DataError(
-            f"{TITLE} was not found: {data_dir} has no {INDEX_FILE}, which model_zoo.convert writes."
+            f"{TITLE} was not found: {data_dir} has no {INDEX_FILE}, which `ms-kfac-zoo convert` writes."
         )
     plan, files = index["plan"], index["files"]
     if plan.get("checksum") != CHECKSUM:

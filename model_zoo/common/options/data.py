@@ -111,7 +111,7 @@ class ImageFolderOptions(EncodedImages):
 
 @dataclass(frozen=True)
 class MindRecordOptions(EncodedImages):
-    """MindRecord files written by `python -m model_zoo.convert`."""
+    """MindRecord files written by `ms-kfac-zoo convert`."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable
 
 import mindspore as ms
@@ -49,7 +50,7 @@ class StatisticsOptions:
     mean_reduction: bool
     gradient_scale: float
     separate: bool = False
-    precision: str = field(default_factory=precision)
+    precision: str = field(default_factory=partial(precision, "covariances"))
 
 
 class StatisticsOperator(nn.Cell):

@@ -9,6 +9,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.kernels.operator import is_native, native_operator
+from ms_kfac.kernels.precision import precision
 
 
 class NativeForm(Protocol):
@@ -70,6 +71,7 @@ class LayerPrecondition(nn.Cell):
                 positions=[position for own in positions for position in own],
                 groups=[block.groups for block in blocks],
                 biases=[int(block.weight_matrix.bias) for block in blocks],
+                precision=precision("preconditioning"),
                 **self.attributes(present),
             )
 

@@ -63,3 +63,13 @@ def test_a_line_that_was_cut_off_does_not_spoil_the_others(tmp_path: Path) -> No
         file.write('{"what": "time", "of')
     assert [line["what"] for line in read_record(path)] == ["time", "cut off"]
     assert read_record(tmp_path / "nothing.jsonl") == []
+
+
+@pytest.mark.parametrize(("error", "failures"), [(0.5, 0), (1.0, 0), (1.5, 1), (float("nan"), 1)])
+def test_an_error_above_its_threshold_is_a_failure(error: float, failures: int, tmp_path: Path) -> None:
+    record = Record(tmp_path / "part.jsonl")
+    record.check("sums", error=error, threshold=1.0, rows=3)
+    first, *others = read_record(record.path)
+    assert (first["what"], first["of"], first["threshold"], first["rows"]) == ("error", "sums", 1.0, 3)
+    assert [line["of"] for line in others] == ["sums"] * failures
+    assert record.failures == failures

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import mindspore as ms
+import mindspore.dataset as ds
+import numpy as np
 import pytest
 from mindspore import nn
 
-from benchmarks.gpu import training
-from benchmarks.gpu.bring_up import SMALL_TASKS, in_turn
+from benchmarks.gpu import numpy2, sink, training
+from benchmarks.gpu.bring_up import SMALL_TASKS, in_turn, seconds_of_step
 from benchmarks.gpu.record import Record, read_record
 from benchmarks.gpu.training import OPTIMIZERS, MeasuredOptimizer, build_optimizer, summarize_steps
 from benchmarks.step_kinds import kind_of_step
@@ -129,3 +131,51 @@ def test_fallbacks_are_not_measured_as_native_kernels(
     monkeypatch.setattr(training, "measure_all", lambda *arguments: None)
     assert training.main() == status
     assert any(line["what"] == "failure" for line in read_record(path)) == bool(status)
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    class NotFinite(nn.Cell):
+        def construct(self, images: ms.Tensor, labels: ms.Tensor) -> ms.Tensor:
+            return images.sum() / 0
+
+    with pytest.raises(FloatingPointError, match="must be finite"):
+        seconds_of_step(NotFinite(), in_turn(TASK.batches(1)))
+
+
+@pytest.mark.parametrize(
+    ("losses", "refreshes", "failed"),
+    [
+        ([1.0, 2.002], "3", []),
+        # More than ten times as far away as the run without sinking that was repeated.
+        ([1.0, 2.03], "3", ["losses, sink of all"]),
+        ([2.002], "3", []),
+        ([2.03], "3", ["losses, sink of all"]),
+        ([1.0, 2.002], "4", ["refreshes, sink of all"]),
+    ],
+)
+def test_sinking_must_not_change_losses_and_refreshes(
+    losses: list[float], refreshes: str, failed: list[str], tmp_path: Path
+) -> None:
+    found = {
+        "without sink": {"losses": [1.0, 2.0], "refreshes": "3", "weights": 1.0},
+        sink.REPEATED: {"losses": [1.0, 2.001], "refreshes": "3", "weights": 1.0},
+        "sink of all": {"losses": losses, "refreshes": refreshes, "weights": 1.0},
+    }
+    record = Record(tmp_path / "part.jsonl")
+    sink.compare(record, found)
+    assert [line["of"] for line in read_record(record.path) if line["what"] == "failure"] == failed
+
+
+def test_datasets_run_with_numpy_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.array
+
+    def of_numpy_2(values: object, *arguments: object, copy: bool = True, **options: object) -> np.ndarray:
+        if not copy:
+            raise ValueError("Unable to avoid copy while creating an array as requested.")
+        return array(values, *arguments, **options)
+
+    monkeypatch.setattr(numpy2.datasets_user_defined, "np", np)
+    assert numpy2.adapt() == ""
+    monkeypatch.setattr(np, "array", of_numpy_2)
+    dataset = ds.NumpySlicesDataset({"label": [3, 4]}, shuffle=False)
+    assert [int(row["label"]) for row in dataset.create_dict_iterator(output_numpy=True)] == [3, 4]

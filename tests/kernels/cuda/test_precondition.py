@@ -36,6 +36,32 @@ def test_updates_and_products(
     case.check(running.run())
 
 
+@pytest.mark.parametrize(("kind", "layers"), [(KroneckerCase, LAYERS), (EigenbasisCase, WHOLE)])
+def test_tensor_cores(
+    operators: AotLibrary,
+    kind: type[PreconditionCase],
+    layers: tuple[PreconditionedLayer, ...],
+    rng: np.random.Generator,
+) -> None:
+    case = kind(layers, rng, "tf32")
+    found = run(operators, case)
+    case.check(found)
+    case.precision = "float32"
+    with pytest.raises(AssertionError, match="layer 0"):
+        case.check(found)
+
+
+@pytest.mark.parametrize(("kind", "layers"), [(KroneckerCase, SMALL), (EigenbasisCase, WHOLE)])
+def test_bfloat16_is_refused(
+    operators: AotLibrary,
+    kind: type[PreconditionCase],
+    layers: tuple[PreconditionedLayer, ...],
+    rng: np.random.Generator,
+) -> None:
+    with pytest.raises(AotError, match="Precondition: precision must be float32 or tf32, got bfloat16"):
+        run(operators, kind(layers, rng, "bfloat16"))
+
+
 @pytest.mark.parametrize(("kind", "layers"), [(KroneckerCase, SMALL), (EigenbasisCase, WHOLE[3:])])
 def test_more_layers_than_a_launch_describes(
     operators: AotLibrary,

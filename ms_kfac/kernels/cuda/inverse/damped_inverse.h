@@ -1,6 +1,6 @@
 // Inverses of damped factors, (scale F + damping I)^-1, for many factors of any sizes at a time.
 //
-// The lower tiles of all matrices are swept panel by panel (sweep.h): n^3 multiply-adds in float32, all in tiles.
+// The lower tiles of all matrices are swept panel by panel (sweep.h): n^3 / 2 multiply-adds in float32, all in tiles.
 //
 // The device reports failures to the host in mapped memory, because waiting for them would stall each step. The next
 // call raises the error or warns. Unlike on the CPU, there is no retry in the same call and no fallback to float64:

@@ -15,7 +15,7 @@ class InverseFailures {
   explicit InverseFailures(std::vector<std::string> names);
 
   // Device pointer to one Outcome per factor. The device writes only failures.
-  int* device() const { return outcomes_.device(); }
+  int* device() { return outcomes_.device(); }
 
   // Reads and clears the outcomes. If a factor was not positive definite, its damping grows tenfold, with a warning.
   // Any other failure is told to the reporter, or thrown as std::runtime_error if there is none. The text names the

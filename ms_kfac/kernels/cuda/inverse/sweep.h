@@ -7,10 +7,10 @@
 //
 // After all panels have been swept, the tiles hold -A^-1 (Gauss-Jordan elimination of a symmetric matrix; Bientinesi,
 // Gunter & van de Geijn 2008, "Families of algorithms related to the inversion of a symmetric positive definite
-// matrix", the one-sweep algorithm). That is n^3 multiply-adds, nearly all in products of independent tiles. Rows below
-// the pivot undergo a blocked Cholesky decomposition. It uses substitution where a product with the pivot's inverse
-// would cost accuracy. Rows above the pivot accumulate squares, without cancellation. The block that updates the next
-// pivot's tile decomposes it at once, while other blocks still update.
+// matrix", the one-sweep algorithm). That is n^3 / 2 multiply-adds, nearly all in products of independent tiles. Rows
+// below the pivot undergo a blocked Cholesky decomposition. It uses substitution where a product with the pivot's
+// inverse would cost accuracy. Rows above the pivot accumulate squares, without cancellation. The block that updates
+// the next pivot's tile decomposes it at once, while other blocks still update.
 //
 // Decomposition leaves the rows above the pivot unchanged: A_ik := W_i and A_kk := the pivot's columns, see Pivot.
 #pragma once

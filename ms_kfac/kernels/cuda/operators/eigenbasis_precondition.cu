@@ -7,6 +7,7 @@
 // The inner products follow.
 
 #include "../inverse/factored_tikhonov.h"
+#include "../precision_attribute.h"
 #include "../step/gradient_products.h"
 #include "../tile/matrix_products.h"
 
@@ -68,10 +69,13 @@ class EigenbasisPreconditionKernel {
  public:
   EigenbasisPreconditionKernel(AotExtra& extra, const Arguments& shapes)
       : attributes_(extra),
+        precision_(precision_of(extra)),
         multiprocessors_(multiprocessors()),
         first_(extra, attributes_, shapes),
         second_(extra, attributes_, shapes),
-        products_(extra, attributes_, shapes) {}
+        products_(extra, attributes_, shapes) {
+    expect(precision_ != Precision::kBfloat16, "precision must be float32 or tf32, got bfloat16");
+  }
 
   void run(const Call& call) const {
     GradientArguments arguments(call.arguments, attributes_);
@@ -108,15 +112,16 @@ class EigenbasisPreconditionKernel {
       products.add(layer);
     }
     arguments.expect_all_read();
-    launch_products(work.into_A, multiprocessors_, call.stream);
-    launch_products<true, false>(work.into_G, multiprocessors_, call.stream);
-    launch_products(work.out_of_G, multiprocessors_, call.stream);
-    launch_products<false, true>(work.out_of_A, multiprocessors_, call.stream);
+    launch_products(work.into_A, precision_, multiprocessors_, call.stream);
+    launch_products<true, false>(work.into_G, precision_, multiprocessors_, call.stream);
+    launch_products(work.out_of_G, precision_, multiprocessors_, call.stream);
+    launch_products<false, true>(work.out_of_A, precision_, multiprocessors_, call.stream);
     products.launch(call.stream);
   }
 
  private:
   GradientAttributes attributes_;
+  Precision precision_;
   int multiprocessors_;
   GradientWorkspace first_, second_;
   ProductWorkspace products_;

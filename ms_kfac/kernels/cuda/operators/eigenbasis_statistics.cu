@@ -7,6 +7,7 @@
 // factors' products; second moments are float32. Formulas: ms_kfac/ops/statistics/eigenbasis_statistics.py.
 
 #include "../operator.h"
+#include "../precision_attribute.h"
 #include "../scheduling/counter_memory.h"
 #include "../statistics/batch_sides.h"
 #include "../statistics/capture_check.h"

@@ -8,6 +8,7 @@
 // The products from the right of all layers come first, then those from the left, then the inner products. Each of the
 // three takes one launch, or a few for many layers.
 
+#include "../precision_attribute.h"
 #include "../step/gradient_products.h"
 #include "../tile/matrix_products.h"
 
@@ -45,9 +46,12 @@ class KroneckerPreconditionKernel {
         left_arrays_(extra.GetAttrIntVec("left_arrays")),
         right_arrays_(extra.GetAttrIntVec("right_arrays")),
         scales_(extra.GetAttrIntVec("scales")),
+        precision_(precision_of(extra)),
         multiprocessors_(multiprocessors()),
         between_(extra, attributes_, shapes),
-        products_(extra, attributes_, shapes) {}
+        products_(extra, attributes_, shapes) {
+    expect(precision_ != Precision::kBfloat16, "precision must be float32 or tf32, got bfloat16");
+  }
 
   void run(const Call& call) const {
     GradientArguments arguments(call.arguments, attributes_);
@@ -72,8 +76,8 @@ class KroneckerPreconditionKernel {
       products.add(layer);
     }
     arguments.expect_all_read();
-    launch_products(from_right, multiprocessors_, call.stream);
-    launch_products(from_left, multiprocessors_, call.stream);
+    launch_products(from_right, precision_, multiprocessors_, call.stream);
+    launch_products(from_left, precision_, multiprocessors_, call.stream);
     products.launch(call.stream);
   }
 
@@ -120,6 +124,7 @@ class KroneckerPreconditionKernel {
 
   GradientAttributes attributes_;
   std::vector<int64_t> left_arrays_, right_arrays_, scales_;
+  Precision precision_;
   int multiprocessors_;
   GradientWorkspace between_;
   ProductWorkspace products_;

@@ -5,6 +5,7 @@
 // float32 scalar. Formulas: ms_kfac/ops/statistics/kronecker_statistics.py.
 
 #include "../operator.h"
+#include "../precision_attribute.h"
 #include "../scheduling/counter_memory.h"
 #include "../statistics/batch_sides.h"
 #include "../statistics/capture_check.h"

@@ -6,6 +6,7 @@
 // ms_kfac/ops/statistics/sherman_morrison_statistics.py.
 
 #include "../operator.h"
+#include "../precision_attribute.h"
 #include "../scheduling/counter_memory.h"
 #include "../statistics/batch_sides.h"
 #include "../statistics/capture_check.h"

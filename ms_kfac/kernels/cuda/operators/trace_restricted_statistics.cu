@@ -5,6 +5,7 @@
 // an unused float32 scalar. Formulas: ms_kfac/ops/statistics/trace_restricted_statistics.py.
 
 #include "../operator.h"
+#include "../precision_attribute.h"
 #include "../scheduling/counter_memory.h"
 #include "../statistics/batch_trace.h"
 #include "../statistics/capture_check.h"

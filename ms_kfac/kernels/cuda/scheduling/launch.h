@@ -10,7 +10,13 @@
 
 namespace ms_kfac {
 
+// CUDA keeps the last error of a thread until it is read. Otherwise launch() would take it for an error of its kernel.
+inline void ignore(cudaError_t error) {
+  if (error != cudaSuccess) cudaGetLastError();
+}
+
 inline void check(cudaError_t error, const char* what) {
+  ignore(error);
   if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
@@ -31,8 +37,9 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStre
   check(cudaGetLastError(), "launching a kernel");
 }
 
-// Multiprocessors of the current device, or the number in MS_KFAC_MULTIPROCESSORS. Work is split accordingly, so tests
-// reach the many blocks of a large GPU and the many rounds of a small one.
+// Multiprocessors of the current device, which a kernel plans with when it is created. This creates no context. Another
+// device may be current in the calls: plans for any number are valid everywhere. So MS_KFAC_MULTIPROCESSORS may override
+// it: tests reach the many blocks of a large GPU and the many rounds of a small one.
 inline int multiprocessors() {
   if (const char* set = std::getenv("MS_KFAC_MULTIPROCESSORS")) {
     char* end = nullptr;

@@ -38,14 +38,6 @@ BatchSides BatchPlan::sides(const LayerBatch& batch, float* workspace, unsigned*
   return sides;
 }
 
-Precision precision_of(AotExtra& extra) {
-  const std::string name = extra.GetAttrStr("precision");
-  if (name == "float32") return Precision::kFloat32;
-  if (name == "tf32") return Precision::kTf32;
-  if (name == "bfloat16") return Precision::kBfloat16;
-  throw std::invalid_argument("precision must be float32, tf32 or bfloat16, got " + name);
-}
-
 PatchForm patch_form_of(AotExtra& extra) {
   if (!extra.HasAttr("patches")) return PatchForm::kCheaper;
   const std::string name = extra.GetAttrStr("patches");

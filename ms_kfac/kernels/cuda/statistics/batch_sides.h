@@ -5,8 +5,6 @@
 // In each phase the blocks of the inputs come before those of the gradients.
 #pragma once
 
-#include <type_traits>
-
 #include "../operands/lag_plan.h"
 #include "../operands/layer_batch.h"
 #include "../scheduling/phases.h"
@@ -71,22 +69,6 @@ class BatchPlan {
   int image_[2];
   SidePlan plan_;
 };
-
-// Reads the attribute "precision". Throws std::invalid_argument for an unknown value.
-Precision precision_of(AotExtra& extra);
-
-// Returns choose(constant) with the precision as an integral_constant: selects one of a template's three kernels.
-template <typename Choose>
-auto with_precision(Precision precision, const Choose& choose) {
-  switch (precision) {
-    case Precision::kTf32:
-      return choose(std::integral_constant<Precision, Precision::kTf32>{});
-    case Precision::kBfloat16:
-      return choose(std::integral_constant<Precision, Precision::kBfloat16>{});
-    default:
-      return choose(std::integral_constant<Precision, Precision::kFloat32>{});
-  }
-}
 
 // Reads the optional attribute "patches", "unfolded" or "lags". Throws std::invalid_argument for an unknown value.
 PatchForm patch_form_of(AotExtra& extra);

@@ -1,4 +1,4 @@
-// Products of many matrices of any sizes in one launch, C = L R in float32, on strided views without copies.
+// Products of many matrices of any sizes in one launch, C = L R, on strided views without copies.
 #pragma once
 
 #include "../scheduling/item_batch.h"
@@ -41,6 +41,31 @@ struct MatrixProduct {
   __device__ float finish(int, int, int, float element, float factor) const { return factor * element; }
 };
 
+// A block's tile: which of the products, and the first element of its result. It is in shared memory, like the product
+// itself, to save registers.
+struct ProductTile {
+  int index, row, column;
+
+  __device__ static ProductTile of(const MatrixProduct& product, unsigned block) {
+    const int side = product.side;
+    const unsigned across = (product.columns + side - 1) / side, down = (product.rows + side - 1) / side;
+    return {static_cast<int>(block / (across * down)), static_cast<int>(block / across % down) * side,
+            static_cast<int>(block % across) * side};
+  }
+};
+
+// The number of the thread, read anew by each call. What follows from threadIdx.x is kept in registers during the whole
+// loop over the depth, and with products in TF32 there are too few.
+__device__ inline int thread_number() {
+#ifdef __CUDACC__
+  int number;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
+  return number;
+#else
+  return threadIdx.x;
+#endif
+}
+
 // Operand loader. In each layout adjacent threads read adjacent addresses: a thread stays in one column and moves down
 // the rows.
 template <int kSide, bool kLeftTransposed, bool kRightTransposed>
@@ -49,52 +74,50 @@ class MatrixOperands {
   static constexpr bool kLeftDepthFirst = !kLeftTransposed, kRightDepthFirst = kRightTransposed;
   static constexpr int kElements = SyncedTensor<kSide, false>::kElements;
 
-  // The tile of product `index` that begins at (row, column).
-  __device__ MatrixOperands(const MatrixProduct& product, int index, int row, int column)
-      : product_(product), index_(index), row_(row), column_(column) {}
+  __device__ MatrixOperands(const MatrixProduct& product, const ProductTile& at) : product_(product), at_(at) {}
 
   __device__ void load(int64_t depth, bool, float (&left)[kElements], float (&right)[kElements]) const {
     const int from = static_cast<int>(depth);
-    read<kLeftDepthFirst>(product_.left, row_, product_.rows, from, left);
-    read<kRightDepthFirst>(product_.right, column_, product_.columns, from, right);
+    read<kLeftDepthFirst>(product_.left, at_.row, product_.rows, from, left);
+    read<kRightDepthFirst>(product_.right, at_.column, product_.columns, from, right);
   }
 
  private:
   template <bool kDepthFirst>
   __device__ void read(const MatrixView& view, int first, int features, int depth, float (&values)[kElements]) const {
     using Own = SyncedTensor<kSide, kDepthFirst>;
-    const int feature = first + Own::feature(threadIdx.x, 0), deep = depth + Own::depth(threadIdx.x, 0);
+    const int thread = thread_number();
+    const int feature = first + Own::feature(thread, 0), deep = depth + Own::depth(thread, 0);
     const int row = kDepthFirst ? feature : deep, column = kDepthFirst ? deep : feature;
     const int rows = kDepthFirst ? features : product_.depth, columns = kDepthFirst ? product_.depth : features;
     constexpr int kStep = kDepthFirst ? kThreads / kDepth : kThreads / kSide;
+    const int present = column < columns ? rows - row : 0;
     int next_row;
-    const float* from = view.at(static_cast<int64_t>(index_) * view.row_step + row,
-                                view.column + index_ * view.column_step + column, next_row);
+    const float* from = view.at(static_cast<int64_t>(at_.index) * view.row_step + row,
+                                view.column + at_.index * view.column_step + column, next_row);
 #pragma unroll
     for (int j = 0; j < kElements; ++j, from += static_cast<int64_t>(kStep) * next_row)
-      values[j] = column < columns && row + kStep * j < rows ? *from : 0.0f;
+      values[j] = kStep * j < present ? *from : 0.0f;
   }
 
   const MatrixProduct& product_;
-  int index_, row_, column_;
+  const ProductTile& at_;
 };
 
-template <int kSide, bool kLeftTransposed, bool kRightTransposed, typename Product>
-__device__ void multiply_one_tile(const Product& product, unsigned block, TileMemory<kSide>& memory) {
-  const unsigned across = (product.columns + kSide - 1) / kSide, down = (product.rows + kSide - 1) / kSide;
-  const int index = block / (across * down);
-  const int first_row = block / across % down * kSide, first_column = block % across * kSide;
-  MatrixOperands<kSide, kLeftTransposed, kRightTransposed> operands(product, index, first_row, first_column);
+template <int kSide, Precision kPrecision, bool kLeftTransposed, bool kRightTransposed, typename Product>
+__device__ void multiply_one_tile(const Product& product, const ProductTile& at, TileMemory<kSide>& memory) {
+  MatrixOperands<kSide, kLeftTransposed, kRightTransposed> operands(product, at);
   Tile<kSide> tile;
-  multiply_tile<kSide, Precision::kFloat32>(operands, 0, product.depth, false, memory, tile);
-  const float factor = product.scale != nullptr ? product.scale[index * product.scale_step] : 1.0f;
+  multiply_tile<kSide, kPrecision>(operands, 0, product.depth, false, memory, tile);
+  const float factor = product.scale != nullptr ? product.scale[at.index * product.scale_step] : 1.0f;
   const MatrixView& result = product.result;
   tile.each([&](int i, int j, float& element) {
-    const int row = first_row + i, column = first_column + j;
+    const int row = at.row + i, column = at.column + j;
     if (row >= product.rows || column >= product.columns) return;
     int next_row;
-    *result.at(static_cast<int64_t>(index) * result.row_step + row, result.column + index * result.column_step + column,
-               next_row) = product.finish(index, row, column, element, factor);
+    *result.at(static_cast<int64_t>(at.index) * result.row_step + row,
+               result.column + at.index * result.column_step + column, next_row) =
+        product.finish(at.index, row, column, element, factor);
   });
 }
 
@@ -103,27 +126,34 @@ namespace {
 struct NothingCommon {};
 
 // Product is a MatrixProduct, or a derived class with its own epilogue finish().
-template <bool kLeftTransposed, bool kRightTransposed, typename Product>
+template <Precision kPrecision, bool kLeftTransposed, bool kRightTransposed, typename Product>
 __global__ void __launch_bounds__(kThreads, 2)
     multiply_matrices(const __grid_constant__ ItemBatch<Product, NothingCommon> batch) {
   __shared__ union {
     TileMemory<128> large;
     TileMemory<64> small;
   } memory;
+  __shared__ ProductTile at;
+  __shared__ Product product;
   unsigned block;
-  const Product& product = batch.items[batch.find(block)];
+  const int item = batch.find(block);
+  if (threadIdx.x == 0) {
+    product = batch.items[item];
+    at = ProductTile::of(product, block);
+  }
+  __syncthreads();
   if (product.side == 128)
-    multiply_one_tile<128, kLeftTransposed, kRightTransposed>(product, block, memory.large);
+    multiply_one_tile<128, kPrecision, kLeftTransposed, kRightTransposed>(product, at, memory.large);
   else
-    multiply_one_tile<64, kLeftTransposed, kRightTransposed>(product, block, memory.small);
+    multiply_one_tile<64, kPrecision, kLeftTransposed, kRightTransposed>(product, at, memory.small);
 }
 
 }  // namespace
 
 // Launches all products, those of the greatest depth first. Larger tiles read less per product, but are used only if
-// they are not mostly padding and if they keep all multiprocessors busy.
+// they are not mostly padding and if they keep all multiprocessors busy. The precision is float32 or TF32.
 template <bool kLeftTransposed = false, bool kRightTransposed = false, typename Product>
-void launch_products(std::vector<Product> products, int multiprocessors, cudaStream_t stream) {
+void launch_products(std::vector<Product> products, Precision precision, int multiprocessors, cudaStream_t stream) {
   int64_t large = 0;
   for (Product& product : products) {
     product.side = product.rows > 64 && product.columns > 64 ? 128 : 64;
@@ -133,8 +163,10 @@ void launch_products(std::vector<Product> products, int multiprocessors, cudaStr
     for (Product& product : products) product.side = 64;
   std::stable_sort(products.begin(), products.end(),
                    [](const Product& one, const Product& other) { return one.depth > other.depth; });
-  launch_items(multiply_matrices<kLeftTransposed, kRightTransposed, Product>, products, NothingCommon{}, kThreads,
-               stream);
+  const auto kernel = precision == Precision::kTf32
+                          ? multiply_matrices<Precision::kTf32, kLeftTransposed, kRightTransposed, Product>
+                          : multiply_matrices<Precision::kFloat32, kLeftTransposed, kRightTransposed, Product>;
+  launch_items(kernel, products, NothingCommon{}, kThreads, stream);
 }
 
 }  // namespace ms_kfac

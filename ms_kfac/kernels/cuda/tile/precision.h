@@ -17,9 +17,11 @@ enum class Precision { kFloat32, kTf32, kBfloat16 };
 // Depth per call of multiply(): a multiple of the depth of the mma instructions.
 constexpr int kDepth = 16;
 
-// Index of an operand's element in shared memory. Groups of four are permuted (swizzled) by row to avoid bank
-// conflicts. This holds for all access patterns of a warp: four depths of adjacent rows, one depth of every other row,
-// and all depths of two rows. Rows that are a multiple of 8 apart have the same order.
+// Index of an operand's element in shared memory. Groups of four depths are permuted (swizzled) by row. Rows that are a
+// multiple of 8 apart have the same order. So a warp has no bank conflicts when it reads groups of four depths of eight
+// adjacent rows, or two depths of eight adjacent rows or of four even ones. Nor has it any when it writes all depths of
+// two rows, or four depths of eight rows. Writing two depths of 16 rows takes two passes. Tiles of 128 do so, except
+// for operands that are loaded depth-first.
 __host__ __device__ constexpr int place(int row, int depth) {
   return row * kDepth + ((depth / 4) ^ (row / 2 % 4)) * 4 + depth % 4;
 }
