@@ -82,11 +82,8 @@ def second_order(
     return methods
 
 
-def _transformers() -> dict[str, Method]:
-    # The loss of a text is a mean over T positions, which makes K-FAC's curvature about T times smaller than
-    # that of one position: small dampings pay, and with them small clips. While the clip is active it sets
-    # the step's length, and the learning rate has hardly any effect.
-    grid: dict[str, Values] = {CLIP: (1e-6, 1e-5, 1e-4, 1e-3), DAMPING: (1e-5, 1e-4, 1e-3)}
+def _transformers(grid: dict[str, Values]) -> dict[str, Method]:
+    # While the clip is active it sets the step's length, and the learning rate has hardly any effect.
     rate = f"{RATE}=0.1"
     sgdm: dict[str, Values] = {RATE: (0.03, 0.1, 0.3, 1.0), MOMENTUM: (0.8, 0.9, 0.95)}
     all_second_order = second_order(grid, rate, own=("ekfac", "skfac"))
@@ -161,7 +158,10 @@ def _resnet20() -> dict[str, Method]:
     }
 
 
-TRANSFORMERS = _transformers()
+# The loss of a text is a mean over T positions, which makes K-FAC's curvature about T times smaller than that
+# of one position: small dampings pay, and with them small clips.
+GPT = _transformers({CLIP: (3e-7, 1e-6, 3e-6), DAMPING: (1e-6, 1e-5, 1e-4, 1e-3)})
+VIT = _transformers({CLIP: (1e-6, 1e-5, 1e-4, 1e-3), DAMPING: (1e-5, 1e-4, 1e-3)})
 CONVNET = _convnet()
 AUTOENCODER = _autoencoder()
 RESNET20 = _resnet20()

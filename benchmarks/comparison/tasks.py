@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison.budget import COSINE, ONE_CYCLE, Budget, Schedule
-from benchmarks.comparison.grid import AUTOENCODER, CONVNET, RESNET20, TRANSFORMERS, Method
+from benchmarks.comparison.grid import AUTOENCODER, CONVNET, GPT, RESNET20, VIT, Method
 from model_zoo.common.recipe import apply_override
 from model_zoo.common.yaml_text import read_yaml
 
@@ -105,7 +105,6 @@ def _accuracies(*percents: float) -> tuple[Level, ...]:
 
 _transformer = functools.partial(
     Task,
-    methods=TRANSFORMERS,
     levels=(Level("AdamW's last loss", LOSS, of="adamw"),),
     default_methods=("adamw", "sgdm", "kfac", "kfac-reduce", "ekfac", "skfac"),
     reference="adamw",
@@ -116,16 +115,17 @@ _without_held_out = functools.partial(_transformer, selected_by=LOSS, evaluation
 TASKS = {
     "gpt_stdlib": _without_held_out(
         "model_zoo/gpt/gpt_stdlib",
+        GPT,
         budget=Budget(120),
         final_budgets=(Budget(600),),
         settings=("data.evaluation_windows=1024",),
         metric="bits_per_byte",
     ),
     "vit_digits": _without_held_out(
-        "model_zoo/vit/vit_digits", budget=Budget(30), final_budgets=(Budget(120),)
+        "model_zoo/vit/vit_digits", VIT, budget=Budget(30), final_budgets=(Budget(120),)
     ),
     "vit_cifar10": _transformer(
-        "model_zoo/vit/vit_cifar10", budget=Budget(600), final_budgets=(Budget(3600),), held_out=5000
+        "model_zoo/vit/vit_cifar10", VIT, budget=Budget(600), final_budgets=(Budget(3600),), held_out=5000
     ),
     # Grosse and Martens 2016: seconds to errors.
     "convnet_cifar10": Task(
