@@ -38,8 +38,8 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStre
 }
 
 // Multiprocessors of the current device, which a kernel plans with when it is created. This creates no context. Another
-// device may be current in the calls: plans for any number are valid everywhere. So MS_KFAC_MULTIPROCESSORS may override
-// it: tests reach the many blocks of a large GPU and the many rounds of a small one.
+// device may be current in the calls: plans for any number are valid everywhere. So MS_KFAC_MULTIPROCESSORS may
+// override it: tests reach the many blocks of a large GPU and the many rounds of a small one.
 inline int multiprocessors() {
   if (const char* set = std::getenv("MS_KFAC_MULTIPROCESSORS")) {
     char* end = nullptr;
