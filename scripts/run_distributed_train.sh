@@ -2,7 +2,7 @@
 # Sets up .venv on the first call, then trains on several devices of this machine, or on several machines, with
 # MindSpore's msrun.
 #
-#   bash scripts/run_distributed_train.sh --worker-num 2                       ResNet-20 with K-FAC on the embedded digits
+#   bash scripts/run_distributed_train.sh --worker-num 2                      ResNet-20 with K-FAC on digits
 #   bash scripts/run_distributed_train.sh --worker-num 2 --recipe RECIPE ...  any recipe
 #
 #   --worker-num N          total number of processes, one per device; they divide each batch of the recipe evenly

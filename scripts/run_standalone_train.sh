@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv on the first call, then trains on one device.
 #
-#   bash scripts/run_standalone_train.sh                       ResNet-20 with K-FAC on the embedded digits
+#   bash scripts/run_standalone_train.sh                      ResNet-20 with K-FAC on the embedded digits
 #   bash scripts/run_standalone_train.sh --recipe RECIPE ...  any recipe
 #
 #   --recipe RECIPE      a YAML file, or a name that `ms-kfac-zoo recipes` lists

@@ -159,7 +159,7 @@ def _resnet20() -> dict[str, Method]:
 
 
 # The loss of a text is a mean over T positions, which makes K-FAC's curvature about T times smaller than that
-# of one position: small dampings pay, and with them small clips.
+# of one position: small dampings pay, and with them small clips. The GPT's were moved once, after trials.
 GPT = _transformers({CLIP: (3e-7, 1e-6, 3e-6), DAMPING: (1e-6, 1e-5, 1e-4, 1e-3)})
 VIT = _transformers({CLIP: (1e-6, 1e-5, 1e-4, 1e-3), DAMPING: (1e-5, 1e-4, 1e-3)})
 CONVNET = _convnet()

@@ -70,8 +70,7 @@ def record_registers(record: Record, log: Path) -> None:
     record.add("kernels", number=len(kernels), most_registers=max(kernel.registers for kernel in kernels))
     for kernel in kernels:
         if kernel.spilled:
-            message = f"spills {kernel.spilled} bytes per thread on {kernel.architecture}"
-            record.add("failure", of=kernel.name, message=message)
+            record.fail(kernel.name, f"spills {kernel.spilled} bytes per thread on {kernel.architecture}")
 
 
 def main() -> int:
@@ -93,7 +92,8 @@ def main() -> int:
     status = subprocess.run(command, cwd=ROOT, check=False).returncode
     record.add("build", command=command, exit_status=status, seconds=round(time.monotonic() - start, 1))
     if status == 0:
-        record_registers(record, ROOT / "build" / "cuda" / "ptxas.log")
+        with record.attempt("registers"):
+            record_registers(record, ROOT / "build" / "cuda" / "ptxas.log")
     return status
 
 

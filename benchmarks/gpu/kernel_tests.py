@@ -67,6 +67,7 @@ class Outcomes:
             import pytest
 
             self.broken = True
+            self.record.fail(nodeid, f"CUDA is not usable after it: {error}")
             pytest.exit(f"CUDA is not usable after {nodeid}: {error}", returncode=1)
 
     def pytest_collectreport(self, report: Any) -> None:
@@ -94,7 +95,9 @@ def run_tests(record: Record, progress: Record, folder: Path) -> int:
     options = ["-q", "-c", os.devnull, "-p", "no:cacheprovider", "--import-mode=importlib"]
     options += [f"--confcutdir={folder}", f"--rootdir={ROOT}", "--continue-on-collection-errors", str(folder)]
     status = int(pytest.main(options, plugins=[outcomes]))
-    if not outcomes.broken:
+    # Others are internal errors, after which tests may be left.
+    ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if not outcomes.broken and status in ended:
         progress.add("complete")
     return status
 
@@ -151,6 +154,7 @@ def run_in_processes(record: Record, folder: Path, end: float) -> Counter[str]:
     progress.write_text("")
     command = [sys.executable, "-m", "benchmarks.gpu.kernel_tests", "--record", str(record.path)]
     command += ["--folder", str(folder), "--progress", str(progress)]
+    command += ["--dry-run"] if record.dry_run else []
     processes, begun = 0, -1
     # A process that began no test would not do so the next time either.
     while begun < len(tests_in(progress, "begun")) and time.monotonic() < end:
@@ -161,12 +165,12 @@ def run_in_processes(record: Record, folder: Path, end: float) -> Counter[str]:
         process.wait()
         if test := running_test(progress):
             message = reason or f"ended the process with status {process.returncode}"
-            record.add("failure", of=test, message=message)
+            record.fail(test, message)
             Record(progress).add("outcome", of=test, outcome="failed")
         if any(line["what"] == "complete" for line in read_record(progress)):
             break
     else:
-        record.add("failure", of=str(folder), message="not every test has run")
+        record.fail(str(folder), "not every test has run")
     outcomes = Counter(line["outcome"] for line in read_record(progress) if line["what"] == "outcome")
     return outcomes + Counter(processes=processes)
 
@@ -187,7 +191,7 @@ def main() -> int:
     counts = run_in_processes(record, arguments.folder, time.monotonic() + arguments.seconds)
     record.add("tests", counts=dict(counts))
     if not counts["passed"] and not arguments.dry_run:
-        record.add("failure", of=str(arguments.folder), message="no test passed: nothing was checked")
+        record.fail(str(arguments.folder), "no test passed: nothing was checked")
     return int(any(line["what"] == "failure" for line in read_record(record.path)))
 
 

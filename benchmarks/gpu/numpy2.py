@@ -23,7 +23,7 @@ class NumPy1:
 
 
 def adapt() -> str:
-    """Lets MindSpore run with NumPy 2.
+    """Lets MindSpore run with NumPy 2. With NumPy 1 it changes no result.
 
     Returns:
         The error of the first scalar that MindSpore parses. It comes once, and only with NumPy 2.

@@ -39,6 +39,18 @@ class Record:
         with self.path.open("a") as file:
             file.write(line + "\n")
 
+    def fail(self, of: str, message: str, **values: Any) -> None:
+        """Prints and appends a failure, which fails the part.
+
+        Args:
+            of: what failed.
+            message: why; its end is left out beyond ``LONGEST_MESSAGE`` characters.
+            **values: further JSON values.
+        """
+        self.failures += 1
+        print(f"{of}: {message}", flush=True)
+        self.add("failure", of=of, message=message[:LONGEST_MESSAGE], **values)
+
     def check(self, of: str, *, error: float, threshold: float, **values: Any) -> None:
         """Appends an error with its threshold, and a failure if the error is above it or NaN.
 
@@ -50,10 +62,7 @@ class Record:
         """
         self.add("error", of=of, error=error, threshold=threshold, **values)
         if not error <= threshold:
-            self.failures += 1
-            message = f"the error {error:.2e} is above its threshold {threshold:.2e}"
-            print(f"{of}: {message}", flush=True)
-            self.add("failure", of=of, message=message)
+            self.fail(of, f"the error {error:.2e} is above its threshold {threshold:.2e}")
 
     @contextmanager
     def attempt(self, of: str) -> Iterator[None]:
@@ -68,16 +77,9 @@ class Record:
         try:
             yield
         except Exception as error:
-            self.failures += 1
             text = "".join(traceback.format_exception_only(type(error), error)).strip()
             place = traceback.extract_tb(error.__traceback__)[-1]
-            print(f"{of}: {text}", flush=True)
-            self.add(
-                "failure",
-                of=of,
-                message=text[:LONGEST_MESSAGE],
-                place=f"{Path(place.filename).name}:{place.lineno}",
-            )
+            self.fail(of, text, place=f"{Path(place.filename).name}:{place.lineno}")
 
 
 def read_record(path: Path) -> list[dict[str, Any]]:

@@ -86,7 +86,8 @@ def note_what_is_missing_now(part: Part, result: dict[str, Any], missing: dict[s
         )
     elif part.name == "build" and result["status"] == "cannot run":
         missing["kernels"] = result["message"]
-    elif part.prepares and result["status"] != "done":
+    # A build that only has a failure to report, such as a kernel that spills, has its library.
+    elif part.prepares and result.get("exit_status") != 0:
         missing["kernels" if part.name == "build" else "mindspore"] = f"the part {part.name} did not succeed"
 
 
@@ -154,9 +155,8 @@ def line_of(part: Part, result: dict[str, Any]) -> str:
     details += [result["message"]] if "message" in result else []
     if failures:
         first = failures[0]
-        details.append(
-            f"{len(failures)} failures, the first: {first['of']}: {first['message'].splitlines()[-1]}"
-        )
+        reason = "".join(first["message"].splitlines()[-1:])
+        details.append(f"{len(failures)} failures, the first: {first['of']}: {reason[:LONGEST_REASON]}")
     return f"{part.name}: {result['status']}, {', '.join(details)}"
 
 
@@ -226,6 +226,10 @@ def main() -> int:
         if reason := set_up_mindspore.why_not(folder):
             parser.error(f"--mindspore: {reason}")
         environment = str(folder / set_up_mindspore.SCRIPT)
+        prepared = [part.name for part in choose_parts(None, folder)]
+        for name in arguments.only or ():
+            if name not in prepared:
+                parser.error(f"--only: with --mindspore, must be of {', '.join(prepared)}, got {name}")
     output: Path = arguments.output.resolve()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

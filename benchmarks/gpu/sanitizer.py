@@ -59,7 +59,7 @@ def main() -> int:
     """Runs the tools within the time limit.
 
     Returns:
-        1 if a tool or the program itself found an error, else 0.
+        1 if a tool or the program itself found an error or got too little time, else 0.
     """
     arguments = part_parser(__doc__).parse_args()
     record = Record(arguments.record, dry_run=arguments.dry_run)
@@ -72,11 +72,10 @@ def main() -> int:
     elif not arguments.dry_run:
         for name in TOOLS:
             runs[name] = [tool, "--tool", name, "--error-exitcode", str(ERRORS_FOUND), *program]
-    worst = 0
     for name, command in runs.items():
         remaining = end - time.monotonic()
         if remaining < 5:
-            record.add("sanitizer", tool=name, message="no time was left")
+            record.fail(name, "no time was left")
             continue
         start = time.monotonic()
         status, output = run(command, remaining)
@@ -88,8 +87,9 @@ def main() -> int:
             seconds=round(time.monotonic() - start, 1),
             output=output,
         )
-        worst |= int(bool(status))
-    return worst
+        if status != 0:
+            record.fail(name, "it found errors" if status else "no time was left")
+    return int(record.failures > 0)
 
 
 if __name__ == "__main__":

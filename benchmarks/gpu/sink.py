@@ -91,7 +91,7 @@ def main() -> None:
     found: dict[str, dict[str, Any]] = {}
     for name, (sink, sink_size) in runs.items():
         if time.monotonic() > end:
-            record.add("out of time", before=name)
+            record.fail(name, "no time was left")
             break
         with record.attempt(name):
             found[name] = train(task, steps, sink=sink, sink_size=sink_size)

@@ -93,7 +93,7 @@ def measure_precondition(bench: Bench, record: Record, layers: Sequence[Layer], 
 
 
 class Weights:
-    """ResNet-50's trainable weights with moments and updates, in three copies, one per form.
+    """ResNet-50's trainable weights with moments and updates.
 
     Args:
         bench: the device.

@@ -100,7 +100,8 @@ def test_tests_after_one_that_ends_the_process_run_in_another(tmp_path: Path) ->
     assert failures_of(lines) == {"test_dies": "ended the process with status 7"}
 
 
-def test_tests_after_one_that_breaks_cuda_run_in_another_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("passes", [False, True])
+def test_tests_after_one_that_breaks_cuda_run_in_another_process(passes: bool, tmp_path: Path) -> None:
     # Stands in for torch: after test_breaks no call of CUDA succeeds in this process.
     torch = """
 import sys, types
@@ -111,18 +112,26 @@ torch = sys.modules["torch"] = types.ModuleType("torch")
 torch.cuda = types.SimpleNamespace(is_initialized=lambda: True, synchronize=synchronize)
 torch.broken = False
 """
-    text = """
+    text = f"""
 import sys
 def test_breaks():
     sys.modules["torch"].broken = True
-    assert False, "wrong sums"
+    assert {passes}, "wrong sums"
 def test_z():
     assert not sys.modules["torch"].broken
 """
     status, lines = run_tests(tmp_path, conftest=torch, test_one=text)
     assert status == 1
-    assert counts_of(lines) == {"passed": 1, "failed": 1, "processes": 2}
-    assert "wrong sums" in failures_of(lines)["test_breaks"]
+    assert counts_of(lines) == {"passed": 1 + passes, **({} if passes else {"failed": 1}), "processes": 2}
+    assert "illegal memory access" in failures_of(lines)["test_breaks"]
+    assert passes or any("wrong sums" in line["message"] for line in lines if line["what"] == "failure")
+
+
+def test_an_internal_error_of_pytest_leaves_tests_to_run(tmp_path: Path) -> None:
+    conftest = "def pytest_runtest_logfinish(nodeid): raise KeyError('lost')\n"
+    text = "def test_a(): pass\ndef test_b(): pass\n"
+    _, lines = run_tests(tmp_path, conftest=conftest, test_one=text)
+    assert counts_of(lines) == {"passed": 2, "processes": 3}
 
 
 def test_tests_after_one_that_hangs_run_in_another_process(
@@ -149,6 +158,16 @@ def test_program_is_terminated_in_time_and_its_output_kept() -> None:
     start = time.monotonic()
     assert sanitizer.run(program, 3.0) == (None, "begun\n")
     assert time.monotonic() - start < 30
+
+
+def test_a_tool_without_time_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sanitizer, "find_tool", lambda: "compute-sanitizer")
+    statuses = iter([0, None, 0, 0, 0])
+    monkeypatch.setattr(sanitizer, "run", lambda command, seconds: (next(statuses), ""))
+    record = tmp_path / "record.jsonl"
+    monkeypatch.setattr(sys, "argv", ["sanitizer", "--record", str(record), "--seconds", "60"])
+    assert sanitizer.main() == 1
+    assert failures_of(read_record(record)) == {sanitizer.TOOLS[0]: "no time was left"}
 
 
 def test_the_status_of_a_program_is_kept_with_the_end_of_its_output() -> None:

@@ -173,6 +173,16 @@ def test_parts_that_need_the_kernels_cannot_run_without_a_build(interpreter: str
     assert exit_status(report, parts) == FAILED
 
 
+def test_a_build_with_a_failure_to_report_has_its_kernels(interpreter: str, tmp_path: Path) -> None:
+    parts = [
+        Part("build", "records_a_failure", 1, 20, prepares=True),
+        Part("needs them", "works", 1, 20, ("kernels",)),
+    ]
+    report = run_all(tmp_path / "all.json", seconds=60, interpreters=Interpreters(interpreter), parts=parts)
+    assert report["parts"]["needs them"]["status"] == "done"
+    assert exit_status(report, parts) == FAILED
+
+
 @pytest.mark.parametrize(
     ("statuses", "expected"),
     [
@@ -323,6 +333,17 @@ def test_script_refuses_wrong_arguments(arguments: tuple[str, ...], message: str
     done = run_script(tmp_path, *arguments, python=sys.executable)
     assert done.returncode == USAGE
     assert message in done.stderr
+
+
+def test_script_refuses_parts_that_a_folder_with_mindspore_leaves_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(run_all_module.set_up_mindspore, "why_not", lambda folder: "")
+    monkeypatch.setattr(sys, "argv", ["run_all", "--mindspore", str(tmp_path), "--only", "tests"])
+    with pytest.raises(SystemExit) as ended:
+        run_all_module.main()
+    assert ended.value.code == USAGE
+    assert "--only: with --mindspore, must be of build, " in capsys.readouterr().err
 
 
 def test_script_refuses_a_python_that_is_none(tmp_path: Path) -> None:

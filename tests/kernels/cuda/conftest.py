@@ -21,7 +21,9 @@ def emulated_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The path of the library of emulated kernels."""
     if shutil.which("g++") is None:
         pytest.skip("no C++ compiler")
-    return emulated_library(tmp_path_factory.mktemp("emulated"), races="EMULATOR_RACES" in os.environ)
+    return emulated_library(
+        tmp_path_factory.mktemp("emulated"), races=os.environ.get("EMULATOR_RACES") == "1"
+    )
 
 
 @pytest.fixture(scope="session")
