@@ -77,7 +77,8 @@ UNIT_WISE = ("batch", "deep.bn2d", "layer", "half", "group")
 @pytest.mark.parametrize("normalization", [None, "first_order", "unit_wise"])
 def test_summary_shows_normalization_blocks_and_reasons(normalization: str | None) -> None:
     options = {} if normalization is None else {"normalization": normalization}
-    optimizer = ms_kfac.KFAC(Zoo(), 0.1, skip=("skipped",), **options)
+    with pytest.warns(UserWarning, match="of the weights have no curvature"):
+        optimizer = ms_kfac.KFAC(Zoo(), 0.1, skip=("skipped",), **options)
     rows = optimizer.summary(every_layer=True).splitlines()
     split = next(i for i, row in enumerate(rows) if "cells first-order:" in row)
     preconditioned = {row.split()[0]: row for row in rows[7:split]}

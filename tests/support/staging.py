@@ -17,7 +17,7 @@ _numbers = itertools.count()
 
 def accept(told: np.ndarray) -> np.ndarray:
     """A judge that commits what is finite."""
-    return np.stack([told[:, 8], told[:, 1], np.ones(len(told))], axis=1)
+    return np.stack([told[:, 8], told[:, 1], np.ones(len(told)), np.zeros(len(told))], axis=1)
 
 
 class Committed:
