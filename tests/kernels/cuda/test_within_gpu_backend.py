@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.gpu_backend import stand_in
@@ -54,6 +55,10 @@ def check(result: dict[str, Any], method: str) -> None:
     assert result["steps"] == result["statistics"] == 2 * STEPS
     # SKFAC stages its statistics with MindSpore's operators, which the stand-in does not compute.
     if method != "SKFAC":
-        assert result["weights"] and all(weight > 0 for weight in result["weights"])
+        weights = np.array(result["weights"])
+        if method == "EKFAC":
+            # The third of a layer is that of the moments in a basis, which the stand-in does not compute.
+            weights = weights.reshape(-1, 3)[:, :2]
+        assert weights.size and (weights > 0).all()
     if method != "THOR":
         assert result["inverses"] == STEPS
