@@ -73,7 +73,7 @@ def test_missing_unfinished_or_truncated_conversion_is_reported(
     index = folder / "index.json"
     whole = index.read_text()
     index.write_text("{}")
-    refused(folder, r"index\.json is not an index written by model_zoo\.convert")
+    refused(folder, r"index\.json is not an index written by `ms-kfac-zoo convert`")
     content = json.loads(whole)
     del content["files"]["test-00001-of-00002.mindrecord"]
     index.write_text(json.dumps(content))
