@@ -61,7 +61,8 @@ def test_tests_with_slow_setups_are_skipped(everything: list[str], chosen: list[
         assert any(test.startswith(f"{file}::") for test in everything)
     assert not any("sanitizer" in test for test in chosen)
     assert {test for test in chosen if "kernels/cuda/" in test} == {
-        "tests/kernels/cuda/test_divisor.py::test_quotients"
+        "tests/kernels/cuda/test_device_state.py::test_device_state",
+        "tests/kernels/cuda/test_divisor.py::test_quotients",
     }
     assert [test for test in chosen if "test_ranks.py" in test] == [
         "tests/parallel/test_ranks.py::test_every_case_is_compared"
