@@ -59,11 +59,12 @@ def to_tf32(matrix: np.ndarray) -> np.ndarray:
     return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
-def update(layer: Layer, damping: float, rounded: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def update(
+    gradient: np.ndarray, inverses: tuple[np.ndarray, np.ndarray], rounded: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """G^-1 dW A^-1, every operand of both products rounded."""
-    A, G = (rounded(inverse) for inverse in layer.inverses(damping))
-    X = rounded(layer.gradient.astype(np.float32)) @ A
-    return G @ rounded(X)
+    A, G = map(rounded, inverses)
+    return G @ rounded(rounded(gradient) @ A)
 
 
 def trained(steps: int) -> list[Layer]:
@@ -103,13 +104,8 @@ def trained(steps: int) -> list[Layer]:
     return layers
 
 
-def errors(layers: Sequence[Layer], damping: float, rounded: Callable[[np.ndarray], np.ndarray]) -> str:
-    """The table's columns for a damping and a precision."""
-    found, exact = [], []
-    for layer in layers:
-        found.append(update(layer, damping, rounded).astype(np.float64))
-        A, G = (inverse.astype(np.float64) for inverse in layer.inverses(damping))
-        exact.append(G @ layer.gradient @ A)
+def errors(found: Sequence[np.ndarray], exact: Sequence[np.ndarray]) -> str:
+    """The table's columns for the updates of all layers in one precision."""
     worst = max(np.linalg.norm(own - right) / np.linalg.norm(right) for own, right in zip(found, exact))
     own, right = (np.concatenate([matrix.ravel() for matrix in of]) for of in (found, exact))
     whole = np.linalg.norm(own - right) / np.linalg.norm(right)
@@ -131,7 +127,12 @@ def main() -> None:
     print("| damping | " + " | ".join(head) + " |\n|" + "---|" * (1 + len(head)))
     layers = trained(arguments.steps)
     for damping in DAMPINGS:
-        values = [errors(layers, damping, rounded) for rounded in (np.float32, to_tf32)]
+        inverses = [layer.inverses(damping) for layer in layers]
+        exact, *others = (
+            [update(layer.gradient, own, rounded) for layer, own in zip(layers, inverses)]
+            for rounded in (np.float64, np.float32, to_tf32)
+        )
+        values = [errors(found, exact) for found in others]
         print(f"| {damping:g} | {' | '.join(values)} |")
 
 

@@ -15,11 +15,11 @@ from benchmarks.gpu import thresholds
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.covariances import reference, relative_error
 from benchmarks.gpu.inverses import DAMPING, damped, factors_of
-from benchmarks.gpu.kernel_calls import MomentumCall, PreconditionCall, RefreshCall, StatisticsCall
+from benchmarks.gpu.kernel_calls import PreconditionCall, RefreshCall, StatisticsCall
 from benchmarks.gpu.peaks import PRECISIONS, products_in
 from benchmarks.gpu.record import Record, part_parser
 from benchmarks.gpu.resnet50_layers import Layer, distinct, resnet50_layers, small_layers
-from benchmarks.gpu.steps import RULE, Weights, foreach_step, precondition_by_torch, random_layers
+from benchmarks.gpu.steps import Weights, foreach_step, native_step, precondition_by_torch, random_layers
 
 BATCHES = (32, 256)
 STEPS = 2
@@ -104,17 +104,9 @@ def check_momentum(bench: Bench, record: Record, layers: Sequence[Layer]) -> Non
     found, exact = Weights(bench, layers), Weights(bench, layers)
     for name in ("updates", "weights", "moments"):
         setattr(exact, name, [array.double() for array in getattr(exact, name)])
-    call = MomentumCall(
-        bench,
-        updates=found.updates,
-        weights=found.weights,
-        moments=found.moments,
-        preconditioned=found.preconditioned,
-        rule=RULE,
-    )
-    last = foreach_step(exact)
+    own, last = native_step(bench, found), foreach_step(exact)
     for _ in range(STEPS):
-        call.run()
+        own()
         last()
     bench.synchronize()
     for name in ("weights", "moments"):

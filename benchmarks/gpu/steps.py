@@ -137,7 +137,8 @@ def fused_sgd(weights: Weights) -> Callable[[], None]:
     return lambda: optimizer.step()
 
 
-def _native_step(bench: Bench, weights: Weights) -> Callable[[], None]:
+def native_step(bench: Bench, weights: Weights) -> Callable[[], None]:
+    """The step by the kernel."""
     return MomentumCall(
         bench,
         updates=weights.updates,
@@ -152,7 +153,7 @@ def measure_momentum(bench: Bench, record: Record, layers: Sequence[Layer], roun
     """Times one step of all weights, against torch's two forms."""
     own, other, third = (Weights(bench, layers) for _ in range(3))
     calls = {
-        "kernel": _native_step(bench, own),
+        "kernel": native_step(bench, own),
         "torch foreach": foreach_step(other),
         "torch fused SGD": fused_sgd(third),
     }

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 
 from tests.support.cuda_cases import ROUNDOFF, assert_within
+from tests.support.cuda_statistics import ROUNDOFF as UNIT_ROUNDOFF
 from tests.support.cuda_updates import normal
-
-# Unit roundoff of TF32.
-TF32_ROUNDOFF = 2.0**-11
 
 # A value and the sum of the absolute values of what it is a sum of.
 Bounded = tuple[np.ndarray, np.ndarray]
@@ -92,7 +90,7 @@ class PreconditionCase:
         Args:
             depth: terms per sum, of both.
         """
-        operands = (1 + TF32_ROUNDOFF) ** 4 - 1 if self.precision == "tf32" else 0.0
+        operands = (1 + UNIT_ROUNDOFF["tf32"]) ** 4 - 1 if self.precision == "tf32" else 0.0
         return 1.01 * depth * ROUNDOFF + operands
 
     def draw(self, layer: PreconditionedLayer, rng: np.random.Generator) -> list[np.ndarray]:

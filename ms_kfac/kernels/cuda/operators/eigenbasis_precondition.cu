@@ -7,7 +7,6 @@
 // The inner products follow.
 
 #include "../inverse/factored_tikhonov.h"
-#include "../precision_attribute.h"
 #include "../step/gradient_products.h"
 #include "../tile/matrix_products.h"
 
@@ -69,13 +68,11 @@ class EigenbasisPreconditionKernel {
  public:
   EigenbasisPreconditionKernel(AotExtra& extra, const Arguments& shapes)
       : attributes_(extra),
-        precision_(precision_of(extra)),
+        precision_(precision_of_preconditioning(extra)),
         multiprocessors_(multiprocessors()),
         first_(extra, attributes_, shapes),
         second_(extra, attributes_, shapes),
-        products_(extra, attributes_, shapes) {
-    expect(precision_ != Precision::kBfloat16, "precision must be float32 or tf32, got bfloat16");
-  }
+        products_(extra, attributes_, shapes) {}
 
   void run(const Call& call) const {
     GradientArguments arguments(call.arguments, attributes_);

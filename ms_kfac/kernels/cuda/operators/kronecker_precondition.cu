@@ -8,7 +8,6 @@
 // The products from the right of all layers come first, then those from the left, then the inner products. Each of the
 // three takes one launch, or a few for many layers.
 
-#include "../precision_attribute.h"
 #include "../step/gradient_products.h"
 #include "../tile/matrix_products.h"
 
@@ -46,12 +45,10 @@ class KroneckerPreconditionKernel {
         left_arrays_(extra.GetAttrIntVec("left_arrays")),
         right_arrays_(extra.GetAttrIntVec("right_arrays")),
         scales_(extra.GetAttrIntVec("scales")),
-        precision_(precision_of(extra)),
+        precision_(precision_of_preconditioning(extra)),
         multiprocessors_(multiprocessors()),
         between_(extra, attributes_, shapes),
-        products_(extra, attributes_, shapes) {
-    expect(precision_ != Precision::kBfloat16, "precision must be float32 or tf32, got bfloat16");
-  }
+        products_(extra, attributes_, shapes) {}
 
   void run(const Call& call) const {
     GradientArguments arguments(call.arguments, attributes_);

@@ -4,11 +4,19 @@
 
 #include "../../interface/gradient_arguments.h"
 #include "../operator.h"
+#include "../precision_attribute.h"
 #include "../scheduling/counter_memory.h"
 #include "../tile/matrix_products.h"
 #include "inner_products.h"
 
 namespace ms_kfac {
+
+// Reads the attribute "precision": float32 or TF32, which launch_products() has.
+inline Precision precision_of_preconditioning(AotExtra& extra) {
+  const Precision precision = precision_of(extra);
+  expect(precision != Precision::kBfloat16, "precision must be float32 or tf32, got bfloat16");
+  return precision;
+}
 
 // [dW db], from column `column` on. Its values are only read.
 inline MatrixView gradient_view(const LayerGradients& layer, int column, int column_step, int row_step) {
