@@ -1,0 +1,1 @@
+"""The same network and batch in other libraries of curvature, where they are installed."""
