@@ -19,7 +19,7 @@ _fingerprints = runpy.run_path(str(KERNELS / "fingerprint.py"))
 digest, STORED = _fingerprints["fingerprint"], _fingerprints["STORED"]
 SOURCES = digest(*FOLDERS)
 # Symbols of old libraries, so that one wheel runs on all Linux systems.
-PORTABLE = platform.machine() == "x86_64" and platform.libc_ver()[0] == "glibc"
+PORTABLE = platform.machine() in ("x86_64", "aarch64") and platform.libc_ver()[0] == "glibc"
 COMPILED_PORTABLY = ["-include", str(KERNELS / "cpu/portable_symbols.h")]
 # Older systems have functions in these libraries that newer ones have in libc.so.6.
 LINKED_PORTABLY = ["-Wl,--no-as-needed", "-l:libdl.so.2", "-l:libpthread.so.0"]

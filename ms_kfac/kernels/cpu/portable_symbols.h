@@ -8,11 +8,18 @@
 
 #include <features.h>
 
-#if defined(__x86_64__) && defined(__GLIBC__)
-__asm__(".symver dlopen,dlopen@GLIBC_2.2.5");
-__asm__(".symver dlsym,dlsym@GLIBC_2.2.5");
-__asm__(".symver pow,pow@GLIBC_2.2.5");
-__asm__(".symver pthread_mutex_trylock,pthread_mutex_trylock@GLIBC_2.2.5");
+#if defined(__GLIBC__) && (defined(__x86_64__) || defined(__aarch64__))
+// The first version that each architecture had.
+#ifdef __x86_64__
+#define MS_KFAC_OLDEST_GLIBC "GLIBC_2.2.5"
+#else
+#define MS_KFAC_OLDEST_GLIBC "GLIBC_2.17"
+#endif
+#define MS_KFAC_OLDEST(function) __asm__(".symver " #function "," #function "@" MS_KFAC_OLDEST_GLIBC)
+MS_KFAC_OLDEST(dlopen);
+MS_KFAC_OLDEST(dlsym);
+MS_KFAC_OLDEST(pow);
+MS_KFAC_OLDEST(pthread_mutex_trylock);
 __asm__(
     ".symver _ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE,"
     "_ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE@GLIBCXX_3.4.11");
