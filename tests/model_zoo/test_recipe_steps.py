@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import mindspore as ms
@@ -49,16 +50,19 @@ def test_a_recipe_takes_two_steps(path: Path, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides",
+    ("overrides", "warning"),
     [
-        ["optimizer.sharing=reduce", "network.projections=joint"],
-        ["optimizer.fisher=sampled", "optimizer.normalization=unit_wise"],
-        ["network.tied=true"],
+        ("optimizer.sharing=reduce network.projections=joint", None),
+        ("optimizer.fisher=sampled optimizer.normalization=unit_wise", "every parameter has a block"),
+        ("network.tied=true", "% of the weights have no curvature"),
     ],
-    ids=lambda overrides: " ".join(overrides),
 )
-def test_options_of_a_language_model_take_two_steps(overrides: list[str], rng: np.random.Generator) -> None:
-    take_two_steps(small_recipe(ROOT / "model_zoo/gpt/gpt_stdlib_kfac.yaml", *overrides), rng)
+def test_options_of_a_language_model_take_two_steps(
+    overrides: str, warning: str | None, rng: np.random.Generator
+) -> None:
+    recipe = small_recipe(ROOT / "model_zoo/gpt/gpt_stdlib_kfac.yaml", *overrides.split())
+    with nullcontext() if warning is None else pytest.warns(UserWarning, match=warning):
+        take_two_steps(recipe, rng)
 
 
 def take_two_steps(recipe: Recipe, rng: np.random.Generator) -> None:
