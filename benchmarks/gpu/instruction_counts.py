@@ -3,7 +3,8 @@
     python -m benchmarks.gpu.instruction_counts ms_kfac/kernels/cuda/operators/kronecker_statistics.cu
 
 The main loop of a tile multiplies operands of depth ``kDepth`` per step and has a barrier. A step takes one
-of several paths, by number type and operand. The longest path for float32 numbers is counted.
+of several paths. The usual one is counted: the shortest one that loads, stores and multiplies all elements of
+two different float32 operands.
 
 Needs nvcc and nvdisasm of the same or a newer toolkit, but no GPU.
 """
@@ -81,11 +82,19 @@ class Function:
 
 @dataclass
 class Loop:
-    """The main loop of a kernel: the longest path of a step, by class, and its source files of loads."""
+    """A main loop of a kernel.
+
+    Attributes:
+        kernel: its mangled name.
+        files: the source files of the loop's loads.
+        counts: instructions of a usual step, by class.
+        longest: instructions of the longest step, such as at a border of the matrix.
+    """
 
     kernel: str
     files: tuple[str, ...]
     counts: Counter[str]
+    longest: int
 
 
 def parse(listing: str) -> list[Function]:
@@ -147,12 +156,12 @@ def main_loops(function: Function) -> list[Loop]:
     for header, body in sorted(smallest.items()):
         inner = [b for b in bodies.values() if b < body and any(code[i].name == "FFMA" for i in b)]
         weights = {i: INNER_STEPS if any(i in b for b in inner) else 1 for i in body}
-        path = _longest_path(function, followers, header, body, weights)
+        path, longest = _paths(function, followers, header, body, weights)
         counts: Counter[str] = Counter()
         for index in path:
             counts[code[index].kind] += weights[index]
         loads = Counter(code[i].file for i in body if code[i].kind in ("generic", "global"))
-        loops.append(Loop(function.name, tuple(sorted(filter(None, loads))), counts))
+        loops.append(Loop(function.name, tuple(sorted(filter(None, loads))), counts, longest))
     return loops
 
 
@@ -177,38 +186,68 @@ def _body(before: list[list[int]], header: int, end: int) -> set[int]:
     return body
 
 
-def _longest_path(
-    function: Function, followers: list[list[int]], header: int, body: set[int], weights: dict[int, int]
-) -> list[int]:
-    """Returns the longest path of one step, without instructions of 16-bit numbers."""
-    code = function.instructions
-    blocked = {i for i in body if code[i].kind in ("generic", "global") and "U16" in code[i].operation}
-    best: dict[int, tuple[int, int]] = {}  # length to the end of the step, and the next instruction or -1
-    state: dict[int, int] = {}  # 1: on the stack, 2: done
-    stack = [header]
+def _order(followers: list[list[int]], header: int, inside: set[int]) -> list[int]:
+    """Returns the instructions of a step, each after its followers. Branches backwards are left out."""
+    order: list[int] = []
+    found: set[int] = set()
+    stack = [(header, False)]
     while stack:
-        index = stack[-1]
-        inside = [i for i in followers[index] if i in body and i != header and i not in blocked]
-        new = [i for i in inside if i not in state] if index not in state else []
-        state.setdefault(index, 1)
-        if new:
-            stack.extend(new)
-            continue
-        stack.pop()
-        if state[index] == 2:
-            continue
-        state[index] = 2
-        ends = [(0, -1)] if header in followers[index] else []
-        ends += [(best[i][0], i) for i in inside if i in best]
+        index, done = stack.pop()
+        if done:
+            order.append(index)
+        elif index not in found:
+            found.add(index)
+            stack.append((index, True))
+            stack.extend((i, False) for i in followers[index] if i in inside and i != header)
+    return order
+
+
+def _paths(
+    function: Function, followers: list[list[int]], header: int, body: set[int], weights: dict[int, int]
+) -> tuple[list[int], int]:
+    """Finds paths of a step without 16-bit loads.
+
+    Returns:
+        The shortest path that multiplies, stores all elements to shared memory, and loads at least as many;
+        the length of the longest path.
+    """
+    code = function.instructions
+    loads = {i for i in body if code[i].kind in ("generic", "global")}
+    inside = body - {i for i in loads if "U16" in code[i].operation}
+    order = _order(followers, header, inside)
+    place = {index: number for number, index in enumerate(order)}
+
+    def following(index: int) -> list[int]:
+        return [i for i in followers[index] if i in place and i != header and place[i] < place[index]]
+
+    longest: dict[int, int] = {}
+    for index in order:
+        ends = [0] * (header in followers[index]) + [longest[i] for i in following(index) if i in longest]
         if ends:
-            length, following = max(ends)
-            best[index] = (length + weights[index], following)
-    path = []
-    index = header
+            longest[index] = max(ends) + weights[index]
+
+    needed = max(sum(code[i].name == "STS" for i in inside), 1)
+    # By instruction and number of loads still needed: the cost to the end of the step, and what follows.
+    best: dict[tuple[int, int], tuple[int, int]] = {}
+    for index in order:
+        # Work outweighs any length.
+        works = code[index].name == "STS" or code[index].kind == "multiply"
+        cost = weights[index] - 10**6 * works
+        for count in range(needed + 1):
+            left = max(count - (index in loads), 0)
+            ends = [(0, -1)] * (header in followers[index] and left == 0)
+            ends += [(best[i, left][0], i) for i in following(index) if (i, left) in best]
+            if ends:
+                rest, after = min(ends)
+                best[index, count] = (rest + cost, after)
+    count = max((count for index, count in best if index == header), default=0)
+    path, index = [], header
     while index >= 0:
         path.append(index)
-        index = best[index][1]
-    return path
+        following_one = best[index, count][1]
+        count = max(count - (index in loads), 0)
+        index = following_one
+    return path, longest[header]
 
 
 def table(loops: list[Loop]) -> str:
@@ -222,10 +261,12 @@ def table(loops: list[Loop]) -> str:
     """
     kinds = [*CLASSES, INTEGER]
     names = readable(loop.kernel for loop in loops)
-    rows = [["kernel", "loads of", *kinds, "all"]]
+    rows = [["kernel", "loads of", *kinds, "all", "longest"]]
     for loop in loops:
         numbers = [str(loop.counts[kind]) for kind in kinds]
-        rows.append([names[loop.kernel], "+".join(loop.files), *numbers, str(loop.counts.total())])
+        rows.append(
+            [names[loop.kernel], "+".join(loop.files), *numbers, str(loop.counts.total()), str(loop.longest)]
+        )
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(
         "  ".join(cell.rjust(w) if i > 1 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths)))

@@ -8,8 +8,9 @@
 //   void load(int depth, bool same, float (&left)[], float (&right)[])
 //
 // load() returns the thread's elements of both operands from `depth` on, and zeros beyond their ends. With `same` the
-// right operand equals the left one and is not loaded. A function finished(operands, j, element) transforms an element
-// after it has arrived, so that nothing waits for it earlier.
+// right operand equals the left one and is not loaded. A function finish(operands, same, left, right) transforms
+// elements after they have arrived, so that nothing waits for them earlier. load() may leave any number where no
+// element of the result needs one: in rows and columns that the epilogue drops.
 #pragma once
 
 #include "precision.h"
@@ -92,9 +93,18 @@ struct Tile {
   }
 };
 
-template <typename Operands>
-__device__ inline float finished(const Operands&, int, float element) {
-  return element;
+template <typename Operands, int kElements>
+__device__ inline void finish(const Operands&, bool, float (&)[kElements], float (&)[kElements]) {}
+
+// Multiplies a thread's elements by a factor. Factors are mostly 1.
+template <int kElements>
+__device__ inline void scale(float factor, bool same, float (&left)[kElements], float (&right)[kElements]) {
+  if (factor == 1.0f) return;
+#pragma unroll
+  for (int j = 0; j < kElements; ++j) left[j] *= factor;
+  if (same) return;
+#pragma unroll
+  for (int j = 0; j < kElements; ++j) right[j] *= factor;
 }
 
 // Adds the product over the depths [first, last) to the tile. `last` is where the operands end for this block: loads
@@ -108,13 +118,13 @@ __device__ void multiply_tile(Operands& operands, int first, int last, bool same
   const int thread = threadIdx.x;
   float left[kElements], right[kElements];
   const auto store = [&](int stage) {
+    finish(operands, same, left, right);
 #pragma unroll
-    for (int j = 0; j < kElements; ++j)
-      memory.left[stage][LeftShare::place(thread, j)] = rounded<kPrecision>(finished(operands, j, left[j]));
+    for (int j = 0; j < kElements; ++j) memory.left[stage][LeftShare::place(thread, j)] = rounded<kPrecision>(left[j]);
     if (same) return;
 #pragma unroll
     for (int j = 0; j < kElements; ++j)
-      memory.right[stage][RightShare::place(thread, j)] = rounded<kPrecision>(finished(operands, j, right[j]));
+      memory.right[stage][RightShare::place(thread, j)] = rounded<kPrecision>(right[j]);
   };
   // Starts one step early to load without multiplying, so that the long loading code is instantiated only once.
   bool begun = false;
