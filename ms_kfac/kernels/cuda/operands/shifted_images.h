@@ -31,7 +31,8 @@ class ShiftedImages {
   __device__ void load(int depth, bool same, float (&left)[kElements], float (&right)[kElements]) {
     const int position = depth + SyncedTensor<kSide, true>::depth(threadIdx.x, 0);
     const bool there = position < task_.last;
-    // Beyond the depth the last position is read, with the factor 0.
+    // Beyond the depth the last position is read, with the factor 0. If its product with 0 is NaN, the position itself
+    // has made the sum non-finite.
     const unsigned index = there ? position : task_.last - 1, sample = region_.by_area.quotient(index);
     const unsigned pixel = index - sample * region_.by_area.divisor, line = region_.by_row.quotient(pixel);
     const int64_t from = task_.group * images_.group_stride + sample * images_.sample_stride + region_.start + pixel +
