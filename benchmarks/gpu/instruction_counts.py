@@ -132,7 +132,7 @@ def main_loops(function: Function) -> list[Loop]:
         function: the kernel.
 
     Returns:
-        The smallest loops that have both matrix products and a barrier, in the order of the code.
+        The smallest loops that store operands to shared memory and multiply them, in the order of the code.
     """
     code = function.instructions
     followers = [list(_followers(function, index)) for index in range(len(code))]
@@ -145,12 +145,7 @@ def main_loops(function: Function) -> list[Loop]:
         for header in following:
             if header <= index:
                 bodies.setdefault(header, set()).update(_body(before, header, index))
-    main = {
-        header: body
-        for header, body in bodies.items()
-        if any(code[i].name == "BAR" for i in body)
-        and (any(code[i].name == "HMMA" for i in body) or sum(code[i].name == "FFMA" for i in body) >= 32)
-    }
+    main = {header: body for header, body in bodies.items() if _multiplies([code[i].name for i in body])}
     smallest = {h: b for h, b in main.items() if not any(o < b for o in main.values())}
     loops = []
     for header, body in sorted(smallest.items()):
@@ -163,6 +158,12 @@ def main_loops(function: Function) -> list[Loop]:
         loads = Counter(code[i].file for i in body if code[i].kind in ("generic", "global"))
         loops.append(Loop(function.name, tuple(sorted(filter(None, loads))), counts, longest))
     return loops
+
+
+def _multiplies(names: list[str]) -> bool:
+    """Whether a loop has products, a barrier, and a thread's elements of at least one operand to store."""
+    products = "HMMA" in names or names.count("FFMA") >= 32
+    return products and "BAR" in names and names.count("STS") >= 4
 
 
 def _followers(function: Function, index: int) -> Iterator[int]:
