@@ -28,20 +28,23 @@ struct Patches {
 };
 
 // Offset of a feature's pixel from the upper left corner of its patch.
-struct Tap {
+struct alignas(8) Tap {
   static constexpr int kOne = -1, kNothing = -2;
   int offset;
-  int16_t row, column;
+  int place;  // row and column, 16 bits each, so that a tap is read from shared memory at once
+
+  __host__ __device__ static Tap at(int offset, int row, int column) { return {offset, row << 16 | column}; }
+  __host__ __device__ int row() const { return place >> 16; }
+  __host__ __device__ int column() const { return place & 0xffff; }
 
   __host__ __device__ static Tap of(const Patches& patches, int feature) {
     const int taps = patches.kernel[0] * patches.kernel[1];
-    if (feature >= patches.features()) return {kNothing, 0, 0};
-    if (feature == patches.channels * taps) return {kOne, 0, 0};
+    if (feature >= patches.features()) return {kNothing, 0};
+    if (feature == patches.channels * taps) return {kOne, 0};
     const int channel = feature / taps, tap = feature % taps;
     const int row = tap / patches.kernel[1] * patches.dilation[0],
               column = tap % patches.kernel[1] * patches.dilation[1];
-    return {(channel * patches.height + row) * patches.width + column, static_cast<int16_t>(row),
-            static_cast<int16_t>(column)};
+    return at((channel * patches.height + row) * patches.width + column, row, column);
   }
 };
 
@@ -62,13 +65,23 @@ struct Corner {
   }
 };
 
-// The value that a tap sees: a pixel, or zero in the padding. Not for kOne.
+// The pixel that a tap sees, or zero in the padding. `corner_pixel` points to the corner's pixel, possibly outside the
+// image.
+template <typename Number>
+__device__ inline float seen_pixel(const Patches& patches, const Number* corner_pixel, const Corner& corner,
+                                   const Tap& tap) {
+  // Without short circuits, so that the load is predicated and needs no branch.
+  const bool inside = (static_cast<unsigned>(corner.row + tap.row()) < static_cast<unsigned>(patches.height)) &
+                      (static_cast<unsigned>(corner.column + tap.column()) < static_cast<unsigned>(patches.width));
+  float value = 0.0f;
+  if (inside) value = as_float(corner_pixel[tap.offset]);
+  return value;
+}
+
+// The same for any tap but kOne.
 template <typename Number>
 __device__ inline float seen(const Patches& patches, const Number* images, const Corner& corner, const Tap& tap) {
-  const bool inside = tap.offset >= 0 &&
-                      static_cast<unsigned>(corner.row + tap.row) < static_cast<unsigned>(patches.height) &&
-                      static_cast<unsigned>(corner.column + tap.column) < static_cast<unsigned>(patches.width);
-  return inside ? as_float(images[corner.start + tap.offset]) : 0.0f;
+  return tap.offset >= 0 ? seen_pixel(patches, images + corner.start, corner, tap) : 0.0f;
 }
 
 template <int kSide>
@@ -87,46 +100,61 @@ class PatchOperands {
   __device__ PatchOperands(const Patches& patches, const SymmetricTask& task, PatchMemory<kSide>& memory)
       : patches_(patches), task_(task), memory_(memory) {
     for (int i = threadIdx.x; i < kSide; i += kThreads) {
-      memory.left[i] = Tap::of(patches, task.row * kSide + i);
-      memory.right[i] = Tap::of(patches, task.column * kSide + i);
+      memory.left[i] = tap(task.row * kSide + i);
+      memory.right[i] = tap(task.column * kSide + i);
     }
     __syncthreads();
   }
 
   __device__ void load(int depth, bool same, float (&left)[kElements], float (&right)[kElements]) {
-    const int thread = threadIdx.x;
-    const int position = depth + SyncedTensor<kSide, true>::depth(thread, 0);
+    const int position = depth + SyncedTensor<kSide, true>::depth(threadIdx.x, 0);
     const bool there = position < task_.last;
     const Corner corner = Corner::at(patches_, task_.group, there ? position : 0);
-    factor_ = there ? (task_.factors ? task_.factors[position] : 1.0f) : 0.0f;
+    factor_ = there ? patches_.numbers.scale : 0.0f;
+    if (there && task_.factors) factor_ *= in_global(task_.factors)[position];
     patches_.numbers.visit([&](const auto* images) {
-#pragma unroll
-      for (int j = 0; j < kElements; ++j)
-        left[j] = pixel(images, corner, memory_.left[SyncedTensor<kSide, true>::feature(thread, j)]);
-      if (same) return;
-#pragma unroll
-      for (int j = 0; j < kElements; ++j)
-        right[j] = pixel(images, corner, memory_.right[SyncedTensor<kSide, true>::feature(thread, j)]);
+      read(images, corner, task_.row * kSide, memory_.left, left);
+      if (!same) read(images, corner, task_.column * kSide, memory_.right, right);
     });
   }
-  __device__ float scale() const { return patches_.numbers.scale * factor_; }
+  // Factor of the vectors of the last load. Sides with a bias have scale 1, so the bias's one stays 1.
+  __device__ float factor() const { return factor_; }
 
  private:
+  // Beyond the patch's pixels the first tap is read: its value is replaced by the bias's one, or its row or column is
+  // not written.
+  __device__ Tap tap(int feature) const {
+    const Tap tap = Tap::of(patches_, feature);
+    return tap.offset < 0 ? Tap{0, 0} : tap;
+  }
+
   template <typename Number>
-  __device__ float pixel(const Number* images, const Corner& corner, const Tap& tap) const {
-    return tap.offset == Tap::kOne ? 1.0f : seen(patches_, images, corner, tap);
+  __device__ void read(const Number* images, const Corner& corner, int first, const Tap* taps,
+                       float (&values)[kElements]) const {
+    constexpr int kStep = kThreads / kDepth;
+    const int feature = SyncedTensor<kSide, true>::feature(threadIdx.x, 0);
+    const Number* corner_pixel = opaque_in_global(images + corner.start);
+#pragma unroll
+    for (int j = 0; j < kElements; ++j)
+      values[j] = seen_pixel(patches_, corner_pixel, corner, taps[feature + kStep * j]);
+    if (!patches_.bias) return;
+    const int bias = patches_.features() - 1 - first;
+    if (bias >= kSide) return;
+#pragma unroll
+    for (int j = 0; j < kElements; ++j)
+      if (feature + kStep * j == bias) values[j] = 1.0f;
   }
 
   const Patches& patches_;
   const SymmetricTask& task_;
   const PatchMemory<kSide>& memory_;
-  float factor_;  // of the last load
+  float factor_;
 };
 
-// Sides with a bias have scale 1, so the bias's one stays 1.
-template <int kSide>
-__device__ inline float finished(const PatchOperands<kSide>& operands, int, float element) {
-  return operands.scale() * element;
+template <int kSide, int kElements>
+__device__ inline void finish(const PatchOperands<kSide>& operands, bool same, float (&left)[kElements],
+                              float (&right)[kElements]) {
+  scale(operands.factor(), same, left, right);
 }
 
 }  // namespace ms_kfac

@@ -27,14 +27,24 @@ class RowOperands {
 
   __device__ void load(int depth, bool same, float (&left)[kElements], float (&right)[kElements]) {
     depth_ = depth + Own::depth(threadIdx.x, 0);
+    const bool whole = depth + kDepth <= task_.last;
     rows_.numbers.visit([&](const auto* numbers) {
-      read(numbers, task_.row * kSide, left);
-      if (!same) read(numbers, task_.column * kSide, right);
+      read(numbers, whole, task_.row * kSide, left);
+      if (!same) read(numbers, whole, task_.column * kSide, right);
     });
   }
-  __device__ float scale(int j) const {
-    const int row = depth_ + kStep * j;
-    return rows_.numbers.scale * (task_.factors && row < task_.last ? task_.factors[row] : 1.0f);
+  // Sides with a bias have scale 1, so the bias's one stays 1.
+  __device__ void finish(bool same, float (&left)[kElements], float (&right)[kElements]) const {
+    scale(rows_.numbers.scale, same, left, right);
+    if (task_.factors == nullptr) return;
+    const float* factors = in_global(task_.factors);
+    const int last = task_.last - 1;
+#pragma unroll
+    for (int j = 0; j < kElements; ++j) {
+      const float factor = factors[min(depth_ + kStep * j, last)];
+      left[j] *= factor;
+      if (!same) right[j] *= factor;
+    }
   }
 
  private:
@@ -42,17 +52,27 @@ class RowOperands {
   static constexpr int kStep = kThreads / kSide;
 
   template <typename Number>
-  __device__ void read(const Number* numbers, int first, float (&values)[kElements]) const {
-    const int feature = first + Own::feature(threadIdx.x, 0);
-    const bool inside = feature < rows_.width;
-    const float one = rows_.bias && feature == rows_.width ? 1.0f : 0.0f;
+  __device__ void read(const Number* numbers, bool whole, int first, float (&values)[kElements]) const {
+    const int feature = first + Own::feature(threadIdx.x, 0), width = rows_.width;
+    // Threads beyond the features read the last one, for rows and columns that are not written.
     const Number* from =
-        numbers + task_.group * rows_.group_stride + static_cast<int64_t>(depth_) * rows_.width + feature;
+        numbers + task_.group * rows_.group_stride + static_cast<int64_t>(depth_) * width + min(feature, width - 1);
+    // In 32 bits: the sum of outer products has width^2 elements, so the width has far fewer bits.
+    const int step = kStep * width;
+    from = opaque_in_global(from);
+    if (whole) {
 #pragma unroll
-    for (int j = 0; j < kElements; ++j, from += kStep * static_cast<int64_t>(rows_.width)) {
-      values[j] = depth_ + kStep * j < task_.last ? one : 0.0f;
-      if (inside && depth_ + kStep * j < task_.last) values[j] = as_float(*from);
+      for (int j = 0; j < kElements; ++j) values[j] = as_float(from[j * static_cast<int64_t>(step)]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kElements; ++j) {
+        values[j] = 0.0f;
+        if (depth_ + kStep * j < task_.last) values[j] = as_float(from[j * static_cast<int64_t>(step)]);
+      }
     }
+    if (feature != width || !rows_.bias) return;
+#pragma unroll
+    for (int j = 0; j < kElements; ++j) values[j] = depth_ + kStep * j < task_.last ? 1.0f : 0.0f;
   }
 
   const Rows& rows_;
@@ -60,10 +80,10 @@ class RowOperands {
   int depth_;  // of the thread's first element in the last load
 };
 
-// Sides with a bias have scale 1, so the bias's one stays 1.
-template <int kSide>
-__device__ inline float finished(const RowOperands<kSide>& operands, int j, float element) {
-  return operands.scale(j) * element;
+template <int kSide, int kElements>
+__device__ inline void finish(const RowOperands<kSide>& operands, bool same, float (&left)[kElements],
+                              float (&right)[kElements]) {
+  operands.finish(same, left, right);
 }
 
 }  // namespace ms_kfac

@@ -31,46 +31,56 @@ class ShiftedImages {
   __device__ void load(int depth, bool same, float (&left)[kElements], float (&right)[kElements]) {
     const int position = depth + SyncedTensor<kSide, true>::depth(threadIdx.x, 0);
     const bool there = position < task_.last;
-    const unsigned index = there ? position : 0, sample = region_.by_area.quotient(index);
+    // Beyond the depth the last position is read, with the factor 0. If its product with 0 is NaN, the position itself
+    // has made the sum non-finite.
+    const unsigned index = there ? position : task_.last - 1, sample = region_.by_area.quotient(index);
     const unsigned pixel = index - sample * region_.by_area.divisor, line = region_.by_row.quotient(pixel);
     const int64_t from = task_.group * images_.group_stride + sample * images_.sample_stride + region_.start + pixel +
                          static_cast<int64_t>(line) * region_.beyond;
-    factor_ = there && task_.factors ? task_.factors[position] : 1.0f;
+    factor_ = there ? images_.numbers.scale : 0.0f;
+    if (task_.factors) factor_ *= in_global(task_.factors)[index];
     images_.numbers.visit([&](const auto* numbers) {
-      read(numbers + from, task_.row * kSide, there, left);
-      if (!same) read(numbers + from + region_.shift, region_.column * kSide, there, right);
+      read(numbers + from, task_.row * kSide, left);
+      if (!same) read(numbers + from + region_.shift, region_.column * kSide, right);
     });
   }
-  __device__ float scale() const { return images_.numbers.scale * factor_; }
+  // Factor of the vectors of the last load. Sides with a bias have scale 1, so the bias's one stays 1.
+  __device__ float factor() const { return factor_; }
 
  private:
   template <typename Number>
-  __device__ void read(const Number* numbers, int first, bool there, float (&values)[kElements]) const {
+  __device__ void read(const Number* numbers, int first, float (&values)[kElements]) const {
     constexpr int kStep = kThreads / kDepth;
-    const int channel = first + SyncedTensor<kSide, true>::feature(threadIdx.x, 0);
-    // Channels left from this one on, visited in steps of kStep; and the distance to the bias's one.
-    const int channels = there ? images_.channels - channel : 0;
-    const int one = there && images_.bias ? images_.channels - channel : -1;
+    const int channel = first + SyncedTensor<kSide, true>::feature(threadIdx.x, 0), channels = images_.channels;
     // LayerBatch ensures that a pixel's index within the sample fits in 32 bits.
     const int plane = images_.height * images_.width;
-    numbers += channels > 0 ? channel * plane : 0;
+    const Number* from = numbers + min(channel, channels - 1) * plane;
+    if (first + kSide <= channels) {
+      const int64_t step = kStep * static_cast<int64_t>(plane);
 #pragma unroll
-    for (int j = 0; j < kElements; ++j) {
-      values[j] = kStep * j == one ? 1.0f : 0.0f;
-      if (kStep * j < channels) values[j] = as_float(numbers[kStep * j * plane]);
+      for (int j = 0; j < kElements; ++j) values[j] = as_float(from[j * step]);
+      return;
     }
+    // Beyond the channels the last one is read, for rows and columns that are not written.
+    const int left = max(channels - 1 - channel, 0);
+#pragma unroll
+    for (int j = 0; j < kElements; ++j) values[j] = as_float(from[min(kStep * j, left) * plane]);
+    if (!images_.bias) return;
+#pragma unroll
+    for (int j = 0; j < kElements; ++j)
+      if (channel + kStep * j == channels) values[j] = 1.0f;
   }
 
   const Patches& images_;
   const ImageRegion& region_;
   const SymmetricTask& task_;
-  float factor_;  // of the last load
+  float factor_;
 };
 
-// Sides with a bias have scale 1, so the bias's one stays 1.
-template <int kSide>
-__device__ inline float finished(const ShiftedImages<kSide>& operands, int, float element) {
-  return operands.scale() * element;
+template <int kSide, int kElements>
+__device__ inline void finish(const ShiftedImages<kSide>& operands, bool same, float (&left)[kElements],
+                              float (&right)[kElements]) {
+  scale(operands.factor(), same, left, right);
 }
 
 }  // namespace ms_kfac

@@ -27,13 +27,12 @@ struct LayerVectors {
 
   // Tap::of() without integer division.
   __device__ Tap tap(int feature) const {
-    if (feature >= patches.features()) return {Tap::kNothing, 0, 0};
+    if (feature >= patches.features()) return {Tap::kNothing, 0};
     const int channel = by_taps.quotient(feature), tap = feature - channel * static_cast<int>(by_taps.divisor);
-    if (channel == patches.channels) return {Tap::kOne, 0, 0};
+    if (channel == patches.channels) return {Tap::kOne, 0};
     const int line = by_columns.quotient(tap), row = line * patches.dilation[0],
               column = (tap - line * static_cast<int>(by_columns.divisor)) * patches.dilation[1];
-    return {(channel * patches.height + row) * patches.width + column, static_cast<int16_t>(row),
-            static_cast<int16_t>(column)};
+    return Tap::at((channel * patches.height + row) * patches.width + column, row, column);
   }
 };
 

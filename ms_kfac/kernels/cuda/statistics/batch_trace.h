@@ -49,7 +49,7 @@ __device__ inline float patch_norm(const VectorNorms& of, int group, int64_t dep
   for (int row = 0; row < patches.kernel[0]; ++row)
     for (int column = 0; column < patches.kernel[1]; ++column) {
       const int down = row * patches.dilation[0], right = column * patches.dilation[1];
-      const Tap tap{down * patches.width + right, static_cast<int16_t>(down), static_cast<int16_t>(right)};
+      const Tap tap = Tap::at(down * patches.width + right, down, right);
       sum += seen(patches, of.squares.sums, corner, tap);
     }
   return sum;

@@ -87,7 +87,7 @@ __device__ float signed_patch(const Check& of, int group, int64_t depth) {
   for (int row = 0; row < window.kernel[0]; ++row)
     for (int column = 0; column < window.kernel[1]; ++column) {
       const int down = row * window.dilation[0], right = column * window.dilation[1];
-      const Tap tap{down * window.width + right, static_cast<int16_t>(down), static_cast<int16_t>(right)};
+      const Tap tap = Tap::at(down * window.width + right, down, right);
       sum = fmaf(sign(kTaps, index++), seen(window, of.pixels.sums, corner, tap), sum);
     }
   return sum;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../scheduling/item_batch.h"
+#include "global_memory.h"
 #include "tile.h"
 
 namespace ms_kfac {
@@ -93,11 +94,16 @@ class MatrixOperands {
     constexpr int kStep = kDepthFirst ? kThreads / kDepth : kThreads / kSide;
     const int present = column < columns ? rows - row : 0;
     int next_row;
-    const float* from = view.at(static_cast<int64_t>(at_.index) * view.row_step + row,
-                                view.column + at_.index * view.column_step + column, next_row);
+    const float* from = opaque_in_global(view.at(static_cast<int64_t>(at_.index) * view.row_step + row,
+                                                 view.column + at_.index * view.column_step + column, next_row));
+    const int64_t step = static_cast<int64_t>(kStep) * next_row;
+    if (first + kSide <= features && depth + kDepth <= product_.depth) {
 #pragma unroll
-    for (int j = 0; j < kElements; ++j, from += static_cast<int64_t>(kStep) * next_row)
-      values[j] = kStep * j < present ? *from : 0.0f;
+      for (int j = 0; j < kElements; ++j) values[j] = from[j * step];
+      return;
+    }
+#pragma unroll
+    for (int j = 0; j < kElements; ++j) values[j] = kStep * j < present ? from[j * step] : 0.0f;
   }
 
   const MatrixProduct& product_;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "../scheduling/launch.h"
+#include "global_memory.h"
 
 namespace ms_kfac {
 
@@ -39,13 +40,13 @@ struct Numbers {
   __device__ void visit(const Use& use) const {
     switch (type) {
       case NumberType::kFloat32:
-        use(static_cast<const float*>(data));
+        use(in_global(static_cast<const float*>(data)));
         break;
       case NumberType::kFloat16:
-        use(static_cast<const __half*>(data));
+        use(in_global(static_cast<const __half*>(data)));
         break;
       case NumberType::kBfloat16:
-        use(static_cast<const Bfloat16*>(data));
+        use(in_global(static_cast<const Bfloat16*>(data)));
         break;
     }
   }

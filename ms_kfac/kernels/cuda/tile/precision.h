@@ -3,7 +3,7 @@
 //
 // A piece of the result is 16 x 8. With g = l / 4 and t = l % 4, lane l of the warp holds its elements (g, 2t),
 // (g, 2t + 1), (g + 8, 2t) and (g + 8, 2t + 1), as in the PTX instruction mma.m16n8. Operands lie in shared memory by
-// rows of kDepth, in the swizzled order of place().
+// rows of kDepth, in the swizzled order of place(), as float32, rounded to TF32, or in BF16.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -17,13 +17,37 @@ enum class Precision { kFloat32, kTf32, kBfloat16 };
 // Depth per call of multiply(): a multiple of the depth of the mma instructions.
 constexpr int kDepth = 16;
 
-// Index of an operand's element in shared memory. Groups of four depths are permuted (swizzled) by row. Rows that are a
-// multiple of 8 apart have the same order. So a warp has no bank conflicts when it reads groups of four depths of eight
-// adjacent rows, or two depths of eight adjacent rows or of four even ones. Nor has it any when it writes all depths of
-// two rows, or four depths of eight rows. Writing two depths of 16 rows takes two passes. Tiles of 128 do so, except
-// for operands that are loaded depth-first.
+// The precision that the architecture multiplies in: TF32 and BF16 need tensor cores of sm_80.
+template <Precision kPrecision>
+struct Used {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  static constexpr Precision kValue = Precision::kFloat32;
+#else
+  static constexpr Precision kValue = kPrecision;
+#endif
+};
+
+// An operand's element in shared memory.
+template <Precision kPrecision>
+struct StoredAs {
+  using Type = float;
+};
+template <>
+struct StoredAs<Precision::kBfloat16> {
+  using Type = uint16_t;
+};
+template <Precision kPrecision>
+using Stored = typename StoredAs<Used<kPrecision>::kValue>::Type;
+
+// Index of an operand's element in shared memory. A row has groups of 16 bytes: four float32 or eight BF16. Groups are
+// permuted (swizzled) by row. Rows that are a multiple of 8 apart have the same order. So a warp has no bank conflicts
+// when it reads the same group of eight adjacent rows, or two depths of eight adjacent rows or of four even ones. Nor
+// has it any when it writes all depths of two rows, or four depths of eight rows. Writing two depths of 16 rows takes
+// two passes. Tiles of 128 do so, except for operands that are loaded depth-first.
+template <typename Number>
 __host__ __device__ constexpr int place(int row, int depth) {
-  return row * kDepth + ((depth / 4) ^ (row / 2 % 4)) * 4 + depth % 4;
+  constexpr int kGroup = 16 / sizeof(Number), kGroups = kDepth / kGroup;
+  return row * kDepth + ((depth / kGroup) ^ (row / (8 / kGroups) % kGroups)) * kGroup + depth % kGroup;
 }
 
 struct LaneInPiece {
@@ -36,7 +60,12 @@ struct LaneInPiece {
 
 __device__ inline uint32_t to_tf32(float value) {
   uint32_t bits;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  // One instruction. The other rounding takes four there.
+  asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+#else
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+#endif
   return bits;
 }
 
@@ -44,6 +73,15 @@ __device__ inline uint32_t to_bfloat16_pair(float low, float high) {
   uint32_t bits;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
   return bits;
+}
+
+// Loads four matrices of 8 rows of 16 bytes from shared memory. Lane l gives the address of row l % 8 of matrix l / 8,
+// and gets the word l % 4 of row l / 4 of each matrix.
+__device__ inline void load_matrices(const void* row, uint32_t (&words)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+               : "memory");
 }
 
 __device__ inline void mma_tf32(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
@@ -64,66 +102,35 @@ __device__ inline void mma_bfloat16(float (&sum)[4], const uint32_t (&left)[4], 
 #include "tensor_cores.h"
 #endif
 
-// Rounds TF32 operands once, when they are written to shared memory. BF16 operands are packed later.
-template <Precision kPrecision>
-__device__ inline float rounded(float value) {
-#if !defined(__CUDACC__) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800)
-  if constexpr (kPrecision == Precision::kTf32) return __uint_as_float(to_tf32(value));
-#endif
-  return value;
-}
-
 // A separate function, because nvcc's host compiler does not know intrinsics in templates.
-__device__ inline uint32_t bits_of(float value) { return __float_as_uint(value); }
+__device__ inline float rounded_to_tf32(float value) { return __uint_as_float(to_tf32(value)); }
 
-// Four depths of a row or column as a tensor-core fragment. TF32 was rounded when stored; BF16 is packed here.
+// Rounds an operand once, when it is written to shared memory.
 template <Precision kPrecision>
-struct Fragment {
-  uint32_t x, y, z, w;
-
-  __device__ Fragment() {}
-  __device__ explicit Fragment(const float4& of)
-      : x(bits_of(of.x)), y(bits_of(of.y)), z(bits_of(of.z)), w(bits_of(of.w)) {}
-};
-
-template <>
-struct Fragment<Precision::kBfloat16> {
-  uint32_t low, high;
-
-  __device__ Fragment() {}
-  __device__ explicit Fragment(const float4& of)
-      : low(to_bfloat16_pair(of.x, of.y)), high(to_bfloat16_pair(of.z, of.w)) {}
-};
-
-// Multiplies one piece over kDepth. A lane's rows are g and g + 8.
-template <Precision kPrecision>
-__device__ inline void multiply_piece(float (&sum)[4], const Fragment<kPrecision>& a, const Fragment<kPrecision>& below,
-                                      const Fragment<kPrecision>& b) {
-  if constexpr (kPrecision == Precision::kTf32) {
-    mma_tf32(sum, {a.x, below.x, a.y, below.y}, {b.x, b.y});
-    mma_tf32(sum, {a.z, below.z, a.w, below.w}, {b.z, b.w});
-  } else {
-    mma_bfloat16(sum, {a.low, below.low, a.high, below.high}, {b.low, b.high});
-  }
+__device__ inline Stored<kPrecision> rounded(float value) {
+  if constexpr (Used<kPrecision>::kValue == Precision::kTf32)
+    return rounded_to_tf32(value);
+  else if constexpr (Used<kPrecision>::kValue == Precision::kBfloat16)
+    return static_cast<uint16_t>(to_bfloat16_pair(value, 0.0f));
+  else
+    return value;
 }
 
 // sums[i][j] += left rows 16 i .. 16 i + 15 times right columns 8 j .. 8 j + 7, over kDepth. All lanes call it.
 // Operands begin at a row that is a multiple of 8.
 template <Precision kPrecision, int kRows, int kColumns>
-__device__ inline void multiply(const float* left, const float* right, int lane, float (&sums)[kRows][kColumns][4]) {
-  const int g = lane / 4, t = lane % 4;
-#if defined(__CUDACC__) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-  constexpr Precision kUsed = Precision::kFloat32;
-#else
-  constexpr Precision kUsed = kPrecision;
-#endif
+__device__ inline void multiply(const Stored<kPrecision>* left, const Stored<kPrecision>* right, int lane,
+                                float (&sums)[kRows][kColumns][4]) {
+  using Number = Stored<kPrecision>;
+  constexpr Precision kUsed = Used<kPrecision>::kValue;
   if constexpr (kUsed == Precision::kFloat32) {
+    const int g = lane / 4, t = lane % 4;
     // Two depths at a time, to limit register use.
 #pragma unroll 1
     for (int k = 0; k < kDepth; k += 2) {
       float2 a[kRows][2], b[kColumns][2];
-      const auto* of_left = reinterpret_cast<const float2*>(left + place(g, k));
-      const auto* of_right = reinterpret_cast<const float2*>(right + place(2 * t, k));
+      const auto* of_left = reinterpret_cast<const float2*>(left + place<float>(g, k));
+      const auto* of_right = reinterpret_cast<const float2*>(right + place<float>(2 * t, k));
 #pragma unroll
       for (int i = 0; i < kRows; ++i)
         for (int half = 0; half < 2; ++half) a[i][half] = of_left[(16 * i + 8 * half) * (kDepth / 2)];
@@ -142,19 +149,30 @@ __device__ inline void multiply(const float* left, const float* right, int lane,
           }
     }
   } else {
-    // Lane t holds depths 4t .. 4t + 3 of both operands instead of those that the instruction specifies. This is valid
-    // because the order of a sum's terms is free.
-    const auto* of_left = reinterpret_cast<const float4*>(left + place(g, 4 * t));
-    const auto* of_right = reinterpret_cast<const float4*>(right + place(g, 4 * t));
-    using Operand = Fragment<kUsed>;
-    Operand b[kColumns];
+    static_assert(kColumns % 2 == 0, "columns are loaded 16 at a time");
+    // The matrices of a left fragment are rows 0 .. 7 and 8 .. 15 of one group of depths, then both of the next. Those
+    // of two right fragments are two groups of depths of columns 0 .. 7, then both of columns 8 .. 15.
+    constexpr int kGroup = 16 / sizeof(Number);
 #pragma unroll
-    for (int j = 0; j < kColumns; ++j) b[j] = Operand(of_right[8 * j * (kDepth / 4)]);
+    for (int k = 0; k < kDepth; k += 2 * kGroup) {
+      const Number* of_left = left + place<Number>(lane % 16, k + lane / 16 * kGroup);
+      const Number* of_right = right + place<Number>(lane / 16 * 8 + lane % 8, k + lane / 8 % 2 * kGroup);
+      uint32_t b[kColumns / 2][4];
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      const Operand a(of_left[16 * i * (kDepth / 4)]), below(of_left[(16 * i + 8) * (kDepth / 4)]);
+      for (int j = 0; j < kColumns / 2; ++j) load_matrices(of_right + 16 * j * kDepth, b[j]);
 #pragma unroll
-      for (int j = 0; j < kColumns; ++j) multiply_piece<kUsed>(sums[i][j], a, below, b[j]);
+      for (int i = 0; i < kRows; ++i) {
+        uint32_t a[4];
+        load_matrices(of_left + 16 * i * kDepth, a);
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j) {
+          const uint32_t of_columns[2] = {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]};
+          if constexpr (kUsed == Precision::kTf32)
+            mma_tf32(sums[i][j], a, of_columns);
+          else
+            mma_bfloat16(sums[i][j], a, of_columns);
+        }
+      }
     }
   }
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../scheduling/counters.h"
+#include "global_memory.h"
 #include "tile.h"
 
 namespace ms_kfac {
@@ -64,7 +65,7 @@ struct SymmetricTask {
 template <int kSide>
 __device__ void add_to_sum(const SymmetricSum& sum, const SymmetricTask& task, bool joins, Tile<kSide>& tile) {
   if (sum.parts > 1) {
-    float* own = sum.partials + (task.tile * sum.parts + task.part) * (kSide * kSide) + threadIdx.x;
+    float* own = in_global(sum.partials) + (task.tile * sum.parts + task.part) * (kSide * kSide) + threadIdx.x;
     tile.each([&](int, int, float& element) {
       *own = element;
       own += kThreads;
@@ -72,7 +73,7 @@ __device__ void add_to_sum(const SymmetricSum& sum, const SymmetricTask& task, b
     if (count_block(sum.arrivals + task.tile) + 1 != static_cast<unsigned>(sum.parts)) return;
     tile.each([](int, int, float& element) { element = 0.0f; });
     for (int part = 0; part < sum.parts; ++part) {
-      const float* from = sum.partials + (task.tile * sum.parts + part) * (kSide * kSide) + threadIdx.x;
+      const float* from = in_global(sum.partials) + (task.tile * sum.parts + part) * (kSide * kSide) + threadIdx.x;
       tile.each([&](int, int, float& element) {
         element += __ldcg(from);
         from += kThreads;
@@ -80,7 +81,7 @@ __device__ void add_to_sum(const SymmetricSum& sum, const SymmetricTask& task, b
     }
     if (threadIdx.x == 0) sum.arrivals[task.tile] = 0;
   }
-  float* matrix = sum.matrices + static_cast<int64_t>(task.group) * sum.features * sum.features;
+  float* matrix = in_global(sum.matrices) + static_cast<int64_t>(task.group) * sum.features * sum.features;
   const int first_row = task.row * kSide, first_column = task.column * kSide;
   tile.each([&](int i, int j, float& element) {
     const int64_t row = first_row + i, column = first_column + j;

@@ -7,9 +7,10 @@
 //   static constexpr bool kLeftDepthFirst, kRightDepthFirst   how threads split an operand: see SyncedTensor
 //   void load(int depth, bool same, float (&left)[], float (&right)[])
 //
-// load() returns the thread's elements of both operands from `depth` on, and zeros beyond their ends. With `same` the
-// right operand equals the left one and is not loaded. A function finished(operands, j, element) transforms an element
-// after it has arrived, so that nothing waits for it earlier.
+// load() returns the thread's elements of both operands from `depth` on. With `same` the right operand equals the left
+// one and is not loaded. A function finish(operands, same, left, right) transforms elements after they have arrived, so
+// that nothing waits for them earlier. Then elements beyond the depth are zero. Rows and columns that the epilogue
+// drops may have any values.
 #pragma once
 
 #include "precision.h"
@@ -33,14 +34,15 @@ struct SyncedTensor {
     return kDepthFirst ? thread % kDepth : thread % 32 / kAcross + kStep * j;
   }
   // Index of element j in shared memory, computed so that little of it depends on the thread.
+  template <typename Number>
   __device__ static int place(int thread, int j) {
     const int row = feature(thread, 0), first = depth(thread, 0);
-    if (kDepthFirst) return ms_kfac::place(row, first) + kThreads * j;
-    return ms_kfac::place(row, kStep * j) + first;
+    if (kDepthFirst) return ms_kfac::place<Number>(row, first) + kThreads * j;
+    return ms_kfac::place<Number>(row, kStep * j) + first;
   }
 };
 
-// Shared memory of a block that computes a tile.
+// Shared memory of a block that computes a tile. Elements in BF16 need half of it.
 template <int kSide>
 struct TileMemory {
   alignas(16) float left[2][kSide * kDepth];
@@ -92,9 +94,18 @@ struct Tile {
   }
 };
 
-template <typename Operands>
-__device__ inline float finished(const Operands&, int, float element) {
-  return element;
+template <typename Operands, int kElements>
+__device__ inline void finish(const Operands&, bool, float (&)[kElements], float (&)[kElements]) {}
+
+// Multiplies a thread's elements by a factor. Factors are mostly 1.
+template <int kElements>
+__device__ inline void scale(float factor, bool same, float (&left)[kElements], float (&right)[kElements]) {
+  if (factor == 1.0f) return;
+#pragma unroll
+  for (int j = 0; j < kElements; ++j) left[j] *= factor;
+  if (same) return;
+#pragma unroll
+  for (int j = 0; j < kElements; ++j) right[j] *= factor;
 }
 
 // Adds the product over the depths [first, last) to the tile. `last` is where the operands end for this block: loads
@@ -104,17 +115,21 @@ __device__ void multiply_tile(Operands& operands, int first, int last, bool same
                               Tile<kSide>& tile) {
   using LeftShare = SyncedTensor<kSide, Operands::kLeftDepthFirst>;
   using RightShare = SyncedTensor<kSide, Operands::kRightDepthFirst>;
+  using Number = Stored<kPrecision>;
   constexpr int kElements = LeftShare::kElements;
   const int thread = threadIdx.x;
   float left[kElements], right[kElements];
   const auto store = [&](int stage) {
+    finish(operands, same, left, right);
+    auto* stored_left = reinterpret_cast<Number*>(memory.left[stage]);
+    auto* stored_right = reinterpret_cast<Number*>(memory.right[stage]);
 #pragma unroll
     for (int j = 0; j < kElements; ++j)
-      memory.left[stage][LeftShare::place(thread, j)] = rounded<kPrecision>(finished(operands, j, left[j]));
+      stored_left[LeftShare::template place<Number>(thread, j)] = rounded<kPrecision>(left[j]);
     if (same) return;
 #pragma unroll
     for (int j = 0; j < kElements; ++j)
-      memory.right[stage][RightShare::place(thread, j)] = rounded<kPrecision>(finished(operands, j, right[j]));
+      stored_right[RightShare::template place<Number>(thread, j)] = rounded<kPrecision>(right[j]);
   };
   // Starts one step early to load without multiplying, so that the long loading code is instantiated only once.
   bool begun = false;
@@ -123,9 +138,10 @@ __device__ void multiply_tile(Operands& operands, int first, int last, bool same
     const bool more = depth + kDepth < last;
     if (more) operands.load(depth + kDepth, same, left, right);
     if (begun) {
-      const float* of_columns = same ? memory.left[stage] : memory.right[stage];
-      multiply<kPrecision>(memory.left[stage] + place(tile.first_row(), 0), of_columns + place(tile.first_column(), 0),
-                           thread % 32, tile.sums);
+      const auto* of_rows = reinterpret_cast<const Number*>(memory.left[stage]);
+      const auto* of_columns = same ? of_rows : reinterpret_cast<const Number*>(memory.right[stage]);
+      multiply<kPrecision>(of_rows + tile.first_row() * kDepth, of_columns + tile.first_column() * kDepth, thread % 32,
+                           tile.sums);
     }
     if (more) store(stage ^ 1);
     begun = true;

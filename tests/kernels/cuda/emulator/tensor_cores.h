@@ -17,6 +17,22 @@ inline uint32_t to_bfloat16_pair(float low, float high) {
   return round(low) | round(high) << 16;
 }
 
+// ldmatrix.x4 of the PTX manual.
+inline void load_matrices(const void* row, uint32_t (&words)[4]) {
+  struct Lane {
+    const void* given;
+    const unsigned char* rows[4];
+  } lane{row, {}};
+  emulator::with_warp(&lane, [](void** of_lane) {
+    for (int l = 0; l < 32; ++l)
+      for (int matrix = 0; matrix < 4; ++matrix)
+        static_cast<Lane*>(of_lane[l])->rows[matrix] =
+            static_cast<const unsigned char*>(static_cast<Lane*>(of_lane[8 * matrix + l / 4])->given);
+  });
+  for (int matrix = 0; matrix < 4; ++matrix)
+    std::memcpy(&words[matrix], lane.rows[matrix] + threadIdx.x % 4 * sizeof(uint32_t), sizeof(uint32_t));
+}
+
 struct MmaLane {
   float* sum;
   const uint32_t* left;
