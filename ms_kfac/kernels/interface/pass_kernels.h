@@ -5,6 +5,7 @@
 // graph).
 #pragma once
 
+#include <iterator>
 #include <mutex>
 #include <unordered_map>
 
@@ -31,6 +32,13 @@ class PassKernels {
     return kernels;
   }
 
+  // A kernel is gone. Others may get its address, and its layer's record may become that of another layer.
+  static void forget(const void* kernel) {
+    const std::lock_guard<std::mutex> lock(mutex());
+    for (auto seen = records().begin(); seen != records().end();)
+      seen = seen->second.first == kernel ? records().erase(seen) : std::next(seen);
+  }
+
  private:
   struct Seen {
     const void* first = nullptr;
@@ -42,8 +50,9 @@ class PassKernels {
     return of_all;
   }
   static std::unordered_map<const float*, Seen>& records() {
-    static std::unordered_map<const float*, Seen> by_record;
-    return by_record;
+    // Never destroyed: kernels may be gone only after this library's own objects.
+    static auto* by_record = new std::unordered_map<const float*, Seen>;
+    return *by_record;
   }
 };
 

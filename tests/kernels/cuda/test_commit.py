@@ -172,8 +172,16 @@ def test_the_judge_answers_one_commit_late(
 def test_the_judge_is_told_how_many_kernels_staged_a_batch(
     operators: AotLibrary, judge: Judge, rng: np.random.Generator
 ) -> None:
-    """Two calls of a layer in one pass, then a micro-batch of the same two."""
+    """Two calls of a layer in one pass, then a micro-batch of the same two.
+
+    A kernel of another network ran twice before, on a record at the same address.
+    """
     layer = Statistics(LAYERS_OF_STATISTICS["dense"], rng)
+    gone = layer.operator(operators)
+    gone.run()
+    gone.run()
+    del gone
+    layer.record[...] = 0
     kernels = [layer.operator(operators) for _ in range(2)]
     case = CommitCase([LAYERS["large"]], rng, judge=HANDLE)
     arrays = [array for matrices in layer.sums for array in (matrices, np.zeros_like(matrices))]

@@ -204,7 +204,7 @@ struct CaptureCheck::State {
 CaptureCheck::CaptureCheck(const LayerGeometry& geometry, const Arguments& shapes, AotExtra& extra)
     : state_(std::make_unique<State>(geometry, shapes, extra)) {}
 
-CaptureCheck::~CaptureCheck() = default;
+CaptureCheck::~CaptureCheck() { PassKernels::forget(this); }
 
 void CaptureCheck::run(const Call& call, const StagedPass& pass) const {
   const State& state = *state_;
