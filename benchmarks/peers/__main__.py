@@ -7,7 +7,7 @@
 Every library trains the same two networks on the same random batch: the zoo's convolutional network (128
 images) and auto-encoder (500 images). A process per library takes one step of each kind per round: momentum
 SGD, a step that keeps its curvature, one that also takes statistics, one that also refreshes inverses. Costs
-at other intervals follow from the medians. Further processes report the peak memory of each kind. Needs an
+at other intervals follow from the medians. Two more report the peak memory of SGD and of refreshes. Needs an
 idle machine.
 
 Each library adds a line to OUTPUT/peers.csv, and the same command goes on where an earlier one ended.
@@ -35,7 +35,8 @@ PROBLEMS = ("convnet", "autoencoder")
 KEY = ("problem", "library", "version")
 COLUMNS = (
     *KEY,
-    *(f"{kind}_{part}" for kind in KINDS for part in ("ms", "low", "high", "mib")),
+    *(f"{kind}_{part}" for kind in KINDS for part in ("ms", "low", "high")),
+    *("sgd_mib", "everything_mib"),
     *("error", "commit", "date", "processor", "cpus"),
 )
 
@@ -65,7 +66,7 @@ def measure(library: str, problem: str, rounds: int) -> dict[str, Any]:
         for kind, summary in _child(library, problem, "--rounds", str(rounds)).items():
             for column, part in (("ms", "median"), ("low", "low"), ("high", "high")):
                 row[f"{kind}_{column}"] = f"{summary[part]:.2f}"
-        for kind in LIBRARIES[library].kinds:
+        for kind in ("sgd", "everything"):
             row[f"{kind}_mib"] = f"{_child(library, problem, '--memory', kind)['peak_mib']:.0f}"
     except RuntimeError as error:
         return {"error": str(error)}

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-KERNELS = ROOT / "ms_kfac" / "kernels" / "cpu"
-MESSAGES = ROOT / "ms_kfac" / "kernels" / "interface" / "messages.cc"
-TESTS = sorted((Path(__file__).parent / "cpu").glob("test_*.cc"))
+from tests.support.kernel_programs import KERNELS, PROGRAMS, compile_kernels
+
 COMPILER = shutil.which("aarch64-linux-gnu-g++")
 EMULATOR = shutil.which("qemu-aarch64")
 # A processor with NEON alone: version 7.2 of the emulator and OpenBLAS's kernels for SVE don't agree.
@@ -47,13 +45,10 @@ def openblas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The kernels as the wheel has them."""
-    folder = tmp_path_factory.mktemp("kernels")
-    sources = [MESSAGES, *sorted(path for path in KERNELS.rglob("*.cc") if path.parent.name != "operators")]
-    subprocess.run([str(COMPILER), *FLAGS, "-c", *map(str, sources)], check=True, cwd=folder)
-    return list(map(str, sorted(folder.glob("*.o"))))
+    return compile_kernels(str(COMPILER), tmp_path_factory.mktemp("kernels"), *FLAGS)
 
 
-@pytest.mark.parametrize("source", TESTS, ids=lambda source: source.stem)
+@pytest.mark.parametrize("source", PROGRAMS, ids=lambda source: source.stem)
 def test_the_kernels_pass_their_tests(
     source: Path, objects: list[str], openblas: Path, tmp_path: Path
 ) -> None:

@@ -9,11 +9,8 @@ from pathlib import Path
 import pytest
 
 from ms_kfac.kernels.cpu_library import find_openblas
+from tests.support.kernel_programs import KERNELS, PROGRAMS, compile_kernels
 
-ROOT = Path(__file__).resolve().parents[2]
-KERNELS = ROOT / "ms_kfac" / "kernels" / "cpu"
-MESSAGES = ROOT / "ms_kfac" / "kernels" / "interface" / "messages.cc"
-TESTS = sorted((Path(__file__).parent / "cpu").glob("test_*.cc"))
 COMPILER = shutil.which("g++")
 
 pytestmark = [
@@ -31,13 +28,6 @@ ADDRESS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 THREAD = ("-fsanitize=thread",)
 
 
-def compile_kernels(folder: Path, *flags: str) -> list[str]:
-    """The objects of all kernels, in a folder."""
-    sources = [MESSAGES, *sorted(path for path in KERNELS.rglob("*.cc") if path.parent.name != "operators")]
-    subprocess.run([str(COMPILER), *FLAGS, *flags, "-c", *map(str, sources)], check=True, cwd=folder)
-    return list(map(str, sorted(folder.glob("*.o"))))
-
-
 def run(source: Path, objects: list[str], folder: Path, *flags: str) -> None:
     openblas = find_openblas()
     assert openblas is not None
@@ -51,10 +41,10 @@ def run(source: Path, objects: list[str], folder: Path, *flags: str) -> None:
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The kernels with checks of addresses and of undefined behaviour."""
-    return compile_kernels(tmp_path_factory.mktemp("kernels"), *ADDRESS)
+    return compile_kernels(str(COMPILER), tmp_path_factory.mktemp("kernels"), *FLAGS, *ADDRESS)
 
 
-@pytest.mark.parametrize("source", TESTS, ids=lambda source: source.stem)
+@pytest.mark.parametrize("source", PROGRAMS, ids=lambda source: source.stem)
 def test_clean_under_address_and_undefined_behaviour_sanitizers(
     source: Path, objects: list[str], tmp_path: Path
 ) -> None:
@@ -63,4 +53,4 @@ def test_clean_under_address_and_undefined_behaviour_sanitizers(
 
 def test_threads_are_clean_under_the_thread_sanitizer(tmp_path: Path) -> None:
     source = Path(__file__).parent / "cpu" / "test_threads.cc"
-    run(source, compile_kernels(tmp_path, *THREAD), tmp_path, *THREAD)
+    run(source, compile_kernels(str(COMPILER), tmp_path, *FLAGS, *THREAD), tmp_path, *THREAD)

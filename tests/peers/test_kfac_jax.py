@@ -9,7 +9,18 @@ import pytest
 
 import ms_kfac
 from ms_kfac.optim.base import SecondOrderOptimizer
-from tests.peers.network import BATCH, DAMPING, FEATURES, LAYERS, PARTS, Step, batch, last_step
+from tests.peers.network import (
+    BATCH,
+    DAMPING,
+    FEATURES,
+    FILTERS,
+    IMAGE,
+    LAYERS,
+    PARTS,
+    Step,
+    batch,
+    last_step,
+)
 
 jax = pytest.importorskip("jax", reason="the extra peers is not installed")
 kfac_jax = pytest.importorskip("kfac_jax", reason="the extra peers is not installed")
@@ -35,7 +46,7 @@ def to_jax(name: str, weight: np.ndarray) -> Any:
     if weight.ndim == 4:
         return jax.numpy.asarray(weight.transpose(2, 3, 1, 0), "float32")
     if name == "hidden.weight":
-        weight = weight.reshape(len(weight), 4, 6, 5).transpose(0, 2, 3, 1).reshape(len(weight), -1)
+        weight = weight.reshape(len(weight), FILTERS, *IMAGE).transpose(0, 2, 3, 1).reshape(len(weight), -1)
     return jax.numpy.asarray(weight.T if weight.ndim == 2 else weight, "float32")
 
 
@@ -45,7 +56,7 @@ def from_jax(name: str, weight: Any) -> np.ndarray:
     if array.ndim == 4:
         return array.transpose(3, 2, 0, 1)
     if name == "hidden.weight":
-        return array.T.reshape(-1, 6, 5, 4).transpose(0, 3, 1, 2).reshape(array.shape[1], -1)
+        return array.T.reshape(-1, *IMAGE, FILTERS).transpose(0, 3, 1, 2).reshape(array.shape[1], -1)
     return array.T if array.ndim == 2 else array
 
 
