@@ -187,9 +187,10 @@ void with_warp(void* own, void (*work)(void** of_lane)) { BlockRunner::current()
 void pause() { BlockRunner::current()->pause(); }
 
 void fence() {
+  // First, since it acquires what volatile reads have read, and not what is written later.
+  races::fence();
   Resident::current->delay(8);
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
-  races::fence();
 }
 
 unsigned add(unsigned* to, unsigned value) {

@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
@@ -11,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
 #include "fibers.h"
 
@@ -71,6 +73,9 @@ struct Thread {
   unsigned fences = 0;
   bool has_acquired = false;
   Clock acquired, pending, released;
+  // Words that were read since the last fence. This code runs before the read, so what the read acquires is only known
+  // at the fence.
+  std::vector<const void*> volatile_reads;
 };
 
 // State of the block of an OS thread.
@@ -238,6 +243,11 @@ void barrier() {
 
 void fence() {
   Thread& thread = current_thread();
+  if (!thread.volatile_reads.empty()) {
+    const std::lock_guard<std::mutex> lock(released_mutex);
+    for (const void* word : thread.volatile_reads) acquire(thread, word);
+    thread.volatile_reads.clear();
+  }
   if (!thread.pending.empty()) {
     if (!thread.has_acquired) thread.acquired = block->known;
     join(thread.acquired, thread.pending);
@@ -269,8 +279,10 @@ namespace {
 void read_volatile(const void* at, size_t size, const void* code) {
   if (BlockRunner::current() == nullptr) return;
   touch(at, size, false, true, code);
-  const std::lock_guard<std::mutex> lock(released_mutex);
-  acquire(current_thread(), at);
+  std::vector<const void*>& reads = current_thread().volatile_reads;
+  if (reads.empty() || reads.back() != at) reads.push_back(at);
+  // Other blocks may write the word between this call and the read.
+  sched_yield();
 }
 
 }  // namespace
