@@ -9,7 +9,7 @@ REGISTRY: dict[str, str | None] = {
     "kronecker_statistics": "KroneckerStatistics",
     "trace_restricted_statistics": "TraceRestrictedStatistics",
     "sherman_morrison_statistics": "ShermanMorrisonStatistics",
-    "skfac_statistics": None,
+    "skfac_statistics": "SKFACStatistics",
     "eigenbasis_statistics": "EigenbasisStatistics",
     "unit_wise_statistics": None,
     "embedding_statistics": None,

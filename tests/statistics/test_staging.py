@@ -36,6 +36,7 @@ from ms_kfac.ops.statistics.unit_wise_statistics import UnitWiseStatistics
 from tests.oracle.capture_check import product_of
 from tests.oracle.eigenbasis import dense_gradients
 from tests.oracle.patches import Geometry
+from tests.support.forms import native_and_fallback
 from tests.support.native import needs_native
 from tests.support.statistics import assert_close, operators_of, parameters, record, reset, stage, statistics
 
@@ -293,12 +294,15 @@ def test_array_missing_from_earlier_passes_is_replaced(mode: int, name: str, nat
         assert weights[weight] == alone * (2 if joins else 1)
 
 
+@native_and_fallback("skfac_statistics")
 @pytest.mark.parametrize("period", [1, 2])
-def test_rows_of_several_passes(mode: int, period: int, rng: np.random.Generator) -> None:
+def test_rows_of_several_passes(mode: int, period: int, native: bool, rng: np.random.Generator) -> None:
     """SKFAC keeps rows, newest first, where they are fewer than a side is wide, else their products."""
     options = replace(MEAN, mean_reduction=False, gradient_scale=1.0)
     ranks = FactorRanks("layer", (9, 4), period, lambda: (0, 0))
-    operator = SKFACStatistics(DenseOperators(bias=True), 1, options, SKFACOptions("sum", 1), ranks)
+    operator = SKFACStatistics(
+        DenseOperators(bias=True), 1, options, SKFACOptions("sum", 1), ranks, native=native
+    )
     state = parameters([np.full((9, 9), np.nan), np.full((4, 4), np.nan), record(4, period)])
     batches = [
         (rng.standard_normal((3, 8), np.float32), rng.standard_normal((3, 4), np.float32)) for _ in range(4)

@@ -70,6 +70,7 @@ class SKFACStatistics(LayerStatistics):
         skfac: how locations of a convolution become rows.
         ranks: ranks of the layer's factors.
         stream: stream number of this layer's random locations. Default: 1.
+        native: False to always run the fallback. Default: True. "subsample" has no kernel.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
@@ -83,9 +84,10 @@ class SKFACStatistics(LayerStatistics):
     Outputs:
         bool, True.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    Platforms: CPU (native kernel or fallback), GPU, Ascend (composed of built-in operators).
     """
 
+    operator = "skfac_statistics"
     weights = 4
 
     def __init__(
@@ -96,11 +98,18 @@ class SKFACStatistics(LayerStatistics):
         skfac: SKFACOptions,
         ranks: FactorRanks,
         stream: int = 1,
+        *,
+        native: bool = True,
     ) -> None:
         channels_first = operators.channels_first
         reduce = skfac.spatial != "subsample" if channels_first else options.sharing == "reduce"
         # ``sharing`` applies to dense layers only: a convolution always counts its locations.
-        super().__init__(operators, replace(options, sharing="expand") if channels_first else options)
+        super().__init__(
+            operators,
+            replace(options, sharing="expand") if channels_first else options,
+            native=native and skfac.spatial != "subsample",
+            averages=skfac.spatial == "mean",
+        )
         self.activations, self.gradients = operators.activations(reduce), operators.gradients(reduce)
         self.reduced = reduce
         self.grouped = groups > 1
@@ -123,6 +132,10 @@ class SKFACStatistics(LayerStatistics):
         """Run the compiled operator shared by layers of equal geometry and ranks, for PyNative mode."""
         ranks = self._ranks_for(tuple(self.located(x, dout).shape))
         return _shared_graph(*self.arguments, self.ranks.dimensions, ranks)(x, dout, *state)
+
+    def within_graph(self) -> Any:
+        """Return this Cell, which derives the kernel's ranks from the shapes."""
+        return self
 
     def rows_of(self, shape: tuple[int, ...]) -> int:
         """Number of rows from a batch with locations of that shape, negative if the shape is dynamic."""
@@ -156,6 +169,9 @@ class SKFACStatistics(LayerStatistics):
         record: Parameter,
     ) -> bool:
         rank_A, rank_G = self.ranks_for(self.shape(self.located(x, dout)))
+        if self.native:
+            self.kernel(x, dout, gate, A_rows, G_rows, record, self.vector(float(rank_A), float(rank_G)))
+            return True
         if gate > 0:
             if self.separate:
                 inputs, gradients = gate % 2, gate // 2 % 2

@@ -34,16 +34,21 @@ class StagedPass {
     PassKernels::note(record_, kernel);
   }
 
-  // Prepares the array of a weight for adding this pass. Clears the array unless it already holds a part of the same
-  // batch.
+  // Whether the array of a weight already holds a part of the same batch.
+  bool joins(int weight) const { return joins_array(record_, weight); }
+
+  // Prepares the array of a weight for adding this pass. Clears the array unless the pass joins it.
   float* take(int weight, float* values, int64_t size) const {
-    if (joins_array(record_, weight)) return values;
+    if (joins(weight)) return values;
     constexpr int64_t kChunk = 1 << 18;
     parallel_for((size + kChunk - 1) / kChunk, [&](int64_t chunk) {
       std::fill_n(values + chunk * kChunk, std::min(kChunk, size - chunk * kChunk), 0.0f);
     });
     return values;
   }
+
+  // A weight of the staged batch if this pass adds to it; 0 if this pass replaces it.
+  float staged(int weight) const { return joins_batch(record_) ? record_[kStagedWeights + weight] : 0.0f; }
 
   // Sets this pass's contribution to a weight.
   void weigh(int weight, float amount) { taken_[weight] = amount; }

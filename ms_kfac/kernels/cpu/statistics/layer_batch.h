@@ -34,6 +34,8 @@ class LayerBatch {
 
   int64_t samples() const { return samples_; }
   int64_t groups() const { return geometry_.groups; }
+  // Number of locations per sample.
+  int64_t locations() const { return locations_; }
   // Number of locations per sample that count for G. 1 in the reduce setting.
   int64_t counted_locations() const { return geometry_.reduce ? 1 : locations_; }
 

@@ -33,6 +33,20 @@ const float* SummedPatches::read(int64_t first, int64_t count, std::vector<float
   return scratch.data();
 }
 
+const float* ScaledRows::read(int64_t first, int64_t count, std::vector<float>& scratch) const {
+  if (!bias_ && factor_ == 1.0f) return rows_.read(first, count, scratch);
+  const int64_t from = rows_.features(), width = features();
+  if (static_cast<int64_t>(scratch.size()) < count * width) scratch.resize(count * width);
+  static thread_local std::vector<float> unscaled;
+  const float* values = rows_.read(first, count, unscaled);
+  for (int64_t row = 0; row < count; ++row) {
+    float* to = scratch.data() + row * width;
+    for (int64_t feature = 0; feature < from; ++feature) to[feature] = factor_ * values[row * from + feature];
+    if (bias_) to[from] = factor_;
+  }
+  return scratch.data();
+}
+
 void sum_taps(const float* image, int64_t height, int64_t width, const Window& window, float* sums,
               std::vector<float>& scratch) {
   if (static_cast<int64_t>(scratch.size()) < width) scratch.resize(width);

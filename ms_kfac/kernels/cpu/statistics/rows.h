@@ -47,6 +47,20 @@ class SummedPatches : public Rows {
   float factor_;
 };
 
+// Other rows with the coordinate of a bias, one, where there is a bias; then times a factor.
+class ScaledRows : public Rows {
+ public:
+  ScaledRows(const Rows& rows, bool bias, float factor) : rows_(rows), bias_(bias), factor_(factor) {}
+  int64_t count() const override { return rows_.count(); }
+  int64_t features() const override { return rows_.features() + (bias_ ? 1 : 0); }
+  const float* read(int64_t first, int64_t count, std::vector<float>& scratch) const override;
+
+ private:
+  const Rows& rows_;
+  bool bias_;
+  float factor_;
+};
+
 // Sums of what each tap sees of an image with one channel, over all locations: taps() numbers.
 void sum_taps(const float* image, int64_t height, int64_t width, const Window& window, float* sums,
               std::vector<float>& scratch);
