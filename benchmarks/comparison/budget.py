@@ -28,18 +28,23 @@ class Budget:
         """As in the column of the log: seconds have no unit."""
         return f"{self.amount:g}" if self.unit == "s" else str(self)
 
-    def steps(self, step_seconds: float, evaluations: int, epoch_steps: int) -> int:
+    def steps(
+        self, step_seconds: float, evaluations: int, epoch_steps: int, warm_up_seconds: float = 0.0
+    ) -> int:
         """The number of steps of a run.
 
         Args:
             step_seconds: seconds per step on an idle machine.
             evaluations: the number of evaluations, which is the least number of steps.
             epoch_steps: steps per epoch.
+            warm_up_seconds: what the first steps take in addition.
 
         Returns:
             The nearest number of steps.
         """
-        exact = self.amount / step_seconds if self.unit == "s" else self.amount * epoch_steps
+        exact = (
+            (self.amount - warm_up_seconds) / step_seconds if self.unit == "s" else self.amount * epoch_steps
+        )
         return max(round(exact), evaluations)
 
 

@@ -23,7 +23,7 @@ def curve_of(row: Row, place: int) -> list[tuple[float, float]]:
     """The seconds and the number at a place, at each evaluation; empty if the run has no such number."""
     entries = json.loads(row["curve"])
     return [
-        (entry[0] * float(row["step_ms"]) / 1000, float(entry[place]))
+        (float(row["warm_up_seconds"]) + entry[0] * float(row["step_ms"]) / 1000, float(entry[place]))
         for entry in entries
         if place < len(entry)
     ]

@@ -19,11 +19,8 @@ from benchmarks.machine import describe_run
 from benchmarks.support.run_log import RunLog, error_line
 
 Row = Mapping[str, str]
-# A file of the earlier benchmark of the transformers lacks these columns.
-ADDED = ("split", "setup")
-_KEY = ("method", "point", "settings", "seed", "budget", "evaluations", "step_ms")
-KEY = (*_KEY, *ADDED)
-COLUMNS = (*_KEY, "steps", "curve", "error", "commit", "date", "processor", "cpus", *ADDED)
+KEY = ("method", "point", "settings", "seed", "budget", "evaluations", "step_ms", "split", "setup")
+COLUMNS = (*KEY, "warm_up_seconds", "steps", "curve", "error", "commit", "date", "processor", "cpus")
 # A run takes at most so many times its budget, or so many seconds per epoch, with evaluation, compilation and
 # other programs.
 SLOWEST = 20
@@ -103,9 +100,7 @@ class Runner:
         self.task: str = arguments.task
         self.settings: list[str] = arguments.set
         self.data_dir: Path | None = arguments.data_dir
-        # An older file has no column for what was held out.
-        added = () if TASKS[self.task].held_out else ADDED
-        self.log = RunLog(arguments.output / f"{self.task}.csv", COLUMNS, KEY, added)
+        self.log = RunLog(arguments.output / f"{self.task}.csv", COLUMNS, KEY)
         self.deadline = time.monotonic() + 3600 * arguments.max_hours
         self.tables_only: bool = arguments.tables_only
         times = step_times_log(arguments.output, self.task)
@@ -170,7 +165,8 @@ class Runner:
         for setting in (*self.settings, *plan.point.split(), f"seed={plan.seed}"):
             command += ["--set", setting]
         command += ["--budget", str(plan.budget).replace(" ", ""), "--evaluations", str(plan.evaluations)]
-        command += ["--step-ms", self.times[plan.method]["step_ms"]]
+        times = self.times[plan.method]
+        command += ["--step-ms", times["step_ms"], "--warm-up-seconds", times["warm_up_seconds"]]
         command += [] if self.data_dir is None else ["--data-dir", str(self.data_dir.resolve())]
         row: dict[str, object] = {"steps": 0, "curve": []}
         try:
@@ -187,6 +183,7 @@ class Runner:
         described = describe_run()
         row |= {
             **self.key(plan),
+            "warm_up_seconds": times["warm_up_seconds"],
             "curve": json.dumps(row["curve"]),
             "commit": described["commit"],
             "date": described["date"],

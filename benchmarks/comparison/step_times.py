@@ -7,6 +7,9 @@ don't disturb them. All methods train in one process: each round trains every me
 inverses' interval, so that the cost of refreshes is in the mean. OUTPUT/TASK_step_times.csv has one line per
 method.
 
+The first round has the refreshes of the warm-up, one per step at first. The step time is the median of the
+later rounds; what the first round takes beyond it is warm_up_seconds, which every run pays once.
+
 The steps are the first of a training. SPNGD and THOR refresh more rarely later on, so their times are upper
 bounds.
 """
@@ -27,27 +30,26 @@ from benchmarks.comparison.command_line import parse, shared_options
 from benchmarks.comparison.tasks import recipe_of, settings_of, setup_of
 from benchmarks.support.run_log import RunLog
 
-# An older file lacks these columns.
-ADDED = ("setup",)
-KEY = ("method", "settings", *ADDED)
+KEY = ("method", "settings", "setup")
 COLUMNS = (
     "method",
     "settings",
     "step_ms",
     "least_ms",
     "largest_ms",
+    "warm_up_seconds",
     "compile_seconds",
     "commit",
     "date",
     "processor",
     "cpus",
-    *ADDED,
+    "setup",
 )
 
 
 def step_times_log(folder: Path, task: str) -> RunLog:
     """The file of step times of a task."""
-    return RunLog(folder / f"{task}_step_times.csv", COLUMNS, KEY, ADDED)
+    return RunLog(folder / f"{task}_step_times.csv", COLUMNS, KEY)
 
 
 def time_in_turn(
@@ -106,8 +108,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=int, default=100, help="per method and round (default: 100, the recipes' interval)"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    return parse(parser, arguments)
+    parser.add_argument("--rounds", type=int, default=4, help="at least 2 (default: 4)")
+    parsed = parse(parser, arguments)
+    if parsed.rounds < 2:
+        parser.error(f"--rounds: must be at least 2, got {parsed.rounds}")
+    return parsed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,7 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     described = describe_run()
     log = step_times_log(parsed.output, parsed.task)
     for method, (first, times) in time_in_turn(steps, parsed.steps, parsed.rounds).items():
-        middle = statistics.median(times)
+        middle = statistics.median(times[1:])
+        warm_up = max(times[0] - middle, 0.0) * parsed.steps
         log.append(
             {
                 "method": method,
@@ -137,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "step_ms": f"{1000 * middle:.2f}",
                 "least_ms": f"{1000 * min(times):.2f}",
                 "largest_ms": f"{1000 * max(times):.2f}",
+                "warm_up_seconds": f"{warm_up:.2f}",
                 "compile_seconds": f"{first - middle:.1f}",
                 "commit": described["commit"],
                 "date": described["date"],

@@ -50,6 +50,7 @@ def train(
     data: Any,
     budget: Budget,
     step_ms: float,
+    warm_up_seconds: float,
     evaluations: int,
     schedule: Schedule,
     train_images: int,
@@ -63,6 +64,7 @@ def train(
         data: its data. The test split is what the run is evaluated on.
         budget: how long to train.
         step_ms: milliseconds per step on an idle machine.
+        warm_up_seconds: what the first steps take in addition.
         evaluations: how many times to evaluate, at equal parts of the steps.
         schedule: the learning rate over the run.
         train_images: how many training images to evaluate on as well.
@@ -82,7 +84,7 @@ def train(
     evaluated = data_to_evaluate(recipe, data, train_images)
     metric = METRIC_OF_NETWORK[recipe.network.name]
     epoch_steps = training_batches(data, recipe.data, seed=recipe.seed, epoch=0).get_dataset_size()
-    steps = budget.steps(step_ms / 1000, evaluations, epoch_steps)
+    steps = budget.steps(step_ms / 1000, evaluations, epoch_steps, warm_up_seconds)
     curve: list[list[float]] = []
     batches = endless_batches(recipe, data)
     for done in range(1, steps + 1):
@@ -111,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--budget", type=read_budget, required=True)
     parser.add_argument("--step-ms", type=float, required=True)
+    parser.add_argument("--warm-up-seconds", type=float, required=True)
     parser.add_argument("--evaluations", type=int, required=True)
     parser.add_argument("--split", choices=("validation", "test"), required=True)
     parser.add_argument("--data-dir", type=Path)
@@ -125,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hold_out(data, task.held_out) if trial else data,
         parsed.budget,
         parsed.step_ms,
+        parsed.warm_up_seconds,
         parsed.evaluations,
         task.schedule,
         0 if trial else task.train_images,

@@ -35,26 +35,19 @@ class RunLog:
         path: the file.
         columns: its columns.
         key: the columns that identify a run.
-        added: columns that a file of an earlier version lacks. Such a file keeps its columns; in its rows
-            the others are empty, and they don't count in the key.
 
     Raises:
         ValueError: the file has other columns.
     """
 
-    def __init__(
-        self, path: Path, columns: Sequence[str], key: Sequence[str], added: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], key: Sequence[str]) -> None:
         self.path = path
         self.columns = tuple(columns)
-        self._added = tuple(added)
+        self._key = tuple(key)
         if not path.exists() or not path.read_text(encoding="utf-8").endswith("\n"):
             self._repair()
         with path.open(encoding="utf-8", newline="") as file:
             found = tuple(next(csv.reader(file)))
-        if found == tuple(column for column in columns if column not in added):
-            self.columns = found
-        self._key = tuple(column for column in key if column in self.columns)
         if found != self.columns:
             raise ValueError(
                 f"{path} must have the columns {', '.join(self.columns)}, got {', '.join(found)}"
@@ -80,7 +73,7 @@ class RunLog:
     def rows(self) -> list[dict[str, str]]:
         """The lines of all runs, in order."""
         with self.path.open(encoding="utf-8", newline="") as file:
-            return [{**dict.fromkeys(self._added, ""), **row} for row in csv.DictReader(file)]
+            return list(csv.DictReader(file))
 
     def find(self, **key: object) -> dict[str, str] | None:
         """The last line of the run with this key, or None."""

@@ -7,6 +7,7 @@ import dataclasses
 import mindspore.nn as nn
 
 import ms_kfac
+from model_zoo.common.adamw import AdamW
 from model_zoo.common.methods import METHODS
 from model_zoo.common.options.optimizers import (
     AdamOptions,
@@ -72,7 +73,7 @@ def create_optimizer(
             return nn.SGD(parameters, learning_rate, options.momentum, weight_decay=decay, nesterov=True)
         return nn.Momentum(parameters, learning_rate, options.momentum, weight_decay=decay)
     if isinstance(options, (AdamOptions, AdamWOptions)):
-        adam = nn.AdamWeightDecay if isinstance(options, AdamWOptions) else nn.Adam
+        adam = AdamW if isinstance(options, AdamWOptions) else nn.Adam
         return adam(
             network.trainable_params(),
             learning_rate,

@@ -22,15 +22,6 @@ from model_zoo.common.methods import METHODS
 from model_zoo.common.recipe import load_recipe
 from tests.model_zoo.conftest import few_digits  # noqa: F401
 
-# The columns and methods of the benchmark of transformers that this one continues.
-OLD_COLUMNS = (
-    "method,point,settings,seed,budget,evaluations,step_ms,steps,curve,error,commit,date,processor,cpus"
-)
-OLD_METHODS = (
-    "adamw,sgdm,kfac,kfac-momentum,kfac-reduce,kfac-sampled,kfac-unitwise,ekfac,ekfac-reduce,"
-    "skfac,skfac-reduce"
-)
-
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_compares_all_methods_with_grids_of_one_size(task: str) -> None:
@@ -70,26 +61,8 @@ def test_derived_methods_differ_from_the_recipe_in_their_name_and_their_own_opti
         }
 
 
-def test_files_of_the_earlier_benchmark_are_read_and_keep_their_columns(tmp_path: Path) -> None:
-    path = tmp_path / "gpt_stdlib.csv"
-    line = 'kfac,p,network.depth=2,1,60,6,94.64,634,"[[106, 2.6, 3.7]]",,c,d,AMD,2'
-    path.write_text(f"{OLD_COLUMNS}\n{line}\n")
-    log = RunLog(path, runs.COLUMNS, runs.KEY, runs.ADDED)
-    key = {"method": "kfac", "point": "p", "settings": "network.depth=2", "seed": 1, "budget": "60"}
-    key |= {"evaluations": 6, "step_ms": "94.64", "split": "test", "setup": "any"}
-    found = log.find(**key)
-    assert found is not None
-    assert (found["steps"], found["split"], found["setup"]) == ("634", "", "")
-    log.append({**key, "seed": 2, "steps": 5})
-    assert log.find(**{**key, "seed": 2})["steps"] == "5"
-    assert path.read_text().splitlines()[0] == OLD_COLUMNS
-    with pytest.raises(ValueError, match=r"gpt_stdlib\.csv must have the columns"):
-        RunLog(path, runs.COLUMNS, runs.KEY)
-
-
 def test_committed_step_times_serve_the_methods_that_have_them() -> None:
     for task in ("gpt_stdlib", "vit_digits"):
-        assert OLD_METHODS.split(",") == [m for m in OLD_METHODS.split(",") if m in TASKS[task].methods]
         log = step_times_log(RESULTS, task)
         rows = [
             log.find(method=name, settings="", setup=setup_of(task, name, []))
@@ -98,8 +71,17 @@ def test_committed_step_times_serve_the_methods_that_have_them() -> None:
         assert all(row is not None and float(row["step_ms"]) > 0 for row in rows)
 
 
-def test_a_new_file_tells_runs_apart_by_split_and_setup(tmp_path: Path) -> None:
-    log = RunLog(tmp_path / "new.csv", runs.COLUMNS, runs.KEY, runs.ADDED)
+@pytest.mark.parametrize("task", [task for task in TASKS if (RESULTS / f"{task}.csv").exists()])
+def test_committed_runs_are_those_of_the_present_recipes(task: str) -> None:
+    rows = RunLog(RESULTS / f"{task}.csv", runs.COLUMNS, runs.KEY).rows()
+    assert rows
+    for row in rows:
+        settings = [*row["settings"].split(), *row["point"].split()]
+        assert row["setup"] == setup_of(task, row["method"], settings), row["method"]
+
+
+def test_a_file_tells_runs_apart_by_split_and_setup(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "new.csv", runs.COLUMNS, runs.KEY)
     key = dict.fromkeys(runs.KEY, "x")
     log.append({**key, "steps": 1})
     assert log.find(**key)["steps"] == "1"
@@ -156,6 +138,7 @@ def test_a_budget_is_a_number_of_seconds_or_epochs() -> None:
     assert Budget(3, "epochs").key == "3 epochs"
     assert Budget(2).steps(0.3, 5, 100) == 7
     assert Budget(2).steps(3.0, 5, 100) == 5
+    assert Budget(4).steps(0.3, 5, 100, warm_up_seconds=1.0) == 10
     assert Budget(1.5, "epochs").steps(0.3, 5, 100) == 150
     for text in ("60", "-1s", "infs", "2 hours", "s"):
         with pytest.raises(argparse.ArgumentTypeError, match="must be a positive number with s or epochs"):
@@ -212,6 +195,7 @@ def write_step_times(folder: Path, task: str, **milliseconds: float) -> None:
     log = step_times_log(folder, task)
     for method, step_ms in milliseconds.items():
         row = {"method": method, "settings": "", "step_ms": step_ms, "compile_seconds": 1.0}
+        row["warm_up_seconds"] = 0.5 if method == "kfac" else 0.0
         log.append({**row, "setup": setup_of(task, method, [])})
 
 
@@ -254,6 +238,7 @@ def test_a_command_repeats_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(commands) == 2 * 12 + 2 * 2 * 2
     assert commands[0][3:9] == ["--task", "convnet_cifar10", "--method", "adamw", "--split", "validation"]
     assert [value_of(made, "--step-ms") for made in commands[:2]] == ["200.0", "250.0"]
+    assert [value_of(made, "--warm-up-seconds") for made in commands[:2]] == ["0.0", "0.5"]
     assert [value_of(made, "--budget") for made in commands[22:]] == ["2s", "2s", *["4s"] * 4, *["8s"] * 4]
     assert [value_of(made, "--evaluations") for made in commands[23:25]] == ["3", "24"]
     assert {value_of(made, "--split") for made in commands[24:]} == {"test"}
@@ -285,23 +270,6 @@ def test_an_unknown_method_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         with pytest.raises(SystemExit):
             main(["--task", "autoencoder_mnist", "--methods", "kfac,adamw"])
         assert "--methods: must be of sgdm, nesterov, adam, kfac" in capsys.readouterr().err
-
-
-def test_a_command_counts_the_runs_of_the_earlier_benchmark(tmp_path: Path) -> None:
-    point = "optimizer.learning_rate=0.0005 optimizer.beta2=0.95"
-    line = f'adamw,{point},,1,60,6,94.64,634,"[[106, 2.6, 3.7]]",,c,d,AMD,2'
-    for task in ("gpt_stdlib", "convnet_cifar10"):
-        (tmp_path / f"{task}.csv").write_text(f"{OLD_COLUMNS}\n{line}\n")
-    write_step_times(tmp_path, "gpt_stdlib", adamw=94.64)
-    arguments = ["--methods", "adamw", "--budget", "60s", "--evaluations", "6", "--tables-only"]
-    arguments += ["--output", str(tmp_path)]
-    command.main(["--task", "gpt_stdlib", *arguments])
-    text = (tmp_path / "gpt_stdlib.md").read_text(encoding="utf-8")
-    assert "Trials made: 1 of 12, 12 per method, 60 s each, seed 1." in text
-    assert "| adamw | learning_rate=0.0005 beta2=0.95 | 3.7000 | 2.6000 | 634 |" in text
-    # Such a file can't say what a trial held out.
-    with pytest.raises(ValueError, match=r"convnet_cifar10\.csv must have the columns"):
-        command.main(["--task", "convnet_cifar10", *arguments])
 
 
 @pytest.mark.usefixtures("machine")

@@ -59,6 +59,7 @@ def test_trials_never_see_the_test_images_and_final_runs_see_all_training_images
 
     monkeypatch.setattr(training, "train", train)
     arguments = ["--task", "convnet_cifar10", "--method", "sgdm", "--budget", "3s", "--step-ms", "1"]
+    arguments += ["--warm-up-seconds", "0"]
     for split in ("validation", "test"):
         training.main([*arguments, "--evaluations", "1", "--split", split])
         assert capsys.readouterr().out == '{"steps": 1}\n'
@@ -119,7 +120,7 @@ def test_a_run_trains_and_evaluates_as_often_as_asked(few_digits: DataSet) -> No
     )
     recipe = small_recipe("optimizer.learning_rate=1")
     # Two batches per epoch.
-    result = training.train(recipe, data, Budget(2, "epochs"), 1.0, 4, LATE, 8)
+    result = training.train(recipe, data, Budget(2, "epochs"), 1.0, 0.0, 4, LATE, 8)
     assert (result["steps"], result["error"]) == (4, "")
     steps, losses, metrics, train_losses, train_metrics = zip(*result["curve"])
     assert steps == (1, 2, 3, 4)
@@ -133,13 +134,33 @@ def test_a_run_trains_and_evaluates_as_often_as_asked(few_digits: DataSet) -> No
 def test_step_times_outlast_the_schedule_of_the_recipe(tmp_path: Path) -> None:
     small = [*SMALL, "epochs=1", "schedule.warmup_epochs=0"]
     settings = [part for setting in small for part in ("--set", setting)]
-    arguments = ["--task", "vit_digits", "--methods", "sgdm", "--rounds", "1", *settings]
+    arguments = ["--task", "vit_digits", "--methods", "sgdm", "--rounds", "2", *settings]
     arguments += ["--output", str(tmp_path)]
-    assert step_times.main([*arguments, "--steps", "60"]) == 0
+    assert step_times.main([*arguments, "--steps", "30"]) == 0
     key = {"method": "sgdm", "settings": " ".join(small), "setup": setup_of("vit_digits", "sgdm", small)}
     row = step_times_log(tmp_path, "vit_digits").find(**key)
     assert row is not None
     assert 0 < float(row["least_ms"]) <= float(row["step_ms"]) <= float(row["largest_ms"])
+
+
+@pytest.mark.usefixtures("machine_of_step_times")
+def test_the_first_round_is_the_warm_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(step_times, "_step_of", lambda *given: None)
+    monkeypatch.setattr(
+        step_times,
+        "time_in_turn",
+        lambda *given: {"sgdm": (1.0, [0.08, 0.1, 0.12, 0.1]), "kfac": (3.0, [0.3, 0.1, 0.2, 0.2])},
+    )
+    arguments = ["--task", "vit_digits", "--methods", "sgdm,kfac", "--steps", "50", "--output", str(tmp_path)]
+    step_times.main(arguments)
+    rows = step_times_log(tmp_path, "vit_digits").rows()
+    assert [row["step_ms"] for row in rows] == ["100.00", "200.00"]
+    assert [row["warm_up_seconds"] for row in rows] == ["0.00", "5.00"]
+    with pytest.raises(SystemExit):
+        step_times.main([*arguments, "--rounds", "1"])
+    assert "--rounds: must be at least 2, got 1" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("few_digits", "graph_mode")
@@ -157,6 +178,6 @@ def test_step_times_of_a_diverging_recipe_are_refused(monkeypatch: pytest.Monkey
 def test_a_run_that_diverges_ends_with_an_error(few_digits: DataSet) -> None:  # noqa: F811
     recipe = small_recipe("optimizer.learning_rate=1e30", "mode=pynative")
     schedule = Schedule("constant", 0.0, 1.0)
-    result = training.train(recipe, few_digits, Budget(5), 100.0, 1, schedule, 0)
+    result = training.train(recipe, few_digits, Budget(5), 100.0, 0.0, 1, schedule, 0)
     assert result["error"].startswith("the loss is nan at step")
     assert result["curve"] == []

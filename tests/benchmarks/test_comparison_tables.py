@@ -35,6 +35,7 @@ def row(
         "seed": str(seed),
         "steps": "20",
         "step_ms": "100.0",
+        "warm_up_seconds": "0.0",
         "budget": budget,
         "curve": json.dumps(entries),
         "error": error,
@@ -49,6 +50,7 @@ def cells(lines: list[str], method: str) -> list[str]:
 def test_seconds_are_interpolated_between_evaluations() -> None:
     run = row("kfac", [10, 3.0, 0.5], [20, 1.5, 0.7])
     assert curve_of(run, LOSS) == [(1.0, 3.0), (2.0, 1.5)]
+    assert curve_of({**run, "warm_up_seconds": "0.5"}, LOSS) == [(1.5, 3.0), (2.5, 1.5)]
     assert curve_of(run, TRAIN_METRIC) == []
     assert seconds_until(curve_of(run, LOSS), 2.25, True) == pytest.approx(1.5)
     assert seconds_until(curve_of(run, METRIC), 0.6, False) == pytest.approx(1.5)

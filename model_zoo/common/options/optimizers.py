@@ -93,7 +93,7 @@ class AdamOptions:
 
 @dataclass(frozen=True)
 class AdamWOptions:
-    """mindspore.nn.AdamWeightDecay: decoupled weight decay, and moments that start at zero uncorrected."""
+    """AdamW: decoupled weight decay, moments with bias correction (model_zoo/common/adamw.py)."""
 
     name: str = setting(one_of(["adamw"]))
     learning_rate: float = setting(_POSITIVE)
