@@ -17,6 +17,8 @@ EMULATOR = ROOT / "tests" / "kernels" / "cuda" / "emulator"
 FLAGS = (
     *("-x", "c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
     *("-fPIC", "-pthread", "-D_GLIBCXX_USE_CXX11_ABI=0", f"-I{EMULATOR}"),
+    # An integer division by zero ends the process. Without this, the optimizer may leave it out.
+    *("-fsanitize=integer-divide-by-zero", "-fsanitize-undefined-trap-on-error"),
     # Each library has its own static objects, even if a process loads several.
     "-fno-gnu-unique",
 )

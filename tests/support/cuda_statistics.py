@@ -247,6 +247,8 @@ LAYERS = {
     "conv_reduce": Layer(4, 6, kernel=(3, 3), padding=(1, 1, 1, 1), groups=2, reduce=True, bias=True),
     "conv_large": Layer(6, 3, kernel=(2, 2), samples=2, size=(40, 30), bias=True),
     "conv_float16": Layer(4, 6, kernel=(3, 3), padding=(1, 1, 1, 1), dtype="float16"),
+    # More than 90 taps: those of one channel don't fit into the memory that assembles lags.
+    "conv10x10": Layer(2, 3, kernel=(10, 10), padding=(5, 4, 5, 4), samples=2, size=(4, 3)),
 }
 
 # Convolutions that can be summed by lags: more taps in one direction, none or much padding, kernels that hang

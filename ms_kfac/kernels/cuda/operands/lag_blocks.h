@@ -26,9 +26,11 @@ struct AssemblyTask {
     return channels;
   }
   __host__ __device__ static int64_t count(const LagProducts& products, int taps) {
+    // Without lags, there may be too many taps for one channel.
+    if (!products.used()) return 0;
     const int at_once = channels_at_once(taps);
     const int64_t across = (products.channels + (products.bias ? 1 : 0) + at_once - 1) / at_once;
-    return products.used() ? products.groups * (across * (across + 1) / 2) : 0;
+    return products.groups * (across * (across + 1) / 2);
   }
   __host__ __device__ AssemblyTask(const LagProducts& products, int taps, int64_t task)
       : channels(channels_at_once(taps)) {

@@ -119,10 +119,9 @@ bool is_possible(const LayerSide& side) {
   if (!side.of_patches || patches.kernel[0] * patches.kernel[1] == 1) return false;
   for (int axis : {0, 1})
     if (patches.stride[axis] != 1 || patches.dilation[axis] != 1) return false;
-  // Positions have 32 bits.
   const int64_t samples = side.sum.depth / (int64_t{patches.locations[0]} * patches.locations[1]);
   return std::max(patches.height, patches.width) <= INT16_MAX &&
-         samples * patches.height * patches.width < (int64_t{1} << 31);
+         samples * patches.height * patches.width <= kMostPositions;
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 
 #include "lag_plan.h"
 
@@ -44,9 +45,8 @@ LayerBatch::LayerBatch(const LayerGeometry& geometry, const Array& x, const Arra
       locations_ *= size;
     }
   }
-  // Kernels count positions in 32 bits.
-  if (samples_ * locations_ >= (int64_t{1} << 31))
-    throw std::invalid_argument("a batch must have fewer than 2^31 locations");
+  if (samples_ * locations_ > kMostPositions)
+    throw std::invalid_argument("a batch must have at most " + std::to_string(kMostPositions) + " locations");
 }
 
 LayerSide LayerBatch::side(const Array& array, const Window& window, bool bias, float scale, float factor) const {

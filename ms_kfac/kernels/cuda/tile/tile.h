@@ -18,6 +18,8 @@
 namespace ms_kfac {
 
 constexpr int kThreads = 256;
+// The greatest depth. Positions have 32 bits, also that of the step after the last.
+constexpr int64_t kMostPositions = (int64_t{1} << 31) - kDepth;
 
 // The elements of a kSide x kDepth operand that a thread loads: element j of kElements is (feature(j), depth(j)). With
 // kDepthFirst the lanes of a warp read adjacent depths of two rows. Otherwise they read adjacent features of a few
