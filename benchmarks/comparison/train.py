@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ from model_zoo.common.schedules import Constant  # noqa: E402
 from model_zoo.common.training import start_mindspore  # noqa: E402
 
 
-def endless_batches(recipe: Recipe, data: Any) -> Iterator[Any]:
-    """The batches of one epoch after the other."""
+def endless_batches(recipe: Recipe, data: Any) -> Generator[Any, None, None]:
+    """The batches of one epoch after the other, with one pipeline per epoch as in training."""
     for epoch in itertools.count():
         pipeline = training_batches(data, recipe.data, seed=recipe.seed, epoch=epoch)
         yield from pipeline.create_tuple_iterator(num_epochs=1)
