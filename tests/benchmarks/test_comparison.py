@@ -224,7 +224,7 @@ def test_a_command_repeats_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write_step_times(tmp_path, "convnet_cifar10", adamw=200.0, kfac=250.0)
     command.main([*arguments, "--seeds", "2", "--max-hours", "0"])
     assert commands == []
-    text = (tmp_path / "convnet_cifar10.md").read_text(encoding="utf-8")
+    text = (tmp_path / "convnet_cifar10_adamw_kfac.md").read_text(encoding="utf-8")
     assert "Trials made: 0 of 24, 12 per method, 2 s each, seed 1." in text
     command.main([*arguments, "--seeds", "2"])
     assert len(commands) == 2 * 12 + 2 * 2 * 2
@@ -237,13 +237,13 @@ def test_a_command_repeats_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(commands) == 32
     command.main([*arguments, "--seeds", "3"])
     assert len(commands) == 36
-    text = (tmp_path / "convnet_cifar10.md").read_text(encoding="utf-8")
+    text = (tmp_path / "convnet_cifar10_adamw_kfac.md").read_text(encoding="utf-8")
     assert "| kfac | damping=0.01 kl_clip=0.0005 weight_decay=0.0005 (edge: damping) | 250.0 |" in text
     assert "| adamw | learning_rate=0.008 weight_decay=0.05 (edge: learning_rate) | 200.0 |" in text
     assert "| adamw | learning_rate=0.004 weight_decay=0.5 | RuntimeError: broken |  | 0 |" in text
     finals, target = pictures[-1]
     assert {name: len(rows) for name, rows in finals.items()} == {"adamw": 6, "kfac": 6}
-    assert target == tmp_path / "convnet_cifar10.png"
+    assert target == tmp_path / "convnet_cifar10_adamw_kfac.png"
     # A changed recipe is another run.
     method = TASKS["convnet_cifar10"].methods["kfac"]
     changed = Method(method.recipe, method.grid, (*method.settings, "optimizer.fisher=empirical"))
@@ -272,12 +272,29 @@ def test_a_command_counts_the_runs_of_the_earlier_benchmark(tmp_path: Path) -> N
     arguments = ["--methods", "adamw", "--budget", "60s", "--evaluations", "6", "--tables-only"]
     arguments += ["--output", str(tmp_path)]
     command.main(["--task", "gpt_stdlib", *arguments])
-    text = (tmp_path / "gpt_stdlib.md").read_text(encoding="utf-8")
+    text = (tmp_path / "gpt_stdlib_adamw.md").read_text(encoding="utf-8")
     assert "Trials made: 1 of 12, 12 per method, 60 s each, seed 1." in text
     assert "| adamw | learning_rate=0.0005 beta2=0.95 | 3.7000 | 2.6000 | 634 |" in text
     # Such a file can't say what a trial held out.
     with pytest.raises(ValueError, match=r"convnet_cifar10\.csv must have the columns"):
         command.main(["--task", "convnet_cifar10", *arguments])
+
+
+def test_tables_of_some_methods_leave_those_of_all_alone(tmp_path: Path) -> None:
+    settings = "network.depth=2 epochs=3"
+    log = step_times_log(tmp_path, "vit_digits")
+    for method in TASKS["vit_digits"].methods:
+        setup = setup_of("vit_digits", method, settings.split())
+        log.append({"method": method, "settings": settings, "step_ms": 100.0, "setup": setup})
+    arguments = ["--task", "vit_digits", "--output", str(tmp_path), "--tables-only"]
+    arguments += ["--set", "network.depth=2", "--set", "epochs=3"]
+    every = ",".join(TASKS["vit_digits"].methods)
+    for methods, name in (("", "vit_digits"), (every, "vit_digits"), ("kfac,sgdm", "vit_digits_sgdm_kfac")):
+        command.main([*arguments, "--methods", methods])
+        path = tmp_path / f"{name}.md"
+        assert path.read_text(encoding="utf-8").startswith("# vit_digits, network.depth=2, epochs=3\n")
+        assert [path] == list(tmp_path.glob("*.md"))
+        path.unlink()
 
 
 @pytest.mark.usefixtures("machine")
@@ -288,7 +305,7 @@ def test_a_run_that_takes_too_long_is_noted(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(runs.subprocess, "run", run)
     write_step_times(tmp_path, "vit_digits", sgdm=100.0)
     command.main(["--task", "vit_digits", "--methods", "sgdm", "--budget", "1s", "--output", str(tmp_path)])
-    text = (tmp_path / "vit_digits.md").read_text(encoding="utf-8")
+    text = (tmp_path / "vit_digits_sgdm.md").read_text(encoding="utf-8")
     assert text.count("not finished after 3600 s") == 12
     assert runs.Plan("a", "p", 1, Budget(10, "epochs"), "test", 1).timeout == 36_000
 
