@@ -42,8 +42,8 @@ def _signal_name(status: int) -> str | None:
 def error_of_run(name: str, stderr: str, status: int) -> str:
     """The error of a failed run, for its line in the log.
 
-    Only an end that the same run would have again is an error of the run. Others end this command, because a
-    line in the log would keep the run from being repeated.
+    Only an end that the same run would have again is its result. Others end this command, because a line in
+    the log would keep the run from being repeated.
 
     Args:
         name: the run's name.
@@ -60,12 +60,12 @@ def error_of_run(name: str, stderr: str, status: int) -> str:
     if name_of_signal is not None:
         hint = ", as when memory is short" if name_of_signal == "SIGKILL" else ""
         raise SystemExit(
-            f"error: {name} was ended by {name_of_signal}{hint}; it is not logged, and the same command "
+            f"error: {name} was ended by {name_of_signal}{hint}; it has no result, and the same command "
             "repeats it"
         )
     line = error_line(stderr, status)
     if status == USAGE_STATUS:
-        raise SystemExit(f"error: {name} could not start and is not logged: {line.removeprefix('error: ')}")
+        raise SystemExit(f"error: {name} could not start: {line.removeprefix('error: ')}")
     return line
 
 

@@ -314,12 +314,8 @@ def test_a_run_that_takes_too_long_is_noted(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("status", "output", "sentence"),
     [
-        (-9, "", "seed 1, 1 s was ended by SIGKILL, as when memory is short; it is not logged"),
-        (
-            2,
-            "noise\nerror: MNIST needs --data-dir.\n",
-            "could not start and is not logged: MNIST needs",
-        ),
+        (-9, "", "seed 1, 1 s was ended by SIGKILL, as when memory is short; it has no result"),
+        (2, "noise\nerror: MNIST needs --data-dir.\n", "could not start: MNIST needs"),
     ],
 )
 def test_a_run_without_a_result_ends_the_command_and_is_repeated(

@@ -38,13 +38,13 @@ def test_an_exception_is_found_above_a_stack() -> None:
     [
         (
             -9,
-            "error: a was ended by SIGKILL, as when memory is short; it is not logged, and",
+            "error: a was ended by SIGKILL, as when memory is short; it has no result, and",
         ),
-        (-15, "error: a was ended by SIGTERM; it is not logged, and the same command repeats it"),
-        (-63, "error: a was ended by signal 63; it is not logged"),
+        (-15, "error: a was ended by SIGTERM; it has no result, and the same command repeats it"),
+        (-63, "error: a was ended by signal 63; it has no result"),
         # Of a command that handled SIGINT.
-        (130, "error: a was ended by SIGINT; it is not logged"),
-        (2, "error: a could not start and is not logged: no folder"),
+        (130, "error: a was ended by SIGINT; it has no result"),
+        (2, "error: a could not start: no folder"),
     ],
 )
 def test_an_end_that_says_nothing_of_the_run_ends_the_command(status: int, sentence: str) -> None:
