@@ -5,8 +5,8 @@
 Every optimizer trains for ``--epochs`` epochs at each learning rate of its grid (``GRID``). All other
 settings come from the committed recipes. The run with the lowest final training reconstruction error is
 selected. With ``--longer``, the first-order optimizers run again for as many epochs as fit into K-FAC's
-training time. Finished runs under ``--runs`` are not repeated. Writes ``figures.json``, ``table.txt`` and
-``curves.png``.
+training time. Finished runs of the same recipes under ``--runs`` are not repeated. Writes ``figures.json``,
+``table.txt`` and ``curves.png``.
 
 The comparison at equal time uses K-FAC's last finished evaluation, without interpolation. That favours the
 first-order optimizers, because K-FAC's epochs are longer.
@@ -17,8 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_run  # noqa: E402
-from model_zoo.common.curves import draw_curves, read_metrics  # noqa: E402
+from benchmarks.support.zoo_runs import train  # noqa: E402
+from model_zoo.common.curves import draw_curves  # noqa: E402
 
 GRID = {
     "sgdm": (0.0003, 0.001, 0.003, 0.01),
@@ -36,11 +37,11 @@ GRID = {
 FIGURE = "train_reconstruction_error"
 
 
-Epochs = list[dict[str, Any]]
+Epochs = Sequence[Mapping[str, Any]]
 
 
-def train(optimizer: str, learning_rate: float, epochs: int, data: Path, output: Path) -> Epochs:
-    """Trains one recipe in its own process.
+def train_at(optimizer: str, learning_rate: float, epochs: int, data: Path, output: Path) -> Epochs:
+    """Trains one recipe at a learning rate, unless the run is already finished.
 
     Args:
         optimizer: "sgdm", "adam" or "kfac".
@@ -52,23 +53,12 @@ def train(optimizer: str, learning_rate: float, epochs: int, data: Path, output:
     Returns:
         The metrics of each epoch; empty if the run failed or its error became non-finite.
     """
-    if (output / "curves.png").exists():
-        return finite_epochs(output)
     recipe = ROOT / "model_zoo" / "autoencoder" / f"autoencoder_mnist_{optimizer}.yaml"
-    command = [sys.executable, "-m", "model_zoo.train", "--recipe", str(recipe), "--data-dir", str(data)]
-    command += ["--output", str(output), "--no-progress", "--set", f"optimizer.learning_rate={learning_rate}"]
-    command += ["--set", f"epochs={epochs}"]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if finished.returncode != 0:
-        print(f"  {optimizer} {learning_rate:g} failed: {finished.stderr.strip().splitlines()[-1:]}")
-        return []
-    return finite_epochs(output)
-
-
-def finite_epochs(output: Path) -> Epochs:
-    """The metrics of each epoch of a finished run; empty if an error is not finite."""
-    lines = [line for line in read_metrics(output) if line["kind"] == "epoch"]
-    return lines if all(math.isfinite(line[FIGURE]) for line in lines) else []
+    settings = [f"optimizer.learning_rate={learning_rate}", f"epochs={epochs}"]
+    run = train(recipe, settings, data, output, FIGURE)
+    if run.error:
+        print(f"  {optimizer} {learning_rate:g} failed: {run.error}")
+    return run.epochs
 
 
 def error_after(epochs: Epochs, seconds: float) -> float:
@@ -95,7 +85,7 @@ def tune(
     errors: dict[str, dict[str, float]] = {}
     for optimizer, rates in GRID.items():
         trials = {
-            rate: train(optimizer, rate, epochs, data, folder / f"{optimizer}-{rate:g}") for rate in rates
+            rate: train_at(optimizer, rate, epochs, data, folder / f"{optimizer}-{rate:g}") for rate in rates
         }
         ends = {rate: lines[-1][FIGURE] for rate, lines in trials.items() if lines}
         if not ends:
@@ -126,7 +116,7 @@ def main() -> None:
     for name in ("sgdm", "adam") if arguments.longer else ():
         share = runs["kfac"][-1]["seconds"] / runs[name][-1]["seconds"]
         epochs = math.ceil(max(share, 1.0) * arguments.epochs)
-        longer[name] = train(name, best[name], epochs, data, folder / f"{name}-longer")
+        longer[name] = train_at(name, best[name], epochs, data, folder / f"{name}-longer")
         folders[f"{name}, {epochs} epochs"] = folder / f"{name}-longer"
     draw_curves(folders, FIGURE, "MNIST auto-encoder, batch 500", output / "curves.png")
 

@@ -168,7 +168,7 @@ def measure(layer: LayerShape, rounds: int) -> dict[str, Any]:
         "kernel": layer.kernel,
         "stride": layer.stride,
         "native_ms": quartiles(times["native"]),
-        "composed_ms": quartiles(times["fallback"]),
+        "fallback_ms": quartiles(times["fallback"]),
         "ratio": quartiles(ratios),
         "difference": float(np.abs(a - b).max() / np.abs(b).max()),
     }
@@ -192,7 +192,7 @@ def main() -> None:
         result = measure(layer, arguments.rounds)
         results.append(result)
         native, fallback = (
-            "{1:9.2f} ({0:.2f} to {2:.2f})".format(*result[key]) for key in ("native_ms", "composed_ms")
+            "{1:9.2f} ({0:.2f} to {2:.2f})".format(*result[key]) for key in ("native_ms", "fallback_ms")
         )
         print(f"{layer.name:<32} {native:>24} {fallback:>26} {result['ratio'][1]:8.1f}", flush=True)
     totals = {

@@ -123,7 +123,8 @@ def measure_steps(names: list[str], data_dir: Path, batch_size: int, steps: int)
             taken[name].append(take[name]())
         if number % 20 == 0:
             print(f"  round {number} of {steps + WARM_UP_STEPS}", file=sys.stderr, flush=True)
-    # Step 0 compiles and refreshes: the period starts at step 1 and includes the refreshes at its end.
+    # Step 0 compiles and refreshes, and step 1 warms up: the period starts at step 2 and includes the
+    # refreshes at its end.
     first = WARM_UP_STEPS
     result: dict[str, Any] = {}
     base = np.asarray(taken["momentum"][first:])

@@ -22,8 +22,6 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Generator
-from itertools import count
 from pathlib import Path
 from typing import Any, Callable
 
@@ -39,9 +37,10 @@ import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from benchmarks.comparison.train import endless_batches  # noqa: E402
 from benchmarks.machine import describe_run  # noqa: E402
 from model_zoo.common.data.cifar10 import DEVIATION, MEAN  # noqa: E402
-from model_zoo.common.data.pipelines import load_data, training_batches  # noqa: E402
+from model_zoo.common.data.pipelines import load_data  # noqa: E402
 from model_zoo.common.data.record_writer import Conversion, convert  # noqa: E402
 from model_zoo.common.factory import build  # noqa: E402
 from model_zoo.common.recipe import Recipe, load_recipe, parse_recipe  # noqa: E402
@@ -96,13 +95,6 @@ def enlarge_images(source: Path, folder: Path, images: int) -> None:
             for file in sorted(path.iterdir())[:number]:
                 image = Image.open(file).convert("RGB").resize(IMAGENET_PIXELS, Image.Resampling.BICUBIC)
                 image.save(folder / split / path.name / file.name, quality=90)
-
-
-def endless(data: Any, recipe: Recipe) -> Generator[list[ms.Tensor], None, None]:
-    """Training batches of consecutive epochs, with one pipeline per epoch as in training."""
-    for epoch in count():
-        pipeline = training_batches(data, recipe.data, seed=1, epoch=epoch)
-        yield from pipeline.create_tuple_iterator(num_epochs=1)
 
 
 def rate(take_batch: Callable[[], Any], batch_size: int, seconds: float) -> float:
@@ -163,14 +155,14 @@ def measure(name: str, data_dir: Path | None, rounds: int, seconds: float, steps
     alone = []
     for _ in range(rounds):
         # A new pipeline, without prefetched batches.
-        batches = endless(data, recipe)
+        batches = endless_batches(recipe, data)
         alone.append(rate(lambda: next(batches), size, seconds))  # noqa: B023
         batches.close()
     result["pipeline"] = spread(alone)
     if not steps:
         return result
     take = training_step(recipe, data.classes)
-    batches = endless(data, recipe)
+    batches = endless_batches(recipe, data)
     images, labels = next(batches)
     for _ in range(WARM_UP_STEPS):
         take(images, labels)

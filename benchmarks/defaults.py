@@ -5,6 +5,7 @@
     python -m benchmarks.defaults --task digits
 
 Tasks: ``lenet`` (LeNet-5 on 10,000 images of MNIST, batch 100), ``digits`` (ResNet-20 on scikit-learn's
+digits, batch 32), ``convnet`` (the zoo's, on 10,000 images of CIFAR-10, batch 100) and
 ``autoencoder`` (the zoo's auto-encoder on 10,000 images of MNIST, batch 100). A line holds the test metric,
 accuracy or squared reconstruction error, after epochs 1 and 2 (``digits``: 2 and 4): the mean over the seeds,
 and the value of each seed.

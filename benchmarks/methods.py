@@ -6,9 +6,8 @@
 Every method is tried at every point of the task's grid for a few epochs (``Task.trial_epochs``). The point
 with the best final metric is then trained in full, one run at a time so that seconds are comparable. All
 other settings come from the committed recipes; ``--write-recipes`` writes the chosen learning rate and
-damping into them. Finished trials under ``--runs`` are not repeated. Writes ``OUTPUT/TASK.json``,
-``TASK.txt`` and ``TASK.png``.
-
+damping into them. Finished runs of the same recipes under ``--runs`` are not repeated. Writes
+``OUTPUT/TASK.json``, ``TASK.txt`` and ``TASK.png``, of some methods ``TASK_METHOD_METHOD.json`` and so on.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import re
-import subprocess
 import sys
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import describe_run  # noqa: E402
-from model_zoo.common.curves import draw_curves, read_metrics  # noqa: E402
+from benchmarks.support.zoo_runs import ZooRun, train  # noqa: E402
+from model_zoo.common.curves import draw_curves  # noqa: E402
 from model_zoo.common.methods import METHODS  # noqa: E402
 
 FIRST_ORDER = ("sgdm", "adam")
@@ -114,8 +113,8 @@ def grid(task: Task, methods: list[str]) -> list[Point]:
     return points
 
 
-def train(task: Task, point: Point, data: Path | None, output: Path, epochs: int | None) -> dict[str, Any]:
-    """Trains one point in its own process, unless the run is already finished.
+def train_point(task: Task, point: Point, data: Path | None, output: Path, epochs: int | None) -> ZooRun:
+    """Trains one point, unless the run is already finished.
 
     Args:
         task: the task.
@@ -125,24 +124,10 @@ def train(task: Task, point: Point, data: Path | None, output: Path, epochs: int
         epochs: overrides the epochs of the recipe.
 
     Returns:
-        "epochs": the epoch objects, empty if the run failed or became non-finite, with the reason in "error";
-        "run": the content of run.json.
+        The run.
     """
-    if not (output / "curves.png").exists():
-        command = [sys.executable, "-m", "model_zoo.train", "--no-progress", "--output", str(output)]
-        command += ["--recipe", str(ROOT / f"{task.recipe}_{point.method}.yaml")]
-        command += [] if data is None else ["--data-dir", str(data)]
-        settings = point.overrides() + ([] if epochs is None else [f"epochs={epochs}"])
-        for setting in settings:
-            command += ["--set", setting]
-        finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if finished.returncode != 0:
-            last = [line for line in finished.stderr.strip().splitlines() if line.strip()][-1:]
-            return {"epochs": [], "error": " ".join(last), "run": {}}
-    lines = [line for line in read_metrics(output) if line["kind"] == "epoch"]
-    if not all(math.isfinite(line[task.metric]) for line in lines):
-        return {"epochs": [], "error": "not finite", "run": {}}
-    return {"epochs": lines, "error": "", "run": json.loads((output / "run.json").read_text())}
+    settings = point.overrides() + ([] if epochs is None else [f"epochs={epochs}"])
+    return train(ROOT / f"{task.recipe}_{point.method}.yaml", settings, data, output, task.metric)
 
 
 def choose(
@@ -162,9 +147,9 @@ def choose(
     """
 
     def trial(point: Point) -> float | None:
-        result = train(task, point, data, folder / point.name(), task.trial_epochs)
-        metric = result["epochs"][-1][task.metric] if result["epochs"] else None
-        print(f"  {point.name():24} {metric if metric is not None else result['error']}", flush=True)
+        result = train_point(task, point, data, folder / point.name(), task.trial_epochs)
+        metric = result.epochs[-1][task.metric] if result.epochs else None
+        print(f"  {point.name():24} {metric if metric is not None else result.error}", flush=True)
         return metric
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -189,7 +174,7 @@ def write_recipe(task: Task, point: Point) -> None:
     path.write_text(text)
 
 
-def table(task: Task, headline: str, best: dict[str, Point], runs: dict[str, dict[str, Any]]) -> str:
+def table(task: Task, headline: str, best: dict[str, Point], runs: dict[str, ZooRun]) -> str:
     """Formats one line per method."""
     head = (
         "method",
@@ -205,15 +190,15 @@ def table(task: Task, headline: str, best: dict[str, Point], runs: dict[str, dic
     )
     rows = [head]
     for method, run in runs.items():
-        point, lines = best[method], run["epochs"]
+        point, lines = best[method], run.epochs
         if not lines:
-            rows.append((method, f"{point.rate:g}", "", "failed", run["error"], *[""] * 5))
+            rows.append((method, f"{point.rate:g}", "", "failed", run.error, *[""] * 5))
             continue
-        batch = run["run"]["recipe"]["data"]["batch_size"]
+        batch = run.description["recipe"]["data"]["batch_size"]
         milliseconds = 1000 * batch / (sum(line["images_per_second"] for line in lines) / len(lines))
         values = [line[headline] for line in lines]
         top = max(values) if headline.endswith("accuracy") else min(values)
-        done = run["run"].get("refreshes", {})
+        done = run.description.get("refreshes", {})
         rows.append(
             (
                 method,
@@ -230,6 +215,12 @@ def table(task: Task, headline: str, best: dict[str, Point], runs: dict[str, dic
         )
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
+
+
+def name_of_results(task: str, methods: Collection[str]) -> str:
+    """The name of the files: the task's, unless they lack some of the methods."""
+    chosen = [name for name in (*FIRST_ORDER, *SECOND_ORDER) if name in methods]
+    return task if len(chosen) == len(FIRST_ORDER + SECOND_ORDER) else "_".join([task, *chosen])
 
 
 def main() -> None:
@@ -257,10 +248,10 @@ def main() -> None:
         return
     runs = {}
     for method, point in best.items():
-        runs[method] = train(task, point, data, folder / f"{point.name()}-full", arguments.epochs)
+        runs[method] = train_point(task, point, data, folder / f"{point.name()}-full", arguments.epochs)
         if arguments.write_recipes:
             write_recipe(task, point)
-    headline = next(run["run"]["headline"] for run in runs.values() if run["run"])
+    headline = next(run.description["headline"] for run in runs.values() if run.description)
     lines = [table(task, headline, best, runs)]
     lines.append(
         f"grid: {task.trial_epochs} epochs per point, selected by {task.metric}; seconds: training alone, "
@@ -269,24 +260,25 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     output.mkdir(parents=True, exist_ok=True)
-    (output / f"{arguments.task}.txt").write_text(text + "\n")
-    folders = {method: folder / f"{best[method].name()}-full" for method in runs if runs[method]["epochs"]}
-    draw_curves(folders, headline, f"{arguments.task}: best of the grid", output / f"{arguments.task}.png")
+    name = name_of_results(arguments.task, methods)
+    (output / f"{name}.txt").write_text(text + "\n")
+    folders = {method: folder / f"{best[method].name()}-full" for method in runs if runs[method].epochs}
+    draw_curves(folders, headline, f"{arguments.task}: best of the grid", output / f"{name}.png")
     keep = ("epoch", "seconds", "running_loss", headline, "images_per_second", "first_step_seconds")
     results = {
         **describe_run(),
         "grid": tried,
         "runs": {
             method: {
-                "recipe": run["run"].get("recipe"),
-                "refreshes": run["run"].get("refreshes"),
-                "error": run["error"],
-                "epochs": [{key: line[key] for key in keep} for line in run["epochs"]],
+                "recipe": run.description.get("recipe"),
+                "refreshes": run.description.get("refreshes"),
+                "error": run.error,
+                "epochs": [{key: line[key] for key in keep} for line in run.epochs],
             }
             for method, run in runs.items()
         },
     }
-    (output / f"{arguments.task}.json").write_text(json.dumps(results, indent=2) + "\n")
+    (output / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.support.run_log import RunLog, error_line
+from benchmarks.support.run_log import RunLog, error_of_run
 from model_zoo.common.environment import limit_onednn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -237,6 +237,9 @@ def run_family(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         Its line; "error" says what went wrong.
+
+    Raises:
+        SystemExit: a signal ended the process.
     """
     from benchmarks.machine import describe_run
 
@@ -258,7 +261,7 @@ def run_family(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {**row, "error": f"not finished after {arguments.time_limit:g} s"}
     if run.returncode != 0:
-        return {**row, "error": error_line(run.stderr, run.returncode)}
+        return {**row, "error": error_of_run(name, run.stderr, run.returncode)}
     return {**row, **json.loads(run.stdout.strip().splitlines()[-1])}
 
 

@@ -32,10 +32,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+# The time limit of the ranks.
 SECONDS = 400
 FACTOR_INTERVAL, INVERSE_INTERVAL = 2, 4
 STEPS = 3 * INVERSE_INTERVAL
-# The time limit of a rank.
 BATCH = 16
 LAYERS, WIDTH = 4, 80
 PLAIN, WITH_STATISTICS, AT_REFRESH = "plain", "with statistics", "refresh"

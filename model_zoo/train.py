@@ -24,6 +24,9 @@ from model_zoo.common.run_lock import refuse_if_locked
 from model_zoo.common.run_options import RunOptions, resumed
 from model_zoo.common.zoo_recipes import recipe_argument
 
+# Options without effect unless another is given.
+_NEEDS = {"monitor_eigenvalues": "monitor_every", "keep": "checkpoint_every"}
+
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
@@ -111,11 +114,17 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--resume writes to the run's folder: it can't be combined with --output or --compare")
     if parsed.resume is not None and parsed.overwrite:
         parser.error("--resume continues a run: it can't be combined with --overwrite")
-    if parsed.monitor_eigenvalues and parsed.monitor_every is None and parsed.resume is None:
-        parser.error("--monitor-eigenvalues needs --monitor-every")
+    for name, needed in _NEEDS.items():
+        # A resumed run may have stored the option.
+        if parsed.resume is None and getattr(parsed, name) and getattr(parsed, needed) is None:
+            parser.error(f"{_flag(name)} needs {_flag(needed)}")
     if parsed.distributed and parsed.compare is not None:
         parser.error("--compare starts single-process runs: it can't be combined with --distributed")
     return parsed
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _count(text: str) -> int:
@@ -150,14 +159,14 @@ def _passed_on(options: argparse.Namespace) -> list[str]:
     arguments = []
     for name in ("device", "log_every", "monitor_every", "checkpoint_every", "keep"):
         if getattr(options, name) is not None:
-            arguments += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+            arguments += [_flag(name), str(getattr(options, name))]
     for override in options.set:
         arguments += ["--set", override]
     if options.data_dir is not None:
         arguments += ["--data-dir", str(options.data_dir)]
     for flag in ("monitor_eigenvalues", "no_progress", "overwrite"):
         if getattr(options, flag):
-            arguments.append(f"--{flag.replace('_', '-')}")
+            arguments.append(_flag(flag))
     return arguments
 
 
@@ -211,6 +220,9 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
         position = stored_run(options.resume)
         recipe = resumed_recipe(options.resume, position, options.recipe, options.set)
         run_options = resumed(position.options, options.resume, **_given(options))
+        for name, needed in _NEEDS.items():
+            if getattr(options, name) and getattr(run_options, needed) is None:
+                raise UsageError(f"{_flag(name)} needs {_flag(needed)}, which {options.resume} lacks.")
     else:
         recipe = load_recipe(options.recipe, options.set)
         run_options = RunOptions(

@@ -19,7 +19,7 @@ machine.
 
 Each finished run adds a line to OUTPUT/TASK.csv. The same command continues where an earlier one ended: it
 repeats no run with the same options. Methods take turns. OUTPUT/TASK.md has the tables, OUTPUT/TASK.png the
-curves.
+curves. With only some of the task's methods they are OUTPUT/TASK_METHOD_METHOD.md and .png.
 """
 
 from __future__ import annotations
@@ -45,8 +45,15 @@ def _by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
+def name_of_results(task: str, methods: Sequence[str]) -> str:
+    """The name of the tables and curves: the task's, unless they lack some of its methods."""
+    if set(TASKS[task].compared) <= set(methods):
+        return task
+    return "_".join([task, *(name for name in TASKS[task].methods if name in methods)])
+
+
 def write_results(runner: Runner, parsed: argparse.Namespace, tried: Sequence[Plan]) -> None:
-    """Writes OUTPUT/TASK.md and OUTPUT/TASK.png from the log.
+    """Writes the tables and the curves from the log, OUTPUT/TASK.md and OUTPUT/TASK.png.
 
     Args:
         runner: has the log.
@@ -59,7 +66,9 @@ def write_results(runner: Runner, parsed: argparse.Namespace, tried: Sequence[Pl
     planned = finals(best, parsed.final_budgets, parsed.seeds, parsed.final_evaluations)
     ended = _by_method(runner.done(planned))
     made = sum(map(len, ended.values()))
-    lines = [f"# {parsed.task}", "", f"Settings: {' '.join(runner.settings) or 'none'}."]
+    title = ", ".join([parsed.task, *runner.settings])
+    name = name_of_results(parsed.task, parsed.methods)
+    lines = [f"# {title}", ""]
     lines += [f"Trials made: {len(grid)} of {len(tried)}, {POINTS} per method, {parsed.budget} each, seed 1."]
     lines += [f"Final runs made: {made} of {len(planned)}.", ""]
     if ended:
@@ -70,12 +79,12 @@ def write_results(runner: Runner, parsed: argparse.Namespace, tried: Sequence[Pl
             lines += ["Of several budgets, the one with the smallest median.", ""]
         lines += [*clock_table(task, ended), ""]
         if any(not row["error"] for rows in ended.values() for row in rows):
-            draw(parsed.task, task, ended, runner.log.path.with_suffix(".png"))
-            lines += [f"![curves]({parsed.task}.png)", ""]
+            draw(title, task, ended, parsed.output / f"{name}.png")
+            lines += [f"![curves]({name}.png)", ""]
     lines += ["## All trials", "", *grid_table(task, grid)]
     text = "\n".join(lines) + "\n"
     print(text)
-    runner.log.path.with_suffix(".md").write_text(text, encoding="utf-8")
+    (parsed.output / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

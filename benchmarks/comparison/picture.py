@@ -18,13 +18,13 @@ from benchmarks.comparison.tasks import LOSS, METRIC, TRAIN_METRIC, Task
 from model_zoo.common.durable_files import replacing
 
 
-def draw(name: str, task: Task, finals: Mapping[str, Sequence[Row]], target: Path) -> None:
+def draw(title: str, task: Task, finals: Mapping[str, Sequence[Row]], target: Path) -> None:
     """Draws the test metric, and next to it the training metric or else the test loss.
 
     A line is the median of the seeds, a band their range. Of several budgets it is the longest.
 
     Args:
-        name: the task's name.
+        title: the task's name, and the settings of its runs.
         task: the task.
         finals: the final runs by method.
         target: the PNG file.
@@ -57,7 +57,7 @@ def draw(name: str, task: Task, finals: Mapping[str, Sequence[Row]], target: Pat
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter("{x:g}")
     axes[0].legend()
-    picture.suptitle(f"{name}: best point of each grid")
+    picture.suptitle(f"{title}: best point of each grid")
     with replacing(target) as new:
         picture.savefig(new, dpi=120)
     plt.close(picture)

@@ -16,7 +16,7 @@ from benchmarks.comparison.budget import Budget
 from benchmarks.comparison.step_times import step_times_log
 from benchmarks.comparison.tasks import ROOT, TASKS, setup_of
 from benchmarks.machine import describe_run
-from benchmarks.support.run_log import RunLog, error_line
+from benchmarks.support.run_log import RunLog, error_of_run
 
 Row = Mapping[str, str]
 KEY = ("method", "point", "settings", "seed", "budget", "evaluations", "step_ms", "split", "setup")
@@ -47,6 +47,11 @@ class Plan:
     budget: Budget
     split: str
     evaluations: int
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.method} {self.point} seed {self.seed}, {self.budget}"
 
     @property
     def timeout(self) -> float:
@@ -147,6 +152,9 @@ class Runner:
 
         Returns:
             Whether the log has all of them; False when the time is over.
+
+        Raises:
+            SystemExit: a signal ended a run, or it could not read its data.
         """
         for number, plan in enumerate(plans, start=1):
             if not self.done([plan]):
@@ -155,8 +163,7 @@ class Runner:
                 result = self._run(plan)
                 curve = json.loads(str(result["curve"]))
                 shown = result["error"] or f"loss {curve[-1][1]:.4f} after {result['steps']} steps"
-                name = f"{plan.method} {plan.point} seed {plan.seed}, {plan.budget}"
-                print(f"{number}/{len(plans)} {name}: {shown}", flush=True)
+                print(f"{number}/{len(plans)} {plan.name}: {shown}", flush=True)
         return True
 
     def _run(self, plan: Plan) -> dict[str, object]:
@@ -179,7 +186,7 @@ class Runner:
             if run.returncode == 0:
                 row |= json.loads(run.stdout.strip().splitlines()[-1])
             else:
-                row["error"] = error_line(run.stderr, run.returncode)
+                row["error"] = error_of_run(plan.name, run.stderr, run.returncode)
         described = describe_run()
         row |= {
             **self.key(plan),

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ limit_onednn("CPU")
 import mindspore as ms  # noqa: E402
 from mindspore import Tensor, ops  # noqa: E402
 
+from model_zoo.common.command_line import run_command  # noqa: E402
 from model_zoo.common.data.pipelines import evaluation_batches, load_data, training_batches  # noqa: E402
 from model_zoo.common.factory import build  # noqa: E402
 from model_zoo.common.options.networks import METRIC_OF_NETWORK  # noqa: E402
@@ -30,8 +31,8 @@ from model_zoo.common.schedules import Constant  # noqa: E402
 from model_zoo.common.training import start_mindspore  # noqa: E402
 
 
-def endless_batches(recipe: Recipe, data: Any) -> Iterator[Any]:
-    """The batches of one epoch after the other."""
+def endless_batches(recipe: Recipe, data: Any) -> Generator[Any, None, None]:
+    """The batches of one epoch after the other, with one pipeline per epoch as in training."""
     for epoch in itertools.count():
         pipeline = training_batches(data, recipe.data, seed=recipe.seed, epoch=epoch)
         yield from pipeline.create_tuple_iterator(num_epochs=1)
@@ -106,7 +107,7 @@ def train(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Makes one run."""
+    """Makes one run; the exit status is 2 for an error in its settings or its data."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.comparison.train", description=__doc__)
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--method", required=True)
@@ -118,6 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=("validation", "test"), required=True)
     parser.add_argument("--data-dir", type=Path)
     parsed = parser.parse_args(arguments)
+    return run_command(lambda signals: _run(parsed), default_signals=True)
+
+
+def _run(parsed: argparse.Namespace) -> int:
     task = TASKS[parsed.task]
     settings = settings_of(parsed.task, parsed.method, parsed.set)
     recipe = load_recipe(recipe_of(parsed.task, parsed.method), settings)

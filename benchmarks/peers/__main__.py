@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks.peers.libraries import LIBRARIES
 from benchmarks.peers.problems import KINDS
 from benchmarks.peers.table import table
-from benchmarks.support.run_log import RunLog, error_line
+from benchmarks.support.run_log import RunLog, error_of_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBLEMS = ("convnet", "autoencoder")
@@ -45,7 +45,7 @@ def _child(library: str, problem: str, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.peers.measure", "--library", library, "--problem", problem]
     run = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
     if run.returncode != 0:
-        raise RuntimeError(error_line(run.stderr, run.returncode))
+        raise RuntimeError(error_of_run(f"{library}, {problem}", run.stderr, run.returncode))
     found: dict[str, Any] = json.loads(run.stdout.strip().splitlines()[-1])
     return found
 
@@ -60,6 +60,9 @@ def measure(library: str, problem: str, rounds: int) -> dict[str, Any]:
 
     Returns:
         Columns of its line; "error" says what went wrong.
+
+    Raises:
+        SystemExit: a signal ended a process.
     """
     row: dict[str, Any] = {}
     try:

@@ -5,7 +5,7 @@
 
 The parts: kills of running trainings, which are then resumed; long runs, whose memory must not grow; and the
 tests of faults, of bad input and of several ranks. OUTPUT/table.md has the table with commit, date and
-machine. The exit status is 1 if something did not hold.
+machine; that of some parts is OUTPUT/table_PART_PART.md. The exit status is 1 if something did not hold.
 """
 
 from __future__ import annotations
@@ -72,11 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{machine['cpus']} processors, MindSpore {machine['mindspore']}, Python {machine['python']}.\n\n"
     )
     parsed.output.mkdir(parents=True, exist_ok=True)
+    chosen = [part for part in PARTS if part in parsed.parts]
+    name = "table" if len(chosen) == len(PARTS) else "_".join(["table", *chosen])
     lines: list[Tally] = []
     for line in tallies(parsed):
         print(f"{line.kind}: {line.held} of {line.tried} held", flush=True)
         lines.append(line)
-        (parsed.output / "table.md").write_text(head + table(lines), encoding="utf-8")
+        (parsed.output / f"{name}.md").write_text(head + table(lines), encoding="utf-8")
     print(head + table(lines))
     return int(any(line.held < line.tried or line.failures for line in lines))
 

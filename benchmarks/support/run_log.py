@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from model_zoo.common.command_line import USAGE_STATUS
+from model_zoo.common.interruption import SIGNAL_STATUS
 
 _EXCEPTION = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt|Exit)\b")
 
@@ -24,6 +28,45 @@ def error_line(stderr: str, status: int) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     named = [line for line in lines if _EXCEPTION.match(line)]
     return (named or lines or [f"exit status {status}"])[-1]
+
+
+def _signal_name(status: int) -> str | None:
+    """The signal that ended a process, also one that handled the signal and left with its number."""
+    number = -status if status < 0 else status - SIGNAL_STATUS
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}" if status < 0 else None
+
+
+def error_of_run(name: str, stderr: str, status: int) -> str:
+    """The error of a failed run, for its line in the log.
+
+    Only an end that the same run would have again is its result. Others end this command, because a line in
+    the log would keep the run from being repeated.
+
+    Args:
+        name: the run's name.
+        stderr: what its process printed.
+        status: its exit status.
+
+    Returns:
+        The line of its output that names the error.
+
+    Raises:
+        SystemExit: a signal ended the process, or it could not read its command line or its data.
+    """
+    name_of_signal = _signal_name(status)
+    if name_of_signal is not None:
+        hint = ", as when memory is short" if name_of_signal == "SIGKILL" else ""
+        raise SystemExit(
+            f"error: {name} was ended by {name_of_signal}{hint}; it has no result, and the same command "
+            "repeats it"
+        )
+    line = error_line(stderr, status)
+    if status == USAGE_STATUS:
+        raise SystemExit(f"error: {name} could not start: {line.removeprefix('error: ')}")
+    return line
 
 
 class RunLog:

@@ -16,7 +16,7 @@ from benchmarks.comparison.budget import COSINE, ONE_CYCLE, Budget, read_budget,
 from benchmarks.comparison.grid import DERIVED, POINTS, Method
 from benchmarks.comparison.step_times import step_times_log
 from benchmarks.comparison.tasks import RESULTS, TASKS, recipe_of, settings_of, setup_of
-from benchmarks.support.run_log import RunLog, error_line
+from benchmarks.support.run_log import RunLog
 from model_zoo.common.checkpoint.resume import recipe_to_json
 from model_zoo.common.methods import METHODS
 from model_zoo.common.recipe import load_recipe
@@ -159,30 +159,6 @@ def test_the_learning_rate_follows_the_budget() -> None:
     assert ONE_CYCLE.factor(0.65) == pytest.approx(0.5)
 
 
-def test_a_log_continues_and_drops_an_incomplete_line(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "log.csv"
-    log = RunLog(path, ("name", "seed", "text"), ("name", "seed"))
-    log.append({"name": "a", "seed": 1, "text": 'one, "two"\nthree'})
-    with path.open("a") as file:
-        file.write("b,1,cut o")
-    log = RunLog(path, ("name", "seed", "text"), ("name", "seed"))
-    log.append({"name": "a", "seed": 2})
-    assert [line["seed"] for line in log.rows()] == ["1", "2"]
-    assert log.find(name="a", seed=1) == {"name": "a", "seed": "1", "text": 'one, "two" three'}
-    assert log.find(name="b", seed=1) is None
-    with pytest.raises(ValueError, match=r"log\.csv must have the columns name, got name, seed, text"):
-        RunLog(path, ("name",), ("name",))
-
-
-def test_an_exception_is_found_above_a_stack() -> None:
-    assert (
-        error_line("Traceback\n  File x\nmindspore.X.OwnError: no\n\n- C++ Stack\nfile.cc:1\n", 1)
-        == "mindspore.X.OwnError: no"
-    )
-    assert error_line("one\ntwo\n", 1) == "two"
-    assert error_line("", -9) == "exit status -9"
-
-
 DESCRIBED = {"commit": "c", "date": "d", "machine": {"processor": "p", "cpus": 2}}
 
 
@@ -232,7 +208,7 @@ def test_a_command_repeats_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write_step_times(tmp_path, "convnet_cifar10", adamw=200.0, kfac=250.0)
     command.main([*arguments, "--seeds", "2", "--max-hours", "0"])
     assert commands == []
-    text = (tmp_path / "convnet_cifar10.md").read_text(encoding="utf-8")
+    text = (tmp_path / "convnet_cifar10_adamw_kfac.md").read_text(encoding="utf-8")
     assert "Trials made: 0 of 24, 12 per method, 2 s each, seed 1." in text
     command.main([*arguments, "--seeds", "2"])
     assert len(commands) == 2 * 12 + 2 * 2 * 2
@@ -246,13 +222,13 @@ def test_a_command_repeats_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(commands) == 32
     command.main([*arguments, "--seeds", "3"])
     assert len(commands) == 36
-    text = (tmp_path / "convnet_cifar10.md").read_text(encoding="utf-8")
+    text = (tmp_path / "convnet_cifar10_adamw_kfac.md").read_text(encoding="utf-8")
     assert "| kfac | damping=0.01 kl_clip=0.0005 weight_decay=0.0005 (edge: damping) | 250.0 |" in text
     assert "| adamw | learning_rate=0.008 weight_decay=0.05 (edge: learning_rate) | 200.0 |" in text
     assert "| adamw | learning_rate=0.004 weight_decay=0.5 | RuntimeError: broken |  | 0 |" in text
     finals, target = pictures[-1]
     assert {name: len(rows) for name, rows in finals.items()} == {"adamw": 6, "kfac": 6}
-    assert target == tmp_path / "convnet_cifar10.png"
+    assert target == tmp_path / "convnet_cifar10_adamw_kfac.png"
     # A changed recipe is another run.
     method = TASKS["convnet_cifar10"].methods["kfac"]
     changed = Method(method.recipe, method.grid, (*method.settings, "optimizer.fisher=empirical"))
@@ -272,6 +248,23 @@ def test_an_unknown_method_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         assert "--methods: must be of sgdm, nesterov, adam, kfac" in capsys.readouterr().err
 
 
+def test_tables_of_some_methods_leave_those_of_all_alone(tmp_path: Path) -> None:
+    settings = "network.depth=2 epochs=3"
+    log = step_times_log(tmp_path, "vit_digits")
+    for method in TASKS["vit_digits"].methods:
+        setup = setup_of("vit_digits", method, settings.split())
+        log.append({"method": method, "settings": settings, "step_ms": 100.0, "setup": setup})
+    arguments = ["--task", "vit_digits", "--output", str(tmp_path), "--tables-only"]
+    arguments += ["--set", "network.depth=2", "--set", "epochs=3"]
+    every = ",".join(TASKS["vit_digits"].methods)
+    for methods, name in (("", "vit_digits"), (every, "vit_digits"), ("kfac,sgdm", "vit_digits_sgdm_kfac")):
+        command.main([*arguments, "--methods", methods])
+        path = tmp_path / f"{name}.md"
+        assert path.read_text(encoding="utf-8").startswith("# vit_digits, network.depth=2, epochs=3\n")
+        assert [path] == list(tmp_path.glob("*.md"))
+        path.unlink()
+
+
 @pytest.mark.usefixtures("machine")
 def test_a_run_that_takes_too_long_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(arguments: list[str], **options: float) -> None:
@@ -280,6 +273,35 @@ def test_a_run_that_takes_too_long_is_noted(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(runs.subprocess, "run", run)
     write_step_times(tmp_path, "vit_digits", sgdm=100.0)
     command.main(["--task", "vit_digits", "--methods", "sgdm", "--budget", "1s", "--output", str(tmp_path)])
-    text = (tmp_path / "vit_digits.md").read_text(encoding="utf-8")
+    text = (tmp_path / "vit_digits_sgdm.md").read_text(encoding="utf-8")
     assert text.count("not finished after 3600 s") == 12
     assert runs.Plan("a", "p", 1, Budget(10, "epochs"), "test", 1).timeout == 36_000
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(
+    ("status", "output", "sentence"),
+    [
+        (-9, "", "seed 1, 1 s was ended by SIGKILL, as when memory is short; it has no result"),
+        (2, "noise\nerror: MNIST needs --data-dir.\n", "could not start: MNIST needs"),
+    ],
+)
+def test_a_run_without_a_result_ends_the_command_and_is_repeated(
+    status: int, output: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverged = json.dumps({"steps": 3, "curve": [], "error": "the loss is nan at step 3"})
+    results = [
+        SimpleNamespace(returncode=0, stdout=diverged, stderr=""),
+        SimpleNamespace(returncode=status, stdout="", stderr=output),
+        *[SimpleNamespace(returncode=0, stdout=diverged, stderr="")] * 11,
+    ]
+    monkeypatch.setattr(runs.subprocess, "run", lambda *given, **options: results.pop(0))
+    write_step_times(tmp_path, "vit_digits", sgdm=100.0)
+    arguments = ["--task", "vit_digits", "--methods", "sgdm", "--budget", "1s", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit, match=sentence):
+        command.main(arguments)
+    log = tmp_path / "vit_digits.csv"
+    assert log.read_text().count("the loss is nan at step 3") == log.read_text().count("\n") - 1 == 1
+    command.main(arguments)
+    assert results == []
+    assert log.read_text().count("the loss is nan at step 3") == log.read_text().count("\n") - 1 == 12

@@ -181,3 +181,16 @@ def test_a_run_that_diverges_ends_with_an_error(few_digits: DataSet) -> None:  #
     result = training.train(recipe, few_digits, Budget(5), 100.0, 0.0, 1, schedule, 0)
     assert result["error"].startswith("the loss is nan at step")
     assert result["curve"] == []
+
+
+def test_a_run_without_its_data_ends_with_the_status_of_a_wrong_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--task", "convnet_cifar10", "--method", "sgdm", "--budget", "3s", "--step-ms", "1"]
+    arguments += ["--warm-up-seconds", "0", "--evaluations", "1", "--split", "test"]
+    for wrong in ([], ["--data-dir", str(tmp_path)], ["--set", "optimizer.rate=1"]):
+        assert training.main([*arguments, *wrong]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("error: ")
+        assert captured.err.count("\n") == 1

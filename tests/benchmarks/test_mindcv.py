@@ -56,6 +56,16 @@ def test_families_are_measured_once_and_tabulated(tmp_path: Path, monkeypatch: p
     ]
 
 
+def test_a_family_that_a_signal_ended_has_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = SimpleNamespace(returncode=-9, stdout="", stderr="")
+    monkeypatch.setattr("benchmarks.machine.describe_run", lambda: {"commit": "c", "date": "d"})
+    monkeypatch.setattr(mindcv.subprocess, "run", lambda *given, **options: killed)
+    monkeypatch.setattr(mindcv, "find_spec", lambda name: name)
+    with pytest.raises(SystemExit, match="error: vit was ended by SIGKILL, as when memory is short"):
+        mindcv.main(["--output", str(tmp_path), "--families", "vit"])
+    assert (tmp_path / "families.csv").read_text().count("\n") == 1
+
+
 def test_without_mindcv_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

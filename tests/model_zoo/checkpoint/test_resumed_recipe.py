@@ -108,6 +108,7 @@ def test_resume_errors_are_reported_before_mindspore_is_imported(tmp_path: Path)
             "must be an interval such as 2, 2epochs or 500steps",
         ),
         (["--recipe", str(MLP), "--keep", "0"], "argument --keep: must be at least 1"),
+        (["--recipe", str(MLP), "--keep", "3"], "--keep needs --checkpoint-every"),
     ],
 )
 def test_invalid_training_arguments_are_refused(
@@ -116,3 +117,14 @@ def test_invalid_training_arguments_are_refused(
     with pytest.raises(SystemExit, match="2"):
         train.main(arguments)
     assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_resumed_run_refuses_an_option_that_its_others_make_useless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "stored_run", lambda folder: position_of(MLP))
+    arguments = ["--resume", str(tmp_path), "--check", "--monitor-eigenvalues"]
+    assert train.main(arguments) == 2
+    sentence = f"error: --monitor-eigenvalues needs --monitor-every, which {tmp_path} lacks.\n"
+    assert capsys.readouterr().err == sentence
+    assert train.main([*arguments, "--monitor-every", "5"]) == 0
