@@ -2,7 +2,7 @@ r"""Polyak averaging of the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import mindspore as ms
@@ -49,6 +49,16 @@ class PolyakAverage(nn.Cell):
             keep = ops.minimum(1.0 - 1.0 / count, self.decay)
             self.map_(ops.partial(_average, keep), self.means, weights)
         return True
+
+    def restart(self, loaded: Collection[str]) -> None:
+        """Set the average of each weight that a checkpoint holds without its average to the weight.
+
+        Args:
+            loaded: names of the Parameters that were loaded.
+        """
+        for weight, mean in zip(self.weights, self.means):
+            if weight.name in loaded and mean.name not in loaded:
+                ops.assign(mean, weight)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -24,7 +24,8 @@ class Restored:
     Attributes:
         network: names of the loaded Parameters of the network.
         optimizer: names of the loaded Parameters of the optimizer alone, such as statistics and momentum.
-        kept: names of Parameters that the checkpoint lacks; they stay as they were.
+        kept: names of Parameters that the checkpoint lacks; they stay as they were, except that the Polyak
+            averages of loaded weights start from these weights.
         ignored: names in the checkpoint that neither the network nor the optimizer has.
     """
 

@@ -83,8 +83,9 @@ class Introspection(Diagnostics):
         Args:
             checkpoint: the result of ``mindspore.load_checkpoint``, or the path of the file. Unknown names
                 are ignored, and Parameters that it lacks stay unchanged, with a warning if they are the
-                network's; it must hold all statistics and inverses or none. Names may differ by a cell around
-                the network ("backbone.conv.weight").
+                network's; it must hold all statistics and inverses or none. Polyak averages that it lacks
+                start from the loaded weights. Names may differ by a cell around the network
+                ("backbone.conv.weight").
 
         Returns:
             The names of the Parameters that were loaded, kept and ignored. ``print`` tells them in one line.
@@ -102,6 +103,8 @@ class Introspection(Diagnostics):
         # Without the cells inside the schedules: their damping may be a schedule of the user.
         curvature = [p for cell in cells for p in cell.get_parameters(expand=False)]
         restored = load_checkpoint(self, others, [*self.blocks.get_parameters(), *curvature], checkpoint)
+        # The step count that came along would let averages of other weights outlive the restored ones.
+        self.average.restart({*restored.network, *restored.optimizer})
         self.statistics_schedule.expire()
         self._forget_findings()
         return restored

@@ -13,7 +13,7 @@ from mindspore import nn
 import ms_kfac
 from tests.oracle.kfac import MovingAverage
 from tests.support.bank import tensor
-from tests.support.loops import Step, cross_entropy, functional_step, run
+from tests.support.loops import Step, checkpoint_of, cross_entropy, functional_step, run
 from tests.support.methods import fixed_intervals
 from tests.support.networks import Perceptron, batches, weights_of
 
@@ -134,3 +134,33 @@ def test_before_the_first_step_the_weights_are_their_own_average() -> None:
     with optimizer.averaged_weights():
         for name, weight in weights_of(net).items():
             np.testing.assert_array_equal(weight, loaded[name])
+
+
+@pytest.mark.parametrize("part", ["without averages", "network only"])
+def test_averages_that_a_checkpoint_lacks_start_from_its_weights(part: str, mode: int) -> None:
+    """The step count comes along, so that the averages of the weights before would count as many steps."""
+    net = net_of()
+    optimizer = ms_kfac.KFAC(net, 0.2, damping=0.1, **fixed_intervals(2, 2))
+    run(functional_step(net, optimizer, cross_entropy()), data(0, STEPS))
+    content = checkpoint_of(net) if part == "network only" else checkpoint_of(net, optimizer)
+
+    other = net_of(seed=3)
+    resumed = ms_kfac.KFAC(other, 0.2, averaging=0.6, damping=0.1, **fixed_intervals(2, 2))
+    step = functional_step(other, resumed, cross_entropy())
+    run(step, data(0, 1))
+    told = resumed.restore(content)
+    assert "polyak.layers.0.weight" in told.kept
+    start = weights_of(net)
+    with resumed.averaged_weights():
+        for name, weight in weights_of(other).items():
+            np.testing.assert_array_equal(weight, start[name], err_msg=name)
+
+    run(step, data(STEPS, STEPS + 1))
+    after = weights_of(other)
+    # The second step of the network alone, whose step count stays: 1 - 1/2.
+    kept = 0.5 if part == "network only" else 0.6
+    with resumed.averaged_weights():
+        for name, average in weights_of(other).items():
+            expected = kept * start[name] + (1 - kept) * after[name]
+            tolerance = 1e-6 * np.abs(expected).max()
+            np.testing.assert_allclose(average, expected, rtol=0, atol=tolerance, err_msg=name)
