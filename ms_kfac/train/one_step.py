@@ -290,12 +290,16 @@ def _warn_of_reduction(network: nn.Cell, optimizer: SecondOrderOptimizer) -> Non
     # Gradients do not reveal how their loss reduces, so no check during a step can detect this.
     loss = getattr(network, "_loss_fn", None)
     declared = "mean" if optimizer.mean_reduction else "sum"
-    if not isinstance(loss, nn.LossBase) or not loss.reduce:
+    if not isinstance(loss, nn.LossBase):
         return
-    found = "mean" if loss.average else "sum"
+    # MindSpore's cells return what the loss returns. Another cell may average a loss without reduction.
+    if not loss.reduce and not type(network).__module__.startswith("mindspore."):
+        return
+    found = "mean" if loss.reduce and loss.average else "sum"
     if found != declared:
+        reduces = "reduces by" if loss.reduce else "has reduction='none', whose gradient is of the"
         warn_user(
             f"reduction={declared!r} was passed to {type(optimizer).__name__}, but {type(loss).__name__} "
-            f"reduces by {found}: statistics and steps are wrong by a factor of the batch size; pass "
+            f"{reduces} {found}: statistics and steps are wrong by a factor of the batch size; pass "
             f"reduction={found!r} to the optimizer"
         )

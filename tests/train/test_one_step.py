@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 
 import mindspore as ms
@@ -23,6 +24,7 @@ from tests.support.networks import (
     batches,
     weights_of,
 )
+from tests.support.silence import silent
 
 SAMPLES = 4096
 # A mean that is right lies within five standard errors but once in 10⁶ cases.
@@ -320,3 +322,38 @@ def test_a_network_with_two_inputs(mode: int, rng: np.random.Generator) -> None:
     A = dense_factors(2.0 * x, np.zeros((6, 4)), True)[0]
     np.testing.assert_allclose(optimizer.factors("dense")["A"], A, rtol=1e-5, atol=1e-6)
     assert optimizer.factors("dense")["G"].any()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("amp_level", ["O0", "O2"])
+def test_a_loss_without_reduction_has_the_gradient_of_the_sum(reduction: str, amp_level: str) -> None:
+    """The default of `nn.SoftmaxCrossEntropyWithLogits`."""
+    net = Perceptron((3, 2))
+    optimizer = ms_kfac.KFAC(net, 0.1, reduction=reduction)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ms_kfac.Model(net, nn.SoftmaxCrossEntropyWithLogits(sparse=True), optimizer, amp_level=amp_level)
+    told = [str(warning.message) for warning in caught if "reduction" in str(warning.message)]
+    expected = [
+        "reduction='mean' was passed to KFAC, but SoftmaxCrossEntropyWithLogits has reduction='none', whose "
+        "gradient is of the sum: statistics and steps are wrong by a factor of the batch size; pass "
+        "reduction='sum' to the optimizer"
+    ]
+    assert told == (expected if reduction == "mean" else [])
+
+
+class MeanOfSampleLosses(TwoInputs):
+    """Averages a loss without reduction itself."""
+
+    def __init__(self, backbone: nn.Cell) -> None:
+        super().__init__(backbone)
+        self._loss_fn = nn.CrossEntropyLoss(reduction="none")
+
+    def construct(self, x: ms.Tensor, scale: ms.Tensor, y: ms.Tensor) -> ms.Tensor:
+        return self._loss_fn(self._backbone(x, scale), y).mean()
+
+
+def test_a_cell_may_average_a_loss_without_reduction() -> None:
+    net = ScaledDense()
+    with silent():
+        ms_kfac.TrainOneStepCell(MeanOfSampleLosses(net), ms_kfac.KFAC(net, 0.1))
