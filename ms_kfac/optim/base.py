@@ -155,7 +155,8 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
             decoupled_weight_decay=decoupled,
             prefix=self.prefix,
         )
-        self.__dict__["_own_scale"] = scale
+        # Not in the Cell's registry: a step holds the Parameter of the scale in force.
+        self.__dict__["own_scale"] = scale
         self.use_loss_scale(None)
         self.centralizes = self.is_group and any(self.grad_centralization_flags)
 

@@ -33,6 +33,7 @@ class SecondOrderStep(FirstOrderOptimizer):
     """
 
     mean_reduction: bool
+    own_scale: LossScale
     accumulation_steps: int
     distributed: bool
     has_lone_blocks: bool
@@ -168,7 +169,7 @@ class SecondOrderStep(FirstOrderOptimizer):
         Args:
             scale: the loss scale. None selects the optimizer's ``loss_scale`` option.
         """
-        scale = self.__dict__["_own_scale"] if scale is None else scale
+        scale = self.own_scale if scale is None else scale
         self.__dict__["scale_source"] = scale.source
         self.loss_scale = scale.number
         self.gradients_unscaled = scale.gradients_unscaled

@@ -19,7 +19,7 @@ from ms_kfac.train.loss_scaling import LossScaling
 from ms_kfac.train.rollback import Rollback
 from ms_kfac.train.sampled_targets import SampledLoss, SampleTargets, targets_cell
 from ms_kfac.user_warning import warn_user
-from ms_kfac.values import check_count
+from ms_kfac.values import check_count, shown
 
 
 class TrainOneStepCell(nn.TrainOneStepCell):
@@ -106,11 +106,12 @@ class TrainOneStepCell(nn.TrainOneStepCell):
                 f"got {accumulation_steps!r}; pass the same number to both"
             )
         if scale_sense is not None:
-            own_scale = optimizer.loss_scale if second_order else 1.0
-            if sens is not None or own_scale != 1.0:
+            own = optimizer.own_scale if second_order else LossScale()
+            if sens is not None or own.source is not None or own.number != 1.0:
+                own_scale = own.number if own.source is None else own.source
                 raise ValueError(
                     "scale_sense must be None unless sens is None and the optimizer has loss_scale=1, as the "
-                    f"cell itself scales and unscales; got sens={sens!r} and loss_scale={own_scale!r}"
+                    f"cell itself scales and unscales; got sens={sens!r} and loss_scale={shown(own_scale)}"
                 )
         super().__init__(network, optimizer, sens)
         self.raises_nonfinite = second_order and optimizer.raises_nonfinite
@@ -133,7 +134,6 @@ class TrainOneStepCell(nn.TrainOneStepCell):
             self.sampled_state = Snapshot(batch_norm_buffers(network) + optimizer.counters())
         if self.adapts_damping:
             self.forward_state = Snapshot(batch_norm_buffers(network))
-            self.change_scale = self.sens / optimizer.loss_scale
             self.reduce_sum = ops.ReduceSum()
         self.scales = scale_sense is not None
         self.accumulates = accumulation_steps > 1
@@ -282,7 +282,10 @@ class TrainOneStepCell(nn.TrainOneStepCell):
         kept = self.forward_state.read()
         change = self.network(*self.after((loss, kept), *inputs)) - loss
         restored = self.forward_state.put_back(kept, change)
-        total = self.reduce_sum(ops.cast(change, ms.float32)) * self.change_scale
+        total = self.reduce_sum(ops.cast(change, ms.float32))
+        if not self.scales:
+            # The part of the loss scale that the network itself applies: all of it but `sens`.
+            total = total * self.optimizer.inverse_scale() * self.sens
         return self.optimizer.damping.schedule.adapt(ops.depend(self.optimizer.over_ranks(total), restored))
 
 

@@ -183,6 +183,53 @@ def test_prediction_and_ratio(mode: int, reduction: str, sens: float | None, ins
     assert compared == 2
 
 
+def parameter(scale: float) -> ms.Parameter:
+    return ms.Parameter(scalar(scale), name="scale", requires_grad=False)
+
+
+class Unscale(nn.Cell):
+    """What a loop with a loss scaler does with the gradients."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__(auto_prefix=False)
+        self.scale = scale
+
+    def construct(self, gradients: tuple[ms.Tensor, ...]) -> tuple[ms.Tensor, ...]:
+        unscaled: tuple[ms.Tensor, ...] = ()
+        for gradient in gradients:
+            unscaled = (*unscaled, gradient / self.scale)
+        return unscaled
+
+
+SCALE = 1024.0
+# The loss is multiplied by 1024: inside the network, by `sens`, or by both.
+SCALED: dict[str, tuple[object, float, dict[str, object]]] = {
+    "number": (SCALE, 8.0, {"sens": SCALE / 8.0}),
+    "parameter": (parameter(SCALE), SCALE, {}),
+    "parameter with sens": (parameter(SCALE), 8.0, {"sens": SCALE / 8.0}),
+    "scaler": (ms.amp.DynamicLossScaler(SCALE, 2, 1000), SCALE, {}),
+    "scale_sense": (1.0, 1.0, {"scale_sense": nn.FixedLossScaleUpdateCell(SCALE)}),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_the_ratio_does_not_depend_on_the_loss_scale(mode: int, name: str) -> None:
+    given, inside, arguments = SCALED[name]
+    found = []
+    for loss_scale, factor, options in ((given, inside, arguments), (1.0, 1.0, {})):
+        net, rule = SmallNet(), LevenbergMarquardt(0.5, interval=1, decrease=0.5)
+        optimizer = ms_kfac.KFAC(net, 0.2, damping=rule, loss_scale=loss_scale, **fixed_intervals(1, 1))
+        network = nn.WithLossCell(net, ScaledLoss(cross_entropy(), factor))
+        cell = ms_kfac.TrainOneStepCell(network, optimizer, **options)
+        if isinstance(loss_scale, ms.amp.LossScaler):
+            cell.grad_reducer = Unscale(SCALE)
+        cell.set_train()
+        run(cell, batches(2))
+        found.append([float(number.asnumpy()) for number in (rule.predicted, rule.ratio, rule.value)])
+    # Powers of two change no digit, but the change of the loss is a small difference.
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
+
+
 class BalancedNoise(nn.Cell):
     """Targets around the outputs whose noise has the second moment (d / 2) I exactly, batch by batch."""
 

@@ -269,9 +269,13 @@ def test_boost_would_leave_the_statistics_scaled() -> None:
 def test_refused_by_name() -> None:
     net = Perceptron((5, 3))
     network = nn.WithLossCell(net, cross_entropy())
+    parameter = ms.Parameter(ms.Tensor(4.0, ms.float32), name="scale", requires_grad=False)
+    scaler = ms.amp.DynamicLossScaler(4.0, 2, 50)
     for optimizer, options, match in (
         (ms_kfac.KFAC(net, 0.1), {"sens": 8.0, "scale_sense": dynamic()}, r"sens=8\.0"),
         (ms_kfac.KFAC(net, 0.1, loss_scale=4.0), {"scale_sense": dynamic()}, r"loss_scale=4\.0"),
+        (ms_kfac.KFAC(net, 0.1, loss_scale=parameter), {"scale_sense": dynamic()}, r"loss_scale=Parameter"),
+        (ms_kfac.KFAC(net, 0.1, loss_scale=scaler), {"scale_sense": dynamic()}, r"loss_scale=Parameter"),
     ):
         with pytest.raises(ValueError, match=match):
             ms_kfac.TrainOneStepCell(network, optimizer, **options)
