@@ -27,6 +27,9 @@ class EmbeddingOperators(LayerOperators):
     vocabulary: int
     padding: int = -1
 
+    # Ids have no axis of features.
+    feature_axes = 0
+
     def activations(self, reduce: bool) -> nn.Cell:
         return IdCounts(self.vocabulary, reduce=reduce, padding=self.padding)
 

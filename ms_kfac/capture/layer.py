@@ -59,6 +59,8 @@ class LayerOperators(ABC):
     # Whether the locations of a sample are axes of the layer's input, as in a transposed convolution, instead
     # of its output.
     locates_inputs = False
+    # Number of axes of an input without a batch axis: an input with no more axes is one sample.
+    feature_axes = 1
 
     @property
     def channels_last(self) -> bool:

@@ -27,9 +27,11 @@ class SampleCounter(nn.Cell):
 
     Attributes:
         sample_axis: axis of the samples in the counting layer's input.
+        feature_axes: number of axes of that input in addition to those of samples and locations.
     """
 
     sample_axis = 0
+    feature_axes = 1
 
     def __init__(self, name: str, record: Parameter) -> None:
         super().__init__(auto_prefix=False)
@@ -45,10 +47,15 @@ class SampleCounter(nn.Cell):
         self.ones_of_sums, self.ones_of_last = Tensor([1.0, 1.0], ms.float32), Tensor([1.0], ms.float32)
 
     def construct(self, x: Tensor, dout: Tensor, sums: Parameter, last: Parameter) -> Tensor:
-        samples = ops.depend(self.one * float(self.shape(x)[self.sample_axis]), dout)
+        samples = ops.depend(self.one * float(self.samples(x)), dout)
         # Several calls of a layer in one graph write in any order, so that no value is read here.
         added = self.assign_add(sums, self.stack((samples, self.one)))
         return ops.depend(added, self.assign(last, samples.reshape((1,))))
+
+    def samples(self, x: Tensor) -> int:
+        """Number of samples of the counting layer's input, as its statistics count them."""
+        shape = self.shape(x)
+        return shape[self.sample_axis] if len(shape) > self.sample_axis + self.feature_axes else 1
 
     def take(self, after: Tensor, calls: Tensor) -> Tensor:
         """Return the samples of this step, 0 if no pass was counted, and reset the counter.

@@ -123,6 +123,7 @@ class TapManager:
             counter = counters.get(index)
             if counter is not None:
                 counter.sample_axis = layer.sample_axis
+                counter.feature_axes = layer.operators.feature_axes
             operator = samples_first(block.operator, layer.sample_axis)
             self._taps.append(Tap(operator, block.staged, gate, counter))
         replaced = attach(self._tapped, self._taps)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 
+import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
+from mindspore import nn, ops
 
 import ms_kfac
+from ms_kfac.capture.tap import SampleCounter
 from tests.support.bank import tensor
 from tests.support.loops import Batch, cross_entropy, functional_step, gradient_function, run
 from tests.support.methods import fixed_intervals
-from tests.support.networks import SMALL_NET_LAYERS, SmallNet, batches, weights_of
+from tests.support.networks import SMALL_NET_LAYERS, Perceptron, SmallNet, batches, weights_of
 
 STEPS = 3
 OPTIONS = {"damping": 0.02, **fixed_intervals(1, 2), "weight_decay": 0.01}
@@ -131,3 +133,63 @@ def test_micro_batches_may_be_views(mode: int) -> None:
         second = gradient(images[middle:], labels[middle:])[1]
         optimizer(tuple((a + b) * 0.5 for a, b in zip(first, second)))
     assert_same(unannounced_baseline(mode), result(net, optimizer))
+
+
+class OneSample(nn.Cell):
+    """A network whose inputs have no batch axis."""
+
+    def __init__(self, net: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.net = net
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return ops.expand_dims(self.net(x), 0)
+
+
+UNBATCHED = {
+    "dense": (lambda: Perceptron((4, 6, 3)), [0.5, -1.0, 2.0, 0.25]),
+    "embedding": (lambda: nn.SequentialCell(nn.Embedding(5, 3)), 2),
+}
+
+
+@pytest.mark.parametrize("name", UNBATCHED)
+def test_an_input_without_a_batch_axis_is_one_sample(mode: int, name: str) -> None:
+    """A vector of d features is not d samples."""
+    make, x = UNBATCHED[name]
+    found = []
+    for reduction in ("mean", "sum"):
+        ms.set_seed(4)
+        net = OneSample(make())
+        start = weights_of(net)
+        optimizer = ms_kfac.KFAC(net, 0.1, reduction=reduction, kl_clip=None, **OPTIONS)
+        step = functional_step(net, optimizer, cross_entropy(reduction))
+        given = ms.Tensor(x, ms.int32 if name == "embedding" else ms.float32)
+        for _ in range(2):
+            step(given, ms.Tensor([1], ms.int32))
+        found.append({key: weight - start[key] for key, weight in weights_of(net).items()})
+    for key, moved in found[0].items():
+        assert np.abs(moved).max() > 1e-4, key
+        np.testing.assert_allclose(found[1][key], moved, rtol=0, atol=1e-4 * np.abs(moved).max(), err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sample_axis", "feature_axes", "samples"),
+    [
+        ((7,), 0, 1, 1),
+        ((5, 7), 0, 1, 5),
+        ((5, 2, 7), 0, 1, 5),
+        ((), 0, 0, 1),
+        ((5,), 0, 0, 5),
+        # Time comes first: an input of two axes is one sample.
+        ((7,), 1, 1, 1),
+        ((2, 7), 1, 1, 1),
+        ((2, 5, 7), 1, 1, 5),
+    ],
+)
+def test_samples_of_every_shape(
+    mode: int, shape: tuple[int, ...], sample_axis: int, feature_axes: int, samples: int
+) -> None:
+    counter = SampleCounter("samples", ms.Parameter(ms.Tensor(np.ones(8), ms.float32), name="record"))
+    counter.sample_axis, counter.feature_axes = sample_axis, feature_axes
+    counter(ms.Tensor(np.zeros(shape), ms.float32), ms.Tensor(0.0), counter.sums, counter.last)
+    assert counter.sums.asnumpy().tolist() == [samples, 1.0]

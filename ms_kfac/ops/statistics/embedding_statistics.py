@@ -113,11 +113,6 @@ class EmbeddingStatistics(KroneckerStatistics):
             dout = dout * self.expand_dims(self.cast(x != self.padding, ms.float32), -1)
         return super().output_gradients(x, dout)
 
-    def samples(self, x: Tensor) -> int:
-        """Number of samples N of a batch of ids, shape () or (N, ...)."""
-        shape = self.shape(x)
-        return shape[0] if len(shape) > 0 else 1
-
     def stage_inputs(self, x: Tensor, A: Parameter, record: Parameter) -> bool:
         """Stage the id counts."""
         return self.stage(A, self.activations(x), record, 0)

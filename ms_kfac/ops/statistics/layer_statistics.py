@@ -144,6 +144,7 @@ class LayerStatistics(StatisticsOperator):
         self.channels_first = operators.channels_first
         self.channels_last = operators.channels_last
         self.locates_inputs = operators.locates_inputs
+        self.feature_axes = operators.feature_axes
         self.reduce = reduce
         self.mean_reduction = options.mean_reduction
         self.gradient_scale = options.gradient_scale
@@ -182,9 +183,9 @@ class LayerStatistics(StatisticsOperator):
             )
 
     def samples(self, x: Tensor) -> int:
-        """Number of samples N of a batch: the first axis of the layer's input."""
+        """Number of samples N of a batch: the first axis of the layer's input; 1 without a batch axis."""
         shape = self.shape(x)
-        return shape[0] if len(shape) > 1 else 1
+        return shape[0] if len(shape) > self.feature_axes else 1
 
     def vector(self, *numbers: Any) -> Tensor:
         """Join numbers into a float32 vector, at compilation if the compiler knows them."""

@@ -51,6 +51,7 @@ class ReadyMade:
     columns: bool
     groups: int = 1
     locates_inputs: bool = False
+    feature_axes: int = 1
 
     @property
     def channels_first(self) -> bool:
