@@ -9,6 +9,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from ms_kfac.ops.graph.assign_cast import assign_cast
+
 _step = ops.MultitypeFuncGraph("adam_step")
 
 
@@ -46,10 +48,7 @@ def _adam_step(
         first = m * beta1 + gradient * (1.0 - beta1)
         second = v * beta2 + gradient * gradient * (1.0 - beta2)
         value = value - rate * (first / (ops.sqrt(second) + eps) + decay * value)
-        value = ops.cast(value, weight.dtype)
-        # Assign has no bfloat16 on CPU.
-        written = weight.copy_(value) if weight.dtype == ms.bfloat16 else ops.assign(weight, value)
-        return ops.depend(True, (ops.assign(m, first), ops.assign(v, second), written))
+        return ops.depend(True, (ops.assign(m, first), ops.assign(v, second), assign_cast(weight, value)))
     return True
 
 

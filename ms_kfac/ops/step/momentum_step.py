@@ -9,6 +9,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.kernels.operator import is_native, native_operator
+from ms_kfac.ops.graph.assign_cast import assign_cast
 from ms_kfac.ops.step.check_step import is_taken
 
 _scale = ops.MultitypeFuncGraph("scale_update")
@@ -33,28 +34,52 @@ def _decay_update(decay: Tensor, flag: bool, weight: Parameter, update: Tensor) 
 
 
 @_shrink.register("Tensor", "Tensor", "Bool", "Tensor")
-def _shrink_weight(learning_rate: Tensor, decay: Tensor, flag: bool, weight: Parameter) -> bool:
+def _shrink_weight(learning_rate: Tensor, decay: Tensor, flag: bool, weight: Parameter) -> Tensor:
+    """Shrink a float32 weight. For others, return the factor for the step, which computes in float32."""
+    kept = ops.ones_like(learning_rate)
     if flag:
-        return ops.depend(True, ops.assign(weight, weight * (1.0 - learning_rate * decay)))
-    return True
+        factor = 1.0 - learning_rate * decay
+        if weight.dtype == ms.float32:
+            return ops.depend(kept, ops.assign(weight, weight * factor))
+        return factor
+    return kept
 
 
-@_heavy_ball.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+@_heavy_ball.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
 def _heavy_ball_step(
-    apply: Any, momentum: Tensor, learning_rate: Tensor, update: Tensor, weight: Parameter, moment: Parameter
+    apply: Any,
+    momentum: Tensor,
+    learning_rate: Tensor,
+    kept: Tensor,
+    update: Tensor,
+    weight: Parameter,
+    moment: Parameter,
 ) -> bool:
-    return ops.depend(True, apply(weight, moment, learning_rate, update, momentum))
+    if weight.dtype == ms.float32:
+        return ops.depend(True, apply(weight, moment, learning_rate, ops.depend(update, kept), momentum))
+    # Not ApplyMomentum, which has no bfloat16 on CPU.
+    velocity = ops.cast(moment, ms.float32) * momentum + ops.cast(update, ms.float32)
+    value = kept * ops.cast(weight, ms.float32) - learning_rate * velocity
+    return ops.depend(True, (assign_cast(moment, velocity), assign_cast(weight, value)))
 
 
-@_nesterov.register("Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+@_nesterov.register("Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
 def _nesterov_step(
-    momentum: Tensor, learning_rate: Tensor, update: Tensor, weight: Parameter, moment: Parameter
+    momentum: Tensor,
+    learning_rate: Tensor,
+    kept: Tensor,
+    update: Tensor,
+    weight: Parameter,
+    moment: Parameter,
 ) -> bool:
     # Not ApplyMomentum: its CPU kernel in MindSpore 2.10 accepts use_nesterov but ignores it.
-    velocity = moment * momentum + update
+    update = ops.cast(ops.depend(update, kept), ms.float32)
+    velocity = ops.cast(moment, ms.float32) * momentum + update
     step = learning_rate * (update + momentum * velocity)
-    written = ops.assign(moment, velocity), ops.assign(weight, weight - step)
-    return ops.depend(True, written)
+    value = ops.cast(weight, ms.float32)
+    if weight.dtype != ms.float32:
+        value = value * kept
+    return ops.depend(True, (assign_cast(moment, velocity), assign_cast(weight, value - step)))
 
 
 class MomentumStep(nn.Cell):
@@ -125,6 +150,7 @@ class MomentumStep(nn.Cell):
         self.decoupled = decoupled
         self.own_rates = own_rates
         self.own_decays = own_decays
+        self.unshrunk = (Tensor(1.0, ms.float32),) * len(self.weights)
         self.apply_momentum = ops.ApplyMomentum()
         self.map_ = ops.Map()
         self.hyper_map_reverse = ops.HyperMap(None, True)
@@ -161,23 +187,24 @@ class MomentumStep(nn.Cell):
         """Fallback, composed of MindSpore operators, with one update per parameter."""
         if self.scales:
             updates = self.map_(ops.partial(_scale, scale), self.scaled, updates)
+        kept = self.unshrunk
         if self.decays and self.decoupled:
-            self.shrink(learning_rate, decay)
+            kept = self.shrink(learning_rate, decay)
         elif self.decays:
             updates = self.decay(decay, updates)
         apply, momentum = self.apply_momentum, self.momentum
         if self.nesterov and self.own_rates:
             step = ops.partial(_nesterov, momentum)
-            self.hyper_map_reverse(step, learning_rate, updates, self.weights, self.moments)
+            self.hyper_map_reverse(step, learning_rate, kept, updates, self.weights, self.moments)
         elif self.nesterov:
             step = ops.partial(_nesterov, momentum, learning_rate)
-            self.hyper_map_reverse(step, updates, self.weights, self.moments)
+            self.hyper_map_reverse(step, kept, updates, self.weights, self.moments)
         elif self.own_rates:
             step = ops.partial(_heavy_ball, apply, momentum)
-            self.hyper_map_reverse(step, learning_rate, updates, self.weights, self.moments)
+            self.hyper_map_reverse(step, learning_rate, kept, updates, self.weights, self.moments)
         else:
             step = ops.partial(_heavy_ball, apply, momentum, learning_rate)
-            self.hyper_map_reverse(step, updates, self.weights, self.moments)
+            self.hyper_map_reverse(step, kept, updates, self.weights, self.moments)
         return True
 
     def decay(self, decay: Any, updates: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -186,12 +213,10 @@ class MomentumStep(nn.Cell):
             return self.map_(_decay, decay, self.decayed, self.weights, updates)
         return self.map_(ops.partial(_decay, decay), self.decayed, self.weights, updates)
 
-    def shrink(self, learning_rate: Any, decay: Any) -> bool:
-        """Apply decoupled weight decay, w <- (1 - lr weight_decay) w."""
+    def shrink(self, learning_rate: Any, decay: Any) -> tuple[Tensor, ...]:
+        """Apply decoupled weight decay, w <- (1 - lr weight_decay) w, or return the factors for the step."""
         if self.own_rates and self.own_decays:
-            self.map_(_shrink, learning_rate, decay, self.decayed, self.weights)
-        elif self.own_decays:
-            self.map_(ops.partial(_shrink, learning_rate), decay, self.decayed, self.weights)
-        else:
-            self.map_(ops.partial(_shrink, learning_rate, decay), self.decayed, self.weights)
-        return True
+            return self.map_(_shrink, learning_rate, decay, self.decayed, self.weights)
+        if self.own_decays:
+            return self.map_(ops.partial(_shrink, learning_rate), decay, self.decayed, self.weights)
+        return self.map_(ops.partial(_shrink, learning_rate, decay), self.decayed, self.weights)

@@ -96,9 +96,9 @@ def squared_error(net: nn.Cell) -> Callable[[ms.Tensor], ms.Tensor]:
 
 
 @pytest.mark.parametrize("types", [(ms.float16, ms.float32), (ms.float32, ms.float16)])
-@pytest.mark.parametrize("momentum_rule", [True, False])
+@pytest.mark.parametrize("rule", ["momentum", "nesterov", "adam"])
 def test_half_weights_train_like_float32(
-    mode: int, types: tuple[ms.Type, ms.Type], momentum_rule: bool, rng: np.random.Generator
+    mode: int, types: tuple[ms.Type, ms.Type], rule: str, rng: np.random.Generator
 ) -> None:
     """Statistics are float32; the update is rounded to the weight's type."""
     nets = Half(*types), Half(ms.float32, ms.float32)
@@ -110,10 +110,11 @@ def test_half_weights_train_like_float32(
     data = rng.standard_normal((8, 5)).astype(np.float16).astype(np.float32)
     optimizers = []
     for net in nets:
-        skip = () if momentum_rule else ("second",)
-        options = {"damping": 0.1, "factor_interval": 1, "inverse_interval": 1, "skip": skip}
-        if not momentum_rule:
-            options["first_order"] = "adam"
+        options: dict[str, object] = {"damping": 0.1, "factor_interval": 1, "inverse_interval": 1}
+        if rule == "nesterov":
+            options.update(nesterov=True, weight_decay=0.1, decoupled_weight_decay=True)
+        if rule == "adam":
+            options.update(first_order="adam", skip=("second",))
         optimizer = ms_kfac.KFAC(net, 0.1, **options)
         for _ in range(2):
             optimizer(backward(squared_error(net), optimizer.parameters, data))

@@ -35,6 +35,12 @@ class Caller(nn.Cell):
         return self.step(rate, decay, scale, updates)
 
 
+def numbers(tensor: Tensor) -> np.ndarray:
+    """Its values in float64; NumPy has no bfloat16."""
+    values: np.ndarray = tensor.float().asnumpy().astype(np.float64)
+    return values
+
+
 def check(
     native: bool,
     shapes: tuple[tuple[int, ...], ...],
@@ -67,7 +73,7 @@ def check(
             own_rates=own,
             own_decays=own,
         )
-    expected = [weight.asnumpy().astype(np.float64) for weight in weights]
+    expected = [numbers(weight) for weight in weights]
     oracles = [
         Momentum(MOMENTUM, nesterov, amounts[i] if decayed[i] else 0.0, decoupled) for i in range(count)
     ]
@@ -81,14 +87,14 @@ def check(
         tensors = tuple(Tensor(update, dtype) for update in updates)
         caller(rate, decay, Tensor(SCALE, ms.float32), tensors)
         for i in range(count):
-            direction = np.float64(SCALE if SCALED[i] else 1.0) * tensors[SOURCES[i]].asnumpy()
+            direction = np.float64(SCALE if SCALED[i] else 1.0) * numbers(tensors[SOURCES[i]])
             expected[i] = oracles[i].apply("w", expected[i], direction, rates[i])
     # Some ten roundings of numbers that are at most a few times the largest weight.
-    epsilon = 1e-6 if dtype == ms.float32 else 1e-2
+    epsilon = {ms.float32: 1e-6, ms.float16: 1e-2, ms.bfloat16: 8e-2}[dtype]
     for i in range(count):
         for found, value in ((weights[i], expected[i]), (moments[i], oracles[i].velocity["w"])):
             bound = epsilon * max(1.0, float(np.abs(value).max()))
-            np.testing.assert_allclose(found.asnumpy(), value, rtol=0, atol=bound)
+            np.testing.assert_allclose(numbers(found), value, rtol=0, atol=bound)
     return step
 
 
@@ -119,6 +125,12 @@ def test_any_shapes(shapes: tuple[tuple[int, ...], ...], flags: tuple[bool, ...]
         check(native, shapes, rng, nesterov=nesterov, decoupled=decoupled, own=own, decays=decays)
 
 
-def test_weights_of_another_type_take_the_composed_form(mode: int, rng: np.random.Generator) -> None:
-    step = check(True, SHAPES[:4], rng, nesterov=False, decoupled=False, own=False, dtype=ms.float16)
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize("decoupled", [False, True], ids=["coupled", "decoupled"])
+@pytest.mark.parametrize("nesterov", [False, True], ids=["heavy_ball", "nesterov"])
+@pytest.mark.parametrize("dtype", [ms.float16, ms.bfloat16], ids=str)
+def test_weights_of_another_type_take_the_fallback(
+    mode: int, dtype: Any, nesterov: bool, decoupled: bool, own: bool, rng: np.random.Generator
+) -> None:
+    step = check(True, SHAPES[:4], rng, nesterov=nesterov, decoupled=decoupled, own=own, dtype=dtype)
     assert not step.native
