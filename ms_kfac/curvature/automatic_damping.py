@@ -8,6 +8,8 @@ from typing import Any
 
 from mindspore import Parameter, Tensor, nn, ops
 
+from ms_kfac.values import check_flag, check_number
+
 
 @dataclass(frozen=True)
 class AutomaticDamping:
@@ -23,6 +25,17 @@ class AutomaticDamping:
     nu: float
     homogeneous: bool
     max_expansion: float
+
+    def __post_init__(self) -> None:
+        """Check the options as TKFAC's constructor does.
+
+        Raises:
+            TypeError: if an option has the wrong type.
+            ValueError: if a number is outside its range.
+        """
+        check_number("nu", self.nu, low=0.0, low_open=True)
+        check_flag("homogeneous", self.homogeneous)
+        check_number("max_expansion", self.max_expansion, low=1.0)
 
 
 class ExpandingDamping(nn.Cell):

@@ -22,6 +22,7 @@ from ms_kfac.ops.linalg.diagonal_blocks import DiagonalBlocks
 from ms_kfac.ops.refresh.block_split_refresh import BlockSplitRefresh
 from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
 from ms_kfac.ops.step.kronecker_precondition import KroneckerForm
+from ms_kfac.values import check_count
 
 
 class BlockSplitBlock(KroneckerBlock):
@@ -55,9 +56,7 @@ class BlockSplitBlock(KroneckerBlock):
         period: int = 1,
         damping_split: str = "pi",
     ) -> None:
-        if split < 1:
-            raise ValueError(f"split must be an int of at least 1, got {split!r}")
-        self.split = split
+        self.split = check_count("split", split)
         super().__init__(layer, prefix=prefix, options=options, period=period, damping_split=damping_split)
 
     def create_inverses(self) -> None:

@@ -22,6 +22,8 @@ Deviations from the paper's text:
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
@@ -36,6 +38,7 @@ from ms_kfac.ops.refresh.sherman_morrison_refresh import ShermanMorrisonOptions,
 from ms_kfac.ops.statistics.layer_statistics import GRADIENTS, INPUTS, StatisticsOptions
 from ms_kfac.ops.statistics.sherman_morrison_statistics import ShermanMorrisonStatistics
 from ms_kfac.ops.step.kronecker_precondition import KroneckerForm
+from ms_kfac.values import check_count, check_flag, check_number, shown
 
 
 class ShermanMorrisonBlock(FactoredBlock):
@@ -65,8 +68,8 @@ class ShermanMorrisonBlock(FactoredBlock):
         layer: the layer.
         prefix: prefix of the Parameters' names.
         options: how a batch enters the statistics.
-        full_refreshes: k, the number of full refreshes at the start. Default: 10.
-        weights: :math:`\alpha` and :math:`\beta`. Default: (0.1, 0.1).
+        full_refreshes: k, the number of full refreshes at the start, at least 1. Default: 10.
+        weights: :math:`\alpha` and :math:`\beta`, both positive. Default: (0.1, 0.1).
         rescale: whether to scale the implied factors to the tracked traces. Default: False.
         interval: number of rank-one updates between two full refreshes; None for no further full refresh.
             The sums for a full refresh are reset after the last of those updates. Default: None.
@@ -96,8 +99,10 @@ class ShermanMorrisonBlock(FactoredBlock):
         period: int = 1,
         damping_split: str = "pi",
     ) -> None:
-        if full_refreshes < 1:
-            raise ValueError(f"full_refreshes must be an int of at least 1, got {full_refreshes!r}")
+        full_refreshes = check_count("full_refreshes", full_refreshes)
+        weights = _checked_weights(weights)
+        rescale = check_flag("rescale", rescale)
+        interval = None if interval is None else check_count("interval", interval)
         super().__init__(layer, prefix=prefix)
         self.rescales = rescale
         self.operator = layer_statistics(ShermanMorrisonStatistics, layer.operators, options)
@@ -182,3 +187,10 @@ class ShermanMorrisonBlock(FactoredBlock):
         """The tracked diagonal, which every refresh of the statistics updates."""
         a, g = self.diagonals()
         return (a,) if group == 0 else (g,)
+
+
+def _checked_weights(weights: Any) -> tuple[float, float]:
+    if not isinstance(weights, (tuple, list)) or len(weights) != 2:
+        raise TypeError(f"weights must be a pair of numbers in (0, inf), got {shown(weights)}")
+    alpha, beta = (check_number("weights", weight, low=0.0, low_open=True) for weight in weights)
+    return alpha, beta

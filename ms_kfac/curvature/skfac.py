@@ -31,6 +31,7 @@ from ms_kfac.ops.refresh.skfac_refresh import SKFACRefresh
 from ms_kfac.ops.statistics.factor_ranks import FactorRanks, Ranks
 from ms_kfac.ops.statistics.layer_statistics import GRADIENTS, INPUTS, StatisticsOptions
 from ms_kfac.ops.statistics.skfac_statistics import SKFACOptions, SKFACStatistics
+from ms_kfac.values import shown
 
 
 class SKFACBlock(CurvatureBlock):
@@ -68,6 +69,8 @@ class SKFACBlock(CurvatureBlock):
         period: int = 1,
         damping_split: str = "none",
     ) -> None:
+        if not isinstance(skfac, SKFACOptions):
+            raise TypeError(f"skfac must be an SKFACOptions, got {shown(skfac)}")
         super().__init__(layer, prefix=prefix)
         self.dim_A = layer.input_dimension
         self.dim_G = layer.output_dimension

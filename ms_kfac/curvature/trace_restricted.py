@@ -32,6 +32,7 @@ from ms_kfac.ops.refresh.trace_restricted_refresh import TraceRestrictedDamping,
 from ms_kfac.ops.statistics.layer_statistics import EVERYTHING, StatisticsOptions
 from ms_kfac.ops.statistics.trace_restricted_statistics import TraceRestrictedStatistics
 from ms_kfac.ops.step.kronecker_precondition import KroneckerForm
+from ms_kfac.values import shown
 
 
 class TraceRestrictedBlock(CurvatureBlock):
@@ -85,6 +86,8 @@ class TraceRestrictedBlock(CurvatureBlock):
         expansion: Parameter | None = None,
         period: int = 1,
     ) -> None:
+        if automatic is not None and not isinstance(automatic, AutomaticDamping):
+            raise TypeError(f"automatic must be an AutomaticDamping or None, got {shown(automatic)}")
         super().__init__(layer, prefix=prefix)
         self.dim_Phi = layer.input_dimension
         self.dim_Psi = layer.output_dimension
@@ -96,6 +99,11 @@ class TraceRestrictedBlock(CurvatureBlock):
         self.nu = 0.0 if automatic is None else automatic.nu
         self.homogeneous = automatic is not None and automatic.homogeneous
         self.expands = automatic is not None and layer.kind != "convolution"
+        if self.expands and not isinstance(expansion, Parameter):
+            raise TypeError(
+                "expansion must be a Parameter with automatic damping of a layer that is not a convolution, "
+                f"got {shown(expansion)}"
+            )
         self.expansion = expansion if self.expands else None
         self.operator = layer_statistics(TraceRestrictedStatistics, layer.operators, options)
         for name, dim in (("Phi", self.dim_Phi), ("Psi", self.dim_Psi)):

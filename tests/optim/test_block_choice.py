@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,9 +25,11 @@ from ms_kfac.curvature import (
     KroneckerBlock,
     ShermanMorrisonBlock,
     SKFACBlock,
+    SKFACOptions,
     TraceRestrictedBlock,
     UnitWiseBlock,
 )
+from ms_kfac.curvature.automatic_damping import AutomaticDamping
 from tests.oracle.mixed import MixedReference
 from tests.oracle.momentum import Momentum
 from tests.support.bank import tensor
@@ -341,3 +344,43 @@ class Three(DiagonalBlock):
 def test_refused(blocks: Any, options: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         ms_kfac.KFAC(SmallNet(), 0.1, blocks=blocks, **options)
+
+
+def skfac_options(**options: Any) -> Callable[..., Any]:
+    return lambda layer, **arguments: SKFACBlock(layer, skfac=SKFACOptions(**options), **arguments)
+
+
+def automatic(*values: Any) -> Callable[..., Any]:
+    return lambda layer, **arguments: TraceRestrictedBlock(
+        layer, automatic=AutomaticDamping(*values), **arguments
+    )
+
+
+@pytest.mark.parametrize(
+    ("block", "error", "words"),
+    [
+        (partial(ShermanMorrisonBlock, full_refreshes=2.5), TypeError, "full_refreshes must be an int"),
+        (partial(ShermanMorrisonBlock, interval=0), ValueError, "interval must be an int of at least 1"),
+        (partial(ShermanMorrisonBlock, interval=1.5), TypeError, "interval must be an int of at least 1"),
+        (partial(ShermanMorrisonBlock, weights=0.1), TypeError, "weights must be a pair of numbers"),
+        (partial(ShermanMorrisonBlock, weights=(0.1,)), TypeError, "weights must be a pair of numbers"),
+        (partial(ShermanMorrisonBlock, weights=(0.1, 0.0)), ValueError, r"weights must be a number in \(0"),
+        (partial(ShermanMorrisonBlock, weights=(-1.0, 0.1)), ValueError, r"weights must be a number in \(0"),
+        (partial(ShermanMorrisonBlock, weights=("a", 0.1)), TypeError, r"weights must be a number in \(0"),
+        (partial(ShermanMorrisonBlock, rescale="trace"), TypeError, "rescale must be True or False"),
+        (partial(BlockSplitBlock, split=2.5), TypeError, "split must be an int of at least 1"),
+        (partial(SKFACBlock, skfac="sum"), TypeError, "skfac must be an SKFACOptions"),
+        (skfac_options(samples=2.5), TypeError, "samples must be an int of at least 1"),
+        (skfac_options(spatial="max"), ValueError, "spatial must be one of 'sum'"),
+        (partial(TraceRestrictedBlock, automatic=1.0), TypeError, "automatic must be an AutomaticDamping"),
+        (automatic(0.0, True, 100.0), ValueError, r"nu must be a number in \(0"),
+        (automatic(1.0, "printed", 100.0), TypeError, "homogeneous must be True or False"),
+        (automatic(1.0, True, 0.5), ValueError, r"max_expansion must be a number in \[1"),
+        (automatic(1.0, True, 100.0), TypeError, "expansion must be a Parameter"),
+    ],
+)
+def test_arguments_of_blocks_are_checked_as_those_of_their_optimizers(
+    block: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        ms_kfac.KFAC(SmallNet(), 0.1, blocks={"head": block})

@@ -14,6 +14,7 @@ from ms_kfac.ops.graph.element import element
 from ms_kfac.ops.statistics.factor_ranks import FactorRanks, Ranks
 from ms_kfac.ops.statistics.layer_statistics import STAGED_WEIGHTS, LayerStatistics, StatisticsOptions
 from ms_kfac.ops.statistics.location_sampling import LocationSampling
+from ms_kfac.values import check_choice, check_count
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,11 @@ class SKFACOptions:
         """Check the options as SKFAC's constructor does.
 
         Raises:
+            TypeError: if an option has the wrong type.
             ValueError: if an option is not one of the accepted values.
         """
-        if self.spatial not in ("sum", "mean", "subsample"):
-            raise ValueError(f"spatial must be 'sum', 'mean' or 'subsample', got {self.spatial!r}")
-        if self.samples < 1:
-            raise ValueError(f"samples must be an int of at least 1, got {self.samples!r}")
+        check_choice("spatial", self.spatial, ("sum", "mean", "subsample"))
+        check_count("samples", self.samples)
 
 
 class SKFACStatistics(LayerStatistics):
