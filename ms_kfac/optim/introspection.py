@@ -12,6 +12,7 @@ from mindspore import Parameter, Tensor
 from numpy.typing import NDArray
 
 from ms_kfac.capture.discover import FirstOrderCell
+from ms_kfac.capture.layer import OTHER
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.checkpoint import Restored, load_checkpoint
 from ms_kfac.optim.diagnostics import Diagnostics
@@ -30,6 +31,7 @@ _WITHOUT_STATISTICS = {
 _WITHOUT_PASS = (
     "no backward pass has reached its statistics: the layer is bypassed, or recomputed without its tap"
 )
+_WITHOUT_BATCH = "no batch of it was committed: its gradients held NaN or Inf, or no samples were counted"
 
 
 class Introspection(Diagnostics):
@@ -195,17 +197,20 @@ class Introspection(Diagnostics):
             A text with the options, the fraction of weights that is preconditioned, one row per layer, and
             the first-order parameters with the rule that updates them, by reason. A layer without statistics
             after the first commit is first-order. A row has name, kind, block, dimensions, KiB, form of the
-            operators, and the result of the last commit ("verified", "mismatch", "no pass", "not finite",
-            "unchecked").
+            operators, and the result of the last commit: "verified", "mismatch", "no pass", "zero gradient",
+            "not finite" or "unchecked".
         """
         rows, first_order = [], list(self._first_order)
         told = self._layer_states()
         for layer, block, preconditioning in zip(self._layers, self.blocks, self.preconditioner.native):
             state = told[layer.name]["verified"]
             if not told[layer.name]["preconditioned"]:
-                reason = _WITHOUT_STATISTICS.get(state, _WITHOUT_PASS)
+                lone = layer.kind == OTHER
+                reason = _WITHOUT_BATCH if lone else _WITHOUT_STATISTICS.get(state, _WITHOUT_PASS)
                 kind = type(layer.cell).__name__
-                first_order.append(FirstOrderCell(layer.name, kind, layer.parameters(), reason))
+                # The name of a Parameter outside layers ends with that of the Parameter.
+                name = layer.name.rpartition(".")[0] if lone else layer.name
+                first_order.append(FirstOrderCell(name, kind, layer.parameters(), reason))
                 continue
             form = operator_forms(
                 statistics=getattr(block.operator, "kernel", None) is not None,

@@ -47,7 +47,8 @@ class Checked:
 
     Attributes:
         state: "verified", "mismatch", "no pass", "zero gradient", "not finite" (the statistics or the
-            gradient) or "unchecked" (no commit yet, or no pass and no gradient).
+            gradient) or "unchecked" (no commit yet, no pass and no gradient, or finite statistics with
+            ``verify="off"``).
         ratio: q over the expected value, or NaN if the expected value is 0.
     """
 
@@ -133,7 +134,10 @@ class Verification:
             axis=1,
         )
         skipped = self._report(numbers)
-        if self.mode != "off":
+        if self.mode == "off":
+            for index in np.flatnonzero(numbers[:, 0] > 0):
+                self.checked[index] = Checked("unchecked" if finite[index] else "not finite")
+        else:
             self._verify(numbers, answers)
         if skipped:
             answers[:, 0] = np.minimum(answers[:, 0], 0.0)

@@ -151,6 +151,16 @@ def test_without_a_counted_pass_nothing_is_taken(mode: int) -> None:
     np.testing.assert_array_equal(optimizer.blocks[-1].weights.asnumpy(), before[1])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_reason_of_a_parameter_without_a_batch_is_no_bypassed_layer() -> None:
+    net = Scaled()
+    optimizer = ms_kfac.KFAC(net, 0.1, blocks={"other": DiagonalBlock}, **EVERY_STEP)
+    optimizer(tuple(tensor(np.ones(parameter.shape)) for parameter in optimizer.parameters))
+    (line,) = [line for line in optimizer.summary(every_layer=True).splitlines() if " scale, " in line]
+    assert " norm.gamma, norm.beta " in line
+    assert line.endswith("its gradients held NaN or Inf, or no samples were counted")
+
+
 def test_a_float16_parameter_has_a_block(mode: int) -> None:
     factors = []
     for kind in (ms.float32, ms.float16):

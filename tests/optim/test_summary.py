@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import mindspore as ms
+import numpy as np
 import pytest
-from mindspore import Parameter, nn
+from mindspore import Parameter, nn, ops
 
 import ms_kfac
+from tests.support.bank import tensor
+from tests.support.loops import cross_entropy, gradient_function
+from tests.support.methods import fixed_intervals
+from tests.support.networks import Perceptron
 
 
 def repeated(layers: int) -> nn.SequentialCell:
@@ -76,3 +81,20 @@ def test_nothing_to_precondition_gives_a_warning() -> None:
 def test_options_by_position_are_refused_with_the_way_out(method: type[nn.Optimizer]) -> None:
     with pytest.raises(TypeError, match=r"\(network, learning_rate, momentum=0.9\), got 0.8 by position"):
         method(nn.SequentialCell(nn.Dense(2, 2)), 0.1, 0.8)
+
+
+@pytest.mark.parametrize("verify", ["warn", "off"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_statistics_that_were_never_finite_are_the_reason(verify: str) -> None:
+    """The loop replaces NaN in the gradients by 0, so that steps are taken and batches refused."""
+    net = Perceptron((4, 3))
+    optimizer = ms_kfac.KFAC(net, 0.1, verify=verify, **fixed_intervals(1, 1))
+    gradient = gradient_function(net, optimizer, cross_entropy())
+    x = np.full((5, 4), np.nan)
+    for _ in range(2):
+        gradients = gradient(tensor(x), ms.Tensor([0, 1, 2, 0, 1], ms.int32))[1]
+        optimizer(tuple(ops.where(ops.isfinite(one), one, 0.0) for one in gradients))
+    assert optimizer.refreshes()["statistics"] == 2
+    assert not optimizer.diagnostics()["layers"]["layers.0"]["preconditioned"]
+    (reason,) = [line for line in optimizer.summary().splitlines() if "layers.0" in line]
+    assert reason.endswith("all its batches of statistics held NaN or Inf")

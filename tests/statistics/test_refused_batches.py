@@ -19,6 +19,7 @@ from tests.support.verification import (
     W,
     answers_of,
     judge_of,
+    states,
     told,
 )
 
@@ -31,9 +32,12 @@ def test_a_batch_with_nan_is_refused(mode: str) -> None:
     judge = judge_of(mode)
     with pytest.warns(UserWarning, match="a batch's statistics of layer conv1 hold NaN; the batch"):
         assert answers_of(judge, numbers) == ([0.0, 1.0, 1.0, 1.0, 1.0], ONES)
+    others = "unchecked" if mode == "off" else "verified"
+    assert states(judge) == ["not finite", *[others] * (COUNT - 1)]
     with silent():
         assert answers_of(judge, numbers)[0] == [0.0, 1.0, 1.0, 1.0, 1.0]
         assert answers_of(judge, told(seed=1)) == (ALL, ONES)
+    assert states(judge) == [others] * COUNT
 
 
 def test_overflowed_gradients_are_not_a_mismatch() -> None:
