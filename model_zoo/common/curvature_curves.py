@@ -19,8 +19,9 @@ def _of_layers(line: Mapping[str, Any], name: str) -> list[float]:
 
 def _eigenvalues(line: Mapping[str, Any], which: int) -> list[float]:
     # Rounding makes the smallest eigenvalue of a singular factor negative: a logarithmic axis leaves it out.
+    # None stands for NaN.
     pairs = [pair for layer in line["layers"].values() for pair in layer.get("eigenvalues", {}).values()]
-    return [pair[which] for pair in pairs if pair[which] > 0]
+    return [pair[which] for pair in pairs if (pair[which] or 0.0) > 0]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from model_zoo.common.checkpoint.files import METRICS_FILE
 from model_zoo.common.curvature_curves import drawn_panels
 from model_zoo.common.durable_files import replacing
+from model_zoo.common.json_lines import values_of
 
 CURVES_FILE = "curves.png"
 RESOLUTION = 120
@@ -22,7 +22,7 @@ Metrics = Sequence[Mapping[str, Any]]
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The objects of a run's metrics.jsonl, in order, without a last line that a killed run has cut."""
     lines = (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return [values_of(line) for line in lines if line.endswith("\n")]
 
 
 def _draw_run(axes: Any, label: str, metrics: Metrics, metric: str, steps_per_epoch: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any, Callable
 from mindspore.train import Callback
 
 from model_zoo.common.durable_files import write_bytes
+from model_zoo.common.json_lines import line_of, values_of
 from model_zoo.common.losses import RunningLoss
 from ms_kfac import CurvatureMonitor
 
@@ -89,7 +89,8 @@ class MetricsLog(Callback):
     since the last step object of the epoch. An "epoch" object adds the means over its steps (`running_loss`,
     `running_<metric>`; training mode, augmented images) and the results of `evaluate`. It also adds
     `epoch_seconds`, `first_step_seconds` and `images_per_second` (for a text, windows), which excludes the
-    first step of a process because that step compiles. `CurvatureLog` adds "curvature" objects.
+    first step of a process because that step compiles. `CurvatureLog` adds "curvature" objects. NaN and Inf
+    are written as null.
 
     Args:
         path: the file to write. An existing file is replaced. None writes nothing.
@@ -123,7 +124,7 @@ class MetricsLog(Callback):
         self._steps_of_epoch = 0
         self._compiled = False
         self._written = written
-        lines = map(json.loads, written.splitlines())
+        lines = map(values_of, written.splitlines())
         self.epochs: list[dict[str, Any]] = [line for line in lines if line["kind"] == "epoch"]
 
     def state(self) -> MetricsLogState:
@@ -247,7 +248,7 @@ class MetricsLog(Callback):
         }
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(line_of(line) + "\n")
         return line
 
 

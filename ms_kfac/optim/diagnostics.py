@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,6 +79,9 @@ class Diagnostics(FiniteSteps):
         Returns:
             Numbers by name.
 
+            A number that is NaN or infinite is None, because JSON has neither: the clip factor of a skipped
+            step, and what is computed from statistics that hold NaN or Inf.
+
             - "steps": steps taken. "damping": :attr:`current_damping`. "clip_factor": :attr:`clip_factor`.
             - "statistics", "inverses", "refused": as in :meth:`refreshes`. "skipped_steps":
               :attr:`skipped_steps`. "bytes": memory of statistics and inverses.
@@ -109,15 +113,18 @@ class Diagnostics(FiniteSteps):
         if traces:
             for numbers, block in zip(layers.values(), self.blocks):
                 numbers.update(_curvature_of(block, damping, eigenvalues=eigenvalues))
-        return {
-            "steps": int(self.global_step.asnumpy().item()),
-            "damping": damping,
-            "clip_factor": self.clip_factor,
-            **self.refreshes(),
-            "skipped_steps": self.skipped_steps,
-            "bytes": sum(numbers["bytes"] for numbers in layers.values()),
-            "layers": layers,
-        }
+        found: dict[str, Any] = _json_values(
+            {
+                "steps": int(self.global_step.asnumpy().item()),
+                "damping": damping,
+                "clip_factor": self.clip_factor,
+                **self.refreshes(),
+                "skipped_steps": self.skipped_steps,
+                "bytes": sum(numbers["bytes"] for numbers in layers.values()),
+                "layers": layers,
+            }
+        )
+        return found
 
     def _layer_states(self) -> dict[str, dict[str, Any]]:
         """What :meth:`diagnostics` tells of each layer, without its curvature."""
@@ -159,6 +166,15 @@ class Diagnostics(FiniteSteps):
         return float(self.last_clip.asnumpy()) if self.clips else 1.0
 
 
+def _json_values(value: Any) -> Any:
+    """Replace floats that JSON can't hold by None, in dictionaries and lists."""
+    if isinstance(value, dict):
+        return {name: _json_values(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_json_values(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _curvature_of(block: Any, damping: float, *, eigenvalues: bool) -> dict[str, Any]:
     r"""Traces, damping ratio and extreme eigenvalues of a layer's Fisher block.
 
@@ -168,7 +184,7 @@ def _curvature_of(block: Any, damping: float, *, eigenvalues: bool) -> dict[str,
         eigenvalues: whether to compute the extreme eigenvalues of the factors, too.
 
     Returns:
-        The numbers of a layer that :meth:`ms_kfac.KFAC.diagnostics` describes, as JSON values.
+        The numbers of a layer that :meth:`ms_kfac.KFAC.diagnostics` describes; NaN and Inf may be among them.
     """
     factors = block.factors()
     # SKFAC's trace() fixes the factors' ranks, so it must not be called before there are statistics.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from model_zoo.common.curves import read_metrics
@@ -88,3 +89,29 @@ def test_stopped_clock_does_not_advance(now: list[float]) -> None:
     clock.start()
     now[0] = 111.0
     assert clock.seconds == 4.0
+
+
+def test_numbers_of_a_diverged_run_are_null(tmp_path: Path, now: list[float]) -> None:
+    sums = Sums()
+    path = tmp_path / "metrics.jsonl"
+    metrics_log = MetricsLog(path, sums, "accuracy", lambda: {"test_loss": float("inf")}, log_every=1)
+    parameters = SimpleNamespace(
+        cur_step_num=0, cur_epoch_num=1, batch_num=1, train_dataset=SimpleNamespace(get_batch_size=lambda: 10)
+    )
+    context = SimpleNamespace(original_args=lambda: parameters)
+    metrics_log.open()
+    metrics_log.on_train_begin(context)
+    metrics_log.on_train_epoch_begin(context)
+    now[0] += 1.0
+    parameters.cur_step_num = 1
+    sums.add(float("nan"))
+    metrics_log.on_train_step_end(context)
+    metrics_log.on_train_epoch_end(context)
+    metrics_log.add_curvature({"clip_factor": None, "layers": {"a": {"eigenvalues": [float("nan"), 1.0]}}})
+    written = path.read_text()
+    assert "NaN" not in written and "Infinity" not in written
+    step, epoch, curvature = read_metrics(tmp_path)
+    assert np.isnan([step["running_loss"], epoch["running_loss"], epoch["test_loss"]]).all()
+    assert (curvature["clip_factor"], curvature["layers"]) == (None, {"a": {"eigenvalues": [None, 1.0]}})
+    resumed = MetricsLog(path, sums, "accuracy", dict, log_every=1, written=written.encode())
+    assert np.isnan(resumed.epochs[0]["running_loss"])

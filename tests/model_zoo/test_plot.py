@@ -33,7 +33,7 @@ def layer(ratio: float | None, trace: float) -> dict[str, Any]:
         "trace": trace,
         "damping_ratio": ratio,
         "traces": {"A": 2.0, "G": 0.5},
-        "eigenvalues": {"A": [-1e-9, 3.0], "G": [1e-4, 2.0]} if ratio else {},
+        "eigenvalues": {"A": [-1e-9, 3.0], "G": [1e-4, 2.0]} if ratio else {"G": [None, None]},
     }
 
 
@@ -62,7 +62,7 @@ def write_run(
                     **where,
                     "steps": step,
                     "damping": 0.1,
-                    "clip_factor": 1.0 if step > 2 else float("nan"),
+                    "clip_factor": 1.0 if step > 2 else None,
                     "statistics": step,
                     "inverses": step // 2,
                     "refused": 0,
@@ -189,7 +189,7 @@ def test_a_report_is_one_file_that_tells_everything(tmp_path: Path) -> None:
         ["mindspore", "2.10.0"],
         ["threads", "-"],
         ["a", "verified", "2", "4", "8", "A 2, G 0.5", "A -1e-09 to 3, G 0.0001 to 2"],
-        ["d<0>", "first-order: no pass", "2", "0", "-", "A 2, G 0.5", ""],
+        ["d<0>", "first-order: no pass", "2", "0", "-", "A 2, G 0.5", "G - to -"],
     ):
         assert row in page.rows
 
@@ -245,3 +245,16 @@ def test_plotting_needs_no_mindspore(tmp_path: Path) -> None:
     arguments = [str(write_run(tmp_path / "run")), "--html", str(tmp_path / "run.html")]
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=False)
     assert done.returncode == 0
+
+
+def test_a_diverged_run_can_be_drawn_and_reported(tmp_path: Path) -> None:
+    """Its losses are null in metrics.jsonl, and NaN for what reads them."""
+    folder = write_run(tmp_path / "run")
+    file = folder / "metrics.jsonl"
+    file.write_text(re.sub(r'"running_loss": [\d.]+', '"running_loss": null', file.read_text()))
+    metrics = read_metrics(folder)
+    assert all(np.isnan(line["running_loss"]) for line in metrics if "running_loss" in line)
+    assert any(line["kind"] == "curvature" and line["clip_factor"] is None for line in metrics)
+    figure = curves_figure({"run": metrics}, "test_accuracy", "diverged")
+    assert np.isnan(figure.axes[0].lines[0].get_ydata()).all()
+    assert "nan" in report({"run": read_run(folder)})

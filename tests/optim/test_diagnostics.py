@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -142,7 +144,39 @@ def test_factors_with_nan_have_no_eigenvalues() -> None:
     block = optimizer.blocks[0]
     block.G_sum.set_data(tensor(np.full(block.G_sum.shape, np.nan)))
     found = optimizer.diagnostics(eigenvalues=True)["layers"]["layers.0"]["eigenvalues"]
-    np.testing.assert_array_equal(found["G"], [np.nan, np.nan])
+    assert found["G"] == [None, None]
+
+
+def strict_json(value: Any) -> Any:
+    """The value, written and read by readers that know no NaN, as most outside Python."""
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_is_not_finite_is_none(tmp_path: Path) -> None:
+    """After a skipped step, and of statistics with NaN."""
+    net = Perceptron(WIDTHS)
+    optimizer = ms_kfac.KFAC(net, 0.1, **fixed_intervals(1, 1))
+    x, y = vectors(1)[0]
+    run(functional_step(net, optimizer, cross_entropy()), [(x, y), (x * np.nan, y)])
+    assert np.isnan(optimizer.clip_factor)
+    block = optimizer.blocks[0]
+    block.G_sum.set_data(tensor(np.full(block.G_sum.shape, np.nan)))
+    told = optimizer.diagnostics(eigenvalues=True)
+    assert (told["clip_factor"], told["skipped_steps"]) == (None, 1)
+    first, second = (told["layers"][f"layers.{i}"] for i in range(2))
+    assert (first["trace"], first["damping_ratio"], first["traces"]["G"]) == (None, None, None)
+    assert second["trace"] > 0
+    assert strict_json(told) == told
+
+    monitor = ms_kfac.CurvatureMonitor(1, traces=True, path=tmp_path / "curvature.jsonl", write=None)
+    monitor.on_train_begin(
+        SimpleNamespace(original_args=lambda: SimpleNamespace(optimizer=optimizer, cur_step_num=0))
+    )
+    record = monitor.take_record(2)
+    (line,) = (tmp_path / "curvature.jsonl").read_text().splitlines()
+    assert "NaN" not in line
+    assert json.loads(line) == record
 
 
 def test_a_read_before_the_first_step_fixes_no_rank() -> None:
