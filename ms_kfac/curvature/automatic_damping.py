@@ -39,7 +39,7 @@ class AutomaticDamping:
 
 
 class ExpandingDamping(nn.Cell):
-    r"""Update :math:`\beta` just before inverses are recomputed, then return the damping.
+    r"""Update :math:`\beta` from the current statistics, then return the damping.
 
     .. math::
         \beta = \mathrm{clip}\left(\max_l \tilde\delta_l / \delta_l,\; 1,\; \beta_{max}\right)
@@ -49,7 +49,7 @@ class ExpandingDamping(nn.Cell):
     :math:`\tilde\delta_l = \max(\nu, \delta_l)` is the expanded trace (Gao et al. 2021, equation 16). The
     ratio diverges as a layer's gradients vanish, hence the upper bound. A convolution has no ratio, and is
     skipped, if its trace is exactly zero or no backward pass has reached it. Without convolutions,
-    :math:`\beta = 1`.
+    :math:`\beta = 1`. An inverse schedule calls this Cell before every refresh, and possibly in other steps.
 
     Args:
         damping: Cell that maps the step to the damping.

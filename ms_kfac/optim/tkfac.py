@@ -67,7 +67,8 @@ class TKFAC(SecondOrderOptimizer):
         **options: the other options of :class:`ms_kfac.KFAC`, except ``damping_split``.
 
     Attributes:
-        expansion: :math:`\beta` of the last refresh of inverses, scalar float32; None with normal damping.
+        expansion: :math:`\beta` of the latest statistics, scalar float32; on several devices, of those at the
+            last refresh of inverses. None with normal damping.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - gradients of the scaled loss with respect to ``parameters``.

@@ -24,7 +24,9 @@ class InverseSchedule(nn.Cell):
 
     Args:
         blocks: the curvature blocks.
-        damping: Cell that maps the step to the damping; called when inverses are due.
+        damping: Cell that maps the step to the damping. It is called in every step, because a branch would
+            have to be decided on the host. If several devices share the curvature work and layers are due
+            together, it is called only when they are due.
         prefix: prefix of the Parameters' names.
 
     Attributes:
@@ -118,7 +120,7 @@ class UniformInverseSchedule(InverseSchedule):
     Args:
         policy: decides whether a refresh is due at a step.
         blocks: the curvature blocks.
-        damping: Cell that maps the step to the damping; called when inverses are due.
+        damping: Cell that maps the step to the damping; see :class:`InverseSchedule`.
         prefix: prefix of the Parameters' names.
     """
 

@@ -46,7 +46,7 @@ class InversesOfNewStatistics(InverseSchedule):
 
     Args:
         blocks: the curvature blocks.
-        damping: Cell that maps the step to the damping; called when inverses are due.
+        damping: Cell that maps the step to the damping; see :class:`InverseSchedule`.
         gates: the gate of each block.
         prefix: prefix of the Parameters' names.
     """

@@ -68,7 +68,7 @@ class RefreshPolicy(nn.Cell):
 
         Args:
             blocks: the curvature blocks.
-            damping: Cell that maps the step to the damping; called when inverses are due.
+            damping: Cell that maps the step to the damping. The schedule may call it in every step.
             gates: the gate of each block.
             stopped: the result of :meth:`stopped_layers`.
             prefix: prefix of the Parameters' names.
