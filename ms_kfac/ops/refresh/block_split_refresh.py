@@ -21,8 +21,9 @@ class BlockSplitRefresh(LayerRefresh):
     al. 2021, "THOR, Trace-based Hardware-driven Layer-Oriented Natural Gradient Descent Computation").
     :math:`\pi` is computed from the whole factors. A layer without statistics gets identity matrices.
 
-    The native kernel inverts the blocks of all layers in a call in parallel. It treats a block that is not
-    positive definite as :class:`ms_kfac.ops.refresh.kronecker_refresh.KroneckerRefresh` does.
+    The native kernel inverts the blocks of all layers in a call in parallel. A block that is not positive
+    definite, or has no inverse, is treated as by
+    :class:`ms_kfac.ops.refresh.kronecker_refresh.KroneckerRefresh`.
 
     Args:
         layer: the layer's name.
@@ -39,7 +40,7 @@ class BlockSplitRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: if a block holds NaN or Inf, or if it cannot be inverted as described there.
+        RuntimeError: by the native kernel outside an optimizer, if a block has no inverse.
 
     Platforms: CPU, GPU (native kernel, or fallback of Cholesky and CholeskySolve).
     """

@@ -38,9 +38,10 @@ class EigenbasisRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: raised by the native kernel if a factor of any layer in the call holds NaN or Inf or has
-            more than 32766 rows. No layer changes then. Also raised if LAPACK's iterations do not converge.
-            The basis of that factor is lost then, because LAPACK works in place.
+        RuntimeError: by the native kernel, if a factor has more than 32766 rows; no layer changes then. Also
+            if LAPACK's iterations do not converge. The basis of that factor is lost then, because LAPACK
+            works in place. Outside an optimizer, also if a factor holds NaN or Inf; no layer changes then.
+            In an optimizer, a layer with such a factor keeps its basis, and is reported.
 
     Platforms: CPU (native kernel, or fallback of Eigh, one call per matrix).
     """

@@ -22,12 +22,16 @@ class KroneckerRefresh(LayerRefresh):
     (Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored Approximate Curvature",
     section 6.3). A layer without statistics gets identity matrices.
 
-    The native kernel inverts the factors of all layers in a call in parallel. If a damped factor is not
-    positive definite in float32, the kernel inverts it in float64. If that fails too, it repeatedly
-    multiplies the damping of that factor by ten, and warns. The fallback raises an error instead.
+    The native kernel inverts the factors of all layers in a call in parallel. A damped factor that is not
+    positive definite in float32 is inverted in float64. If that fails too, its damping grows by factors of
+    ten up to the trace, with a warning. On CPUs the fallback does the same
+    (:class:`ms_kfac.ops.linalg.guarded_cholesky.GuardedCholesky`).
 
-    If a factor of any layer in a call holds NaN or Inf, the native kernel changes no layer. An inverse that
-    fails for another reason keeps its old value, but the inverses of other factors may have changed.
+    A factor with NaN or Inf, or one that no damping up to its trace helps, has no inverse. The native kernel
+    then raises an error, and no inverse of the call changes. In an optimizer it reports the layer instead. On
+    CPUs this layer then keeps its inverses and the others are refreshed; on GPUs all layers of the call keep
+    theirs. The fallback on CPUs writes NaN as the inverse, so that the optimizer skips steps until a refresh
+    succeeds.
 
     Args:
         layer: the layer's name.
@@ -43,7 +47,7 @@ class KroneckerRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: if a factor holds NaN or Inf, or if it cannot be inverted as described above.
+        RuntimeError: by the native kernel outside an optimizer, if a factor has no inverse.
 
     Platforms: CPU, GPU (native kernel, or fallback of Cholesky and CholeskySolve).
     """

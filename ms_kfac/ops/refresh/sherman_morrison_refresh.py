@@ -47,8 +47,8 @@ class ShermanMorrisonRefresh(LayerRefresh):
     :class:`ms_kfac.curvature.sherman_morrison.ShermanMorrisonBlock` describes the schedule of full and
     rank-one refreshes, the traces and the scale. A layer without statistics keeps its inverses.
 
-    The native kernel refreshes the layers of a call in parallel. It treats a factor that is not positive
-    definite as :class:`ms_kfac.ops.refresh.kronecker_refresh.KroneckerRefresh` does.
+    The native kernel refreshes the layers of a call in parallel. A factor that is not positive definite,
+    or has no inverse, is treated as by :class:`ms_kfac.ops.refresh.kronecker_refresh.KroneckerRefresh`.
 
     Args:
         layer: the layer's name.
@@ -66,8 +66,8 @@ class ShermanMorrisonRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: if a factor holds NaN or Inf at a full refresh, or if it cannot be inverted as described
-            there. The native kernel also raises it if a diagonal holds NaN or Inf at a rank-one refresh.
+        RuntimeError: by the native kernel outside an optimizer, if a factor has no inverse at a full refresh,
+            or if a diagonal holds NaN or Inf at a rank-one refresh.
 
     Platforms: CPU, GPU (native kernel, or fallback of Cholesky, CholeskySolve, MatMul or BatchMatMul and
     elementwise operators).

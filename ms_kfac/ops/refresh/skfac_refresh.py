@@ -31,7 +31,8 @@ class SKFACRefresh(LayerRefresh):
 
     The native kernel processes the factors of all layers in a call in parallel. It uses the ranks that the
     statistics operator recorded. It treats a dense factor that is not positive definite as
-    :class:`ms_kfac.ops.refresh.kronecker_refresh.KroneckerRefresh` does.
+    :class:`ms_kfac.ops.refresh.kronecker_refresh.KroneckerRefresh` does. It decomposes the small matrix of
+    rows in float64 if float32 fails, without additional damping.
 
     Args:
         layer: the layer's name.
@@ -48,7 +49,7 @@ class SKFACRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: if a factor holds NaN or Inf, or if it cannot be inverted as described above.
+        RuntimeError: by the native kernel outside an optimizer, if a factor has no inverse.
 
     Platforms: CPU, GPU (native kernel, or fallback of Cholesky, SolveTriangular, CholeskySolve and matrix
     products).

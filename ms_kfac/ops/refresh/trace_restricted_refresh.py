@@ -48,8 +48,9 @@ class TraceRestrictedRefresh(LayerRefresh):
     ``homogeneous``. With ``roots``, the statistics also include a sum of :math:`c \dim`, which :math:`\beta`
     multiplies (equations 17 and 18). A layer without statistics gets identity matrices.
 
-    The native kernel inverts the factors of all layers in a call in parallel. It treats a factor that is not
-    positive definite as :class:`ms_kfac.ops.refresh.kronecker_refresh.KroneckerRefresh` does.
+    The native kernel inverts the factors of all layers in a call in parallel. A factor that is not positive
+    definite, or has no inverse, is treated as by
+    :class:`ms_kfac.ops.refresh.kronecker_refresh.KroneckerRefresh`.
 
     Args:
         layer: the layer's name.
@@ -67,7 +68,7 @@ class TraceRestrictedRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: if a factor holds NaN or Inf, or if it cannot be inverted as described there.
+        RuntimeError: by the native kernel outside an optimizer, if a factor has no inverse.
 
     Platforms: CPU, GPU (native kernel, or fallback of Cholesky and CholeskySolve).
     """
