@@ -1,4 +1,4 @@
-"""Assignment of float32 results to Parameters of other types."""
+"""Assignment to Parameters of any float type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def assign_cast(parameter: Parameter, value: Tensor) -> Tensor:
     """Assign a value, cast to the Parameter's type. ``ops.assign`` alone refuses a wider type.
 
     Args:
-        parameter: the Parameter, float32, float16 or bfloat16.
+        parameter: the Parameter.
         value: the value.
 
     Returns:

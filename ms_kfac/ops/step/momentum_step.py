@@ -19,6 +19,11 @@ _heavy_ball = ops.MultitypeFuncGraph("heavy_ball_step")
 _nesterov = ops.MultitypeFuncGraph("nesterov_step")
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    """The values in the type of the arithmetic: float64 for float64, float32 for all others."""
+    return tensor if tensor.dtype == ms.float64 else ops.cast(tensor, ms.float32)
+
+
 @_scale.register("Tensor", "Bool", "Tensor")
 def _scale_update(scale: Tensor, flag: bool, update: Tensor) -> Tensor:
     if flag:
@@ -35,10 +40,11 @@ def _decay_update(decay: Tensor, flag: bool, weight: Parameter, update: Tensor) 
 
 @_shrink.register("Tensor", "Tensor", "Bool", "Tensor")
 def _shrink_weight(learning_rate: Tensor, decay: Tensor, flag: bool, weight: Parameter) -> Tensor:
-    """Shrink a float32 weight. For others, return the factor for the step, which computes in float32."""
+    """Shrink a float32 weight. For others, return the factor, and the step writes them once."""
     kept = ops.ones_like(learning_rate)
     if flag:
-        factor = 1.0 - learning_rate * decay
+        shrinkage = learning_rate * decay
+        factor = 1.0 - (ops.cast(shrinkage, ms.float64) if weight.dtype == ms.float64 else shrinkage)
         if weight.dtype == ms.float32:
             return ops.depend(kept, ops.assign(weight, weight * factor))
         return factor
@@ -57,9 +63,10 @@ def _heavy_ball_step(
 ) -> bool:
     if weight.dtype == ms.float32:
         return ops.depend(True, apply(weight, moment, learning_rate, ops.depend(update, kept), momentum))
-    # Not ApplyMomentum, which has no bfloat16 on CPU.
-    velocity = ops.cast(moment, ms.float32) * momentum + ops.cast(update, ms.float32)
-    value = kept * ops.cast(weight, ms.float32) - learning_rate * velocity
+    # Not ApplyMomentum, which has no bfloat16 on CPU, and before which graphs in MindSpore 2.10 lose an
+    # assignment to a weight of another type.
+    velocity = _wide(moment) * momentum + _wide(update)
+    value = kept * _wide(weight) - learning_rate * velocity
     return ops.depend(True, (assign_cast(moment, velocity), assign_cast(weight, value)))
 
 
@@ -73,10 +80,10 @@ def _nesterov_step(
     moment: Parameter,
 ) -> bool:
     # Not ApplyMomentum: its CPU kernel in MindSpore 2.10 accepts use_nesterov but ignores it.
-    update = ops.cast(ops.depend(update, kept), ms.float32)
-    velocity = ops.cast(moment, ms.float32) * momentum + update
+    update = _wide(ops.depend(update, kept))
+    velocity = _wide(moment) * momentum + update
     step = learning_rate * (update + momentum * velocity)
-    value = ops.cast(weight, ms.float32)
+    value = _wide(weight)
     if weight.dtype != ms.float32:
         value = value * kept
     return ops.depend(True, (assign_cast(moment, velocity), assign_cast(weight, value - step)))

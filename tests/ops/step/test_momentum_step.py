@@ -37,7 +37,8 @@ class Caller(nn.Cell):
 
 def numbers(tensor: Tensor) -> np.ndarray:
     """Its values in float64; NumPy has no bfloat16."""
-    values: np.ndarray = tensor.float().asnumpy().astype(np.float64)
+    found = tensor.float() if tensor.dtype == ms.bfloat16 else tensor
+    values: np.ndarray = found.asnumpy().astype(np.float64)
     return values
 
 
@@ -90,7 +91,7 @@ def check(
             direction = np.float64(SCALE if SCALED[i] else 1.0) * numbers(tensors[SOURCES[i]])
             expected[i] = oracles[i].apply("w", expected[i], direction, rates[i])
     # Some ten roundings of numbers that are at most a few times the largest weight.
-    epsilon = {ms.float32: 1e-6, ms.float16: 1e-2, ms.bfloat16: 8e-2}[dtype]
+    epsilon = {ms.float64: 3e-8, ms.float32: 1e-6, ms.float16: 1e-2, ms.bfloat16: 8e-2}[dtype]
     for i in range(count):
         for found, value in ((weights[i], expected[i]), (moments[i], oracles[i].velocity["w"])):
             bound = epsilon * max(1.0, float(np.abs(value).max()))
@@ -128,7 +129,7 @@ def test_any_shapes(shapes: tuple[tuple[int, ...], ...], flags: tuple[bool, ...]
 @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
 @pytest.mark.parametrize("decoupled", [False, True], ids=["coupled", "decoupled"])
 @pytest.mark.parametrize("nesterov", [False, True], ids=["heavy_ball", "nesterov"])
-@pytest.mark.parametrize("dtype", [ms.float16, ms.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [ms.float16, ms.bfloat16, ms.float64], ids=str)
 def test_weights_of_another_type_take_the_fallback(
     mode: int, dtype: Any, nesterov: bool, decoupled: bool, own: bool, rng: np.random.Generator
 ) -> None:
