@@ -115,7 +115,8 @@ class Introspection(Diagnostics):
         """Precondition gradients with the present inverses, without trust region, weight decay or momentum.
 
         Args:
-            gradients: one per parameter, in the order of ``parameters``, unscaled.
+            gradients: one per parameter, in the order of ``parameters``, of the unscaled mean loss. With
+                ``reduction="sum"``, divide those of the summed loss by the number of samples.
 
         Returns:
             U in the parameters' shapes; the gradients of first-order parameters are returned unchanged. With

@@ -27,12 +27,16 @@ class KFAC(SecondOrderOptimizer):
     The constructor taps the supported layers of ``network`` in place:
 
     * dense layers (``nn.Dense``, ``mint.nn.Linear``) and their subclasses;
-    * convolutions (``nn.Conv1d``, ``nn.Conv2d``, ``mint.nn.Conv1d``, ``mint.nn.Conv2d``; any kernel, stride,
+    * the projections of ``nn.MultiheadAttention`` and the two maps of ``nn.RNNCell``, ``nn.GRUCell`` and
+      ``nn.LSTMCell``, as dense layers;
+    * convolutions (``Conv1d``, ``Conv2d`` and ``Conv3d`` of ``nn`` and ``mint.nn``; any kernel, stride,
       padding, dilation and groups) and their subclasses;
-    * embedding tables (``nn.Embedding``);
+    * transposed convolutions (``nn.Conv1dTranspose``, ``nn.Conv2dTranspose``, ``nn.Conv3dTranspose``,
+      ``mint.nn.ConvTranspose2d``), without their bias;
+    * embedding tables (``nn.Embedding``, ``mint.nn.Embedding``, ``nn.EmbeddingLookup`` with dense gradients);
     * layers of other classes (:func:`ms_kfac.register_layer`);
-    * on request, normalization layers (``nn.BatchNorm1d``, ``nn.BatchNorm2d``, ``nn.BatchNorm3d``,
-      ``nn.LayerNorm``).
+    * on request, normalization layers (batch, layer and group normalization of ``nn`` and ``mint.nn``,
+      ``nn.InstanceNorm1d`` to ``3d``, ``SyncBatchNorm`` on one device).
 
     Tapped layers stay the same objects with the same Parameters. All other parameters take the same step with
     their gradient instead of :math:`\nu U`, or AdamW's (``first_order``); :meth:`summary` lists them with the
@@ -88,9 +92,9 @@ class KFAC(SecondOrderOptimizer):
             :func:`ms_kfac.register_layer`), "default", or a regular expression on layer names. "default"
             covers dense layers, convolutions and registered kinds without a key. The first pattern that
             matches a name takes precedence over kinds. "other" gives a block
-            (:class:`ms_kfac.curvature.DiagonalBlock`) to each float32 Parameter outside all preconditioned
-            layers, except those that ``skip`` or a "first_order" pattern matches. Samples are counted as for
-            ``reduction``. Default: None.
+            (:class:`ms_kfac.curvature.DiagonalBlock`) to each Parameter outside all preconditioned
+            layers, of any float type, except those that ``skip`` or a "first_order" pattern matches. Samples
+            are counted as for ``reduction``. Default: None.
         damping_split: "pi" splits the damping between A and G by their traces, with :math:`\pi_l =
             \sqrt{(\mathrm{tr} A_l / \dim A_l) / (\mathrm{tr} G_l / \dim G_l)}`; "none" adds
             :math:`\sqrt\lambda` to each (:math:`\pi_l = 1`). Default: "pi".

@@ -61,9 +61,11 @@ class SKFAC(SecondOrderOptimizer):
             K-FAC block with "pi". Default: "none".
         blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
             convolutions.
-        **options: the other options of :class:`ms_kfac.KFAC`. ``factor_decay`` is accepted without effect:
-            there is no moving average, and each batch of statistics replaces the previous one. ``sharing``
-            applies to dense layers only.
+        **options: the other options of :class:`ms_kfac.KFAC`. ``factor_decay`` has no effect on dense layers
+            and convolutions: there is no moving average, and each batch of statistics replaces the previous
+            one. It applies to the other blocks: embedding tables, unit-wise normalization and
+            ``blocks["other"]``. ``sharing`` applies to dense layers and embedding tables; ``spatial``
+            replaces it for convolutions.
 
     Inputs:
         - **gradients** (tuple[Tensor]) - gradients of the scaled loss with respect to ``parameters``.
