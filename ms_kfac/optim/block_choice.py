@@ -58,7 +58,6 @@ class BlockChoice:
 
     Attributes:
         patterns: the regular expressions among the keys.
-        serves_lone_parameters: whether all Parameters outside layers have blocks.
         leaves_lone_parameters: whether the option says that Parameters outside layers stay first-order.
 
     Raises:
@@ -84,7 +83,6 @@ class BlockChoice:
             **own,
         }
         self.patterns = check_patterns("blocks", [key for key in own if key not in {*_KINDS, *kinds}])
-        self.serves_lone_parameters = self.blocks[OTHER] != FIRST_ORDER
         self.leaves_lone_parameters = own.get(OTHER) == FIRST_ORDER
 
     def first_order_patterns(self) -> list[str]:
