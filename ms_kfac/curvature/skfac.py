@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock
+from ms_kfac.ops.graph.counter_based_rng import rng_state
 from ms_kfac.ops.graph.flat_buffer import SyncedTensor
 from ms_kfac.ops.linalg.low_rank_inverse import LowRankInverse
 from ms_kfac.ops.refresh.factored_tikhonov import splits_by_traces
@@ -83,6 +84,10 @@ class SKFACBlock(CurvatureBlock):
         # Numbers of rows of A and G, then the factors' ranks: see SKFACStatistics.
         self.create_weights(4, period)
         self.staged = (self.A_batch, self.G_batch, self.record)
+        if skfac.spatial == "subsample" and layer.operators.channels_first:
+            # In a Parameter, so that a resumed run draws what the uninterrupted one would.
+            self.draws = rng_state(f"{self.name_prefix}.draws")
+            self.staged = (*self.staged, self.draws)
         # Z of LowRankInverse followed by rows of zeros, or a dense inverse.
         self.A_solver = self.matrix_parameter("A_solver", np.eye(self.dim_A))
         self.G_solver = self.matrix_parameter("G_solver", np.eye(self.dim_G))

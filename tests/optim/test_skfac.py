@@ -13,7 +13,7 @@ import ms_kfac
 from tests.oracle.momentum import Momentum
 from tests.oracle.network import differentiate
 from tests.oracle.skfac import ReferenceSKFAC, statistics_of
-from tests.support.loops import Batch, train_by
+from tests.support.loops import Batch, assert_same_state, checkpoint_of, state_of, train_by
 from tests.support.methods import fixed_intervals
 from tests.support.networks import (
     SMALL_NET_LAYERS,
@@ -23,6 +23,7 @@ from tests.support.networks import (
     small_net_reference,
     weights_of,
 )
+from tests.support.silence import silent
 
 STEPS = 5
 INTERVALS = {"factor_interval": 2, "inverse_interval": 3}
@@ -140,3 +141,27 @@ def test_restore_with_blocks_of_other_kinds(tmp_path: Path) -> None:
     train_by("functional", net, optimizer, batches(1, seed=5))
     optimizer.restore(ms.load_checkpoint(str(tmp_path / "state.ckpt")))
     np.testing.assert_array_equal(optimizer.factors("norm")["F"], before)
+
+
+@pytest.mark.parametrize("way", ["functional", "cell"])
+def test_a_resumed_run_draws_the_same_locations(mode: int, way: str) -> None:
+    """The state is in the checkpoint: another process would otherwise repeat the first draws."""
+    options = {"spatial": "subsample", "samples": 2, "damping": 0.1, **fixed_intervals(1, 1)}
+
+    def build(seed: int) -> tuple[nn.Cell, ms_kfac.SKFAC]:
+        ms.set_seed(seed)
+        net = SmallNet()
+        return net, ms_kfac.SKFAC(net, 0.1, **options)
+
+    data = batches(4)
+    whole, optimizer = build(5)
+    train_by(way, whole, optimizer, data[:2])
+    stored = checkpoint_of(whole, optimizer)
+    counter = stored["skfac.conv1.draws"].asnumpy()[1]
+    train_by(way, whole, optimizer, data[2:])
+    resumed, other = build(6)
+    with silent():
+        other.restore(stored)
+    train_by(way, resumed, other, data[2:])
+    assert (counter, other.blocks[0].draws.asnumpy()[1]) == (2, 4)
+    assert_same_state(state_of(resumed, other), state_of(whole, optimizer))

@@ -36,14 +36,16 @@ def rng_state(name: str) -> Parameter:
     return Parameter(Tensor(np.array([key, 0], np.int32)), name=name, requires_grad=False)
 
 
-class CounterBasedRNG(nn.Cell):
-    """Counter-based generator of uniform random numbers. Each call increments the counter by one.
+class StatelessRNG(nn.Cell):
+    """Counter-based generator of uniform random numbers whose caller holds the state.
+
+    In a ``bprop``, MindSpore 2.10 takes a Parameter as an input only.
 
     Args:
-        state: the result of :func:`rng_state`. None creates a new state. Default: None.
         stream: stream number, for example the device number. Different streams are independent. Default: 0.
 
     Inputs:
+        - **state** (Parameter) - the result of :func:`rng_state`. Each call increments the counter by one.
         - **shape** (tuple[int]) - the output shape, static.
 
     Outputs:
@@ -52,9 +54,8 @@ class CounterBasedRNG(nn.Cell):
     Platforms: CPU, GPU, Ascend (composed of built-in operators).
     """
 
-    def __init__(self, state: Parameter | None = None, stream: int = 0) -> None:
+    def __init__(self, stream: int = 0) -> None:
         super().__init__(auto_prefix=False)
-        self.state = rng_state("draws") if state is None else state
         self.one_more = Tensor(np.array([0, 1], np.int32))
         first, second = np.random.SeedSequence([stream, 0]).generate_state(2)
         self.first, self.second = Tensor(int(first), ms.int64), Tensor(int(second), ms.int64)
@@ -74,13 +75,13 @@ class CounterBasedRNG(nn.Cell):
             x = self.bitwise_and(mixed * self.multiplier, self.bits)
         return self.bitwise_xor(x, self.right_shift(x, self.sixteen))
 
-    def construct(self, shape: tuple[int, ...]) -> Tensor:
+    def construct(self, state: Parameter, shape: tuple[int, ...]) -> Tensor:
         size = 1
         for extent in shape:
             size = size * extent
-        state = self.cast(self.assign_add(self.state, self.one_more), ms.int64)
-        key = self.hashed(self.bitwise_xor(state[0], self.first))
-        count = self.bitwise_xor(state[1], key)
+        counted = self.cast(self.assign_add(state, self.one_more), ms.int64)
+        key = self.hashed(self.bitwise_xor(counted[0], self.first))
+        count = self.bitwise_xor(counted[1], key)
         inner = self.hashed(count)
         outer = self.hashed(self.bitwise_xor(count, self.second))
         numbers = self.hashed(self.bitwise_xor(ops.arange(size), inner))
@@ -88,3 +89,28 @@ class CounterBasedRNG(nn.Cell):
         # 23 bits plus one half are exact in float32.
         halves = self.cast(self.right_shift(numbers, self.nine), ms.float32) + 0.5
         return (halves * 2.0**-23).reshape(shape)
+
+
+class CounterBasedRNG(nn.Cell):
+    """Counter-based generator of uniform random numbers. Each call increments the counter by one.
+
+    Args:
+        state: the result of :func:`rng_state`. None creates a new state. Default: None.
+        stream: stream number, for example the device number. Different streams are independent. Default: 0.
+
+    Inputs:
+        - **shape** (tuple[int]) - the output shape, static.
+
+    Outputs:
+        Tensor, as that of :class:`StatelessRNG`.
+
+    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    """
+
+    def __init__(self, state: Parameter | None = None, stream: int = 0) -> None:
+        super().__init__(auto_prefix=False)
+        self.state = rng_state("draws") if state is None else state
+        self.stateless = StatelessRNG(stream)
+
+    def construct(self, shape: tuple[int, ...]) -> Tensor:
+        return self.stateless(self.state, shape)

@@ -2,8 +2,9 @@ r"""Spatial subsampling (SKFAC): random output locations of a convolution."""
 
 from __future__ import annotations
 
-import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
+
+from ms_kfac.ops.graph.counter_based_rng import StatelessRNG
 
 
 class LocationSampling(nn.Cell):
@@ -15,8 +16,8 @@ class LocationSampling(nn.Cell):
 
     Args:
         samples: s. For s >= T, no draw is needed.
-        stream: stream number. It distinguishes operators that share the seed of ``mindspore.set_seed``.
-            Default: 1.
+        stream: stream number. It distinguishes operators whose states have the same key, because they share
+            the seed of ``mindspore.set_seed``. Default: 1.
 
     Inputs:
         - **columns** (Tensor) - shape :math:`(N, d, T)`, or :math:`(N, g, d, T)` for g groups, float32.
@@ -25,24 +26,31 @@ class LocationSampling(nn.Cell):
     Outputs:
         Tensor, shape :math:`(N, d, s)` or :math:`(N, g, d, s)`, float32.
 
-    Platforms: CPU, GPU, Ascend (composed of StandardNormal, TopK and GatherD). Each call draws new locations.
-    The seed is the value of ``mindspore.set_seed`` when the operator is created.
+    Platforms: CPU, GPU, Ascend (composed of built-in operators).
     """
 
     def __init__(self, samples: int, stream: int = 1) -> None:
         super().__init__(auto_prefix=False)
-        seed = ms.get_seed()
         self.samples = samples
         self.shape = ops.Shape()
         self.reshape = ops.Reshape()
-        # Two zeros request a random seed.
-        self.random = ops.StandardNormal(*((0, 0) if seed is None else (seed, stream)))
+        self.random = StatelessRNG(stream)
         self.top = ops.TopK(sorted=False)
         self.gather = ops.GatherD()
 
-    def draw(self, batch: int, locations: int) -> Tensor:
-        """Draw distinct locations, indices (batch, s): the positions of the s largest of T random numbers."""
-        _, indices = self.top(self.random((batch, locations)), self.samples)
+    def draw(self, state: Parameter, batch: int, locations: int) -> Tensor:
+        """Draw distinct locations: the positions of the s largest of T random numbers.
+
+        Args:
+            state: the generator's state (:func:`ms_kfac.ops.graph.counter_based_rng.rng_state`), which each
+                draw advances.
+            batch: N.
+            locations: T.
+
+        Returns:
+            The indices, shape (batch, s).
+        """
+        _, indices = self.top(self.random(state, (batch, locations)), self.samples)
         return indices
 
     def construct(self, columns: Tensor, locations: Tensor) -> Tensor:

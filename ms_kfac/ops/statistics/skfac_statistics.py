@@ -80,6 +80,8 @@ class SKFACStatistics(LayerStatistics):
         - **A_rows**, **G_rows** (Parameter) - :math:`([g,] d, d)`, written in place.
         - **record** (Parameter) - float32, written in place. Its weights are the number of rows in each
           buffer, then the ranks of A and G (:class:`ms_kfac.ops.statistics.factor_ranks.FactorRanks`).
+        - **draws** (Parameter) - the state of the random locations, int32 (2,), written in place. Only with
+          "subsample".
 
     Outputs:
         bool, True.
@@ -167,6 +169,7 @@ class SKFACStatistics(LayerStatistics):
         A_rows: Parameter,
         G_rows: Parameter,
         record: Parameter,
+        draws: Parameter | None = None,
     ) -> bool:
         rank_A, rank_G = self.ranks_for(self.shape(self.located(x, dout)))
         if self.native:
@@ -176,11 +179,13 @@ class SKFACStatistics(LayerStatistics):
             if self.separate:
                 inputs, gradients = gate % 2, gate // 2 % 2
                 if inputs > 0:
-                    self.put(self.activation_rows(x, dout, self.draw(x, dout)), A_rows, record, 0, rank_A)
+                    drawn = self.draw(x, dout, draws)
+                    self.put(self.activation_rows(x, dout, drawn), A_rows, record, 0, rank_A)
                 if gradients > 0:
-                    self.put(self.gradient_rows(x, dout, self.draw(x, dout)), G_rows, record, 1, rank_G)
+                    drawn = self.draw(x, dout, draws)
+                    self.put(self.gradient_rows(x, dout, drawn), G_rows, record, 1, rank_G)
             else:
-                drawn = self.draw(x, dout)
+                drawn = self.draw(x, dout, draws)
                 self.put(self.activation_rows(x, dout, drawn), A_rows, record, 0, rank_A)
                 self.put(self.gradient_rows(x, dout, drawn), G_rows, record, 1, rank_G)
                 inputs, gradients = gate * 0 + 1, gate * 0 + 1
@@ -220,20 +225,20 @@ class SKFACStatistics(LayerStatistics):
             rows = rows * min(self.samples_wanted, self.locations_of(shape))
         return float(rows)
 
-    def draws(self, x: Tensor, dout: Tensor) -> bool:
+    def subsamples(self, x: Tensor, dout: Tensor) -> bool:
         """Whether the operator subsamples the locations."""
         return self.spatial == "subsample" and self.samples_wanted < self.locations(x, dout)
 
-    def draw(self, x: Tensor, dout: Tensor) -> Any:
+    def draw(self, x: Tensor, dout: Tensor, draws: Any) -> Any:
         """Draw the locations for this batch; 0 if all locations are used."""
-        if self.draws(x, dout):
-            return self.sampling.draw(self.samples(x), self.locations(x, dout))
+        if self.subsamples(x, dout):
+            return self.sampling.draw(draws, self.samples(x), self.locations(x, dout))
         return 0
 
     def activation_rows(self, x: Tensor, dout: Tensor, drawn: Any) -> Tensor:
         """Scaled rows of inputs, shape ([g,] R, d)."""
         a = self.activations(x)
-        if self.draws(x, dout):
+        if self.subsamples(x, dout):
             a = self.sampling(a, drawn)
         scale = 1.0
         if self.spatial == "sum":
@@ -249,7 +254,7 @@ class SKFACStatistics(LayerStatistics):
     def gradient_rows(self, x: Tensor, dout: Tensor, drawn: Any) -> Tensor:
         """Scaled rows of per-sample output gradients, shape ([g,] R, d)."""
         g = self.output_gradients(x, dout)
-        if self.draws(x, dout):
+        if self.subsamples(x, dout):
             g = self.sampling(g, drawn)
         if self.spatial == "mean":
             g = self.mul(g, 1.0 / self.locations(x, dout))
