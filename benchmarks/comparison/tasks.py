@@ -110,7 +110,7 @@ _transformer = functools.partial(
     reference="adamw",
 )
 # The first two tasks, which hold nothing out. Other numbers would make their committed runs useless. Those
-# of the GPT have these options: --set network.depth=2 --budget 60s --final-budgets 150s --evaluations 6
+# of the GPT have these options: --set network.depth=2 --budget 60s --final-budgets 120s --evaluations 6
 # --final-evaluations 6.
 _without_held_out = functools.partial(_transformer, selected_by=LOSS, evaluations=10, final_evaluations=10)
 

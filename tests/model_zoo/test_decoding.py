@@ -80,7 +80,6 @@ def test_greys_of_few_bits_range_from_black_to_white(bits: int) -> None:
     np.testing.assert_array_equal(decoded, np.repeat((pixels * 255 // most)[:, :, None], 3, 2))
 
 
-@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
 def test_alpha_is_dropped_without_a_background(form: str) -> None:
     image = synthetic_image(3)
@@ -90,7 +89,6 @@ def test_alpha_is_dropped_without_a_background(form: str) -> None:
     np.testing.assert_array_equal(decode(encoded(with_alpha, form, **options)), image)
 
 
-@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("transparency", [0, bytes([0, 128, 255])])
 def test_palettes_are_looked_up_and_their_transparency_dropped(transparency: int | bytes) -> None:
     image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "L").convert("P")

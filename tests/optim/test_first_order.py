@@ -36,6 +36,7 @@ CASES: dict[str, Callable[[], tuple[object, dict[str, object]]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:KFAC. no layer of the network is preconditioned")
 @pytest.mark.parametrize("case", CASES)
 def test_equals_momentum_exactly(mode: int, case: str) -> None:
     data = batches(STEPS)

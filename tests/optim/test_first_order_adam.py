@@ -22,6 +22,9 @@ from tests.support.methods import METHODS, fixed_intervals
 from tests.support.networks import weights_of
 from tests.support.normalization import TokenNet, token_batches, token_net_reference
 
+# Normalization and the lone Parameter are over 5 % of the weights.
+pytestmark = pytest.mark.filterwarnings("ignore:.* of the weights have no curvature")
+
 # As MindSpore's kernel gets them.
 BETAS = {"beta1": float(np.float32(0.9)), "beta2": float(np.float32(0.999))}
 NORM = ("norm.gamma", "norm.beta")

@@ -33,7 +33,7 @@ def test_the_package_exports_the_registered_methods() -> None:
 def test_recipes_benchmarks_and_tests_have_the_registered_methods() -> None:
     assert set(OPTIMIZERS) - FIRST_ORDER == set(METHODS)
     assert set(compared.SECOND_ORDER) == set(METHODS)
-    assert set(kill_and_resume.METHODS.split(",")) - FIRST_ORDER == set(METHODS)
+    assert set(kill_and_resume.siblings(kill_and_resume.DIGITS)) - FIRST_ORDER == set(METHODS)
     assert {name.split()[0] for name in TESTED} == CLASSES
 
 

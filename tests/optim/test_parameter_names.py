@@ -118,6 +118,7 @@ class Agent(nn.Cell):
         self.actor, self.critic = Tower(encoder), Tower(encoder)
 
 
+@pytest.mark.filterwarnings("ignore:KFAC took over layers")
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_shared_submodule_does_not_give_two_optimizers_one_name(frozen: bool) -> None:
     agent = Agent()
@@ -164,6 +165,7 @@ class Named(nn.Cell):
         return self.dense(x)
 
 
+@pytest.mark.filterwarnings("ignore:KFAC. .* of the weights have no curvature")
 def test_weights_may_have_the_names_of_an_optimizer_s_attributes() -> None:
     optimizer = ms_kfac.KFAC(Half(), 0.1)
     cells = [name for name, _ in optimizer.name_cells().items()]
@@ -204,6 +206,7 @@ PARTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:KFAC took over layers")
 def test_parts_that_overlap_have_names_of_their_own() -> None:
     net = ActorCritic()
     for parts, name in PARTS.items():

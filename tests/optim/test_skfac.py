@@ -139,7 +139,8 @@ def test_restore_with_blocks_of_other_kinds(tmp_path: Path) -> None:
     ms.save_checkpoint(optimizer, str(tmp_path / "state.ckpt"))
     before = optimizer.factors("norm")["F"]
     train_by("functional", net, optimizer, batches(1, seed=5))
-    optimizer.restore(ms.load_checkpoint(str(tmp_path / "state.ckpt")))
+    with pytest.warns(UserWarning, match="the checkpoint lacks 2 of 9 Parameters.*: norm.moving_mean,"):
+        optimizer.restore(ms.load_checkpoint(str(tmp_path / "state.ckpt")))
     np.testing.assert_array_equal(optimizer.factors("norm")["F"], before)
 
 
