@@ -266,6 +266,7 @@ def test_boost_would_leave_the_statistics_scaled() -> None:
         )
 
 
+@pytest.mark.filterwarnings("ignore:KFAC took over layers")
 def test_refused_by_name() -> None:
     net = Perceptron((5, 3))
     network = nn.WithLossCell(net, cross_entropy())

@@ -248,7 +248,8 @@ def test_names_for_checkpoints() -> None:
 def test_no_layers_no_pass(mode: int) -> None:
     """All layers skipped: nothing to take statistics of, so no target is drawn."""
     net = Perceptron((3, 2))
-    optimizer = ms_kfac.KFAC(net, 0.1, fisher="sampled", skip=["."])
+    with pytest.warns(UserWarning, match="no layer of the network is preconditioned"):
+        optimizer = ms_kfac.KFAC(net, 0.1, fisher="sampled", skip=["."])
     targets = GivenTargets(np.zeros(2, np.int32))
     network = nn.WithLossCell(net, cross_entropy())
     cell = ms_kfac.TrainOneStepCell(network, optimizer, sample_targets=targets)

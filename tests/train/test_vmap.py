@@ -12,6 +12,7 @@ from mindspore import Tensor, nn, ops
 import ms_kfac
 from ms_kfac.curvature import EigenbasisBlock, KroneckerBlock, ShermanMorrisonBlock, TraceRestrictedBlock
 from tests.support.bank import randomise, tensor
+from tests.support.forms import fallback
 from tests.support.loops import cross_entropy, functional_step, run
 from tests.support.methods import fixed_intervals
 from tests.support.networks import Perceptron
@@ -84,7 +85,8 @@ def per_sample_gradients(net: nn.Cell, optimizer: nn.Optimizer, x: Tensor) -> tu
 def test_layers_without_a_kernel_need_detached(mode: int, rng: np.random.Generator) -> None:
     """Their fallback writes Parameters, which vmap can't do. A refusal says what to do."""
     net = Perceptron((3, 2))
-    optimizer = ms_kfac.SKFAC(net, 0.1)
+    with fallback():
+        optimizer = ms_kfac.SKFAC(net, 0.1)
     x = tensor(rng.standard_normal((SAMPLES, 3)))
     with pytest.raises(ValueError, match=REFUSAL):
         per_sample_gradients(net, optimizer, x)

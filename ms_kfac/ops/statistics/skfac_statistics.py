@@ -70,7 +70,8 @@ class SKFACStatistics(LayerStatistics):
         skfac: how locations of a convolution become rows.
         ranks: ranks of the layer's factors.
         stream: stream number of this layer's random locations. Default: 1.
-        native: False to always run the fallback. Default: True. "subsample" has no kernel.
+        native: False to always run the fallback. Default: True. Convolutions with
+            "subsample" have no kernel.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
@@ -109,7 +110,7 @@ class SKFACStatistics(LayerStatistics):
         super().__init__(
             operators,
             replace(options, sharing="expand") if channels_first else options,
-            native=native and skfac.spatial != "subsample",
+            native=native and not (channels_first and skfac.spatial == "subsample"),
             averages=skfac.spatial == "mean",
         )
         self.activations, self.gradients = operators.activations(reduce), operators.gradients(reduce)
