@@ -7,8 +7,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
+#include "../statistics/row_buffer.h"
 #include "../statistics/second_moments.h"
 #include "staged_factors.h"
 
@@ -41,19 +41,6 @@ struct SKFACStatisticsAttributes {
 // The index of the rank of A. The rank of G is next.
 constexpr int kRanks = 2;
 
-// Moves the rows of a (size, size) matrix down and writes the first `count` of `rows` above them.
-void push_rows(const ms_kfac::Rows& rows, int64_t count, float* matrix, bool keeps) {
-  const int64_t size = rows.features();
-  if (keeps) std::memmove(matrix + count * size, matrix, (size - count) * size * sizeof(float));
-  const int64_t tasks = std::min<int64_t>(count, 4 * ms_kfac::threads());
-  ms_kfac::parallel_for(tasks, [&](int64_t task) {
-    std::vector<float> scratch;
-    const int64_t first = task * count / tasks, last = (task + 1) * count / tasks;
-    const float* values = rows.read(first, last - first, scratch);
-    std::memcpy(matrix + first * size, values, (last - first) * size * sizeof(float));
-  });
-}
-
 void stage_rows(const ms_kfac::LayerBatch& batch, ms_kfac::Side side, float factor, float rank,
                 const ms_kfac::Array& array, ms_kfac::StagedPass<4>& pass) {
   const int64_t groups = batch.groups(), size = ms_kfac::side_of(batch, side, 0).features();
@@ -64,7 +51,7 @@ void stage_rows(const ms_kfac::LayerBatch& batch, ms_kfac::Side side, float fact
     const ms_kfac::ScaledRows rows(*of.rows, of.bias, factor);
     float* matrix = matrices + group * size * size;
     if (low)
-      push_rows(rows, std::min(rows.count(), static_cast<int64_t>(rank)), matrix, keeps);
+      ms_kfac::push_rows(rows, std::min(rows.count(), static_cast<int64_t>(rank)), matrix, keeps);
     else
       ms_kfac::add_row_moment(rows, false, matrix, workers);
   });
