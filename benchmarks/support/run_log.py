@@ -30,6 +30,10 @@ def error_line(stderr: str, status: int) -> str:
     return (named or lines or [f"exit status {status}"])[-1]
 
 
+# Signals of a crash, which the same run would have again.
+CRASHES = ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")
+
+
 def _signal_name(status: int) -> str | None:
     """The signal that ended a process, also one that handled the signal and left with its number."""
     number = -status if status < 0 else status - SIGNAL_STATUS
@@ -54,9 +58,12 @@ def error_of_run(name: str, stderr: str, status: int) -> str:
         The line of its output that names the error.
 
     Raises:
-        SystemExit: a signal ended the process, or it could not read its command line or its data.
+        SystemExit: a signal ended the process that is no crash, or it could not read its command line or
+            its data.
     """
     name_of_signal = _signal_name(status)
+    if name_of_signal in CRASHES:
+        return f"ended by {name_of_signal}"
     if name_of_signal is not None:
         hint = ", as when memory is short" if name_of_signal == "SIGKILL" else ""
         raise SystemExit(

@@ -128,7 +128,7 @@ class SKFACStatistics(LayerStatistics):
         self.concat_rows = ops.Concat(axis=-2)
         if self.spatial != "subsample":
             # "subsample" has one random stream per layer. Other settings can share one compiled graph.
-            self.__dict__["arguments"] = (operators, groups, options, skfac)
+            self.__dict__["arguments"] = (operators, groups, options, skfac, native)
             self.__dict__["as_graph"] = self.run_shared
 
     def run_shared(self, x: Tensor, dout: Tensor, *state: Parameter) -> bool:
@@ -292,9 +292,11 @@ def _shared_graph(
     groups: int,
     options: StatisticsOptions,
     skfac: SKFACOptions,
+    native: bool,
     dimensions: Ranks,
     ranks: Ranks,
 ) -> Any:
     # No warning here: each layer has already warned about a batch with too many rows.
     settled = FactorRanks("", dimensions, 1, lambda: ranks, warns=False)
-    return ms.jit(SKFACStatistics(operators, groups, options, skfac, settled).compiled)
+    shared = SKFACStatistics(operators, groups, options, skfac, settled, native=native)
+    return ms.jit(shared.compiled)

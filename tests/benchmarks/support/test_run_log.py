@@ -58,3 +58,8 @@ def test_other_failures_are_the_runs_own(status: int) -> None:
     assert (
         error_of_run("a", "Traceback\nRuntimeError: broken\n\nstack.cc:1\n", status) == "RuntimeError: broken"
     )
+
+
+@pytest.mark.parametrize("status", [-11, 128 + 6])
+def test_a_crash_is_the_runs_own(status: int) -> None:
+    assert error_of_run("a", "", status) in ("ended by SIGSEGV", "ended by SIGABRT")
