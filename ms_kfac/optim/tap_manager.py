@@ -186,7 +186,7 @@ class TapManager:
             >>> import ms_kfac
             >>> net = nn.Dense(8, 4)
             >>> optimizer = ms_kfac.KFAC(net, 0.03)
-            >>> gradient_of_input = ms.grad(lambda x: net(x).sum())
+            >>> gradient_of_input = ms.grad(net)
             >>> with optimizer.paused():
             ...     direction = gradient_of_input(ms.ops.ones((1, 8)))
         """
