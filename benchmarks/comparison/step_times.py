@@ -134,15 +134,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     described = describe_run()
     log = step_times_log(parsed.output, parsed.task)
     for method, (first, times) in time_in_turn(steps, parsed.steps, parsed.rounds).items():
-        middle = statistics.median(times[1:])
+        later = times[1:]
+        middle = statistics.median(later)
         warm_up = max(times[0] - middle, 0.0) * parsed.steps
         log.append(
             {
                 "method": method,
                 "settings": " ".join(parsed.set),
                 "step_ms": f"{1000 * middle:.2f}",
-                "least_ms": f"{1000 * min(times[1:]):.2f}",
-                "largest_ms": f"{1000 * max(times[1:]):.2f}",
+                "least_ms": f"{1000 * min(later):.2f}",
+                "largest_ms": f"{1000 * max(later):.2f}",
                 "warm_up_seconds": f"{warm_up:.2f}",
                 "compile_seconds": f"{first - middle:.1f}",
                 "commit": described["commit"],
@@ -152,9 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "setup": setup_of(parsed.task, method, parsed.set),
             }
         )
-        print(
-            f"{method}: {1000 * middle:.1f} ms ({1000 * min(times[1:]):.1f} to {1000 * max(times[1:]):.1f})"
-        )
+        print(f"{method}: {1000 * middle:.1f} ms ({1000 * min(later):.1f} to {1000 * max(later):.1f})")
     return 0
 
 
