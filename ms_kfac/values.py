@@ -54,6 +54,22 @@ def plain(value: Any) -> Any:
     return value
 
 
+def json_values(value: Any) -> Any:
+    """Replace floats that JSON can't hold, NaN and Inf, by None.
+
+    Args:
+        value: the value; in dictionaries, lists and tuples, their parts are replaced.
+
+    Returns:
+        The value with the replacements; tuples become lists, as in JSON.
+    """
+    if isinstance(value, Mapping):
+        return {name: json_values(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_values(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def float32_fault(value: float) -> str:
     """Say what float32 makes of a number that it can't hold.
 

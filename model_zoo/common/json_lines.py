@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from model_zoo.common.values import json_values
+
 # Their numbers are those of the training: null stands for NaN or Inf. In other objects it may mean "none".
 _OF_TRAINING = ("step", "epoch")
 
@@ -21,7 +23,7 @@ def line_of(values: Mapping[str, Any]) -> str:
     Returns:
         The line.
     """
-    return json.dumps(_without_nonfinite(values), allow_nan=False)
+    return json.dumps(json_values(values), allow_nan=False)
 
 
 def values_of(line: str | bytes) -> Any:
@@ -37,11 +39,3 @@ def values_of(line: str | bytes) -> Any:
     if isinstance(content, dict) and content.get("kind") in _OF_TRAINING:
         return {name: math.nan if value is None else value for name, value in content.items()}
     return content
-
-
-def _without_nonfinite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _without_nonfinite(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nonfinite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,4 +8,5 @@ _RULES = run_module("values.py")
 LARGEST_COUNT = _RULES["LARGEST_COUNT"]
 as_float32 = _RULES["as_float32"]
 float32_fault = _RULES["float32_fault"]
+json_values = _RULES["json_values"]
 shown = _RULES["shown"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from ms_kfac.capture.layer import Layer
 from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.optim.finite_steps import FiniteSteps
 from ms_kfac.statistics.verification import Verification
-from ms_kfac.values import check_flag
+from ms_kfac.values import check_flag, json_values
 
 # Entries of `factors()` that are matrices, and those that are diagonals of whatever shape.
 _MATRICES = ("A", "G", "Phi", "Psi", "F")
@@ -113,7 +112,7 @@ class Diagnostics(FiniteSteps):
         if traces:
             for numbers, block in zip(layers.values(), self.blocks):
                 numbers.update(_curvature_of(block, damping, eigenvalues=eigenvalues))
-        found: dict[str, Any] = _json_values(
+        found: dict[str, Any] = json_values(
             {
                 "steps": int(self.global_step.asnumpy().item()),
                 "damping": damping,
@@ -164,15 +163,6 @@ class Diagnostics(FiniteSteps):
         Reads a number from the device.
         """
         return float(self.last_clip.asnumpy()) if self.clips else 1.0
-
-
-def _json_values(value: Any) -> Any:
-    """Replace floats that JSON can't hold by None, in dictionaries and lists."""
-    if isinstance(value, dict):
-        return {name: _json_values(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_json_values(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _curvature_of(block: Any, damping: float, *, eigenvalues: bool) -> dict[str, Any]:
