@@ -41,7 +41,9 @@ from model_zoo.common.recipe import sibling_recipe  # noqa: E402
 
 DIGITS = ROOT / "model_zoo" / "resnet" / "resnet20_digits_kfac.yaml"
 # So that the few refreshes of a short run are of both kinds.
-OVERRIDES = {"smkfac": ["--set", "optimizer.full_refreshes=2"]}
+OVERRIDES = {
+    "smkfac": ["--set", "optimizer.full_refreshes=2", "--set", "optimizer.inverse_interval={0: 5}"],
+}
 
 
 def train(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:

@@ -48,8 +48,8 @@ class Method:
 # How the methods without a recipe of their own follow from the recipe of K-FAC.
 DERIVED = {
     "tkfac": ("optimizer.name=tkfac",),
-    # The intervals' warm-up takes the ten full refreshes of the default.
-    "smkfac": ("optimizer.name=smkfac", "optimizer.full_refreshes=20"),
+    # The default's ten would last for most of a short run, which would then be K-FAC's.
+    "smkfac": ("optimizer.name=smkfac", "optimizer.full_refreshes=2"),
     "skfac": ("optimizer.name=skfac", "optimizer.damping_split=pi"),
     "ekfac": ("optimizer.name=ekfac",),
     # Its own policies decide when to refresh.

@@ -10,7 +10,8 @@ from mindspore import nn
 from ms_kfac.curvature.sherman_morrison import ShermanMorrisonBlock
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.optim.block_choice import Blocks, with_default
-from ms_kfac.optim.options import check_options
+from ms_kfac.optim.options import check_interval, check_options
+from ms_kfac.refresh import RefreshPolicy
 
 
 class SMKFAC(SecondOrderOptimizer):
@@ -33,7 +34,8 @@ class SMKFAC(SecondOrderOptimizer):
     Args:
         network: the network to train; as in :class:`ms_kfac.KFAC`.
         learning_rate: as in :class:`ms_kfac.KFAC`.
-        full_refreshes: k, at least 1. Default: 10.
+        full_refreshes: k, at least 1. Refreshes that the warm-up of ``inverse_interval`` adds are full and do
+            not count. Default: 10.
         alpha: :math:`\alpha` in (0, inf), the weight of A's updates. Default: 0.1.
         beta: :math:`\beta` in (0, inf), the weight of G's updates. Default: 0.1.
         rescale: "none" for the form printed in the paper. "trace" scales the factors that the inverses
@@ -43,6 +45,7 @@ class SMKFAC(SecondOrderOptimizer):
             it with ``full_refresh_interval`` and the KL clip. Default: "none".
         full_refresh_interval: number of rank-one updates between full refreshes, at least 1. From the last of
             these updates on, full statistics are accumulated from scratch. Default: None, never.
+        inverse_interval: as in :class:`ms_kfac.KFAC`. Default: 100.
         damping_split: as in :class:`ms_kfac.KFAC`, for full refreshes. Default: "pi".
         blocks: as in :class:`ms_kfac.KFAC`. Default: None, this method's block for dense layers and
             convolutions.
@@ -81,6 +84,7 @@ class SMKFAC(SecondOrderOptimizer):
         beta: float = 0.1,
         rescale: str = "none",
         full_refresh_interval: int | None = None,
+        inverse_interval: int | RefreshPolicy = 100,
         damping_split: str = "pi",
         blocks: Blocks | None = None,
         **options: Any,
@@ -94,9 +98,10 @@ class SMKFAC(SecondOrderOptimizer):
             full_refresh_interval=full_refresh_interval,
             damping_split=damping_split,
         )
+        policy = check_interval("inverse_interval", inverse_interval)
         block = partial(
             ShermanMorrisonBlock,
-            full_refreshes=full_refreshes,
+            full_refreshes=full_refreshes + policy.warm_up_refreshes,
             weights=(alpha, beta),
             rescale=rescale == "trace",
             interval=full_refresh_interval,
@@ -104,5 +109,11 @@ class SMKFAC(SecondOrderOptimizer):
         )
         blocks = with_default(block, blocks)
         super().__init__(
-            network, learning_rate, *positional, blocks=blocks, damping_split=damping_split, **options
+            network,
+            learning_rate,
+            *positional,
+            inverse_interval=policy,
+            blocks=blocks,
+            damping_split=damping_split,
+            **options,
         )

@@ -26,11 +26,13 @@ class RefreshPolicy(nn.Cell):
         Tensor of bool, shape (1,): whether a refresh is due at this step. Step 0 must be due.
 
     Attributes:
+        warm_up_refreshes: number of refreshes that a warm-up adds to those of the interval.
         separate: whether statistics of inputs and of output gradients are refreshed at different steps.
         by_layer: whether inverses of different layers are refreshed at different steps.
         reads_statistics: whether the policy reads statistics, which must be all-reduced before.
     """
 
+    warm_up_refreshes = 0
     separate = False
     by_layer = False
     reads_statistics = False

@@ -34,6 +34,8 @@ class WarmUpInterval(RefreshPolicy):
         self.interval = check_count("WarmUpInterval: interval", interval)
         self.middle = min(self.interval, 5)
         self.every_step, self.every_fifth = EVERY_STEP, EVERY_FIFTH
+        due = {*range(EVERY_STEP + 1), *range(0, EVERY_FIFTH + 1, self.middle)}
+        self.warm_up_refreshes = sum(step % self.interval != 0 for step in due)
         self.either = ops.LogicalOr()
         self.both = ops.LogicalAnd()
 

@@ -7,14 +7,12 @@ import dataclasses
 import re
 from pathlib import Path
 
-import mindspore as ms
 import pytest
 
 from model_zoo.common.errors import RecipeError
 from model_zoo.common.options.optimizers import OPTIMIZERS
 from model_zoo.common.recipe import apply_override, load_recipe, parse_recipe, sibling_recipe
 from model_zoo.common.schedules import Exponential
-from ms_kfac.refresh.warm_up_interval import EVERY_FIFTH, WarmUpInterval
 from tests.model_zoo.synthetic_data import RECIPES, ROOT
 
 THREE = ("sgdm", "adam", "kfac")
@@ -335,16 +333,3 @@ def test_recipes_of_methods_differ_from_kfac_only_in_the_method() -> None:
             options = dataclasses.asdict(load_recipe(ROOT / "model_zoo" / f"{stem}_{name}.yaml").optimizer)
             for key in set(kfac) - own - replaced.get(name, set()) - {"name"}:
                 assert options[key] == kfac[key], f"{stem} {name} {key}"
-
-
-def test_full_refreshes_of_smkfac_outlast_the_warm_up_of_its_interval() -> None:
-    checked = []
-    for path in RECIPES:
-        options = load_recipe(path).optimizer
-        # A schedule of intervals has no warm-up.
-        if options.name == "smkfac" and isinstance(options.inverse_interval, int):
-            policy = WarmUpInterval(options.inverse_interval)
-            due = sum(bool(policy(ms.Tensor(step, ms.int32))) for step in range(EVERY_FIFTH + 1))
-            assert options.full_refreshes > due, path.stem
-            checked.append(path.stem)
-    assert checked == ["autoencoder_mnist_smkfac", "resnet20_digits_smkfac"]

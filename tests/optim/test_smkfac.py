@@ -45,6 +45,21 @@ def test_state_has_distinct_names() -> None:
             assert f"smkfac.{layer}.{part}" in names
 
 
+@pytest.mark.parametrize(
+    ("options", "full"),
+    [
+        # Steps 1 to 10 and every fifth one up to 50 are added, without 20 and 40 where the interval has them.
+        ({}, 10 + 18),
+        ({"full_refreshes": 3, "inverse_interval": 20}, 3 + 16),
+        ({"full_refreshes": 3, "inverse_interval": 1}, 3),
+        ({"full_refreshes": 3, "inverse_interval": ms_kfac.FixedInterval(100)}, 3),
+    ],
+)
+def test_refreshes_that_the_warm_up_adds_do_not_count(options: dict[str, object], full: int) -> None:
+    optimizer = ms_kfac.SMKFAC(nn.SequentialCell(nn.Dense(5, 3)), 0.01, **options)
+    assert optimizer.blocks[0].layer_refresh.full_refreshes == full
+
+
 STEPS = 4
 OPTIONS = {"full_refreshes": 2, "alpha": 0.5, "beta": 0.3, "damping": 0.05}
 

@@ -26,6 +26,8 @@ def test_due_steps(mode: int, interval: int) -> None:
     policy = ms_kfac.WarmUpInterval(interval)
     found = [step for step in range(120) if bool(policy(ms.Tensor([step], ms.int32)).asnumpy()[0])]
     assert found == DUE[interval]
+    added = sum(step % interval != 0 for step in found)
+    assert policy.warm_up_refreshes == added
 
 
 @pytest.mark.parametrize("interval", [0, -1, 2.0, True, "10"])
