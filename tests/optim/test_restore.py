@@ -16,7 +16,6 @@ from ms_kfac.optim.checkpoint import match_names
 from tests.support.loops import State, assert_same_state, checkpoint_of, state_of, train_by
 from tests.support.methods import fixed_intervals
 from tests.support.networks import Perceptron, SmallNet, batches
-from tests.support.silence import silent
 
 OPTIONS = {"damping": 0.1, **fixed_intervals(1, 2)}
 
@@ -41,8 +40,7 @@ def test_a_new_network_goes_on_exactly(mode: int, tmp_path: Path) -> None:
     content = saved(tmp_path, net, optimizer)
     train_by("functional", net, optimizer, data[2:])
     resumed, other = build(5)
-    with silent():
-        other.restore(content)
+    other.restore(content)
     train_by("functional", resumed, other, data[2:])
     assert_same_state(state_of(resumed, other), state_of(net, optimizer))
 
@@ -104,8 +102,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(name: str) -> N
 def test_a_checkpoint_of_the_network_loads_the_network() -> None:
     source = Perceptron((5, 6, 3), seed=4)
     net, optimizer = dense()
-    with silent():
-        optimizer.restore(checkpoint_of(source))
+    optimizer.restore(checkpoint_of(source))
     for found, expected in zip(net.get_parameters(), source.get_parameters()):
         np.testing.assert_array_equal(found.asnumpy(), expected.asnumpy())
 
@@ -157,8 +154,7 @@ def test_names_that_a_wrapper_changed_are_matched(order: str) -> None:
         for value in content.values():
             value.set_data(value + 1)
         own, other = wrapped(target)
-        with silent():
-            other.restore(content)
+        other.restore(content)
         values = [content[p.name].asnumpy() for p in optimizer.get_parameters()]
         assert own is not net
         for parameter, value in zip(other.get_parameters(), values):
@@ -246,8 +242,7 @@ def test_restore_reads_a_file_and_tells_what_it_loaded(tmp_path: Path) -> None:
         parameter.set_data(parameter + 1)
     content = saved(tmp_path, net, optimizer)
     resumed, other = dense()
-    with silent():
-        told = other.restore(tmp_path / "run.ckpt")
+    told = other.restore(tmp_path / "run.ckpt")
     assert_same_state(state_of(resumed, other), state_of(net, optimizer))
     weights = tuple(p.name for p in net.get_parameters())
     assert set(told.network) == set(weights)

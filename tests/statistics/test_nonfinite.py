@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ms_kfac.statistics.nonfinite import GRADIENT, INF, NAN, UPDATE, WEIGHT, NonFiniteReports
-from tests.support.silence import silent
 
 PARAMETERS = ("conv.weight", "conv.bias", "head.weight")
 FINITE = np.zeros((0, 3), np.int64)
@@ -70,12 +69,10 @@ def test_other_parameters_are_news() -> None:
 def test_statistics_wait_for_the_step_and_are_no_second_warning() -> None:
     """A batch with NaN is found twice in one step: by the judge and by the check of the step."""
     reports = reports_of()
-    with silent():
-        reports.batch([("conv", NAN)], [], skipped=True)
+    reports.batch([("conv", NAN)], [], skipped=True)
     (message,) = told(reports, 3, findings((GRADIENT, 0, NAN)))
     assert "gradient of conv.weight" in message
-    with silent():
-        reports.batch([("conv", INF)], [], skipped=False)
+    reports.batch([("conv", INF)], [], skipped=False)
     (message,) = told(reports, 4, FINITE)
     assert "a batch's statistics of layer conv hold Inf in step 4; the batch was refused" in message
     assert not told(reports, 5, FINITE)
@@ -96,8 +93,7 @@ def test_without_ends_of_steps_the_judge_tells_at_once() -> None:
 
 def test_a_failed_refresh_is_told_with_the_step() -> None:
     reports = reports_of()
-    with silent():
-        reports(-1, FINITE, "conv: factor A holds NaN or infinity")
+    reports(-1, FINITE, "conv: factor A holds NaN or infinity")
     (message,) = told(reports, 12, FINITE)
     assert "not computed in step 12: conv: factor A holds NaN or infinity. The layer goes on" in message
     reports(-1, FINITE, "conv: factor G holds NaN or infinity")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ms_kfac.statistics.verification import Verification
-from tests.support.silence import silent
 from tests.support.verification import (
     ALL,
     COUNT,
@@ -41,8 +40,7 @@ def test_layer_whose_weight_is_used_elsewhere_is_reported() -> None:
     assert "verify='off'" in message
     assert states(judge) == ["verified"] * 2 + ["mismatch"] + ["verified"] * 2
     assert judge.checked[2].ratio == pytest.approx(1.7, rel=1e-5)
-    with silent():
-        answers_of(judge, with_wrong_layer())
+    answers_of(judge, with_wrong_layer())
 
 
 def decisions(judge: Verification, *right: bool) -> list[float]:
@@ -87,8 +85,7 @@ def test_first_order_empties_the_layer_for_good() -> None:
     emptied = [1.0, 1.0, -1.0, 1.0, 1.0]
     with pytest.warns(UserWarning, match="layer mid .* stay first-order"):
         assert answers_of(judge, with_wrong_layer()) == (emptied, ONES)
-    with silent():
-        assert answers_of(judge, told(seed=1)) == (emptied, ONES)
+    assert answers_of(judge, told(seed=1)) == (emptied, ONES)
     with pytest.warns(UserWarning, match="layer head"):
         numbers = told(seed=2)
         numbers[3, Q] = -numbers[3, P]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.silence import silent
 from tests.support.verification import (
     ALL,
     COUNT,
@@ -30,8 +29,7 @@ from tests.support.verification import (
 @pytest.mark.parametrize("seed", range(5))
 def test_unchanged_gradients_give_no_warning(mode: str, seed: int) -> None:
     judge = judge_of(mode)
-    with silent():
-        assert answers_of(judge, told(seed=seed)) == (ALL, ONES)
+    assert answers_of(judge, told(seed=seed)) == (ALL, ONES)
     assert judge.factor == 1.0
     assert states(judge) == ["verified"] * COUNT
     np.testing.assert_allclose([checked.ratio for checked in judge.checked], 1.0, rtol=1e-6)
@@ -40,8 +38,7 @@ def test_unchanged_gradients_give_no_warning(mode: str, seed: int) -> None:
 @pytest.mark.parametrize("factor", [0.0371, 0.62, 3.3])
 def test_gradients_clipped_by_their_common_norm_pass(factor: float) -> None:
     judge = judge_of("first_order")
-    with silent():
-        assert answers_of(judge, told(factor=factor)) == (ALL, ONES)
+    assert answers_of(judge, told(factor=factor)) == (ALL, ONES)
     assert judge.factor == pytest.approx(factor, rel=1e-5)
     assert states(judge) == ["verified"] * COUNT
 
@@ -50,8 +47,7 @@ def test_rounding_of_half_precision_gradients_passes(rng: np.random.Generator) -
     numbers = told()
     numbers[:, Q] += 1e-3 * numbers[:, NORM] * rng.choice([-1, 1], COUNT)
     judge = judge_of("first_order")
-    with silent():
-        assert answers_of(judge, numbers) == (ALL, ONES)
+    assert answers_of(judge, numbers) == (ALL, ONES)
     assert judge.factor == 1.0
 
 
@@ -61,8 +57,7 @@ def test_an_l2_term_in_the_loss_passes(factor: float) -> None:
     numbers[:, Q] += 0.8 * numbers[:, W]
     numbers[:, NORM] = np.maximum(numbers[:, NORM], 0.8)
     judge = judge_of("first_order")
-    with silent():
-        assert answers_of(judge, numbers) == (ALL, ONES)
+    assert answers_of(judge, numbers) == (ALL, ONES)
     assert states(judge) == ["verified"] * COUNT
 
 
@@ -71,8 +66,7 @@ def test_an_l2_term_of_three_layers_passes() -> None:
     numbers[1:4, W] = [40.0, -20.0, 30.0]
     numbers[1:4, Q] += 0.8 * numbers[1:4, W]
     judge = judge_of("first_order")
-    with silent():
-        assert answers_of(judge, numbers) == (ALL, ONES)
+    assert answers_of(judge, numbers) == (ALL, ONES)
     assert states(judge) == ["verified"] * COUNT
 
 
@@ -83,16 +77,14 @@ def test_accumulated_gradients_set_the_period(passes: int, averaged: bool) -> No
     numbers = told(passes=passes)
     numbers[:, Q] = numbers[:, P_OF_ALL] / (passes if averaged else 1)
     judge = judge_of("first_order")
-    with silent():
-        assert answers_of(judge, numbers) == (ALL, [float(passes)] * COUNT)
+    assert answers_of(judge, numbers) == (ALL, [float(passes)] * COUNT)
     assert judge.factor == pytest.approx(1 / passes if averaged else 1.0)
     np.testing.assert_allclose([checked.ratio for checked in judge.checked], 1.0, rtol=1e-5)
     # The next commit comes with a sum over the period, and is told so.
     numbers = told(passes=passes, seed=1)
     numbers[:, PERIOD], numbers[:, P] = passes, numbers[:, P_OF_ALL]
     numbers[:, Q] = numbers[:, P_OF_ALL] / (passes if averaged else 1)
-    with silent():
-        assert answers_of(judge, numbers) == (ALL, [float(passes)] * COUNT)
+    assert answers_of(judge, numbers) == (ALL, [float(passes)] * COUNT)
     assert states(judge) == ["verified"] * COUNT
 
 
@@ -100,8 +92,7 @@ def test_a_clipped_sum_of_micro_batches_sets_the_period() -> None:
     numbers = told(passes=3)
     numbers[:, Q] = 0.21 * numbers[:, P_OF_ALL]
     judge = judge_of("first_order")
-    with silent():
-        assert answers_of(judge, numbers) == (ALL, [3.0] * COUNT)
+    assert answers_of(judge, numbers) == (ALL, [3.0] * COUNT)
     assert judge.factor == pytest.approx(0.21, rel=1e-5)
 
 
@@ -109,8 +100,7 @@ def test_a_clipped_sum_of_micro_batches_sets_the_period() -> None:
 def test_an_announced_period_stays(mode: str) -> None:
     numbers = told()
     numbers[:, [PASSES, PERIOD]] = 4
-    with silent():
-        assert answers_of(judge_of(mode), numbers) == (ALL, [4.0] * COUNT)
+    assert answers_of(judge_of(mode), numbers) == (ALL, [4.0] * COUNT)
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.3])
@@ -121,8 +111,7 @@ def test_a_layer_that_is_called_twice_gets_a_period_of_its_own(factor: float) ->
     numbers[:, Q] = factor * numbers[:, P_OF_ALL]
     numbers[:, NORM] = abs(numbers[:, Q])
     judge = judge_of("first_order")
-    with silent():
-        assert answers_of(judge, numbers) == (ALL, [1.0, 2.0, 1.0, 1.0, 1.0])
+    assert answers_of(judge, numbers) == (ALL, [1.0, 2.0, 1.0, 1.0, 1.0])
     assert states(judge) == ["verified"] * COUNT
     assert judge.calls.calls.tolist() == [1, 2, 1, 1, 1]
 
@@ -133,10 +122,9 @@ def test_calls_are_answered_for_each_layer() -> None:
     numbers[:, KERNELS] = 2
     numbers[:, Q] = numbers[:, P_OF_ALL]
     judge = judge_of()
-    with silent():
-        assert judge(numbers.astype(np.float32))[:, 2].tolist() == [2] * COUNT
-        numbers[1, [PASSES, P, P_OF_ALL, NORM, Q]] = 0
-        assert judge(numbers.astype(np.float32))[:, 2].tolist() == [2] * COUNT
+    assert judge(numbers.astype(np.float32))[:, 2].tolist() == [2] * COUNT
+    numbers[1, [PASSES, P, P_OF_ALL, NORM, Q]] = 0
+    assert judge(numbers.astype(np.float32))[:, 2].tolist() == [2] * COUNT
 
 
 def test_passes_that_may_be_calls_or_micro_batches_are_told_once() -> None:
@@ -146,8 +134,7 @@ def test_passes_that_may_be_calls_or_micro_batches_are_told_once() -> None:
     judge = judge_of()
     with pytest.warns(UserWarning, match="all layers had 2 backward passes .* accumulation_steps=2"):
         assert answers_of(judge, numbers) == (ALL, [2.0] * COUNT)
-    with silent():
-        answers_of(judge, numbers)
+    answers_of(judge, numbers)
     assert judge.calls.calls.tolist() == [1] * COUNT
 
 
@@ -164,7 +151,6 @@ def test_off_looks_at_nothing_but_nan() -> None:
     judge = judge_of("off")
     wrong = told()
     wrong[:, Q] *= np.arange(COUNT)
-    with silent():
-        assert answers_of(judge, wrong) == (ALL, ONES)
-        assert answers_of(judge, without_pass()) == (ALL, ONES)
+    assert answers_of(judge, wrong) == (ALL, ONES)
+    assert answers_of(judge, without_pass()) == (ALL, ONES)
     assert states(judge) == ["unchecked"] * COUNT

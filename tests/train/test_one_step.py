@@ -24,7 +24,6 @@ from tests.support.networks import (
     batches,
     weights_of,
 )
-from tests.support.silence import silent
 
 SAMPLES = 4096
 # A mean that is right lies within five standard errors but once in 10⁶ cases.
@@ -356,5 +355,4 @@ class MeanOfSampleLosses(TwoInputs):
 
 def test_a_cell_may_average_a_loss_without_reduction() -> None:
     net = ScaledDense()
-    with silent():
-        ms_kfac.TrainOneStepCell(MeanOfSampleLosses(net), ms_kfac.KFAC(net, 0.1))
+    ms_kfac.TrainOneStepCell(MeanOfSampleLosses(net), ms_kfac.KFAC(net, 0.1))

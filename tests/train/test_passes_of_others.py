@@ -24,7 +24,6 @@ from tests.support.loops import (
 )
 from tests.support.methods import fixed_intervals
 from tests.support.networks import Perceptron
-from tests.support.silence import silent
 
 WIDTHS, CLASSES, SAMPLES = (5, 6, 4, 3), 3, 8
 INTERVALS = fixed_intervals(1, 2)
@@ -67,28 +66,26 @@ def test_passes_inside_a_pause_leave_no_trace(mode: int, case: str) -> None:
     """Before the gradient, between gradient and step, after the step; nested, and left by an exception."""
     training = Training(**CASES[case])
     optimizer, others = training.optimizer, data(4, seed=7)
-    with silent():
-        for batch in data(4):
-            optimizer(training.of(batch))
+    for batch in data(4):
+        optimizer(training.of(batch))
     expected = state_of(optimizer)
 
     optimizer.restore(training.start)
-    with silent():
-        for number, batch in enumerate(data(4)):
-            # Without a pause a pass before the gradient is replaced by the step's own.
-            training.of(others[number])
-            gradients = training.of(batch)
+    for number, batch in enumerate(data(4)):
+        # Without a pause a pass before the gradient is replaced by the step's own.
+        training.of(others[number])
+        gradients = training.of(batch)
+        with optimizer.paused():
+            training.of(others[0])
             with optimizer.paused():
-                training.of(others[0])
-                with optimizer.paused():
-                    training.of(others[1])
-                training.of(data(1, samples=5)[0])
-            with pytest.raises(ZeroDivisionError), optimizer.paused():
-                training.of(others[2])
-                raise ZeroDivisionError
-            optimizer(gradients)
-            with optimizer.paused():
-                training.of(others[3])
+                training.of(others[1])
+            training.of(data(1, samples=5)[0])
+        with pytest.raises(ZeroDivisionError), optimizer.paused():
+            training.of(others[2])
+            raise ZeroDivisionError
+        optimizer(gradients)
+        with optimizer.paused():
+            training.of(others[3])
     assert_same_state(state_of(optimizer), expected)
     assert optimizer.refreshes()["refused"] == 0
 
@@ -190,22 +187,20 @@ def test_a_generator_s_pass_through_the_discriminator(mode: int) -> None:
     """The orders that are written, with and without a pause, against a discriminator that trains alone."""
     gan = Gan()
     optimizer, of_generator, start = gan.optimizer, gan.of_generator, gan.factors()
-    with silent():
-        for z, x in points(4):
-            optimizer(gan.gradients(z, x))
+    for z, x in points(4):
+        optimizer(gan.gradients(z, x))
     expected, factors = state_of(optimizer), gan.factors()
 
     optimizer.restore(gan.start)
-    with silent():
-        for number, (z, x) in enumerate(points(4)):
-            gradients = gan.gradients(z, x)
-            if number % 2 == 0:
-                optimizer(gradients)
-            with optimizer.paused():
-                # The other optimizer may take its step inside.
-                of_generator(gan.of_fooled(z))
-            if number % 2 == 1:
-                optimizer(gradients)
+    for number, (z, x) in enumerate(points(4)):
+        gradients = gan.gradients(z, x)
+        if number % 2 == 0:
+            optimizer(gradients)
+        with optimizer.paused():
+            # The other optimizer may take its step inside.
+            of_generator(gan.of_fooled(z))
+        if number % 2 == 1:
+            optimizer(gradients)
     assert_close(state_of(optimizer), expected)
     assert {checked.state for checked in of_generator.verification.checked} == {"verified"}
 
@@ -241,9 +236,8 @@ def test_steps_after_both_passes(mode: int) -> None:
     with pytest.warns(UserWarning, match="computed before the last step"):
         training.optimizer(second)
     assert not training.optimizer.factors("layers.0")["A"].any()
-    with silent():
-        for batch in data(2):
-            training.optimizer(training.of(batch))
+    for batch in data(2):
+        training.optimizer(training.of(batch))
     assert training.optimizer.factors("layers.0")["A"].any()
 
 
@@ -280,8 +274,7 @@ def test_gradient_penalties(mode: int) -> None:
     own = ms.grad(loss, None, parameters)(x)
     with optimizer.paused():
         added = ms.grad(copy_of(penalty), None, parameters)(x)
-    with silent():
-        optimizer(tuple(a + b for a, b in zip(own, added)))
+    optimizer(tuple(a + b for a, b in zip(own, added)))
     rows = np.c_[x.asnumpy(), np.ones(SAMPLES)].astype(np.float64)
     np.testing.assert_allclose(optimizer.factors("layers.0")["A"], rows.T @ rows / SAMPLES, rtol=1e-5)
 
