@@ -24,6 +24,20 @@ def _multiply_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
     return gradient * ops.cast(scale, gradient.dtype)
 
 
+def check_number(gradients: int, parameters: int) -> None:
+    """Check that there is one gradient per parameter; in a compiled step, when it is compiled.
+
+    Args:
+        gradients: number of gradients.
+        parameters: number of parameters.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    if gradients != parameters:
+        raise ValueError(f"gradients must hold one Tensor per parameter ({parameters}), got {gradients}")
+
+
 class SecondOrderStep(FirstOrderOptimizer):
     """The training step; :class:`ms_kfac.optim.base.SecondOrderOptimizer` assembles its parts.
 
@@ -70,6 +84,7 @@ class SecondOrderStep(FirstOrderOptimizer):
                 "fisher='sampled' and damping=LevenbergMarquardt(...) need additional passes: train with "
                 "ms_kfac.TrainOneStepCell or ms_kfac.Model"
             )
+        check_number(len(gradients), len(self.parameters))
         gradients = self.on_device(gradients)
         self.statistics_schedule.count(gradients)
         due = self.no_statistics

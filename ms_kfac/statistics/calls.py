@@ -74,8 +74,9 @@ class CallsPerPass:
         least = np.minimum(least, passes)
         self.micro_batches = self._micro_batches(passes[right], least[right], factor)
         self.ambiguous = self.micro_batches > 1 and self._unknown(seen[right] + kernels[right], factor)
-        found = np.where(seen > 0, least, passes // self.micro_batches)
-        before, self.calls = self.calls, np.where(right, np.maximum(found, 1), self.calls)
+        # More passes than calls are those of several losses, whose curvatures add up as those of locations.
+        found = np.maximum(passes // self.micro_batches, 1)
+        before, self.calls = self.calls, np.where(right, found, self.calls)
         if self.found is not None:
             for index in np.flatnonzero(self.calls != before):
                 self.found(int(index), int(self.calls[index]), int(passes[index]))

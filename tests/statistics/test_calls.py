@@ -19,6 +19,7 @@ CASES = {
     "micro-batches in a compiled step": ([4, 4, 8], [1, 1, 2], [0, 0, 0], None, 1.0, [1, 1, 2], 4, False),
     "micro-batches in PyNative mode": ([4, 4, 8], [1, 1, 1], [1, 1, 2], None, 1.0, [1, 1, 2], 4, False),
     "towers in micro-batches": ([6, 6, 6], [2, 2, 2], [0, 0, 0], None, 1.0, [2, 2, 2], 3, False),
+    "two losses, each with its head": ([2, 1, 1], [1, 1, 1], [1, 1, 1], None, 1.0, [2, 1, 1], 1, False),
     "a loop in the graph": ([5, 1, 5], [1, 1, 1], [0, 0, 0], None, 1.0, [5, 1, 5], 1, False),
     "averaged micro-batches": ([2, 2, 4], [0, 0, 0], [0, 0, 0], None, 0.5, [1, 1, 2], 2, False),
     "averaged, with unequal graphs": ([2, 2, 2], [2, 2, 2], [0, 0, 0], None, 0.5, [1, 1, 1], 2, False),
