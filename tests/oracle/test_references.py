@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
+from tests.oracle.linear_maps import Maps, sides
 from tests.oracle.momentum import Momentum
 from tests.oracle.network import Module, differentiate
 from tests.oracle.patches import Geometry, extract, fold
@@ -97,3 +98,25 @@ def test_momentum_equals_mindspore(rng: np.random.Generator) -> None:
         expected = {name: rule.apply(name, value, gradient, 0.1) for name, value in expected.items()}
     for p in (weight, gamma):
         np.testing.assert_allclose(p.asnumpy(), expected[p.name], rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_of_outputs_give_those_of_weights(rng: np.random.Generator) -> None:
+    """dW = (1/N) Σ g aᵀ over two calls of a map, against differences of the loss."""
+    weights = {"map.weight": rng.standard_normal((3, 3)), "map.bias": rng.standard_normal(3)}
+    x = rng.standard_normal((4, 2, 3))
+
+    def losses(maps: Maps) -> np.ndarray:
+        return np.tanh(maps("map", np.tanh(maps("map", x)))).sum((1, 2))
+
+    a, g = sides(losses, weights)["map"]
+    assert a.shape == g.shape == (4, 4, 3)
+    dW = np.einsum("ntg,nta->ga", g, a) / 4
+    for index in np.ndindex(3, 3):
+        moved = np.zeros((3, 3))
+        moved[index] = 1e-6
+        values = [
+            losses(Maps({**weights, "map.weight": weights["map.weight"] + sign * moved})).real.mean()
+            for sign in (1, -1)
+        ]
+        # Central differences: 1e-12 of the third derivative, and rounding of 1e-16 / 1e-6.
+        assert dW[index] == pytest.approx((values[0] - values[1]) / 2e-6, rel=0, abs=1e-8)

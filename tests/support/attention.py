@@ -12,12 +12,12 @@ WIDTH, HEADS = 8, 2
 class SeparateAttention(nn.Cell):
     """`nn.MultiheadAttention(batch_first=True)` of four dense layers."""
 
-    def __init__(self, key_width: int = WIDTH) -> None:
+    def __init__(self, key_width: int = WIDTH, *, bias: bool = True) -> None:
         super().__init__()
-        self.q_proj = nn.Dense(WIDTH, WIDTH)
-        self.k_proj = nn.Dense(key_width, WIDTH)
-        self.v_proj = nn.Dense(key_width, WIDTH)
-        self.out_proj = nn.Dense(WIDTH, WIDTH)
+        self.q_proj = nn.Dense(WIDTH, WIDTH, has_bias=bias)
+        self.k_proj = nn.Dense(key_width, WIDTH, has_bias=bias)
+        self.v_proj = nn.Dense(key_width, WIDTH, has_bias=bias)
+        self.out_proj = nn.Dense(WIDTH, WIDTH, has_bias=bias)
 
     def heads(self, x: ms.Tensor) -> ms.Tensor:
         return ops.transpose(ops.reshape(x, (*x.shape[:2], HEADS, WIDTH // HEADS)), (0, 2, 1, 3))
