@@ -1,7 +1,7 @@
 """Inputs and output gradients of a network's linear maps, in float64 and without a backward pass.
 
-The derivative of a loss by an output y is Im(loss(y + i h)) / h (Squire & Trapp 1998). It subtracts nothing, so
-that with a tiny h it is exact but for rounding. Every function on the way must accept complex numbers.
+The derivative of a loss by an output y is Im(loss(y + i h)) / h (Squire & Trapp 1998). It subtracts nothing,
+so that with a tiny h it is exact but for rounding. Every function on the way must accept complex numbers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ STEP = 1e-30
 class Maps:
     """The maps x -> W x + b by their names, as functions that record inputs and outputs.
 
-    `weights` has "name.weight" (d_out, d_in) and, unless there is no bias, "name.bias". `shift` names an output
-    element to which i h is added: (name, call, index without the axis of samples).
+    `weights` has "name.weight" (d_out, d_in) and, unless there is no bias, "name.bias". `shift` names an
+    element of an output to which i h is added: (name, call, index without the axis of samples).
     """
 
     def __init__(
