@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
+from mindspore import mint, nn
 
 import ms_kfac
 from ms_kfac.capture.layer_kinds import describe_layer
@@ -154,9 +156,10 @@ def test_verification_sees_group_norms_and_scales(mode: int, rng: np.random.Gene
     assert optimizer.summary().count("verified") == 1 + len(cases)
 
 
-def test_moments_of_several_devices_stay_first_order() -> None:
-    layer = nn.SyncBatchNorm(2, process_groups=0)
-    layer.is_global = True
+@pytest.mark.parametrize("kind", [nn.SyncBatchNorm, mint.nn.SyncBatchNorm])
+def test_moments_of_several_devices_stay_first_order(kind: Any) -> None:
+    layer = kind(2)
+    layer.is_global, layer.world_size = True, 2
     described = describe_layer("norm", layer)
     assert isinstance(described, str)
     assert "several devices" in described

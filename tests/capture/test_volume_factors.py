@@ -11,6 +11,7 @@ import pytest
 from mindspore import mint, nn, ops
 
 import ms_kfac
+from ms_kfac.capture.attach import TappedPrimitive
 from ms_kfac.capture.layer_kinds import describe_layer
 from tests.oracle.factors import shared_factors
 from tests.oracle.volumes import Borders, extract_patches, same_borders
@@ -24,7 +25,7 @@ class Case:
     """A layer, the shape of its input without samples, and how its window moves.
 
     `borders` are the zeros around the side that has patches, `None` for padding "same". `groups` and `bias`
-    are those of the layer. `appended` rows and columns of zeros follow the output.
+    are those of the layer. `appended` rows and columns of zeros follow the output, and `scale` multiplies it.
     """
 
     layer: nn.Cell
@@ -37,6 +38,7 @@ class Case:
     bias: bool = False
     transposed: bool = False
     appended: int = 0
+    scale: float = 1.0
 
     def factors(self, x: np.ndarray, g: np.ndarray, sharing: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """(A, G) of every group, by the definitions."""
@@ -284,46 +286,114 @@ class Transposed(nn.Cell):
         return self.conv(x)
 
 
-class Volumes(nn.Cell):
-    """Computes what the function of `mint.nn.Conv3d` computes, without bias."""
+class MintConvolution(nn.Cell):
+    """Computes what the function of `mint.nn.Conv2d` or `Conv3d` computes, which has no CPU kernel either."""
 
     def __init__(self, cell: Any) -> None:
         super().__init__(auto_prefix=False)
-        self.conv = ops.Conv3D(
-            cell.out_channels,
-            cell.kernel_size,
-            pad_mode="pad",
-            pad=tuple(size for size in cell.padding for _ in range(2)),
-            stride=cell.stride,
+        named = isinstance(cell.padding, str)
+        arguments = cell.out_channels, cell.kernel_size
+        options = {
+            "pad_mode": cell.padding if named else "pad",
+            "pad": 0 if named else tuple(size for size in cell.padding for _ in range(2)),
+            "stride": cell.stride,
+            "dilation": cell.dilation,
+        }
+        # The CPU has no Conv3D with groups.
+        self.conv = (
+            ops.Conv2D(*arguments, group=cell.groups, **options)
+            if isinstance(cell, mint.nn.Conv2d)
+            else ops.Conv3D(*arguments, **options)
         )
 
-    def construct(self, x: ms.Tensor, weight: ms.Tensor, *others: Any) -> ms.Tensor:
-        return self.conv(x, weight)
+    def construct(self, x: ms.Tensor, weight: ms.Tensor, bias: ms.Tensor, *others: Any) -> ms.Tensor:
+        y = self.conv(x, weight)
+        return y if bias is None else y + bias.reshape((1, -1, *(1 for _ in x.shape[2:])))
 
 
-def test_convolutions_of_mint(mode: int, rng: np.random.Generator) -> None:
-    up = mint.nn.ConvTranspose2d(4, 6, (3, 2), stride=2, padding=1, output_padding=(1, 0), groups=2)
-    volume = mint.nn.Conv3d(2, 3, (1, 2, 2), stride=(1, 2, 1), padding=(0, 1, 1), bias=False)
-    cases = [
-        Case(up, (4, 3, 2), (3, 2), (2, 2), (1, 1), ((1, 1), (1, 1)), groups=2, transposed=True),
-        Case(volume, (2, 2, 3, 3), (1, 2, 2), (1, 2, 1), (1, 1, 1), ((0, 0), (1, 1), (1, 1))),
+class ScaledImages(mint.nn.Conv2d):
+    """The factor 2 after the affine part shows in G alone."""
+
+    def construct(self, input: ms.Tensor) -> ms.Tensor:
+        return 2.0 * super().construct(input)
+
+
+def convolutions_of_mint() -> list[Case]:
+    once, none = (1, 1), ((0, 0), (0, 0))
+    return [
+        Case(
+            mint.nn.ConvTranspose2d(4, 6, (3, 2), stride=2, padding=1, output_padding=(1, 0), groups=2),
+            (4, 3, 2),
+            (3, 2),
+            (2, 2),
+            once,
+            ((1, 1), (1, 1)),
+            groups=2,
+            transposed=True,
+        ),
+        Case(
+            mint.nn.Conv3d(2, 3, (1, 2, 2), stride=(1, 2, 1), padding=(0, 1, 1), bias=False),
+            (2, 2, 3, 3),
+            (1, 2, 2),
+            (1, 2, 1),
+            (1, 1, 1),
+            ((0, 0), (1, 1), (1, 1)),
+        ),
+        Case(mint.nn.Conv3d(2, 2, 2), (2, 2, 3, 3), (2,) * 3, (1,) * 3, (1,) * 3, (*none, (0, 0)), bias=True),
+        Case(
+            mint.nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(0, 1), groups=2),
+            (4, 5, 4),
+            (3, 2),
+            (2, 1),
+            once,
+            ((0, 0), (1, 1)),
+            groups=2,
+            bias=True,
+        ),
+        Case(mint.nn.Conv2d(2, 3, 3, padding="same", bias=False), (2, 4, 5), (3, 3), once, once, None),
+        Case(mint.nn.Conv2d(2, 3, 2, dilation=2), (2, 4, 5), (2, 2), once, (2, 2), none, bias=True),
+        Case(ScaledImages(2, 3, 2), (2, 3, 4), (2, 2), once, once, none, bias=True, scale=2.0),
     ]
-    net = Bank([up, volume])
+
+
+@pytest.mark.parametrize("sharing", ["expand", "reduce"])
+def test_convolutions_of_mint(mode: int, sharing: str, rng: np.random.Generator) -> None:
+    cases = convolutions_of_mint()
+    net = Bank([case.layer for case in cases])
     randomise(net, rng)
-    with pytest.warns(UserWarning, match="the bias of a transposed convolution is in no pa"):
-        optimizer = ms_kfac.KFAC(net, 0.1, damping=DAMPING)
-    up.__dict__["untapped_construct"] = Transposed(up)
-    volume.conv3d = Volumes(volume)
+    optimizer = ms_kfac.KFAC(net, 0.1, sharing=sharing)
+    cases[0].layer.__dict__["untapped_construct"] = Transposed(cases[0].layer)
+    for case in cases[1:]:
+        attribute = "conv2d" if isinstance(case.layer, mint.nn.Conv2d) else "conv3d"
+        place = getattr(case.layer, attribute)
+        stand_in = MintConvolution(case.layer)
+        if isinstance(place, TappedPrimitive):
+            place.primitive = stand_in
+        else:
+            setattr(case.layer, attribute, stand_in)
     inputs = [rng.standard_normal((SAMPLES, *case.shape)).astype(np.float32) for case in cases]
     c = [rng.standard_normal(y.shape).astype(np.float32) for y in net(*(tensor(x) for x in inputs))]
     optimizer(backward(linear_loss(net, c), optimizer.parameters, *inputs))
-    assert optimizer.summary().count("verified") == 3
+    assert optimizer.summary(every_layer=True).count("verified") == 1 + len(cases)
     for i, case in enumerate(cases):
         found = optimizer.factors(f"layers.{i}")
-        for group, (A, G) in enumerate(case.factors(inputs[i], c[i], "expand")):
+        for group, (A, G) in enumerate(case.factors(inputs[i], case.scale * c[i], sharing)):
             found_A, found_G = (found[x] if case.groups == 1 else found[x][group] for x in "AG")
-            np.testing.assert_allclose(found_A, A, rtol=1e-5, atol=1e-4)
-            np.testing.assert_allclose(found_G, G, rtol=1e-5, atol=1e-4)
+            # Sums of at most 200 terms of order 1 to 4 in float32.
+            np.testing.assert_allclose(found_A, A, rtol=1e-5, atol=1e-4, err_msg=f"layer {i}")
+            np.testing.assert_allclose(found_G, G, rtol=1e-5, atol=1e-4, err_msg=f"layer {i}")
+
+
+def test_the_bias_of_a_transposed_convolution_says_why() -> None:
+    net = nn.SequentialCell(mint.nn.ConvTranspose2d(4, 6, (3, 2), groups=2))
+    with pytest.warns(UserWarning, match="the bias of a transposed convolution is in no pa"):
+        ms_kfac.KFAC(net, 0.1)
+
+
+def test_images_of_mint_reach_the_native_kernels_where_those_of_nn_do() -> None:
+    nets = nn.SequentialCell(mint.nn.Conv2d(2, 3, 3)), nn.SequentialCell(nn.Conv2d(2, 3, 3))
+    found, expected = ([block.operator.native for block in ms_kfac.KFAC(net, 0.1).blocks] for net in nets)
+    assert found == expected
 
 
 @pytest.mark.parametrize(

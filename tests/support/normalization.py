@@ -137,10 +137,12 @@ def more_normalizations() -> list[Case]:
         Case(nn.GroupNorm(2, 4, eps=0.2), (4,), group_norm_fisher(2, 0.2)),
         Case(mint.nn.GroupNorm(1, 3), (3, 4), group_norm_fisher(1)),
         Case(nn.SyncBatchNorm(2, process_groups=0), (2, 3, 2), batch_norm_fisher(), **batch),
+        Case(mint.nn.SyncBatchNorm(2, eps=0.3), (2, 3, 2), batch_norm_fisher(0.3), **batch),
         Case(RootMeanSquare(4, 0.1), (3, 4), scale_fisher(0.1)),
         Case(LayerScale(4), (2, 3, 4), scale_fisher(None)),
         with_stand_in(nn.InstanceNorm1d(3), (3, 4), group_norm_fisher(3)),
         with_stand_in(nn.InstanceNorm2d(2, eps=0.2), (2, 3, 4), group_norm_fisher(2, 0.2)),
+        with_stand_in(nn.InstanceNorm3d(2), (2, 2, 3, 2), group_norm_fisher(2)),
         with_stand_in(mint.nn.BatchNorm1d(3), (3,), batch_norm_fisher(), **batch),
         with_stand_in(*mint_batch, **batch),
         with_stand_in(
