@@ -11,6 +11,8 @@ from mindspore import nn, ops
 import ms_kfac
 from ms_kfac.capture.layer_kinds import describe_layer
 from tests.oracle.factors import shared_factors
+from tests.oracle.linear_maps import Maps, sides
+from tests.oracle.recurrent import gru_step, lstm_step, rnn_step
 from tests.support.bank import backward, randomise, tensor
 
 SAMPLES, STEPS, INPUTS, WIDTH = 4, 3, 3, 4
@@ -35,7 +37,7 @@ class Cells(nn.Cell):
         return simple
 
 
-class Maps(nn.Cell):
+class CellMaps(nn.Cell):
     """The linear maps of a cell, under its names for them."""
 
     def __init__(self, inputs: int, gates: int, *, bias: bool = True) -> None:
@@ -49,7 +51,8 @@ class Loops(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lstm, self.gru, self.rnn = Maps(INPUTS, 4), Maps(WIDTH, 3), Maps(WIDTH, 1, bias=False)
+        self.lstm, self.gru = CellMaps(INPUTS, 4), CellMaps(WIDTH, 3)
+        self.rnn = CellMaps(WIDTH, 1, bias=False)
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         h = ops.zeros((x.shape[1], WIDTH), ms.float32)
@@ -74,6 +77,21 @@ def squared_error(net: nn.Cell) -> Any:
     return forward
 
 
+def cell_losses(x: np.ndarray) -> Any:
+    """The loss of each sample of `Cells`, x (T, N, d)."""
+
+    def losses(maps: Maps) -> np.ndarray:
+        h = c = gated = np.zeros((SAMPLES, WIDTH))
+        simple = gated + 0.1
+        for t in range(STEPS):
+            h, c = lstm_step(maps, "lstm", x[t], h, c)
+            gated = gru_step(maps, "gru", h, gated)
+            simple = rnn_step(maps, "rnn", gated, simple)
+        return ((simple - 0.3) ** 2).sum(1)
+
+    return losses
+
+
 def as_dense(name: str) -> str:
     """The name of a cell's Parameter in `Loops`."""
     prefix, last = name.split(".")
@@ -94,13 +112,19 @@ def test_cells_train_like_dense_layers(mode: int, rng: np.random.Generator) -> N
     optimizers = [ms_kfac.KFAC(net, 0.1, **options) for net in (cells, loops)]
     np.testing.assert_allclose(cells(tensor(data[0])).asnumpy(), plain, rtol=1e-5, atol=1e-6)
     for x in data:
+        weights = {as_dense(name): p.asnumpy().astype(np.float64) for name, p in cells.parameters_and_names()}
         for net, optimizer in zip((cells, loops), optimizers):
             optimizer(backward(squared_error(net), optimizer.parameters, x))
-    # The input is known: all steps of a sample are its locations.
-    a = np.swapaxes(data[-1], 0, 1)
-    A, _ = shared_factors(a, a, True)
-    np.testing.assert_allclose(optimizers[0].factors("lstm.ih")["A"], A, rtol=1e-5, atol=1e-5)
     assert optimizers[0].summary().count("verified") == 7
+    expected_sides = sides(cell_losses(data[-1]), weights)
+    assert set(expected_sides) == set(optimizers[0].layers)
+    for name, (a, g) in expected_sides.items():
+        # All steps of a sample are its locations.
+        for letter, expected in zip("AG", shared_factors(a, g, f"{name}.bias" in weights)):
+            found = optimizers[0].factors(name)[letter]
+            # Three steps of three cells, of float32 products of 4 terms each.
+            tolerance = 1e-5 * np.abs(expected).max()
+            np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=f"{name} {letter}")
     for name in optimizers[1].layers:
         for factor, expected in optimizers[1].factors(name).items():
             found = optimizers[0].factors(name)[factor]
@@ -109,6 +133,31 @@ def test_cells_train_like_dense_layers(mode: int, rng: np.random.Generator) -> N
         expected = dict(loops.parameters_and_names())[as_dense(name)].asnumpy()
         assert np.abs(expected - start[as_dense(name)]).max() > 1e-4, name
         np.testing.assert_allclose(parameter.asnumpy(), expected, rtol=0, atol=2e-5, err_msg=name)
+
+
+class Other(nn.Cell):
+    """The options that `Cells` leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTMCell(INPUTS, WIDTH, has_bias=False)
+        self.gru = nn.GRUCell(INPUTS, WIDTH, has_bias=False)
+        self.rnn = nn.RNNCell(INPUTS, WIDTH)
+
+    def construct(self, x: ms.Tensor, h: ms.Tensor) -> tuple[ms.Tensor, ...]:
+        return (*self.lstm(x, (h, h)), self.gru(x, h), self.rnn(x, h))
+
+
+def test_outputs_stay(mode: int, rng: np.random.Generator) -> None:
+    net = Other()
+    randomise(net, rng)
+    inputs = tensor(rng.standard_normal((SAMPLES, INPUTS))), tensor(rng.standard_normal((SAMPLES, WIDTH)))
+    plain = [y.asnumpy() for y in net(*inputs)]
+    optimizer = ms_kfac.KFAC(net, 0.1)
+    assert len(optimizer.layers) == 6
+    for found, expected in zip(net(*inputs), plain):
+        # Products of 4 terms in another order.
+        np.testing.assert_allclose(found.asnumpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_layers_over_time_stay_first_order() -> None:
