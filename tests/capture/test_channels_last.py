@@ -69,22 +69,29 @@ GEOMETRIES = (
 
 
 @pytest.mark.parametrize(
-    ("mode", "sharing"), [(ms.GRAPH_MODE, "reduce"), (ms.PYNATIVE_MODE, "expand")], indirect=["mode"]
+    ("mode", "sharing", "geometries"),
+    [
+        (ms.GRAPH_MODE, "reduce", GEOMETRIES),
+        (ms.GRAPH_MODE, "expand", GEOMETRIES[:1]),
+        (ms.PYNATIVE_MODE, "reduce", GEOMETRIES[:1]),
+        (ms.PYNATIVE_MODE, "expand", GEOMETRIES),
+    ],
+    indirect=["mode"],
 )
-def test_factors(mode: int, sharing: str, rng: np.random.Generator) -> None:
+def test_factors(mode: int, sharing: str, geometries: tuple[Geometry, ...], rng: np.random.Generator) -> None:
+    count = len(geometries)
     norm = nn.BatchNorm2d(2)
     norm.format = "NHWC"
-    layers = [channels_last(geometry, rng) for geometry in GEOMETRIES]
-    # The same convolution with one curvature per weight.
-    layers.append(channels_last(GEOMETRIES[0], rng))
+    # The last one is the first with one curvature per weight.
+    shapes = [*geometries, geometries[0]]
+    layers = [channels_last(geometry, rng) for geometry in shapes]
     net = Bank([*layers, norm])
     randomise(net, rng)
     net.set_train(True)
     optimizer = ms_kfac.KFAC(
-        net, 0.1, sharing=sharing, normalization="unit_wise", blocks={r"layers\.3": DiagonalBlock}
+        net, 0.1, sharing=sharing, normalization="unit_wise", blocks={rf"layers\.{count}": DiagonalBlock}
     )
     norm.__dict__["untapped_construct"] = Normalize(norm)
-    shapes = [*GEOMETRIES, GEOMETRIES[0]]
     images = [rng.standard_normal((SAMPLES, s.in_channels, *s.image)).astype(np.float32) for s in shapes]
     g = [rng.standard_normal((SAMPLES, s.out_channels, *s.output_size())).astype(np.float32) for s in shapes]
     for values, out in ((images, 0), (g, 1)):
@@ -93,20 +100,20 @@ def test_factors(mode: int, sharing: str, rng: np.random.Generator) -> None:
     gradients = backward(linear_loss(net, c), optimizer.parameters, *inputs)
     optimizer(gradients)
     assert optimizer.summary().count("verified") == 2 + len(layers)
-    for i, geometry in enumerate(GEOMETRIES):
+    for i, geometry in enumerate(geometries):
         A, G = conv_factors(images[i], g[i], geometry, sharing)
         order = features(geometry)
         found = optimizer.factors(f"layers.{i}")
         np.testing.assert_allclose(found["A"], A[..., order, :][..., order], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(found["G"], G, rtol=1e-5, atol=1e-5)
     x_hat = normalize(inputs[-1], (0, 1, 2), 1e-5)
-    F = optimizer.factors("layers.4")["F"]
+    F = optimizer.factors(f"layers.{count + 1}")["F"]
     np.testing.assert_allclose(F, unit_wise_fisher(x_hat, c[-1]), rtol=1e-4, atol=1e-4)
-    geometry = GEOMETRIES[0]
-    patches = extract(images[3], geometry).reshape(SAMPLES, -1, 18)
+    geometry = geometries[0]
+    patches = extract(images[count], geometry).reshape(SAMPLES, -1, 18)
     patches = np.concatenate([patches, np.ones((*patches.shape[:2], 1))], -1)[..., features(geometry)]
-    own = np.einsum("ngt,nta->nga", g[3].reshape(SAMPLES, 2, -1), patches)
-    found = optimizer.factors("layers.3")["s"]
+    own = np.einsum("ngt,nta->nga", g[count].reshape(SAMPLES, 2, -1), patches)
+    found = optimizer.factors(f"layers.{count}")["s"]
     np.testing.assert_allclose(found, (own**2).mean(0), rtol=1e-4, atol=1e-4)
 
 

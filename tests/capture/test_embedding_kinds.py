@@ -29,9 +29,7 @@ class Gather(nn.Cell):
         return rows * kept + ops.stop_gradient(rows) * (1 - kept)
 
 
-@pytest.mark.parametrize(
-    ("mode", "sharing"), [(ms.GRAPH_MODE, "expand"), (ms.PYNATIVE_MODE, "reduce")], indirect=["mode"]
-)
+@pytest.mark.parametrize("sharing", ["expand", "reduce"])
 def test_factors(mode: int, sharing: str, rng: np.random.Generator) -> None:
     tables = [
         nn.EmbeddingLookup(VOCABULARY, WIDTH, target="DEVICE", sparse=False),
