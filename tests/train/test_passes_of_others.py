@@ -53,6 +53,11 @@ class Training:
         return self.gradients(tensor(batch[0]), tensor(batch[1]))[1]
 
 
+def factors_of(optimizer: nn.Optimizer) -> dict[str, np.ndarray]:
+    found = [(layer, optimizer.factors(layer)) for layer in optimizer.layers]
+    return {f"{layer}.{name}": value for layer, own in found for name, value in own.items()}
+
+
 # One gate; the count of samples in addition; a gate per layer, whose codes differ from step to step.
 CASES: dict[str, dict[str, Any]] = {
     "KFAC": INTERVALS,
@@ -159,8 +164,7 @@ class Gan:
         self.start = checkpoint_of(self.optimizer)
 
     def factors(self) -> dict[str, np.ndarray]:
-        found = [(layer, self.optimizer.factors(layer)) for layer in self.optimizer.layers]
-        return {f"{layer}.{name}": value for layer, own in found for name, value in own.items()}
+        return factors_of(self.optimizer)
 
 
 def points(count: int) -> list[tuple[ms.Tensor, ms.Tensor]]:
@@ -281,6 +285,26 @@ def test_both_passes_in_one_graph(mode: int, made: Callable[[Gan], Step]) -> Non
     assert {checked.state for checked in gan.of_generator.verification.checked} == {"verified"}
 
 
+def test_sharpness_aware_steps(mode: int) -> None:
+    """The first pass finds the perturbation, the second is the step's: the factors are those of it alone."""
+    # Without a past, so that the factors are those of one batch.
+    training, alone = (Training(factor_decay=0.0, **INTERVALS) for _ in range(2))
+    for batch in data(2):
+        weights = training.optimizer.parameters
+        moves = [0.2 * gradient for gradient in training.of(batch)]
+        for weight, other, move in zip(weights, alone.optimizer.parameters, moves):
+            ops.assign_add(weight, move)
+            ops.assign(other, weight + 0)
+        gradients = training.of(batch)
+        for weight, move in zip(weights, moves):
+            ops.assign_sub(weight, move)
+        training.optimizer(gradients)
+        alone.optimizer(alone.of(batch))
+        # Two runs of the same operators.
+        assert_same_state(factors_of(training.optimizer), factors_of(alone.optimizer))
+    assert {checked.state for checked in training.optimizer.verification.checked} == {"verified"}
+
+
 def test_steps_after_both_passes(mode: int) -> None:
     """Two losses, whose passes both come before the first step: no batch can be told to be its own."""
     training = Training(**INTERVALS)
@@ -296,8 +320,12 @@ def test_steps_after_both_passes(mode: int) -> None:
 
 
 def test_gradient_penalties(mode: int) -> None:
-    """The gradient is right; its pass is refused. Paused and added, the statistics are those of the loss."""
-    net = Perceptron((5, 6, 1))
+    """The gradient is right; its pass is refused, alone or with the loss in one function.
+
+    Paused and added, the statistics are those of the loss.
+    """
+    # Four layers: two may fit the gradient by chance, with a factor.
+    net = Perceptron((5, 6, 6, 4, 1))
 
     def output(x: ms.Tensor) -> ms.Tensor:
         return net(x).sum()
@@ -321,6 +349,20 @@ def test_gradient_penalties(mode: int) -> None:
         np.testing.assert_allclose(found.asnumpy(), value, rtol=1e-6, atol=1e-7)
     with pytest.warns(UserWarning, match=r"with optimizer.paused\(\):"):
         optimizer(gradients)
+    assert not optimizer.factors("layers.0")["A"].any()
+
+    def penalized(x: ms.Tensor) -> ms.Tensor:
+        return loss(x) + penalty(x)
+
+    optimizer.detach()
+    optimizer = ms_kfac.KFAC(net, 0.0, **INTERVALS)
+    of_both = ms.grad(copy_of(penalized), None, parameters)
+    with pytest.warns(UserWarning) as caught:
+        for batch in data(2):
+            optimizer(of_both(tensor(batch[0])))
+    (message,) = messages(caught)
+    assert "a backward pass that is not the step's own" in message
+    assert optimizer.refreshes()["refused"] == 2
     assert not optimizer.factors("layers.0")["A"].any()
 
     optimizer.detach()
