@@ -56,7 +56,9 @@ def two_by_parameters(net: Whole) -> list[nn.Optimizer]:
 Gradient = Callable[[ms.Tensor], tuple[ms.Tensor, ...]]
 
 
-def gradients_of_both(net: Whole, of_generator: nn.Optimizer, of_discriminator: nn.Optimizer) -> list[Gradient]:
+def gradients_of_both(
+    net: Whole, of_generator: nn.Optimizer, of_discriminator: nn.Optimizer
+) -> list[Gradient]:
     def fooled(x: ms.Tensor) -> ms.Tensor:
         return (net(x) ** 2).sum(-1).mean()
 

@@ -92,7 +92,7 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_fit_is_refused_before_anything_is_written(name: str) -> None:
+def test_what_does_not_fit_is_refused_before_anything_is_written(mode: int, name: str) -> None:
     make, message = REFUSED[name]
     net, optimizer = dense()
     content = make({n: ms.Parameter(p + 1, name=n) for n, p in checkpoint_of(net, optimizer).items()})
@@ -149,7 +149,7 @@ def wrapped(order: str) -> tuple[nn.Cell, nn.Optimizer]:
 
 
 @pytest.mark.parametrize("order", ["before", "after", "around", "with its loss"])
-def test_names_that_a_wrapper_changed_are_matched(order: str) -> None:
+def test_names_that_a_wrapper_changed_are_matched(mode: int, order: str) -> None:
     """Saved without the wrapper and loaded with it, and the other way round."""
     for source, target in (("never", order), (order, "never")):
         net, optimizer = wrapped(source)
