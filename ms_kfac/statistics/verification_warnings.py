@@ -43,7 +43,8 @@ class VerificationWarnings:
                 f"a backward pass that is not the step's own reached {_listed(new)} since the last step "
                 f"(ratio of the gradient to the expected one: {self._shown(ratios, flags, new)}). The batch "
                 "of statistics is refused; a layer without statistics is first-order. Put such passes into "
-                "`with optimizer.paused():`. verify='off' commits the last pass without this check"
+                "`with optimizer.paused():`; in a compiled function, compute them after the step. "
+                "verify='off' commits the last pass without this check"
             )
 
     def mismatch(

@@ -46,7 +46,7 @@ def test_a_new_network_goes_on_exactly(mode: int, tmp_path: Path) -> None:
 
 
 def test_folds_of_one_network(mode: int) -> None:
-    """Cross-validation: a network and an optimizer start anew, and compiled steps are used again."""
+    """Cross-validation: restored, with steps that are compiled already, or new objects in one process."""
     net, optimizer = build(0)
     start = {p.name: p.copy() for cell in (net, optimizer) for p in cell.get_parameters()}
     ends: list[State] = []
@@ -55,6 +55,9 @@ def test_folds_of_one_network(mode: int) -> None:
         train_by("functional", net, optimizer, batches(3))
         ends.append(state_of(net, optimizer))
     assert_same_state(ends[1], ends[0])
+    fresh, own = build(0)
+    train_by("functional", fresh, own, batches(3))
+    assert_same_state(state_of(fresh, own), ends[0])
 
 
 def dense(classes: int = 3) -> tuple[nn.Cell, nn.Optimizer]:
@@ -89,7 +92,7 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_fit_is_refused_before_anything_is_written(name: str) -> None:
+def test_what_does_not_fit_is_refused_before_anything_is_written(mode: int, name: str) -> None:
     make, message = REFUSED[name]
     net, optimizer = dense()
     content = make({n: ms.Parameter(p + 1, name=n) for n, p in checkpoint_of(net, optimizer).items()})
@@ -146,7 +149,7 @@ def wrapped(order: str) -> tuple[nn.Cell, nn.Optimizer]:
 
 
 @pytest.mark.parametrize("order", ["before", "after", "around", "with its loss"])
-def test_names_that_a_wrapper_changed_are_matched(order: str) -> None:
+def test_names_that_a_wrapper_changed_are_matched(mode: int, order: str) -> None:
     """Saved without the wrapper and loaded with it, and the other way round."""
     for source, target in (("never", order), (order, "never")):
         net, optimizer = wrapped(source)

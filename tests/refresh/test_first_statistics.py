@@ -31,37 +31,33 @@ def preconditioned(optimizer: nn.Optimizer, gradients: tuple[ms.Tensor, ...]) ->
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("SPNGD")])
-def test_the_first_step_has_an_inverse_whatever_its_number(name: str) -> None:
+def test_the_first_step_has_an_inverse_whatever_its_number(mode: int, name: str) -> None:
     """As after `global_step` came along from another optimizer, or after a first batch with NaN."""
-    ms.set_context(mode=ms.GRAPH_MODE)
-    try:
-        method, options = METHODS[name]
-        net = Perceptron(WIDTHS)
-        optimizer = method(net, 0.0, damping=0.1, **{**options, **RARE})
-        gradient = gradient_function(net, optimizer, cross_entropy())
-        start = checkpoint_of(optimizer)
-        gradients = gradient(*batch(0))[1]
-        optimizer(gradients)
-        expected = preconditioned(optimizer, gradients)
-        assert all(np.abs(u - g.asnumpy()).max() > 1e-3 for u, g in zip(expected, gradients))
-        inverses = optimizer.refreshes()["inverses"]
+    method, options = METHODS[name]
+    net = Perceptron(WIDTHS)
+    optimizer = method(net, 0.0, damping=0.1, **{**options, **RARE})
+    gradient = gradient_function(net, optimizer, cross_entropy())
+    start = checkpoint_of(optimizer)
+    gradients = gradient(*batch(0))[1]
+    optimizer(gradients)
+    expected = preconditioned(optimizer, gradients)
+    assert all(np.abs(u - g.asnumpy()).max() > 1e-3 for u, g in zip(expected, gradients))
+    inverses = optimizer.refreshes()["inverses"]
 
-        optimizer.restore(start)
-        ops.assign(optimizer.global_step, ms.Tensor([13], ms.int32))
-        # The batch is refused, and the step is taken all the same.
-        x, y = batch(1)
-        lost = gradient(x * float("nan"), y)[1]
-        with pytest.warns(UserWarning, match="hold NaN"):
-            optimizer(tuple(ops.zeros_like(part) for part in lost))
-        assert optimizer.refreshes()["inverses"] == 0
-        optimizer(gradient(*batch(0))[1])
-        assert optimizer.refreshes()["inverses"] == inverses
-        for found, update in zip(preconditioned(optimizer, gradients), expected):
-            np.testing.assert_allclose(found, update, rtol=0, atol=1e-5 * np.abs(update).max())
-        optimizer(gradient(*batch(2))[1])
-        assert optimizer.refreshes()["inverses"] == inverses
-    finally:
-        ms.set_context(mode=ms.PYNATIVE_MODE)
+    optimizer.restore(start)
+    ops.assign(optimizer.global_step, ms.Tensor([13], ms.int32))
+    # The batch is refused, and the step is taken all the same.
+    x, y = batch(1)
+    lost = gradient(x * float("nan"), y)[1]
+    with pytest.warns(UserWarning, match="hold NaN"):
+        optimizer(tuple(ops.zeros_like(part) for part in lost))
+    assert optimizer.refreshes()["inverses"] == 0
+    optimizer(gradient(*batch(0))[1])
+    assert optimizer.refreshes()["inverses"] == inverses
+    for found, update in zip(preconditioned(optimizer, gradients), expected):
+        np.testing.assert_allclose(found, update, rtol=0, atol=1e-5 * np.abs(update).max())
+    optimizer(gradient(*batch(2))[1])
+    assert optimizer.refreshes()["inverses"] == inverses
 
 
 def test_a_trace_below_the_threshold_is_the_first_one_all_the_same(mode: int) -> None:

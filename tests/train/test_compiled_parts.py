@@ -89,7 +89,9 @@ def data(rng: np.random.Generator) -> list[Batch]:
 
 def train(net: nn.Cell, way: Callable[..., Step], data: list[Batch]) -> dict[str, np.ndarray]:
     # Statistics at every second step: gates close and open between the calls.
-    optimizer = ms_kfac.KFAC(net, 0.1, reduction="sum", **fixed_intervals(2, 2))
+    # Unclipped, so that a wrong number of samples gives another step.
+    options = {"kl_clip": None, "damping": 0.1, **fixed_intervals(2, 2)}
+    optimizer = ms_kfac.KFAC(net, 0.1, reduction="sum", **options)
     run(way(net, optimizer, cross_entropy("sum")), data)
     assert [checked.state for checked in optimizer.verification.checked] == ["verified"] * 3
     assert optimizer.refreshes() == {"statistics": 2, "inverses": 2, "refused": 0}

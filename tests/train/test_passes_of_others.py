@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mindspore as ms
@@ -51,6 +51,11 @@ class Training:
 
     def of(self, batch: Batch) -> tuple[ms.Tensor, ...]:
         return self.gradients(tensor(batch[0]), tensor(batch[1]))[1]
+
+
+def factors_of(optimizer: nn.Optimizer) -> dict[str, np.ndarray]:
+    found = [(layer, optimizer.factors(layer)) for layer in optimizer.layers]
+    return {f"{layer}.{name}": value for layer, own in found for name, value in own.items()}
 
 
 # One gate; the count of samples in addition; a gate per layer, whose codes differ from step to step.
@@ -159,8 +164,7 @@ class Gan:
         self.start = checkpoint_of(self.optimizer)
 
     def factors(self) -> dict[str, np.ndarray]:
-        found = [(layer, self.optimizer.factors(layer)) for layer in self.optimizer.layers]
-        return {f"{layer}.{name}": value for layer, own in found for name, value in own.items()}
+        return factors_of(self.optimizer)
 
 
 def points(count: int) -> list[tuple[ms.Tensor, ms.Tensor]]:
@@ -227,6 +231,80 @@ def test_a_generator_s_pass_through_the_discriminator(mode: int) -> None:
     assert_close(gan.factors(), start)
 
 
+Step = Callable[[ms.Tensor, ms.Tensor], bool]
+
+
+def the_step_first(gan: Gan) -> Step:
+    def step(z: ms.Tensor, x: ms.Tensor) -> bool:
+        gan.optimizer(gan.gradients(z, x))
+        return gan.of_generator(gan.of_fooled(z))
+
+    return step
+
+
+def inputs_that_wait(gan: Gan) -> Step:
+    def step(z: ms.Tensor, x: ms.Tensor) -> bool:
+        fooled = gan.of_fooled(z)
+        gradients = gan.gradients(ops.depend(z, fooled), ops.depend(x, fooled))
+        gan.of_generator(fooled)
+        return gan.optimizer(gradients)
+
+    return step
+
+
+def no_order(gan: Gan) -> Step:
+    def step(z: ms.Tensor, x: ms.Tensor) -> bool:
+        fooled = gan.of_fooled(z)
+        gradients = gan.gradients(z, x)
+        gan.of_generator(fooled)
+        return gan.optimizer(gradients)
+
+    return step
+
+
+@pytest.mark.parametrize("made", [the_step_first, inputs_that_wait, no_order])
+def test_both_passes_in_one_graph(mode: int, made: Callable[[Gan], Step]) -> None:
+    """The compiler chooses the order of two passes, unless a step or `ops.depend` is between them."""
+    gan = Gan()
+    optimizer, expected = gan.optimizer, []
+    for z, x in points(4):
+        optimizer(gan.gradients(z, x))
+        # Without a past: those of the last batch that was taken.
+        expected.append(gan.factors())
+    optimizer.restore(gan.start)
+    step, refused, before = ms.jit(made(gan)), 0, gan.factors()
+    with pytest.warns(UserWarning, match="compiled function, compute them after the step") as caught:
+        for (z, x), factors in zip(points(4), expected):
+            step(z, x)
+            is_refused = optimizer.refreshes()["refused"] > refused
+            refused += is_refused
+            assert_close(gan.factors(), before if is_refused else factors)
+            before = gan.factors()
+    assert len(caught) == 1
+    assert refused == 1 or made is no_order
+    assert {checked.state for checked in gan.of_generator.verification.checked} == {"verified"}
+
+
+def test_sharpness_aware_steps(mode: int) -> None:
+    """The first pass finds the perturbation, the second is the step's: the factors are those of it alone."""
+    # Without a past, so that the factors are those of one batch.
+    training, alone = (Training(factor_decay=0.0, **INTERVALS) for _ in range(2))
+    for batch in data(2):
+        weights = training.optimizer.parameters
+        moves = [0.2 * gradient for gradient in training.of(batch)]
+        for weight, other, move in zip(weights, alone.optimizer.parameters, moves):
+            ops.assign_add(weight, move)
+            ops.assign(other, weight + 0)
+        gradients = training.of(batch)
+        for weight, move in zip(weights, moves):
+            ops.assign_sub(weight, move)
+        training.optimizer(gradients)
+        alone.optimizer(alone.of(batch))
+        # Two runs of the same operators.
+        assert_same_state(factors_of(training.optimizer), factors_of(alone.optimizer))
+    assert {checked.state for checked in training.optimizer.verification.checked} == {"verified"}
+
+
 def test_steps_after_both_passes(mode: int) -> None:
     """Two losses, whose passes both come before the first step: no batch can be told to be its own."""
     training = Training(**INTERVALS)
@@ -242,8 +320,12 @@ def test_steps_after_both_passes(mode: int) -> None:
 
 
 def test_gradient_penalties(mode: int) -> None:
-    """The gradient is right; its pass is refused. Paused and added, the statistics are those of the loss."""
-    net = Perceptron((5, 6, 1))
+    """The gradient is right; its pass is refused, alone or with the loss in one function.
+
+    Paused and added, the statistics are those of the loss.
+    """
+    # Four layers: two may fit the gradient by chance, with a factor.
+    net = Perceptron((5, 6, 6, 4, 1))
 
     def output(x: ms.Tensor) -> ms.Tensor:
         return net(x).sum()
@@ -267,6 +349,20 @@ def test_gradient_penalties(mode: int) -> None:
         np.testing.assert_allclose(found.asnumpy(), value, rtol=1e-6, atol=1e-7)
     with pytest.warns(UserWarning, match=r"with optimizer.paused\(\):"):
         optimizer(gradients)
+    assert not optimizer.factors("layers.0")["A"].any()
+
+    def penalized(x: ms.Tensor) -> ms.Tensor:
+        return loss(x) + penalty(x)
+
+    optimizer.detach()
+    optimizer = ms_kfac.KFAC(net, 0.0, **INTERVALS)
+    of_both = ms.grad(copy_of(penalized), None, parameters)
+    with pytest.warns(UserWarning) as caught:
+        for batch in data(2):
+            optimizer(of_both(tensor(batch[0])))
+    (message,) = messages(caught)
+    assert "a backward pass that is not the step's own" in message
+    assert optimizer.refreshes()["refused"] == 2
     assert not optimizer.factors("layers.0")["A"].any()
 
     optimizer.detach()
