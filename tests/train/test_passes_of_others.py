@@ -23,10 +23,14 @@ from tests.support.loops import (
     state_of,
 )
 from tests.support.methods import fixed_intervals
+from tests.support.native import needs_native
 from tests.support.networks import Perceptron
 
 WIDTHS, CLASSES, SAMPLES = (5, 6, 4, 3), 3, 8
 INTERVALS = fixed_intervals(1, 2)
+
+# Fallbacks can't tell calls from micro-batches in graph mode, nor be differentiated twice there.
+native_only = needs_native("kronecker_statistics")
 
 
 def data(count: int, samples: int = SAMPLES, seed: int = 0) -> list[Batch]:
@@ -187,6 +191,7 @@ def messages(caught: Sequence[warnings.WarningMessage]) -> list[str]:
     return [str(entry.message) for entry in caught]
 
 
+@native_only
 def test_a_generator_s_pass_through_the_discriminator(mode: int) -> None:
     """The orders that are written, with and without a pause, against a discriminator that trains alone."""
     gan = Gan()
@@ -262,6 +267,7 @@ def no_order(gan: Gan) -> Step:
     return step
 
 
+@native_only
 @pytest.mark.parametrize("made", [the_step_first, inputs_that_wait, no_order])
 def test_both_passes_in_one_graph(mode: int, made: Callable[[Gan], Step]) -> None:
     """The compiler chooses the order of two passes, unless a step or `ops.depend` is between them."""
@@ -319,6 +325,7 @@ def test_steps_after_both_passes(mode: int) -> None:
     assert training.optimizer.factors("layers.0")["A"].any()
 
 
+@native_only
 def test_gradient_penalties(mode: int) -> None:
     """The gradient is right; its pass is refused, alone or with the loss in one function.
 
