@@ -16,7 +16,7 @@ from ms_kfac.capture.layer import OTHER
 from ms_kfac.optim.averaging import PolyakAverage
 from ms_kfac.optim.checkpoint import Restored, load_checkpoint
 from ms_kfac.optim.diagnostics import Diagnostics
-from ms_kfac.optim.step import check_number
+from ms_kfac.optim.step import check_gradient_count
 from ms_kfac.optim.summary import LayerRow, operator_forms, summary_text
 from ms_kfac.parallel.distributed_curvature import Synchronization
 from ms_kfac.parallel.traffic import Traffic
@@ -126,7 +126,7 @@ class Introspection(Diagnostics):
         Raises:
             ValueError: if the number of gradients is not the number of parameters.
         """
-        check_number(len(gradients), len(self.parameters))
+        check_gradient_count(len(gradients), len(self.parameters))
         if not self._layers:
             return tuple(gradients)
         # Not under `ms.jit`: after MindSpore 2.10 compiles one method of the optimizer separately, training

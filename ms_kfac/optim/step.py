@@ -24,7 +24,7 @@ def _multiply_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
     return gradient * ops.cast(scale, gradient.dtype)
 
 
-def check_number(gradients: int, parameters: int) -> None:
+def check_gradient_count(gradients: int, parameters: int) -> None:
     """Check that there is one gradient per parameter; in a compiled step, when it is compiled.
 
     Args:
@@ -84,7 +84,7 @@ class SecondOrderStep(FirstOrderOptimizer):
                 "fisher='sampled' and damping=LevenbergMarquardt(...) need additional passes: train with "
                 "ms_kfac.TrainOneStepCell or ms_kfac.Model"
             )
-        check_number(len(gradients), len(self.parameters))
+        check_gradient_count(len(gradients), len(self.parameters))
         gradients = self.on_device(gradients)
         self.statistics_schedule.count(gradients)
         due = self.no_statistics
