@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ms_kfac.capture.layer import Layer
 from ms_kfac.curvature.block import CurvatureBlock
 from ms_kfac.ops.graph.counter_based_rng import rng_state
+from ms_kfac.ops.graph.element import element
 from ms_kfac.ops.graph.flat_buffer import SyncedTensor
 from ms_kfac.ops.linalg.low_rank_inverse import LowRankInverse
 from ms_kfac.ops.refresh.factored_tikhonov import splits_by_traces
@@ -32,6 +33,7 @@ from ms_kfac.ops.refresh.skfac_refresh import SKFACRefresh
 from ms_kfac.ops.statistics.factor_ranks import FactorRanks, Ranks
 from ms_kfac.ops.statistics.layer_statistics import GRADIENTS, INPUTS, StatisticsOptions
 from ms_kfac.ops.statistics.skfac_statistics import SKFACOptions, SKFACStatistics
+from ms_kfac.ops.step.skfac_precondition import SKFACForm
 from ms_kfac.values import shown
 
 
@@ -91,16 +93,16 @@ class SKFACBlock(CurvatureBlock):
         # Z of LowRankInverse followed by rows of zeros, or a dense inverse.
         self.A_solver = self.matrix_parameter("A_solver", np.eye(self.dim_A))
         self.G_solver = self.matrix_parameter("G_solver", np.eye(self.dim_G))
-        # H becomes (H - H Zᵀ Z) / D. Before the first refresh there is no Z, and H stays unchanged.
+        # H becomes (H - H Zᵀ Z) / D. Before the first refresh Z has no rows, and H stays unchanged.
         self.A_damping = self.matrix_parameter("A_damping", np.ones((1, 1)))
         self.G_damping = self.matrix_parameter("G_damping", np.ones((1, 1)))
-        self.refreshed = self.parameter("refreshed", 0.0)
+        self.solver_ranks = self.parameter("solver_ranks", np.zeros(2))
         ranks = FactorRanks(layer.name, (self.dim_A, self.dim_G), period, self.stored_ranks)
         self.__dict__["ranks"] = ranks
         self.factor_ranks = constexpr(fn=ranks.for_inverses, name="factor_ranks", reuse_result=False)
         stream = crc32(layer.name.encode()) % 2**31
         self.operator = SKFACStatistics(layer.operators, layer.groups, options, skfac, ranks, stream)
-        solvers = (self.A_solver, self.G_solver, self.A_damping, self.G_damping, self.refreshed)
+        solvers = (self.A_solver, self.G_solver, self.A_damping, self.G_damping, self.solver_ranks)
         arrays = (self.A_batch, self.G_batch, self.weights, *solvers)
         self.layer_refresh = SKFACRefresh(
             layer.name, arrays, self.factor_ranks, splits=splits_by_traces(damping_split)
@@ -110,6 +112,7 @@ class SKFACBlock(CurvatureBlock):
         self.matmul = ops.BatchMatMul() if grouped else ops.MatMul()
         self.outer = (ops.BatchMatMul if grouped else ops.MatMul)(transpose_a=True)
         self.sum_all = ops.ReduceSum()
+        self.minimum = ops.Minimum()
 
     def stored_ranks(self) -> Ranks:
         """Ranks with which the current statistics were written; 0 without statistics."""
@@ -149,17 +152,24 @@ class SKFACBlock(CurvatureBlock):
         leading = shape[:-2]
         return self.slice(matrices, (0,) * len(shape), (*leading, rank, shape[-1]))
 
+    def refreshed(self, side: int) -> Tensor:
+        """1 if A (0) or G (1) has a solver, else 0."""
+        return self.minimum(element(self.solver_ranks, side), 1.0)
+
     def precondition(self, matrix: Tensor) -> Tensor:
         rank_A, rank_G = self.factor_ranks()
         if rank_A < self.dim_A:
             projected = self.low_rank_inverse.projected_right(matrix, self.first_rows(self.A_solver, rank_A))
-            matrix = (matrix - projected * self.refreshed) / self.A_damping
+            matrix = (matrix - projected * self.refreshed(0)) / self.A_damping
         else:
             matrix = self.matmul(matrix, self.A_solver)
         if rank_G < self.dim_G:
             projected = self.low_rank_inverse.projected_left(matrix, self.first_rows(self.G_solver, rank_G))
-            return (matrix - projected * self.refreshed) / self.G_damping
+            return (matrix - projected * self.refreshed(1)) / self.G_damping
         return self.matmul(self.G_solver, matrix)
+
+    def native_precondition(self) -> SKFACForm:
+        return SKFACForm(self.A_solver, self.G_solver, self.A_damping, self.G_damping, self.solver_ranks)
 
     def multiply(self, matrix: Tensor) -> Tensor:
         rank_A, rank_G = self.factor_ranks()
@@ -196,7 +206,7 @@ class SKFACBlock(CurvatureBlock):
             SyncedTensor(self.A_damping),
             SyncedTensor(self.G_damping),
         )
-        return (*solvers, SyncedTensor(self.refreshed))
+        return (*solvers, SyncedTensor(self.solver_ranks))
 
     def factors(self) -> dict[str, NDArray[np.float32]]:
         weights = self.weights.asnumpy()

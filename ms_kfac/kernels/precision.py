@@ -59,7 +59,8 @@ def set_precision(value: str, *, products: str = "covariances") -> None:
     moves a gradient by up to :math:`2^{-11}` of its largest parts, in any direction, and an inverse amplifies
     some directions by up to :math:`1/\lambda`, so the error grows as the damping shrinks. For ResNet-20 it is
     5e-4 of the update at a damping of 0.1 and 1.3e-3 at 1e-5, where the worst layer has 0.04
-    (``docs/results/preconditioning_precision.txt``).
+    (``docs/results/preconditioning_precision.txt``). SKFAC's products stay in float32: where gradients are in
+    the span of its rows, Woodbury's identity amplifies the rounding of all parts by up to :math:`1/\lambda`.
 
     Default: the environment variable ``MS_KFAC_PRECISION``, else "tf32"; for preconditioning,
     ``MS_KFAC_PRECONDITIONING_PRECISION``, else "float32".

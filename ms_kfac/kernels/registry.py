@@ -18,6 +18,7 @@ REGISTRY: dict[str, str | None] = {
     "kronecker_refresh": "KroneckerRefresh",
     "kronecker_precondition": "KroneckerPrecondition",
     "eigenbasis_precondition": "EigenbasisPrecondition",
+    "skfac_precondition": "SKFACPrecondition",
     "check_step": "CheckStep",
     "momentum_step": "MomentumStep",
     "block_split_refresh": "BlockSplitRefresh",

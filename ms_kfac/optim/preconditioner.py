@@ -12,10 +12,12 @@ from ms_kfac.ops.graph.rounds import in_rounds
 from ms_kfac.ops.step.eigenbasis_precondition import EigenbasisForm, EigenbasisPrecondition
 from ms_kfac.ops.step.kronecker_precondition import KroneckerForm, KroneckerPrecondition
 from ms_kfac.ops.step.layer_precondition import LayerPrecondition, NativeForm
+from ms_kfac.ops.step.skfac_precondition import SKFACForm, SKFACPrecondition
 
 _OPERATORS: dict[type, type[LayerPrecondition]] = {
     KroneckerForm: KroneckerPrecondition,
     EigenbasisForm: EigenbasisPrecondition,
+    SKFACForm: SKFACPrecondition,
     type(None): LayerPrecondition,
 }
 

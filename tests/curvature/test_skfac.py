@@ -15,11 +15,13 @@ from mindspore.ops.primitive import constexpr
 import ms_kfac
 from ms_kfac.ops.refresh import layer_refresh
 from ms_kfac.ops.statistics.layer_statistics import STAGED_WEIGHTS, StatisticsOptions
+from ms_kfac.ops.step import layer_precondition
 from tests.oracle.factors import dense_factors
 from tests.oracle.patches import Geometry
 from tests.oracle.preconditioner import gradient_matrix
 from tests.oracle.skfac import damped, precondition, precondition_matrix, reduced_conv_factors
 from tests.support.bank import Bank, backward, convolution, linear_loss, randomise, tensor
+from tests.support.native import skip_without_native
 
 SAMPLES = 6
 
@@ -306,13 +308,22 @@ def test_layers_that_no_pass_has_reached_stay_as_they_are(rank: str, rng: np.ran
     assert low == [rank == "low"] * 2
 
 
-def test_full_rank_where_the_optimizer_was_compiled_first(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("native", [True, False], ids=["native", "fallback"])
+def test_the_optimizer_compiled_before_any_pass(
+    native: bool, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fallback needs a rank then, and takes the full one; the kernel reads the ranks when it runs."""
+    if native:
+        skip_without_native("skfac_precondition")
+    else:
+        for module in (layer_refresh, layer_precondition):
+            monkeypatch.setattr(module, "is_native", lambda operator: False)
     net, x, c = build(rng, FEW_CASES)
     optimizer = ms_kfac.SKFAC(net, 0.1, damping=1.0)
     optimizer.precondition(tuple(tensor(np.ones(p.shape)) for p in optimizer.parameters))
     gradients = backward(linear_loss(net, c), optimizer.parameters, *x)
     optimizer(gradients)
-    assert all("Woodbury" not in block.dimensions() for block in optimizer.blocks)
+    assert all(("Woodbury" in block.dimensions()) == native for block in optimizer.blocks)
     assert_blocks(optimizer, gradients, exact_factors(FEW_CASES, x, c), 1.0)
 
 

@@ -82,11 +82,11 @@ def test_skfac_refresh_of_more_weight_than_rows(aot: AotLibrary, rng: np.random.
     A_rows, G_sums = rng.standard_normal((size, size)).astype(np.float32), definite(rng, 4)
     weights = np.array([*WEIGHTS, rank, len(G_sums)], np.float32)
     solvers = [np.zeros_like(A_rows), np.zeros_like(G_sums)]
-    dampings, refreshed = [np.zeros(1, np.float32) for _ in range(2)], np.zeros(1, np.float32)
-    refresh(aot, "SKFACRefresh", [A_rows, G_sums, weights, *solvers, *dampings, refreshed], splits=[1])
+    dampings, ranks = [np.zeros(1, np.float32) for _ in range(2)], np.zeros(2, np.float32)
+    refresh(aot, "SKFACRefresh", [A_rows, G_sums, weights, *solvers, *dampings, ranks], splits=[1])
     rows = A_rows[:rank].astype(np.float64)
     A, G = damped([(rows.T @ rows).astype(np.float32), G_sums])
     Z = solvers[0].astype(np.float64)
     assert_inverse((np.eye(size) - Z.T @ Z) / dampings[0][0], A)
     assert_inverse(solvers[1], G)
-    assert refreshed[0] == 1
+    np.testing.assert_array_equal(ranks, [rank, len(G_sums)])

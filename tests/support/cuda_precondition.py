@@ -183,6 +183,51 @@ class KroneckerCase(PreconditionCase):
         ) * bound
 
 
+class SKFACCase(PreconditionCase):
+    """Solvers of all ranks in turn: few rows, one tile and more of them, dense, and none yet."""
+
+    name = "SKFACPrecondition"
+
+    def __init__(
+        self, layers: Sequence[PreconditionedLayer], rng: np.random.Generator, precision: str = "float32"
+    ) -> None:
+        self.drawn = 0
+        super().__init__(layers, rng, precision)
+
+    def draw(self, layer: PreconditionedLayer, rng: np.random.Generator) -> list[np.ndarray]:
+        """Solvers, dampings and ranks."""
+        lead = (layer.groups,) if layer.groups > 1 else ()
+        solvers, ranks = [], []
+        for size in (layer.width, layer.rows):
+            # A rank of size + 1 stands for none yet.
+            rank = (1, size // 2, size - 1, size, size + 1)[self.drawn % 5]
+            self.drawn += 1
+            solver = normal(rng, (*lead, size, size))
+            solver += np.swapaxes(solver, -1, -2)
+            solver[..., rank:, :] = np.nan
+            solvers.append(solver)
+            ranks.append(0 if rank > size else rank)
+        dampings = [0.3 + abs(normal(rng, (*lead, 1, 1))) for _ in range(2)]
+        return [*solvers, *dampings, np.array(ranks, np.float32)]
+
+    def expected(self, layer: PreconditionedLayer, arrays: list[np.ndarray], matrix: np.ndarray) -> Bounded:
+        """U = G^-1 dW A^-1."""
+        U, error = matrix, np.zeros_like(matrix)
+        for side in (0, 1):
+            solver = arrays[side].astype(np.float64).reshape(layer.groups, *arrays[side].shape[-2:])
+            size, rank = solver.shape[-1], int(arrays[4][side])
+            Z, D = solver[:, :rank], arrays[2 + side].astype(np.float64).reshape(-1, 1, 1)
+            terms = solver if rank == size else (np.eye(size) - np.swapaxes(Z, -1, -2) @ Z) / D
+            sizes = abs(solver) if rank == size else (np.eye(size) + abs(np.swapaxes(Z, -1, -2)) @ abs(Z)) / D
+            # Two products, a difference and a quotient.
+            rounding = self.rounding(size + rank) + 3 * ROUNDOFF
+            if side == 0:
+                U, error = U @ terms, (error + rounding * (abs(U) + error)) @ sizes
+            else:
+                U, error = terms @ U, sizes @ (error + rounding * (abs(U) + error))
+        return U, error
+
+
 class EigenbasisCase(PreconditionCase):
     """Bases that are not orthogonal; layers with second moments and, in turn, without."""
 

@@ -287,12 +287,12 @@ def skfac(
         arrays.append(gram(dimension, groups, rng) if rank == dimension else buffer)
     arrays.append(np.stack(weights, axis=1).ravel())
     arrays += [old(*leading, dimension, dimension) for dimension in (dim_A, dim_G)]
-    arrays += [old(*leading, 1, 1), old(*leading, 1, 1), np.array(0.0)]
+    arrays += [old(*leading, 1, 1), old(*leading, 1, 1), np.zeros(2)]
 
     def oracle(arrays: Sequence[np.ndarray], damping: float) -> Mapping[int, Expected]:
         if arrays[2][0] == 0 or arrays[2][1] == 0:
             return {}
-        found: dict[int, Expected] = {7: number(np.array(1.0))}
+        found: dict[int, Expected] = {7: number(arrays[2][2:])}
         factors = []
         for side in (0, 1):
             buffer, rank = stacked(arrays[side]), int(arrays[2][2 + side])

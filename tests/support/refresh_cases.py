@@ -78,7 +78,7 @@ def skfac_arrays(dim_A: int, dim_G: int, groups: int, rows: int) -> list[Any]:
     # A loss scale makes fractions of the numbers of rows.
     values += [np.array([1.25 * rows, 0.75 * rows, *ranks])]
     values += [identities((*leading, dim, dim)) for dim in (dim_A, dim_G)]
-    return [*values, *(identities((*leading, 1, 1)) for _ in range(2)), 0.0]
+    return [*values, *(identities((*leading, 1, 1)) for _ in range(2)), np.zeros(2)]
 
 
 OPTIONS = TraceRestrictedDamping(automatic=True, nu=0.1, homogeneous=False, expands=True, roots=False)

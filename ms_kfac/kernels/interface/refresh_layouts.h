@@ -20,7 +20,7 @@
   LAYOUT(TraceRestrictedRefresh, Phi_sum, Psi_sum, traces, weights, Phi_inverse, Psi_inverse, beta)            \
   LAYOUT(ShermanMorrisonRefresh, A_sum, G_sum, A_diagonal, G_diagonal, counts, full, refreshes, A_inverse,     \
          G_inverse, A_trace, G_trace, scale)                                                                   \
-  LAYOUT(SKFACRefresh, A_rows, G_rows, weights, A_solver, G_solver, A_damping, G_damping, refreshed)           \
+  LAYOUT(SKFACRefresh, A_rows, G_rows, weights, A_solver, G_solver, A_damping, G_damping, solver_ranks)           \
   LAYOUT(EigenbasisRefresh, A_sum, G_sum, weights, Q_A, Q_G, s_sum, fresh, S_A, S_G, damping)
 // clang-format on
 

@@ -38,7 +38,8 @@ class SKFACRefresh(LayerRefresh):
         layer: the layer's name.
         arrays: the Parameters A_rows :math:`([g,] d_{in}, d_{in})`, G_rows, weights (4: rows of A and of G,
             then their ranks), A_solver of A_rows' shape, G_solver, A_damping :math:`([g,] 1, 1)`, G_damping
-            and refreshed (scalar, set to 1), float32. The operator writes the last five.
+            and solver_ranks (2: the ranks of A and G, 0 before the first refresh), float32. The operator
+            writes the last five.
         factor_ranks: function that returns the ranks of A and G when a graph is compiled.
         splits: True to split the damping by the traces, False for :math:`\pi = 1`.
 
@@ -55,7 +56,7 @@ class SKFACRefresh(LayerRefresh):
     products).
     """
 
-    ARRAYS = ("A_rows", "G_rows", "weights", "A_solver", "G_solver", "A_damping", "G_damping", "refreshed")
+    ARRAYS = ("A_rows", "G_rows", "weights", "A_solver", "G_solver", "A_damping", "G_damping", "solver_ranks")
 
     def __init__(self, layer: str, arrays: Sequence[Parameter], factor_ranks: Any, *, splits: bool) -> None:
         super().__init__("skfac_refresh", layer, arrays, splits=int(splits))
@@ -76,6 +77,7 @@ class SKFACRefresh(LayerRefresh):
         self.pad_rows = ops.Concat(axis=-2)
         self.reshape = ops.Reshape()
         self.assign = ops.Assign()
+        self.stack = ops.Stack()
         self.one = Tensor(1.0, ms.float32)
 
     def fallback(self, damping: Tensor) -> bool:
@@ -85,7 +87,7 @@ class SKFACRefresh(LayerRefresh):
 
     def refresh(self, damping: Tensor) -> bool:
         """Fallback for a layer with statistics of both factors."""
-        A_rows, G_rows, weights, A_solver, G_solver, A_damping, G_damping, refreshed = self.arrays
+        A_rows, G_rows, weights, A_solver, G_solver, A_damping, G_damping, solver_ranks = self.arrays
         rank_A, rank_G = self.factor_ranks()
         A = self.rows_or_factor(A_rows, weights, 0, self.dim_A, rank_A)
         G = self.rows_or_factor(G_rows, weights, 1, self.dim_G, rank_G)
@@ -99,7 +101,7 @@ class SKFACRefresh(LayerRefresh):
         shape = A_damping.shape
         self.assign(A_damping, self.reshape(damping_A, shape))
         self.assign(G_damping, self.reshape(damping_G, shape))
-        self.assign(refreshed, self.one)
+        self.assign(solver_ranks, self.stack((self.one * rank_A, self.one * rank_G)))
         return True
 
     def rows_or_factor(

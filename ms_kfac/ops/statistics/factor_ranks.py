@@ -19,11 +19,12 @@ class FactorRanks:
     same ranks. The first graph to be compiled fixes them:
 
     * statistics use the number of rows of their batch;
-    * inverses use the number of rows of the forward pass that was compiled last. Inside one compiled training
-      step, this is the forward pass of that step. If no forward pass was compiled, they use rank d, which is
-      exact but more expensive.
+    * inverses and preconditioning without native kernels use the number of rows of the forward pass that was
+      compiled last. Inside one compiled training step, this is the forward pass of that step. If no forward
+      pass was compiled, they use rank d, which is exact but more expensive.
 
-    Statistics loaded from a checkpoint take precedence over both.
+    Native kernels of inverses and preconditioning fix nothing: they read the ranks when they run. Statistics
+    loaded from a checkpoint take precedence over both.
 
     Args:
         name: the layer's name, for the warning.

@@ -15,10 +15,14 @@ from tests.support.cuda_precondition import (
     KroneckerCase,
     PreconditionCase,
     PreconditionedLayer,
+    SKFACCase,
 )
 
 
-@pytest.mark.parametrize(("kind", "layers"), [(KroneckerCase, LAYERS), (EigenbasisCase, WHOLE + WHOLE[:1])])
+@pytest.mark.parametrize(
+    ("kind", "layers"),
+    [(KroneckerCase, LAYERS), (EigenbasisCase, WHOLE + WHOLE[:1]), (SKFACCase, WHOLE * 2)],
+)
 def test_updates_and_products(
     operators: AotLibrary,
     kind: type[PreconditionCase],
@@ -62,7 +66,9 @@ def test_bfloat16_is_refused(
         run(operators, kind(layers, rng, "bfloat16"))
 
 
-@pytest.mark.parametrize(("kind", "layers"), [(KroneckerCase, SMALL), (EigenbasisCase, WHOLE[3:])])
+@pytest.mark.parametrize(
+    ("kind", "layers"), [(KroneckerCase, SMALL), (EigenbasisCase, WHOLE[3:]), (SKFACCase, WHOLE[3:])]
+)
 def test_more_layers_than_a_launch_describes(
     operators: AotLibrary,
     kind: type[PreconditionCase],
@@ -70,6 +76,12 @@ def test_more_layers_than_a_launch_describes(
     rng: np.random.Generator,
 ) -> None:
     case = kind(layers * 16, rng)
+    case.check(run(operators, case))
+
+
+def test_skfac_stays_in_float32(operators: AotLibrary, rng: np.random.Generator) -> None:
+    case = SKFACCase(WHOLE, rng, "tf32")
+    case.precision = "float32"
     case.check(run(operators, case))
 
 
@@ -102,3 +114,15 @@ def test_eigenbasis_refuses_mismatched_shapes(operators: AotLibrary, rng: np.ran
     case.inputs[-7] = case.inputs[-7][1:].copy()
     with pytest.raises(AotError, match="EigenbasisPrecondition: not one basis for each group"):
         run(operators, case)
+
+
+def test_skfac_refuses_mismatched_shapes(operators: AotLibrary, rng: np.random.Generator) -> None:
+    for index, message in (
+        (-1, "not two ranks"),
+        (-2, "not one damping for each group"),
+        (-4, "not one solver for each group"),
+    ):
+        case = SKFACCase(WHOLE[3:], rng)
+        case.inputs[index] = case.inputs[index][1:].copy()
+        with pytest.raises(AotError, match=f"SKFACPrecondition: {message}"):
+            run(operators, case)

@@ -16,6 +16,7 @@ import ms_kfac
 from ms_kfac.curvature.kronecker import KroneckerBlock
 from ms_kfac.ops.step import layer_precondition as module
 from ms_kfac.ops.step.eigenbasis_precondition import EigenbasisForm
+from ms_kfac.ops.step.skfac_precondition import SKFACForm
 from ms_kfac.optim.preconditioner import Preconditioner, native_form
 from tests.support.bank import Bank
 from tests.support.native import needs_native
@@ -25,6 +26,7 @@ METHODS = {
     "tkfac": lambda net: ms_kfac.TKFAC(net, 0.1),
     "smkfac": lambda net: ms_kfac.SMKFAC(net, 0.1, rescale="trace"),
     "ekfac": lambda net: ms_kfac.EKFAC(net, 0.1),
+    "skfac": lambda net: ms_kfac.SKFAC(net, 0.1),
     "thor": lambda net: ms_kfac.THOR(net, 0.1, split=3),
 }
 needs_kernel = needs_native("kronecker_precondition")
@@ -34,6 +36,9 @@ def random_values(optimizer: Any, rng: np.random.Generator, *, measured: bool = 
     """Random inverses in the blocks, far from symmetric ones; random gradients."""
     for block in optimizer.blocks:
         form = native_form(block)
+        if isinstance(form, SKFACForm):
+            draw_solvers(block, form, rng, refreshed=measured)
+            continue
         for parameter in () if form is None else form.parameters():
             value = rng.standard_normal(parameter.shape) / math.sqrt((1, *parameter.shape)[-1])
             if isinstance(form, EigenbasisForm) and all(parameter is not Q for Q in (form.Q_A, form.Q_G)):
@@ -43,6 +48,24 @@ def random_values(optimizer: Any, rng: np.random.Generator, *, measured: bool = 
                     value = value * measured
             ops.assign(parameter, Tensor(value.astype(np.float32)))
     return tuple(Tensor(rng.standard_normal(p.shape).astype(np.float32)) for p in optimizer.parameters)
+
+
+def draw_solvers(block: Any, form: SKFACForm, rng: np.random.Generator, *, refreshed: bool) -> None:
+    """Random solvers of random ranks, those of the fallback included; as constructed if not `refreshed`."""
+    chosen = []
+    sides = ((form.A_solver, form.A_damping), (form.G_solver, form.G_damping))
+    for solver, damping in sides:
+        size = solver.shape[-1]
+        chosen.append(int(rng.integers(1, size + 1)))
+        value = rng.standard_normal(solver.shape) / math.sqrt(size)
+        # Below the rank there is what the kernel must not read.
+        value[..., chosen[-1] :, :] = np.nan
+        if refreshed:
+            ops.assign(solver, Tensor(value.astype(np.float32)))
+            ops.assign(damping, Tensor((0.2 + rng.random(damping.shape)).astype(np.float32)))
+    if refreshed:
+        ops.assign(form.solver_ranks, Tensor(np.array(chosen, np.float32)))
+    block.ranks.chosen = tuple(chosen)
 
 
 def both_forms(optimizer: Any) -> tuple[Preconditioner, Preconditioner]:
@@ -78,6 +101,10 @@ def reference(form: Any, groups: int, dW: np.ndarray, db: np.ndarray | None) -> 
         matrix = np.concatenate([matrix, db.astype(np.float64).reshape(groups, -1, 1)], axis=2)
     if isinstance(form, EigenbasisForm):
         U = in_eigenbasis(form, matrix)
+    elif isinstance(form, SKFACForm):
+        ranks = form.solver_ranks.asnumpy().astype(int)
+        A = solver_inverse(form.A_solver, form.A_damping, ranks[0])
+        U = solver_inverse(form.G_solver, form.G_damping, ranks[1]) @ matrix @ A
     else:
         scale = np.ones(groups) if form.scale is None else form.scale.asnumpy().reshape(-1)
         left, right = (
@@ -96,6 +123,17 @@ def in_eigenbasis(form: EigenbasisForm, matrix: np.ndarray) -> np.ndarray:
     rotated = np.swapaxes(Q_G, -1, -2) @ matrix @ Q_A / (s + damping)
     product: np.ndarray = Q_G @ rotated @ np.swapaxes(Q_A, -1, -2)
     return product
+
+
+def solver_inverse(solver: ms.Parameter, damping: ms.Parameter, rank: int) -> np.ndarray:
+    """The inverse of a factor of every group, in float64."""
+    size = solver.shape[-1]
+    matrices = solver.asnumpy().astype(np.float64).reshape(-1, size, size)
+    if rank == size:
+        return matrices
+    Z, D = matrices[:, :rank], damping.asnumpy().astype(np.float64).reshape(-1, 1, 1)
+    inverse: np.ndarray = (np.eye(size) - np.swapaxes(Z, -1, -2) @ Z) / D
+    return inverse
 
 
 def assert_close(found: Tensor, expected: np.ndarray) -> None:

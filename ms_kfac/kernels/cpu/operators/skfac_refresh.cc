@@ -51,6 +51,7 @@ class Factor {
   }
 
   int size() const { return size_; }
+  int rank() const { return rank_; }
   int64_t groups() const { return rows_.groups; }
 
   double trace(int64_t group) const {
@@ -102,7 +103,9 @@ MS_KFAC_REFRESH_OPERATOR(SKFACRefresh) {
           batch.numbers.push_back({damping_A + group, damping.A});
           batch.numbers.push_back({damping_G + group, damping.G});
         }
-        batch.numbers.push_back({arrays.floats(Layout::refreshed, 1), 1.0f});
+        float* ranks = arrays.floats(Layout::solver_ranks, 2);
+        batch.numbers.push_back({ranks, static_cast<float>(A.rank())});
+        batch.numbers.push_back({ranks + 1, static_cast<float>(G.rank())});
       });
   batch.run();
 }

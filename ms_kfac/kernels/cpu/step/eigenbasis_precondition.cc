@@ -2,13 +2,13 @@
 #include "eigenbasis_precondition.h"
 
 #include <algorithm>
-#include <memory>
-#include <numeric>
 
 #include "../../interface/factored_tikhonov.h"
 #include "../linalg/blas.h"
 #include "../threads/multiversion.h"
 #include "../threads/threads.h"
+#include "../threads/uneven_tasks.h"
+#include "gradient_matrix.h"
 #include "gradient_products.h"
 
 namespace ms_kfac {
@@ -16,21 +16,6 @@ namespace {
 
 double cost(const EigenbasisLayer& layer) {
   return static_cast<double>(layer.groups) * layer.rows * layer.width() * (layer.rows + layer.width());
-}
-
-void join(const EigenbasisLayer& layer, int64_t group, float* matrix) {
-  for (int64_t row = group * layer.rows; row < (group + 1) * layer.rows; ++row) {
-    matrix = std::copy_n(layer.weight_gradient + row * layer.columns, layer.columns, matrix);
-    if (layer.bias_gradient) *matrix++ = layer.bias_gradient[row];
-  }
-}
-
-void split(const EigenbasisLayer& layer, int64_t group, const float* matrix) {
-  for (int64_t row = group * layer.rows; row < (group + 1) * layer.rows; ++row) {
-    std::copy_n(matrix, layer.columns, layer.weight_update + row * layer.columns);
-    if (layer.bias_gradient) layer.bias_update[row] = matrix[layer.columns];
-    matrix += layer.width();
-  }
 }
 
 MS_KFAC_CLONES
@@ -88,23 +73,11 @@ void precondition_layer(const EigenbasisLayer& layer) {
 void precondition(const std::vector<EigenbasisLayer>& layers) {
   std::vector<double> costs;
   for (const EigenbasisLayer& layer : layers) costs.push_back(cost(layer));
-  std::vector<int64_t> order(layers.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return costs[a] > costs[b]; });
-  double rest = std::accumulate(costs.begin(), costs.end(), 0.0);
-  // A layer that costs more than the average per thread would keep the other threads waiting at the end. OpenBLAS's
-  // threads process such layers first.
-  size_t shared = 0;
-  if (threads() > 1) {
-    std::unique_ptr<blas::Threads> guard;
-    for (; shared < order.size() && costs[order[shared]] * threads() > rest; ++shared) {
-      if (!guard) guard = std::make_unique<blas::Threads>(threads());
-      precondition_layer(layers[order[shared]]);
-      rest -= costs[order[shared]];
-    }
-  }
-  parallel_for(static_cast<int64_t>(order.size() - shared),
-               [&](int64_t task) { precondition_layer(layers[order[shared + task]]); });
+  const auto large = [&](int64_t index) {
+    const blas::Threads guard(threads());
+    precondition_layer(layers[index]);
+  };
+  run_uneven(costs, large, [&](int64_t index) { precondition_layer(layers[index]); });
 }
 
 }  // namespace ms_kfac

@@ -1,10 +1,10 @@
 #include "kronecker_precondition.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "../linalg/blas.h"
 #include "../threads/threads.h"
+#include "../threads/uneven_tasks.h"
 #include "gradient_products.h"
 
 namespace ms_kfac {
@@ -111,18 +111,9 @@ void precondition_together(const KroneckerLayer& layer) {
 void precondition(const std::vector<KroneckerLayer>& layers) {
   std::vector<double> costs;
   for (const KroneckerLayer& layer : layers) costs.push_back(cost(layer));
-  std::vector<int64_t> order(layers.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return costs[a] > costs[b]; });
-  double rest = std::accumulate(costs.begin(), costs.end(), 0.0);
-  // A layer that costs more than the average per thread would keep the other threads waiting at the end.
-  size_t shared = 0;
-  for (; threads() > 1 && shared < order.size() && costs[order[shared]] * threads() > rest; ++shared) {
-    precondition_together(layers[order[shared]]);
-    rest -= costs[order[shared]];
-  }
-  parallel_for(static_cast<int64_t>(order.size() - shared),
-               [&](int64_t task) { precondition_alone(layers[order[shared + task]]); });
+  run_uneven(
+      costs, [&](int64_t index) { precondition_together(layers[index]); },
+      [&](int64_t index) { precondition_alone(layers[index]); });
 }
 
 }  // namespace ms_kfac

@@ -76,25 +76,28 @@ __global__ void __launch_bounds__(kThreads)
 // Outputs of a layer's refresh other than its solvers.
 struct Record {
   const FactorNumbers* numbers;  // two a group
-  float *damping_A, *damping_G, *refreshed;
+  float* dampings[2];            // of A, of G
+  float* solver_ranks;
+  int ranks[2];
   int first, groups;
 
   int64_t blocks() const { return 1; }
 };
 
-// Stores the dampings of those solvers that were written.
+// Stores the dampings of those solvers that were written, and the rank of a factor whose solvers all were.
 __global__ void __launch_bounds__(32) skfac_write_damping(const __grid_constant__ ItemBatch<Record, Verdicts> batch) {
   unsigned block;
   const Record& record = batch.items[batch.find(block)];
   if (threadIdx.x > 0) return;
-  bool all = true;
-  for (int group = 0; group < record.groups; ++group)
-    for (const int side : {0, 1}) {
+  for (const int side : {0, 1}) {
+    bool all = true;
+    for (int group = 0; group < record.groups; ++group) {
       const bool written = batch.common.written(record.first + 2 * group + side);
-      if (written) (side == 0 ? record.damping_A : record.damping_G)[group] = record.numbers[2 * group + side].damping;
+      if (written) record.dampings[side][group] = record.numbers[2 * group + side].damping;
       all = all && written;
     }
-  if (all) *record.refreshed = 1.0f;
+    if (all) record.solver_ranks[side] = static_cast<float>(record.ranks[side]);
+  }
 }
 
 // Available statistics of a factor.
@@ -117,10 +120,10 @@ struct Factor {
 
 struct Layer {
   Factor A, G;
-  float* refreshed;
+  float* solver_ranks;
 
   Layer(const LayerArrays& arrays, const std::string& name)
-      : A(arrays, name, 0), G(arrays, name, 1), refreshed(arrays.floats(Layout::refreshed, 1)) {
+      : A(arrays, name, 0), G(arrays, name, 1), solver_ranks(arrays.floats(Layout::solver_ranks, 2)) {
     if (A.rows.groups != G.rows.groups)
       throw std::invalid_argument(name + ": the factors have " + std::to_string(A.rows.groups) + " and " +
                                   std::to_string(G.rows.groups) + " groups");
@@ -197,7 +200,13 @@ class SKFACRefreshKernel {
       add_solver(pair.parts[0], layer.A.solver.of(group), of_group[0], factor, work);
       add_solver(pair.parts[1], layer.G.solver.of(group), of_group[1], factor + 1, work);
     }
-    work.records.push_back({numbers, layer.A.damping, layer.G.damping, layer.refreshed, first, groups});
+    const Part(&parts)[2] = work.pairs.back().parts;
+    work.records.push_back({numbers,
+                            {layer.A.damping, layer.G.damping},
+                            layer.solver_ranks,
+                            {parts[0].rank, parts[1].rank},
+                            first,
+                            groups});
   }
 
   Part part(const Factor& of, int64_t group, const Present& present, int factor) const {

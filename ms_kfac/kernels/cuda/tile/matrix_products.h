@@ -38,6 +38,9 @@ struct MatrixProduct {
   int64_t across() const { return (columns + side - 1) / side; }
   int64_t blocks() const { return count * across() * ((rows + side - 1) / side); }
 
+  // Before the product, in one thread of each block: shrinks what only the device knows to be smaller.
+  __device__ void limit() {}
+
   // Epilogue: the final value of element (row, column) of product i.
   __device__ float finish(int, int, int, float element, float factor) const { return factor * element; }
 };
@@ -131,7 +134,7 @@ namespace {
 
 struct NothingCommon {};
 
-// Product is a MatrixProduct, or a derived class with its own epilogue finish().
+// Product is a MatrixProduct, or a derived class with its own limit() or finish().
 template <Precision kPrecision, bool kLeftTransposed, bool kRightTransposed, typename Product>
 __global__ void __launch_bounds__(kThreads, 2)
     multiply_matrices(const __grid_constant__ ItemBatch<Product, NothingCommon> batch) {
@@ -146,8 +149,10 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (threadIdx.x == 0) {
     product = batch.items[item];
     at = ProductTile::of(product, block);
+    product.limit();
   }
   __syncthreads();
+  if (at.row >= product.rows || at.column >= product.columns) return;
   if (product.side == 128)
     multiply_one_tile<128, kPrecision, kLeftTransposed, kRightTransposed>(product, at, memory.large);
   else
