@@ -87,7 +87,7 @@ class SKFACStatistics(LayerStatistics):
     Outputs:
         bool, True.
 
-    Platforms: CPU (native kernel or fallback), GPU, Ascend (composed of built-in operators).
+    Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of built-in operators).
     """
 
     operator = "skfac_statistics"

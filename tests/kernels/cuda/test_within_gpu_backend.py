@@ -25,7 +25,7 @@ USED = {
     "KFAC": {"kronecker_statistics", "kronecker_refresh", "kronecker_precondition"},
     "TKFAC automatic": {"trace_restricted_statistics", "trace_restricted_refresh", "kronecker_precondition"},
     "SMKFAC": {"sherman_morrison_statistics", "sherman_morrison_refresh", "kronecker_precondition"},
-    "SKFAC": {"skfac_refresh", "skfac_precondition"},
+    "SKFAC": {"skfac_statistics", "skfac_refresh", "skfac_precondition"},
     "EKFAC": {"eigenbasis_statistics", "eigenbasis_precondition"},
     "THOR": {"block_split_refresh", "kronecker_precondition"},
 }

@@ -27,7 +27,7 @@ USED = {
     },
     "TKFAC automatic": {"trace_restricted_statistics", "trace_restricted_refresh"},
     "SMKFAC": {"sherman_morrison_statistics", "sherman_morrison_refresh"},
-    "SKFAC": {"skfac_refresh", "skfac_precondition"},
+    "SKFAC": {"skfac_statistics", "skfac_refresh", "skfac_precondition"},
     "EKFAC": {"eigenbasis_statistics", "eigenbasis_precondition"},
     "THOR": {"block_split_refresh", "kronecker_precondition"},
 }

@@ -162,8 +162,7 @@ __device__ void record(const Check& of) {
   scale = block_sum<kThreads>(scale);
   if (threadIdx.x > 0) return;
   float taken[StagedPass::kMostWeights];
-  for (int weight = 0; weight < of.pass.count; ++weight)
-    taken[weight] = of.pass.takes(weight) ? of.pass.weights[weight].added : 0.0f;
+  for (int weight = 0; weight < of.pass.count; ++weight) taken[weight] = of.pass.added(weight);
   record_pass(of.pass.record, taken, of.pass.count, static_cast<float>(product), static_cast<float>(scale));
 }
 

@@ -34,6 +34,9 @@ struct PassWeight {
   int codes;    // bit mask; the gate needs one of the bits
   // The statistics are taken only while *flag > 0; null: always.
   const float* flag;
+  // The weight of a batch does not exceed *most if that is below `size`; null: no limit.
+  const float* most = nullptr;
+  int size = 0;
 };
 
 struct StagedPass {
@@ -58,6 +61,14 @@ struct StagedPass {
     const PassWeight& of = weights[weight];
     const int code = *gate;
     return code > 0 && (code & of.codes) != 0 && (of.flag == nullptr || *of.flag > 0.0f);
+  }
+  // What a pass adds to a weight.
+  __device__ float added(int weight) const {
+    if (!takes(weight)) return 0.0f;
+    const PassWeight& of = weights[weight];
+    if (of.most == nullptr || !(*of.most < static_cast<float>(of.size))) return of.added;
+    const float staged = joins_batch(record) ? record[kStagedWeights + weight] : 0.0f;
+    return fminf(staged + of.added, *of.most) - staged;
   }
   __device__ bool open() const {
     bool any = false;

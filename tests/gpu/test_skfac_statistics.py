@@ -1,0 +1,1 @@
+from tests.kernels.cuda.test_skfac_statistics import *  # noqa: F403
