@@ -124,7 +124,14 @@ TASKS = {
         metric="bits_per_byte",
     ),
     "vit_digits": _without_held_out(
-        "model_zoo/vit/vit_digits", VIT, budget=Budget(60), final_budgets=(Budget(120),)
+        "model_zoo/vit/vit_digits",
+        VIT,
+        budget=Budget(60),
+        final_budgets=(Budget(120),),
+        levels=(
+            *(Level(f"test loss {value:g}", LOSS, value) for value in (0.3, 0.1)),
+            Level("AdamW's last loss", LOSS, of="adamw"),
+        ),
     ),
     "vit_cifar10": _transformer(
         "model_zoo/vit/vit_cifar10", VIT, budget=Budget(600), final_budgets=(Budget(3600),), held_out=5000
