@@ -18,7 +18,7 @@ struct Case {
 
 struct Side {
   // Only the rows below the rank may be read.
-  Side(ms_kfac::Solver& solver, int64_t groups, int64_t size, int64_t rank, unsigned seed)
+  Side(ms_kfac::Solver& solver, int64_t groups, int size, int rank, unsigned seed)
       : matrices(check::normal(groups * size * size, seed)), damping(check::normal(groups, seed + 1)) {
     for (int64_t group = 0; group < groups; ++group)
       std::fill(matrices.begin() + (group * size + rank) * size, matrices.begin() + (group + 1) * size * size, NAN);

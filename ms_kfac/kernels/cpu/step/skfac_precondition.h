@@ -11,8 +11,8 @@ namespace ms_kfac {
 struct Solver {
   const float* matrices;  // (groups, size, size): Z in the first `rank` rows if rank < size, else the inverse
   const float* damping;   // (groups,); D of (I - Z' Z) / D
-  int64_t size;
-  int64_t rank;  // 0 before the first refresh: then Z has no rows
+  int size;
+  int rank;  // 0 before the first refresh: then Z has no rows
 
   bool low() const { return rank < size; }
 };

@@ -47,15 +47,7 @@ struct Work {
     const MatrixView X{first, nullptr, width, 0, 0, rows}, Y{second, nullptr, width, 0, 0, rows};
     const MatrixView Q_A{bases.Q_A, nullptr, width, 0, 0, width}, Q_G{bases.Q_G, nullptr, rows, 0, 0, rows};
     const auto product = [&](const MatrixView& left, const MatrixView& right, const MatrixView& result, int depth) {
-      MatrixProduct of{};
-      of.left = left;
-      of.right = right;
-      of.result = result;
-      of.rows = rows;
-      of.columns = width;
-      of.depth = depth;
-      of.count = static_cast<int>(layer.groups);
-      return of;
+      return layer_product(layer, left, right, result, depth);
     };
     into_A.push_back(product(gradient_view(layer, 0, 0, rows), Q_A, X, width));
     into_G.push_back({product(Q_G, X, Y, rows), moments});

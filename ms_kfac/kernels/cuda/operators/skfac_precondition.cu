@@ -1,13 +1,12 @@
 // SKFAC: multiplies the gradients of many layers by inverses that are dense, or rows of Woodbury's identity.
 //
-// Inputs after the gradients, float32, per layer: the solvers of A and G, their dampings, one per group, and their
-// ranks (2,), 0 before the first refresh. The first R rows of a solver of rank R < d are Z; of rank d, it is the
-// inverse, which is symmetric. Everything else: gradient_arguments.h.
+// Inputs after the gradients: skfac_solvers.h. Everything else: gradient_arguments.h.
 //
 // There are four products, each launched for all layers together. The ranks are in device memory, so a block looks up
 // what its product needs. All products are in float32: (I - Z'Z) X is a small difference if X is in the span of Z, as
 // a batch's gradient is, and TF32 would leave little of it.
 
+#include "../../interface/skfac_solvers.h"
 #include "../step/gradient_products.h"
 #include "../tile/matrix_products.h"
 
@@ -15,11 +14,7 @@ namespace ms_kfac {
 namespace {
 
 // One side of a layer.
-struct Solver {
-  float* matrices;
-  const float *damping, *rank;
-  int size;
-
+struct Solver : SolverArrays {
   // Z's rows, 0 for a dense inverse.
   __device__ int low_rank() const {
     const int R = static_cast<int>(*rank);
@@ -70,15 +65,7 @@ struct Work {
     const MatrixView of_A{A.matrices, nullptr, width, 0, 0, width}, of_G{G.matrices, nullptr, rows, 0, 0, rows};
     const MatrixView gradient = gradient_view(layer, 0, 0, rows);
     const auto product = [&](const MatrixView& left, const MatrixView& right, const MatrixView& result, int depth) {
-      MatrixProduct of{};
-      of.left = left;
-      of.right = right;
-      of.result = result;
-      of.rows = rows;
-      of.columns = width;
-      of.depth = depth;
-      of.count = static_cast<int>(layer.groups);
-      return of;
+      return layer_product(layer, left, right, result, depth);
     };
     into_A.push_back({product(gradient, of_A, P, width), A, true});
     out_of_A.push_back({product(P, of_A, X, width), A, gradient, true});
@@ -102,28 +89,10 @@ class SKFACPreconditionKernel {
     ProductList products = products_.of(call);
     Work work;
     for (size_t index = 0; index < arguments.layers(); ++index) {
-      const int64_t groups = attributes_.groups[index];
-      Solver A{}, G{};
-      for (Solver* solver : {&A, &G}) {
-        const Array array = arguments.next();
-        expect(array.axes >= 2, "a solver must be a matrix");
-        const int64_t size = array.shape[array.axes - 1];
-        expect(array.size() == groups * size * size, "not one solver for each group");
-        solver->matrices = array.floats();
-        solver->size = static_cast<int>(size);
-      }
-      for (Solver* solver : {&A, &G}) {
-        const Array array = arguments.next();
-        expect(array.size() == groups, "not one damping for each group");
-        solver->damping = array.floats();
-      }
-      const Array ranks = arguments.next();
-      expect(ranks.size() == 2, "not two ranks");
-      A.rank = ranks.floats();
-      G.rank = ranks.floats() + 1;
+      const SKFACSolvers solvers(arguments, attributes_.groups[index]);
       LayerGradients layer{};
-      arguments.fill(index, G.size, A.size, layer);
-      work.add(layer, A, G, first.next(layer), second.next(layer));
+      arguments.fill(index, solvers.G.size, solvers.A.size, layer);
+      work.add(layer, {solvers.A}, {solvers.G}, first.next(layer), second.next(layer));
       products.add(layer);
     }
     arguments.expect_all_read();

@@ -82,13 +82,17 @@ __global__ void __launch_bounds__(kThreads, 2) skfac_statistics(const __grid_con
       sum_vectors(launch.sides, taken, claim.index);
       phases.finish(kVectors);
       break;
-    case kSums:
+    case kSums: {
+      const SidesTaken sums = taken_as(launch, taken, false);
+      if (sums.nothing()) break;
       phases.wait_for(kVectors);
-      add_second_moments<kPrecision>(launch.sides, taken_as(launch, taken, false), claim.index, memory);
+      add_second_moments<kPrecision>(launch.sides, sums, claim.index, memory);
       break;
+    }
     default:
-      phases.wait_for(kVectors);
       const SidesTaken rows = taken_as(launch, taken, true);
+      if (rows.nothing()) break;
+      phases.wait_for(kVectors);
       push_rows(launch.sides.inputs, rows.inputs, launch.ranks[0], claim.index, launch.row_blocks);
       push_rows(launch.sides.gradients, rows.gradients, launch.ranks[1], claim.index, launch.row_blocks);
   }

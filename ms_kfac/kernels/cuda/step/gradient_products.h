@@ -38,6 +38,20 @@ inline MatrixView update_view(const LayerGradients& layer, int64_t row, int row_
           row_step};
 }
 
+// The product left right, a matrix of a layer's size per group.
+inline MatrixProduct layer_product(const LayerGradients& layer, const MatrixView& left, const MatrixView& right,
+                                   const MatrixView& result, int64_t depth) {
+  MatrixProduct product{};
+  product.left = left;
+  product.right = right;
+  product.result = result;
+  product.rows = static_cast<int>(layer.rows);
+  product.columns = static_cast<int>(layer.width());
+  product.depth = static_cast<int>(depth);
+  product.count = static_cast<int>(layer.groups);
+  return product;
+}
+
 inline int64_t gradient_numbers(const GradientAttributes& attributes, const Arguments& arguments) {
   int64_t numbers = 0;
   for (int64_t position : attributes.positions) numbers += arguments[static_cast<int>(position)].size();
