@@ -8,13 +8,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import mindspore as ms
+import mindspore.nn as nn
 import numpy as np
 import pytest
+from mindspore import Parameter, Tensor
 
 from benchmarks.comparison import step_times, tasks
 from benchmarks.comparison import train as training
 from benchmarks.comparison.budget import Budget, Schedule
 from benchmarks.comparison.held_out import first_images, hold_out
+from benchmarks.comparison.large_graph import ADDITIONS, LargeGraph
 from benchmarks.comparison.step_times import step_times_log, time_in_turn
 from benchmarks.comparison.tasks import TASKS, setup_of
 from model_zoo.common.data.splits import DataSet, Split
@@ -163,12 +166,45 @@ def test_the_first_round_is_the_warm_up(
     assert "--rounds: must be at least 2, got 1" in capsys.readouterr().err
 
 
+class Halves(nn.Cell):
+    """A step whose loss is half of the one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = Parameter(Tensor(4.0, ms.float32), name="loss", requires_grad=False)
+
+    def construct(self, images: Tensor) -> Tensor:
+        self.loss *= 0.5
+        return self.loss + 0.0 * images.sum()
+
+
+@pytest.mark.usefixtures("graph_mode")
+def test_a_large_graph_trains_as_its_step_does() -> None:
+    ms.set_context(mode=ms.GRAPH_MODE)
+    large = LargeGraph(Halves())
+    assert [float(large(Tensor([1.0], ms.float32))) for _ in range(3)] == [2.0, 1.0, 0.5]
+    # Every addition reaches the loss: none was removed by the compiler.
+    large.zero.set_data(Tensor(1.0, ms.float32))
+    assert float(large(Tensor([1.0], ms.float32))) == 0.25 + ADDITIONS
+
+
+@pytest.mark.usefixtures("few_digits", "graph_mode")
+@pytest.mark.parametrize("as_is", [False, True])
+def test_steps_are_timed_in_a_large_graph_unless_asked(monkeypatch: pytest.MonkeyPatch, as_is: bool) -> None:
+    made: list[nn.Cell] = []
+    monkeypatch.setattr(
+        "benchmarks.comparison.large_graph.LargeGraph", lambda step: made.append(step) or LargeGraph(step)
+    )
+    step_times._step_of(small_recipe(), None, as_is)()
+    assert len(made) == 1 - as_is
+
+
 @pytest.mark.usefixtures("few_digits", "graph_mode")
 def test_step_times_of_a_diverging_recipe_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([1.0, math.nan])
     network = SimpleNamespace(train_network=lambda *batch: ms.Tensor(next(losses)))
     monkeypatch.setattr("model_zoo.common.factory.build", lambda *given: SimpleNamespace(model=network))
-    step = step_times._step_of(small_recipe(), None)
+    step = step_times._step_of(small_recipe(), None, as_is=True)
     step()
     with pytest.raises(FloatingPointError, match="sgdm: the loss is nan"):
         step()
