@@ -22,6 +22,7 @@ limit_onednn("CPU")
 import mindspore as ms  # noqa: E402
 from mindspore import Tensor, ops  # noqa: E402
 
+from benchmarks.comparison.large_graph import LargeGraph  # noqa: E402
 from model_zoo.common.command_line import run_command  # noqa: E402
 from model_zoo.common.data.pipelines import evaluation_batches, load_data, training_batches  # noqa: E402
 from model_zoo.common.factory import build  # noqa: E402
@@ -77,7 +78,7 @@ def train(
     """
     start_mindspore(recipe, "CPU")
     parts = build(replace(recipe, schedule=Constant()), data.classes, 1)
-    step = parts.model.train_network
+    step = LargeGraph(parts.model.train_network)
     # Of every rule of the optimizer.
     named = [p for p in parts.optimizer.get_parameters() if p.name.endswith("learning_rate")]
     rates = [(parameter, parameter.asnumpy().copy()) for parameter in named]

@@ -35,6 +35,27 @@ assert losses[2] < losses[0], losses
 print(ms_kfac.kernels.status())
 """
 
+# The dense layer is large enough for all threads. Prints the processor's ms per 100 ms of rest after a step.
+REST = """
+import time
+import numpy as np
+import mindspore as ms
+from mindspore import nn
+import ms_kfac
+ms.set_device("CPU")
+ms.set_context(mode=ms.GRAPH_MODE)
+net = nn.Dense(1024, 64)
+optimizer = getattr(ms_kfac, METHOD)(net, 0.01)
+step = nn.TrainOneStepCell(nn.WithLossCell(net, nn.CrossEntropyLoss()), optimizer)
+x = ms.Tensor(np.random.default_rng(0).standard_normal((64, 1024)).astype(np.float32))
+y = ms.Tensor(np.arange(64, dtype=np.int32))
+for _ in range(12):
+    step(x, y).asnumpy()
+    begun = time.process_time()
+    time.sleep(0.1)
+    print(1000 * (time.process_time() - begun))
+"""
+
 needs_library = needs_native("momentum_step")
 
 
@@ -53,6 +74,29 @@ def test_switched_off_everything_is_composed_and_trains() -> None:
     ]
     assert len(lines) > 2
     assert all(line.split()[1] == "fallback" for line in lines[2:])
+
+
+@needs_library
+@pytest.mark.parametrize("method", ["KFAC", "SKFAC", "EKFAC"])
+def test_no_thread_spins_after_a_step(method: str) -> None:
+    # The network's own operators come next, and need every processor. OpenBLAS's default is 20 ms or more.
+    finished = run(f"METHOD = {method!r}\n{REST}")
+    assert finished.returncode == 0, finished.stderr
+    milliseconds = [float(line) for line in finished.stdout.splitlines()]
+    assert sorted(milliseconds)[6] < 2.0, milliseconds
+
+
+@needs_library
+def test_openblas_settings_last_while_it_loads_and_keep_those_of_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cpu, "processor_flags", lambda: {"avx512bw"})
+    monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "HASWELL")
+    before = dict(os.environ)
+    with cpu._openblas_settings():
+        assert dict(os.environ) == {**before, "OPENBLAS_THREAD_TIMEOUT": "18"}
+    assert dict(os.environ) == before
 
 
 @needs_library
