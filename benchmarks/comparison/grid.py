@@ -49,6 +49,12 @@ class Method:
         ]
 
 
+# KFAC(net, learning_rate) with nothing else set; only the rate is tuned.
+KFAC_DEFAULT = Method(
+    "kfac",
+    {RATE: (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)},
+    ("optimizer={name: kfac, learning_rate: 0.1}",),
+)
 # How the methods without a recipe of their own follow from the recipe of K-FAC.
 DERIVED = {
     "tkfac": ("optimizer.name=tkfac",),
@@ -68,7 +74,7 @@ def second_order(
     own: Sequence[str] = (),
     grids: dict[str, dict[str, Values]] | None = None,
 ) -> dict[str, Method]:
-    """All second-order methods of the package, with one grid.
+    """All second-order methods of the package with one grid, and K-FAC with its defaults.
 
     Args:
         grid: the grid.
@@ -79,7 +85,7 @@ def second_order(
     Returns:
         The methods by name.
     """
-    methods = {"kfac": Method("kfac", grid, settings)}
+    methods = {"kfac": Method("kfac", grid, settings), "kfac-default": KFAC_DEFAULT}
     for name, derived in DERIVED.items():
         recipe, overrides = (name, ()) if name in own else ("kfac", derived)
         methods[name] = Method(recipe, (grids or {}).get(name, grid), (*overrides, *settings))

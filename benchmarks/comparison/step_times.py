@@ -13,7 +13,8 @@ later rounds; what the first round takes beyond it is warm_up_seconds, which eve
 The steps are the first of a training. SPNGD and THOR refresh more rarely later on, so their times are upper
 bounds.
 
-Every step is timed in a graph of more than 100 operators, see LargeGraph. --as-is times it as it is.
+Every step is timed in a graph of more than 100 operators, see benchmarks/support/large_graph.py. --as-is
+times it as it is.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ def time_in_turn(
 
 
 def _step_of(recipe: Any, data_dir: Path | None, as_is: bool) -> Callable[[], object]:
-    from benchmarks.comparison.large_graph import LargeGraph
     from benchmarks.comparison.train import endless_batches
+    from benchmarks.support.large_graph import LargeGraph
     from model_zoo.common.data.pipelines import load_data
     from model_zoo.common.factory import build
     from model_zoo.common.schedules import Constant

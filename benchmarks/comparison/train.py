@@ -22,7 +22,7 @@ limit_onednn("CPU")
 import mindspore as ms  # noqa: E402
 from mindspore import Tensor, ops  # noqa: E402
 
-from benchmarks.comparison.large_graph import LargeGraph  # noqa: E402
+from benchmarks.support.large_graph import LargeGraph  # noqa: E402
 from model_zoo.common.command_line import run_command  # noqa: E402
 from model_zoo.common.data.pipelines import evaluation_batches, load_data, training_batches  # noqa: E402
 from model_zoo.common.factory import build  # noqa: E402

@@ -14,6 +14,7 @@ from mindspore import nn  # noqa: E402
 
 import ms_kfac  # noqa: E402
 from benchmarks.peers.problems import DAMPING, LEARNING_RATE, MOMENTUM, Problem, intervals  # noqa: E402
+from benchmarks.support.large_graph import LargeGraph  # noqa: E402
 from model_zoo.common.networks import create_network  # noqa: E402
 
 
@@ -57,7 +58,6 @@ def create_step(library: str, problem: Problem, kind: str) -> Callable[[], Any]:
             inverse_interval=inverses,
         )
     loss = nn.CrossEntropyLoss() if problem.classifies else PixelLoss()
-    cell = nn.TrainOneStepCell(nn.WithLossCell(network, loss), optimizer)
-    cell.set_train()
+    cell = LargeGraph(nn.TrainOneStepCell(nn.WithLossCell(network, loss), optimizer))
     inputs, targets = ms.Tensor(problem.inputs), ms.Tensor(problem.targets)
     return lambda: cell(inputs, targets).asnumpy()

@@ -19,6 +19,7 @@ from benchmarks.comparison.tasks import RESULTS, TASKS, recipe_of, settings_of, 
 from benchmarks.support.run_log import RunLog
 from model_zoo.common.checkpoint.resume import recipe_to_json
 from model_zoo.common.methods import METHODS
+from model_zoo.common.options.optimizers import OPTIMIZERS
 from model_zoo.common.recipe import load_recipe
 from tests.model_zoo.conftest import few_digits  # noqa: F401
 
@@ -45,6 +46,12 @@ def test_each_point_reaches_the_optimizer_that_the_method_names(task: str) -> No
         assert written["name"] == ("sgdm" if name == "nesterov" else name.partition("-")[0])
         if written["name"] == "sgdm":
             assert written["nesterov"] == (name == "nesterov")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_default_is_kfac_with_a_learning_rate_and_nothing_else(task: str) -> None:
+    recipe = load_recipe(recipe_of(task, "kfac-default"), settings_of(task, "kfac-default", []))
+    assert recipe.optimizer == OPTIMIZERS["kfac"](name="kfac", learning_rate=0.1)
 
 
 def test_derived_methods_differ_from_the_recipe_in_their_name_and_their_own_options() -> None:

@@ -11,15 +11,14 @@ import mindspore as ms
 import mindspore.nn as nn
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor
 
 from benchmarks.comparison import step_times, tasks
 from benchmarks.comparison import train as training
 from benchmarks.comparison.budget import Budget, Schedule
 from benchmarks.comparison.held_out import first_images, hold_out
-from benchmarks.comparison.large_graph import ADDITIONS, LargeGraph
 from benchmarks.comparison.step_times import step_times_log, time_in_turn
 from benchmarks.comparison.tasks import TASKS, setup_of
+from benchmarks.support.large_graph import LargeGraph
 from model_zoo.common.data.splits import DataSet, Split
 from model_zoo.common.recipe import Recipe, load_recipe
 from tests.model_zoo.conftest import few_digits  # noqa: F401
@@ -166,34 +165,12 @@ def test_the_first_round_is_the_warm_up(
     assert "--rounds: must be at least 2, got 1" in capsys.readouterr().err
 
 
-class Halves(nn.Cell):
-    """A step whose loss is half of the one before."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loss = Parameter(Tensor(4.0, ms.float32), name="loss", requires_grad=False)
-
-    def construct(self, images: Tensor) -> Tensor:
-        self.loss *= 0.5
-        return self.loss + 0.0 * images.sum()
-
-
-@pytest.mark.usefixtures("graph_mode")
-def test_a_large_graph_trains_as_its_step_does() -> None:
-    ms.set_context(mode=ms.GRAPH_MODE)
-    large = LargeGraph(Halves())
-    assert [float(large(Tensor([1.0], ms.float32))) for _ in range(3)] == [2.0, 1.0, 0.5]
-    # Every addition reaches the loss: none was removed by the compiler.
-    large.zero.set_data(Tensor(1.0, ms.float32))
-    assert float(large(Tensor([1.0], ms.float32))) == 0.25 + ADDITIONS
-
-
 @pytest.mark.usefixtures("few_digits", "graph_mode")
 @pytest.mark.parametrize("as_is", [False, True])
 def test_steps_are_timed_in_a_large_graph_unless_asked(monkeypatch: pytest.MonkeyPatch, as_is: bool) -> None:
     made: list[nn.Cell] = []
     monkeypatch.setattr(
-        "benchmarks.comparison.large_graph.LargeGraph", lambda step: made.append(step) or LargeGraph(step)
+        "benchmarks.support.large_graph.LargeGraph", lambda step: made.append(step) or LargeGraph(step)
     )
     step_times._step_of(small_recipe(), None, as_is)()
     assert len(made) == 1 - as_is
