@@ -93,9 +93,9 @@ def find_openblas() -> Path | None:
 def _openblas_settings() -> Iterator[None]:
     # OpenBLAS reads its settings while it loads. Those that are already set are kept.
     settings = {
-        # Its threads wait for work in a loop of 2**26 cycles before they sleep, and take a processor from the
-        # operators that follow a kernel: 215 ms instead of 145 per step of SKFAC on the zoo's convnet. After
-        # 2**18 cycles, the shortest time that slows no eigendecomposition, they sleep.
+        # Its threads wait for work in a loop of 2**28 cycles before they sleep, and take a processor from the
+        # operators that follow a kernel: 227 ms instead of 160 per step of SKFAC on the zoo's convnet. 2**18
+        # cycles were the fewest tried that slow no eigendecomposition.
         "OPENBLAS_THREAD_TIMEOUT": "18",
     }
     if "avx512bw" in processor_flags():

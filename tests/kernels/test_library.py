@@ -79,7 +79,7 @@ def test_switched_off_everything_is_composed_and_trains() -> None:
 @needs_library
 @pytest.mark.parametrize("method", ["KFAC", "SKFAC", "EKFAC"])
 def test_no_thread_spins_after_a_step(method: str) -> None:
-    # The network's own operators come next, and need every processor. OpenBLAS's default is 20 ms or more.
+    # The network's own operators come next, and need every processor. OpenBLAS's default is some 80 ms.
     finished = run(f"METHOD = {method!r}\n{REST}")
     assert finished.returncode == 0, finished.stderr
     milliseconds = [float(line) for line in finished.stdout.splitlines()]
