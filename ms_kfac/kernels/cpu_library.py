@@ -94,8 +94,8 @@ def _openblas_settings() -> Iterator[None]:
     # OpenBLAS reads its settings while it loads. Those that are already set are kept.
     settings = {
         # Its threads wait for work in a loop of 2**28 cycles before they sleep, and take a processor from the
-        # operators that follow a kernel: 227 ms instead of 160 per step of SKFAC on the zoo's convnet. 2**18
-        # cycles were the fewest tried that slow no eigendecomposition.
+        # operators that follow a kernel: 227 ms instead of 160 per step of SKFAC on the zoo's convnet. With
+        # 2**18 cycles, some 0.1 ms, they are still awake for the next product of the same kernel.
         "OPENBLAS_THREAD_TIMEOUT": "18",
     }
     if "avx512bw" in processor_flags():
