@@ -21,13 +21,14 @@ from ms_kfac.refresh import (
     WarmUpInterval,
 )
 from ms_kfac.statistics.nonfinite import NonFiniteError
-from ms_kfac.train import CurvatureMonitor, Model, TrainOneStepCell
+from ms_kfac.train import CurvatureMonitor, FoundSettings, Model, TrainOneStepCell, find_settings
 
 __all__ = [
     *optim.__all__,
     "AdamW",
     "CurvatureMonitor",
     "FixedInterval",
+    "FoundSettings",
     "IntervalSchedule",
     "LevenbergMarquardt",
     "Model",
@@ -40,6 +41,7 @@ __all__ = [
     "WarmUpInterval",
     "__version__",
     "curvature",
+    "find_settings",
     "kernels",
     "parallel",
     "register_layer",

@@ -1,7 +1,6 @@
-"""Damping: the split between two Kronecker factors, schedules and adaptation."""
+"""Damping: the split between two Kronecker factors, and adaptation."""
 
 from ms_kfac.damping.levenberg_marquardt import LevenbergMarquardt
-from ms_kfac.damping.schedule import Damping, DampingSchedule
 from ms_kfac.ops.refresh.factored_tikhonov import pi_split
 
-__all__ = ["Damping", "DampingSchedule", "LevenbergMarquardt", "pi_split"]
+__all__ = ["LevenbergMarquardt", "pi_split"]

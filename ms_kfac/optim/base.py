@@ -11,13 +11,14 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ms_kfac.capture.discover import kinds_of, lone_parameters, outside_parameters
 from ms_kfac.capture.layer import OTHER
-from ms_kfac.damping import Damping, DampingSchedule, LevenbergMarquardt
+from ms_kfac.damping import LevenbergMarquardt
 from ms_kfac.ops.graph.counter_based_rng import rng_state
 from ms_kfac.ops.graph.device_residency import DeviceResidency
 from ms_kfac.ops.graph.snapshot import Snapshot
 from ms_kfac.ops.statistics.layer_statistics import StatisticsOptions
 from ms_kfac.ops.step.check_step import CheckStep
 from ms_kfac.ops.step.gradient_views import GradientViews
+from ms_kfac.ops.step.number_schedule import PositiveNumbers, positive_schedule
 from ms_kfac.ops.step.parameter_rows import parameter_of
 from ms_kfac.optim.adam import MOMENTUM, AdamW, first_order_rule
 from ms_kfac.optim.averaging import PolyakAverage
@@ -87,11 +88,11 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         weight_decay: Any = 0.0,
         decoupled_weight_decay: bool = False,
         first_order: str | AdamW = MOMENTUM,
-        damping: Damping = 0.1,
+        damping: PositiveNumbers = 0.1,
         factor_decay: float = 0.95,
         factor_interval: int | RefreshPolicy = 10,
         inverse_interval: int | RefreshPolicy = 100,
-        kl_clip: float | None = 3e-4,
+        kl_clip: PositiveNumbers | None = 3e-4,
         fisher: str = "empirical",
         sharing: str = "expand",
         reduction: str = "mean",
@@ -118,13 +119,13 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         factor_decay = check_number("factor_decay", factor_decay, low=0.0, high=1.0, high_open=True)
         factor_policy = check_interval("factor_interval", factor_interval)
         inverse_policy = check_interval("inverse_interval", inverse_interval)
-        if kl_clip is not None:
-            kl_clip = check_number("kl_clip", kl_clip, low=0.0, low_open=True)
+        # A Cell even when unused, because the compiler parses the call in either case.
+        trust_region = KLClip(1.0 if kl_clip is None else kl_clip)
         scale = LossScale.of(loss_scale)
         verify = check_choice("verify", verify, MODES)
         on_nonfinite = check_choice("on_nonfinite", on_nonfinite, NONFINITE_MODES)
         patterns = check_patterns("skip", skip)
-        damping_schedule = DampingSchedule(damping)
+        damping_schedule = positive_schedule("damping", damping)
         if averaging is not None:
             averaging = check_number("averaging", averaging, low=0.0, high=1.0, high_open=True)
         fisher = check_choice("fisher", fisher, ("empirical", "sampled"))
@@ -167,8 +168,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.inverse_policy = inverse_policy
         self.damping = damping_schedule
         self.clips = kl_clip is not None
-        # A Cell even when unused, because the compiler parses the call in either case.
-        self.trust_region = KLClip(1.0 if kl_clip is None else kl_clip)
+        self.trust_region = trust_region
         self.last_clip = Parameter(Tensor(1.0, ms.float32), name=f"{self.prefix}.clip", requires_grad=False)
         self.averages = averaging is not None
         self.average = PolyakAverage(self.parameters, 0.0 if averaging is None else averaging)
@@ -192,7 +192,7 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         self.__dict__["_network"] = weakref.ref(network)
         self.__dict__["_options_in_force"] = {
             "damping": plain(damping),
-            "kl_clip": kl_clip,
+            "kl_clip": plain(kl_clip),
             "factor_decay": factor_decay,
             "fisher": fisher,
             "reduction": reduction,

@@ -66,7 +66,8 @@ class KFAC(SecondOrderOptimizer):
             (:class:`ms_kfac.WarmUpInterval`), or a :class:`ms_kfac.RefreshPolicy`. Default: 10.
         inverse_interval: number of steps between recomputations of the inverses after the same warm-up, or a
             policy. Default: 100.
-        kl_clip: :math:`\kappa` of the trust region; None disables it. Default: 3e-4.
+        kl_clip: :math:`\kappa` of the trust region: a positive number, an iterable of them (one per step), or
+            a Cell called with the step. None disables it. Default: 3e-4.
         fisher: "empirical" or "sampled". "sampled" requires :class:`ms_kfac.TrainOneStepCell` or
             :class:`ms_kfac.Model`. Default: "empirical".
         sharing: "expand" or "reduce", how the weight-sharing locations of a convolution, or of a dense layer

@@ -106,7 +106,8 @@ class SecondOrderStep(FirstOrderOptimizer):
             if self.clips:
                 # A layer without statistics is first-order: its gradient is not part of the step's length.
                 present = self.gather(self.outcomes(), self.outcome_of_product, 0)
-                scale = self.trust_region(products * present, self.product_rates(learning_rate))
+                rates = self.product_rates(learning_rate)
+                scale = self.trust_region(products * present, rates, self.global_step)
         scale = self.check_step(self.global_step, due, scale, products, gradients)
         if self.clips:
             scale = self.assign(self.last_clip, scale)

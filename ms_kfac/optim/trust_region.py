@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mindspore import Tensor, nn, ops
 
+from ms_kfac.ops.step.number_schedule import PositiveNumbers, positive_schedule
+
 
 class KLClip(nn.Cell):
     r"""Scale that keeps the step's squared Fisher norm below :math:`\kappa`.
@@ -16,12 +18,17 @@ class KLClip(nn.Cell):
     sum is the KL divergence of the step to second order.
 
     Args:
-        kl_clip: :math:`\kappa`, positive.
+        kl_clip: :math:`\kappa`, positive, or one per step, as for the damping.
+
+    Raises:
+        TypeError: if ``kl_clip`` has another type.
+        ValueError: if a number is not positive and finite in float32, or there is none.
 
     Inputs:
         - **products** (Tensor) - :math:`\langle dW_l, U_l \rangle` of each preconditioned parameter,
           float32, shape :math:`(k,)`.
         - **rates** (Tensor) - :math:`\eta_l` in the same shape, or their common value as a scalar.
+        - **step** (Tensor) - number of steps taken so far, int32, shape (1,).
 
     Outputs:
         Tensor, scalar float32, in (0, 1].
@@ -29,9 +36,9 @@ class KLClip(nn.Cell):
 
     _SMALLEST_SUM = 1e-30
 
-    def __init__(self, kl_clip: float) -> None:
+    def __init__(self, kl_clip: PositiveNumbers) -> None:
         super().__init__(auto_prefix=False)
-        self.kl_clip = kl_clip
+        self.kl_clip = positive_schedule("kl_clip", kl_clip)
         self.smallest = self._SMALLEST_SUM
         self.reduce_sum = ops.ReduceSum()
         self.square = ops.Square()
@@ -39,6 +46,6 @@ class KLClip(nn.Cell):
         self.maximum = ops.Maximum()
         self.minimum = ops.Minimum()
 
-    def construct(self, products: Tensor, rates: Tensor) -> Tensor:
+    def construct(self, products: Tensor, rates: Tensor, step: Tensor) -> Tensor:
         total = self.reduce_sum(products * self.square(rates))
-        return self.minimum(self.sqrt(self.kl_clip / self.maximum(total, self.smallest)), 1.0)
+        return self.minimum(self.sqrt(self.kl_clip(step) / self.maximum(total, self.smallest)), 1.0)

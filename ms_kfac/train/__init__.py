@@ -5,5 +5,14 @@ from ms_kfac.train.curvature_monitor import CurvatureMonitor
 from ms_kfac.train.model import Model
 from ms_kfac.train.one_step import TrainOneStepCell
 from ms_kfac.train.progress import ProgressBar
+from ms_kfac.train.settings_search import FoundSettings, find_settings
 
-__all__ = ["CounterBasedRNG", "CurvatureMonitor", "Model", "ProgressBar", "TrainOneStepCell"]
+__all__ = [
+    "CounterBasedRNG",
+    "CurvatureMonitor",
+    "FoundSettings",
+    "Model",
+    "ProgressBar",
+    "TrainOneStepCell",
+    "find_settings",
+]

@@ -8,7 +8,8 @@ import pytest
 from mindspore import nn
 
 import ms_kfac
-from ms_kfac.damping import DampingSchedule, LevenbergMarquardt
+from ms_kfac.damping import LevenbergMarquardt
+from ms_kfac.ops.step.number_schedule import positive_schedule
 from tests.oracle.network import differentiate
 from tests.oracle.preconditioner import gradient_matrix
 from tests.support.bank import tensor
@@ -67,7 +68,7 @@ def test_defaults_and_interval() -> None:
     assert LevenbergMarquardt(1.0, interval=2).decrease == pytest.approx((19 / 20) ** 2)
     due = [bool(rule.is_due(ms.Tensor([step], ms.int32))) for step in range(1, 12)]
     assert [step for step, is_due in enumerate(due, 1) if is_due] == [5, 10]
-    assert float(DampingSchedule(rule)(ms.Tensor([3], ms.int32)).asnumpy()) == 1.0
+    assert float(positive_schedule("damping", rule)(ms.Tensor([3], ms.int32)).asnumpy()) == 1.0
 
 
 @pytest.mark.parametrize(

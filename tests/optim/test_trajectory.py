@@ -66,7 +66,7 @@ class Options:
     """Options that the optimizer and the reference both take."""
 
     rule: dict[str, object] = field(default_factory=dict)
-    kl_clip: float | None = 1e-3
+    kl_clip: float | list[float] | None = 1e-3
     damping: float | list[float] = 0.01
     rates: tuple[float, ...] = (0.1,) * STEPS
 
@@ -78,7 +78,9 @@ OPTIONS = {
     "nesterov and decay": Options({"weight_decay": 0.1, "nesterov": True}, kl_clip=1e-2),
     "no trust region, no momentum": Options({"momentum": 0.0}, kl_clip=None, rates=(0.01,) * STEPS),
     "schedules": Options(
-        damping=[0.1, 0.05, 0.04, 0.02, 0.02, 0.02], rates=tuple(0.1 / (1 + t) for t in range(STEPS))
+        damping=[0.1, 0.05, 0.04, 0.02, 0.02, 0.02],
+        kl_clip=[1e-3, 1e-5, 1e-4, 5e-5, 2e-5, 1e-5],
+        rates=tuple(0.1 / (1 + t) for t in range(STEPS)),
     ),
 }
 
@@ -89,12 +91,12 @@ def test_options_equal_the_reference(mode: int, name: str) -> None:
     data = batches(STEPS)
     net = SmallNet()
     start = weights_of(net)
-    damping = options.damping
+    damping, kl_clip = options.damping, options.kl_clip
     reference = ReferenceKFAC(
         SMALL_NET_LAYERS,
         Momentum(**options.rule),
         damping=damping.__getitem__ if isinstance(damping, list) else damping,
-        kl_clip=options.kl_clip,
+        kl_clip=kl_clip.__getitem__ if isinstance(kl_clip, list) else kl_clip,
         **INTERVALS,
     )
     expected = reference_weights(net, reference, data, options.rates)
@@ -104,7 +106,7 @@ def test_options_equal_the_reference(mode: int, name: str) -> None:
         net,
         options.rates[0] if constant else list(options.rates),
         damping=damping,
-        kl_clip=options.kl_clip,
+        kl_clip=kl_clip,
         decoupled_weight_decay=rule.pop("decoupled", False),
         **rule,
         **fixed_intervals(**INTERVALS),
@@ -127,15 +129,20 @@ class Halving(nn.learning_rate_schedule.LearningRateSchedule):
 
 
 def test_schedules_as_cells(mode: int) -> None:
-    """A LearningRateSchedule for the learning rate and for the damping, both read at the step's number."""
+    """LearningRateSchedules for the learning rate, the damping and the clip, read at the step's number."""
     data = batches(3)
     net = SmallNet()
     start = weights_of(net)
+    intervals = {"factor_interval": 1, "inverse_interval": 1}
     reference = ReferenceKFAC(
-        SMALL_NET_LAYERS, Momentum(), damping=lambda t: 0.1 * 0.5**t, factor_interval=1, inverse_interval=1
+        SMALL_NET_LAYERS,
+        Momentum(),
+        damping=lambda t: 0.1 * 0.5**t,
+        kl_clip=lambda t: 1e-4 * 0.5**t,
+        **intervals,
     )
     expected = reference_weights(net, reference, data, [0.2, 0.1, 0.05])
-    optimizer = ms_kfac.KFAC(net, Halving(0.2), damping=Halving(0.1), factor_interval=1, inverse_interval=1)
+    optimizer = ms_kfac.KFAC(net, Halving(0.2), damping=Halving(0.1), kl_clip=Halving(1e-4), **intervals)
 
     train_by("functional", net, optimizer, data)
 

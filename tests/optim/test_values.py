@@ -121,7 +121,7 @@ SHARED: dict[str, list[Any]] = {
     "factor_decay": LESS_THAN_ONE,
     "factor_interval": INTERVALS,
     "inverse_interval": INTERVALS,
-    "kl_clip": POSITIVE,
+    "kl_clip": [value for value in DAMPINGS if value is not None],
     "fisher": NO_WORD,
     "sharing": NO_WORD,
     "reduction": NO_WORD,

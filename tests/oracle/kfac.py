@@ -41,7 +41,7 @@ class ReferenceKFAC:
     factor_decay: float = 0.95
     factor_interval: int = 10
     inverse_interval: int = 100
-    kl_clip: float | None = KL_CLIP
+    kl_clip: float | Callable[[int], float] | None = KL_CLIP
     step_number: int = 0
     averages: dict[str, tuple[MovingAverage, MovingAverage]] = field(default_factory=dict)
     inverted: dict[str, tuple[np.ndarray, np.ndarray, float]] = field(default_factory=dict)
@@ -67,6 +67,7 @@ class ReferenceKFAC:
             for layer in self.layers:
                 A, G = self.averages[layer]
                 self.inverted[layer] = (A.value.copy(), G.value.copy(), damping)
+        kl_clip = self.kl_clip(self.step_number) if callable(self.kl_clip) else self.kl_clip
         self.step_number += 1
 
         directions = dict(gradients)
@@ -79,7 +80,7 @@ class ReferenceKFAC:
             if u is not None:
                 directions[bias] = u
                 pairs.append((rates[bias], gradients[bias], u))
-        nu = trust_region(pairs, self.kl_clip)
+        nu = trust_region(pairs, kl_clip)
         for layer in self.layers:
             for name in (f"{layer}.weight", f"{layer}.bias"):
                 if name in directions:

@@ -62,6 +62,16 @@ def test_different_initial_weights_give_a_warning_on_all_ranks(runs: Runs, size:
 
 
 @pytest.mark.parametrize("size", [2, 4])
+def test_a_search_finds_the_same_on_all_ranks(runs: Runs, size: int) -> None:
+    """The losses are means over the rows of all ranks, and so those of one process on whole batches."""
+    (alone,) = runs[1]["KFAC"]
+    first, *others = (rank.shown["found"] for rank in runs[size]["KFAC"])
+    np.testing.assert_allclose(first, alone.shown["found"], rtol=1e-4)
+    for other in others:
+        assert other == first
+
+
+@pytest.mark.parametrize("size", [2, 4])
 def test_synchronized_states_are_equal(runs: Runs, size: int) -> None:
     """Exchange of gradients: before it, inverses are with their owners alone."""
     first, *others = runs[size]["KFAC gradients"]

@@ -18,6 +18,7 @@ from typing import Any
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 import mindspore as ms
+import mindspore.dataset as ds
 import numpy as np
 from mindspore import nn, ops
 from mindspore.communication import get_group_size, get_rank, init
@@ -111,6 +112,25 @@ def told_of_weights(rank: int) -> list[str]:
     return [str(warning.message) for warning in caught if "begins with other weights" in str(warning.message)]
 
 
+def found_settings(rank: int, size: int) -> list[list[float]]:
+    """Damping, clip and loss of each trial of a search on this rank's rows."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=True)
+    ms.set_seed(5)
+    parts = [(x[rank::size], y[rank::size]) for x, y in global_batches(8)]
+    rows = [np.concatenate(arrays) for arrays in zip(*parts)]
+    found = ms_kfac.find_settings(
+        lambda net, **settings: ms_kfac.KFAC(net, LEARNING_RATE, **settings),
+        Net(),
+        nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean"),
+        ds.NumpySlicesDataset(tuple(rows), shuffle=False).batch(len(parts[0][0])),
+        dampings=(1.0, 0.1),
+        clip_ratios=(0.1, 0.001),
+        steps=4,
+    )
+    return [[trial.damping, trial.kl_clip, trial.loss] for trial in found.trials]
+
+
 def main() -> None:
     """Trains and writes what came out, two files a case and rank."""
     folder = Path(sys.argv[1])
@@ -119,7 +139,7 @@ def main() -> None:
     ms.set_device("CPU")
     init()
     rank, size = get_rank(), get_group_size()
-    told = told_of_weights(rank)
+    told, found = told_of_weights(rank), found_settings(rank, size)
     for name in sys.argv[3:]:
         net, optimizer, equal = train(CASES[name], rank, size)
         arrays = {f"weights {p.name}": p.asnumpy() for p in net.trainable_params()}
@@ -134,6 +154,7 @@ def main() -> None:
             "traffic": None if traffic is None else dataclasses.asdict(traffic),
             "moments": averaged_moments(rank),
             "told": told,
+            "found": found,
         }
         (folder / f"{name}.{rank}.json").write_text(json.dumps(shown))
         print(name, "is done", flush=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ms_kfac
-from ms_kfac.damping import DampingSchedule
+from ms_kfac.ops.step.number_schedule import positive_schedule
 from tests.oracle.policies import trace_decisions
 from tests.support.blocks import ScriptedBlock
 from tests.support.networks import SmallNet
@@ -22,7 +22,7 @@ def test_decisions(mode: int, omegas: tuple[float, float]) -> None:
     blocks = [ScriptedBlock(f"block{i}", [()], size) for i, size in enumerate(SIZES)]
     stopped = policy.stopped_layers(2, "test")
     assert (stopped is None) == (omegas[1] == 0.0)
-    schedule = policy.for_inverses(blocks, DampingSchedule(DAMPING), (), stopped, "test")
+    schedule = policy.for_inverses(blocks, positive_schedule("damping", DAMPING), (), stopped, "test")
     counts = []
     for look in range(len(TRACES[0])):
         for i, block in enumerate(blocks):
@@ -72,7 +72,7 @@ def test_change_of_damping_alone_neither_refreshes_nor_stops(mode: int) -> None:
     block = ScriptedBlock("block", [()], 100)
     block.measure(1.0)
     stopped = policy.stopped_layers(1, "test")
-    damping = DampingSchedule([0.01 * 0.999**look for look in range(5)])
+    damping = positive_schedule("damping", [0.01 * 0.999**look for look in range(5)])
     schedule = policy.for_inverses([block], damping, (), stopped, "test")
     for look in range(5):
         schedule(ms.Tensor([look], ms.int32))

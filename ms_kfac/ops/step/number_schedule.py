@@ -1,12 +1,17 @@
-"""A number as a function of the step: a rate, a decay or the damping."""
+"""A number as a function of the step: a rate, a decay, the damping or the KL clip."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Union
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
+
+from ms_kfac.values import check_numbers
+
+PositiveNumbers = Union[float, Iterable[float], Tensor, nn.Cell]
 
 
 class NumberSchedule(nn.Cell):
@@ -42,3 +47,25 @@ class NumberSchedule(nn.Cell):
         if self.last == 0:
             return self.values.reshape(())
         return self.gather(self.values, ops.minimum(step, self.last), 0).reshape(())
+
+
+def positive_schedule(name: str, value: PositiveNumbers) -> NumberSchedule:
+    """Create the schedule of an option that takes positive numbers.
+
+    Args:
+        name: the option's name.
+        value: a positive number, an iterable or 1-D Tensor of positive numbers, or a Cell. An iterable or
+            Tensor has one number per step, and the last number is used for all later steps. A Cell is called
+            with the step, like a ``mindspore.nn.LearningRateSchedule``.
+
+    Returns:
+        The schedule.
+
+    Raises:
+        TypeError: if ``value`` has another type.
+        ValueError: if a number is not positive and finite in float32, or the iterable is empty.
+    """
+    if isinstance(value, nn.Cell):
+        return NumberSchedule(value)
+    accepted = "a positive number, an iterable of them (one per step) or a LearningRateSchedule-like Cell"
+    return NumberSchedule(check_numbers(name, value, accepted, positive=True).reshape(-1))
