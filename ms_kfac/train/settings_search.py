@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Callable
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
+from mindspore.dataset import config
 
 from ms_kfac.optim.base import SecondOrderOptimizer
 from ms_kfac.train.model import Model
@@ -47,18 +48,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class FoundSettings:
-    """What :func:`ms_kfac.find_settings` has found. ``print`` shows the trials, the best first.
+    """What :func:`ms_kfac.find_settings` has found. ``print`` shows all trials, the best first.
 
     Attributes:
-        trials: one per candidate, the longest that it had: first those of the third round, then the others,
-            each in the order of their losses.
+        trials: the trials of the third round, then those of the first two, each in the order of their losses.
+            Trials whose loss is NaN or Inf are the last ones.
     """
 
     trials: tuple[Trial, ...]
 
     @property
     def best(self) -> dict[str, float]:
-        """The best candidate's ``damping`` and ``kl_clip``."""
+        """``damping`` and ``kl_clip`` of the first trial."""
         return {"damping": self.trials[0].damping, "kl_clip": self.trials[0].kl_clip}
 
     def __str__(self) -> str:
@@ -82,33 +83,38 @@ def find_settings(
 ) -> FoundSettings:
     r"""Find the damping and the KL clip by short trainings from the network's present weights.
 
-    Three rounds train with one candidate after the other, always from the same weights. A candidate is judged
-    by the mean training loss of its last quarter of steps.
+    Three rounds train with one candidate after the other, always from the same weights and, without random
+    layers, on the same batches. A candidate is judged by the mean training loss of its last quarter of steps.
 
     1. Each damping :math:`\lambda`, with the clip :math:`\kappa = r_1 \lambda`.
     2. The two best dampings, with the other ratios :math:`r_2, \ldots`
     3. The three best candidates so far, for three times as many steps.
 
-    With the defaults these are 1,520 steps in all. The step is compiled once. Afterwards the network has the
-    weights, and the moving moments of BatchNorm, that it had before. It is in training mode, and the
-    optimizer that was made no longer taps it. MindSpore 2.10 keeps this optimizer's Parameters in memory
-    until the process ends. Warnings of NaN and Inf are silenced during the search.
+    With the defaults these are 1,520 steps in all, of one compiled step. Afterwards the network has the
+    weights, and the moving moments of BatchNorm, that it had before. It is in training mode, and the search's
+    optimizer no longer taps it. An earlier optimizer of this package loses its taps, as to any new one: make
+    the optimizer of the training after the search. During the search, a second copy of weights and optimizer
+    state is in memory, and MindSpore 2.10 keeps the Parameters of compiled steps until the process ends.
+    Warnings of NaN and Inf are silenced.
 
-    A short training can't tell which settings are best in a long one, which tends to want a smaller clip, and
-    it can't tell what helps generalization. The result is a start, and a long training deserves a trial with
-    a third of the clip.
+    The result is a start. A long training tends to want a smaller clip than a short one, so try a third of
+    the clip as well. The training loss does not show which settings generalize best.
 
     Args:
-        make_optimizer: called as ``make_optimizer(network, damping=..., kl_clip=...)``. It returns an
-            optimizer of this package with these two, and with the other options of the later training.
+        make_optimizer: called once, as ``make_optimizer(network, damping=..., kl_clip=...)``, with two Cells.
+            It passes both on, unchanged, to an optimizer of this package with ``on_nonfinite="skip"``. Other
+            options are those of the later training, except that the learning rate should be constant: a
+            schedule would start anew in each trial.
         network: the network, as for :class:`ms_kfac.Model`.
         loss_fn: the loss function; None if the network includes it.
-        dataset: the training data, a ``mindspore.dataset`` in batches. A short one is read several times.
+        dataset: the training data, a ``mindspore.dataset`` in batches. Each trial starts a new epoch, and
+            further ones if an epoch has fewer batches than the trial has steps.
         dampings: the dampings to try. Default: 1, 0.1, 0.01, 1e-3, 1e-4 and 1e-5.
         clip_ratios: the ratios :math:`r = \kappa / \lambda` to try. Default: 0.03, 0.3 and 0.003.
-        steps: steps of a trial in the first two rounds, at least 4. If the losses of these rounds hardly
-            differ, there were too few. Default: 80.
-        **arguments: keyword arguments of :class:`ms_kfac.Model`, such as ``amp_level``.
+        steps: steps of a trial in the first two rounds, at least 4. If their losses hardly differ, there were
+            too few. Default: 80.
+        **arguments: keyword arguments of :class:`ms_kfac.Model`. ``amp_level`` casts the network's layers for
+            good, as there; "O1" is refused, because MindSpore 2.10 can't use it again in the training.
 
     Returns:
         The trials, and the best candidate as options: ``make_optimizer(network, **found.best)``.
@@ -116,8 +122,9 @@ def find_settings(
     Raises:
         TypeError: if ``make_optimizer`` does not return an optimizer of this package, or an argument has the
             wrong type.
-        ValueError: if there is no damping, ratio or batch, or a number is outside its range.
-        RuntimeError: if the loss becomes NaN or Inf with every candidate.
+        ValueError: if the optimizer does not use both settings, trains another network, or raises at NaN; if
+            there is no damping, ratio or batch; or if a number is outside its range.
+        RuntimeError: if the loss becomes NaN or Inf in every trial.
 
     Platforms: CPU, GPU (native kernels or the fallback).
 
@@ -134,27 +141,37 @@ def find_settings(
         >>> optimizer = kfac(net, **found.best)
     """
     lambdas, ratios = _check_positive("dampings", dampings), _check_positive("clip_ratios", clip_ratios)
+    _check_positive("dampings times clip_ratios", [one * ratio for one in lambdas for ratio in ratios])
     steps = check_count("steps", steps, least=_LAST)
+    if not hasattr(dataset, "create_tuple_iterator"):
+        raise TypeError(f"dataset must be a mindspore.dataset, got {shown(dataset)}")
+    if arguments.get("amp_level") == "O1":
+        raise ValueError(
+            "amp_level must be 'O0', 'O2' or 'O3', got 'O1', which MindSpore 2.10 uses once per process"
+        )
     damping, kl_clip = _Number("damping"), _Number("kl_clip")
     optimizer = make_optimizer(network, damping=damping, kl_clip=kl_clip)
     if not isinstance(optimizer, SecondOrderOptimizer):
         raise TypeError(f"make_optimizer must return an optimizer of ms_kfac, got {shown(optimizer)}")
     try:
+        _check_optimizer(optimizer, network, damping, kl_clip)
         model = Model(network, loss_fn, optimizer, **arguments)
         trials = _Trials(model.train_network, optimizer, dataset, damping, kl_clip)
-        with warnings.catch_warnings():
-            # Candidates that are too bold are part of the search.
-            warnings.filterwarnings("ignore", message=r"[\s\S]*\b(NaN|Inf)\b")
-            try:
+        seed = config.get_seed()
+        try:
+            with warnings.catch_warnings():
+                # Candidates that are too bold are part of the search.
+                warnings.filterwarnings("ignore", message=r"[\s\S]*\b(NaN|Inf)\b")
                 found = _search(trials, lambdas, ratios, steps)
-            finally:
-                trials.restore()
+        finally:
+            config.set_seed(seed)
+            trials.restore()
     finally:
         optimizer.detach()
     if not math.isfinite(found[0].loss):
         raise RuntimeError(
-            f"find_settings: the loss becomes NaN or Inf with each of {len(found)} candidates; lower the "
-            "learning rate, or check the data"
+            f"find_settings: the loss becomes NaN or Inf in each of {len(found)} trials; lower the learning "
+            "rate, or check the data"
         )
     return FoundSettings(tuple(found))
 
@@ -194,17 +211,12 @@ class _Trials:
         train_cell.set_train()
         settings = {id(self.damping), id(self.kl_clip)}
         state = [p for p in train_cell.get_parameters() if id(p) not in settings]
-        self.saved = {parameter.name: parameter.value().copy() for parameter in state}
-        restored = optimizer.restore(self.saved)
-        others = set(self.saved) - {*restored.network, *restored.optimizer}
-        # Those of the cell itself, such as a loss scale.
-        self.others = [parameter for parameter in state if parameter.name in others]
+        self.saved = [(parameter, Tensor(parameter.asnumpy().copy(), parameter.dtype)) for parameter in state]
 
     def restore(self) -> None:
         """Set the state from before the first trial."""
-        self.optimizer.restore(self.saved)
-        for parameter in self.others:
-            ops.assign(parameter, self.saved[parameter.name])
+        for parameter, value in self.saved:
+            ops.assign(parameter, value)
 
     def make(self, damping: float, ratio: float, steps: int) -> Trial:
         """Train with one candidate."""
@@ -213,19 +225,23 @@ class _Trials:
         kl_clip = float(f"{ratio * damping:.6g}")
         ops.assign(self.damping, Tensor(damping, ms.float32))
         ops.assign(self.kl_clip, Tensor(kl_clip, ms.float32))
-        losses = [self.step(*batch) for batch in self.batches(steps)]
-        last = Tensor(np.mean(losses[-(steps // _LAST) :]), ms.float32)
+        count = steps * self.optimizer.accumulation_steps
+        losses = [self.step(*batch) for batch in self.batches(count)]
+        last = Tensor(np.mean(losses[-(count // _LAST) :]), ms.float32)
         # All ranks must choose the same candidate.
         return Trial(damping, kl_clip, steps, float(self.optimizer.over_ranks(last).asnumpy()))
 
-    def batches(self, steps: int) -> Iterator[Sequence[Tensor]]:
-        """The first batches of the data, in several epochs if there are fewer than steps."""
-        while steps > 0:
-            before = steps
-            for batch in islice(self.dataset.create_tuple_iterator(num_epochs=1), steps):
-                steps -= 1
+    def batches(self, count: int) -> Iterator[Sequence[Tensor]]:
+        """The first batches of the data, shuffled equally in each trial, in several epochs if need be."""
+        for epoch in itertools.count():
+            config.set_seed(epoch)
+            before = count
+            for batch in itertools.islice(self.dataset.create_tuple_iterator(num_epochs=1), count):
+                count -= 1
                 yield batch
-            if steps == before:
+            if count == 0:
+                return
+            if count == before:
                 raise ValueError("dataset must have at least one batch, got none")
 
     def step(self, *batch: Tensor) -> float:
@@ -236,20 +252,43 @@ class _Trials:
 
 
 def _search(trials: _Trials, dampings: Sequence[float], ratios: Sequence[float], steps: int) -> list[Trial]:
-    """The trials of the three rounds, each candidate's longest, the best first."""
+    """The trials of the three rounds, in the order of :class:`FoundSettings`."""
     first = sorted((trials.make(damping, ratios[0], steps) for damping in dampings), key=_rank)
     best = [trial.damping for trial in first[:_KEPT_DAMPINGS]]
     second = [trials.make(damping, ratio, steps) for damping in best for ratio in ratios[1:]]
-    found = sorted((*first, *second), key=_rank)
-    kept = found[:_KEPT_CANDIDATES]
-    third = [trials.make(trial.damping, trial.kl_clip / trial.damping, _LONGER * steps) for trial in kept]
-    return sorted(third, key=_rank) + found[_KEPT_CANDIDATES:]
+    short = sorted((*first, *second), key=_rank)
+    kept = short[:_KEPT_CANDIDATES]
+    long = [trials.make(trial.damping, trial.kl_clip / trial.damping, _LONGER * steps) for trial in kept]
+    return sorted([*sorted(long, key=_rank), *short], key=lambda trial: not math.isfinite(trial.loss))
 
 
 def _rank(trial: Trial) -> float:
     return trial.loss if math.isfinite(trial.loss) else math.inf
 
 
+def _check_optimizer(
+    optimizer: SecondOrderOptimizer, network: nn.Cell, damping: _Number, kl_clip: _Number
+) -> None:
+    clip = optimizer.trust_region.kl_clip.schedule if optimizer.clips else None
+    for name, used, given in (
+        ("damping", optimizer.damping.schedule, damping),
+        ("kl_clip", clip, kl_clip),
+    ):
+        if used is not given:
+            raise ValueError(
+                f"make_optimizer must pass {name} on to the optimizer unchanged, got another {name} in its "
+                f"{type(optimizer).__name__}"
+            )
+    of_network = {id(parameter) for parameter in network.get_parameters()}
+    others = [parameter.name for parameter in optimizer.parameters if id(parameter) not in of_network]
+    if others:
+        raise ValueError(
+            f"make_optimizer must train the given network, got the Parameter {others[0]} outside"
+        )
+    if optimizer.raises_nonfinite:
+        raise ValueError("make_optimizer must leave on_nonfinite='skip', got 'raise', which ends the search")
+
+
 def _check_positive(name: str, value: Iterable[float]) -> list[float]:
     numbers = check_numbers(name, value, "positive numbers, at least one", positive=True)
-    return [float(number) for number in numbers.reshape(-1)]
+    return list(dict.fromkeys(map(float, numbers.reshape(-1))))

@@ -37,6 +37,7 @@ BAD = [
     ("inverse_interval", "100", "int"),
     ("kl_clip", 0.0, "positive"),
     ("kl_clip", -1e-3, "positive"),
+    ("kl_clip", ms_kfac.LevenbergMarquardt(0.1), "damping"),
     ("sharing", "both", "'expand'"),
     ("reduction", "none", "'mean'"),
     ("loss_scale", 0.0, "0"),

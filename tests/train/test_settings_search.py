@@ -13,7 +13,7 @@ from mindspore.amp import DynamicLossScaleManager
 
 import ms_kfac
 from ms_kfac.optim.methods import METHODS
-from ms_kfac.train.settings_search import Trial
+from ms_kfac.train.settings_search import Trial, _Trials
 from tests.support.bank import tensor
 from tests.support.loops import cross_entropy
 
@@ -63,9 +63,11 @@ def test_each_trial_is_a_training_of_its_own(mode: int) -> None:
         kfac, net, cross_entropy(), rows(), dampings=(1.0, 0.01, 1e-4), clip_ratios=(0.1, 0.01), steps=STEPS
     )
 
-    assert [trial.steps for trial in found.trials] == [3 * STEPS] * 3 + [STEPS] * 2
-    tried = {(trial.damping, trial.kl_clip) for trial in found.trials}
+    assert [trial.steps for trial in found.trials] == [3 * STEPS] * 3 + [STEPS] * 5
+    tried = {(trial.damping, trial.kl_clip) for trial in found.trials[3:]}
     assert len(tried) == 5
+    kept = {(trial.damping, trial.kl_clip) for trial in found.trials[3:6]}
+    assert {(trial.damping, trial.kl_clip) for trial in found.trials[:3]} == kept
     assert {damping for damping, _ in tried} == {1.0, 0.01, 1e-4}
     losses = [trial.loss for trial in found.trials]
     assert losses[:3] == sorted(losses[:3])
@@ -152,7 +154,7 @@ def test_the_loss_scale_starts_anew(mode: int) -> None:
     assert optimizer.global_step.asnumpy() == trial.steps - 1
 
 
-def test_a_candidate_that_diverges_is_the_last() -> None:
+def test_candidates_that_diverge_are_the_last() -> None:
     """At a huge rate the loss becomes NaN or Inf with a huge clip, and does not with a small one."""
     found = ms_kfac.find_settings(
         lambda net, **settings: ms_kfac.KFAC(net, 1e15, **settings),
@@ -164,8 +166,65 @@ def test_a_candidate_that_diverges_is_the_last() -> None:
         steps=STEPS,
     )
     assert found.best["kl_clip"] == pytest.approx(1e-7)
-    assert np.isfinite(found.trials[0].loss)
-    assert not np.isfinite(found.trials[1].loss)
+    assert [np.isfinite(trial.loss) for trial in found.trials] == [True, True, False, False]
+
+
+def test_a_long_trial_that_diverges_leaves_the_short_ones() -> None:
+    rates = [0.1] * STEPS + [3e38] * 100
+    found = ms_kfac.find_settings(
+        lambda net, **settings: ms_kfac.KFAC(net, rates, **settings),
+        dense(),
+        cross_entropy(),
+        rows(),
+        dampings=(1.0, 0.1),
+        clip_ratios=(1e37,),
+        steps=STEPS,
+    )
+    assert [trial.steps for trial in found.trials] == [STEPS] * 2 + [3 * STEPS] * 2
+
+
+def test_trials_see_the_same_batches_and_the_seed_stays() -> None:
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((40, 6)).astype(np.float32)
+    data = ds.NumpySlicesDataset((x, x[:, :3].argmax(1).astype(np.int32)), shuffle=True).batch(8)
+    seed = ds.config.get_seed()
+    net = dense()
+
+    def losses() -> list[float]:
+        found = ms_kfac.find_settings(
+            kfac, net, cross_entropy(), data, dampings=(0.1,), clip_ratios=(0.1,), steps=STEPS
+        )
+        return [trial.loss for trial in found.trials]
+
+    assert losses() == losses()
+    assert ds.config.get_seed() == seed
+
+
+def test_steps_are_those_of_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two micro-batches per step, in a trial of 4 steps and one of 12."""
+    passes: list[float] = []
+    step = _Trials.step
+
+    def noted(self: _Trials, *batch: ms.Tensor) -> float:
+        passes.append(step(self, *batch))
+        return passes[-1]
+
+    monkeypatch.setattr(_Trials, "step", noted)
+    found = ms_kfac.find_settings(
+        lambda net, **settings: ms_kfac.KFAC(net, 0.1, accumulation_steps=2, **settings),
+        dense(),
+        cross_entropy(),
+        rows(),
+        dampings=(0.1,),
+        clip_ratios=(0.1,),
+        steps=4,
+        accumulation_steps=2,
+    )
+    assert len(passes) == 2 * (4 + 12)
+    # The last quarter: one step of the short trial, three of the long one.
+    assert [trial.loss for trial in found.trials] == pytest.approx(
+        [np.mean(passes[-6:]), np.mean(passes[6:8])]
+    )
 
 
 def test_the_table_has_the_best_first() -> None:
@@ -184,6 +243,32 @@ def test_the_table_has_the_best_first() -> None:
         ({"clip_ratios": "0.1"}, "clip_ratios must be .*, got '0.1'"),
         ({"steps": 3}, "steps must be an int of at least 4, got 3"),
         (
+            {"dampings": (1e-30,), "clip_ratios": (1e-20,)},
+            "dampings times clip_ratios must be .* 0 in float32",
+        ),
+        ({"dataset": [1]}, r"dataset must be a mindspore.dataset, got \[1\]"),
+        ({"amp_level": "O1"}, "amp_level must be 'O0', 'O2' or 'O3', got 'O1'"),
+        (
+            {"make_optimizer": lambda net, **_: ms_kfac.KFAC(net, 0.1)},
+            "pass damping on .*, got another damping",
+        ),
+        (
+            {"make_optimizer": lambda net, damping, kl_clip: ms_kfac.KFAC(net, 0.1, damping=damping)},
+            "pass kl_clip on .* KFAC",
+        ),
+        (
+            {"make_optimizer": lambda net, damping, kl_clip: kfac(net, damping=damping, kl_clip=None)},
+            "pass kl_clip on",
+        ),
+        (
+            {"make_optimizer": lambda net, **settings: kfac(nn.Dense(2, 2), **settings)},
+            "train the given network",
+        ),
+        (
+            {"make_optimizer": lambda net, **settings: kfac(net, on_nonfinite="raise", **settings)},
+            "must leave on_nonfinite='skip'",
+        ),
+        (
             {"make_optimizer": lambda net, **_: nn.Momentum(net.trainable_params(), 0.1, 0.9)},
             "ms_kfac, got Mom",
         ),
@@ -198,7 +283,7 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
 def test_nan_with_every_candidate_is_an_error() -> None:
     x = np.full((16, 6), np.nan, np.float32)
     data = ds.NumpySlicesDataset((x, np.zeros(16, np.int32)), shuffle=False).batch(8)
-    with pytest.raises(RuntimeError, match="with each of 2 candidates"):
+    with pytest.raises(RuntimeError, match="NaN or Inf in each of 4 trials"):
         ms_kfac.find_settings(
             kfac, nn.Dense(6, 3), cross_entropy(), data, dampings=(0.1, 0.01), clip_ratios=(0.1,), steps=4
         )
