@@ -24,7 +24,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparison.budget import Budget
 from benchmarks.comparison.held_out import hold_out
+from benchmarks.comparison.runs import train_command
 from benchmarks.comparison.tasks import LOSS, METRIC, ROOT, TASKS, recipe_of, settings_of
 from benchmarks.machine import describe_run
 from model_zoo.common.data.pipelines import load_data, training_batches
@@ -64,12 +66,17 @@ def trained(parsed: argparse.Namespace, damping: float, kl_clip: float, seed: in
         f"optimizer.kl_clip={kl_clip:g}",
         f"seed={seed}",
     ]
-    command = [sys.executable, "-m", "benchmarks.comparison.train", "--task", parsed.task, "--method", "kfac"]
-    # So many steps of one second.
-    command += ["--budget", f"{parsed.train_steps}s", "--step-ms", "1000", "--warm-up-seconds", "0"]
-    command += ["--evaluations", "1", "--split", TASKS[parsed.task].trial_split]
-    command += [part for setting in settings for part in ("--set", setting)]
-    command += ["--data-dir", str(parsed.data_dir)] if parsed.data_dir else []
+    command = train_command(
+        parsed.task,
+        "kfac",
+        settings,
+        split=TASKS[parsed.task].trial_split,
+        # So many steps of one second.
+        budget=Budget(parsed.train_steps),
+        evaluations=1,
+        times={"step_ms": "1000", "warm_up_seconds": "0"},
+        data_dir=parsed.data_dir,
+    )
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
     if result["error"]:

@@ -94,6 +94,40 @@ def finals(best: Mapping[str, str], budgets: Sequence[Budget], seeds: int, evalu
     ]
 
 
+def train_command(
+    task: str,
+    method: str,
+    settings: Sequence[str],
+    *,
+    split: str,
+    budget: Budget,
+    evaluations: int,
+    times: Mapping[str, str],
+    data_dir: Path | None,
+) -> list[str]:
+    """The command of one run, whose process prints its result as JSON in the last line.
+
+    Args:
+        task: the task.
+        method: the method.
+        settings: overrides of the recipe.
+        split: what it is evaluated on.
+        budget: how long to train.
+        evaluations: how many times to evaluate.
+        times: "step_ms" and "warm_up_seconds" of the method.
+        data_dir: the folder of the data, if the task needs one.
+
+    Returns:
+        The program and its arguments.
+    """
+    command = [sys.executable, "-m", "benchmarks.comparison.train", "--task", task]
+    command += ["--method", method, "--split", split]
+    command += [part for setting in settings for part in ("--set", setting)]
+    command += ["--budget", str(budget).replace(" ", ""), "--evaluations", str(evaluations)]
+    command += ["--step-ms", times["step_ms"], "--warm-up-seconds", times["warm_up_seconds"]]
+    return command + ([] if data_dir is None else ["--data-dir", str(data_dir.resolve())])
+
+
 class Runner:
     """Makes runs, unless the log has them.
 
@@ -167,14 +201,17 @@ class Runner:
         return True
 
     def _run(self, plan: Plan) -> dict[str, object]:
-        command = [sys.executable, "-m", "benchmarks.comparison.train", "--task", self.task]
-        command += ["--method", plan.method, "--split", plan.split]
-        for setting in (*self.settings, *plan.point.split(), f"seed={plan.seed}"):
-            command += ["--set", setting]
-        command += ["--budget", str(plan.budget).replace(" ", ""), "--evaluations", str(plan.evaluations)]
         times = self.times[plan.method]
-        command += ["--step-ms", times["step_ms"], "--warm-up-seconds", times["warm_up_seconds"]]
-        command += [] if self.data_dir is None else ["--data-dir", str(self.data_dir.resolve())]
+        command = train_command(
+            self.task,
+            plan.method,
+            [*self.settings, *plan.point.split(), f"seed={plan.seed}"],
+            split=plan.split,
+            budget=plan.budget,
+            evaluations=plan.evaluations,
+            times=times,
+            data_dir=self.data_dir,
+        )
         row: dict[str, object] = {"steps": 0, "curve": []}
         try:
             run = subprocess.run(

@@ -119,11 +119,11 @@ class SecondOrderOptimizer(TapManager, Introspection, SecondOrderStep):
         factor_decay = check_number("factor_decay", factor_decay, low=0.0, high=1.0, high_open=True)
         factor_policy = check_interval("factor_interval", factor_interval)
         inverse_policy = check_interval("inverse_interval", inverse_interval)
-        # A Cell even when unused, because the compiler parses the call in either case.
         if isinstance(kl_clip, LevenbergMarquardt):
             raise TypeError(
                 f"kl_clip must not be a LevenbergMarquardt, which adapts a damping, got {kl_clip!r}"
             )
+        # A Cell even when unused, because the compiler parses the call in either case.
         trust_region = KLClip(1.0 if kl_clip is None else kl_clip)
         scale = LossScale.of(loss_scale)
         verify = check_choice("verify", verify, MODES)

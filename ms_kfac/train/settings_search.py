@@ -83,8 +83,9 @@ def find_settings(
 ) -> FoundSettings:
     r"""Find the damping and the KL clip by short trainings from the network's present weights.
 
-    Three rounds train with one candidate after the other, always from the same weights and, without random
-    layers, on the same batches. A candidate is judged by the mean training loss of its last quarter of steps.
+    Three rounds train with one candidate after the other, always from the same weights and on the same
+    batches; random layers, such as dropout, draw anew. A candidate is judged by the mean training loss of its
+    last quarter of steps.
 
     1. Each damping :math:`\lambda`, with the clip :math:`\kappa = r_1 \lambda`.
     2. The two best dampings, with the other ratios :math:`r_2, \ldots`
@@ -218,16 +219,15 @@ class _Trials:
         for parameter, value in self.saved:
             ops.assign(parameter, value)
 
-    def make(self, damping: float, ratio: float, steps: int) -> Trial:
+    def make(self, damping: float, kl_clip: float, steps: int) -> Trial:
         """Train with one candidate."""
         self.restore()
-        # 0.03 * 1e-3 is 2.9999999999999997e-05.
-        kl_clip = float(f"{ratio * damping:.6g}")
         ops.assign(self.damping, Tensor(damping, ms.float32))
         ops.assign(self.kl_clip, Tensor(kl_clip, ms.float32))
         count = steps * self.optimizer.accumulation_steps
-        losses = [self.step(*batch) for batch in self.batches(count)]
-        last = Tensor(np.mean(losses[-(count // _LAST) :]), ms.float32)
+        # Read behind the last step, so that no other step waits for the device.
+        losses = [self.step(*batch) for batch in self.batches(count)][-(count // _LAST) :]
+        last = Tensor(np.mean([loss.asnumpy().mean() for loss in losses]), ms.float32)
         # All ranks must choose the same candidate.
         return Trial(damping, kl_clip, steps, float(self.optimizer.over_ranks(last).asnumpy()))
 
@@ -244,21 +244,24 @@ class _Trials:
             if count == before:
                 raise ValueError("dataset must have at least one batch, got none")
 
-    def step(self, *batch: Tensor) -> float:
+    def step(self, *batch: Tensor) -> Tensor:
         """Train on a batch, and return the loss before the step."""
         outputs = self.train_cell(*batch)
-        loss = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
-        return float(loss.asnumpy().mean())
+        return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
 
 
 def _search(trials: _Trials, dampings: Sequence[float], ratios: Sequence[float], steps: int) -> list[Trial]:
     """The trials of the three rounds, in the order of :class:`FoundSettings`."""
-    first = sorted((trials.make(damping, ratios[0], steps) for damping in dampings), key=_rank)
-    best = [trial.damping for trial in first[:_KEPT_DAMPINGS]]
-    second = [trials.make(damping, ratio, steps) for damping in best for ratio in ratios[1:]]
+
+    def try_ratios(damping: float, tried: Sequence[float]) -> list[Trial]:
+        # 0.03 * 1e-3 is 2.9999999999999997e-05.
+        return [trials.make(damping, float(f"{ratio * damping:.6g}"), steps) for ratio in tried]
+
+    first = sorted((trial for damping in dampings for trial in try_ratios(damping, ratios[:1])), key=_rank)
+    second = [trial for one in first[:_KEPT_DAMPINGS] for trial in try_ratios(one.damping, ratios[1:])]
     short = sorted((*first, *second), key=_rank)
     kept = short[:_KEPT_CANDIDATES]
-    long = [trials.make(trial.damping, trial.kl_clip / trial.damping, _LONGER * steps) for trial in kept]
+    long = [trials.make(trial.damping, trial.kl_clip, _LONGER * steps) for trial in kept]
     return sorted([*sorted(long, key=_rank), *short], key=lambda trial: not math.isfinite(trial.loss))
 
 

@@ -205,9 +205,10 @@ def test_steps_are_those_of_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> No
     passes: list[float] = []
     step = _Trials.step
 
-    def noted(self: _Trials, *batch: ms.Tensor) -> float:
-        passes.append(step(self, *batch))
-        return passes[-1]
+    def noted(self: _Trials, *batch: ms.Tensor) -> ms.Tensor:
+        loss = step(self, *batch)
+        passes.append(float(loss.asnumpy()))
+        return loss
 
     monkeypatch.setattr(_Trials, "step", noted)
     found = ms_kfac.find_settings(
