@@ -62,6 +62,12 @@ class LayerOperators(ABC):
     # Number of axes of an input without a batch axis: an input with no more axes is one sample.
     feature_axes = 1
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Drop the native kernel of a base class if a subclass has other operators and no own geometry."""
+        super().__init_subclass__(**arguments)
+        if {"activations", "gradients"} & vars(cls).keys() and "native_geometry" not in vars(cls):
+            cls.native_geometry = LayerOperators.native_geometry  # type: ignore[method-assign]
+
     @property
     def channels_last(self) -> bool:
         """Whether the last axis of input and output holds channels: by default, if operators give rows."""
@@ -89,7 +95,11 @@ class LayerOperators(ABC):
         """Operator from the input and the output gradient to the vectors u and v of the capture check."""
 
     def native_geometry(self) -> dict[str, Any] | None:
-        """Attributes of the native kernel that replaces these operators; None if there is none."""
+        """Attributes of the native kernel that replaces these operators; None if there is none.
+
+        Returns:
+            The attributes. None for a subclass that overrides ``activations`` or ``gradients`` and not this.
+        """
         return None
 
 
