@@ -39,6 +39,38 @@ class NormalizationOperators(LayerOperators):
 
     shape: tuple[int, ...]
 
+    def geometry(
+        self,
+        moments: str,
+        *,
+        epsilon: float = 0.0,
+        centered: bool = True,
+        channels_last: bool = False,
+        channel_groups: int = 1,
+    ) -> dict[str, Any]:
+        """Attributes of the native kernel (``kernels/interface/normalization_geometry.h``).
+
+        Args:
+            moments: what shares a mean and a variance: a channel of the "batch", a "group" of channels of a
+                sample, all channels of a "position", or "none".
+            epsilon: the constant added to the variance. Default: 0.
+            centered: False to divide by the root mean square. Default: True.
+            channels_last: whether the layer's input has channels last. Default: False.
+            channel_groups: number of groups of channels with common moments. Default: 1.
+
+        Returns:
+            The attributes.
+        """
+        return {
+            "moments": moments,
+            "epsilon": epsilon,
+            "centered": centered,
+            "channels_last": channels_last,
+            "channel_groups": channel_groups,
+            "shape": list(self.shape),
+            "bias": self.bias,
+        }
+
     def gradients(self, reduce: bool) -> nn.Cell:
         return ChannelColumns() if self.channels_first else ChannelRows(int(np.prod(self.shape)))
 
@@ -70,6 +102,9 @@ class BatchNormOperators(NormalizationOperators):
     def activations(self, reduce: bool) -> nn.Cell:
         return BatchNormalizedInputs(self.epsilon)
 
+    def native_geometry(self) -> dict[str, Any]:
+        return self.geometry("batch", epsilon=self.epsilon)
+
 
 @dataclass(frozen=True)
 class ChannelsLastBatchNormOperators(BatchNormOperators):
@@ -80,6 +115,9 @@ class ChannelsLastBatchNormOperators(BatchNormOperators):
 
     def gradients(self, reduce: bool) -> nn.Cell:
         return FromChannelsLast(super().gradients(reduce))
+
+    def native_geometry(self) -> dict[str, Any]:
+        return self.geometry("batch", epsilon=self.epsilon, channels_last=True)
 
 
 @dataclass(frozen=True)
@@ -99,6 +137,9 @@ class GroupNormOperators(NormalizationOperators):
     def activations(self, reduce: bool) -> nn.Cell:
         return GroupNormalizedInputs(self.epsilon, self.channel_groups)
 
+    def native_geometry(self) -> dict[str, Any]:
+        return self.geometry("group", epsilon=self.epsilon, channel_groups=self.channel_groups)
+
 
 @dataclass(frozen=True)
 class LayerNormOperators(NormalizationOperators):
@@ -112,6 +153,9 @@ class LayerNormOperators(NormalizationOperators):
 
     def activations(self, reduce: bool) -> nn.Cell:
         return LayerNormalizedInputs(self.epsilon, int(np.prod(self.shape)))
+
+    def native_geometry(self) -> dict[str, Any]:
+        return self.geometry("position", epsilon=self.epsilon, channels_last=True)
 
 
 @dataclass(frozen=True)
@@ -127,6 +171,11 @@ class ScaleOperators(NormalizationOperators):
 
     def activations(self, reduce: bool) -> nn.Cell:
         return RootMeanSquareInputs(self.epsilon, int(np.prod(self.shape)))
+
+    def native_geometry(self) -> dict[str, Any]:
+        if self.epsilon is None:
+            return self.geometry("none", channels_last=True)
+        return self.geometry("position", epsilon=self.epsilon, centered=False, channels_last=True)
 
 
 def _shape(parameter: Any) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ REGISTRY: dict[str, str | None] = {
     "sherman_morrison_statistics": "ShermanMorrisonStatistics",
     "skfac_statistics": "SKFACStatistics",
     "eigenbasis_statistics": "EigenbasisStatistics",
-    "unit_wise_statistics": None,
+    "unit_wise_statistics": "UnitWiseStatistics",
     "embedding_statistics": None,
     "commit_statistics": "CommitStatistics",
     "measure_gradients": "MeasureGradients",

@@ -165,6 +165,7 @@ KINDS = {
         rows_of_four,
         (((2, 4), 0), ((4,), 0), RECORD),
         1,
+        "unit_wise_statistics",
     ),
 }
 FORMS = [

@@ -52,6 +52,7 @@ class UnitWiseStatistics(LayerStatistics):
     Args:
         operators: how the layer's input becomes normalized values, and output gradients get the same layout.
         options: how a batch enters the statistics.
+        native: False to always run the fallback. Default: True.
 
     Inputs:
         - **x** (Tensor) - the layer's input.
@@ -64,9 +65,12 @@ class UnitWiseStatistics(LayerStatistics):
     Outputs:
         bool, True.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    The native kernel computes x_hat only within its sums, and stores no tensor of the input's size.
+
+    Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of built-in operators).
     """
 
+    operator: str | None = "unit_wise_statistics"
     beside_factors = CORRECTED_EIGENVALUES
 
     def construct(
@@ -78,6 +82,9 @@ class UnitWiseStatistics(LayerStatistics):
         cross: Parameter,
         record: Parameter,
     ) -> bool:
+        if self.native:
+            self.kernel(x, dout, gate, squares, cross, record)
+            return True
         if gate % self.beside_factors > 0:
             sums = self.second_moment(self.activations(x), self.output_gradients(x, dout))
             self.stage(squares, self.stack((sums[0], sums[2])), record, 0)

@@ -27,6 +27,7 @@ USED = {
     "SMKFAC": {"sherman_morrison_statistics", "sherman_morrison_refresh", "kronecker_precondition"},
     "SKFAC": {"skfac_statistics", "skfac_refresh", "skfac_precondition"},
     "EKFAC": {"eigenbasis_statistics", "eigenbasis_precondition"},
+    "unit-wise": {"unit_wise_statistics", "kronecker_statistics"},
     "THOR": {"block_split_refresh", "kronecker_precondition"},
 }
 
@@ -53,7 +54,7 @@ def check(result: dict[str, Any], method: str) -> None:
     """Every step was taken, kernels committed its statistics, and none refused its arrays."""
     assert result["last_error"] == ""
     assert result["steps"] == result["statistics"] == 2 * STEPS
-    # SKFAC stages its statistics with MindSpore's operators, which the stand-in does not compute.
+    # SKFAC's ranks come from MindSpore's operators, which the stand-in does not compute.
     if method != "SKFAC":
         weights = np.array(result["weights"])
         if method == "EKFAC":

@@ -29,6 +29,7 @@ USED = {
     "SMKFAC": {"sherman_morrison_statistics", "sherman_morrison_refresh"},
     "SKFAC": {"skfac_statistics", "skfac_refresh", "skfac_precondition"},
     "EKFAC": {"eigenbasis_statistics", "eigenbasis_precondition"},
+    "SPNGD": {"unit_wise_statistics", "kronecker_statistics"},
     "THOR": {"block_split_refresh", "kronecker_precondition"},
 }
 
