@@ -41,22 +41,28 @@ COLUMNS = (
 )
 
 
-def _child(library: str, problem: str, *options: str) -> dict[str, Any]:
+def _child(library: str, problem: str, minutes: float, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.peers.measure", "--library", library, "--problem", problem]
-    run = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        run = subprocess.run(
+            [*command, *options], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60 * minutes
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"not done after {minutes:g} minutes") from None
     if run.returncode != 0:
         raise RuntimeError(error_of_run(f"{library}, {problem}", run.stderr, run.returncode))
     found: dict[str, Any] = json.loads(run.stdout.strip().splitlines()[-1])
     return found
 
 
-def measure(library: str, problem: str, rounds: int) -> dict[str, Any]:
+def measure(library: str, problem: str, rounds: int, minutes: float) -> dict[str, Any]:
     """The times and memories of a library.
 
     Args:
         library: a key of LIBRARIES.
         problem: one of PROBLEMS.
         rounds: steps of each kind.
+        minutes: the time limit of each process.
 
     Returns:
         Columns of its line; "error" says what went wrong.
@@ -66,11 +72,11 @@ def measure(library: str, problem: str, rounds: int) -> dict[str, Any]:
     """
     row: dict[str, Any] = {}
     try:
-        for kind, summary in _child(library, problem, "--rounds", str(rounds)).items():
+        for kind, summary in _child(library, problem, minutes, "--rounds", str(rounds)).items():
             for column, part in (("ms", "median"), ("low", "low"), ("high", "high")):
                 row[f"{kind}_{column}"] = f"{summary[part]:.2f}"
         for kind in ("sgd", "everything"):
-            row[f"{kind}_mib"] = f"{_child(library, problem, '--memory', kind)['peak_mib']:.0f}"
+            row[f"{kind}_mib"] = f"{_child(library, problem, minutes, '--memory', kind)['peak_mib']:.0f}"
     except RuntimeError as error:
         return {"error": str(error)}
     return row
@@ -85,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--libraries", metavar="NAMES", help="separated by commas (default: all installed)")
     parser.add_argument("--rounds", type=int, default=20, help="steps of each kind (default: 20)")
+    parser.add_argument("--minutes", type=float, default=10, help="limit of a process (default: 10)")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "peers")
     parsed = parser.parse_args(arguments)
     names = list(LIBRARIES) if parsed.libraries is None else parsed.libraries.split(",")
@@ -109,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if log.find(**key):
                 continue
             row = {**key, **machine, "commit": described["commit"], "date": described["date"]}
-            log.append({**row, **measure(name, problem, parsed.rounds)})
+            log.append({**row, **measure(name, problem, parsed.rounds, parsed.minutes)})
             print(f"{problem}, {name}: done", flush=True)
     text = table(log.rows())
     (parsed.output / "peers.md").write_text(text, encoding="utf-8")

@@ -1,9 +1,9 @@
 """Times one library in one process, or reports the memory of one kind of steps.
 
     python -m benchmarks.peers.measure --library "kfac-jax" --problem convnet --rounds 20
-    python -m benchmarks.peers.measure --library "kfac-jax" --problem convnet --memory everything
+    python -m benchmarks.peers.measure --library "kfac-jax" --problem convnet --memory everything --steps 2
 
-Prints one JSON object.
+Prints one JSON object. The second command adds the seconds of its steps, the first of which compiles.
 """
 
 from __future__ import annotations
@@ -70,13 +70,17 @@ def main() -> None:
     parser.add_argument(
         "--memory", choices=KINDS, metavar="KIND", help="no times: the peak memory of this kind"
     )
+    parser.add_argument("--steps", type=int, default=WARM_UP_STEPS, help="steps for --memory (default: 4)")
     arguments = parser.parse_args()
     problem = create_problem(arguments.problem)
     if arguments.memory:
         step = create_step(arguments.library, problem, arguments.memory)
-        for _ in range(WARM_UP_STEPS):
+        seconds = []
+        for _ in range(arguments.steps):
+            start = time.perf_counter()
             step()
-        print(json.dumps({"peak_mib": peak_mib()}))
+            seconds.append(round(time.perf_counter() - start, 3))
+        print(json.dumps({"peak_mib": peak_mib(), "seconds": seconds}))
         return
     kinds = LIBRARIES[arguments.library].kinds
     steps = {kind: create_step(arguments.library, problem, kind) for kind in kinds}
