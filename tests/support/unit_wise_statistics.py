@@ -103,6 +103,7 @@ LAYERS = {
     "batch_large_mean": Normalization("batch", (8, 3, 5, 5), (3,), mean=1000.0),
     "batch_float16": Normalization("batch", (6, 5, 4, 7), (5,), dtype="float16"),
     "group": Normalization("group", (4, 6, 5, 3), (6,), channel_groups=2),
+    "group_large": Normalization("group", (2, 4, 60, 50), (4,), channel_groups=1),
     "group_dense": Normalization("group", (7, 40), (40,), channel_groups=5),
     "instance": Normalization("group", (3, 4, 6, 5), (4,), channel_groups=4),
     "layer": Normalization("position", (4, 6, 30), (30,), channels_last=True),

@@ -13,6 +13,9 @@ namespace {
 constexpr int kLanes = 16;
 // Numbers that justify another thread: some tens of microseconds of work.
 constexpr int64_t kFloatsPerThread = 64 << 10;
+// Numbers whose moments are computed together: both passes over them read the first-level cache, and sums in float32
+// stay short.
+constexpr int64_t kRunFloats = 4 << 10;
 
 // x_hat = (x - mean) factor.
 struct Affine {
@@ -176,7 +179,10 @@ std::vector<Affine> UnitWiseBatch::column_affines() const {
       for (int64_t n = 0; n < of_.samples; ++n)
         moments.add(x_.read((n * of_.channels + index) * of_.locations, of_.locations, scratch), of_.locations);
     } else {
-      moments.add(x_.read(index * run, run, scratch), run);
+      for (int64_t first = 0; first < run; first += kRunFloats) {
+        const int64_t count = std::min(kRunFloats, run - first);
+        moments.add(x_.read(index * run + first, count, scratch), count);
+      }
     }
     affines[index] = moments.affine(geometry_.epsilon);
   });
