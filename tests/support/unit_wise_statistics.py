@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.support.aot import AotLibrary, AotOperator
-from ms_kfac.ops.statistics.signs import ROWS, column_signs, signs
 from tests.oracle.unit_wise import normalize
 from tests.support.cuda_statistics import (
     CAPTURE_ERROR,
@@ -19,6 +18,7 @@ from tests.support.cuda_statistics import (
     SCALE,
     STAGED_WEIGHTS,
 )
+from tests.support.staged import COLUMNS, ROWS, TAPS, signs
 
 EPSILON = 1e-3
 
@@ -176,8 +176,11 @@ class UnitWise:
     def capture(self, x_hat: np.ndarray, dout: np.ndarray) -> tuple[float, float]:
         """The product and the scale of one pass."""
         layer = self.layer
-        gamma: Any = np.outer(signs(ROWS, layer.gamma[0]), column_signs(layer.gamma)).reshape(-1)
-        u = x_hat * gamma.astype(np.float64)
+        rows, columns, *taps = (*layer.gamma, 1)
+        gamma: Any = np.einsum(
+            "i,j,k->ijk", signs(ROWS, rows), signs(COLUMNS, columns), signs(TAPS, int(np.prod(taps)))
+        )
+        u = x_hat * gamma.reshape(-1)
         if layer.bias:
             u = u + signs(ROWS, layer.channels)
         return float((u * dout).sum()), float(np.sqrt((u**2).sum() * (dout**2).sum()))
