@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -147,17 +148,25 @@ def quartiles(values: list[float]) -> list[float]:
     return [round(float(value), 4) for value in np.percentile(values, [25, 50, 75])]
 
 
-def measure(layer: LayerShape, rounds: int) -> dict[str, Any]:
-    """Times both forms on one batch of normal random numbers."""
-    rng = np.random.default_rng(0)
-    x, dout = (Tensor(rng.standard_normal(shape, dtype=np.float32)) for shape in layer.shapes())
-    forms = {"native": OneLayer(layer, True), "fallback": OneLayer(layer, False)}
+def times_in_turn(
+    forms: Mapping[str, nn.Cell], x: Tensor, dout: Tensor, rounds: int
+) -> dict[str, list[float]]:
+    """Milliseconds of the timed calls of each form; the forms take turns."""
     times: dict[str, list[float]] = {name: [] for name in forms}
     for turn in range(WARM_UP_ROUNDS + rounds):
         for name, form in forms.items():
             spent = milliseconds(lambda form=form: form(x, dout).asnumpy())
             if turn >= WARM_UP_ROUNDS:
                 times[name].append(spent)
+    return times
+
+
+def measure(layer: LayerShape, rounds: int) -> dict[str, Any]:
+    """Times both forms on one batch of normal random numbers."""
+    rng = np.random.default_rng(0)
+    x, dout = (Tensor(rng.standard_normal(shape, dtype=np.float32)) for shape in layer.shapes())
+    forms = {"native": OneLayer(layer, True), "fallback": OneLayer(layer, False)}
+    times = times_in_turn(forms, x, dout, rounds)
     a, b = (form.A.asnumpy() for form in forms.values())
     ratios = [fallback / native for fallback, native in zip(times["fallback"], times["native"])]
     return {

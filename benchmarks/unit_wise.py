@@ -20,7 +20,7 @@ import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
 from mindspore import Parameter, Tensor, nn  # noqa: E402
 
-from benchmarks.covariance import WARM_UP_ROUNDS, milliseconds, quartiles  # noqa: E402
+from benchmarks.covariance import quartiles, times_in_turn  # noqa: E402
 from benchmarks.machine import describe_run  # noqa: E402
 from ms_kfac.capture.normalization import (  # noqa: E402
     BatchNormOperators,
@@ -95,12 +95,7 @@ def measure(operators: NormalizationOperators, shape: tuple[int, ...], rounds: i
     rng = np.random.default_rng(0)
     x, dout = (Tensor(rng.standard_normal(shape, dtype=np.float32)) for _ in range(2))
     forms = {"native": OneLayer(operators, True), "fallback": OneLayer(operators, False)}
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    for turn in range(WARM_UP_ROUNDS + rounds):
-        for name, form in forms.items():
-            spent = milliseconds(lambda form=form: form(x, dout).asnumpy())
-            if turn >= WARM_UP_ROUNDS:
-                times[name].append(spent)
+    times = times_in_turn(forms, x, dout, rounds)
     ratios = [fallback / native for fallback, native in zip(times["fallback"], times["native"])]
     return {**{name: quartiles(found) for name, found in times.items()}, "ratio": quartiles(ratios)}
 
