@@ -12,7 +12,7 @@ REGISTRY: dict[str, str | None] = {
     "skfac_statistics": "SKFACStatistics",
     "eigenbasis_statistics": "EigenbasisStatistics",
     "unit_wise_statistics": "UnitWiseStatistics",
-    "embedding_statistics": None,
+    "embedding_statistics": "EmbeddingStatistics",
     "commit_statistics": "CommitStatistics",
     "measure_gradients": "MeasureGradients",
     "kronecker_refresh": "KroneckerRefresh",

@@ -158,6 +158,7 @@ KINDS = {
         tokens,
         (((5,), 0), ((3, 3), 1), RECORD),
         2,
+        "embedding_statistics",
     ),
     "unit-wise": Kind(
         UnitWiseStatistics,
@@ -275,7 +276,9 @@ def test_a_closed_gate_leaves_everything(mode: int, name: str, native: bool) -> 
 
 
 SEPARATE_FORMS = [
-    param for param in FORMS if param.values[0] in ("kronecker", "sherman-morrison", "eigenbasis")
+    param
+    for param in FORMS
+    if param.values[0] in ("kronecker", "sherman-morrison", "eigenbasis", "embedding")
 ]
 
 

@@ -96,10 +96,13 @@ class EmbeddingStatistics(KroneckerStatistics):
     Outputs:
         bool, True.
 
-    Platforms: CPU, GPU, Ascend (composed of built-in operators).
+    The native kernel takes a time proportional to the ids in the reduce setting as well. Tables with a
+    padding id run the fallback.
+
+    Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of built-in operators).
     """
 
-    operator: str | None = None
+    operator: str | None = "embedding_statistics"
     input_type = ms.int32
 
     def __init__(self, operators: Any, options: StatisticsOptions, *, native: bool = True) -> None:

@@ -28,6 +28,7 @@ USED = {
     "SKFAC": {"skfac_statistics", "skfac_refresh", "skfac_precondition"},
     "EKFAC": {"eigenbasis_statistics", "eigenbasis_precondition"},
     "unit-wise": {"unit_wise_statistics", "kronecker_statistics"},
+    "words": {"embedding_statistics", "unit_wise_statistics"},
     "THOR": {"block_split_refresh", "kronecker_precondition"},
 }
 

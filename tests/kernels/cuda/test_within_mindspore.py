@@ -13,10 +13,13 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+import ms_kfac
 from ms_kfac.kernels.registry import REGISTRY
+from tests.gpu_backend.train import Words
+from tests.support.bank import randomise
 from tests.support.forms import operators_of
 from tests.support.loops import train_by
-from tests.support.methods import METHODS
+from tests.support.methods import INTERVALS, METHODS
 from tests.support.networks import SmallNet, batches, weights_of
 
 # Operators that a method must have called for the comparison to be meaningful.
@@ -95,6 +98,26 @@ def test_training_on_the_emulator_equals_the_cpu(name: str, library: Emulated) -
         ms.set_context(mode=ms.PYNATIVE_MODE)
     assert USED[name] <= library.created
     compare(name, start, found, weights)
+
+
+def trained_words() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The same of a network with an embedding and a layer normalization."""
+    net = Words()
+    randomise(net, np.random.default_rng(0))
+    start = weights_of(net)
+    optimizer = ms_kfac.KFAC(net, 0.05, normalization="unit_wise", sharing="reduce", **INTERVALS)
+    rng = np.random.default_rng(1)
+    data = [(rng.integers(0, 7, (8, 3)).astype(np.int32), rng.integers(0, 5, 8)) for _ in range(5)]
+    train_by("functional", net, optimizer, [(ids, labels.astype(np.int32)) for ids, labels in data])
+    return start, weights_of(net)
+
+
+def test_an_embedding(library: Emulated) -> None:
+    _, weights = trained_words()
+    with operators_of(library, library.fallback_reason):
+        start, found = trained_words()
+    assert "embedding_statistics" in library.created
+    compare("embedding", start, found, weights)
 
 
 def test_a_run_in_pynative_mode(library: Emulated) -> None:

@@ -254,4 +254,25 @@ CaptureCheck capture_check(const LayerGeometry& geometry, const FloatArray& x, c
   return {static_cast<float>(product), static_cast<float>(scale)};
 }
 
+CaptureCheck capture_check(const Ids& ids, const FloatArray& dout) {
+  const int64_t d = dout.shape.back(), count = ids.samples * ids.locations;
+  const std::vector<float> column_signs = signs_of(kColumns, 0, d, sign(kTaps, 0));
+  const Values gradients(dout.data, dout.type);
+  const int64_t at_once = std::clamp<int64_t>(kReadFloats / std::max<int64_t>(d, 1), 1, kRowsAtOnce);
+  const std::vector<Sums> found = over_samples(count, 1, count * d, [&](int64_t first, int64_t last, Sums* sums) {
+    std::vector<float> u(at_once), v(at_once), scratch;
+    for (int64_t row = first; row < last; row += at_once) {
+      const int64_t some = std::min(at_once, last - row);
+      const float* g = gradients.read(row * d, some * d, scratch);
+      for (int64_t r = 0; r < some; ++r) {
+        const int32_t id = ids.values[row + r];
+        u[r] = ids.known(id) ? sign(kRows, static_cast<uint32_t>(id)) : 0.0f;
+        v[r] = signed_sum(g + r * d, column_signs.data(), d);
+      }
+      sums->add(u.data(), v.data(), some);
+    }
+  });
+  return {static_cast<float>(found[0].uv), static_cast<float>(std::sqrt(found[0].uu) * std::sqrt(found[0].vv))};
+}
+
 }  // namespace ms_kfac

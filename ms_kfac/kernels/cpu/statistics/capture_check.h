@@ -1,6 +1,7 @@
 // The numbers with which a commit checks that a layer's statistics belong to the delivered gradient.
 #pragma once
 
+#include "id_counts.h"
 #include "layer_batch.h"
 
 namespace ms_kfac {
@@ -16,5 +17,8 @@ struct CaptureCheck {
 
 // Reads x and dout once each, on all threads. The rounding of the result depends only on the number of threads.
 CaptureCheck capture_check(const LayerGeometry& geometry, const FloatArray& x, const FloatArray& dout);
+// The same for an embedding. Its weight has one row per id and one column per output, so that the signs change places:
+// u is the row's sign of the id, 0 for an id outside of the table.
+CaptureCheck capture_check(const Ids& ids, const FloatArray& dout);
 
 }  // namespace ms_kfac

@@ -111,6 +111,11 @@ int parts_of(double work, int64_t depth, double share) {
       std::clamp<int64_t>(static_cast<int64_t>(work / share + 0.5), 1, std::max<int64_t>(depth / kLeastDepth, 1)));
 }
 
+void split(SymmetricSum& sum, int multiprocessors) {
+  sum.parts =
+      parts_of(work(sum) / static_cast<double>(sum.tiles()), sum.depth, work(sum) / (kBlocksEach * multiprocessors));
+}
+
 SidePlan plan_sides(LayerSide& inputs, LayerSide& gradients, LagProducts& lags, int multiprocessors) {
   LayerSide* sides[2] = {&inputs, &gradients};
   const double of_inputs = lags.used() ? work(lags) : work(inputs.sum);

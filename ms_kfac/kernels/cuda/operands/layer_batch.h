@@ -49,6 +49,9 @@ struct SidePlan {
 // per block.
 int parts_of(double work, int64_t depth, double share);
 
+// Splits a sum that is computed alone into parts that occupy all multiprocessors.
+void split(SymmetricSum& sum, int multiprocessors);
+
 // Splits both sides' sums into parts such that all blocks do about the same work, and lays out their workspaces.
 // Products by lags may replace the sum of the inputs.
 SidePlan plan_sides(LayerSide& inputs, LayerSide& gradients, LagProducts& lags, int multiprocessors);

@@ -5,16 +5,12 @@
 #include "../operator.h"
 
 namespace ms_kfac {
-namespace {
 
-// A block sums at least one element per warp, and there are no more blocks than the GPU runs concurrently.
 int64_t vector_blocks(const LayerSide& inputs, const LayerSide& gradients, int multiprocessors) {
   const int64_t numbers = std::max(inputs.summed.count(), gradients.summed.count());
   const int64_t warps = kThreads / 32;
   return std::min<int64_t>((numbers + warps - 1) / warps, 4 * multiprocessors);
 }
-
-}  // namespace
 
 BatchPlan::BatchPlan(const LayerBatch& batch, AotExtra& extra, PatchForm form)
     : multiprocessors_(ms_kfac::multiprocessors()) {

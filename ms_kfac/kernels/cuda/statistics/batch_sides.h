@@ -50,6 +50,10 @@ __device__ inline void assemble_inputs(const BatchSides& sides, SidesTaken taken
            memory.assembly);
 }
 
+// Blocks of the phase that sums vectors: each sums at least one element per warp, and there are no more than the GPU
+// runs concurrently.
+int64_t vector_blocks(const LayerSide& inputs, const LayerSide& gradients, int multiprocessors);
+
 // Plans the launch for a layer's batch when the kernel is created, and fills in addresses in each call.
 class BatchPlan {
  public:

@@ -1,11 +1,10 @@
 #include <algorithm>
 
-#include "../../interface/signs.h"
 #include "../operands/layer_batch.h"
+#include "../operands/signed_rows.h"
 #include "../scheduling/counter_memory.h"
 #include "../scheduling/phases.h"
 #include "../tile/axis_sums.h"
-#include "../tile/block_sum.h"
 #include "capture_check.h"
 
 namespace ms_kfac {
@@ -49,16 +48,13 @@ struct Check {
       outputs.numbers.scale = 1.0f;
       window = without_channels(x.patches, groups);
     }
-    const int64_t at_once = of_patches ? kThreads : kRowsAtOnce * kThreads / 32;
+    const int64_t at_once = of_patches ? kThreads : kSignedRows * kThreads / 32;
     parts = static_cast<int>(
         std::clamp<int64_t>((depth + at_once - 1) / at_once, 1, std::max(4 * multiprocessors / groups, 1)));
     phases.blocks[kChannels] = pixels.blocks + outputs.blocks;
     phases.blocks[kProducts] = static_cast<int64_t>(groups) * parts;
     phases.ordered = true;
   }
-
-  // Rows that a warp processes together, so that one sign serves several rows.
-  static constexpr int kRowsAtOnce = 4;
 
   int64_t channel_sums() const { return of_patches ? pixels.numbers_of_sums() + outputs.numbers_of_sums() : 0; }
   int64_t partial_sums() const { return phases.blocks[kProducts] * kSums; }
@@ -93,23 +89,6 @@ __device__ float signed_patch(const Check& of, int group, int64_t depth) {
   return sum;
 }
 
-// Signed sums of `count` adjacent rows, `count` <= kRowsAtOnce, computed by one warp and returned in all lanes.
-template <SignAxis kAxis>
-__device__ void signed_rows(const Rows& rows, int64_t first, int count, float (&sums)[Check::kRowsAtOnce]) {
-  for (float& sum : sums) sum = 0.0f;
-  rows.numbers.visit([&](const auto* numbers) {
-    const auto* from = numbers + first * rows.width;
-    for (int feature = threadIdx.x % 32; feature < rows.width; feature += 32) {
-      const float of_feature = sign(kAxis, static_cast<uint32_t>(feature));
-#pragma unroll
-      for (int row = 0; row < Check::kRowsAtOnce; ++row)
-        if (row < count)
-          sums[row] = fmaf(of_feature, as_float(from[static_cast<int64_t>(row) * rows.width + feature]), sums[row]);
-    }
-  });
-  for (float& sum : sums) sum = warp_sum(sum);
-}
-
 // Computes a block's part of the sums of one group.
 __device__ void multiply(const Check& of, int64_t block) {
   const int group = static_cast<int>(block / of.parts);
@@ -128,16 +107,15 @@ __device__ void multiply(const Check& of, int64_t block) {
       add(signed_patch(of, group, depth), of.outputs.sums[image * area + depth - sample * area]);
     }
   } else {
-    constexpr int kRowsAtOnce = Check::kRowsAtOnce;
     const float tap = sign(kTaps, 0), one = of.bias ? 1.0f : 0.0f;
-    for (int64_t row = first + threadIdx.x / 32 * kRowsAtOnce; row < last; row += kThreads / 32 * kRowsAtOnce) {
-      const int count = static_cast<int>(last - row < kRowsAtOnce ? last - row : kRowsAtOnce);
-      float u[kRowsAtOnce], v[kRowsAtOnce];
+    for (int64_t row = first + threadIdx.x / 32 * kSignedRows; row < last; row += kThreads / 32 * kSignedRows) {
+      const int count = static_cast<int>(last - row < kSignedRows ? last - row : kSignedRows);
+      float u[kSignedRows], v[kSignedRows];
       signed_rows<kColumns>(of.inputs, row, count, u);
       signed_rows<kRows>(of.gradients, row, count, v);
       if (threadIdx.x % 32 != 0) continue;
 #pragma unroll
-      for (int i = 0; i < kRowsAtOnce; ++i)
+      for (int i = 0; i < kSignedRows; ++i)
         if (i < count) add(fmaf(tap, u[i], one), v[i]);
     }
   }

@@ -68,6 +68,7 @@ void fence();
 void count_synchronization();
 // These return the previous value.
 unsigned add(unsigned* to, unsigned value);
+unsigned long long add(unsigned long long* to, unsigned long long value);
 unsigned raise(unsigned* to, unsigned value);
 
 }  // namespace emulator
@@ -80,6 +81,9 @@ inline void __threadfence() { emulator::fence(); }
 inline void __threadfence_system() { emulator::fence(); }
 inline void __nanosleep(unsigned) { emulator::pause(); }
 inline unsigned atomicAdd(unsigned* to, unsigned value) { return emulator::add(to, value); }
+inline unsigned long long atomicAdd(unsigned long long* to, unsigned long long value) {
+  return emulator::add(to, value);
+}
 inline unsigned atomicMax(unsigned* to, unsigned value) { return emulator::raise(to, value); }
 
 // All 32 lanes take part in a shuffle, as the kernels' masks require.

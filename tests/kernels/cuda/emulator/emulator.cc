@@ -193,22 +193,26 @@ void fence() {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
-unsigned add(unsigned* to, unsigned value) {
+template <typename Number>
+static Number add_to(Number* to, Number value) {
   Resident::current->delay(8);
-  unsigned before;
+  Number before;
   {
-    const races::AtomicAccess access(to);
+    const races::AtomicAccess access(to, sizeof(Number));
     before = __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
   }
   Resident::current->changed();
   return before;
 }
 
+unsigned add(unsigned* to, unsigned value) { return add_to(to, value); }
+unsigned long long add(unsigned long long* to, unsigned long long value) { return add_to(to, value); }
+
 unsigned raise(unsigned* to, unsigned value) {
   Resident::current->delay(8);
   unsigned before;
   {
-    const races::AtomicAccess access(to);
+    const races::AtomicAccess access(to, sizeof *to);
     before = __atomic_load_n(to, __ATOMIC_RELAXED);
     while (before < value &&
            !__atomic_compare_exchange_n(to, &before, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {

@@ -261,9 +261,9 @@ void fence() {
   ++thread.fences;
 }
 
-AtomicAccess::AtomicAccess(const void* word) {
+AtomicAccess::AtomicAccess(const void* word, size_t size) {
   released_mutex.lock();
-  touch(word, sizeof(unsigned), true, true, __builtin_return_address(0));
+  touch(word, size, true, true, __builtin_return_address(0));
   Thread& thread = current_thread();
   acquire(thread, word);
   Released& at = released[word];

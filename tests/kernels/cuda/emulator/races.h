@@ -11,6 +11,7 @@
 // A fence covers what its thread has done and what barriers of the block have ordered before.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 namespace emulator {
@@ -31,7 +32,7 @@ void fence();
 // The access of an atomic to a word: other atomics on it wait.
 class AtomicAccess {
  public:
-  explicit AtomicAccess(const void* word);
+  AtomicAccess(const void* word, size_t size);
   ~AtomicAccess();
   AtomicAccess(const AtomicAccess&) = delete;
   AtomicAccess& operator=(const AtomicAccess&) = delete;
@@ -44,7 +45,7 @@ inline void begin_block(unsigned, int) {}
 inline void barrier() {}
 inline void fence() {}
 struct AtomicAccess {
-  explicit AtomicAccess(const void*) {}
+  AtomicAccess(const void*, size_t) {}
   ~AtomicAccess() {}
 };
 
