@@ -158,9 +158,11 @@ def _convnet() -> dict[str, Method]:
 
 
 def _autoencoder() -> dict[str, Method]:
-    grid: dict[str, Values] = {RATE: (0.03, 0.1, 0.3), DAMPING: (0.03, 0.1, 0.3, 1.0)}
-    sgdm: dict[str, Values] = {RATE: (0.0003, 0.001, 0.003, 0.01), MOMENTUM: (0.9, 0.95, 0.99)}
-    adam: dict[str, Values] = {RATE: (0.0003, 0.001, 0.003, 0.01), BETA2: (0.95, 0.99, 0.999)}
+    # The second of two grids. The best points of the first were at its edges: SGD's at its least momentum,
+    # Adam's at its least rate and beta2, K-FAC's at its largest rate and damping.
+    grid: dict[str, Values] = {RATE: (0.2, 0.5, 1.0, 2.0), DAMPING: (0.3, 1.0, 3.0)}
+    sgdm: dict[str, Values] = {RATE: (0.003, 0.01, 0.03, 0.1), MOMENTUM: (0.5, 0.8, 0.9)}
+    adam: dict[str, Values] = {RATE: (0.0001, 0.0002, 0.0004, 0.0008), BETA2: (0.8, 0.9, 0.95)}
     return {
         "sgdm": Method("sgdm", sgdm),
         "nesterov": Method("sgdm", sgdm, (NESTEROV,)),
