@@ -147,7 +147,7 @@ class Runner:
             name: times.find(
                 method=name,
                 settings=" ".join(self.settings),
-                setup=setup_of(self.task, name, self.settings),
+                setup=setup_of(self.task, name, self.settings, tuned=False),
             )
             for name in arguments.methods
         }

@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "date": described["date"],
                 "processor": described["machine"]["processor"],
                 "cpus": described["machine"]["cpus"],
-                "setup": setup_of(parsed.task, method, parsed.set),
+                "setup": setup_of(parsed.task, method, parsed.set, tuned=False),
             }
         )
         print(f"{method}: {1000 * middle:.1f} ms ({1000 * min(later):.1f} to {1000 * max(later):.1f})")

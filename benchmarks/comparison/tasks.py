@@ -232,7 +232,7 @@ def _content(text: str) -> dict[str, Any]:
     return dict(read_yaml(text))
 
 
-def setup_of(task: str, method: str, others: Sequence[str]) -> str:
+def setup_of(task: str, method: str, others: Sequence[str], *, tuned: bool = True) -> str:
     """A checksum of what a run trains: its recipe with all overrides, its schedule, and what is held out.
 
     It identifies a run in the log, so that no run counts after its recipe or its settings have changed.
@@ -241,6 +241,8 @@ def setup_of(task: str, method: str, others: Sequence[str]) -> str:
         task: the task.
         method: the method.
         others: overrides of the command line, and of a point.
+        tuned: whether the values that the method's grid tunes count. They don't change the time of a step.
+            Default: True.
 
     Returns:
         Twelve characters.
@@ -248,7 +250,10 @@ def setup_of(task: str, method: str, others: Sequence[str]) -> str:
     content = copy.deepcopy(_content(recipe_of(task, method).read_text(encoding="utf-8")))
     for setting in settings_of(task, method, others):
         apply_override(content, setting)
-    kept = {key: value for key, value in content.items() if key not in _NOT_IN_SETUP}
     chosen = TASKS[task]
+    for key in () if tuned else chosen.methods[method].grid:
+        section, name = key.split(".")
+        content[section].pop(name, None)
+    kept = {key: value for key, value in content.items() if key not in _NOT_IN_SETUP}
     described = [kept, chosen.schedule.name, chosen.held_out, chosen.train_images]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]

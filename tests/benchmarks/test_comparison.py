@@ -69,10 +69,10 @@ def test_derived_methods_differ_from_the_recipe_in_their_name_and_their_own_opti
 
 
 def test_committed_step_times_serve_the_methods_that_have_them() -> None:
-    for task in ("gpt_stdlib", "vit_digits"):
+    for task in ("gpt_stdlib", "vit_digits", "autoencoder_mnist"):
         log = step_times_log(RESULTS, task)
         rows = [
-            log.find(method=name, settings="", setup=setup_of(task, name, []))
+            log.find(method=name, settings="", setup=setup_of(task, name, [], tuned=False))
             for name in TASKS[task].compared
         ]
         assert all(row is not None and float(row["step_ms"]) > 0 for row in rows)
@@ -109,9 +109,12 @@ def test_the_setup_follows_what_a_run_trains_and_nothing_else(
 
     first = found(text)
     assert len(first) == 12
+    untuned = setup_of("convnet_cifar10", "kfac", (), tuned=False)
     assert found(text.replace("# one", "# two").replace("epochs: 3", "epochs: 4"), "seed=2") == first
     assert found(text.replace("damping: 0.1", "damping: 0.2")) != first
     assert found(text, "optimizer.damping=0.2") != first
+    assert setup_of("convnet_cifar10", "kfac", ["optimizer.damping=0.2"], tuned=False) == untuned
+    assert setup_of("convnet_cifar10", "kfac", ["optimizer.momentum=0.8"], tuned=False) != untuned
     for name, value in (("held_out", 10), ("schedule", ONE_CYCLE), ("train_images", 5)):
         changed = {**TASKS["convnet_cifar10"].__dict__, name: value}
         with monkeypatch.context() as patch:
@@ -179,7 +182,7 @@ def write_step_times(folder: Path, task: str, **milliseconds: float) -> None:
     for method, step_ms in milliseconds.items():
         row = {"method": method, "settings": "", "step_ms": step_ms, "compile_seconds": 1.0}
         row["warm_up_seconds"] = 0.5 if method == "kfac" else 0.0
-        log.append({**row, "setup": setup_of(task, method, [])})
+        log.append({**row, "setup": setup_of(task, method, [], tuned=False)})
 
 
 def value_of(arguments: list[str], option: str) -> str:
@@ -259,7 +262,7 @@ def test_tables_of_some_methods_leave_those_of_all_alone(tmp_path: Path) -> None
     settings = "network.depth=2 epochs=3"
     log = step_times_log(tmp_path, "vit_digits")
     for method in TASKS["vit_digits"].methods:
-        setup = setup_of("vit_digits", method, settings.split())
+        setup = setup_of("vit_digits", method, settings.split(), tuned=False)
         log.append({"method": method, "settings": settings, "step_ms": 100.0, "setup": setup})
     arguments = ["--task", "vit_digits", "--output", str(tmp_path), "--tables-only"]
     arguments += ["--set", "network.depth=2", "--set", "epochs=3"]
