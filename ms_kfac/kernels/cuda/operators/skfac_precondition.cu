@@ -25,6 +25,8 @@ struct Solver : SolverArrays {
 
 // P = X Z' from the right, Z X from the left. Empty if the inverse is dense.
 struct Projection : MatrixProduct {
+  static constexpr bool kMayRound = false;
+
   Solver solver;
   bool from_right;
 
@@ -33,6 +35,8 @@ struct Projection : MatrixProduct {
 
 // (X - P Z) / D from the right, (X - Z' P) / D from the left. If the inverse is dense, its product with X.
 struct Complement : MatrixProduct {
+  static constexpr bool kMayRound = false;
+
   Solver solver;
   MatrixView X;
   bool from_right;

@@ -27,6 +27,9 @@ struct MatrixView {
 
 // One product, or several that differ only in where their matrices begin.
 struct MatrixProduct {
+  // Whether a launch in TF32 may round the operands.
+  static constexpr bool kMayRound = true;
+
   MatrixView left, right, result;
   int rows, columns, depth;
   int count;
@@ -162,7 +165,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 }  // namespace
 
 // Launches all products, those of the greatest depth first. Larger tiles read less per product, but are used only if
-// they are not mostly padding and if they keep all multiprocessors busy. The precision is float32 or TF32.
+// they are not mostly padding and if they keep all multiprocessors busy. The precision is float32 or TF32; it is
+// float32 for products that may not round.
 template <bool kLeftTransposed = false, bool kRightTransposed = false, typename Product>
 void launch_products(std::vector<Product> products, Precision precision, int multiprocessors, cudaStream_t stream) {
   int64_t large = 0;
@@ -174,9 +178,10 @@ void launch_products(std::vector<Product> products, Precision precision, int mul
     for (Product& product : products) product.side = 64;
   std::stable_sort(products.begin(), products.end(),
                    [](const Product& one, const Product& other) { return one.depth > other.depth; });
-  const auto kernel = precision == Precision::kTf32
-                          ? multiply_matrices<Precision::kTf32, kLeftTransposed, kRightTransposed, Product>
-                          : multiply_matrices<Precision::kFloat32, kLeftTransposed, kRightTransposed, Product>;
+  auto kernel = multiply_matrices<Precision::kFloat32, kLeftTransposed, kRightTransposed, Product>;
+  if constexpr (Product::kMayRound)
+    if (precision == Precision::kTf32)
+      kernel = multiply_matrices<Precision::kTf32, kLeftTransposed, kRightTransposed, Product>;
   launch_items(kernel, products, NothingCommon{}, kThreads, stream);
 }
 
