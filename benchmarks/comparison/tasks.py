@@ -156,12 +156,13 @@ TASKS = {
         "model_zoo/autoencoder/autoencoder_mnist",
         AUTOENCODER,
         Budget(5, "epochs"),
-        (Budget(20, "epochs"),),
+        # SGD does better in the time for which it was tuned.
+        (Budget(20, "epochs"), Budget(5, "epochs")),
         (
-            Level("SGDM's last test error", METRIC, of="sgdm"),
-            Level("Adam's last test error", METRIC, of="adam"),
-            Level("SGDM's last training error", TRAIN_METRIC, of="sgdm"),
-            Level("Adam's last training error", TRAIN_METRIC, of="adam"),
+            Level("SGDM's best test error", METRIC, of="sgdm", best=True),
+            Level("Adam's best test error", METRIC, of="adam", best=True),
+            Level("SGDM's best training error", TRAIN_METRIC, of="sgdm", best=True),
+            Level("Adam's best training error", TRAIN_METRIC, of="adam", best=True),
         ),
         held_out=5000,
         train_images=10_000,

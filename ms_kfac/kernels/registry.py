@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-# One line per operator: its name and its exported kernel function, the same on every device; None if there is
-# no kernel. The CPU library has all kernels; the GPU library has those that it exports. Every operator has a
-# fallback.
-REGISTRY: dict[str, str | None] = {
+# One line per operator: its name and its exported kernel function, the same on every device. The CPU library
+# has all kernels; the GPU library has those that it exports. Every operator has a fallback.
+REGISTRY: dict[str, str] = {
     "kronecker_statistics": "KroneckerStatistics",
     "trace_restricted_statistics": "TraceRestrictedStatistics",
     "sherman_morrison_statistics": "ShermanMorrisonStatistics",

@@ -41,7 +41,7 @@ def test_factors(mode: int, sharing: str, rng: np.random.Generator) -> None:
     optimizer = ms_kfac.KFAC(net, 0.1, sharing=sharing)
     for table, padding in zip(tables[1:], (PADDING, -1)):
         table.__dict__["untapped_construct"] = Gather(table.weight, padding)
-    ids = [rng.integers(0, VOCABULARY, (5, 4)).astype(np.int32) for _ in tables]
+    ids = [rng.integers(0, VOCABULARY, (5, 4)).astype(dtype) for dtype in (np.int64, np.int32, np.int32)]
     ids[1][0] = PADDING
     c = [rng.standard_normal((5, 4, WIDTH)).astype(np.float32) for _ in tables]
     optimizer(backward(linear_loss(net, c), optimizer.parameters, *ids))

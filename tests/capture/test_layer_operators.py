@@ -10,6 +10,7 @@ from mindspore import nn
 
 import ms_kfac
 from ms_kfac.capture import DenseOperators, Layer, ScaleOperators
+from ms_kfac.capture.embedding import EmbeddingOperators
 from tests.support.loops import train_by
 
 
@@ -59,6 +60,12 @@ def test_a_subclass_may_name_a_kernel() -> None:
     assert geometry is not None
     assert WithKernel(bias=True).native_geometry() == geometry
     assert Unchanged(bias=True).native_geometry() == geometry
+
+
+def test_tables_have_a_kernel_unless_they_have_a_padding_id() -> None:
+    geometry = EmbeddingOperators(bias=False, vocabulary=5).native_geometry()
+    assert geometry == {"convolution": False, "bias": False, "vocabulary": 5}
+    assert EmbeddingOperators(bias=False, vocabulary=5, padding=0).native_geometry() is None
 
 
 class DoublingDense(nn.Dense):

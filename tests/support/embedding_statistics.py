@@ -124,7 +124,8 @@ class Embedding:
         rows = g.sum(axis=1) if table.reduce else g.reshape(-1, table.width)
         # Sums over locations add a roundoff each, to what they would be without cancellation.
         size = abs(g).sum(axis=1) if table.reduce else abs(rows)
-        allowed = calls * (2 * locations * 2.0**-24 + tolerance(self.precision, len(rows))) * (size.T @ size)
+        summed = 2 * locations * 2.0**-24 if table.reduce else 0.0
+        allowed = calls * (summed + tolerance(self.precision, len(rows))) * (size.T @ size)
         assert (abs(self.G - calls * rows.T @ rows) <= allowed).all()
         assert self.record[STAGED_WEIGHTS + 1] == calls * len(rows)
 

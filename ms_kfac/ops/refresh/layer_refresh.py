@@ -90,7 +90,7 @@ class LayerRefresh(nn.Cell):
         self.kernel: Any = None
         if self.native:
             named = dict(zip(self.ARRAYS, arrays))
-            order = present_library().refresh_layout(str(REGISTRY[operator]))
+            order = present_library().refresh_layout(REGISTRY[operator])
             arrays = tuple(named[name] for name in order if name in named)
             self.spec = RefreshSpec(operator, layer, arrays, attributes)
             self.kernel = fused_refresh((self.spec,))

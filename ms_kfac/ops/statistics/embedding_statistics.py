@@ -96,8 +96,9 @@ class EmbeddingStatistics(KroneckerStatistics):
     Outputs:
         bool, True.
 
-    The native kernel takes a time proportional to the ids in the reduce setting as well. Tables with a
-    padding id run the fallback.
+    In the reduce setting the CPU kernel takes a time proportional to the number of ids. The CUDA kernel
+    compares all pairs of a sample, as the fallback does, but stores none. Tables with a padding id run the
+    fallback.
 
     Platforms: CPU, GPU (native kernel or fallback), Ascend (composed of built-in operators).
     """

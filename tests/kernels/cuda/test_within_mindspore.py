@@ -43,9 +43,7 @@ class Emulated:
     def __init__(self, path: Path) -> None:
         self.handle = handle = ctypes.CDLL(str(path))
         self.path = str(path)
-        self.exported = {
-            name for name, function in REGISTRY.items() if function and hasattr(handle, function)
-        }
+        self.exported = {name for name, function in REGISTRY.items() if hasattr(handle, function)}
         self.created: set[str] = set()
 
     def exports(self, function: str) -> bool:

@@ -119,6 +119,7 @@ class EmbeddingStatisticsKernel {
       const OneHot inputs(arguments[0], kernel.vocabulary_);
       const LayerBatch batch(kernel.geometry_, inputs.array(), arguments[1]);
       const LayerBatch all(with_all_locations(kernel.geometry_), inputs.array(), arguments[1]);
+      // tiles_across() divides by it.
       sides.inputs.sum.side = 64;
       sides.gradients = batch.gradients();
       split(sides.gradients.sum, kernel.multiprocessors_);
@@ -141,7 +142,7 @@ class EmbeddingStatisticsKernel {
       ids.partials = call.workspace<double>(2);
     }
 
-    // Without inputs, whose sum is the counts.
+    // The inputs stay empty: their sum is the counts.
     BatchSides sides{};
     IdCounts ids;
   };

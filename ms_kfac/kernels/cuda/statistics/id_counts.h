@@ -50,7 +50,7 @@ __device__ inline void clear_counts(const IdCounts& of, int64_t block) {
     of.counts[id] = 0;
 }
 
-// How often an id occurs in a sample, computed by one warp.
+// How often an id occurs in a sample, computed by one warp. It compares all pairs of a sample, and stores none.
 __device__ inline unsigned long long occurrences(const IdCounts& of, int64_t sample, int id) {
   unsigned count = 0;
   for (int64_t t = threadIdx.x % 32; t < of.locations; t += 32) count += of.ids[sample * of.locations + t] == id;
@@ -92,7 +92,7 @@ __device__ inline void count_ids(const IdCounts& of, bool counts, int64_t block)
 // Adds the counts to the diagonal of A, or replaces it.
 __device__ inline void write_counts(const IdCounts& of, Taking taking, float* A, int64_t block) {
   if (taking == Taking::kNothing) return;
-  const double locations = of.reduce ? static_cast<double>(of.locations) : 1.0;
+  const double locations = of.reduce ? static_cast<double>(max(of.locations, int64_t{1})) : 1.0;
   for (int64_t id = block * kThreads + threadIdx.x; id < of.vocabulary; id += of.vocabulary_blocks * kThreads) {
     const double count = static_cast<double>(__ldcg(of.counts + id)) / (locations * locations);
     A[id] = (taking == Taking::kJoining ? A[id] : 0.0f) + static_cast<float>(count);
