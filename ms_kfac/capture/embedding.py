@@ -40,12 +40,10 @@ class EmbeddingOperators(LayerOperators):
         return RowSecondMoment()
 
     def native_geometry(self) -> dict[str, Any] | None:
-        # The kernels can't leave out the gradients of a padding id.
-        return (
-            None
-            if self.padding >= 0
-            else {"convolution": False, "bias": False, "vocabulary": self.vocabulary}
-        )
+        if self.padding >= 0:
+            # The kernels can't leave out the gradients of a padding id.
+            return None
+        return {"convolution": False, "bias": False, "vocabulary": self.vocabulary}
 
     def projections(self) -> nn.Cell:
         return EmbeddingProjections(self.vocabulary, self.gradients(False), padding=self.padding)

@@ -189,23 +189,34 @@ std::vector<Sums> over_samples(int64_t samples, int64_t groups, int64_t numbers,
   return sums;
 }
 
-std::vector<Sums> dense(const LayerBatch& batch) {
-  const LayerSide inputs = batch.inputs(0), gradients = batch.gradients(0);
-  const int64_t d = inputs.rows->features(), e = gradients.rows->features(), count = inputs.rows->count();
-  const std::vector<float> column_signs = signs_of(kColumns, 0, d, sign(kTaps, 0)), row_signs = signs_of(kRows, 0, e);
-  const float start = inputs.bias ? 1.0f : 0.0f;
-  const int64_t at_once = std::clamp<int64_t>(kReadFloats / std::max<int64_t>({d, e, 1}), 1, kRowsAtOnce);
-  return over_samples(count, 1, count * (d + e), [&](int64_t first, int64_t last, Sums* sums) {
+// The sums over rows, with v from the signed gradients. read_u(first, count, u, scratch) writes u of some rows, from
+// `width` numbers each.
+template <typename ReadU>
+std::vector<Sums> over_rows(const Rows& gradients, const std::vector<float>& signs, int64_t width, ReadU read_u) {
+  const int64_t e = gradients.features(), count = gradients.count();
+  const int64_t at_once = std::clamp<int64_t>(kReadFloats / std::max<int64_t>({width, e, 1}), 1, kRowsAtOnce);
+  return over_samples(count, 1, count * (width + e), [&](int64_t first, int64_t last, Sums* sums) {
     std::vector<float> u(at_once), v(at_once), scratch;
     for (int64_t row = first; row < last; row += at_once) {
       const int64_t some = std::min(at_once, last - row);
-      const float* x = inputs.rows->read(row, some, scratch);
-      for (int64_t r = 0; r < some; ++r) u[r] = start + signed_sum(x + r * d, column_signs.data(), d);
-      const float* dout = gradients.rows->read(row, some, scratch);
-      for (int64_t r = 0; r < some; ++r) v[r] = signed_sum(dout + r * e, row_signs.data(), e);
+      read_u(row, some, u.data(), scratch);
+      const float* dout = gradients.read(row, some, scratch);
+      for (int64_t r = 0; r < some; ++r) v[r] = signed_sum(dout + r * e, signs.data(), e);
       sums->add(u.data(), v.data(), some);
     }
   });
+}
+
+std::vector<Sums> dense(const LayerBatch& batch) {
+  const LayerSide inputs = batch.inputs(0), gradients = batch.gradients(0);
+  const int64_t d = inputs.rows->features();
+  const std::vector<float> column_signs = signs_of(kColumns, 0, d, sign(kTaps, 0));
+  const float start = inputs.bias ? 1.0f : 0.0f;
+  const auto read_u = [&](int64_t first, int64_t count, float* u, std::vector<float>& scratch) {
+    const float* x = inputs.rows->read(first, count, scratch);
+    for (int64_t r = 0; r < count; ++r) u[r] = start + signed_sum(x + r * d, column_signs.data(), d);
+  };
+  return over_rows(*gradients.rows, signs_of(kRows, 0, gradients.rows->features()), d, read_u);
 }
 
 std::vector<Sums> convolution(const LayerBatch& batch) {
@@ -255,24 +266,16 @@ CaptureCheck capture_check(const LayerGeometry& geometry, const FloatArray& x, c
 }
 
 CaptureCheck capture_check(const Ids& ids, const FloatArray& dout) {
-  const int64_t d = dout.shape.back(), count = ids.samples * ids.locations;
-  const std::vector<float> column_signs = signs_of(kColumns, 0, d, sign(kTaps, 0));
-  const Values gradients(dout.data, dout.type);
-  const int64_t at_once = std::clamp<int64_t>(kReadFloats / std::max<int64_t>(d, 1), 1, kRowsAtOnce);
-  const std::vector<Sums> found = over_samples(count, 1, count * d, [&](int64_t first, int64_t last, Sums* sums) {
-    std::vector<float> u(at_once), v(at_once), scratch;
-    for (int64_t row = first; row < last; row += at_once) {
-      const int64_t some = std::min(at_once, last - row);
-      const float* g = gradients.read(row * d, some * d, scratch);
-      for (int64_t r = 0; r < some; ++r) {
-        const int32_t id = ids.values[row + r];
-        u[r] = ids.known(id) ? sign(kRows, static_cast<uint32_t>(id)) : 0.0f;
-        v[r] = signed_sum(g + r * d, column_signs.data(), d);
-      }
-      sums->add(u.data(), v.data(), some);
+  const int64_t d = dout.shape.back();
+  const StackedRows gradients(Values(dout.data, dout.type), ids.samples * ids.locations, 1, d, 1.0f);
+  const auto read_u = [&](int64_t first, int64_t count, float* u, std::vector<float>&) {
+    for (int64_t r = 0; r < count; ++r) {
+      const int32_t id = ids.values[first + r];
+      u[r] = ids.known(id) ? sign(kRows, static_cast<uint32_t>(id)) : 0.0f;
     }
-  });
-  return {static_cast<float>(found[0].uv), static_cast<float>(std::sqrt(found[0].uu) * std::sqrt(found[0].vv))};
+  };
+  const Sums found = over_rows(gradients, signs_of(kColumns, 0, d, sign(kTaps, 0)), 1, read_u)[0];
+  return {static_cast<float>(found.uv), static_cast<float>(std::sqrt(found.uu) * std::sqrt(found.vv))};
 }
 
 }  // namespace ms_kfac
