@@ -15,7 +15,7 @@ from benchmarks.gpu import thresholds
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.covariances import reference, relative_error
 from benchmarks.gpu.inverses import DAMPING, damped, factors_of
-from benchmarks.gpu.kernel_calls import PreconditionCall, RefreshCall, StatisticsCall
+from benchmarks.gpu.kernel_calls import EigenbasisCall, PreconditionCall, RefreshCall, StatisticsCall
 from benchmarks.gpu.peaks import PRECISIONS, products_in
 from benchmarks.gpu.record import Record, part_parser
 from benchmarks.gpu.resnet50_layers import Layer, distinct, resnet50_layers, small_layers
@@ -71,6 +71,31 @@ def check_inverses(bench: Bench, record: Record, layers: Sequence[Layer]) -> Non
                 threshold=thresholds.inverse(len(matrix), condition),
                 dimension=len(matrix),
                 condition=condition,
+            )
+
+
+def check_eigenbases(bench: Bench, record: Record, layers: Sequence[Layer]) -> None:
+    """The eigenvectors and eigenvalues of all layers' factors, of one call: what they give back."""
+    sums, counts = factors_of(bench, layers)
+    call = EigenbasisCall(bench, layers, sums=sums, weights=counts, damping=DAMPING)
+    call.run()
+    bench.synchronize()
+    for index, layer in enumerate(layers):
+        for side in (0, 1):
+            Q, S = call.vectors[index][side].double(), call.values[index][side].double().flatten()
+            exact = sums[index][side].double() / counts[index][side]
+            name, threshold = f"{'AG'[side]} of {layer.name}", thresholds.eigenbasis(len(Q))
+            record.check(
+                f"eigenbasis of {name}",
+                error=relative_error(Q * S @ Q.T, exact),
+                threshold=threshold,
+                dimension=len(Q),
+            )
+            identity = torch.eye(len(Q), dtype=torch.float64, device=bench.device)
+            record.check(
+                f"orthogonality of the eigenbasis of {name}",
+                error=relative_error(Q.T @ Q, identity),
+                threshold=threshold,
             )
 
 
@@ -141,6 +166,7 @@ def main() -> int:
     layers = small_layers() if arguments.dry_run else resnet50_layers()
     for name, check in (
         ("inverses", check_inverses),
+        ("eigenbases", check_eigenbases),
         ("precondition", check_precondition),
         ("momentum", check_momentum),
     ):

@@ -92,6 +92,41 @@ class RefreshCall:
         )
 
 
+class EigenbasisCall:
+    """Recomputes the eigenbases of the factors of all layers.
+
+    Args:
+        bench: the device.
+        layers: the layers.
+        sums: the sums for A and G of each layer.
+        weights: their divisors, one per layer and side.
+        damping: lambda.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        layers: Sequence[Layer],
+        *,
+        sums: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        weights: Sequence[tuple[float, float]],
+        damping: float,
+    ) -> None:
+        self.vectors = [(torch.zeros_like(A), torch.zeros_like(G)) for A, G in sums]
+        self.values = [(bench.zeros(1, len(A)), bench.zeros(len(G), 1)) for A, G in sums]
+        arrays: list[torch.Tensor] = []
+        for (A, G), divisors, vectors, values in zip(sums, weights, self.vectors, self.values):
+            counts = torch.tensor([*divisors, 1.0], device=bench.device)
+            arrays += [A, G, counts, *vectors, bench.zeros(len(G), len(A)), bench.number(0.0)]
+            arrays += [*values, bench.number(0.0)]
+        self.run = bench.operator(
+            "EigenbasisRefresh",
+            [bench.number(1, torch.int32), bench.number(damping), *arrays],
+            [bench.zeros(1)],
+            layers="\n".join(layer.name for layer in layers),
+        )
+
+
 class PreconditionCall:
     """Multiplies the gradients of all layers by their inverses.
 

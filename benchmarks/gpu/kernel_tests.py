@@ -22,6 +22,20 @@ LONGEST_TEST = 30.0
 POLL_SECONDS = 0.2
 
 
+def pytest_options(folder: Path) -> list[str]:
+    """The options with which pytest runs tests on a machine without MindSpore, where nothing is configured.
+
+    Args:
+        folder: the folder of the tests.
+
+    Returns:
+        The options.
+    """
+    # The conftest.py of tests/ needs MindSpore, and the project's configuration needs plugins of pytest.
+    options = ["-q", "-c", os.devnull, "-p", "no:cacheprovider", "--import-mode=importlib"]
+    return [*options, f"--confcutdir={folder}", f"--rootdir={ROOT}"]
+
+
 class Outcomes:
     """A pytest plugin that records every test.
 
@@ -91,9 +105,7 @@ def run_tests(record: Record, progress: Record, folder: Path) -> int:
     import pytest
 
     outcomes = Outcomes(record, progress, frozenset(tests_in(progress.path, "begun")))
-    # The conftest.py of tests/ needs MindSpore, and the project's configuration needs plugins of pytest.
-    options = ["-q", "-c", os.devnull, "-p", "no:cacheprovider", "--import-mode=importlib"]
-    options += [f"--confcutdir={folder}", f"--rootdir={ROOT}", "--continue-on-collection-errors", str(folder)]
+    options = [*pytest_options(folder), "--continue-on-collection-errors", str(folder)]
     status = int(pytest.main(options, plugins=[outcomes]))
     # Others are internal errors, after which tests may be left.
     ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)

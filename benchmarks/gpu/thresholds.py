@@ -7,7 +7,7 @@ probabilistic rounding error analysis", 2019). The bounds below leave a factor o
 
 from __future__ import annotations
 
-from math import sqrt
+from math import ceil, sqrt
 
 FLOAT32 = 2.0**-24
 # An operand is rounded to TF32 once. Operands in bfloat16 come as such and are not rounded.
@@ -47,6 +47,19 @@ def inverse(dimension: int, condition: float) -> float:
         damping, the factorization and the two solves.
     """
     return 4 * sqrt(dimension) * FLOAT32 * condition
+
+
+def eigenbasis(dimension: int) -> float:
+    """The threshold of Q S Q^T, and of Q^T Q, for eigenvectors by Jacobi's method.
+
+    Args:
+        dimension: of the matrix.
+
+    Returns:
+        A random walk of one rounding per rotation: in each of ten sweeps a row meets each other one, in whole
+        blocks of 64 rows. Rows and columns are rotated.
+    """
+    return 3 * sqrt(2 * 10 * 64 * ceil(dimension / 64)) * FLOAT32
 
 
 def precondition(precision: str, rows: int, columns: int) -> float:

@@ -38,12 +38,14 @@ class EigenbasisRefresh(LayerRefresh):
         bool, True.
 
     Raises:
-        RuntimeError: by the native kernel, if a factor has more than 32766 rows; no layer changes then. Also
-            if LAPACK's iterations do not converge. The basis of that factor is lost then, because LAPACK
-            works in place. Outside an optimizer, also if a factor holds NaN or Inf; no layer changes then.
-            In an optimizer, a layer with such a factor keeps its basis, and is reported.
+        RuntimeError: by the native kernel of CPUs, if a factor has more than 32766 rows; no layer changes
+            then. Also if LAPACK's iterations do not converge. The basis of that factor is lost then, because
+            LAPACK works in place. Outside an optimizer, also if a factor holds NaN or Inf; no layer changes
+            then, and on a GPU the next call raises. In an optimizer, such a factor is reported, and its layer
+            keeps its basis; on a GPU all layers of the call do.
 
-    Platforms: CPU (native kernel, or fallback of Eigh, one call per matrix).
+    Platforms: CPU, GPU (native kernel: LAPACK on CPUs, Jacobi's method on GPUs; or fallback of Eigh, one call
+        per matrix).
     """
 
     ARRAYS = ("A_sum", "G_sum", "weights", "Q_A", "Q_G", "s_sum", "fresh", "S_A", "S_G", "damping")

@@ -81,6 +81,21 @@ def test_inverse() -> None:
     assert relative_error(np.linalg.inv(matrix + 0.001 * np.eye(96)), exact) > threshold
 
 
+def test_eigenbasis() -> None:
+    rng = np.random.default_rng(6)
+    x = (rng.standard_normal((2 * 96, 96)) / np.sqrt(np.arange(1, 97))).astype(np.float32)
+    matrix = x.T @ x
+    S, Q = np.linalg.eigh(matrix)
+    threshold = thresholds.eigenbasis(96)
+
+    def errors(vectors: np.ndarray) -> tuple[float, float]:
+        Q = vectors.astype(np.float64)
+        return relative_error(Q * S @ Q.T, matrix.astype(np.float64)), relative_error(Q.T @ Q, np.eye(96))
+
+    assert max(errors(Q)) < threshold / 3
+    assert min(errors(rounded(Q.astype(np.float64), 11))) > threshold
+
+
 def test_precondition() -> None:
     rng = np.random.default_rng(7)
     G, D, A = (rng.standard_normal(shape).astype(np.float32) for shape in ((40, 40), (40, 90), (90, 90)))

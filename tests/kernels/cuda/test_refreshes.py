@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from benchmarks.support.aot import AotError, AotLibrary
-from tests.support.cuda_refreshes import Layer, Refresh, block_split, kronecker, skfac, trace_restricted
+from tests.support.cuda_refreshes import (
+    Layer,
+    Refresh,
+    block_split,
+    eigenbasis,
+    kronecker,
+    skfac,
+    trace_restricted,
+)
 
 DAMPING = 0.03
 # interface/reports.h. Not from the package, because it needs MindSpore, which a machine with a GPU may lack.
@@ -70,11 +78,22 @@ def skfac_layers(rng: np.random.Generator) -> list[Layer]:
     ]
 
 
+def eigenbasis_layers(rng: np.random.Generator) -> list[Layer]:
+    """One pair of panels and several, groups, eigenvalues over six powers of ten, no statistics."""
+    return [
+        eigenbasis(1, 3, rng),
+        eigenbasis(66, 12, rng, groups=2),
+        eigenbasis(9, 40, rng, decay=0.17),
+        eigenbasis(9, 5, rng, groups=3, count=0.0),
+    ]
+
+
 LAYERS = {
     "KroneckerRefresh": kronecker_layers,
     "BlockSplitRefresh": block_split_layers,
     "TraceRestrictedRefresh": trace_restricted_layers,
     "SKFACRefresh": skfac_layers,
+    "EigenbasisRefresh": eigenbasis_layers,
 }
 
 
@@ -87,6 +106,12 @@ def test_every_layer(operators: AotLibrary, name: str, rng: np.random.Generator,
         refresh.run()
         for index in range(len(layers)):
             refresh.check(index)
+
+
+def test_an_eigenbasis_of_several_panels(operators: AotLibrary, rng: np.random.Generator) -> None:
+    refresh = Refresh(operators, "EigenbasisRefresh", [eigenbasis(130, 70, rng, decay=0.02)], DAMPING)
+    refresh.run()
+    refresh.check(0)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -26,7 +26,7 @@ USED = {
     "TKFAC automatic": {"trace_restricted_statistics", "trace_restricted_refresh", "kronecker_precondition"},
     "SMKFAC": {"sherman_morrison_statistics", "sherman_morrison_refresh", "kronecker_precondition"},
     "SKFAC": {"skfac_statistics", "skfac_refresh", "skfac_precondition"},
-    "EKFAC": {"eigenbasis_statistics", "eigenbasis_precondition"},
+    "EKFAC": {"eigenbasis_statistics", "eigenbasis_refresh", "eigenbasis_precondition"},
     "unit-wise": {"unit_wise_statistics", "kronecker_statistics"},
     "words": {"embedding_statistics", "unit_wise_statistics"},
     "THOR": {"block_split_refresh", "kronecker_precondition"},

@@ -31,7 +31,7 @@ USED = {
     "TKFAC automatic": {"trace_restricted_statistics", "trace_restricted_refresh"},
     "SMKFAC": {"sherman_morrison_statistics", "sherman_morrison_refresh"},
     "SKFAC": {"skfac_statistics", "skfac_refresh", "skfac_precondition"},
-    "EKFAC": {"eigenbasis_statistics", "eigenbasis_precondition"},
+    "EKFAC": {"eigenbasis_statistics", "eigenbasis_refresh", "eigenbasis_precondition"},
     "SPNGD": {"unit_wise_statistics", "kronecker_statistics"},
     "THOR": {"block_split_refresh", "kronecker_precondition"},
 }

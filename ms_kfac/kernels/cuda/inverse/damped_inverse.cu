@@ -1,15 +1,12 @@
 #include <algorithm>
-#include <atomic>
 #include <stdexcept>
 #include <utility>
 
-#include "../scheduling/counter_memory.h"
-#include "../scheduling/counters.h"
 #include "../scheduling/item_batch.h"
 #include "../tile/block_sum.h"
 #include "../tile/tile.h"
+#include "call_outcomes.h"
 #include "damped_inverse.h"
-#include "inverse_failures.h"
 #include "sweep.h"
 
 namespace ms_kfac {
@@ -106,7 +103,7 @@ __global__ void __launch_bounds__(kThreads) damped_inverse_write(const __grid_co
 
 struct DampedInverses::State {
   State(AotExtra& extra, std::vector<int> of_sizes, std::vector<std::string> names)
-      : sizes(std::move(of_sizes)), failures(std::move(names)), words(static_cast<int>(sizes.size()) + 1) {
+      : sizes(std::move(of_sizes)), outcomes(std::move(names)) {
     int64_t tiles = 0, panels = 0;
     for (int size : sizes) {
       first_tile.push_back(tiles);
@@ -123,34 +120,28 @@ struct DampedInverses::State {
   SweptMatrix matrix(int index, int size, const Call& call) const {
     return {call.workspace<float>(tile_workspace) + first_tile[index] * kTileNumbers,
             call.workspace<float>(strip_workspace) + first_panel[index] * kTileNumbers,
-            call.workspace<Pivot>(pivot_workspace) + index, words.device() + index, panels_of(size)};
+            call.workspace<Pivot>(pivot_workspace) + index, outcomes.word(index), panels_of(size)};
   }
 
   std::vector<int> sizes;
   std::vector<int64_t> first_tile, first_panel;
   int tile_workspace, strip_workspace, pivot_workspace;
-  InverseFailures failures;
-  CounterRange words;
+  CallOutcomes outcomes;
 };
-
-// Counts the calls of all kernels. The words then need no reset, even when another kernel takes them over.
-static std::atomic<unsigned> calls{0};
 
 DampedInverses::DampedInverses(AotExtra& extra, std::vector<int> sizes, std::vector<std::string> names)
     : state_(std::make_unique<State>(extra, std::move(sizes), std::move(names))) {}
 
 DampedInverses::~DampedInverses() = default;
 
-void DampedInverses::take_failures(int64_t reporter) const { state_->failures.take(reporter); }
+void DampedInverses::take_failures(int64_t reporter) const { state_->outcomes.failures().take(reporter); }
 
-float DampedInverses::growth(int index) const { return state_->failures.growth(index); }
+float DampedInverses::growth(int index) const { return state_->outcomes.failures().growth(index); }
 
 Verdicts DampedInverses::run(const std::vector<DampedFactor>& factors, const std::vector<LowRankFactor>& low_rank,
                              const Call& call) const {
   State& state = *state_;
-  const Outcomes outcomes{{state.words.device(), static_cast<int>(state.sizes.size()), ++calls},
-                          state.words.device(),
-                          state.failures.device()};
+  const Outcomes outcomes = state.outcomes.next_call();
   std::vector<Item> items;
   std::vector<SweptMatrix> matrices, small;
   for (const DampedFactor& of : factors) {
