@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads, 2) embedding_statistics(const __grid
       phases.wait_for(kCounts);
       write_counts(launch.ids, taken.inputs, launch.A, claim.index);
   }
-  if (phases.leave()) record(launch.ids, launch.pass);
+  if (phases.leave()) record_check(launch.pass, launch.ids.partials, 1, launch.ids.count_blocks);
 }
 
 // The one-hot inputs, of which only the shape exists.

@@ -6,15 +6,13 @@
 #include "../scheduling/phases.h"
 #include "../tile/axis_sums.h"
 #include "capture_check.h"
+#include "check_sums.h"
 
 namespace ms_kfac {
 namespace {
 
 // kChannels sums over the channels of images; rows skip it. kProducts follows.
 enum Phase { kChannels, kProducts, kPhases };
-
-// Per group: the sums of u v, u^2 and v^2.
-constexpr int kSums = 3;
 
 struct Check {
   StagedPass pass;
@@ -28,7 +26,7 @@ struct Check {
   Patches window;
   int groups, parts;
   int64_t depth;
-  double* partials;  // (groups, parts, kSums)
+  double* partials;
 
   Check(const LayerBatch& batch, const StagedPass& of_pass, int multiprocessors)
       : pass(of_pass), phases{}, pixels{}, outputs{}, window{} {
@@ -57,7 +55,7 @@ struct Check {
   }
 
   int64_t channel_sums() const { return of_patches ? pixels.numbers_of_sums() + outputs.numbers_of_sums() : 0; }
-  int64_t partial_sums() const { return phases.blocks[kProducts] * kSums; }
+  int64_t partial_sums() const { return phases.blocks[kProducts] * CheckSums::kSums; }
 };
 
 __device__ void sum_channels(const Check& of, int64_t block) {
@@ -93,18 +91,13 @@ __device__ float signed_patch(const Check& of, int group, int64_t depth) {
 __device__ void multiply(const Check& of, int64_t block) {
   const int group = static_cast<int>(block / of.parts);
   const int64_t part = block % of.parts, first = part * of.depth / of.parts, last = (part + 1) * of.depth / of.parts;
-  double sums[kSums] = {0, 0, 0};
-  const auto add = [&](double u, double v) {
-    sums[0] += u * v;
-    sums[1] += u * u;
-    sums[2] += v * v;
-  };
+  CheckSums sums;
   if (of.of_patches) {
     const int64_t area = of.window.by_area.divisor;
     for (int64_t depth = first + threadIdx.x; depth < last; depth += kThreads) {
       const int64_t sample = of.window.by_area.quotient(static_cast<unsigned>(depth));
       const int64_t image = sample * of.groups + group;
-      add(signed_patch(of, group, depth), of.outputs.sums[image * area + depth - sample * area]);
+      sums.add(signed_patch(of, group, depth), of.outputs.sums[image * area + depth - sample * area]);
     }
   } else {
     const float tap = sign(kTaps, 0), one = of.bias ? 1.0f : 0.0f;
@@ -116,32 +109,10 @@ __device__ void multiply(const Check& of, int64_t block) {
       if (threadIdx.x % 32 != 0) continue;
 #pragma unroll
       for (int i = 0; i < kSignedRows; ++i)
-        if (i < count) add(fmaf(tap, u[i], one), v[i]);
+        if (i < count) sums.add(fmaf(tap, u[i], one), v[i]);
     }
   }
-  for (int i = 0; i < kSums; ++i) {
-    const double sum = block_sum<kThreads>(sums[i]);
-    if (threadIdx.x == 0) of.partials[block * kSums + i] = sum;
-  }
-}
-
-// Called by all threads of the last block.
-__device__ void record(const Check& of) {
-  double product = 0, scale = 0;
-  for (int group = threadIdx.x; group < of.groups; group += kThreads) {
-    double sums[kSums] = {0, 0, 0};
-    const double* from = of.partials + static_cast<int64_t>(group) * of.parts * kSums;
-    for (int part = 0; part < of.parts; ++part, from += kSums)
-      for (int i = 0; i < kSums; ++i) sums[i] += __ldcg(from + i);
-    product += sums[0];
-    scale += sqrt(sums[1]) * sqrt(sums[2]);
-  }
-  product = block_sum<kThreads>(product);
-  scale = block_sum<kThreads>(scale);
-  if (threadIdx.x > 0) return;
-  float taken[StagedPass::kMostWeights];
-  for (int weight = 0; weight < of.pass.count; ++weight) taken[weight] = of.pass.added(weight);
-  record_pass(of.pass.record, taken, of.pass.count, static_cast<float>(product), static_cast<float>(scale));
+  sums.write(of.partials, block);
 }
 
 __global__ void __launch_bounds__(kThreads) check_capture(const __grid_constant__ Check check) {
@@ -154,7 +125,7 @@ __global__ void __launch_bounds__(kThreads) check_capture(const __grid_constant_
     check.phases.wait_for(kChannels);
     multiply(check, claim.index);
   }
-  if (check.phases.leave()) record(check);
+  if (check.phases.leave()) record_check(check.pass, check.partials, check.groups, check.parts);
 }
 
 }  // namespace

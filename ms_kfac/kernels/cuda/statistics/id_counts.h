@@ -5,13 +5,11 @@
 
 #include "../operands/signed_rows.h"
 #include "../tile/tile.h"
-#include "staged_pass.h"
+#include "check_sums.h"
 
 namespace ms_kfac {
 
 struct IdCounts {
-  static constexpr int kSums = 3;  // of u v, u^2 and v^2
-
   const int32_t* ids;  // (samples, locations)
   int64_t samples, locations;
   int vocabulary;
@@ -22,9 +20,9 @@ struct IdCounts {
   // How often each id occurs. In the reduce setting: the sum over samples of the squares. Whole, so that the order of
   // additions does not matter.
   unsigned long long* counts;
-  double* partials;  // (count_blocks, kSums)
+  double* partials;  // of the check
 
-  int64_t partial_sums() const { return count_blocks * kSums; }
+  int64_t partial_sums() const { return count_blocks * CheckSums::kSums; }
   __device__ bool known(int id) const { return id >= 0 && id < vocabulary; }
 };
 
@@ -62,7 +60,7 @@ __device__ inline void count_ids(const IdCounts& of, bool counts, int64_t block)
   constexpr int kWarps = kThreads / 32;
   const int64_t positions = of.samples * of.locations;
   const float tap = sign(kTaps, 0);
-  double sums[IdCounts::kSums] = {0, 0, 0};
+  CheckSums sums;
   for (int64_t row = (block * kWarps + threadIdx.x / 32) * kSignedRows; row < positions;
        row += of.count_blocks * kWarps * kSignedRows) {
     const int count = static_cast<int>(min(positions - row, static_cast<int64_t>(kSignedRows)));
@@ -76,17 +74,11 @@ __device__ inline void count_ids(const IdCounts& of, bool counts, int64_t block)
       // Each of the m occurrences of an id in a sample adds m, so their sum is m^2.
       const unsigned long long added = counted && of.reduce ? occurrences(of, (row + i) / of.locations, id) : 1;
       if (threadIdx.x % 32 != 0) continue;
-      const double of_id = known ? sign(kRows, static_cast<uint32_t>(id)) : 0.0f, of_gradient = tap * v[i];
-      sums[0] += of_id * of_gradient;
-      sums[1] += of_id * of_id;
-      sums[2] += of_gradient * of_gradient;
+      sums.add(known ? sign(kRows, static_cast<uint32_t>(id)) : 0.0f, tap * v[i]);
       if (counted) atomicAdd(of.counts + id, added);
     }
   }
-  for (int i = 0; i < IdCounts::kSums; ++i) {
-    const double sum = block_sum<kThreads>(sums[i]);
-    if (threadIdx.x == 0) of.partials[block * IdCounts::kSums + i] = sum;
-  }
+  sums.write(of.partials, block);
 }
 
 // Adds the counts to the diagonal of A, or replaces it.
@@ -97,20 +89,6 @@ __device__ inline void write_counts(const IdCounts& of, Taking taking, float* A,
     const double count = static_cast<double>(__ldcg(of.counts + id)) / (locations * locations);
     A[id] = (taking == Taking::kJoining ? A[id] : 0.0f) + static_cast<float>(count);
   }
-}
-
-// Called by all threads of the last block. Records the pass.
-__device__ inline void record(const IdCounts& of, const StagedPass& pass) {
-  double sums[IdCounts::kSums];
-  for (int i = 0; i < IdCounts::kSums; ++i) {
-    double sum = 0;
-    for (int64_t block = threadIdx.x; block < of.count_blocks; block += kThreads)
-      sum += __ldcg(of.partials + block * IdCounts::kSums + i);
-    sums[i] = block_sum<kThreads>(sum);
-  }
-  if (threadIdx.x > 0) return;
-  const float taken[] = {pass.added(0), pass.added(1)};
-  record_pass(pass.record, taken, 2, static_cast<float>(sums[0]), static_cast<float>(sqrt(sums[1]) * sqrt(sums[2])));
 }
 
 }  // namespace ms_kfac
