@@ -194,7 +194,7 @@ def test_the_table_of_the_grid_names_what_trials_were_evaluated_on() -> None:
     assert shown_name(TASKS["resnet20_cifar10"], METRIC) == "test accuracy, %"
 
 
-def test_the_picture_has_a_line_per_method_and_the_longest_budget(
+def test_the_picture_has_a_line_per_method_and_dots_of_shorter_budgets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import matplotlib.pyplot as plt
@@ -211,9 +211,13 @@ def test_the_picture_has_a_line_per_method_and_the_longest_budget(
     finals["sgdm"].append(row("sgdm", [20, 1.0, 0.9, 1.0, 0.95], budget="2"))
     draw("convnet", CONVNET, finals, tmp_path / "curves.png")
     test, train = drawn[0].axes
-    assert [line.get_label() for line in test.lines] == ["sgdm", "kfac"]
-    assert list(test.lines[0].get_xdata()) == [2.0]
-    assert test.lines[0].get_ydata() == pytest.approx([10.0])
-    assert train.lines[1].get_ydata() == pytest.approx([40.0])
+    lines = [line for line in test.lines if line.get_marker() == "None"]
+    assert [line.get_label() for line in lines] == ["sgdm", "kfac"]
+    assert list(lines[0].get_xdata()) == [2.0]
+    assert lines[0].get_ydata() == pytest.approx([10.0])
+    (dot,) = (line for line in test.lines if line.get_marker() == "o")
+    assert [*dot.get_xdata(), *dot.get_ydata()] == pytest.approx([1.0, 30.0])
+    assert dot.get_color() == lines[0].get_color()
+    assert train.lines[-1].get_ydata() == pytest.approx([40.0])
     assert train.get_ylabel() == "training error, %"
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
